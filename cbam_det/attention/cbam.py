@@ -1,0 +1,259 @@
+"""CBAM, the convolutional block attention module, as an MMEngine plugin.
+
+Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521). The defaults are the module that
+its authors published: an MLP with biases that the pools share, a spatial summary of maximum then
+mean, and a 7x7 convolution without bias before a BatchNorm.
+
+    N batch, C channels, H x W pixels, P pools chosen, K kernel size
+
+The gates return weights and the module multiplies, so that `CBAM.gates` shows what is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .functional import POOLS, pool_channels, pool_space
+
+ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
+
+
+def _chosen_pools(option: str, pools: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    chosen = (pools,) if isinstance(pools, str) else tuple(pools)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+        raise ValueError(
+            f'{option}={pools!r} is unfit; give one or more of {", ".join(known)}, each once'
+        )
+    return chosen
+
+
+def _whole(option: str, value: int, remedy: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{option}={value!r} is unfit; {remedy}')
+    return value
+
+
+class ChannelGate(BaseModule):
+    """M_c(F) = sigmoid(sum over pools of MLP(pool(F))), equation 2: what to attend to.
+
+    Args:
+        in_channels: C, at least 1.
+        ratio: reduction of the MLP's hidden width, `in_channels // ratio`; 1 to `in_channels`.
+        pools: any of 'avg', 'max', 'lp', 'lse'. ('avg',) alone is squeeze-and-excitation.
+        mlp_bias: biases in both layers of the MLP.
+        act_cfg: activation between its layers.
+
+    Raises:
+        ValueError: an option is outside its range; the message names the remedy.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        ratio: int = 16,
+        pools: Sequence[str] = ('avg', 'max'),
+        mlp_bias: bool = True,
+        act_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        _whole('in_channels', in_channels, 'give the channels of the feature map, 1 or more')
+        _whole('ratio', ratio, 'give a whole number, 1 or more')
+        if ratio > in_channels:
+            raise ValueError(
+                f'ratio={ratio} leaves no hidden channel of {in_channels}; '
+                f'use ratio <= {in_channels}'
+            )
+        self.pools = _chosen_pools('pools', pools, POOLS)
+        hidden = in_channels // ratio
+        self.fc1 = nn.Linear(in_channels, hidden, bias=mlp_bias)
+        self.act = build_activation_layer(act_cfg or dict(type='ReLU'))
+        self.fc2 = nn.Linear(hidden, in_channels, bias=mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> weights in (0, 1), (N, C, 1, 1), of the type of `x`."""
+        pooled = pool_space(x, self.pools).to(self.fc1.weight.dtype)
+        logits = self.fc2(self.act(self.fc1(pooled))).sum(0)
+        return torch.sigmoid(logits).to(x.dtype)[:, :, None, None]
+
+    def reset_parameters(self) -> None:
+        """The authors' start: PyTorch's default for the weights, biases at 0."""
+        for layer in (self.fc1, self.fc2):
+            layer.reset_parameters()
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class SpatialGate(BaseModule):
+    """M_s(F) = sigmoid(norm(conv([max(F); avg(F)]))), equation 3: where to attend to.
+
+    Args:
+        in_channels: C, at least 1.
+        kernel_size: K, odd.
+        spatial_pools: pools along the channels, in the order in which the convolution reads
+            them, any of 'avg', 'max', 'lp', 'lse'; or 'conv', a learned 1x1 convolution to one
+            map (table 2 of the paper).
+        norm_cfg: norm after the convolution, or None. Where a batch has one value in all, no
+            batch statistics exist and BatchNorm uses its running ones.
+        conv_bias: a bias in the KxK convolution.
+
+    Raises:
+        ValueError: an option is outside its range; the message names the remedy.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int = 7,
+        spatial_pools: Sequence[str] | str = ('max', 'avg'),
+        norm_cfg: dict | None = dict(type='BN', momentum=0.01),  # noqa: B006 (mmcv's idiom)
+        conv_bias: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        _whole('in_channels', in_channels, 'give the channels of the feature map, 1 or more')
+        _whole('kernel_size', kernel_size, 'give an odd number such as 3 or 7')
+        if kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size={kernel_size} is even; use {kernel_size + 1}')
+        if spatial_pools in ('conv', ('conv',), ['conv']):
+            self.spatial_pools = ('conv',)
+            self.summary = nn.Conv2d(in_channels, 1, 1)
+        else:
+            self.spatial_pools = _chosen_pools('spatial_pools', spatial_pools, POOLS)
+            self.summary = None
+        self.conv = nn.Conv2d(
+            len(self.spatial_pools), 1, kernel_size, padding=kernel_size // 2, bias=conv_bias
+        )
+        self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, 1)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> weights in (0, 1), (N, 1, H, W), of the type of `x`."""
+        maps = pool_channels(x, self.spatial_pools) if self.summary is None else self.summary(x)
+        logits = self._normalise(self.conv(maps.to(self.conv.weight.dtype)))
+        return torch.sigmoid(logits).to(x.dtype)
+
+    def _normalise(self, logits: Tensor) -> Tensor:
+        norm = self.norm
+        if norm.training and isinstance(norm, nn.BatchNorm2d) and logits.numel() <= 1:
+            return F.batch_norm(
+                logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        return norm(logits)
+
+    def reset_parameters(self) -> None:
+        """The authors' start: Kaiming convolutions, the norm's weight at 0, so the gate at 1/2."""
+        for conv in (self.summary, self.conv):
+            if conv is not None:
+                nn.init.kaiming_normal_(conv.weight, mode='fan_out')
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        if getattr(self.norm, 'weight', None) is not None:
+            nn.init.zeros_(self.norm.weight)
+            nn.init.zeros_(self.norm.bias)
+
+
+@MODELS.register_module(name=['CBAM', 'CBAMDet'])
+class CBAM(BaseModule):
+    """Channel and spatial attention on a feature map, section 3 of the paper.
+
+    With its defaults a ResNet-50 classifier has the 28,089,624 parameters of the authors' code.
+    `CBAMDet` is the same class under a name for scopes that have a CBAM of their own (mmyolo).
+
+    Example, in any MMDetection config with a bottleneck ResNet::
+
+        custom_imports = dict(imports=['cbam_det'])
+        plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
+        model = dict(backbone=dict(plugins=plugins))
+
+    Args:
+        in_channels: C; mmdet's ResNet fills it in.
+        ratio: the channel gate's reduction, 1 to `in_channels`.
+        pools: the channel gate's pools, any of 'avg', 'max', 'lp', 'lse'.
+        order: 'channel-spatial' (the paper's choice), 'spatial-channel', 'parallel' (both gates
+            read the input: `x * M_c(x) * M_s(x)`), 'channel' or 'spatial' alone.
+        kernel_size: the spatial gate's kernel, odd.
+        spatial_pools: the spatial gate's pools in the order read, or 'conv'; see `SpatialGate`.
+        mlp_bias: biases in the channel gate's MLP.
+        act_cfg: activation in that MLP, ReLU unless given.
+        norm_cfg: norm in the spatial gate, or None.
+        conv_bias: a bias in the spatial gate's convolution.
+        init_cfg: MMEngine's initialisation, applied over the authors' start.
+
+    Raises:
+        ValueError: an option is outside its range; the message names the value and the remedy.
+    """
+
+    _abbr_ = 'cbam'  # mmcv names the child of the host by this: layer1.0.cbam, the authors' path
+
+    def __init__(
+        self,
+        in_channels: int,
+        ratio: int = 16,
+        pools: Sequence[str] = ('avg', 'max'),
+        order: str = 'channel-spatial',
+        kernel_size: int = 7,
+        spatial_pools: Sequence[str] | str = ('max', 'avg'),
+        mlp_bias: bool = True,
+        act_cfg: dict | None = None,
+        norm_cfg: dict | None = dict(type='BN', momentum=0.01),  # noqa: B006 (mmcv's idiom)
+        conv_bias: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if order not in ORDERS:
+            raise ValueError(f'order={order!r} is unknown; choose from {", ".join(ORDERS)}')
+        self.order = order
+        # Both gates are built before either is dropped, so that a wrong option of an unused gate
+        # is an error as well.
+        channel = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg)
+        spatial = SpatialGate(in_channels, kernel_size, spatial_pools, norm_cfg, conv_bias)
+        self.channel_gate = None if order == 'spatial' else channel
+        self.spatial_gate = None if order == 'channel' else spatial
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
+        if self.order == 'parallel':
+            return x * self.channel_gate(x) * self.spatial_gate(x)
+        for gate in self._sequence():
+            x = x * gate(x)
+        return x
+
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        """The weights that `forward` multiplies `x` with, by name and in their order.
+
+        Returns:
+            'channel' (N, C, 1, 1) and 'spatial' (N, 1, H, W), as far as the order has them;
+            `forward(x)` equals `x` times them.
+        """
+        weights = {}
+        for gate in self._sequence():
+            name = 'channel' if gate is self.channel_gate else 'spatial'
+            weights[name] = gate(x)
+            if self.order != 'parallel':
+                x = x * weights[name]
+        return weights
+
+    def _sequence(self) -> list[nn.Module]:
+        gates = [self.channel_gate, self.spatial_gate]
+        if self.order == 'spatial-channel':
+            gates.reverse()
+        return [gate for gate in gates if gate is not None]
+
+    def reset_parameters(self) -> None:
+        """Set the authors' start: the channel gate near 1/2 at random, the spatial one at 1/2."""
+        for gate in self._sequence():
+            gate.reset_parameters()
+
+    def init_weights(self) -> None:
+        """Set the authors' start, then `init_cfg`; undoes what a host's `init_cfg` wrote here."""
+        if not self.is_init:
+            self.reset_parameters()
+        super().init_weights()

@@ -1,0 +1,56 @@
+"""The pooling and gating equations of CBAM, on plain tensors; this file imports torch alone.
+
+Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521).
+
+    N batch, C channels, H x W pixels, P pools chosen, K kernel size
+
+Deviation: 'max' is `amax`, whose gradient is shared equally among tied maxima (max pooling gives
+all of it to the first); 'lp' has gradient 0, not NaN, where the whole map is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+POOLS = ('avg', 'max', 'lp', 'lse')
+
+
+def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
+    """Reduce `x` over `dim`.
+
+    Args:
+        x: feature map, (N, C, H, W); any float type. Half types are summed in float32.
+        kind: 'avg' mean, 'max' maximum, 'lp' L2 norm, 'lse' log of the sum of exponentials
+            ('lp' and 'lse' are the authors' `lp_pool` and `lse` of `model_resnet.py`'s CBAM).
+        dim: axes to reduce: (2, 3) for the channel gate, 1 for the spatial gate.
+        keepdim: keep the reduced axes with size 1.
+
+    Returns:
+        float32 for half inputs, else the type of `x`.
+
+    Raises:
+        ValueError: unknown `kind`.
+    """
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    if kind == 'avg':
+        return x.mean(dim, keepdim=keepdim, dtype=wide)
+    if kind == 'max':
+        return x.amax(dim, keepdim=keepdim).to(wide)
+    if kind == 'lp':
+        return torch.linalg.vector_norm(x, 2, dim, keepdim=keepdim, dtype=wide)
+    if kind == 'lse':
+        return torch.logsumexp(x.to(wide), dim, keepdim=keepdim)
+    raise ValueError(f'pool {kind!r} is unknown; choose from {", ".join(POOLS)}')
+
+
+def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:
+    """One number per channel and pool, equation 2's F_avg^c and F_max^c: (N,C,H,W) -> (P,N,C)."""
+    return torch.stack([pool(x, kind, (2, 3)) for kind in pools])
+
+
+def pool_channels(x: Tensor, pools: Sequence[str]) -> Tensor:
+    """One map per pool, equation 3's F_avg^s and F_max^s: (N,C,H,W) -> (N,P,H,W)."""
+    return torch.cat([pool(x, kind, 1, keepdim=True) for kind in pools], dim=1)

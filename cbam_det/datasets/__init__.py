@@ -1,0 +1,1 @@
+"""The embedded data set, and checks of data folders."""

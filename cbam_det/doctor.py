@@ -1,0 +1,103 @@
+"""`python -m cbam_det.doctor`: what this environment has, what is wrong, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .environment import (
+    LIBRARIES,
+    Problem,
+    check_device,
+    check_libraries,
+    check_operators,
+)
+from .version import __version__
+
+DATA_SETS = {
+    'COCO 2017': 'data/coco/annotations/instances_train2017.json',
+    'VOC 2007': 'data/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt',
+    'VOC 2012': 'data/VOCdevkit/VOC2012/ImageSets/Main/trainval.txt',
+    'embedded digits': 'data/digits/annotations/instances_train2017.json',
+}
+
+
+def check_plugin() -> Problem | None:
+    """Whether mmdet's ResNet builds with CBAM in each of its blocks, found by its name."""
+    try:
+        from mmengine.registry import MODELS, DefaultScope
+
+        from .attention import CBAM
+
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            import mmdet.models  # noqa: F401 (registers ResNet)
+
+            plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
+            net = MODELS.build(
+                dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins)
+            )
+        found = sum(isinstance(module, CBAM) for module in net.modules())
+        if found != 16:
+            return Problem(f"{found} of ResNet-50's 16 blocks got a CBAM", 'report this as a bug')
+    except Exception as error:
+        return Problem(
+            f'mmdet does not build a ResNet with CBAM ({type(error).__name__}: {error})',
+            'pip check, and mend what it names',
+        )
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the report; 0 where training can work, else 1."""
+    parser = argparse.ArgumentParser(
+        prog='python -m cbam_det.doctor',
+        description='Report the environment, its problems and their remedies. '
+        'Exit status 1 where training cannot work.',
+        epilog='example: python -m cbam_det.doctor',
+    )
+    parser.parse_args(argv)
+    console = Console(highlight=False, soft_wrap=True)
+
+    rows = [
+        ('cbam_det', f'{__version__}, {Path(__file__).parent}'),
+        ('python', f'{platform.python_version()}, {sys.executable}'),
+        ('machine', f'{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores'),
+    ]
+    for library in LIBRARIES:
+        source = ', '.join(library.distributions)
+        rows.append((library.module, f'{library.version} ({source})' if source else '-'))
+
+    problems = check_libraries()
+    if not problems:
+        problems += [found for found in (check_operators(), check_plugin()) if found]
+        rows.append(('operators', 'load and compute' if not problems else 'see below'))
+        rows.append(('plugin', "CBAM is registered in MMEngine's root MODELS"))
+    if not problems:
+        rows.append(('device', ': '.join(check_device())))
+        import torch
+
+        weights = Path(torch.hub.get_dir()) / 'checkpoints'
+        cached = sorted(path.name for path in weights.glob('*resnet*.pth'))
+        rows.append(('ImageNet weights', ', '.join(cached) or f'none yet in {weights}'))
+    for name, file in DATA_SETS.items():
+        found = 'found' if Path(file).is_file() else 'not found'
+        rows.append((name, f'{found}: {file} below {Path.cwd()}'))
+
+    table = Table(show_header=False, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for problem in problems:
+        console.print(f'\nPROBLEM  {problem}', markup=False)
+    console.print('\nTraining cannot work here.' if problems else '\nReady to train.')
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""The error of wrong input; the command-line tools print it as one line and exit with 2."""
+
+
+class InputError(ValueError):
+    """What a user gave does not fit; the message names the value, the place and the remedy."""
+
+
+def some(names: list[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are: 'a, b, c and 7 more'."""
+    more = len(names) - most
+    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')

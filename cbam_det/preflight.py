@@ -1,0 +1,180 @@
+"""Checks of a run before its model is built: data, classes, weights, device.
+
+Each takes a merged config, raises `InputError` with the remedy, and changes nothing else; what a
+CPU needs in a config (`adapt_to_cpu`) and `--data-root` are the two deliberate exceptions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import get_torchvision_models
+
+from .datasets.checks import (
+    check_dataset,
+    check_num_classes,
+    config_classes,
+    leaf_datasets,
+)
+from .errors import InputError, some
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that prints and downloads, before torch.distributed stands."""
+    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+
+
+def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dictionary inside a config, with its dotted path."""
+    if isinstance(node, dict):
+        yield path, node
+        children = node.items()
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    else:
+        return
+    for key, child in children:
+        yield from walk(child, f'{path}.{key}' if path else str(key))
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Read every data set of `cfg` from the folder `root`, evaluators' files included.
+
+    Raises:
+        InputError: the config's data sets have several roots, so that one cannot replace them.
+    """
+    loaders = [key for key in cfg if key.endswith('_dataloader') and cfg[key]]
+    leaves = [leaf for key in loaders for leaf in leaf_datasets(cfg[key].dataset)]
+    roots = {leaf.get('data_root') or '' for leaf in leaves}
+    if len(roots) != 1:
+        raise InputError(
+            f'--data-root cannot replace several data roots ({some(sorted(roots))}); set them '
+            'with --cfg-options, or in a config of your own'
+        )
+    old, new = roots.pop(), os.path.join(root, '')
+    for leaf in leaves:
+        leaf['data_root'] = new
+    for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
+        for _, node in walk(cfg[key]):
+            if old and str(node.get('ann_file') or '').startswith(old):
+                node['ann_file'] = new + node['ann_file'][len(old) :]
+
+
+def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
+    """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
+    for split in splits:
+        if not cfg.get(f'{split}_dataloader'):
+            continue
+        for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
+            if summary := check_dataset(dataset, full):
+                print_log(f'{split} data: {summary}')
+            check_num_classes(_detector(cfg), config_classes(dataset))
+        for path, node in walk(cfg.get(f'{split}_evaluator') or {}):
+            file = node.get('ann_file')
+            if isinstance(file, str) and '://' not in file and not Path(file).is_file():
+                place = '.'.join(filter(None, [f'{split}_evaluator', path, 'ann_file']))
+                raise InputError(
+                    f'{place}={file!r} is not there; name the annotation file that the data set '
+                    f'of {split}_dataloader reads'
+                )
+
+
+def _detector(cfg: Config) -> ConfigDict:
+    model = cfg.model
+    while 'module' in model or 'detector' in model:  # test-time augmentation, semi-supervision
+        model = model.get('module') or model.get('detector')
+    return model
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
+    if not is_first_process():
+        return
+    for path, node in walk(cfg.model, 'model'):
+        source = node.get('checkpoint')
+        if node.get('type') not in ('Pretrained', 'PretrainedInit') or not source:
+            continue
+        try:
+            CheckpointLoader.load_checkpoint(source, map_location='cpu')
+        except Exception as error:
+            place = path.removesuffix('.init_cfg')
+            raise InputError(
+                f'the pretrained weights {source} of {place} cannot be loaded '
+                f'({_first_line(error)}); {_where_to_put(source)}, or start without: --cfg-options '
+                f'{place}.init_cfg=None {place}.frozen_stages=-1 {place}.norm_eval=False (it '
+                'then needs a longer schedule)'
+            ) from None
+
+
+def _where_to_put(source: str) -> str:
+    """The file in which torch.hub would keep `source`."""
+    if source.startswith('torchvision://'):
+        source = get_torchvision_models().get(source.removeprefix('torchvision://'), source)
+    if urlparse(source).scheme not in ('http', 'https'):
+        return f'name a file that exists instead of {source}'
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
+
+
+def check_checkpoint(path: str | None, option: str) -> None:
+    """Raise InputError where the local file `path` is no checkpoint; None and URLs pass."""
+    if path is None or '://' in path:
+        return
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
+        hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
+        raise InputError(f'no checkpoint {path} ({option}){hint}')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except Exception as error:
+        raise InputError(
+            f'{path} ({option}) cannot be read as a checkpoint ({_first_line(error)}); it may be '
+            'truncated: take another epoch or fetch it again'
+        ) from None
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    if not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(
+            f'{path} ({option}) holds no weights; give a checkpoint that tools/train.py wrote'
+        )
+
+
+def check_amp(cfg: Config) -> None:
+    """Raise InputError for mixed precision where there is no GPU."""
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and not _has_gpu():
+        raise InputError(
+            "--amp needs a GPU (MMEngine's AmpOptimWrapper refuses the CPU) and torch sees none; "
+            'leave --amp out'
+        )
+
+
+def adapt_to_cpu(cfg: Config) -> None:
+    """Let several processes train on CPUs: gloo, and DDP without device ids.
+
+    MMEngine's launcher code sets a CUDA device whatever the machine has; a process group that
+    stands already is left alone, so it is made here.
+    """
+    if cfg.get('launcher', 'none') == 'none' or _has_gpu():
+        return
+    if cfg.launcher != 'pytorch':
+        raise InputError(
+            f'--launcher {cfg.launcher} needs GPUs and torch sees none; on CPUs use '
+            'tools/dist_train.sh (--launcher pytorch)'
+        )
+    torch.distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', {}).setdefault('device_ids', None)
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
+def _first_line(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
