@@ -1,0 +1,3 @@
+# Table 1: channel gate alone, maximum pool.
+custom_imports = dict(imports=['cbam_det'])
+plugins = [dict(cfg=dict(type='CBAM', pools=('max',), order='channel'), position='after_conv3')]
