@@ -25,7 +25,7 @@ from mmengine.runner import Runner
 
 from . import preflight
 from .environment import check_device, check_operators
-from .errors import InputError, some
+from .errors import InputError, one_line_errors, some
 
 COCO_NUMBERS = [
     *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
@@ -180,15 +180,6 @@ def _leave_gpu_without_operators() -> None:
         print(f'running on the CPU: {why}', file=sys.stderr, flush=True)
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def one_line_errors(run: object) -> int:
-    """Call `run`; an InputError becomes one line on stderr and exit status 2."""
-    try:
-        return run() or 0
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from .environment import (
     check_device,
     check_libraries,
     check_operators,
+    import_mmdet,
 )
 from .version import __version__
 
@@ -36,8 +37,7 @@ def check_plugin() -> Problem | None:
         from .attention import CBAM
 
         with DefaultScope.overwrite_default_scope('mmdet'):
-            import mmdet.models  # noqa: F401 (registers ResNet)
-
+            import_mmdet()
             plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
             net = MODELS.build(
                 dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import shutil
 import sys
 from collections.abc import Sequence
@@ -38,7 +40,9 @@ class Library:
     def distributions(self) -> list[str]:
         """The names of those that pip has installed."""
         found = []
-        for name in dict.fromkeys(pin.partition('==')[0] for pin in (self.maintained, self.original)):
+        for name in dict.fromkeys(
+            pin.partition('==')[0] for pin in (self.maintained, self.original)
+        ):
             try:
                 importlib.metadata.version(name)
                 found.append(name)
@@ -150,7 +154,9 @@ def check_operators() -> Problem | None:
 
         kept = nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]]), torch.tensor([0.9, 0.8]), 0.5)[1]
         if kept.tolist() != [0]:
-            return Problem(f'mmcv.ops.nms kept boxes {kept.tolist()} instead of [0]', _install(MMCV))
+            return Problem(
+                f'mmcv.ops.nms kept boxes {kept.tolist()} instead of [0]', _install(MMCV)
+            )
     except Exception as error:
         return explain_import_error(MMCV, error)
     return None
@@ -165,11 +171,17 @@ def check_device() -> tuple[str, str]:
         return 'cpu', 'torch sees no GPU'
     if get_compiling_cuda_version() == 'not available':
         where = shutil.which('nvcc')
-        remedy = _install(MMCV).replace('pip install --no-build', 'pip install --force-reinstall '
-                                        '--no-deps --no-cache-dir --no-build')
+        remedy = _install(MMCV).replace(
+            'pip install --no-build',
+            'pip install --force-reinstall --no-deps --no-cache-dir --no-build',
+        )
         return 'cpu', (
             f"{torch.cuda.get_device_name()} is there, but mmcv's operators were compiled for the "
-            + ('CPU; ' if where else 'CPU, since no nvcc was found; install the CUDA toolkit, then ')
+            + (
+                'CPU; '
+                if where
+                else 'CPU, since no nvcc was found; install the CUDA toolkit, then '
+            )
             + remedy
         )
     return 'cuda', torch.cuda.get_device_name()
@@ -187,3 +199,10 @@ def require_stack() -> None:
             + '\n'.join(f'  - {problem}' for problem in problems)
             + f'\n`{sys.executable} -m cbam_det.doctor` shows the whole environment.'
         )
+
+
+def import_mmdet() -> None:
+    """Import mmdet's parts without onedl-mmdetection's lines about an optional library."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module('mmdet.datasets')
+        importlib.import_module('mmdet.models')

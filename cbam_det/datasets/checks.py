@@ -16,13 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset, XMLDataset
-from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 from PIL import Image
 from rich.progress import track
 
+from ..environment import import_mmdet
 from ..errors import InputError, some
+
+import_mmdet()
+from mmdet.datasets import CocoDataset, XMLDataset  # noqa: E402
+from mmdet.registry import DATASETS  # noqa: E402
 
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
@@ -133,7 +136,11 @@ def missing_root(root: Path, layout: str) -> InputError:
     elif root.name == 'digits':
         ways = 'make it: python tools/make_digits.py'
     else:
-        get = 'cocodataset.org/#download' if layout == COCO_LAYOUT else 'host.robots.ox.ac.uk/pascal/VOC'
+        get = (
+            'cocodataset.org/#download'
+            if layout == COCO_LAYOUT
+            else 'host.robots.ox.ac.uk/pascal/VOC'
+        )
         ways = (
             f'get the data ({get}), name its folder with --data-root, or run on the embedded set: '
             'python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
@@ -145,7 +152,7 @@ def _existing_file(root: Path, name: str, layout: str) -> Path:
     path = root / name
     if not path.is_file():
         folder = path if root == Path() else root
-        if not root.is_dir() or root == Path() and not path.parent.is_dir():
+        if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
             raise missing_root(folder, layout)
         near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
         there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
@@ -196,7 +203,9 @@ def _read_voc(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
     annotations = folder / dataset.get('ann_subdir', 'Annotations')
     images = folder / dataset.get('img_subdir', 'JPEGImages')
     # The list of one class ('person_train.txt') has a second column.
-    ids = [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    ids = [
+        line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()
+    ]
     if not ids:
         raise InputError(f'{path} lists no images; give one image name a line, without its ending')
     absent = [name for name in ids if not (annotations / f'{name}.xml').is_file()]
@@ -230,12 +239,13 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
         hint = f' ({near[0]!r} is near)' if near else ''
         raise InputError(
             f'{summary.where} has no category {absent[0]!r}{hint}, one of {len(absent)} of the '
-            f"config's {len(summary.classes)} classes; it has {some(list(dict.fromkeys(names)), 5)}. "
-            "Set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
+            f"config's {len(summary.classes)} classes; it has "
+            f'{some(list(dict.fromkeys(names)), 5)}; '
+            "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
         )
     if foreign:
         summary.notes.append(
-            f"{len(foreign)} classes that the config leaves out are ignored: {some(foreign)}"
+            f'{len(foreign)} classes that the config leaves out are ignored: {some(foreign)}'
         )
     if absent:
         summary.notes.append(f'no object of {some(absent)}')

@@ -188,7 +188,7 @@ class Painter:
         return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:  # noqa: B008 (frozen)
+def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
     """Write the set to the folder `root`, whole or not at all, with a progress bar.
 
     Args:
@@ -293,9 +293,7 @@ def _voc_xml(file: str, size: int, scene: Scene) -> str:
     for label, (x, y, width, height) in zip(scene.labels, scene.boxes, strict=True):
         item = ET.SubElement(root, 'object')
         add(item, name=CLASSES[label], pose='Unspecified', truncated=0, difficult=0)
-        add(
-            ET.SubElement(item, 'bndbox'), xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height
-        )
+        add(ET.SubElement(item, 'bndbox'), xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height)
     ET.indent(root)
     return ET.tostring(root, encoding='unicode')
 

@@ -3,13 +3,16 @@ _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 data_root = 'data/digits/'
 classes = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 data = dict(data_root=data_root, metainfo=dict(classes=classes))
+resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
+    resize,
     dict(type='PackDetInputs'),  # no flip: a mirrored digit is no digit
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    resize,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

@@ -1,0 +1,83 @@
+# `make demo` runs the main job and `make test` the tests; each sets up what is missing first.
+# A step of the set-up that is done is not done again: an interrupted one goes on from there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+DONE := $(VENV)/.done
+
+DEMO := configs/faster_rcnn_r50_cbam_digits.py
+DEMO_DIR := work_dirs/demo
+
+.PHONY: help setup demo test test-all lint doctor clean
+help:
+	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
+	@echo 'make test      lint and the fast tests'
+	@echo 'make test-all  the slow tests too'
+	@echo 'make doctor    report the environment'
+	@echo 'make setup     only set up $(VENV); every command above does this first'
+	@echo 'make clean     remove $(VENV); data/ and work_dirs/ stay'
+
+$(DONE)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo 'error: $(PYTHON) is not Python 3.10 to 3.13; name one: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: this Python makes no environments: apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
+	  { echo 'error: Python.h is missing: apt-get install python3-dev' >&2; exit 1; }
+	@command -v c++ >/dev/null || { echo 'error: no C++ compiler: apt-get install g++' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/torch: requirements/torch.txt requirements/build.txt | $(DONE)/venv
+	$(PIP) install -r requirements/build.txt -r requirements/torch.txt
+	@touch $@
+
+$(DONE)/mmcv: requirements/mmcv.txt $(DONE)/torch
+	@bash requirements/install_mmcv.sh $(abspath $(PY)) $(abspath $(VENV)/mmcv.log)
+	@touch $@
+
+$(DONE)/stack: requirements/stack.txt requirements/tests.txt setup.py $(DONE)/mmcv
+	$(PIP) install -q -r requirements/stack.txt -r requirements/tests.txt
+	$(PIP) install -q --no-build-isolation -e .
+	$(PY) -m cbam_det.doctor
+	@touch $@
+
+setup: $(DONE)/stack
+
+demo: setup
+	$(PY) tools/make_digits.py data/digits
+	$(PY) tools/train.py $(DEMO) --work-dir $(DEMO_DIR) --resume
+	$(PY) tools/test.py $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --work-dir $(DEMO_DIR)
+	$(PY) tools/visualize.py data $(DEMO) --out $(DEMO_DIR)/data.png
+	$(PY) tools/visualize.py detections $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --out $(DEMO_DIR)/detections.png
+	$(PY) tools/visualize.py curves $(DEMO_DIR) --out $(DEMO_DIR)/curves.png
+	@echo
+	@echo 'data, COCO and VOC layout   data/digits'
+	@echo "weights                     $$(cat $(DEMO_DIR)/last_checkpoint)"
+	@echo "metrics                     $$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)"
+	@echo 'pictures                    $(DEMO_DIR)/data.png, detections.png, curves.png'
+	@echo 'next                        the same without attention, to compare:'
+	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_digits.py --work-dir work_dirs/baseline'
+	@echo '  $(PY) tools/visualize.py curves $(DEMO_DIR) work_dirs/baseline'
+	@echo 'then                        COCO in data/coco (see README.md):'
+	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_cbam.py'
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+test: lint
+	$(PY) -m pytest -m 'not slow'
+
+test-all: lint
+	$(PY) -m pytest
+
+doctor: setup
+	$(PY) -m cbam_det.doctor
+
+clean:
+	rm -rf $(VENV)

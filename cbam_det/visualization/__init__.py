@@ -1,0 +1,1 @@
+"""Figures of data, detections and training."""

@@ -1,0 +1,130 @@
+"""Samples of a config's data, and a detector's boxes beside the ground truth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.dataset.base_dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from PIL import Image
+from rich.progress import track
+
+from ..environment import check_device, import_mmdet
+from ..errors import InputError
+from ..preflight import check_checkpoint, check_data
+from .figures import BLUE, GREEN, ORANGE, Boxes, grid, sheet
+
+import_mmdet()
+from mmdet.apis import init_detector  # noqa: E402
+from mmdet.registry import DATASETS  # noqa: E402
+from mmdet.structures.bbox import bbox_overlaps  # noqa: E402
+
+
+def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
+    """A page of `count` annotated images, evenly over the data set of `split`.
+
+    Raises:
+        InputError: the data cannot be used, or the config has no such split.
+    """
+    dataset = _dataset(cfg, split)
+    classes = dataset.metainfo['classes']
+    cells = []
+    for index in _evenly(len(dataset), count):
+        info = dataset.get_data_info(index)
+        cells.append((_image(info), *_truth(info, classes)))
+    return sheet(grid(cells, 4))
+
+
+def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 0.5) -> Figure:
+    """Ground truth above, detections below: true positives green, false ones orange.
+
+    A detection is true where it has the class and IoU >= 0.5 with an object that no detection of
+    higher score has taken.
+
+    Args:
+        cfg: a detector's config; its test data are shown.
+        checkpoint: its weights, a path.
+        count: images, evenly over the data set.
+        score: detections below it are left out, 0 to 1.
+
+    Raises:
+        InputError: the data or the checkpoint cannot be used.
+    """
+    check_checkpoint(checkpoint, 'checkpoint')
+    dataset = _dataset(cfg, 'test')
+    classes = dataset.metainfo['classes']
+    cfg = copy.deepcopy(cfg)
+    cfg.model.pop('train_cfg', None)
+    model = init_detector(cfg, checkpoint, device=check_device()[0])
+    truths, found = [], []
+    for index in track(_evenly(len(dataset), count), 'detecting', transient=True):
+        info = dataset.get_data_info(index)
+        image = _image(info)
+        result = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+        result = result[result.scores >= score].numpy()
+        true = match(info, result.bboxes, result.labels, result.scores)
+        captions = [
+            f'{classes[label]} {value:.2f}'
+            for label, value in zip(result.labels, result.scores, strict=True)
+        ]
+        colours = [GREEN if hit else ORANGE for hit in true]
+        truths.append((image, *_truth(info, classes)))
+        title = f'{sum(true)} right, {len(true) - sum(true)} wrong'
+        found.append((image, Boxes(result.bboxes, captions, colours), title))
+    rows = [row for pair in zip(grid(truths, 6), grid(found, 6), strict=True) for row in pair]
+    legend = {
+        'ground truth': BLUE,
+        'right (class, IoU ≥ 0.5)': GREEN,
+        f'wrong (score ≥ {score:g})': ORANGE,
+    }
+    return sheet(rows, legend)
+
+
+def match(info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[bool]:
+    """Whether each detection (n of each argument) is a true positive at IoU 0.5."""
+    import torch
+
+    objects = [item for item in info['instances'] if not item.get('ignore_flag')]
+    taken: set[int] = set()
+    true = [False] * len(boxes)
+    if not objects or not len(boxes):
+        return true
+    targets = torch.tensor([item['bbox'] for item in objects], dtype=torch.float32)
+    overlaps = bbox_overlaps(torch.as_tensor(boxes), targets).numpy()
+    for index in np.argsort(-scores, kind='stable'):
+        for candidate in np.argsort(-overlaps[index], kind='stable'):
+            if overlaps[index, candidate] < 0.5:
+                break
+            if candidate not in taken and objects[candidate]['bbox_label'] == labels[index]:
+                taken.add(candidate)
+                true[index] = True
+                break
+    return true
+
+
+def _dataset(cfg: Config, split: str) -> BaseDataset:
+    if not cfg.get(f'{split}_dataloader'):
+        raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
+    check_data(cfg, (split,))
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+
+
+def _evenly(total: int, count: int) -> Iterator[int]:
+    return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
+
+
+def _image(info: dict) -> np.ndarray:
+    return np.asarray(Image.open(info['img_path']).convert('RGB'))
+
+
+def _truth(info: dict, classes: tuple[str, ...]) -> tuple[Boxes, str]:
+    items = info['instances']
+    boxes = np.array([item['bbox'] for item in items]).reshape(-1, 4)
+    captions = [classes[item['bbox_label']] for item in items]
+    return Boxes(boxes, captions, [BLUE] * len(items)), f'{info["img_id"]}'

@@ -1,0 +1,76 @@
+"""What several tests share: a small embedded set, and the tools run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cbam_det.datasets.digits import Digits, make
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+SMALL = Digits(train=12, val=5, size=96, seed=3)
+# A run of seconds: everything else is the shipped config.
+QUICK = (
+    *('train_dataloader.batch_size=4', 'train_cfg.val_interval=1', 'randomness.seed=0'),
+    *('default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1'),
+    *(
+        f'{split}_dataloader.{option}'
+        for split in ('train', 'val', 'test')
+        for option in ('num_workers=0', 'persistent_workers=False')
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a small embedded set."""
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    make(root, SMALL)
+    return root
+
+
+@pytest.fixture(scope='session')
+def run() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a tool, `run('train.py', config, cwd=folder)`; `status` is what it has to exit with."""
+
+    def call(
+        tool: str, *args: object, cwd: Path, status: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess:
+        shell = [str(ROOT / 'tools' / tool)]
+        python = [sys.executable, *shell] if tool.endswith('.py') else shell
+        done = subprocess.run(
+            [*python, *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, 'PYTHON': sys.executable, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        said = done.stdout[-4000:] + done.stderr[-4000:]
+        assert done.returncode == status, f'exit status {done.returncode}:\n{said}'
+        return done
+
+    return call
+
+
+@pytest.fixture(scope='session')
+def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory, run: Callable) -> Path:
+    """The folder of a run of two epochs on the small set, with work_dir `work` in it."""
+    folder = tmp_path_factory.mktemp('trained')
+    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
+    config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    run('train.py', config, *options, 'train_cfg.max_epochs=2', cwd=folder)
+    return folder
