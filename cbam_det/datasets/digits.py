@@ -145,7 +145,7 @@ class Painter:
         scale = side / max(crop.shape)
         shape = [max(3, round(length * scale)) for length in crop.shape]
         small = Image.fromarray(crop).resize(shape[::-1], Image.Resampling.BOX)
-        return np.clip(_visible(np.asarray(small)) * 1.6, 0, 1)
+        return np.clip(_visible(np.asarray(small)) * 1.3, 0, 1)
 
     def _paint(
         self,

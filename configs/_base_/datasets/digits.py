@@ -19,7 +19,7 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **data))
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **data))
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')

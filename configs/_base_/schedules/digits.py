@@ -1,6 +1,6 @@
-# 8 epochs of 1,000 images: about 8 minutes on two CPU cores.
+# 6 epochs of 1,000 images in batches of 4: 1,500 steps, about 8 minutes on two CPU cores.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
-max_epochs = 8
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
