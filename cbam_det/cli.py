@@ -24,7 +24,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from . import preflight
-from .environment import check_device, check_operators
+from .environment import check_device, check_operators, describe
 from .errors import InputError, one_line_errors, some
 
 COCO_NUMBERS = [
@@ -118,6 +118,9 @@ class CheckedRunner(Runner):
         record = dict(
             config=self.cfg.filename and Path(self.cfg.filename).name,
             checkpoint=str(self._load_from),
+            command=' '.join(['tools/test.py', *sys.argv[1:]]),
+            seed=self.seed,
+            environment=describe(),
             metrics=metrics,
         )
         path.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')

@@ -7,12 +7,18 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import os
+import platform
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
+
+from .version import __version__
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,26 @@ def check_device() -> tuple[str, str]:
             + remedy
         )
     return 'cuda', torch.cuda.get_device_name()
+
+
+def describe() -> dict[str, str]:
+    """Versions and hardware, for the record of a result."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        names = re.findall(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE)
+        processor = names[0] if names else processor
+    hardware = f'{processor}, {os.cpu_count()} cores'
+    if torch.cuda.is_available():
+        hardware += f', {torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+    return dict(
+        cbam_det=__version__,
+        python=platform.python_version(),
+        **{library.module: library.version or 'unknown' for library in LIBRARIES},
+        hardware=hardware,
+    )
 
 
 def require_stack() -> None:

@@ -1,8 +1,10 @@
-"""Run logs -> rows; this file imports no mmdet."""
+"""Run logs and records -> series and tables; this file imports no mmdet."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import InputError
@@ -49,3 +51,50 @@ def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
     if 'iter' in row or 'loss' in row:
         return row['step']
     return max(values.get('loss', {row['step']: 0}))
+
+
+def demo_table(record: dict) -> str:
+    """The README's rows for a `metrics.json` of the digits' detector."""
+    numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
+    classes = [key for key in numbers if key.endswith('_precision')]
+    head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
+    keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
+    where = record['environment']
+    return '\n'.join(
+        [
+            _row(head),
+            _row(['---:'] * len(head)),
+            _row(f'{numbers[f"bbox_{key}"]:.3f}' for key in keys),
+            '',
+            _row(key.removesuffix('_precision') for key in classes),
+            _row(['---:'] * len(classes)),
+            _row(f'{numbers[key]:.3f}' for key in classes),
+            '',
+            f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
+            + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
+        ]
+    )
+
+
+TABLES = {'demo': demo_table}
+
+
+def fill_tables(text: str, folder: Path) -> str:
+    """`text` with each `<!-- results: NAME -->` block filled from `folder`/NAME.json.
+
+    Raises:
+        InputError: a record is missing.
+    """
+
+    def block(match: re.Match) -> str:
+        path = folder / f'{match[1]}.json'
+        if not path.is_file():
+            raise InputError(f'no record {path}; run the command that makes it, or drop the block')
+        table = TABLES[match[1]](json.loads(path.read_text(encoding='utf-8')))
+        return f'<!-- results: {match[1]} -->\n{table}\n<!-- end -->'
+
+    return re.sub(r'<!-- results: (\w+) -->\n.*?<!-- end -->', block, text, flags=re.DOTALL)
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f'| {" | ".join(map(str, cells))} |'

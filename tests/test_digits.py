@@ -98,7 +98,7 @@ def test_objects_are_digits_of_all_classes_and_sizes_inside_the_image():
     assert min(sizes) <= SMALLEST + 2
     assert max(sizes) >= LARGEST - 4
     # Cropping to the visible ink can take a pixel or two from the size that was drawn.
-    assert SMALLEST - 3 <= min(sizes) and max(sizes) <= LARGEST
+    assert min(sizes) >= SMALLEST - 3 and max(sizes) <= LARGEST
 
 
 def test_train_and_val_share_no_digit():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,8 +57,6 @@ def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 
     check_checkpoint(checkpoint, 'checkpoint')
     dataset = _dataset(cfg, 'test')
     classes = dataset.metainfo['classes']
-    cfg = copy.deepcopy(cfg)
-    cfg.model.pop('train_cfg', None)
     model = init_detector(cfg, checkpoint, device=check_device()[0])
     truths, found = [], []
     for index in track(_evenly(len(dataset), count), 'detecting', transient=True):

@@ -1,0 +1,256 @@
+"""Bad input ends in one line that names the value, the place and the remedy, and in status 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from cbam_det import preflight
+from cbam_det.cli import find_config
+from cbam_det.datasets.checks import check_dataset, check_num_classes
+from cbam_det.errors import InputError
+
+from .conftest import CONFIGS, SMALL
+
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
+ANNOTATIONS = 'annotations/instances_train2017.json'
+
+
+@pytest.fixture
+def copied(digits: Path, tmp_path: Path) -> Path:
+    """A copy of the small set that a test may damage."""
+    return Path(shutil.copytree(digits, tmp_path / 'digits'))
+
+
+def change_json(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        file = root / ANNOTATIONS
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return damage
+
+
+def first_image(root: Path) -> Path:
+    return root / 'train2017/000000000001.jpg'
+
+
+COCO_FAULTS = {
+    'no folder': (lambda root: shutil.rmtree(root), 'make it: python tools/make_digits.py'),
+    'no annotation file': (lambda root: (root / ANNOTATIONS).unlink(), 'no annotation file'),
+    'empty annotation file': (lambda root: (root / ANNOTATIONS).write_text(''), 'is no JSON'),
+    'a list': (lambda root: (root / ANNOTATIONS).write_text('[]'), "lacks the list 'images'"),
+    'another JSON': (
+        lambda root: (root / ANNOTATIONS).write_text('{"images": []}'),
+        "lacks the list 'annotations'",
+    ),
+    'an entry without a name': (
+        change_json(lambda content: content['images'][0].pop('file_name')),
+        "an entry lacks 'file_name'",
+    ),
+    'no images listed': (change_json(lambda content: content['images'].clear()), 'lists no images'),
+    'unknown category id': (
+        change_json(lambda content: content['annotations'][0].update(category_id=77)),
+        'category ids 77',
+    ),
+    'other categories': (
+        change_json(lambda content: content['categories'][3].update(name='thee')),
+        "no category 'three' ('thee' is near)",
+    ),
+    'missing image': (
+        lambda root: first_image(root).unlink(),
+        f'1 of {SMALL.train} images',
+    ),
+    'all images missing': (
+        lambda root: shutil.rmtree(root / 'train2017'),
+        f'{SMALL.train} of {SMALL.train} images',
+    ),
+    'empty image': (lambda root: first_image(root).write_bytes(b''), '000000000001.jpg (empty)'),
+}
+
+
+@pytest.mark.parametrize(('damage', 'words'), COCO_FAULTS.values(), ids=COCO_FAULTS)
+def test_coco_fault_is_named(damage, words, copied):
+    damage(copied)
+    cfg = Config.fromfile(CONFIG)
+    preflight.set_data_root(cfg, str(copied))
+    with pytest.raises(InputError) as caught:
+        preflight.check_data(cfg, ('train', 'val'))
+    message = str(caught.value)
+    assert words in message
+    assert str(copied) in message
+    assert '\n' not in message
+
+
+def xml(root: Path) -> Path:
+    return root / 'VOCdevkit/VOC2007/Annotations/000000000001.xml'
+
+
+VOC_FAULTS = {
+    'no list': (
+        lambda root: (root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').unlink(),
+        'test.txt',
+    ),
+    'empty list': (
+        lambda root: (root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').write_text('\n'),
+        'lists no images',
+    ),
+    'no annotation': (lambda root: xml(root).unlink(), f'1 of {SMALL.train} annotations'),
+    'broken annotation': (lambda root: xml(root).write_text('<annotation>'), 'is no XML'),
+    'missing image': (
+        lambda root: (root / 'VOCdevkit/VOC2007/JPEGImages/000000000001.jpg').unlink(),
+        f'1 of {SMALL.train} images',
+    ),
+}
+
+
+@pytest.mark.parametrize(('damage', 'words'), VOC_FAULTS.values(), ids=VOC_FAULTS)
+def test_voc_fault_is_named(damage, words, copied):
+    damage(copied)
+    cfg = Config.fromfile(VOC)
+    preflight.set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    with pytest.raises(InputError, match=words):
+        preflight.check_data(cfg, ('train', 'val'))
+
+
+def test_voc_classes_of_another_set_are_named(copied):
+    cfg = Config.fromfile(VOC)
+    preflight.set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    dataset = cfg.train_dataloader.dataset
+    dataset.metainfo = dict(classes=('zero', 'cat'))
+    with pytest.raises(InputError, match="no category 'cat'"):
+        check_dataset(dataset)
+    dataset.metainfo = dict(classes=('zero', 'one'))
+    assert '8 classes that the config leaves out are ignored' in str(check_dataset(dataset))
+
+
+def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
+    first_image(copied).write_bytes(first_image(copied).read_bytes()[:900])
+    (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
+    dataset = Config.fromfile(CONFIG).train_dataloader.dataset
+    dataset.data_root = str(copied)
+    summary = check_dataset(dataset)
+    assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
+    with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
+        check_dataset(dataset, full=True)
+
+
+def test_number_of_classes_has_to_fit_the_head():
+    model = Config.fromfile(CONFIG).model
+    check_num_classes(model, ('a',) * 10)
+    with pytest.raises(InputError, match=r'set model.roi_head.bbox_head.num_classes=3'):
+        check_num_classes(model, ('a', 'b', 'c'))
+
+
+def test_evaluator_of_another_folder_is_named(digits):
+    cfg = Config.fromfile(CONFIG)
+    cfg.val_dataloader.dataset.data_root = str(digits)
+    with pytest.raises(InputError, match=r"val_evaluator.ann_file='data/digits/annotations"):
+        preflight.check_data(cfg, ('val',))
+
+
+def test_data_root_with_several_roots_is_refused(digits):
+    cfg = Config.fromfile(CONFIG)
+    cfg.val_dataloader.dataset.data_root = 'elsewhere/'
+    with pytest.raises(InputError, match='several data roots'):
+        preflight.set_data_root(cfg, str(digits))
+
+
+def test_coco_config_without_data_shows_the_layout_and_the_embedded_set(run, tmp_path):
+    done = run('train.py', CONFIGS / 'faster_rcnn_r50_cbam.py', cwd=tmp_path, status=2)
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f'error: no data folder data/coco below {tmp_path}')
+    assert 'annotations/instances_train2017.json' in error
+    assert 'faster_rcnn_r50_cbam_digits.py' in error
+    assert 'Traceback' not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_amp_without_a_gpu_is_refused_before_anything_is_read(run, tmp_path):
+    done = run('train.py', CONFIG, '--amp', cwd=tmp_path, status=2, CUDA_VISIBLE_DEVICES='')
+    assert 'error: --amp needs a GPU' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_unknown_config_lists_near_ones(run, tmp_path):
+    done = run('train.py', 'configs/faster_rcnn_r50_cbam_digit.py', cwd=tmp_path, status=2)
+    assert 'no config configs/faster_rcnn_r50_cbam_digit.py' in done.stderr
+    assert 'faster_rcnn_r50_cbam_digits' in done.stderr
+    with pytest.raises(InputError, match='near: '):
+        find_config('something/else.py')
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'no checkpoint'),
+        (b'', 'cannot be read'),
+        (b'<html>not found</html>', 'cannot be read'),
+        ({'state_dict': {}}, 'holds no weights'),
+        ([1, 2], 'holds no weights'),
+    ],
+    ids=['missing', 'empty', 'html', 'no weights', 'no dictionary'],
+)
+def test_file_that_is_no_checkpoint_is_named(content, words, tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=words):
+        preflight.check_checkpoint(str(path), 'checkpoint')
+
+
+def test_truncated_checkpoint_is_named(trained, tmp_path):
+    whole = (trained / 'work/epoch_2.pth').read_bytes()
+    (tmp_path / 'epoch_2.pth').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match='it may be truncated'):
+        preflight.check_checkpoint(str(tmp_path / 'epoch_2.pth'), 'checkpoint')
+
+
+def test_checkpoint_of_another_model_is_refused_with_the_keys(trained, digits, run):
+    config = CONFIGS / 'faster_rcnn_r50_digits.py'
+    done = run(
+        *('test.py', config, 'work/epoch_2.pth', '--data-root', digits), cwd=trained, status=2
+    )
+    error = done.stderr.splitlines()[-1]
+    assert 'weights unknown to the model (backbone.layer1.0.cbam.channel_gate.fc1.weight' in error
+    assert 'give the config that the checkpoint was trained with' in error
+
+
+def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkeypatch, tmp_path):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
+    with pytest.raises(InputError) as caught:
+        preflight.check_pretrained(cfg)
+    message = str(caught.value)
+    assert f'put it at {tmp_path}/hub/checkpoints/resnet50-' in message
+    assert 'model.backbone.init_cfg=None' in message
+
+
+def test_pretrained_weights_in_their_place_are_taken(monkeypatch, tmp_path):
+    """The file that the message above asks for, with the names of torchvision's ResNet-50."""
+    from torchvision.models import resnet50
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    source = preflight._where_to_put('torchvision://resnet50').rpartition(' ')[2]
+    Path(source).parent.mkdir(parents=True)
+    torch.save(resnet50().state_dict(), source)
+    preflight.check_pretrained(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py'))
+
+
+def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = Config(dict(launcher='slurm'))
+    with pytest.raises(InputError, match='on CPUs use tools'):
+        preflight.adapt_to_cpu(cfg)

@@ -1,0 +1,148 @@
+"""What a broken environment is told, and the doctor's report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbam_det import environment
+from cbam_det.environment import MMCV, MMDET, MMENGINE, TORCHVISION, explain_import_error
+
+
+def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run code where the packages of `folder` hide the installed ones."""
+    return subprocess.run(
+        [sys.executable, *options, *(['-c', code] if code else [])],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def broken(folder: Path, module: str, body: str) -> None:
+    (folder / module).mkdir()
+    (folder / module / '__init__.py').write_text(body)
+
+
+@pytest.mark.parametrize(
+    ('module', 'pin'),
+    [
+        ('mmengine', 'onedl-mmengine=='),
+        ('mmcv', 'onedl-mmcv=='),
+        ('mmdet', 'onedl-mmdetection=='),
+    ],
+)
+def test_import_with_a_missing_library_names_it_and_the_command(module, pin, tmp_path):
+    code = (
+        'import importlib.util as u; find = u.find_spec; '
+        f'u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a); '
+        'import cbam_det'
+    )
+    done = python(code, tmp_path)
+    assert done.returncode == 1
+    assert f'{module} is not installed' in done.stderr
+    assert pin in done.stderr or f'{module}==' in done.stderr
+    assert 'remedy: pip install' in done.stderr
+
+
+def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
+    monkeypatch.setattr(environment.Library, 'version', property(lambda self: '2.28.0'))
+    problem = environment.check_library(MMDET)
+    assert 'mmdet 2.28.0 does not fit: cbam_det needs >=3.0.0,<4' in problem.what
+    assert problem.remedy.startswith('pip install ')
+
+
+def test_import_of_a_library_that_fails_is_explained(tmp_path):
+    broken(tmp_path, 'mmdet', 'raise ImportError("libGL.so.1: cannot open shared object file")')
+    done = python('import cbam_det', tmp_path)
+    assert done.returncode == 1
+    assert 'apt-get install libgl1 libglib2.0-0' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('library', 'text', 'remedy'),
+    [
+        (MMCV, 'libGL.so.1: cannot open', 'apt-get install libgl1 libglib2.0-0'),
+        (MMCV, "No module named 'mmcv._ext'", '--no-cache-dir --force-reinstall'),
+        (MMCV, '/x/_ext.so: undefined symbol: _ZN3c10', '--no-cache-dir --force-reinstall'),
+        (TORCHVISION, 'operator torchvision::nms does not exist', 'torchvision=='),
+        (MMENGINE, "No module named 'pkg_resources'", 'setuptools<81'),
+        (MMDET, 'anything else', 'pip install '),
+    ],
+)
+def test_known_import_errors_have_their_remedy(library, text, remedy):
+    problem = explain_import_error(library, ImportError(text))
+    assert remedy in problem.remedy
+    assert text.split(':')[-1].strip() in problem.what
+
+
+def test_remedy_keeps_to_the_stack_that_is_there(monkeypatch):
+    installed = {'mmengine', 'mmcv'}
+    monkeypatch.setattr(
+        environment.Library,
+        'distributions',
+        property(lambda self: [self.module] if self.module in installed else []),
+    )
+    assert environment._install(MMDET) == 'pip install mmdet==3.3.0'
+    installed.clear()
+    assert environment._install(MMDET) == 'pip install onedl-mmdetection==3.5.1'
+
+
+def test_two_stacks_at_once_are_a_problem(monkeypatch):
+    monkeypatch.setattr(
+        environment.Library, 'distributions', property(lambda self: ['mmdet', 'onedl-mmdetection'])
+    )
+    assert 'overwrite each other' in environment.check_library(MMDET).what
+
+
+def test_mmcv_without_operators_is_a_problem(monkeypatch):
+    find = environment.importlib.util.find_spec
+    monkeypatch.setattr(
+        environment.importlib.util,
+        'find_spec',
+        lambda name, *rest: None if name == 'mmcv._ext' else find(name, *rest),
+    )
+    assert any('no compiled operators' in problem.what for problem in environment.check_libraries())
+
+
+def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(monkeypatch):
+    import mmcv.ops
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'Some GPU')
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
+    monkeypatch.setattr(environment.shutil, 'which', lambda name: None)
+    device, why = environment.check_device()
+    assert device == 'cpu'
+    assert 'Some GPU is there' in why and 'no nvcc' in why and '--no-cache-dir' in why
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
+    assert environment.check_device() == ('cuda', 'Some GPU')
+
+
+def test_doctor_reports_a_sound_environment(tmp_path):
+    done = python('', tmp_path, '-m', 'cbam_det.doctor')
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in ('load and compute', 'CBAM is registered', 'Ready to train', 'not found'):
+        assert words in done.stdout
+    assert 'OneDL' not in done.stdout + done.stderr
+
+
+def test_doctor_runs_where_the_import_fails_and_ends_with_one(tmp_path):
+    broken(tmp_path, 'mmdet', 'raise ImportError("boom")')
+    done = python('', tmp_path, '-m', 'cbam_det.doctor')
+    assert done.returncode == 1
+    assert 'PROBLEM' in done.stdout and 'boom' in done.stdout and 'remedy' in done.stdout
+
+
+def test_installing_the_package_asks_for_no_part_of_the_stack():
+    from importlib.metadata import requires
+
+    names = {requirement.split()[0].lower() for requirement in requires('cbam_det')}
+    assert not names & {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet'}

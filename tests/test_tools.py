@@ -1,0 +1,223 @@
+"""The command lines, run as a user runs them: train, resume, test, several processes, pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from .conftest import CONFIGS, QUICK, ROOT, SMALL
+
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+COCO_NUMBERS = {
+    *(f'coco/bbox_{name}' for name in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')),
+    *(f'coco/bbox_AR{name}@1000' for name in ('', '_s', '_m', '_l')),
+    *('coco/bbox_AR@100', 'coco/bbox_AR@300'),
+}
+
+
+def metrics(work_dir: Path) -> dict[str, float]:
+    newest = max(work_dir.glob('*/metrics.json'))
+    return json.loads(newest.read_text())['metrics']
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def test_training_writes_checkpoints_log_and_scores(trained):
+    state = weights(trained / 'work/epoch_2.pth')
+    assert sum('cbam.channel_gate.fc1.weight' in key for key in state) == 16
+    assert (trained / 'work/last_checkpoint').read_text() == str(trained / 'work/epoch_2.pth')
+    rows = [
+        json.loads(line) for line in next((trained / 'work').glob('*/vis_data/scalars.json')).open()
+    ]
+    assert [row['step'] for row in rows if 'loss' in row] == [1, 2, 3, 4, 5, 6]
+    assert [row['step'] for row in rows if 'coco/bbox_mAP' in row] == [1, 2]
+
+
+def test_test_tool_gives_coco_s_twelve_numbers_and_each_class(trained, digits, run):
+    done = run(
+        *('test.py', CONFIG, 'work/epoch_2.pth', '--work-dir', 'tested', '--data-root', digits),
+        *('--out', 'predictions.pkl', '--show-dir', 'shown', '--cfg-options', *QUICK),
+        cwd=trained,
+    )
+    assert len(re.findall(r'^ Average (Precision|Recall) ', done.stdout, re.MULTILINE)) == 12
+    assert 'metrics written to' in done.stdout + done.stderr
+    found = metrics(trained / 'tested')
+    assert set(found) >= COCO_NUMBERS
+    classes = {key for key in found if key.endswith('_precision')}
+    named = {json.loads(line)['name'] for line in category_lines(digits)}
+    assert {key.removeprefix('coco/').removesuffix('_precision') for key in classes} == named
+    assert (trained / 'predictions.pkl').stat().st_size
+    assert len(list((trained / 'tested').glob('*/shown/*.jpg'))) == SMALL.val
+    assert 'OneDL' not in done.stdout + done.stderr
+
+
+def category_lines(digits: Path) -> list[str]:
+    content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
+    return [json.dumps(category) for category in content['categories']]
+
+
+def test_test_time_augmentation_runs(trained, digits, run):
+    options = ('--tta', '--data-root', digits, '--cfg-options', *QUICK)
+    run('test.py', CONFIG, 'work/epoch_2.pth', '--work-dir', 'tta', *options, cwd=trained)
+    assert set(metrics(trained / 'tta')) >= COCO_NUMBERS
+
+
+def test_resume_goes_on_from_the_last_epoch(trained, digits, run, tmp_path):
+    shutil.copytree(trained / 'work', tmp_path / 'work')
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
+    options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
+    done = run(
+        *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=3'),
+        cwd=tmp_path,
+    )
+    said = done.stdout + done.stderr
+    assert 'resumed epoch: 2, iter: 6' in said
+    assert 'Epoch(train) [3]' in said and 'Epoch(train) [2]' not in said
+    assert torch.load(tmp_path / 'work/epoch_3.pth', weights_only=False)['meta']['iter'] == 9
+
+
+def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run, tmp_path):
+    shutil.copytree(trained / 'work', tmp_path / 'work')
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
+    before = weights(tmp_path / 'work/epoch_2.pth')
+    options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
+    run(
+        *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=2'),
+        cwd=tmp_path,
+    )
+    after = weights(tmp_path / 'work/epoch_2.pth')
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not (tmp_path / 'work/epoch_3.pth').exists()
+
+
+def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digits, run, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/digits').symlink_to(digits)
+    options = ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1')
+    run('train.py', 'faster_rcnn_r50_digits', *options, cwd=tmp_path)
+    assert (tmp_path / 'work_dirs/faster_rcnn_r50_digits/epoch_1.pth').is_file()
+
+
+def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(digits, run, tmp_path):
+    options = ('--work-dir', 'work', '--data-root', digits / 'VOCdevkit/VOC2007')
+    options += ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1')
+    config = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
+    said = run('train.py', config, *options, cwd=tmp_path).stdout
+    assert 'coco/bbox_mAP' in said and 'pascal_voc/mAP' in said
+    assert re.search(r'\| zero +\|', said) and 'aeroplane' not in said
+
+
+def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, run, tmp_path):
+    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
+    environment = dict(PORT='29611', OMP_NUM_THREADS='1')
+    options += ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    done = run('dist_train.sh', CONFIG, 2, *options, cwd=tmp_path, **environment)
+    assert re.findall(r'Epoch\(train\) \[1\]\[(\d)/3\]', done.stdout + done.stderr) == [*'123']
+    checkpoint = tmp_path / 'work/epoch_1.pth'
+    data = ('--data-root', digits)
+    outputs = {}
+    for name, command in (
+        ('one', ('test.py', CONFIG, checkpoint)),
+        ('two', ('dist_test.sh', CONFIG, checkpoint, 2)),
+    ):
+        extra = ('--work-dir', name, '--out', f'{name}.pkl', *data, '--cfg-options', *QUICK)
+        run(*command, *extra, cwd=tmp_path, **environment)
+        outputs[name] = metrics(tmp_path / name)
+    assert outputs['one'] == pytest.approx(outputs['two'], abs=2e-3, nan_ok=True)
+    import pickle
+
+    with open(tmp_path / 'two.pkl', 'rb') as file:
+        ids = [sample['img_id'] for sample in pickle.load(file)]
+    assert len(ids) == len(set(ids)) == SMALL.val == 5  # odd, so that one process has one less
+
+
+def test_pictures_of_data_detections_and_curves(trained, digits, run):
+    data = ('--data-root', digits)
+    run('visualize.py', 'data', CONFIG, *data, '--count', 5, '--out', 'data.svg', cwd=trained)
+    assert (trained / 'data.svg').read_text().startswith('<?xml')
+    run(
+        *('visualize.py', 'detections', CONFIG, 'work/epoch_2.pth', *data, '--count', 2),
+        *('--score', 0.01),
+        cwd=trained,
+    )
+    run('visualize.py', 'curves', 'work', 'work', '--out', 'deep/curves.png', cwd=trained)
+    for name in ('detections.png', 'deep/curves.png'):
+        with Image.open(trained / name) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert('RGB').getcolors(10**7)) > 20
+
+
+def test_make_digits_tells_what_it_did(run, tmp_path):
+    options = ('data', '--train', 2, '--val', 1, '--size', 64)
+    assert 'data: made' in run('make_digits.py', *options, cwd=tmp_path).stdout
+    assert 'data: complete already' in run('make_digits.py', *options, cwd=tmp_path).stdout
+    refused = run('make_digits.py', 'data', '--seed', 7, cwd=tmp_path, status=2)
+    assert refused.stderr.count('\n') == 1 and 'name another folder' in refused.stderr
+
+
+@pytest.mark.parametrize('tool', sorted(path.name for path in (ROOT / 'tools').iterdir()))
+def test_help_shows_an_example(tool, run, tmp_path):
+    if tool == '__pycache__':
+        pytest.skip('no tool')
+    said = run(tool, '--help', cwd=tmp_path).stdout
+    assert 'example' in said and tool.rpartition('.')[0] in said
+
+
+def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
+    """A small real set in VOC's layout, where CBAM_DET_VOC_FOLDER names one."""
+    folder = os.environ.get('CBAM_DET_VOC_FOLDER')
+    if not folder:
+        pytest.skip('set CBAM_DET_VOC_FOLDER to a folder in VOC layout to run this')
+    folder = Path(folder).resolve()
+    lists = folder / 'ImageSets/Main'
+    names = sorted(
+        {
+            name
+            for file in (folder / 'Annotations').glob('*.xml')
+            for name in re.findall(r'<name>(.+?)</name>', file.read_text())
+        }
+    )
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {str(CONFIGS / "faster_rcnn_r50_cbam_digits_voc.py")!r}\n'
+        f'data = dict(data_root={str(folder)!r}, metainfo=dict(classes={tuple(names)!r}))\n'
+        'train_dataloader = dict(dataset=dict(data, ann_file="ImageSets/Main/train.txt"))\n'
+        'val_dataloader = test_dataloader = dict(dataset=data)\n'
+        f'model = dict(roi_head=dict(bbox_head=dict(num_classes={len(names)})))\n'
+    )
+    assert (lists / 'test.txt').is_file() and (lists / 'train.txt').is_file()
+    run('train.py', 'mine.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    run('test.py', 'mine.py', 'work_dirs/mine/epoch_1.pth', cwd=tmp_path)
+    found = metrics(tmp_path / 'work_dirs/mine')
+    assert set(found) >= COCO_NUMBERS
+    assert 0 <= found['coco/bbox_mAP_50'] <= 1
+
+
+@pytest.mark.slow
+def test_installed_package_works_without_a_checkout(digits, tmp_path):
+    """`pip install .` into its own folder, then the tool as a module, on a config by its name."""
+    site = tmp_path / 'site'
+    install = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-build-isolation']
+    subprocess.run([*install, '--target', str(site), str(ROOT)], check=True)
+    options = ['--data-root', str(digits), '--cfg-options', *QUICK, 'train_cfg.max_epochs=1']
+    done = subprocess.run(
+        [sys.executable, '-m', 'cbam_det.tools.train', 'faster_rcnn_r50_cbam_digits', *options],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'work_dirs/faster_rcnn_r50_cbam_digits/epoch_1.pth').is_file()
+    assert str(site) in done.stdout or str(site) in done.stderr
