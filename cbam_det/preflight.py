@@ -169,7 +169,14 @@ def adapt_to_cpu(cfg: Config) -> None:
             'tools/dist_train.sh (--launcher pytorch)'
         )
     torch.distributed.init_process_group('gloo')
-    cfg.setdefault('model_wrapper_cfg', {}).setdefault('device_ids', None)
+    # What MMEngine's wrap_model sets where no wrapper is given, but for the device ids.
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
 
 
 def _has_gpu() -> bool:

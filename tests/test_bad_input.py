@@ -150,7 +150,8 @@ def test_number_of_classes_has_to_fit_the_head():
         check_num_classes(model, ('a', 'b', 'c'))
 
 
-def test_evaluator_of_another_folder_is_named(digits):
+def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(CONFIG)
     cfg.val_dataloader.dataset.data_root = str(digits)
     with pytest.raises(InputError, match=r"val_evaluator.ann_file='data/digits/annotations"):

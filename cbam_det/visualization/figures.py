@@ -105,7 +105,7 @@ def _draw(axis: plt.Axes, boxes: Boxes) -> None:
 def curves(runs: Sequence[Run]) -> Figure:
     """Loss, AP and learning rate against the step, a colour for each run."""
     with plt.rc_context(STYLE):
-        figure, (loss, score, rate) = plt.subplots(1, 3, figsize=(11, 3.4))
+        figure, (loss, score, rate) = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True)
         for run, colour in zip(runs, CYCLE * math.ceil(len(runs) / len(CYCLE)), strict=False):
             for axis, name, line in (
                 (loss, 'loss', '-'),
