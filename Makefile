@@ -52,14 +52,13 @@ demo: setup
 	$(PY) tools/make_digits.py data/digits
 	$(PY) tools/train.py $(DEMO) --work-dir $(DEMO_DIR) --resume
 	$(PY) tools/test.py $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --work-dir $(DEMO_DIR)
-	$(PY) tools/visualize.py data $(DEMO) --out $(DEMO_DIR)/data.png
 	$(PY) tools/visualize.py detections $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --out $(DEMO_DIR)/detections.png
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out $(DEMO_DIR)/curves.png
 	@echo
 	@echo 'data, COCO and VOC layout   data/digits'
 	@echo "weights                     $$(cat $(DEMO_DIR)/last_checkpoint)"
 	@echo "metrics                     $$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)"
-	@echo 'pictures                    $(DEMO_DIR)/data.png, detections.png, curves.png'
+	@echo 'pictures                    $(DEMO_DIR)/detections.png, curves.png'
 	@echo 'next                        the same without attention, to compare:'
 	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_digits.py --work-dir work_dirs/baseline'
 	@echo '  $(PY) tools/visualize.py curves $(DEMO_DIR) work_dirs/baseline'

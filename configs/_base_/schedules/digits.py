@@ -1,10 +1,10 @@
-# 4 epochs of 1,000 images in batches of 4: 1,000 steps, about 6 minutes on two CPU cores.
+# 5 epochs of 1,000 images in batches of 4: 1,250 steps, about 7 minutes on two CPU cores.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 randomness = dict(seed=0)
-max_epochs = 4
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+max_epochs = 5
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [
