@@ -11,8 +11,9 @@ DONE := $(VENV)/.done
 
 DEMO := configs/faster_rcnn_r50_cbam_digits.py
 DEMO_DIR := work_dirs/demo
+LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 
-.PHONY: help setup demo test test-all lint doctor clean
+.PHONY: help setup demo record test test-all lint doctor clean
 help:
 	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
 	@echo 'make test      lint and the fast tests'
@@ -37,11 +38,12 @@ $(DONE)/torch: requirements/torch.txt requirements/build.txt | $(DONE)/venv
 	@touch $@
 
 $(DONE)/mmcv: requirements/mmcv.txt $(DONE)/torch
-	@bash requirements/install_mmcv.sh $(abspath $(PY)) $(abspath $(VENV)/mmcv.log)
+	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log"
 	@touch $@
 
 $(DONE)/stack: requirements/stack.txt requirements/tests.txt setup.py $(DONE)/mmcv
 	$(PIP) install -q -r requirements/stack.txt -r requirements/tests.txt
+	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) -m cbam_det.doctor
 	@touch $@
@@ -51,12 +53,13 @@ setup: $(DONE)/stack
 demo: setup
 	$(PY) tools/make_digits.py data/digits
 	$(PY) tools/train.py $(DEMO) --work-dir $(DEMO_DIR) --resume
-	$(PY) tools/test.py $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --work-dir $(DEMO_DIR)
-	$(PY) tools/visualize.py detections $(DEMO) "$$(cat $(DEMO_DIR)/last_checkpoint)" --out $(DEMO_DIR)/detections.png
+	$(PY) tools/test.py $(DEMO) $(LAST) --work-dir $(DEMO_DIR)
+	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out $(DEMO_DIR)/detections.png
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out $(DEMO_DIR)/curves.png
 	@echo
+	@$(PY) -c "import glob, json; ap = json.load(open(max(glob.glob('$(DEMO_DIR)/*/metrics.json'))))['metrics']['coco/bbox_mAP_50']; print(f'AP50 on the held-out images   {ap:.3f}'); raise SystemExit('error: 0.5 or more is expected; please report this' if ap < 0.5 else 0)"
 	@echo 'data, COCO and VOC layout   data/digits'
-	@echo "weights                     $$(cat $(DEMO_DIR)/last_checkpoint)"
+	@echo "weights                     $(LAST)"
 	@echo "metrics                     $$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)"
 	@echo 'pictures                    $(DEMO_DIR)/detections.png, curves.png'
 	@echo 'next                        the same without attention, to compare:'
@@ -64,6 +67,13 @@ demo: setup
 	@echo '  $(PY) tools/visualize.py curves $(DEMO_DIR) work_dirs/baseline'
 	@echo 'then                        COCO in data/coco (see README.md):'
 	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_cbam.py'
+
+# The record and the pictures that the README shows, from a demo that has run.
+record:
+	cp "$$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)" results/demo.json
+	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/demo_detections.jpg
+	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
+	$(PY) tools/tables.py
 
 lint: setup
 	$(PY) -m ruff check .

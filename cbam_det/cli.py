@@ -11,6 +11,7 @@ import difflib
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from . import preflight
 from .environment import check_device, check_operators, describe
@@ -61,50 +62,29 @@ class CheckedRunner(Runner):
         """
         if cls.data_root is not None:
             preflight.set_data_root(cfg, cls.data_root)
-        preflight.check_amp(cfg)
-        if preflight.is_first_process():
-            preflight.check_checkpoint(
-                cfg.get('load_from'), 'checkpoint' if cls.testing else 'load_from or --resume'
-            )
-            splits = ('test',) if cls.testing else ('train', 'val')
-            preflight.check_data(cfg, splits, cls.check_images)
-            if not cls.testing:
-                preflight.check_pretrained(cfg)
+        if preflight.is_first_process(cfg):
+            cls._check(cfg)
         preflight.adapt_to_cpu(cfg)
         if cls.testing:
             report_every_number(cfg)
         return super().from_cfg(cfg)
 
-    def load_checkpoint(self, filename: str, *args: object, **kwargs: object) -> dict:
-        """Load weights; where the whole model comes from `filename`, it has to fit.
-
-        Raises:
-            InputError: in a test or on `--resume`, a weight is missing, left over or of another
-                shape; in training with `load_from`, nothing fits at all.
-        """
-        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-        own = (self.model.module if hasattr(self.model, 'module') else self.model).state_dict()
-        state = checkpoint.get('state_dict', checkpoint)
-        given = {key.removeprefix('module.'): value for key, value in state.items()}
-        missing = [key for key in own if key not in given]
-        unexpected = [key for key in given if key not in own]
-        other = [key for key in own if key in given and own[key].shape != given[key].shape]
-        whole = self.testing or self._resume
-        if (missing or unexpected or other) if whole else len(missing) + len(other) == len(own):
-            faults = [
-                f'{len(keys)} weights {what} ({some(keys)})'
-                for what, keys in (
-                    ('missing in the file', missing),
-                    ('unknown to the model', unexpected),
-                    ('of another shape', other),
-                )
-                if keys
-            ]
-            raise InputError(
-                f'{filename} does not fit the model of this config: {"; ".join(faults)}; '
-                'give the config that the checkpoint was trained with'
+    @classmethod
+    def _check(cls, cfg: Config) -> None:
+        if not cls.testing:
+            preflight.check_amp(cfg)
+        preflight.check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
+        model = preflight.build_model(cfg)
+        if cls.testing:
+            preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
+        else:
+            resumed = cfg.get('resume') and (
+                cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
             )
-        return checkpoint
+            preflight.check_checkpoint(resumed or None, '--resume', model)
+            if not cfg.get('resume'):
+                preflight.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
+            preflight.check_pretrained(cfg)
 
     def test(self) -> dict[str, float]:
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder."""
@@ -118,19 +98,22 @@ class CheckedRunner(Runner):
         record = dict(
             config=self.cfg.filename and Path(self.cfg.filename).name,
             checkpoint=str(self._load_from),
-            command=' '.join(['tools/test.py', *sys.argv[1:]]),
+            command=shlex.join(['tools/test.py', *sys.argv[1:]]),
             seed=self.seed,
             environment=describe(),
-            metrics=metrics,
+            metrics={key: None if value != value else value for key, value in metrics.items()},
         )
-        path.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+        text = json.dumps(record, indent=2, allow_nan=False)
+        path.write_text(text + '\n', encoding='utf-8')
         print_log(f'metrics written to {path}', 'current')
 
 
 def report_every_number(cfg: Config) -> None:
-    """Let COCO evaluators report all twelve numbers and the AP of each class."""
+    """Let COCO evaluators report mmdet's twelve numbers and the AP of each class."""
     for _, node in preflight.walk(cfg.get('test_evaluator') or {}):
-        if node.get('type') == 'CocoMetric' and node.get('metric', 'bbox') == 'bbox':
+        kind = str(node.get('type')).rpartition('.')[2]
+        metrics = node.get('metric', 'bbox')
+        if kind == 'CocoMetric' and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)
 
@@ -152,13 +135,39 @@ def find_config(name: str) -> str:
         return name
     shipped = {path.stem: path for path in sorted(config_folder().glob('*.py'))}
     stem = Path(name).stem
-    if stem in shipped and Path(name).parent.name in ('', 'configs'):
+    if stem in shipped and str(Path(name).parent) in ('.', 'configs'):
+        print(f'config: {shipped[stem]}')
         return str(shipped[stem])
     near = difflib.get_close_matches(stem, shipped, 3, 0.4) or list(shipped)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
         f'{config_folder()}; near: {some(near)}'
     )
+
+
+def read_config(name: str, options: dict | None = None) -> Config:
+    """A config by its path or shipped name, with the `--cfg-options` merged.
+
+    Raises:
+        InputError: there is none, it cannot be read, or an option does not fit it.
+    """
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise InputError(
+            f'{path} cannot be read as a config ({type(error).__name__}: {error})'.replace(
+                '\n', ' '
+            )
+        ) from None
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
+        raise InputError(
+            f'--cfg-options {options} do not fit {path} ({error}); '
+            'give key=value with the keys that the config has'
+        ) from None
+    return cfg
 
 
 def _mmdet_tool(name: str) -> ModuleType:
@@ -205,8 +214,16 @@ def _run(name: str, argv: list[str]) -> None:
     mmdet_parse_args = tool.parse_args
 
     def parse_args() -> argparse.Namespace:
-        args = mmdet_parse_args()
+        try:
+            args = mmdet_parse_args()
+        except ValueError as error:
+            raise InputError(f'--cfg-options takes key=value pairs ({error})') from None
+        if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+            raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{name}.sh')
+        if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
+            raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
         args.config = find_config(args.config)
+        read_config(args.config, args.cfg_options)
         CheckedRunner.data_root = args.data_root
         CheckedRunner.check_images = args.check_images
         return args

@@ -14,6 +14,7 @@ from rich.table import Table
 from .environment import (
     LIBRARIES,
     Problem,
+    check_checkpoints,
     check_device,
     check_libraries,
     check_operators,
@@ -75,9 +76,14 @@ def main(argv: list[str] | None = None) -> int:
 
     problems = check_libraries()
     if not problems:
-        problems += [found for found in (check_operators(), check_plugin()) if found]
-        rows.append(('operators', 'load and compute' if not problems else 'see below'))
-        rows.append(('plugin', "CBAM is registered in MMEngine's root MODELS"))
+        for what, good, check in (
+            ('operators', 'load and compute', check_operators),
+            ('plugin', "CBAM is registered in MMEngine's root MODELS", check_plugin),
+            ('checkpoints', 'can be read back', check_checkpoints),
+        ):
+            problem = check()
+            rows.append((what, 'see below' if problem else good))
+            problems += [problem] if problem else []
     if not problems:
         rows.append(('device', ': '.join(check_device())))
         import torch

@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def _install(library: Library) -> str:
     pin = library.original if original else library.maintained
     if library is MMCV:
         return (
-            'pip install ninja packaging setuptools wheel && '
+            'pip install ninja packaging "setuptools<81" wheel && '
             f'pip install --no-build-isolation {pin}  (compiles for about 15 minutes)'
         )
     if library in (TORCH, TORCHVISION):
@@ -102,6 +103,8 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
     )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
+    if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
+        return Problem(what, _install(MMCV))
     if 'torchvision::nms' in text or library is TORCHVISION:
         return Problem(f'{what}: it does not belong to torch {TORCH.version}', _install(TORCH))
     if 'pkg_resources' in text:
@@ -142,7 +145,8 @@ def check_library(library: Library) -> Problem | None:
 def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
     """The problems of the stack, in the order in which to mend them."""
     problems = [problem for library in libraries if (problem := check_library(library))]
-    if importlib.util.find_spec('mmcv') and not importlib.util.find_spec('mmcv._ext'):
+    mmcv = importlib.util.find_spec('mmcv')
+    if mmcv and mmcv.origin and not any(Path(mmcv.origin).parent.glob('_ext*')):
         problems.append(
             Problem(
                 f'mmcv {MMCV.version} has no compiled operators (mmcv-lite, or a build without)',
@@ -166,6 +170,19 @@ def check_operators() -> Problem | None:
     except Exception as error:
         return explain_import_error(MMCV, error)
     return None
+
+
+def check_checkpoints() -> Problem | None:
+    """Whether MMEngine can read back the checkpoints that it writes."""
+    if not TORCH.version or 'mmengine' not in MMENGINE.distributions:
+        return None
+    if Version(TORCH.version) < Version('2.6') or Version(MMENGINE.version) > Version('0.10.7'):
+        return None
+    return Problem(
+        f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
+        '(torch.load reads weights only since 2.6)',
+        'pip install torch==2.5.1 torchvision==0.20.1, or move to the stack of requirements/',
+    )
 
 
 def check_device() -> tuple[str, str]:
@@ -229,6 +246,7 @@ def require_stack() -> None:
 
 def import_mmdet() -> None:
     """Import mmdet's parts without onedl-mmdetection's lines about an optional library."""
+    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')

@@ -6,7 +6,9 @@ CPU needs in a config (`adapt_to_cpu`) and `--data-root` are the two deliberate 
 
 from __future__ import annotations
 
+import copy
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -14,8 +16,10 @@ from urllib.parse import urlparse
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
+from torch import nn
 
 from .datasets.checks import (
     check_dataset,
@@ -26,9 +30,10 @@ from .datasets.checks import (
 from .errors import InputError, some
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that prints and downloads, before torch.distributed stands."""
-    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0
+def is_first_process(cfg: Config) -> bool:
+    """Whether this is the process that checks and downloads, before torch.distributed stands."""
+    rank = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(os.environ.get(rank.get(cfg.get('launcher', 'none'), ''), 0)) == 0
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -69,11 +74,14 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
     for split in splits:
         if not cfg.get(f'{split}_dataloader'):
             continue
+        evaluator = [node for _, node in walk(cfg.get(f'{split}_evaluator') or {})]
+        annotated = not any(node.get('format_only') for node in evaluator)
         for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
-            if summary := check_dataset(dataset, full):
+            if summary := check_dataset(dataset, full, annotated):
                 print_log(f'{split} data: {summary}')
             check_num_classes(_detector(cfg), config_classes(dataset))
         for path, node in walk(cfg.get(f'{split}_evaluator') or {}):
@@ -95,8 +103,6 @@ def _detector(cfg: Config) -> ConfigDict:
 
 def check_pretrained(cfg: Config) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
-    if not is_first_process():
-        return
     for path, node in walk(cfg.model, 'model'):
         source = node.get('checkpoint')
         if node.get('type') not in ('Pretrained', 'PretrainedInit') or not source:
@@ -123,11 +129,39 @@ def _where_to_put(source: str) -> str:
     return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
 
 
-def check_checkpoint(path: str | None, option: str) -> None:
-    """Raise InputError where the local file `path` is no checkpoint; None and URLs pass."""
-    if path is None or '://' in path:
+def build_model(cfg: Config) -> nn.Module:
+    """The detector of `cfg`, not initialised, to check options and checkpoints on.
+
+    Raises:
+        InputError: an option of our modules is wrong. Errors of other modules pass as they are.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    try:
+        return MODELS.build(copy.deepcopy(_detector(cfg)))
+    except (TypeError, ValueError) as error:
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        if Path(__file__).parent in Path(raised_in).parents or 'CBAM.__init__' in str(error):
+            raise InputError(f'the attention of model: {error}') from None
+        raise
+
+
+def check_checkpoint(
+    path: str | None, option: str, model: nn.Module | None = None, whole: bool = True
+) -> None:
+    """Check a checkpoint before a run reads it; None passes.
+
+    Args:
+        path: a file, or a URL that MMEngine can fetch.
+        option: where the path came from, for the message.
+        model: what it has to fit, or None.
+        whole: every weight has to be there and to fit; else one is enough.
+
+    Raises:
+        InputError: it is missing, unreadable, holds no weights, or does not fit.
+    """
+    if path is None:
         return
-    if not Path(path).is_file():
+    if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
         near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
         hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
@@ -135,14 +169,42 @@ def check_checkpoint(path: str | None, option: str) -> None:
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except Exception as error:
+        remedy = (
+            'this torch refuses what is pickled in it: see python -m cbam_det.doctor'
+            if 'weights_only' in str(error)
+            else 'it may be truncated: take another epoch or fetch it again'
+        )
         raise InputError(
-            f'{path} ({option}) cannot be read as a checkpoint ({_first_line(error)}); it may be '
-            'truncated: take another epoch or fetch it again'
+            f'{path} ({option}) cannot be read as a checkpoint ({_first_line(error)}); {remedy}'
         ) from None
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(
             f'{path} ({option}) holds no weights; give a checkpoint that tools/train.py wrote'
+        )
+    if model is not None:
+        _check_fit(path, option, model, state, whole)
+
+
+def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
+    own = model.state_dict()
+    given = {key.removeprefix('module.'): value for key, value in state.items()}
+    counters = {key for key in own if key.endswith('num_batches_tracked')}
+    faults = {
+        'missing in the file': [key for key in own if key not in given and key not in counters],
+        'unknown to the model': [key for key in given if key not in own],
+        'of another shape': [
+            key for key in own if key in given and own[key].shape != given[key].shape
+        ],
+    }
+    fitting = len(set(own) & set(given)) - len(faults['of another shape'])
+    if any(faults.values()) if whole else not fitting:
+        said = '; '.join(
+            f'{len(keys)} weights {what} ({some(keys)})' for what, keys in faults.items() if keys
+        )
+        raise InputError(
+            f'{path} ({option}) does not fit the model of this config: {said}; '
+            'give the config that the checkpoint was trained with'
         )
 
 
@@ -151,7 +213,7 @@ def check_amp(cfg: Config) -> None:
     if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and not _has_gpu():
         raise InputError(
             "--amp needs a GPU (MMEngine's AmpOptimWrapper refuses the CPU) and torch sees none; "
-            'leave --amp out'
+            "leave --amp out, or optim_wrapper.type='AmpOptimWrapper' of the config"
         )
 
 

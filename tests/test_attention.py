@@ -247,7 +247,6 @@ def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
         (dict(pools=('mean',)), 'mean'),
         (dict(spatial_pools=('conv', 'max')), 'spatial_pools'),
         (dict(order='space'), "order='space' is unknown; choose from channel-spatial"),
-        (dict(order='channel', kernel_size=2), 'kernel_size=2 is even'),
     ],
     ids=str,
 )
@@ -259,6 +258,10 @@ def test_unfit_option_names_value_and_remedy(options, words):
 def test_misspelt_option_is_an_error():
     with pytest.raises(TypeError, match='reduction'):
         build_plugin_layer(dict(type='CBAM', reduction=8), '', in_channels=64)
+
+
+def test_option_of_an_absent_gate_has_no_say():
+    assert CBAM(8, order='spatial').channel_gate is None  # ratio 16 would not fit 8 channels
 
 
 def test_hidden_width_reaches_one_and_not_zero():

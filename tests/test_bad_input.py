@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from cbam_det import preflight
+from cbam_det import cli, preflight
 from cbam_det.cli import find_config
 from cbam_det.datasets.checks import check_dataset, check_num_classes
 from cbam_det.errors import InputError
 
-from .conftest import CONFIGS, SMALL
+from .conftest import CONFIGS, SMALL, free_port
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
@@ -29,9 +31,9 @@ def copied(digits: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(digits, tmp_path / 'digits'))
 
 
-def change_json(change: Callable[[dict], object]) -> Callable[[Path], object]:
+def change_json(change: Callable[[dict], object], split: str = 'train') -> Callable[[Path], object]:
     def damage(root: Path) -> None:
-        file = root / ANNOTATIONS
+        file = root / ANNOTATIONS.replace('train', split)
         content = json.loads(file.read_text())
         change(content)
         file.write_text(json.dumps(content))
@@ -54,12 +56,43 @@ COCO_FAULTS = {
     ),
     'an entry without a name': (
         change_json(lambda content: content['images'][0].pop('file_name')),
-        "an entry lacks 'file_name'",
+        "images[0] lacks 'file_name'",
     ),
     'no images listed': (change_json(lambda content: content['images'].clear()), 'lists no images'),
     'unknown category id': (
         change_json(lambda content: content['annotations'][0].update(category_id=77)),
-        'category ids 77',
+        'annotations[0] has category_id=77',
+    ),
+    'names for images': (
+        change_json(lambda content: content.update(images=['a.jpg'])),
+        "lacks the list 'images'",
+    ),
+    'unknown image id': (
+        change_json(lambda content: content['annotations'][1].update(image_id=999)),
+        'annotations[1] has image_id=999',
+    ),
+    **{
+        f'annotation without {key}': (
+            change_json(lambda content, key=key: content['annotations'][0].pop(key)),
+            f"annotations[0] lacks '{key}'",
+        )
+        for key in ('id', 'image_id', 'category_id', 'bbox', 'area')
+    },
+    'box of three numbers': (
+        change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, 3])),
+        'bbox=[1, 2, 3], not four numbers',
+    ),
+    'box that is not finite': (
+        change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, float('nan'), 4])),
+        'not four numbers',
+    ),
+    'no annotations': (
+        change_json(lambda content: content['annotations'].clear()),
+        'has no annotations',
+    ),
+    'val annotation without iscrowd': (
+        change_json(lambda content: content['annotations'][0].pop('iscrowd'), 'val'),
+        "annotations[0] lacks 'iscrowd'",
     ),
     'other categories': (
         change_json(lambda content: content['categories'][3].update(name='thee')),
@@ -94,7 +127,31 @@ def xml(root: Path) -> Path:
     return root / 'VOCdevkit/VOC2007/Annotations/000000000001.xml'
 
 
+def change_list(change: Callable[[str], str]) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        file = root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt'
+        file.write_text(change(file.read_text()))
+
+    return damage
+
+
+def change_xml(old: str, new: str) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        assert old in xml(root).read_text()
+        xml(root).write_text(xml(root).read_text().replace(old, new))
+
+    return damage
+
+
 VOC_FAULTS = {
+    'second column': (
+        change_list(lambda text: text.replace('\n', ' 1\n')),
+        "line 1: '000000000001 1' is no image name",
+    ),
+    'blank line': (change_list(lambda text: f'{text}\n'), "line 13: '' is no image name"),
+    'object without a box': (change_xml('bndbox', 'box'), 'object 1 has no bndbox'),
+    'object without a name': (change_xml('name>', 'class>'), 'object 1 has no name'),
+    'box of words': (change_xml('<xmin>', '<xmin>left'), 'object 1 has no bndbox of four numbers'),
     'no list': (
         lambda root: (root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').unlink(),
         'test.txt',
@@ -228,13 +285,16 @@ def test_checkpoint_of_another_model_is_refused_with_the_keys(trained, digits, r
 
 
 def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkeypatch, tmp_path):
+    def unreachable(*args, **options):
+        raise URLError('no route to host')
+
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
-    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    monkeypatch.setattr(preflight.CheckpointLoader, 'load_checkpoint', unreachable)
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
     with pytest.raises(InputError) as caught:
         preflight.check_pretrained(cfg)
     message = str(caught.value)
+    assert 'torchvision://resnet50 of model.backbone cannot be loaded (URLError' in message
     assert f'put it at {tmp_path}/hub/checkpoints/resnet50-' in message
     assert 'model.backbone.init_cfg=None' in message
 
@@ -248,6 +308,80 @@ def test_pretrained_weights_in_their_place_are_taken(monkeypatch, tmp_path):
     Path(source).parent.mkdir(parents=True)
     torch.save(resnet50().state_dict(), source)
     preflight.check_pretrained(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py'))
+
+
+BAD_COMMANDS = {
+    'no key=value': (['--cfg-options', 'foo'], '--cfg-options takes key=value pairs'),
+    'no such plugin': (
+        ['--cfg-options', 'model.backbone.plugins.5.cfg.order=parallel'],
+        'do not fit',
+    ),
+    'unknown order': (
+        ['--cfg-options', 'model.backbone.plugins.0.cfg.order=space'],
+        "order='space' is unknown; choose from channel-spatial",
+    ),
+    'misspelt option': (
+        ['--cfg-options', 'model.backbone.plugins.0.cfg.reduction=8'],
+        "unexpected keyword argument 'reduction'",
+    ),
+    'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
+    'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
+}
+
+
+@pytest.mark.parametrize(('options', 'words'), BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_bad_command_ends_in_one_line_before_anything_is_written(
+    options, words, digits, tmp_path, monkeypatch, capsys
+):
+    """In this process, which has imported everything; the tests above start the tools."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    assert cli.main('train', [str(CONFIG), '--data-root', str(digits), *options]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    (tmp_path / 'last_checkpoint').write_text('/moved/epoch_3.pth')
+    options = ['--work-dir', str(tmp_path), '--resume', '--data-root', str(digits)]
+    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert 'no checkpoint /moved/epoch_3.pth (--resume)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'text', ['model = dict(', "_base_ = 'mmdet::no/such.py'", "_base_ = './absent.py'"]
+)
+def test_config_that_cannot_be_read_is_named(text, tmp_path):
+    (tmp_path / 'mine.py').write_text(text)
+    with pytest.raises(InputError, match='mine.py cannot be read as a config'):
+        cli.read_config(str(tmp_path / 'mine.py'))
+
+
+def test_detections_of_an_unfit_checkpoint_are_refused(trained, digits, run):
+    config = CONFIGS / 'faster_rcnn_r50_digits.py'
+    done = run(
+        *('visualize.py', 'detections', config, 'work/epoch_2.pth', '--data-root', digits),
+        cwd=trained,
+        status=2,
+    )
+    assert 'does not fit the model of this config' in done.stderr.splitlines()[-1]
+
+
+def test_several_processes_repeat_the_error_as_their_last_line(run, tmp_path):
+    config = CONFIGS / 'faster_rcnn_r50_cbam.py'
+    environment = dict(PORT=str(free_port()), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    done = run('dist_train.sh', config, 2, cwd=tmp_path, status=1, **environment)
+    assert done.stderr.splitlines()[-1].startswith('error: no data folder data/coco')
+
+
+def test_picture_of_another_kind_is_refused_before_the_work(run, tmp_path):
+    done = run('visualize.py', 'curves', 'nowhere', '--out', 'a.pdf', cwd=tmp_path, status=2)
+    assert done.stderr == 'error: a.pdf is no picture that can be written; ' + (
+        'end it in .png, .svg or .jpg\n'
+    )
 
 
 def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):

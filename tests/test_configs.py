@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
@@ -120,8 +119,7 @@ def test_every_leaf_with_attention_has_its_baseline_but_those_named_here():
 
 def test_full_leaf_is_mmdets_own_config():
     ours = Config.fromfile(CONFIGS / 'faster_rcnn_r50.py').to_dict()
-    folder = Path(mmdet.__file__).parent / '.mim/configs/faster_rcnn'
-    theirs = Config.fromfile(folder / 'faster-rcnn_r50_fpn_1x_coco.py').to_dict()
+    theirs = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').to_dict()
     assert {key: drop_scope(value) for key, value in ours.items()} == theirs
 
 

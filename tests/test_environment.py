@@ -58,11 +58,14 @@ def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
     assert problem.remedy.startswith('pip install ')
 
 
-def test_import_of_a_library_that_fails_is_explained(tmp_path):
-    broken(tmp_path, 'mmdet', 'raise ImportError("libGL.so.1: cannot open shared object file")')
-    done = python('import cbam_det', tmp_path)
-    assert done.returncode == 1
-    assert 'apt-get install libgl1 libglib2.0-0' in done.stderr
+@pytest.mark.parametrize('module', ['mmengine', 'mmcv', 'mmdet'])
+def test_import_of_a_library_that_fails_is_explained(module, tmp_path):
+    broken(tmp_path, module, 'raise ImportError("libGL.so.1: cannot open shared object file")')
+    for code, options in (('import cbam_det', ()), ('', ('-u', '-m', 'cbam_det.doctor'))):
+        done = python(code, tmp_path, *options)
+        assert done.returncode == 1
+        assert 'apt-get install libgl1 libglib2.0-0' in done.stdout + done.stderr
+        assert 'Traceback' not in done.stdout + done.stderr or not options
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,7 @@ def test_import_of_a_library_that_fails_is_explained(tmp_path):
         (MMCV, '/x/_ext.so: undefined symbol: _ZN3c10', '--no-cache-dir --force-reinstall'),
         (TORCHVISION, 'operator torchvision::nms does not exist', 'torchvision=='),
         (MMENGINE, "No module named 'pkg_resources'", 'setuptools<81'),
+        (MMDET, 'MMCV==2.2.0 is used but incompatible. Please install mmcv<2.2.0', 'mmcv=='),
         (MMDET, 'anything else', 'pip install '),
     ],
 )
@@ -124,6 +128,16 @@ def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(monkeypatch):
     assert 'Some GPU is there' in why and 'no nvcc' in why and '--no-cache-dir' in why
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     assert environment.check_device() == ('cuda', 'Some GPU')
+
+
+def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
+    versions = {'torch': '2.6.0', 'mmengine': '0.10.7'}
+    cls = environment.Library
+    monkeypatch.setattr(cls, 'version', property(lambda self: versions[self.module]))
+    monkeypatch.setattr(cls, 'distributions', property(lambda self: [self.module]))
+    assert 'mmengine 0.10.7 cannot read its own' in environment.check_checkpoints().what
+    versions['torch'] = '2.5.1'
+    assert environment.check_checkpoints() is None
 
 
 def test_doctor_reports_a_sound_environment(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from .conftest import CONFIGS, QUICK, ROOT, SMALL
+from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 COCO_NUMBERS = {
@@ -120,7 +120,7 @@ def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(digits, r
 
 def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, run, tmp_path):
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
-    environment = dict(PORT='29611', OMP_NUM_THREADS='1')
+    environment = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PORT=str(free_port()))
     options += ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
     done = run('dist_train.sh', CONFIG, 2, *options, cwd=tmp_path, **environment)
     assert re.findall(r'Epoch\(train\) \[1\]\[(\d)/3\]', done.stdout + done.stderr) == [*'123']
@@ -206,9 +206,11 @@ def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
 @pytest.mark.slow
 def test_installed_package_works_without_a_checkout(digits, tmp_path):
     """`pip install .` into its own folder, then the tool as a module, on a config by its name."""
+    ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info')
+    source = shutil.copytree(ROOT, tmp_path / 'source', ignore=ignored)
     site = tmp_path / 'site'
     install = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-build-isolation']
-    subprocess.run([*install, '--target', str(site), str(ROOT)], check=True)
+    subprocess.run([*install, '--target', str(site), str(source)], check=True)
     options = ['--data-root', str(digits), '--cfg-options', *QUICK, 'train_cfg.max_epochs=1']
     done = subprocess.run(
         [sys.executable, '-m', 'cbam_det.tools.train', 'faster_rcnn_r50_cbam_digits', *options],

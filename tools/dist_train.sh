@@ -8,8 +8,15 @@ if [ $# -lt 2 ] || [ "$1" = --help ]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
+# torchrun says much about a process that ended: its one line of error is repeated last.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
     --nproc_per_node "$2" \
-    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
+    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}" 2> >(tee "$log" >&2) || {
+    status=$?
+    grep '^error: ' "$log" >&2 || true
+    exit $status
+}

@@ -5,7 +5,7 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from cbam_det.cli import find_config
+from cbam_det.cli import read_config
 from cbam_det.errors import one_line_errors
 from cbam_det.preflight import set_data_root
 from cbam_det.results import read_run
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
             description=text,
             epilog=next(line for line in EXAMPLES.split('\n') if f' {name} ' in line),
         )
-        made.add_argument('--out', default=f'{name}.png', help='.png or .svg (%(default)s)')
+        made.add_argument('--out', default=f'{name}.png', help='.png, .svg or .jpg (%(default)s)')
         return made
 
     def config(made: argparse.ArgumentParser, count: int) -> None:
@@ -56,8 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(find_config(args.config))
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
     return cfg
@@ -65,6 +64,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
+    figures.check_ending(args.out)
     if args.command == 'curves':
         figure = figures.curves([read_run(work_dir) for work_dir in args.work_dirs])
     elif args.command == 'data':

@@ -177,7 +177,8 @@ class CBAM(BaseModule):
         ratio: the channel gate's reduction, 1 to `in_channels`.
         pools: the channel gate's pools, any of 'avg', 'max', 'lp', 'lse'.
         order: 'channel-spatial' (the paper's choice), 'spatial-channel', 'parallel' (both gates
-            read the input: `x * M_c(x) * M_s(x)`), 'channel' or 'spatial' alone.
+            read the input: `x * M_c(x) * M_s(x)`), 'channel' or 'spatial' alone;
+            the other gate's options then have no effect.
         kernel_size: the spatial gate's kernel, odd.
         spatial_pools: the spatial gate's pools in the order read, or 'conv'; see `SpatialGate`.
         mlp_bias: biases in the channel gate's MLP.
@@ -210,12 +211,13 @@ class CBAM(BaseModule):
         if order not in ORDERS:
             raise ValueError(f'order={order!r} is unknown; choose from {", ".join(ORDERS)}')
         self.order = order
-        # Both gates are built before either is dropped, so that a wrong option of an unused gate
-        # is an error as well.
-        channel = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg)
-        spatial = SpatialGate(in_channels, kernel_size, spatial_pools, norm_cfg, conv_bias)
-        self.channel_gate = None if order == 'spatial' else channel
-        self.spatial_gate = None if order == 'channel' else spatial
+        self.channel_gate = self.spatial_gate = None
+        if order != 'spatial':
+            self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg)
+        if order != 'channel':
+            self.spatial_gate = SpatialGate(
+                in_channels, kernel_size, spatial_pools, norm_cfg, conv_bias
+            )
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:

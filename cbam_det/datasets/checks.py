@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -59,9 +60,17 @@ def leaf_datasets(dataset: dict) -> list[dict]:
     return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
+def _kind(dataset: dict) -> type | None:
+    """The class of a data set, looked up in the scope of the config."""
+    if not isinstance(dataset['type'], str):
+        return dataset['type']
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        return registry.get(dataset['type'])
+
+
 def config_classes(dataset: dict) -> tuple[str, ...]:
     """The class names that a data set's config stands for, in label order; () where unknown."""
-    kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+    kind = _kind(dataset)
     classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
         classes = getattr(kind, 'METAINFO', {}).get('classes', ())
@@ -76,12 +85,15 @@ def config_classes(dataset: dict) -> tuple[str, ...]:
     return tuple(name for name in classes if name)
 
 
-def check_dataset(dataset: ConfigDict, full: bool = False) -> Summary | None:
+def check_dataset(
+    dataset: ConfigDict, full: bool = False, annotated: bool = True
+) -> Summary | None:
     """Check one data set of a config (no wrapper).
 
     Args:
         dataset: the `dataset` of a dataloader, of type CocoDataset or XMLDataset or a subclass.
         full: decode every image too, in parallel, with a progress bar.
+        annotated: ground truth is needed; False for COCO's test-dev.
 
     Returns:
         What was found; None where the data set is of another kind or not on a local disk.
@@ -90,7 +102,7 @@ def check_dataset(dataset: ConfigDict, full: bool = False) -> Summary | None:
         InputError: a folder or file is missing, the annotations are not what they should be, the
             classes do not match, or images are missing or unreadable.
     """
-    kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+    kind = _kind(dataset)
     if kind is None:
         raise InputError(
             f'data set type {dataset["type"]!r} is not registered; check its spelling, or import '
@@ -100,7 +112,7 @@ def check_dataset(dataset: ConfigDict, full: bool = False) -> Summary | None:
     if '://' in root or '://' in str(dataset.get('ann_file', '')):
         return None
     if issubclass(kind, CocoDataset):
-        summary, images = _read_coco(dataset, Path(root))
+        summary, images = _read_coco(dataset, Path(root), annotated)
     elif issubclass(kind, XMLDataset):
         summary, images = _read_voc(dataset, Path(root))
     else:
@@ -133,8 +145,9 @@ def missing_root(root: Path, layout: str) -> InputError:
     checkout = Path(__file__).resolve().parents[2] / root
     if checkout.is_dir():
         ways = f'it is there as {checkout}: give --data-root {checkout}'
-    elif root.name == 'digits':
-        ways = 'make it: python tools/make_digits.py'
+    elif 'digits' in root.parts:
+        made = Path(*root.parts[: root.parts.index('digits') + 1])
+        ways = f'make it: python tools/make_digits.py {made}'
     else:
         get = (
             'cocodataset.org/#download'
@@ -160,41 +173,64 @@ def _existing_file(root: Path, name: str, layout: str) -> Path:
     return path
 
 
-def _read_coco(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
+def _read_coco(dataset: dict, root: Path, annotated: bool) -> tuple[Summary, list[Path]]:
     path = _existing_file(root, dataset['ann_file'], COCO_LAYOUT)
     remedy = 'give a COCO detection file with images, annotations and categories'
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f'{path} is no JSON ({error}); {remedy}') from None
-    lists = ('images', 'annotations', 'categories')
-    absent = [
-        key
-        for key in lists
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
-    if absent:
-        raise InputError(f'{path} is no COCO JSON, it lacks the list {absent[0]!r}; {remedy}')
-    try:
-        names = [category['name'] for category in content['categories']]
-        files = [image['file_name'] for image in content['images']]
-        for image in content['images']:
-            image['id'], image['width'], image['height']
-        known = {category['id'] for category in content['categories']}
-        used = {annotation['category_id'] for annotation in content['annotations']}
-    except (TypeError, KeyError) as error:
-        raise InputError(f'{path} is no COCO JSON, an entry lacks {error}; {remedy}') from None
-    if used - known:
-        raise InputError(
-            f'{path}: annotations use category ids {some(sorted(map(str, used - known)))}, which '
-            'its categories do not list; mend the file'
-        )
-    if not files:
+    if isinstance(content, dict) and not annotated:
+        content.setdefault('annotations', [])
+    for key in ('images', 'annotations', 'categories'):
+        items = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise InputError(f'{path} is no COCO JSON, it lacks the list {key!r}; {remedy}')
+    images, annotations = content['images'], content['annotations']
+    for key, needed in (
+        ('images', ('file_name', 'id', 'width', 'height')),
+        ('categories', ('id', 'name')),
+    ):
+        for index, item in enumerate(content[key]):
+            if absent := [name for name in needed if name not in item]:
+                raise InputError(f'{path}: {key}[{index}] lacks {absent[0]!r}; mend the file')
+    if not images:
         raise InputError(f'{path} lists no images; {remedy}')
-    summary = Summary(str(path), len(files), len(content['annotations']), config_classes(dataset))
+    _check_annotations(path, content, needs_crowd=bool(dataset.get('test_mode')))
+    names = [category['name'] for category in content['categories']]
+    summary = Summary(str(path), len(images), len(annotations), config_classes(dataset))
     _compare_classes(summary, names, strict=True)
+    if annotated and not annotations:
+        raise InputError(f'{path} has no annotations; there is nothing to learn or to score')
     prefix = (dataset.get('data_prefix') or {}).get('img') or ''
-    return summary, [root / prefix / name for name in files]
+    return summary, [root / prefix / image['file_name'] for image in images]
+
+
+def _check_annotations(path: Path, content: dict, needs_crowd: bool) -> None:
+    """What CocoDataset reads of each annotation; evaluation reads `iscrowd` as well."""
+    known = {
+        'image_id': {image['id'] for image in content['images']},
+        'category_id': {category['id'] for category in content['categories']},
+    }
+    needed = ('id', 'image_id', 'category_id', 'bbox', 'area')
+    needed += ('iscrowd',) if needs_crowd else ()
+    for index, item in enumerate(content['annotations']):
+        fault = next((f'lacks {name!r}' for name in needed if item.get(name) is None), None)
+        if fault is None and not _is_box(item['bbox']):
+            fault = f'has bbox={item["bbox"]!r}, not four numbers x, y, width, height'
+        for name, ids in known.items():
+            if fault is None and item[name] not in ids:
+                fault = f'has {name}={item[name]!r}, which the file does not list'
+        if fault:
+            raise InputError(f'{path}: annotations[{index}] {fault}; mend the file')
+
+
+def _is_box(box: object) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in box)
+    )
 
 
 def _read_voc(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
@@ -202,12 +238,16 @@ def _read_voc(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
     folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
     annotations = folder / dataset.get('ann_subdir', 'Annotations')
     images = folder / dataset.get('img_subdir', 'JPEGImages')
-    # The list of one class ('person_train.txt') has a second column.
-    ids = [
-        line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()
-    ]
-    if not ids:
+    ids = path.read_text(encoding='utf-8').split('\n')
+    ids = ids[:-1] if ids[-1] == '' else ids
+    if not any(ids):
         raise InputError(f'{path} lists no images; give one image name a line, without its ending')
+    for number, name in enumerate(ids, 1):
+        if name.split() != [name]:
+            raise InputError(
+                f'{path}, line {number}: {name!r} is no image name; mmdet reads the whole line, so '
+                'leave no blank lines and no second column'
+            )
     absent = [name for name in ids if not (annotations / f'{name}.xml').is_file()]
     if absent:
         raise InputError(
@@ -216,14 +256,31 @@ def _read_voc(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
         )
     names: Counter[str] = Counter()
     for name in ids:
-        file = annotations / f'{name}.xml'
-        try:
-            names.update(item.findtext('name') or '' for item in ET.parse(file).iter('object'))
-        except ET.ParseError as error:
-            raise InputError(f'{file} is no XML ({error}); restore it') from None
+        names.update(_voc_names(annotations / f'{name}.xml'))
     summary = Summary(str(path), len(ids), sum(names.values()), config_classes(dataset))
     _compare_classes(summary, list(names), strict=False)
     return summary, [images / f'{name}.jpg' for name in ids]
+
+
+def _voc_names(file: Path) -> list[str]:
+    """The class of each object of a VOC annotation, whose boxes are checked."""
+    try:
+        items = ET.parse(file).getroot().findall('object')
+    except ET.ParseError as error:
+        raise InputError(f'{file} is no XML ({error}); restore it') from None
+    names = []
+    for index, item in enumerate(items, 1):
+        sides = [item.findtext(f'bndbox/{side}') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+        try:
+            [float(side) for side in sides]
+        except (TypeError, ValueError):
+            raise InputError(
+                f'{file}: object {index} has no bndbox of four numbers ({sides}); mend it'
+            ) from None
+        if not item.findtext('name'):
+            raise InputError(f'{file}: object {index} has no name; mend it')
+        names.append(item.findtext('name'))
+    return names
 
 
 def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:

@@ -201,7 +201,7 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
     Raises:
         InputError: `root` holds something else.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         marker = root / MARKER
         if marker.is_file() and json.loads(marker.read_text(encoding='utf-8')) == asdict(spec):
@@ -213,7 +213,10 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
     # An interrupted run leaves only this folder, which the next one clears.
     partial = root.with_name(f'.{root.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f'{partial} cannot be made ({error}); name another folder') from None
     try:
         for split in SPLITS:
             _write_split(partial, spec, split)

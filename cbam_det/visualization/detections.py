@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -15,7 +13,7 @@ from rich.progress import track
 
 from ..environment import check_device, import_mmdet
 from ..errors import InputError
-from ..preflight import check_checkpoint, check_data
+from ..preflight import build_model, check_checkpoint, check_data
 from .figures import BLUE, GREEN, ORANGE, Boxes, grid, sheet
 
 import_mmdet()
@@ -54,7 +52,7 @@ def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 
     Raises:
         InputError: the data or the checkpoint cannot be used.
     """
-    check_checkpoint(checkpoint, 'checkpoint')
+    check_checkpoint(checkpoint, 'checkpoint', build_model(cfg))
     dataset = _dataset(cfg, 'test')
     classes = dataset.metainfo['classes']
     model = init_detector(cfg, checkpoint, device=check_device()[0])
@@ -112,7 +110,9 @@ def _dataset(cfg: Config, split: str) -> BaseDataset:
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
-def _evenly(total: int, count: int) -> Iterator[int]:
+def _evenly(total: int, count: int) -> list[int]:
+    if count < 1:
+        raise InputError(f'--count {count} shows nothing; use 1 or more')
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 

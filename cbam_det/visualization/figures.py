@@ -1,4 +1,4 @@
-"""Figures in one style: readable, colour-blind safe (Okabe and Ito), PNG or SVG by the ending."""
+"""Figures in one style: readable, colour-blind safe (Okabe and Ito), PNG, SVG or JPEG by the ending."""
 
 from __future__ import annotations
 
@@ -50,19 +50,24 @@ class Run:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `figure` to `path` (.png or .svg), making its folder, and close it.
+    """Write `figure` to `path` (.png, .svg or .jpg), making its folder, and close it.
 
     Raises:
         InputError: another ending.
     """
-    path = Path(path)
-    if path.suffix not in ('.png', '.svg'):
-        raise InputError(f'{path} is no picture that can be written; end it in .png or .svg')
+    path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {'Date': None} if path.suffix == '.svg' else {}
     figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
     return path
+
+
+def check_ending(path: str | Path) -> Path:
+    """`path`, or an InputError where `save` cannot write it."""
+    if Path(path).suffix not in ('.png', '.svg', '.jpg'):
+        raise InputError(f'{path} is no picture that can be written; end it in .png, .svg or .jpg')
+    return Path(path)
 
 
 def sheet(
