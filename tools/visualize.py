@@ -5,11 +5,9 @@ import sys
 
 from mmengine.config import Config, DictAction
 
-from cbam_det.cli import read_config
 from cbam_det.errors import one_line_errors
-from cbam_det.preflight import set_data_root
 from cbam_det.results import read_run
-from cbam_det.visualization import detections, figures
+from cbam_det.visualization import figures
 
 EXAMPLES = """examples:
   python tools/visualize.py data configs/faster_rcnn_r50_cbam_digits.py
@@ -56,6 +54,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
+    from cbam_det.cli import read_config
+    from cbam_det.preflight import set_data_root
+
     cfg = read_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)
@@ -67,12 +68,14 @@ def main() -> None:
     figures.check_ending(args.out)
     if args.command == 'curves':
         figure = figures.curves([read_run(work_dir) for work_dir in args.work_dirs])
-    elif args.command == 'data':
-        figure = detections.sample_page(load_config(args), args.split, args.count)
     else:
-        figure = detections.detection_page(
-            load_config(args), args.checkpoint, args.count, args.score
-        )
+        from cbam_det.visualization import detections  # mmdet, which the curves do without
+
+        cfg = load_config(args)
+        if args.command == 'data':
+            figure = detections.sample_page(cfg, args.split, args.count)
+        else:
+            figure = detections.detection_page(cfg, args.checkpoint, args.count, args.score)
     print(f'picture written to {figures.save(figure, args.out)}')
 
 

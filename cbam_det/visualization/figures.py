@@ -1,4 +1,4 @@
-"""Figures in one style: readable, colour-blind safe (Okabe and Ito), PNG, SVG or JPEG by the ending."""
+"""Figures in one style: readable, colour-blind safe (Okabe and Ito); PNG, SVG or JPEG."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     """
     path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {'Date': None} if path.suffix == '.svg' else {}
+    metadata = {'Date': None} if path.suffix == '.svg' else None
     figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
     return path
