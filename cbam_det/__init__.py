@@ -12,5 +12,6 @@ __all__ = ['__version__']
 if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
     require_stack()
     from .attention import CBAM, ChannelGate, SpatialGate
+    from .insertion import WithPlugins
 
-    __all__ += ['CBAM', 'ChannelGate', 'SpatialGate']
+    __all__ += ['CBAM', 'ChannelGate', 'SpatialGate', 'WithPlugins']

@@ -183,17 +183,15 @@ def test_lp_pool_of_an_empty_map_has_a_finite_gradient():
 
 
 def classifier_parameters(depth: int) -> int:
-    """ResNet with a 1000-class layer; BasicBlocks, which take no plugins in mmdet, by sums."""
+    """ResNet with CBAM in each block and a 1000-class layer."""
+    basic = depth < 50
+    place = dict(after='layer*.*.bn2') if basic else dict(position='after_conv3')
+    plugins = [dict(cfg=dict(type='CBAM'), **place)]
     with DefaultScope.overwrite_default_scope('mmdet'):
-        basic = depth < 50
-        plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
         net = MODELS.build(
-            dict(type='mmdet.ResNet', depth=depth, plugins=None if basic else plugins)
+            dict(type='WithPlugins', base_type='mmdet.ResNet', depth=depth, plugins=plugins)
         )
     total = sum(parameter.numel() for parameter in net.parameters())
-    if basic:
-        for blocks, channels in zip(net.stage_blocks, (64, 128, 256, 512), strict=True):
-            total += blocks * sum(parameter.numel() for parameter in CBAM(channels).parameters())
     return total + 1000 * (net.feat_dim + 1)
 
 

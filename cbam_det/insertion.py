@@ -1,0 +1,240 @@
+"""Plugins after any named module of any backbone, neck or head, by config.
+
+mmdet's own `plugins=` exists for bottleneck ResNets alone. `WithPlugins` builds any other host and
+hangs plugins behind modules that a pattern names::
+
+    backbone=dict(
+        type='WithPlugins',
+        base_type='ResNet',
+        depth=18,
+        plugins=[dict(cfg=dict(type='CBAM'), after='layer*.*.bn2')],
+    )
+
+The object is the host's own, with its state-dict keys unchanged, so that its pretrained weights
+load. The plugins are its child `inserted`, one key per place, run by forward hooks. They stand
+outside the stages: `frozen_stages` does not freeze them, a `Sequential` does not run them twice,
+and `init_weights` reaches them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from mmcv.cnn import build_plugin_layer
+from mmengine.model import ModuleDict
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .errors import InputError, some
+
+ITSELF = '.'  # the pattern for the host's own output
+
+
+@MODELS.register_module()
+def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options) -> nn.Module:
+    """Build a host and insert plugins after its modules.
+
+    Args:
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say.
+        plugins: dictionaries with `cfg`, the plugin's config (its `in_channels` is found out), and
+            `after`, a pattern of module names or several. `*` stands for a part of a name between
+            dots, `**` for any number of parts, '.' for the host itself. Several plugins at one
+            place run in the order given. Entries with `position` are passed to the host.
+        options: the host's own options.
+
+    Returns:
+        The host, with the plugins in its child `inserted`.
+
+    Raises:
+        InputError: a pattern matches nothing, a module's output is no feature map (N, C, H, W), or
+            its channels cannot be found out; the message lists near names.
+    """
+    ours = [plugin for plugin in plugins or () if 'after' in plugin]
+    others = [plugin for plugin in plugins or () if 'after' not in plugin]
+    if others:
+        options['plugins'] = others
+    host = MODELS.build(dict(type=base_type, **options))
+    return insert(host, ours)
+
+
+def insert(host: nn.Module, plugins: Sequence[dict]) -> nn.Module:
+    """Insert `plugins` (see `WithPlugins`) into `host`, and return it."""
+    wanted: list[tuple[str, dict]] = []
+    for plugin in plugins:
+        if unknown := set(plugin) - {'cfg', 'after'}:
+            raise InputError(
+                f'plugin option {some(sorted(unknown))} is unknown; an entry has cfg and after'
+            )
+        wanted += [(name, plugin['cfg']) for name in match(host, plugin['after'])]
+    if not wanted:
+        return host
+    names = list(dict.fromkeys(name for name, _ in wanted))
+    channels = find_channels(host, names)
+    # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
+    host.inserted = ModuleDict({_key(name): ModuleDict() for name in names})
+    for name, cfg in wanted:
+        place = host.inserted[_key(name)]
+        attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
+        same = sum(other.rstrip('0123456789') == attribute for other in place)
+        place[f'{attribute}{same + 1}' if same else attribute] = plugin
+    for name in names:
+        _hang(host, name)
+    # Conversions (SyncBatchNorm, quantisation) put new modules in place of old ones, without their
+    # hooks; before each forward the host looks after that.
+    host.register_forward_pre_hook(_Keep(names))
+    return host
+
+
+def places(host: nn.Module) -> Iterator[str]:
+    """The names that a pattern can match: every module of the host, and '.' for itself."""
+    for name, _ in host.named_modules():
+        if not name.startswith('inserted'):
+            yield name or ITSELF
+
+
+def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
+    """The modules of `host` that the pattern or patterns name, in the host's order.
+
+    Raises:
+        InputError: a pattern matches nothing; near names are listed.
+    """
+    names = list(places(host))
+    found = set()
+    for pattern in [after] if isinstance(after, str) else after:
+        here = {name for name in names if _matches(name.split('.'), pattern.split('.'))}
+        here |= {ITSELF} & {pattern}
+        if not here:
+            near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
+            raise InputError(
+                f'after={pattern!r} matches no module of {type(host).__name__}; near names: '
+                f'{some(near, 5)}'
+            )
+        found |= here
+    return [name for name in names if name in found]
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(part == '**' for part in pattern)
+    if pattern[0] == '**':
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def find_channels(host: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    """C of each named module's output, seen in a forward of `host` on an empty input.
+
+    Where the host cannot be run on its own, the modules' own `out_channels` or `num_features`.
+
+    Raises:
+        InputError: an output is no feature map, or C cannot be found out.
+    """
+    seen: dict[str, object] = {}
+    hooks = [
+        _module(host, name).register_forward_hook(
+            lambda module, args, output, name=name: seen.setdefault(name, output)
+        )
+        for name in names
+    ]
+    modes = {module: module.training for module in host.modules()}
+    try:
+        host.eval()
+        with torch.no_grad():
+            host(_dummy(host))
+    except Exception:
+        seen.clear()  # a host with other inputs: ask its modules
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return {name: _channels(host, name, seen) for name in names}
+
+
+def _dummy(host: nn.Module) -> Tensor | tuple[Tensor, ...]:
+    """A small input: an image for a backbone, a pyramid for a neck or a dense head."""
+    channels = getattr(host, 'in_channels', 3)
+    if isinstance(channels, int) and hasattr(host, 'prior_generator'):
+        channels = [channels] * host.prior_generator.num_levels
+    if isinstance(channels, (list, tuple)):
+        levels = range(len(channels) - 1, -1, -1)
+        return tuple(
+            torch.zeros(1, count, 4 * 2**level, 4 * 2**level)
+            for count, level in zip(channels, levels, strict=True)
+        )
+    return torch.zeros(1, 3, 224, 224)
+
+
+def _channels(host: nn.Module, name: str, seen: dict[str, object]) -> int:
+    module = _module(host, name)
+    where = f'{type(host).__name__}, after={name!r}'
+    if name in seen:
+        output = seen[name]
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(
+                f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
+                f'whose output is one: {some(_inside(host, name), 5)}'
+            )
+        return output.shape[1]
+    for attribute in ('out_channels', 'num_features', 'num_channels'):
+        if isinstance(getattr(module, attribute, None), int):
+            return getattr(module, attribute)
+    raise InputError(
+        f'{where}: the channels of its {type(module).__name__} cannot be found out; give '
+        'in_channels in cfg, or name a convolution or norm in it'
+    )
+
+
+def _inside(host: nn.Module, name: str) -> list[str]:
+    prefix = '' if name == ITSELF else f'{name}.'
+    return [
+        inner
+        for inner in places(host)
+        if inner.startswith(prefix) and inner != name and not list(_module(host, inner).children())
+    ] or ['(none)']
+
+
+def _module(host: nn.Module, name: str) -> nn.Module:
+    return host if name == ITSELF else host.get_submodule(name)
+
+
+def _key(name: str) -> str:
+    """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
+    return 'itself' if name == ITSELF else name.replace('.', '/')
+
+
+class _Run:
+    """The forward hook of one place; it holds its plugins, so that copies hold their copies."""
+
+    def __init__(self, plugins: ModuleDict, name: str) -> None:
+        self.plugins, self.name = plugins, name
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
+        for plugin in self.plugins.values():
+            output = plugin(output)
+        return output
+
+
+class _Keep:
+    """The host's pre-hook, which hangs a place's hook again where its module was replaced."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __call__(self, host: nn.Module, args: tuple) -> None:
+        if torch.compiler.is_compiling():
+            return
+        for name in self.names:
+            hooks = _module(host, name)._forward_hooks.values()
+            if not any(isinstance(hook, _Run) for hook in hooks):
+                _hang(host, name)
+
+
+def _hang(host: nn.Module, name: str) -> None:
+    _module(host, name).register_forward_hook(_Run(host.inserted[_key(name)], name))
