@@ -133,12 +133,7 @@ def find_channels(host: nn.Module, names: Sequence[str]) -> dict[str, int]:
         InputError: an output is no feature map, or C cannot be found out.
     """
     seen: dict[str, object] = {}
-    hooks = [
-        _module(host, name).register_forward_hook(
-            lambda module, args, output, name=name: seen.setdefault(name, output)
-        )
-        for name in names
-    ]
+    hooks = [_module(host, name).register_forward_hook(See(seen, name)) for name in names]
     modes = {module: module.training for module in host.modules()}
     try:
         host.eval()
@@ -205,6 +200,16 @@ def _module(host: nn.Module, name: str) -> nn.Module:
 def _key(name: str) -> str:
     """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
     return 'itself' if name == ITSELF else name.replace('.', '/')
+
+
+class See:
+    """A forward hook that notes the first output of its module under `key` in `seen`."""
+
+    def __init__(self, seen: dict, key: object) -> None:
+        self.seen, self.key = seen, key
+
+    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
+        self.seen.setdefault(self.key, output)
 
 
 class _Run:
