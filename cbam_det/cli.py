@@ -237,4 +237,9 @@ def _run(name: str, argv: list[str]) -> None:
         if problem := check_operators():
             raise InputError(str(problem).replace('\n    ', '; '))
         _leave_gpu_without_operators()
-    tool.main()
+    try:
+        tool.main()
+    except TypeError as error:
+        if '__init__() got an unexpected keyword argument' not in str(error):
+            raise
+        raise InputError(f'the config or --cfg-options name an unknown key: {error}') from None

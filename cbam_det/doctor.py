@@ -92,8 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         cached = sorted(path.name for path in weights.glob('*resnet*.pth'))
         rows.append(('ImageNet weights', ', '.join(cached) or f'none yet in {weights}'))
     for name, file in DATA_SETS.items():
-        found = 'found' if Path(file).is_file() else 'not found'
-        rows.append((name, f'{found}: {file} below {Path.cwd()}'))
+        found = 'found' if Path(file).is_file() else 'not here (needed by its configs alone)'
+        rows.append((name, f'{found}: {file}'))
 
     table = Table(show_header=False, box=None)
     for row in rows:

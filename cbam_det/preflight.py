@@ -133,15 +133,27 @@ def build_model(cfg: Config) -> nn.Module:
     """The detector of `cfg`, not initialised, to check options and checkpoints on.
 
     Raises:
-        InputError: an option of our modules is wrong. Errors of other modules pass as they are.
+        InputError: an option of our modules is wrong, or no module has an option of that name.
+            Other errors of other modules pass as they are.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    for path, node in walk(cfg.model, 'model'):
+        plugins = node.get('plugins')
+        if plugins is not None and not (
+            isinstance(plugins, (list, tuple))
+            and all(isinstance(plugin.get('cfg', {}).get('type'), str) for plugin in plugins)
+        ):
+            raise InputError(
+                f'{path}.plugins={plugins} is no list of plugins with a cfg and its type; where '
+                'the config has no attention to override, take its _cbam twin'
+            )
     try:
         return MODELS.build(copy.deepcopy(_detector(cfg)))
     except (TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if Path(__file__).parent in Path(raised_in).parents or 'CBAM.__init__' in str(error):
-            raise InputError(f'the attention of model: {error}') from None
+        ours = Path(__file__).parent in Path(raised_in).parents
+        if ours or 'unexpected keyword argument' in str(error):
+            raise InputError(f'the model of this config cannot be built: {error}') from None
         raise
 
 

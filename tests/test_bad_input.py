@@ -186,7 +186,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     with pytest.raises(InputError, match="no category 'cat'"):
         check_dataset(dataset)
     dataset.metainfo = dict(classes=('zero', 'one'))
-    assert '8 classes that the config leaves out are ignored' in str(check_dataset(dataset))
+    said = str(check_dataset(dataset))
+    assert 'ignored, since the config leaves them out: ' in said
+    assert 'and 5 more' in said
 
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
@@ -324,6 +326,10 @@ BAD_COMMANDS = {
         ['--cfg-options', 'model.backbone.plugins.0.cfg.reduction=8'],
         "unexpected keyword argument 'reduction'",
     ),
+    'misspelt key of a backbone': (
+        ['--cfg-options', 'model.backbone.plugin.0.cfg.order=channel'],
+        "ResNet.__init__() got an unexpected keyword argument 'plugin'",
+    ),
     'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
     'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
 }
@@ -341,6 +347,21 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ablation_of_a_config_without_attention_is_named():
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
+    cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
+    with pytest.raises(InputError, match='no attention to override, take its _cbam twin'):
+        preflight.build_model(cfg)
+
+
+def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
+    options += ['--cfg-options', 'train_cfg.max_epoch=1']
+    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert "unexpected keyword argument 'max_epoch'" in capsys.readouterr().err
 
 
 def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, capsys):

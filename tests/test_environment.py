@@ -140,7 +140,7 @@ def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
 def test_doctor_reports_a_sound_environment(tmp_path):
     done = python('', tmp_path, '-m', 'cbam_det.doctor')
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ('load and compute', 'CBAM is registered', 'Ready to train', 'not found'):
+    for words in ('load and compute', 'CBAM is registered', 'Ready to train', 'not here'):
         assert words in done.stdout
     assert 'OneDL' not in done.stdout + done.stderr
 

@@ -4,7 +4,7 @@
 # example: tools/dist_train.sh configs/faster_rcnn_r50_cbam.py 8
 # several machines: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_train.sh ...
 set -euo pipefail
-if [ $# -lt 2 ] || [ "$1" = --help ]; then
+if [ $# -lt 2 ] || [ "$1" = --help ] || ! [[ $2 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
             name,
             help=text,
             description=text,
-            epilog=next(line for line in EXAMPLES.split('\n') if f' {name} ' in line),
+            epilog='example:' + next(line for line in EXAMPLES.split('\n') if f' {name} ' in line),
         )
         made.add_argument('--out', default=f'{name}.png', help='.png, .svg or .jpg (%(default)s)')
         return made

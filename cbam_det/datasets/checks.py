@@ -295,15 +295,13 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
         near = difflib.get_close_matches(absent[0], names, 1)
         hint = f' ({near[0]!r} is near)' if near else ''
         raise InputError(
-            f'{summary.where} has no category {absent[0]!r}{hint}, one of {len(absent)} of the '
-            f"config's {len(summary.classes)} classes; it has "
+            f'{summary.where} has no category {absent[0]!r}{hint}; '
+            f'{len(absent)} of the {len(summary.classes)} classes of the config are absent; it has '
             f'{some(list(dict.fromkeys(names)), 5)}; '
             "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
         )
     if foreign:
-        summary.notes.append(
-            f'{len(foreign)} classes that the config leaves out are ignored: {some(foreign)}'
-        )
+        summary.notes.append(f'ignored, since the config leaves them out: {some(foreign)}')
     if absent:
         summary.notes.append(f'no object of {some(absent)}')
 

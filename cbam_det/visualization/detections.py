@@ -69,7 +69,8 @@ def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 
         ]
         colours = [GREEN if hit else ORANGE for hit in true]
         truths.append((image, *_truth(info, classes)))
-        title = f'{sum(true)} right, {len(true) - sum(true)} wrong'
+        objects = sum(not item.get('ignore_flag') for item in info['instances'])
+        title = f'{sum(true)} right, {len(true) - sum(true)} wrong, {objects - sum(true)} missed'
         found.append((image, Boxes(result.bboxes, captions, colours), title))
     rows = [row for pair in zip(grid(truths, 6), grid(found, 6), strict=True) for row in pair]
     legend = {
