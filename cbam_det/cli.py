@@ -23,6 +23,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
 
 from . import preflight
 from .environment import check_device, check_operators, describe
@@ -52,6 +53,7 @@ class CheckedRunner(Runner):
     data_root: str | None = None
     check_images = False
     testing = False
+    _resumed_at: int | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> CheckedRunner:
@@ -85,6 +87,22 @@ class CheckedRunner(Runner):
             if not cfg.get('resume'):
                 preflight.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
             preflight.check_pretrained(cfg)
+
+    def train(self) -> nn.Module:
+        """Train, and say so where a resumed run was at its end already."""
+        model = super().train()
+        if self._resume and self.iter == self._resumed_at:
+            print_log(
+                f'nothing was trained: the run had reached epoch {self.epoch} of '
+                f'{self.max_epochs}; raise train_cfg.max_epochs to go on',
+                'current',
+            )
+        return model
+
+    def resume(self, *args: object, **options: object) -> None:
+        """MMEngine's `resume`, which notes where it starts."""
+        super().resume(*args, **options)
+        self._resumed_at = self.iter
 
     def test(self) -> dict[str, float]:
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder."""

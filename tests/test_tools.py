@@ -92,10 +92,11 @@ def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run
     (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
     before = weights(tmp_path / 'work/epoch_2.pth')
     options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
-    run(
+    done = run(
         *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=2'),
         cwd=tmp_path,
     )
+    assert 'reached epoch 2 of 2; raise train_cfg.max_epochs' in done.stdout + done.stderr
     after = weights(tmp_path / 'work/epoch_2.pth')
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not (tmp_path / 'work/epoch_3.pth').exists()
