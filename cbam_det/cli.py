@@ -37,7 +37,7 @@ COCO_NUMBERS = [
 EXAMPLES = {
     'train': 'example: python tools/train.py configs/faster_rcnn_r50_cbam_digits.py --resume',
     'test': 'example: python tools/test.py configs/faster_rcnn_r50_cbam_digits.py '
-    'work_dirs/demo/last.pth --out predictions.pkl',
+    'work_dirs/demo/epoch_5.pth --out predictions.pkl',
 }
 
 

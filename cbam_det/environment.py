@@ -92,15 +92,19 @@ def _install(library: Library) -> str:
     return f'pip install {pin}'
 
 
+def _rebuild() -> str:
+    """The command that compiles the operators of the installed mmcv again."""
+    name = MMCV.distributions[0] if MMCV.distributions else 'onedl-mmcv'
+    return (
+        'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+        f'{name}=={MMCV.version}'
+    )
+
+
 def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
     text = f'{type(error).__name__}: {error}'.strip().splitlines()[0]
     what = f'{library.module} {library.version or ""} cannot be imported ({text})'
-    rebuild = (
-        'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
-        f'{MMCV.distributions[0] if MMCV.distributions else "onedl-mmcv"}=={MMCV.version}'
-        '  (compiles the operators for the torch that is installed)'
-    )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
@@ -110,7 +114,7 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
     if 'pkg_resources' in text:
         return Problem(what, 'pip install "setuptools<81"')
     if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
-        return Problem(f'{what}: its operators were not compiled for this torch', rebuild)
+        return Problem(f'{what}: its operators were not compiled for this torch', _rebuild())
     return Problem(what, _install(library))
 
 
@@ -181,7 +185,7 @@ def check_checkpoints() -> Problem | None:
     return Problem(
         f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
         '(torch.load reads weights only since 2.6)',
-        'pip install torch==2.5.1 torchvision==0.20.1, or move to the stack of requirements/',
+        f'{_install(TORCH)}, or move to the stack of requirements/',
     )
 
 
@@ -193,19 +197,11 @@ def check_device() -> tuple[str, str]:
     if not torch.cuda.is_available():
         return 'cpu', 'torch sees no GPU'
     if get_compiling_cuda_version() == 'not available':
-        where = shutil.which('nvcc')
-        remedy = _install(MMCV).replace(
-            'pip install --no-build',
-            'pip install --force-reinstall --no-deps --no-cache-dir --no-build',
-        )
+        reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
+        first = 'install the CUDA toolkit, then ' if reason else ''
         return 'cpu', (
             f"{torch.cuda.get_device_name()} is there, but mmcv's operators were compiled for the "
-            + (
-                'CPU; '
-                if where
-                else 'CPU, since no nvcc was found; install the CUDA toolkit, then '
-            )
-            + remedy
+            f'CPU{reason}; {first}{_rebuild()}'
         )
     return 'cuda', torch.cuda.get_device_name()
 

@@ -78,13 +78,13 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     for split in splits:
         if not cfg.get(f'{split}_dataloader'):
             continue
-        evaluator = [node for _, node in walk(cfg.get(f'{split}_evaluator') or {})]
-        annotated = not any(node.get('format_only') for node in evaluator)
+        evaluator = list(walk(cfg.get(f'{split}_evaluator') or {}))
+        annotated = not any(node.get('format_only') for _, node in evaluator)
         for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
             if summary := check_dataset(dataset, full, annotated):
                 print_log(f'{split} data: {summary}')
             check_num_classes(_detector(cfg), config_classes(dataset))
-        for path, node in walk(cfg.get(f'{split}_evaluator') or {}):
+        for path, node in evaluator:
             file = node.get('ann_file')
             if isinstance(file, str) and '://' not in file and not Path(file).is_file():
                 place = '.'.join(filter(None, [f'{split}_evaluator', path, 'ann_file']))

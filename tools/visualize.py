@@ -11,7 +11,7 @@ from cbam_det.visualization import figures
 
 EXAMPLES = """examples:
   python tools/visualize.py data configs/faster_rcnn_r50_cbam_digits.py
-  python tools/visualize.py detections configs/faster_rcnn_r50_cbam_digits.py epoch_8.pth
+  python tools/visualize.py detections configs/faster_rcnn_r50_cbam_digits.py epoch_5.pth
   python tools/visualize.py curves work_dirs/demo work_dirs/baseline --out curves.svg"""
 
 
