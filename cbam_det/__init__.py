@@ -1,9 +1,9 @@
-"""CBAM for object detection with MMDetection 3.x; importing it registers the plugin `CBAM`."""
+"""CBAM for object detection with MMDetection 3.x; importing it registers its modules."""
 
 import sys
 from itertools import pairwise
 
-from .environment import require_stack
+from .environment import import_mmdet, require_stack
 from .version import __version__
 
 __all__ = ['__version__']
@@ -11,7 +11,10 @@ __all__ = ['__version__']
 # The doctor has to start in an environment in which nothing else does.
 if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
     require_stack()
+    import_mmdet()
     from .attention import CBAM, ChannelGate, SpatialGate
+    from .backbones import MobileNetV1
     from .insertion import WithPlugins
+    from .necks import StairNet
 
-    __all__ += ['CBAM', 'ChannelGate', 'SpatialGate', 'WithPlugins']
+    __all__ += ['CBAM', 'ChannelGate', 'MobileNetV1', 'SpatialGate', 'StairNet', 'WithPlugins']

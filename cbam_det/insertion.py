@@ -57,11 +57,19 @@ def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options
     if others:
         options['plugins'] = others
     host = MODELS.build(dict(type=base_type, **options))
-    return insert(host, ours)
+    return insert(host, ours, options.get('in_channels'))
 
 
-def insert(host: nn.Module, plugins: Sequence[dict]) -> nn.Module:
-    """Insert `plugins` (see `WithPlugins`) into `host`, and return it."""
+def insert(
+    host: nn.Module, plugins: Sequence[dict], in_channels: int | Sequence[int] | None = None
+) -> nn.Module:
+    """Insert `plugins` (see `WithPlugins`) into `host`, and return it.
+
+    Args:
+        host: a backbone, neck or head.
+        plugins: entries with `cfg` and `after`.
+        in_channels: of the host's input, one number a level, where it keeps none as attribute.
+    """
     wanted: list[tuple[str, dict]] = []
     for plugin in plugins:
         if unknown := set(plugin) - {'cfg', 'after'}:
@@ -72,7 +80,7 @@ def insert(host: nn.Module, plugins: Sequence[dict]) -> nn.Module:
     if not wanted:
         return host
     names = list(dict.fromkeys(name for name, _ in wanted))
-    channels = find_channels(host, names)
+    channels = find_channels(host, names, in_channels)
     # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
     host.inserted = ModuleDict({_key(name): ModuleDict() for name in names})
     for name, cfg in wanted:
@@ -124,7 +132,9 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def find_channels(host: nn.Module, names: Sequence[str]) -> dict[str, int]:
+def find_channels(
+    host: nn.Module, names: Sequence[str], in_channels: int | Sequence[int] | None = None
+) -> dict[str, int]:
     """C of each named module's output, seen in a forward of `host` on an empty input.
 
     Where the host cannot be run on its own, the modules' own `out_channels` or `num_features`.
@@ -135,30 +145,33 @@ def find_channels(host: nn.Module, names: Sequence[str]) -> dict[str, int]:
     seen: dict[str, object] = {}
     hooks = [_module(host, name).register_forward_hook(See(seen, name)) for name in names]
     modes = {module: module.training for module in host.modules()}
-    try:
-        host.eval()
-        with torch.no_grad():
-            host(_dummy(host))
-    except Exception:
-        seen.clear()  # a host with other inputs: ask its modules
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    host.eval()
+    for size in (4, 32):  # 32 where a neck goes down further than 4 pixels allow
+        try:
+            with torch.no_grad():
+                host(_dummy(host, in_channels, size))
+            break
+        except Exception:
+            seen.clear()  # a host with other inputs: ask its modules
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes.items():
+        module.training = mode
     return {name: _channels(host, name, seen) for name in names}
 
 
-def _dummy(host: nn.Module) -> Tensor | tuple[Tensor, ...]:
-    """A small input: an image for a backbone, a pyramid for a neck or a dense head."""
-    channels = getattr(host, 'in_channels', 3)
+def _dummy(
+    host: nn.Module, channels: int | Sequence[int] | None, size: int
+) -> Tensor | tuple[Tensor, ...]:
+    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
+    if channels is None:
+        channels = getattr(host, 'in_channels', 3)
     if isinstance(channels, int) and hasattr(host, 'prior_generator'):
         channels = [channels] * host.prior_generator.num_levels
     if isinstance(channels, (list, tuple)):
-        levels = range(len(channels) - 1, -1, -1)
+        sizes = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
         return tuple(
-            torch.zeros(1, count, 4 * 2**level, 4 * 2**level)
-            for count, level in zip(channels, levels, strict=True)
+            torch.zeros(1, count, side, side) for count, side in zip(channels, sizes, strict=True)
         )
     return torch.zeros(1, 3, 224, 224)
 

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from .attention import CBAM
-from .environment import import_mmdet
 from .errors import InputError
 from .insertion import ITSELF, See, match, places
 from .preflight import build_model
-
-import_mmdet()
-from mmdet.structures import DetDataSample  # noqa: E402
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
 

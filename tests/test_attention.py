@@ -16,10 +16,8 @@ from torch import nn
 from cbam_det import CBAM
 from cbam_det.attention import ORDERS, POOLS
 from cbam_det.attention.functional import pool
-from cbam_det.environment import import_mmdet
 
 # Built before any test, so that mmdet's scope exists whichever test runs first.
-import_mmdet()
 
 PARAMETERS = {18: 11_779_392, 34: 21_960_468, 50: 28_089_624, 101: 49_330_172}
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
 
 from cbam_det import CBAM
-from cbam_det.environment import import_mmdet
+from cbam_det.preflight import build_model, walk
 
 from .conftest import CONFIGS
 
-import_mmdet()
 LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
+# Those of other places, each tested through the leaves that use it.
+ELSEWHERE = {'cbam_basic', 'cbam_c4', 'cbam_ssd', 'se_ssd'}
 # What the tables of the paper call each fragment, and the options that make it.
 ABLATIONS = {
     'cbam': {},
-    'cbam_basic': {},
     'cbam_k3': dict(kernel_size=3),
     'cbam_conv_k3': dict(spatial_pools='conv', kernel_size=3),
     'cbam_conv_k7': dict(spatial_pools='conv'),
@@ -35,15 +38,28 @@ ABLATIONS = {
 }
 
 
+# CBAMs of each architecture, by its name's part in that of the leaf.
+BLOCKS = {'ssd300': 6, 'ssd512': 7, 'stairnet': 6, 'rtmdet': 4, 'r18': 8, 'r50': 16, '101': 33}
+
+
+def image_size(leaf: str) -> int:
+    """The side of the smallest image that the levels of the leaf's neck allow."""
+    return 300 if 'ssd' in leaf or 'stairnet' in leaf else 64
+
+
+def count_expected(leaf: str) -> int:
+    if '_cbam' not in leaf and '_se' not in leaf:
+        return 0
+    return next(count for part, count in BLOCKS.items() if part in leaf)
+
+
 def train_step(
     model_cfg: dict, optim_cfg: dict, size: int = 64
 ) -> tuple[torch.nn.Module, dict, dict]:
     """One step of the whole detector on random images: the model, its losses, its old weights."""
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(model_cfg).train()
+        model.init_weights()
         optim = build_optim_wrapper(model, optim_cfg)
         sample = DetDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size)))
         sample.gt_instances = InstanceData(
@@ -55,30 +71,57 @@ def train_step(
     return model, losses, before
 
 
-def without_pretrained(cfg: Config) -> Config:
-    cfg.model.backbone.init_cfg = None  # weights that would have to be fetched
+class Features(torch.nn.Module):
+    """What a detector computes up to its proposals, as one function of the image."""
+
+    def __init__(self, detector: torch.nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        features = self.detector.extract_feat(image)
+        shared = getattr(getattr(self.detector, 'roi_head', None), 'shared_head', None)
+        head = getattr(self.detector, 'rpn_head', None) or self.detector.bbox_head
+        after = [shared(features[-1])] if shared is not None else []
+        return [*features, *after, *(level for output in head(features) for level in output)]
+
+
+def quick(cfg: Config) -> Config:
+    """No weights that would have to be fetched, and a few regions for the second stage."""
+    for _, node in walk(cfg.model.get('train_cfg') or {}):
+        if 'sampler' in node:
+            node.sampler.num = 16
+    cfg.model.backbone.init_cfg = None
+    if 'shared_head' in cfg.model.get('roi_head', {}):
+        cfg.model.roi_head.shared_head.init_cfg = None
     return cfg
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_every_leaf_builds_and_trains_a_step(leaf):
-    cfg = without_pretrained(Config.fromfile(CONFIGS / f'{leaf}.py'))
-    model, losses, before = train_step(cfg.model, cfg.optim_wrapper)
+def test_every_leaf_builds_and_trains_a_step_and_traces(leaf):
+    cfg = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
+    model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(leaf))
     assert torch.isfinite(losses['loss']) and losses['loss'] > 0
-    found = [module for module in model.modules() if isinstance(module, CBAM)]
-    blocks = 8 if 'r18' in leaf else 16
-    assert len(found) == (blocks if '_cbam' in leaf or '_se' in leaf else 0)
+    found = [name for name, module in model.named_modules() if isinstance(module, CBAM)]
+    assert len(found) == count_expected(leaf)
     after = dict(model.named_parameters())
-    for path in (name for name, module in model.named_modules() if isinstance(module, CBAM)):
-        frozen = cfg.model.backbone.frozen_stages >= 1 and '.layer1.' in path
+    for path in found:
+        frozen = cfg.model.backbone.get('frozen_stages', -1) >= 1 and '.layer1.' in path
         own = [name for name in after if name.startswith(f'{path}.')]
         assert all(after[name].requires_grad != frozen for name in own)
         for gate in {name.split('cbam.')[1].split('.')[0] for name in own}:
             moved = [not torch.equal(before[name], after[name]) for name in own if gate in name]
             assert any(moved) != frozen, f'{path}.{gate}'
 
+    net = Features(model)
+    net.eval()
+    one, other = torch.rand(2, 1, 3, image_size(leaf), image_size(leaf))
+    traced = torch.jit.trace(net, one, check_trace=False)
+    for ours, theirs in zip(net(other), traced(other), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
-@pytest.mark.parametrize('fragment', sorted(set(FRAGMENTS) - {'cbam_basic'}))
+
+@pytest.mark.parametrize('fragment', sorted(set(FRAGMENTS) - ELSEWHERE))
 def test_every_fragment_is_the_ablation_that_it_names_and_trains(fragment):
     """A step of the small detector with the fragment in place of CBAM."""
     plugins = Config.fromfile(CONFIGS / f'_base_/attention/{fragment}.py').plugins
@@ -93,46 +136,71 @@ def test_every_fragment_is_the_ablation_that_it_names_and_trains(fragment):
 
 
 def test_every_ablation_of_the_paper_has_a_fragment():
-    assert sorted(ABLATIONS) == FRAGMENTS
+    assert set(ABLATIONS) | ELSEWHERE == set(FRAGMENTS)
 
 
-TWINS = [
-    (leaf, leaf.replace(f'_{name}', ''))
-    for leaf in LEAVES
-    for name in ('cbam', 'se')
-    if f'_{name}' in leaf and leaf.replace(f'_{name}', '') in LEAVES
-]
+def first_base(leaf: str) -> str:
+    """What the leaf is without its attention: another leaf, or a config of mmdet."""
+    code = ast.parse((CONFIGS / f'{leaf}.py').read_text())
+    bases = next(ast.literal_eval(node.value) for node in code.body if isinstance(node, ast.Assign))
+    return bases if isinstance(bases, str) else bases[0]
 
 
-@pytest.mark.parametrize(('leaf', 'baseline'), TWINS)
-def test_twin_differs_from_its_baseline_in_the_attention_alone(leaf, baseline):
+def strip(node: object) -> object:
+    """A config without its attention, and without the package that mmengine notes in it."""
+    if isinstance(node, dict):
+        node = {key: strip(value) for key, value in node.items() if key != '_scope_'}
+        if node.get('type') == 'WithPlugins':
+            node['type'] = node.pop('base_type')
+        if any(plugin['cfg']['type'] == 'CBAM' for plugin in node.get('plugins', ())):
+            del node['plugins']
+    return [strip(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+WITH_ATTENTION = [leaf for leaf in LEAVES if count_expected(leaf)]
+# They put the parts of a detector together themselves.
+WHOLE = [leaf for leaf in WITH_ATTENTION if first_base(leaf).startswith('./_base_/')]
+
+
+@pytest.mark.parametrize('leaf', sorted(set(WITH_ATTENTION) - set(WHOLE)))
+def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
+    base = first_base(leaf)
     ours = Config.fromfile(CONFIGS / f'{leaf}.py').to_dict()
-    theirs = Config.fromfile(CONFIGS / f'{baseline}.py').to_dict()
-    backbone = ours['model']['backbone']
-    plugins = backbone.pop('plugins')
-    assert plugins == ours.pop('plugins')
-    if backbone['type'] == 'WithPlugins':
-        backbone['type'] = backbone.pop('base_type')
-    assert ours.pop('custom_imports') == dict(imports=['cbam_det'])
-    assert ours == theirs
+    theirs = get_config(base) if base.startswith('mmdet::') else Config.fromfile(CONFIGS / base)
+    theirs = theirs.to_dict()
+    assert strip(ours['model']) == strip(theirs['model'])
+    assert ours['custom_imports'] == dict(imports=['cbam_det'])
+    for name in set(ours) - {'model', 'custom_imports'}:
+        if name in theirs:
+            assert strip(ours[name]) == strip(theirs[name]), name
+        else:  # the fragment's own variables
+            assert 'CBAM' in str(ours[name]), name
+    assert set(theirs) <= set(ours)
 
 
-def test_every_leaf_with_attention_has_its_baseline_but_those_named_here():
-    with_attention = {leaf for leaf in LEAVES if '_cbam' in leaf or '_se' in leaf}
-    assert with_attention - {leaf for leaf, _ in TWINS} == {'faster_rcnn_r50_cbam_digits_voc'}
+def test_leaves_that_stand_alone_are_those_of_the_digits_alone():
+    assert WHOLE and all('_digits_voc' in leaf for leaf in WHOLE)
+
+
+@pytest.mark.parametrize(
+    ('leaf', 'options'),
+    [
+        ('faster_rcnn_r101_cbam', {'model.backbone.plugins': None}),
+        ('rtmdet_tiny_cbam', {'model.backbone.plugins': None}),
+        ('ssd512_vgg16_cbam', {'model.backbone.plugins': None, 'model.neck.plugins': None}),
+    ],
+)
+def test_override_of_plugins_gives_the_baseline(leaf, options):
+    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+    cfg.merge_from_dict(options)
+    ours, theirs = build_model(cfg), build_model(get_config(first_base(leaf)))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
 def test_full_leaf_is_mmdets_own_config():
     ours = Config.fromfile(CONFIGS / 'faster_rcnn_r50.py').to_dict()
     theirs = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').to_dict()
-    assert {key: drop_scope(value) for key, value in ours.items()} == theirs
-
-
-def drop_scope(node):
-    """mmengine notes the package in what it takes from `mmdet::`."""
-    if isinstance(node, dict):
-        return {key: drop_scope(value) for key, value in node.items() if key != '_scope_'}
-    return [drop_scope(item) for item in node] if isinstance(node, list) else node
+    assert strip(ours) == strip(theirs)
 
 
 def test_quarter_width_keeps_the_architecture():

@@ -12,11 +12,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.environment import import_mmdet
 from cbam_det.errors import InputError
 from cbam_det.insertion import find_channels, insert, match
 
-import_mmdet()
 R18 = dict(type='ResNet', depth=18, base_channels=8)
 BLOCKS = 'layer*.*.bn2'
 FPN = dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=3)

@@ -17,16 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmdet.datasets import CocoDataset, XMLDataset
+from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 from PIL import Image
 from rich.progress import track
 
-from ..environment import import_mmdet
 from ..errors import InputError, some
-
-import_mmdet()
-from mmdet.datasets import CocoDataset, XMLDataset  # noqa: E402
-from mmdet.registry import DATASETS  # noqa: E402
 
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '

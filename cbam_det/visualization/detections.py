@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from mmdet.apis import init_detector
+from mmdet.registry import DATASETS
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
@@ -11,15 +14,10 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from rich.progress import track
 
-from ..environment import check_device, import_mmdet
+from ..environment import check_device
 from ..errors import InputError
 from ..preflight import build_model, check_checkpoint, check_data
 from .figures import BLUE, GREEN, ORANGE, Boxes, grid, sheet
-
-import_mmdet()
-from mmdet.apis import init_detector  # noqa: E402
-from mmdet.registry import DATASETS  # noqa: E402
-from mmdet.structures.bbox import bbox_overlaps  # noqa: E402
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:

@@ -1,0 +1,5 @@
+"""Necks that mmdet does not have."""
+
+from .stairnet import StairNet
+
+__all__ = ['StairNet']

@@ -1,0 +1,102 @@
+"""MobileNetV1 against timm's, and against the paper's parameter counts."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+
+from cbam_det import CBAM, MobileNetV1
+from cbam_det.backbones.mobilenet_v1 import convert_timm
+from cbam_det.errors import InputError
+
+EVERYWHERE = ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def randomised(net: torch.nn.Module) -> torch.nn.Module:
+    for name, value in net.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) * 0.5 + 0.5 if 'var' in name else value)
+        if 'running_mean' in name or name.endswith('bias'):
+            value.normal_(std=0.2)
+    return net.eval()
+
+
+def test_features_equal_those_of_timm_with_its_weights():
+    theirs = randomised(timm.create_model('mobilenetv1_100')).double()
+    ours = MobileNetV1(out_indices=(0, 1, 2, 3, 4)).double()
+    ours.load_state_dict(convert_timm(theirs.state_dict()), strict=True)
+    ours.eval()
+    image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    expected = theirs.forward_intermediates(image, intermediates_only=True)
+    for level, other in zip(ours(image), expected, strict=True):
+        assert level.shape == other.shape
+        torch.testing.assert_close(level, other, rtol=1e-12, atol=1e-12)
+
+
+def test_pretrained_weights_come_from_timm_by_their_name(monkeypatch):
+    """Without a download: timm's `create_model` is asked, and answers with random weights."""
+    theirs, asked = timm.create_model('mobilenetv1_100'), []
+
+    def create_model(name: str, pretrained: bool) -> torch.nn.Module:
+        asked.append((name, pretrained))
+        return theirs
+
+    monkeypatch.setattr(timm, 'create_model', create_model)
+    net = MobileNetV1(init_cfg=dict(type='Pretrained', checkpoint='timm://mobilenetv1_100'))
+    net.init_weights()
+    assert asked == [('mobilenetv1_100', True)]
+    for key, value in convert_timm(theirs.state_dict()).items():
+        assert torch.equal(net.state_dict()[key], value)
+
+
+def test_other_networks_of_timm_are_refused_by_name():
+    with pytest.raises(InputError, match='timm://resnet50: timm:// reads mobilenetv1_'):
+        CheckpointLoader.load_checkpoint('timm://resnet50')
+
+
+# Table 5 has 4.23 and 5.07 M at width 1, 2.30 and 2.71 M at 0.7, with a layer for 1,000 classes.
+@pytest.mark.parametrize(
+    ('widen_factor', 'plain', 'se', 'cbam'),
+    [(1.0, 4_231_976, 840_138, 842_738), (0.7, 2_298_747, 405_847, 408_447)],
+)
+def test_parameters_are_those_of_table_5(widen_factor, plain, se, cbam):
+    net = MobileNetV1(widen_factor)
+    width = net.layer5[-1].pointwise_conv.conv.out_channels
+    assert count(net) + 1000 * (width + 1) == plain
+    for cfg, added in (
+        (dict(type='CBAM', order='channel', pools='avg'), se),
+        (dict(type='CBAM'), cbam),
+    ):
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            ours = MODELS.build(
+                dict(
+                    type='WithPlugins',
+                    base_type='MobileNetV1',
+                    widen_factor=widen_factor,
+                    plugins=[dict(cfg=cfg, after=EVERYWHERE)],
+                )
+            )
+        assert sum(isinstance(module, CBAM) for module in ours.modules()) == 26
+        assert count(ours) - count(net) == added
+
+
+def test_frozen_stages_and_norms_stay_as_they_are_in_training():
+    net = MobileNetV1(frozen_stages=2, norm_eval=True)
+    net.train()
+    trains = {name.split('.')[0] for name, value in net.named_parameters() if value.requires_grad}
+    assert trains == {'layer3', 'layer4', 'layer5'}
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == 27 and not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize('options', [dict(out_indices=(3, 5)), dict(frozen_stages=6)])
+def test_stage_that_does_not_exist_is_an_error(options):
+    with pytest.raises(InputError, match='use '):
+        MobileNetV1(**options)
