@@ -1,0 +1,5 @@
+# mmpretrain's ResNet has no `plugins=` of its own. This is the network of the paper's table 4.
+_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+custom_imports = dict(imports=['cbam_det'])
+plugins = [dict(cfg=dict(type='CBAM'), after='layer*.*.bn3')]
+model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=plugins))
