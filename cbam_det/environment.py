@@ -241,8 +241,15 @@ def require_stack() -> None:
 
 
 def import_mmdet() -> None:
-    """Import mmdet's parts without onedl-mmdetection's lines about an optional library."""
+    """Import mmdet's parts without onedl-mmdetection's lines about an optional library.
+
+    Its SSD heads are mended: since mmdet 3.2 they train but fail to predict, for want of an
+    attribute (mmdetection issue 11780, open).
+    """
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')
+    head = importlib.import_module('mmdet.models.dense_heads').SSDHead
+    if not hasattr(head, 'loss_cls'):
+        head.loss_cls = None

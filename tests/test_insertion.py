@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import pickle
 
+import onnxruntime
 import pytest
 import torch
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import ExponentialMovingAverage, revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -18,6 +19,13 @@ from cbam_det.insertion import find_channels, insert, match
 R18 = dict(type='ResNet', depth=18, base_channels=8)
 BLOCKS = 'layer*.*.bn2'
 FPN = dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=3)
+SSD_NECK = dict(
+    type='SSDNeck',
+    in_channels=(8, 16),
+    out_channels=(8, 16, 8, 8, 8, 8),
+    level_strides=(2, 2, 1, 1),
+    level_paddings=(1, 1, 0, 0),
+)
 ROI_LAYER = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
 HOSTS = {
     'ResNet-18': (R18, BLOCKS, 8),
@@ -54,6 +62,31 @@ HOSTS = {
         1,
     ),
     'RPN': (dict(type='RPNHead', in_channels=8, feat_channels=8), 'rpn_conv', 1),
+    'SSDNeck': (SSD_NECK, ['l2_norm', 'extra_layers.*'], 5),
+    'StairNet': (dict(SSD_NECK, type='StairNet', stair_channels=8), 'out_convs.*', 6),
+    'MobileNetV1': (dict(type='MobileNetV1'), 'layer*.*.pointwise_conv', 13),
+    'HRNet': (
+        dict(
+            type='HRNet',
+            extra={
+                f'stage{stage}': dict(
+                    num_modules=1,
+                    num_branches=stage,
+                    block='BOTTLENECK' if stage == 1 else 'BASIC',
+                    num_blocks=(1,) * stage,
+                    num_channels=tuple(8 * 2**branch for branch in range(stage)),
+                )
+                for stage in (1, 2, 3, 4)
+            },
+        ),
+        'stage*.*.branches.*.*.bn2',
+        9,
+    ),
+    'ResNeSt': (
+        dict(type='ResNeSt', depth=50, base_channels=8, stem_channels=8),
+        'layer3.*.bn3',
+        6,
+    ),
     'RoIAlign': (
         dict(type='SingleRoIExtractor', roi_layer=ROI_LAYER, out_channels=8, featmap_strides=[4]),
         '.',
@@ -197,6 +230,83 @@ def test_copies_run_the_same_function(change):
     with torch.no_grad():
         target, found = net(x), change(net)(x)
     assert torch.allclose(found[-1], target[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize('dynamo', [False, True], ids=['torchscript', 'dynamo'])
+@pytest.mark.parametrize('host', ['ResNet-18', 'StairNet'])
+def test_onnx_runtime_computes_the_same(host, dynamo, tmp_path):
+    """Exported at one size; ResNet-18 is run at another one."""
+    host, after, _ = HOSTS[host]
+    net = with_cbam(host, after)
+    net.init_weights()
+    randomise(net)
+    example, other = torch.rand(1, 3, 64, 64), torch.rand(2, 3, 96, 64)
+    axes = dict(dynamic_axes={'x': {0: 'n', 2: 'height', 3: 'width'}})
+    if dynamo:
+        auto = torch.export.Dim.AUTO
+        axes = dict(dynamic_shapes=((auto, 3, auto, auto),))
+    inputs = (other,)
+    if host['type'] == 'StairNet':
+        example = inputs = (torch.rand(1, 8, 38, 38), torch.rand(1, 16, 19, 19))
+        net, axes = Flat(net).eval(), {}
+    torch.onnx.export(
+        net,
+        (example,) if isinstance(example, torch.Tensor) else example,
+        tmp_path / 'net.onnx',
+        dynamo=dynamo,
+        verbose=False,
+        input_names=['x', 'y'][: len(inputs)],
+        **axes,
+    )
+    session = onnxruntime.InferenceSession(tmp_path / 'net.onnx')
+    names = [one.name for one in session.get_inputs()]
+    found = session.run(None, dict(zip(names, (value.numpy() for value in inputs), strict=True)))
+    for theirs, ours in zip(found, net(*inputs), strict=True):
+        torch.testing.assert_close(torch.from_numpy(theirs), ours, rtol=1e-4, atol=1e-5)
+
+
+class Flat(nn.Module):
+    """A neck as a function of its levels."""
+
+    def __init__(self, neck: nn.Module) -> None:
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.neck((x, y))
+
+
+def test_moving_average_runs_its_own_plugins_at_their_averaged_weights():
+    net = randomise(with_cbam(R18, BLOCKS))
+    average = ExponentialMovingAverage(net, momentum=0.25)
+    average.update_parameters(net)
+    gate = net.inserted['layer4/1/bn2'].cbam.spatial_gate.norm
+    before, x = gate.bias.item(), torch.randn(1, 3, 64, 64)
+    kept = average.module(x)[-1].clone()
+    nn.init.constant_(gate.bias, before + 4)
+    assert torch.equal(average.module(x)[-1], kept)
+    average.update_parameters(net)
+    averaged = average.module.inserted['layer4/1/bn2'].cbam.spatial_gate.norm
+    assert averaged.bias.item() == pytest.approx(before + 1)
+    assert not torch.equal(average.module(x)[-1], kept)
+
+
+def test_distributed_wrapper_has_every_gradient_of_the_plain_host(tmp_path):
+    net = randomise(with_cbam(dict(R18, out_indices=(3,)), BLOCKS))
+    other, x = copy.deepcopy(net), torch.randn(2, 3, 64, 64)
+    net(x)[-1].sum().backward()
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/meet', rank=0, world_size=1
+    )
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(other)  # finds unused ones: an error
+        for _ in range(2):
+            wrapped.zero_grad()
+            wrapped(x)[-1].sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for (name, ours), theirs in zip(net.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
 
 
 def test_copy_runs_its_own_plugins():

@@ -110,10 +110,13 @@ def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digi
     assert (tmp_path / 'work_dirs/faster_rcnn_r50_digits/epoch_1.pth').is_file()
 
 
-def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(digits, run, tmp_path):
+@pytest.mark.parametrize('detector', ['faster_rcnn_r50', 'retinanet_r50', 'ssd300_vgg16'])
+def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(
+    detector, digits, run, tmp_path
+):
     options = ('--work-dir', 'work', '--data-root', digits / 'VOCdevkit/VOC2007')
     options += ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1')
-    config = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
+    config = CONFIGS / f'{detector}_cbam_digits_voc.py'
     said = run('train.py', config, *options, cwd=tmp_path).stdout
     assert 'coco/bbox_mAP' in said and 'pascal_voc/mAP' in said
     assert re.search(r'\| zero +\|', said) and 'aeroplane' not in said

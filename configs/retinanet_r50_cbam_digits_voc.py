@@ -1,0 +1,8 @@
+_base_ = [
+    './_base_/models/retinanet_r50_quarter.py',
+    './_base_/datasets/digits_voc.py',
+    './_base_/schedules/digits.py',
+    'mmdet::_base_/default_runtime.py',
+    './_base_/attention/cbam.py',
+]
+model = dict(backbone=dict(plugins=_base_.plugins))
