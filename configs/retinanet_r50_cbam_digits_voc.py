@@ -5,4 +5,4 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     './_base_/attention/cbam.py',
 ]
-model = dict(backbone=dict(plugins=_base_.plugins))
+model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=_base_.plugins))

@@ -1,3 +1,3 @@
 _base_ = './stairnet_mobilenet_voc.py'
-plugins = [dict(cfg=dict(type='CBAM'), after='out_convs.*')]
+plugins = [dict(cfg=dict(type='CBAM', start='identity'), after='out_convs.*')]
 model = dict(neck=dict(type='WithPlugins', base_type='StairNet', plugins=plugins))

@@ -346,3 +346,78 @@ def test_copy_and_pickle_keep_the_function():
     x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(x), module(x))
+
+
+GATE_OPTIONS = [
+    {},
+    dict(pools=('lp', 'lse'), spatial_pools=('lse', 'lp')),
+    dict(pools='avg', spatial_pools='conv'),
+    dict(norm_cfg=None, conv_bias=True),
+    dict(norm_cfg=dict(type='GN', num_groups=1), mlp_bias=False),
+    dict(norm_cfg=dict(type='BN', affine=False)),
+]
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('options', GATE_OPTIONS, ids=str)
+def test_identity_start_returns_the_input_to_the_bit_and_trains_from_there(
+    options, order, training
+):
+    module = CBAM(32, start='identity', order=order, **options).train(training)
+    module.init_weights()
+    x = torch.randn(2, 32, 7, 5) * 10
+    assert torch.equal(module(x), x)
+    module.train()
+    before = copy.deepcopy(dict(module.named_parameters()))
+    optim = torch.optim.SGD(module.parameters(), 1e-4)
+    for _ in range(2):
+        optim.zero_grad()
+        (module(x) * torch.randn_like(x)).sum().backward()
+        optim.step()
+    for gate in module.gates(x).values():
+        assert gate.min() >= 0 and gate.max() <= 2 and not torch.equal(gate, torch.ones_like(gate))
+    moved = {
+        name.split('.')[0]
+        for name, value in module.named_parameters()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {name for name, _ in module.named_children()}
+
+
+@pytest.mark.parametrize('order', ORDERS)
+def test_gates_of_the_identity_start_are_twice_those_of_the_paper_s_with_its_weights(order):
+    paper, double = randomised(order=order).eval(), CBAM(8, 2, start='identity', order=order).eval()
+    assert double.double().load_state_dict(paper.state_dict(), strict=False).unexpected_keys == []
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    if order in ('channel', 'spatial'):
+        torch.testing.assert_close(double(x), 2 * paper(x))
+    first = next(iter(paper.gates(x)))
+    torch.testing.assert_close(double.gates(x)[first], 2 * paper.gates(x)[first])
+
+
+@pytest.mark.parametrize(('ours', 'other'), [('paper', 'identity'), ('identity', 'paper')])
+def test_weights_of_one_form_do_not_load_silently_into_the_other(ours, other):
+    with pytest.raises(RuntimeError, match=r'channel_gate\.gain'):
+        CBAM(16, start=ours).load_state_dict(CBAM(16, start=other).state_dict())
+
+
+@pytest.mark.parametrize(
+    ('norm_eval', 'frozen', 'moves'),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval, frozen, moves):
+    module = CBAM(8, 4, norm_eval=norm_eval, frozen=frozen).train()
+    module.spatial_gate.norm.eval()  # what a host with norm_eval=True does
+    module(torch.randn(2, 8, 6, 6))
+    assert (module.spatial_gate.norm.running_mean.item() != 0) == moves
+    assert all(value.requires_grad != frozen for value in module.parameters())
+    module.eval()
+    before = module.spatial_gate.norm.running_mean.item()
+    module(torch.randn(2, 8, 6, 6))
+    assert module.spatial_gate.norm.running_mean.item() == before
+
+
+def test_unknown_start_names_the_known_ones():
+    with pytest.raises(ValueError, match="start='zero' is unknown; choose from paper, identity"):
+        CBAM(16, start='zero')

@@ -282,7 +282,7 @@ def test_checkpoint_of_another_model_is_refused_with_the_keys(trained, digits, r
         *('test.py', config, 'work/epoch_2.pth', '--data-root', digits), cwd=trained, status=2
     )
     error = done.stderr.splitlines()[-1]
-    assert 'weights unknown to the model (backbone.layer1.0.cbam.channel_gate.fc1.weight' in error
+    assert 'weights unknown to the model (backbone.inserted.layer1/0/bn3.cbam' in error
     assert 'give the config that the checkpoint was trained with' in error
 
 

@@ -19,10 +19,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .functional import POOLS, pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
+STARTS = ('paper', 'identity')
 
 
 def _chosen_pools(option: str, pools: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -40,7 +42,26 @@ def _whole(option: str, value: int, remedy: str) -> int:
     return value
 
 
-class ChannelGate(BaseModule):
+class Gate(BaseModule):
+    """What both gates share: the weights' range, (0, 1), or (0, 2) from the identity start.
+
+    Attributes:
+        gain: 2 with `start='identity'`, where `gain * sigmoid(0) == 1` exactly; else None. A
+            buffer, so that a checkpoint of one form does not load silently into the other.
+    """
+
+    def __init__(self, start: str, init_cfg: dict | list[dict] | None) -> None:
+        super().__init__(init_cfg)
+        if start not in STARTS:
+            raise ValueError(f'start={start!r} is unknown; choose from {", ".join(STARTS)}')
+        self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
+
+    def _weights(self, logits: Tensor, dtype: torch.dtype) -> Tensor:
+        weights = torch.sigmoid(logits)
+        return (weights if self.gain is None else self.gain * weights).to(dtype)
+
+
+class ChannelGate(Gate):
     """M_c(F) = sigmoid(sum over pools of MLP(pool(F))), equation 2: what to attend to.
 
     Args:
@@ -49,6 +70,7 @@ class ChannelGate(BaseModule):
         pools: any of 'avg', 'max', 'lp', 'lse'. ('avg',) alone is squeeze-and-excitation.
         mlp_bias: biases in both layers of the MLP.
         act_cfg: activation between its layers.
+        start: 'paper', or 'identity' for weights that are exactly 1 at first; see `CBAM`.
 
     Raises:
         ValueError: an option is outside its range; the message names the remedy.
@@ -61,9 +83,10 @@ class ChannelGate(BaseModule):
         pools: Sequence[str] = ('avg', 'max'),
         mlp_bias: bool = True,
         act_cfg: dict | None = None,
+        start: str = 'paper',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(start, init_cfg)
         _whole('in_channels', in_channels, 'give the channels of the feature map, 1 or more')
         _whole('ratio', ratio, 'give a whole number, 1 or more')
         if ratio > in_channels:
@@ -78,20 +101,25 @@ class ChannelGate(BaseModule):
         self.fc2 = nn.Linear(hidden, in_channels, bias=mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> weights in (0, 1), (N, C, 1, 1), of the type of `x`."""
+        """(N, C, H, W) -> weights, (N, C, 1, 1), of the type of `x`."""
         pooled = pool_space(x, self.pools).to(self.fc1.weight.dtype)
         logits = self.fc2(self.act(self.fc1(pooled))).sum(0)
-        return torch.sigmoid(logits).to(x.dtype)[:, :, None, None]
+        return self._weights(logits, x.dtype)[:, :, None, None]
 
     def reset_parameters(self) -> None:
-        """The authors' start: PyTorch's default for the weights, biases at 0."""
+        """The authors' start: PyTorch's default for the weights, biases at 0.
+
+        For the identity the last layer's weights are 0 as well.
+        """
         for layer in (self.fc1, self.fc2):
             layer.reset_parameters()
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        if self.gain is not None:
+            nn.init.zeros_(self.fc2.weight)
 
 
-class SpatialGate(BaseModule):
+class SpatialGate(Gate):
     """M_s(F) = sigmoid(norm(conv([max(F); avg(F)]))), equation 3: where to attend to.
 
     Args:
@@ -103,6 +131,9 @@ class SpatialGate(BaseModule):
         norm_cfg: norm after the convolution, or None. Where a batch has one value in all, no
             batch statistics exist and BatchNorm uses its running ones.
         conv_bias: a bias in the KxK convolution.
+        norm_eval: a BatchNorm keeps its running statistics in training. This alone decides, not
+            the host's option of that name, which would stop a new norm at its random start.
+        start: 'paper', or 'identity' for weights that are exactly 1 at first; see `CBAM`.
 
     Raises:
         ValueError: an option is outside its range; the message names the remedy.
@@ -115,9 +146,12 @@ class SpatialGate(BaseModule):
         spatial_pools: Sequence[str] | str = ('max', 'avg'),
         norm_cfg: dict | None = dict(type='BN', momentum=0.01),  # noqa: B006 (mmcv's idiom)
         conv_bias: bool = False,
+        norm_eval: bool = False,
+        start: str = 'paper',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(start, init_cfg)
+        self.norm_eval = norm_eval
         _whole('in_channels', in_channels, 'give the channels of the feature map, 1 or more')
         _whole('kernel_size', kernel_size, 'give an odd number such as 3 or 7')
         if kernel_size % 2 == 0:
@@ -134,13 +168,15 @@ class SpatialGate(BaseModule):
         self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, 1)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> weights in (0, 1), (N, 1, H, W), of the type of `x`."""
+        """(N, C, H, W) -> weights, (N, 1, H, W), of the type of `x`."""
         maps = pool_channels(x, self.spatial_pools) if self.summary is None else self.summary(x)
         logits = self._normalise(self.conv(maps.to(self.conv.weight.dtype)))
-        return torch.sigmoid(logits).to(x.dtype)
+        return self._weights(logits, x.dtype)
 
     def _normalise(self, logits: Tensor) -> Tensor:
         norm = self.norm
+        if isinstance(norm, _BatchNorm):  # hosts put every BatchNorm below them in eval mode
+            norm.training = self.training and not self.norm_eval
         if norm.training and isinstance(norm, nn.BatchNorm2d) and logits.numel() <= 1:
             return F.batch_norm(
                 logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
@@ -148,7 +184,10 @@ class SpatialGate(BaseModule):
         return norm(logits)
 
     def reset_parameters(self) -> None:
-        """The authors' start: Kaiming convolutions, the norm's weight at 0, so the gate at 1/2."""
+        """The authors' start: Kaiming convolutions, the norm's weight at 0, so the sigmoid at 1/2.
+
+        Without a norm that has a weight, the identity needs the KxK convolution at 0.
+        """
         for conv in (self.summary, self.conv):
             if conv is not None:
                 nn.init.kaiming_normal_(conv.weight, mode='fan_out')
@@ -157,6 +196,8 @@ class SpatialGate(BaseModule):
         if getattr(self.norm, 'weight', None) is not None:
             nn.init.zeros_(self.norm.weight)
             nn.init.zeros_(self.norm.bias)
+        elif self.gain is not None:
+            nn.init.zeros_(self.conv.weight)
 
 
 @MODELS.register_module(name=['CBAM', 'CBAMDet'])
@@ -169,11 +210,11 @@ class CBAM(BaseModule):
     Example, in any MMDetection config with a bottleneck ResNet::
 
         custom_imports = dict(imports=['cbam_det'])
-        plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
-        model = dict(backbone=dict(plugins=plugins))
+        plugins = [dict(cfg=dict(type='CBAM', start='identity'), after='layer*.*.bn3')]
+        model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=plugins))
 
     Args:
-        in_channels: C; mmdet's ResNet fills it in.
+        in_channels: C; the host fills it in.
         ratio: the channel gate's reduction, 1 to `in_channels`.
         pools: the channel gate's pools, any of 'avg', 'max', 'lp', 'lse'.
         order: 'channel-spatial' (the paper's choice), 'spatial-channel', 'parallel' (both gates
@@ -185,7 +226,13 @@ class CBAM(BaseModule):
         act_cfg: activation in that MLP, ReLU unless given.
         norm_cfg: norm in the spatial gate, or None.
         conv_bias: a bias in the spatial gate's convolution.
-        init_cfg: MMEngine's initialisation, applied over the authors' start.
+        start: 'paper' starts both gates near 1/2, as the authors do. 'identity' makes both gates
+            `2 * sigmoid`, exactly 1 at first: a pretrained network keeps its features to the bit,
+            and trains from there. See docs/identity.md.
+        norm_eval: the spatial gate's BatchNorm keeps its statistics in training, whatever the
+            host's option of that name says.
+        frozen: the module does not train, its norm included.
+        init_cfg: MMEngine's initialisation, applied over the start.
 
     Raises:
         ValueError: an option is outside its range; the message names the value and the remedy.
@@ -205,6 +252,9 @@ class CBAM(BaseModule):
         act_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN', momentum=0.01),  # noqa: B006 (mmcv's idiom)
         conv_bias: bool = False,
+        start: str = 'paper',
+        norm_eval: bool = False,
+        frozen: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -213,12 +263,16 @@ class CBAM(BaseModule):
         self.order = order
         self.channel_gate = self.spatial_gate = None
         if order != 'spatial':
-            self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg)
+            self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg, start)
         if order != 'channel':
             self.spatial_gate = SpatialGate(
-                in_channels, kernel_size, spatial_pools, norm_cfg, conv_bias
+                *(in_channels, kernel_size, spatial_pools, norm_cfg, conv_bias),
+                norm_eval=norm_eval or frozen,
+                start=start,
             )
         self.reset_parameters()
+        if frozen:
+            self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
@@ -250,12 +304,12 @@ class CBAM(BaseModule):
         return [gate for gate in gates if gate is not None]
 
     def reset_parameters(self) -> None:
-        """Set the authors' start: the channel gate near 1/2 at random, the spatial one at 1/2."""
+        """Set the start that the option `start` names."""
         for gate in self._sequence():
             gate.reset_parameters()
 
     def init_weights(self) -> None:
-        """Set the authors' start, then `init_cfg`; undoes what a host's `init_cfg` wrote here."""
+        """Set the start, then `init_cfg`; undoes what a host's `init_cfg` wrote here."""
         if not self.is_init:
             self.reset_parameters()
         super().init_weights()

@@ -1,3 +1,5 @@
 # Table 3: spatial gate, then channel gate.
 custom_imports = dict(imports=['cbam_det'])
-plugins = [dict(cfg=dict(type='CBAM', order='spatial-channel'), position='after_conv3')]
+plugins = [
+    dict(cfg=dict(type='CBAM', start='identity', order='spatial-channel'), after='layer*.*.bn3')
+]
