@@ -14,7 +14,9 @@ if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
     import_mmdet()
     from .attention import CBAM, ChannelGate, SpatialGate
     from .backbones import MobileNetV1
+    from .hooks import AttentionAudit
     from .insertion import WithPlugins
     from .necks import StairNet
 
-    __all__ += ['CBAM', 'ChannelGate', 'MobileNetV1', 'SpatialGate', 'StairNet', 'WithPlugins']
+    __all__ += ['CBAM', 'AttentionAudit', 'ChannelGate', 'MobileNetV1', 'SpatialGate', 'StairNet']
+    __all__ += ['WithPlugins']

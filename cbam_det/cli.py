@@ -218,6 +218,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> None:
+    preflight.read_weights_only()
     tool = _mmdet_tool(name)
 
     def parser(description: str) -> argparse.ArgumentParser:

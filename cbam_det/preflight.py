@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.parse import urlparse
 
 import torch
@@ -28,6 +29,9 @@ from .datasets.checks import (
     leaf_datasets,
 )
 from .errors import InputError, some
+from .hooks.audit import check_attention
+
+WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -107,16 +111,12 @@ def check_pretrained(cfg: Config) -> None:
         source = node.get('checkpoint')
         if node.get('type') not in ('Pretrained', 'PretrainedInit') or not source:
             continue
-        try:
-            CheckpointLoader.load_checkpoint(source, map_location='cpu')
-        except Exception as error:
-            place = path.removesuffix('.init_cfg')
-            raise InputError(
-                f'the pretrained weights {source} of {place} cannot be loaded '
-                f'({_first_line(error)}); {_where_to_put(source)}, or start without: --cfg-options '
-                f'{place}.init_cfg=None {place}.frozen_stages=-1 {place}.norm_eval=False (it '
-                'then needs a longer schedule)'
-            ) from None
+        place = path.removesuffix('.init_cfg')
+        remedy = (
+            f'{_where_to_put(source)}, or start without: --cfg-options {place}.init_cfg=None '
+            f'{place}.frozen_stages=-1 {place}.norm_eval=False (it then needs a longer schedule)'
+        )
+        _read(source, f'the pretrained weights {source} of {place}', remedy)
 
 
 def _where_to_put(source: str) -> str:
@@ -178,17 +178,8 @@ def check_checkpoint(
         near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
         hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
         raise InputError(f'no checkpoint {path} ({option}){hint}')
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except Exception as error:
-        remedy = (
-            'this torch refuses what is pickled in it: see python -m cbam_det.doctor'
-            if 'weights_only' in str(error)
-            else 'it may be truncated: take another epoch or fetch it again'
-        )
-        raise InputError(
-            f'{path} ({option}) cannot be read as a checkpoint ({_first_line(error)}); {remedy}'
-        ) from None
+    remedy = 'it may be truncated: take another epoch or fetch it again'
+    checkpoint = _read(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(
@@ -196,6 +187,36 @@ def check_checkpoint(
         )
     if model is not None:
         _check_fit(path, option, model, state, whole)
+
+
+def read_weights_only() -> None:
+    """Let torch read nothing but weights from a pickle, which else can run any code.
+
+    MMEngine reads a file unsafely, with a warning, where reading it safely fails; torch's own
+    variable closes that way. A user who has set it to 0 trusts the source of the files.
+    """
+    os.environ.setdefault(WEIGHTS_ONLY, '1')
+
+
+def _read(source: str, what: str, remedy: str) -> dict:
+    """A checkpoint; InputError with the cause and `remedy` where it cannot be read."""
+    try:
+        return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
+    except Exception as error:
+        fault = _first_line(error)
+        file = Path(source)
+        head = b'-'
+        if file.is_file():
+            with file.open('rb') as stream:
+                head = stream.read(64).lstrip().lower()
+        if not head:
+            fault = 'it is empty'
+        elif head.startswith(b'<'):
+            fault = 'it is a web page, not weights: a download was answered by a page'
+        elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
+            fault = 'more than weights is pickled in it, which could run any code when it is read'
+            remedy = f'where you trust its source, put {WEIGHTS_ONLY}=0 before the command'
+        raise InputError(f'{what} cannot be loaded ({fault}); {remedy}') from None
 
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
@@ -209,6 +230,8 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
             key for key in own if key in given and own[key].shape != given[key].shape
         ],
     }
+    if not whole:
+        check_attention(given, model, f'{path} ({option})', whole=False)
     fitting = len(set(own) & set(given)) - len(faults['of another shape'])
     if any(faults.values()) if whole else not fitting:
         said = '; '.join(

@@ -18,7 +18,7 @@ from cbam_det.cli import find_config
 from cbam_det.datasets.checks import check_dataset, check_num_classes
 from cbam_det.errors import InputError
 
-from .conftest import CONFIGS, SMALL, free_port
+from .conftest import CONFIGS, QUICK, SMALL, free_port
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
@@ -252,8 +252,8 @@ def test_unknown_config_lists_near_ones(run, tmp_path):
     ('content', 'words'),
     [
         (None, 'no checkpoint'),
-        (b'', 'cannot be read'),
-        (b'<html>not found</html>', 'cannot be read'),
+        (b'', 'it is empty'),
+        (b'\n<!DOCTYPE html><p>not found', 'it is a web page, not weights'),
         ({'state_dict': {}}, 'holds no weights'),
         ([1, 2], 'holds no weights'),
     ],
@@ -267,6 +267,55 @@ def test_file_that_is_no_checkpoint_is_named(content, words, tmp_path):
         torch.save(content, path)
     with pytest.raises(InputError, match=words):
         preflight.check_checkpoint(str(path), 'checkpoint')
+
+
+class Dangerous:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), 'w')
+
+
+@pytest.mark.parametrize('option', ['checkpoint', '--resume', 'load_from', 'init_cfg'])
+def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
+    option, trained, digits, run, tmp_path
+):
+    state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
+    bad = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict=state, extra=Dangerous(tmp_path / 'ran')), bad)
+    config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {str(config)!r}\n'
+        f"init = dict(_delete_=True, type='Pretrained', checkpoint={str(bad)!r})\n"
+        'model = dict(backbone=dict(init_cfg=init))\n'
+    )
+    arguments = {
+        'checkpoint': ('test.py', config, bad),
+        '--resume': ('train.py', config, '--resume', bad),
+        'load_from': ('train.py', config, '--cfg-options', f'load_from={bad}'),
+        'init_cfg': ('train.py', 'mine.py'),
+    }[option]
+    done = run(*arguments, '--data-root', digits, cwd=tmp_path, status=2)
+    error = done.stderr.splitlines()[-1]
+    assert 'more than weights is pickled in it, which could run any code' in error
+    assert 'put TORCH_FORCE_WEIGHTS_ONLY_LOAD=0 before the command' in error
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_trusted_checkpoint_is_read(trained, digits, run, tmp_path):
+    state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
+    bad = tmp_path / 'bad.pth'
+    torch.save(dict(state_dict=state, extra=Dangerous(tmp_path / 'ran')), bad)
+    config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    run(
+        *('test.py', config, bad, '--data-root', digits, '--cfg-options', *QUICK[-6:]),
+        cwd=tmp_path,
+        TORCH_FORCE_WEIGHTS_ONLY_LOAD='0',
+    )
+    assert (tmp_path / 'ran').exists()
 
 
 def test_truncated_checkpoint_is_named(trained, tmp_path):

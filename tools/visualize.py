@@ -55,8 +55,9 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     from cbam_det.cli import read_config
-    from cbam_det.preflight import set_data_root
+    from cbam_det.preflight import read_weights_only, set_data_root
 
+    read_weights_only()
     cfg = read_config(args.config, args.cfg_options)
     if args.data_root:
         set_data_root(cfg, args.data_root)

@@ -270,6 +270,7 @@ class CBAM(BaseModule):
                 norm_eval=norm_eval or frozen,
                 start=start,
             )
+        self.frozen = frozen
         self.reset_parameters()
         if frozen:
             self.requires_grad_(False)

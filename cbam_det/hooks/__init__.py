@@ -1,0 +1,5 @@
+"""Hooks of training."""
+
+from .audit import AttentionAudit
+
+__all__ = ['AttentionAudit']

@@ -1,0 +1,255 @@
+"""What becomes of the attention in a run: which is there, loaded, new, trained, saturated."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ..attention import CBAM
+from ..errors import InputError, some
+
+# The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
+NAMES = re.compile(
+    r'(^|\.)(cbam\w*|se|ca|sa|channel_gate|spatial_gate|ChannelGate|SpatialGate|'
+    r'channel_attention|spatial_attention)\.'
+)
+COUNTER = 'num_batches_tracked'  # older checkpoints lack it, and it changes nothing
+
+
+def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a checkpoint, those below `prefix`, without `module.` of DataParallel."""
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+
+
+def check_attention(
+    state: Mapping[str, Tensor], module: nn.Module, source: str, whole: bool
+) -> None:
+    """Check that the attention of a checkpoint and that of a module meet.
+
+    Args:
+        state: the checkpoint's weights.
+        module: what they are for.
+        source: where they are from, for the message.
+        whole: the checkpoint has to hold all attention of the module (a test, a resumed run).
+
+    Raises:
+        InputError: attention of the checkpoint is taken by no module, a CBAM is there in part, or
+            the module has attention that a whole checkpoint lacks.
+    """
+    own = module.state_dict()
+    lost = [
+        key
+        for key in state
+        if NAMES.search(key) and (key not in own or own[key].shape != state[key].shape)
+    ]
+    if lost:
+        near = [key for key in own if NAMES.search(key)]
+        raise InputError(
+            f'{source} carries {len(lost)} attention weights that no module takes ({some(lost)}); '
+            f'the model has {some(near) if near else "no attention"}; give the config that they '
+            'belong to, or convert them: tools/convert_checkpoint.py'
+        )
+    absent = [
+        key for key in own if NAMES.search(key) and key not in state and not key.endswith(COUNTER)
+    ]
+    for name, _ in _cbams(module):
+        part = [key for key in absent if key.startswith(f'{name}.')]
+        if part and any(key.startswith(f'{name}.') for key in state):
+            raise InputError(
+                f'{source} holds a part of {name} and lacks {some(part)}; give the options that it '
+                "was trained with (without gain: start='paper')"
+            )
+    if whole and absent:
+        raise InputError(
+            f'the model has {len(absent)} attention weights that {source} lacks ({some(absent)}); '
+            'give the config that the checkpoint was trained with'
+        )
+
+
+def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, dict[str, Tensor]]]:
+    """Each part with `init_cfg=dict(type='Pretrained', ...)`: name, part, source, its weights."""
+    for name, module in model.named_modules():
+        inits = getattr(module, 'init_cfg', None) or ()
+        for init in [inits] if isinstance(inits, Mapping) else inits:
+            if init.get('type') == 'Pretrained':
+                loaded = CheckpointLoader.load_checkpoint(
+                    init['checkpoint'], map_location='cpu', logger='silent'
+                )
+                prefix = init.get('prefix') or ''
+                prefix = prefix if prefix.endswith('.') or not prefix else f'{prefix}.'
+                yield name, module, init['checkpoint'], state_of(loaded, prefix)
+
+
+@HOOKS.register_module()
+class AttentionAudit(Hook):
+    """Reports every CBAM at the start of training, and the saturated ones after some steps.
+
+    Attention that a checkpoint carries and no module takes is an error, and so is attention that
+    a checkpoint to test or to resume lacks: MMEngine only warns.
+
+    Args:
+        saturation_at: the step after which gates are looked at, 0 for never.
+        limit: a weight below `1 - limit` or above `limit` of its range is saturated.
+
+    Raises:
+        InputError: see above; raised before the first step.
+    """
+
+    def __init__(self, saturation_at: int = 500, limit: float = 0.99) -> None:
+        self.saturation_at, self.limit = saturation_at, limit
+        self.sources: dict[str, str] = {}
+        self.handles: list = []
+        self.gates: dict[str, dict[str, Tensor]] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the weights that `init_cfg` names."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        for name, part, source, state in pretrained_parts(_plain(runner)):
+            check_attention(state, part, source, whole=False)
+            self._note(state, part, source, f'{name}.' if name else '')
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check the weights of `load_from`, of a resumed run and of a test."""
+        testing = not isinstance(runner._train_loop, BaseLoop)
+        source = str(runner._load_from or 'the checkpoint')
+        state = state_of(checkpoint)
+        check_attention(state, _plain(runner), source, whole=testing or runner._resume)
+        self._note(state, _plain(runner), source, '')
+
+    def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
+        for name, _ in _cbams(part):
+            if any(key.startswith(f'{name}.') for key in state):
+                self.sources[prefix + name] = source
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the table of all attention."""
+        rates = {
+            id(value): group['lr']
+            for optim in _optimizers(runner)
+            for group in optim.param_groups
+            for value in group['params']
+        }
+        table = Table('attention', 'options', 'parameters', 'weights', 'trains')
+        for name, cbam in _cbams(_plain(runner)):
+            count = sum(value.numel() for value in cbam.parameters())
+            new = f'new, start={"identity" if _doubled(cbam) else "paper"}'
+            trains = _trains(cbam, rates)
+            table.add_row(name, _options(cbam), f'{count:,}', self.sources.get(name, new), trains)
+        if not table.row_count:
+            runner.logger.info('attention: this model has none')
+            return
+        runner.logger.info(f'attention of this run:\n{_text(table)}')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """At the chosen step, look at what each CBAM multiplies with."""
+        if self.saturation_at and runner.iter == self.saturation_at - 1:
+            for name, cbam in _cbams(_plain(runner)):
+                self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Log the gates of which nine in ten weights are saturated."""
+        if not self.handles:
+            return
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
+        for name, gates in self.gates.items():
+            for kind, (weights, most) in gates.items():
+                share = weights / most
+                full = ((share < 1 - self.limit) | (share > self.limit)).float().mean().item()
+                if full > 0.9:
+                    numbers = (weights.min(), weights.mean(), weights.max())
+                    row = [f'{number.item():.3f}' for number in numbers]
+                    table.add_row(name, kind, f'{full:.0%}', *row)
+        self.gates.clear()
+        if table.row_count:
+            runner.logger.warning(
+                f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
+                f'attention may help (paramwise_cfg, key cbam):\n{_text(table)}'
+            )
+        else:
+            runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
+
+
+class _Look:
+    """A pre-hook that notes a CBAM's weights, and leaves its norm's statistics alone."""
+
+    def __init__(self, gates: dict, name: str) -> None:
+        self.gates, self.name = gates, name
+
+    def __call__(self, cbam: CBAM, args: tuple) -> None:
+        if self.name in self.gates:
+            return  # a shared head, or a checkpointed block's second forward
+        modes = {module: module.training for module in cbam.modules()}
+        cbam.eval()
+        with torch.no_grad():
+            most = 2.0 if _doubled(cbam) else 1.0
+            self.gates[self.name] = {
+                kind: (weights.float().cpu(), most)
+                for kind, weights in cbam.gates(args[0].detach()).items()
+            }
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _plain(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
+    return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
+
+
+def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
+    wrapper = runner.optim_wrapper
+    many = getattr(wrapper, 'optim_wrappers', None)
+    return [one.optimizer for one in (many.values() if many else [wrapper])]
+
+
+def _doubled(cbam: CBAM) -> bool:
+    return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)
+
+
+def _options(cbam: CBAM) -> str:
+    parts = [cbam.order]
+    if gate := cbam.channel_gate:
+        parts.append('+'.join(gate.pools))
+    if gate := cbam.spatial_gate:
+        parts.append(f'{gate.conv.kernel_size[0]}x{gate.conv.kernel_size[0]}')
+    return ', '.join(parts)
+
+
+def _trains(cbam: CBAM, rates: dict[int, float]) -> str:
+    values = list(cbam.parameters())
+    if not any(value.requires_grad for value in values):
+        own = cbam.frozen
+        return 'no: frozen=True' if own else 'no: frozen by its host (frozen_stages)'
+    if not any(id(value) in rates for value in values):
+        return 'no: not in the optimizer'
+    return 'yes' if any(rates.get(id(value)) for value in values) else 'no: learning rate 0'
+
+
+def _text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table)
+    return console.file.getvalue()
