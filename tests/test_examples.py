@@ -18,8 +18,9 @@ from PIL import Image
 
 from cbam_det import CBAM
 from cbam_det.datasets.digits import CLASSES
+from cbam_det.hooks.audit import check_attention, pretrained_parts
 
-from .conftest import QUICK, ROOT
+from .conftest import CONFIGS, QUICK, ROOT
 
 EXAMPLES = ROOT / 'examples'
 PACKAGES = ('onedl-mim==0.5.1', 'onedl-mmsegmentation==1.4.2', 'onedl-mmpretrain==1.3.6')
@@ -161,20 +162,26 @@ def test_mim_trains_the_mmseg_example(scripts, tmp_path):
     assert moved(state) == attended(state)
 
 
-@pytest.mark.slow
-def test_mim_trains_the_mmpretrain_example_of_the_authors_size(scripts, tmp_path):
-    random = np.random.default_rng(0)
-    (tmp_path / 'imagenet/meta').mkdir(parents=True)
+def small_imagenet(folder: Path) -> Path:
+    """Eight images of eight classes to train on, and eight to score."""
+    random, root = np.random.default_rng(0), folder / 'imagenet'
+    (root / 'meta').mkdir(parents=True)
     for split in ('train', 'val'):
-        (tmp_path / 'imagenet' / split).mkdir()
+        (root / split).mkdir()
         for number in range(8):
             image = random.integers(0, 256, (64, 64, 3), np.uint8)
-            Image.fromarray(image).save(tmp_path / f'imagenet/{split}/{number}.jpg')
+            Image.fromarray(image).save(root / f'{split}/{number}.jpg')
         lines = ''.join(f'{number}.jpg {number}\n' for number in range(8))
-        (tmp_path / f'imagenet/meta/{split}.txt').write_text(lines)
+        (root / f'meta/{split}.txt').write_text(lines)
+    return root
+
+
+@pytest.mark.slow
+def test_mim_trains_the_mmpretrain_example_of_the_authors_size(scripts, tmp_path):
+    imagenet = small_imagenet(tmp_path)
     state, said = train(
         *('mmpretrain_project', scripts / 'mim', 'train', 'mmpretrain', 'resnet50_cbam.py'),
-        *small(tmp_path / 'imagenet', 'train_cfg.max_epochs=1'),
+        *small(imagenet, 'train_cfg.max_epochs=1'),
         *('train_dataloader.dataset.pipeline.1.scale=64', 'val_dataloader.batch_size=4'),
         *(f'val_dataloader.dataset.pipeline.{option}=64' for option in ('1.scale', '2.crop_size')),
         folder=tmp_path,
@@ -184,3 +191,68 @@ def test_mim_trains_the_mmpretrain_example_of_the_authors_size(scripts, tmp_path
     assert moved(state) == attended(state)
     buffers = ('running_mean', 'running_var', 'num_batches_tracked')
     assert sum(v.numel() for name, v in state.items() if not name.endswith(buffers)) == 28_089_624
+
+
+# Tables 4 and 5: the authors' counts, and those of the same layout by hand.
+IMAGENET = {
+    'resnet18_cbam': 11_779_392,
+    'resnet34_cbam': 21_960_468,
+    'resnet50_cbam': 28_089_624,
+    'resnet101_cbam': 49_330_172,
+    'wide_resnet18_cbam': 45_971_256,
+    'resnext50_32x4d_cbam': 27_561_496,
+    'resnext101_32x4d_cbam': 48_958_716,
+    'mobilenet_cbam': 5_074_714,
+}
+COUNT = """
+import sys, cbam_det, mmpretrain.models
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+init_default_scope('mmpretrain')
+for path in sys.argv[1:]:
+    model = MODELS.build(Config.fromfile(path).model)
+    print('counted', sum(parameter.numel() for parameter in model.parameters()))
+"""
+
+
+@pytest.mark.slow
+def test_every_imagenet_recipe_has_the_parameters_of_the_paper(scripts):
+    paths = [str(CONFIGS / f'imagenet/{name}.py') for name in IMAGENET]
+    done = subprocess.run(
+        [scripts / 'python', '-c', COUNT, *paths], capture_output=True, text=True, check=True
+    )
+    counted = [int(line.split()[1]) for line in done.stdout.splitlines() if 'counted' in line]
+    assert counted == list(IMAGENET.values())
+    assert {path.stem for path in (CONFIGS / 'imagenet').glob('*.py')} == set(IMAGENET)
+
+
+@pytest.mark.slow
+def test_pretrained_backbone_of_the_recipe_loads_whole_into_the_detector(scripts, tmp_path):
+    folder = tmp_path / 'project'
+    folder.mkdir()
+    options = small(small_imagenet(tmp_path), 'train_cfg.max_epochs=1')
+    sizes = ('train_dataloader.dataset.pipeline.1.scale=64', 'val_dataloader.batch_size=4')
+    sizes += ('val_dataloader.dataset.pipeline.1.scale=64',)
+    sizes += ('val_dataloader.dataset.pipeline.2.crop_size=64',)
+    recipe = CONFIGS / 'imagenet/resnet50_cbam.py'
+    done = subprocess.run(
+        [*map(str, (scripts / 'mim', 'train', 'mmpretrain', recipe, *options, *sizes))],
+        cwd=folder,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    checkpoint = (folder / 'work/last_checkpoint').read_text()
+    state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    [(_, part, _, given)] = list(pretrained_parts(model))
+    check_attention(given, part, checkpoint, whole=True)
+    model.init_weights()
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}']), name
+    Path(checkpoint).unlink()

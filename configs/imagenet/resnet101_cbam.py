@@ -1,0 +1,2 @@
+_base_ = './resnet50_cbam.py'
+model = dict(backbone=dict(depth=101))

@@ -1,0 +1,21 @@
+# The authors' ImageNet schedule (batch 256, learning rate 0.1, a tenth of it after 30, 60 and 90 of
+# 100 epochs, weight decay 1e-4) for the very backbone of the detectors; needs mmpretrain.
+_base_ = [
+    'mmpretrain::_base_/models/resnet50.py',
+    'mmpretrain::_base_/datasets/imagenet_bs32.py',
+    'mmpretrain::_base_/schedules/imagenet_bs256.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../_base_/attention/cbam.py',
+]
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='WithPlugins',
+        base_type='mmdet.ResNet',
+        depth=50,
+        out_indices=(3,),
+        norm_eval=False,
+        plugins=_base_.plugins,
+    )
+)
+default_hooks = dict(attention_audit=dict(type='AttentionAudit'))
