@@ -104,9 +104,11 @@ def fragment(cfg: Config, host: str, after: str) -> str:
         node = node[key]
     match(build_model(cfg).get_submodule(host), after)
     kind = node.get('base_type', node['type'])
+    # A list in a config replaces that of its base, so the host's own plugins are written again.
+    own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
     text = (
-        f"dict(type='WithPlugins', base_type='{kind}',\n"
-        f"    plugins=[dict(cfg=dict(type='CBAM'), after={after!r})])"
+        f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}"
+        f"dict(cfg=dict(type='CBAM', start='identity'), after={after!r})])"
     )
     for key in reversed(path):
         text = f'dict({key}={text})'

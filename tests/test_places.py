@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.errors import InputError
 from cbam_det.places import find_places, fragment
+from cbam_det.preflight import build_model
 
 from .conftest import CONFIGS
 
@@ -55,6 +57,17 @@ def test_printed_fragment_builds_the_choice(run, tmp_path):
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = MODELS.build(Config.fromfile(mine).model)
         assert sum(isinstance(module, CBAM) for module in model.modules()) == count
+
+
+def test_printed_fragment_keeps_the_backbone_s_own_plugins():
+    cfg = get_config('mmdet::gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py')
+    base = build_model(cfg)
+    own = [name for name in base.state_dict() if 'context_block' in name]
+    text = fragment(cfg, 'backbone', 'layer1.*.bn3')
+    cfg.merge_from_dict(Config.fromstring(text, '.py').to_dict())
+    model = build_model(cfg)
+    assert own == [name for name in model.state_dict() if 'context_block' in name] != []
+    assert sum(isinstance(module, CBAM) for module in model.modules()) == 3
 
 
 def test_unknown_host_and_module_are_named():

@@ -1,0 +1,137 @@
+"""Convert CBAM weights between implementations, between our layouts and between our starts.
+
+IN is a checkpoint of torch: one CBAM, a ResNet with CBAM, or a detector of ours. OUT gets its
+weights and `meta`; optimizer, logs and moving averages are left out, so that OUT can begin a
+training (load_from, init_cfg) but not resume one.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cbam_det.checkpoint import (
+    FACTORS,
+    FORMS,
+    LAYOUTS,
+    OURS,
+    STARTS,
+    check_free,
+    convert,
+    detect,
+    read_file,
+    write_file,
+)
+from cbam_det.cli import read_config
+from cbam_det.errors import InputError, one_line_errors
+from cbam_det.preflight import walk
+
+EXAMPLES = """examples:
+  # weights of the authors' code or of pytorchcv, for WithPlugins; then
+  # backbone.init_cfg=dict(type='Pretrained', checkpoint='ours.pth')
+  python tools/convert_checkpoint.py theirs.pth ours.pth --drop-classifier
+  # a detector's from mmdet's plugins= to WithPlugins, and the reverse
+  python tools/convert_checkpoint.py epoch_12.pth inserted.pth --layout inserted
+  python tools/convert_checkpoint.py inserted.pth epoch_12_plugins.pth --layout plugins
+  # from start='identity' to the paper's gates, the same function; the config tells order and pools
+  python tools/convert_checkpoint.py epoch_12.pth paper.pth --start paper --config config.py
+  # the backbone of a detector for another implementation
+  python tools/convert_checkpoint.py paper.pth theirs.pth --to pytorchcv --order channel-spatial"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    forms = (OURS, *FORMS)
+    parser.add_argument('input', metavar='IN', help='checkpoint to read')
+    parser.add_argument('output', metavar='OUT', help='checkpoint to write, a new name')
+    parser.add_argument('--from', dest='source', choices=forms, help='form of IN (by its keys)')
+    parser.add_argument('--to', dest='target', choices=forms, default=OURS, help='(%(default)s)')
+    parser.add_argument(
+        '--layout', choices=LAYOUTS, help='of our ResNets: WithPlugins or mmdet; else as it is'
+    )
+    parser.add_argument('--start', choices=STARTS, help='turn ours into this form')
+    parser.add_argument('--config', help='config of IN, which tells the order and the pools')
+    parser.add_argument('--order', choices=FACTORS, help='of the gates, in place of --config')
+    parser.add_argument('--pools', nargs='+', help='with --order; avg max unless given')
+    parser.add_argument('--spatial-pools', nargs='+', help='with --order; max avg unless given')
+    parser.add_argument('--drop-classifier', action='store_true', help='leave out fc.*')
+    parser.add_argument('--verbose', action='store_true', help='list every key')
+    return parser.parse_args()
+
+
+def find_options(args: argparse.Namespace) -> dict:
+    """The CBAM's options by --config, or by --order and its like."""
+    typed = dict(order=args.order, pools=args.pools, spatial_pools=args.spatial_pools)
+    typed = {option: value for option, value in typed.items() if value}
+    if args.config is None:
+        return typed
+    if typed:
+        raise InputError('--config tells the order and the pools; leave out --order and its like')
+    found = [
+        {option: value for option, value in node.items() if option != 'type'}
+        for _, node in walk(read_config(args.config).get('model', {}))
+        if node.get('type') in ('CBAM', 'CBAMDet')
+    ]
+    if not found or any(options != found[0] for options in found):
+        raise InputError(
+            f'{args.config}: the model has {"CBAMs of several options" if found else "no CBAM"}; '
+            'give --order, --pools and --spatial-pools'
+        )
+    return found[0]
+
+
+def code(value: object) -> str:
+    """A value as configs have it, with dict(...)."""
+    if isinstance(value, dict):
+        return f'dict({", ".join(f"{key}={code(item)}" for key, item in value.items())})'
+    return repr(value)
+
+
+def main() -> None:
+    args = parse_args()
+    check_free(args.output)
+    options = find_options(args)
+    state, meta, left_out = read_file(args.input)
+    source = args.source or detect(state)
+    if args.start and source == OURS and not (args.config or args.order):
+        raise InputError(
+            '--start needs the order and the pools, which weights do not show: give '
+            '--config, or --order, --pools and --spatial-pools'
+        )
+    done = convert(
+        state,
+        source,
+        args.target,
+        **dict(layout=args.layout, start=args.start, options=options),
+        drop_classifier=args.drop_classifier,
+    )
+    write_file(args.output, done.state, meta)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if args.verbose:
+        table = Table('key', 'new key', 'what')
+        for row in done.rows:
+            table.add_row(row[0], row[1], ', '.join(row[2]))
+        console.print(table)
+    print(f'{source} -> {args.target}')
+    table = Table('what', 'keys')
+    for kind, count in Counter(kind for row in done.rows for kind in row[2]).most_common():
+        table.add_row(kind, str(count))
+    console.print(table)
+    if left_out:
+        print(f'left out, OUT cannot resume a training: {", ".join(left_out)}')
+    for note in done.notes:
+        print(note)
+    for cfg in done.options:
+        places = [place for place, other in done.cbams.items() if other == cfg]
+        where = f', {places[0]} to {places[-1]}' if places[0] else ''
+        print(f'{len(places)} CBAM{where}: {code(cfg)}')
+    print(f'written: {Path(args.output)}')
+
+
+if __name__ == '__main__':
+    sys.exit(one_line_errors(main))
