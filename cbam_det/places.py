@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -91,14 +92,17 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     return found
 
 
-def fragment(cfg: Config, host: str, after: str) -> str:
+def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
     """The lines of a config that put a CBAM after the modules `after` of `host`.
 
     Raises:
         InputError: the detector has no such host or module.
     """
-    node, path = cfg.model, host.split('.')
-    for key in path:
+    node, around = cfg.model, []
+    while inside := [key for key in ('detector', 'module') if key in node]:  # trackers and the like
+        around += inside[:1]
+        node = node[inside[0]]
+    for key in host.split('.'):
         if not isinstance(node, dict) or key not in node:
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
@@ -110,7 +114,7 @@ def fragment(cfg: Config, host: str, after: str) -> str:
         f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}"
         f"dict(cfg=dict(type='CBAM', start='identity'), after={after!r})])"
     )
-    for key in reversed(path):
+    for key in reversed([*around, *host.split('.')]):
         text = f'dict({key}={text})'
     return f"custom_imports = dict(imports=['cbam_det'])\nmodel = {text}"
 

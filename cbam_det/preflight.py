@@ -87,7 +87,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
         for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
             if summary := check_dataset(dataset, full, annotated):
                 print_log(f'{split} data: {summary}')
-            check_num_classes(_detector(cfg), config_classes(dataset))
+            check_num_classes(detector(cfg), config_classes(dataset))
         for path, node in evaluator:
             file = node.get('ann_file')
             if isinstance(file, str) and '://' not in file and not Path(file).is_file():
@@ -98,7 +98,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 )
 
 
-def _detector(cfg: Config) -> ConfigDict:
+def detector(cfg: Config) -> ConfigDict:
     model = cfg.model
     while 'module' in model or 'detector' in model:  # test-time augmentation, semi-supervision
         model = model.get('module') or model.get('detector')
@@ -148,7 +148,7 @@ def build_model(cfg: Config) -> nn.Module:
                 'the config has no attention to override, take its _cbam twin'
             )
     try:
-        return MODELS.build(copy.deepcopy(_detector(cfg)))
+        return MODELS.build(copy.deepcopy(detector(cfg)))
     except (TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         ours = Path(__file__).parent in Path(raised_in).parents

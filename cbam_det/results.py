@@ -76,7 +76,27 @@ def demo_table(record: dict) -> str:
     )
 
 
-TABLES = {'demo': demo_table}
+def sweep_table(record: dict) -> str:
+    """The README's rows for a record of `tools/sweep.py`."""
+    rows = [_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
+    rows.append(_row(['---', '---', '---:', '---:', '---:']))
+    for family, counts in record['families'].items():
+        pattern = ', '.join(f'`{one}`' for one in counts['pattern'] or ())
+        cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
+        rows.append(_row([family, pattern, cbams, counts['built'], counts['refused']]))
+    totals = record['totals']
+    rows += [
+        '',
+        f'{totals["configs"]} configs of mmdet {record["environment"]["mmdet"]}: '
+        f'{totals["built"]} built, {totals["refused"]} refused',
+    ]
+    if record['reasons']:
+        rows += ['', _row(['refused, since', 'configs']), _row(['---', '---:'])]
+    rows += [_row([reason, len(names)]) for reason, names in record['reasons'].items()]
+    return '\n'.join(rows)
+
+
+TABLES = {'demo': demo_table, 'sweep': sweep_table}
 
 
 def fill_tables(text: str, folder: Path) -> str:

@@ -70,6 +70,15 @@ def test_printed_fragment_keeps_the_backbone_s_own_plugins():
     assert sum(isinstance(module, CBAM) for module in model.modules()) == 3
 
 
+def test_fragment_reaches_the_detector_inside_another_model():
+    name = 'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    cfg = get_config(f'mmdet::soft_teacher/{name}')
+    text = fragment(cfg, 'backbone', ['layer1.*.bn3', 'layer2.*.bn3'])
+    cfg.merge_from_dict(Config.fromstring(text, '.py').to_dict())
+    assert cfg.model.detector.backbone.type == 'WithPlugins'
+    assert sum(isinstance(module, CBAM) for module in build_model(cfg).modules()) == 7
+
+
 def test_unknown_host_and_module_are_named():
     with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
         fragment(small(), 'bbox_head', '.')
