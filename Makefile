@@ -8,6 +8,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
+# A thread for each of several processes: small tensors gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4
 
 DEMO := configs/faster_rcnn_r50_cbam_digits.py
 DEMO_DIR := work_dirs/demo
@@ -80,10 +82,10 @@ lint: setup
 	$(PY) -m ruff format --check .
 
 test: lint
-	$(PY) -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: lint
-	$(PY) -m pytest
+	$(PYTEST)
 
 doctor: setup
 	$(PY) -m cbam_det.doctor
