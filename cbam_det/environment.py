@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -13,7 +14,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,5 +252,15 @@ def import_mmdet() -> None:
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')
     head = importlib.import_module('mmdet.models.dense_heads').SSDHead
-    if not hasattr(head, 'loss_cls'):
-        head.loss_cls = None
+    if not hasattr(head.__init__, '__wrapped__'):
+        head.__init__ = _with_loss(head.__init__)
+
+
+def _with_loss(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def mended(self: object, *args: object, **options: object) -> None:
+        init(self, *args, **options)
+        if not hasattr(self, 'loss_cls'):
+            self.loss_cls = None
+
+    return mended

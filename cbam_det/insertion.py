@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 
 import torch
@@ -82,12 +83,13 @@ def insert(
     names = list(dict.fromkeys(name for name, _ in wanted))
     channels = find_channels(host, names, in_channels)
     # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
-    host.inserted = ModuleDict({_key(name): ModuleDict() for name in names})
-    for name, cfg in wanted:
-        place = host.inserted[_key(name)]
-        attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
-        same = sum(other.rstrip('0123456789') == attribute for other in place)
-        place[f'{attribute}{same + 1}' if same else attribute] = plugin
+    host.inserted = _Inserted({_key(name): ModuleDict() for name in names})
+    with _own_random_numbers():
+        for name, cfg in wanted:
+            place = host.inserted[_key(name)]
+            attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
+            same = sum(other.rstrip('0123456789') == attribute for other in place)
+            place[f'{attribute}{same + 1}' if same else attribute] = plugin
     for name in names:
         _hang(host, name)
     # Conversions (SyncBatchNorm, quantisation) put new modules in place of old ones, without their
@@ -213,6 +215,20 @@ def _module(host: nn.Module, name: str) -> nn.Module:
 def _key(name: str) -> str:
     """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
     return 'itself' if name == ITSELF else name.replace('.', '/')
+
+
+def _own_random_numbers() -> AbstractContextManager:
+    """What is drawn here does not count: the same seed gives the rest of a model the same start."""
+    gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
+
+
+class _Inserted(ModuleDict):
+    """The plugins of a host by place."""
+
+    def init_weights(self) -> None:
+        with _own_random_numbers():
+            super().init_weights()
 
 
 class See:

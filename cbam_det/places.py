@@ -116,7 +116,11 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
     )
     for key in reversed([*around, *host.split('.')]):
         text = f'dict({key}={text})'
-    return f"custom_imports = dict(imports=['cbam_det'])\nmodel = {text}"
+    # The imports of the base, which these replace, are written again too.
+    imports = (cfg.get('custom_imports') or {}).get('imports', ())
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    imports += [] if 'cbam_det' in imports else ['cbam_det']
+    return f'custom_imports = dict(imports={imports!r})\nmodel = {text}'
 
 
 def _is_map(output: object) -> bool:

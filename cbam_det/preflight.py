@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.utils import digit_version
 from torch import nn
 
 from .datasets.checks import (
@@ -29,7 +30,7 @@ from .datasets.checks import (
     leaf_datasets,
 )
 from .errors import InputError, some
-from .hooks.audit import check_attention
+from .hooks.audit import NAMES, check_attention
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
@@ -107,14 +108,20 @@ def detector(cfg: Config) -> ConfigDict:
 
 def check_pretrained(cfg: Config) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
-    for path, node in walk(cfg.model, 'model'):
+    nodes = dict(walk(cfg.model, 'model'))
+    for path, node in nodes.items():
         source = node.get('checkpoint')
         if node.get('type') not in ('Pretrained', 'PretrainedInit') or not source:
             continue
         place = path.removesuffix('.init_cfg')
+        options = ''.join(
+            f' {place}.{option}={value}'
+            for option, value in (('frozen_stages', -1), ('norm_eval', False))
+            if option in nodes.get(place, {})
+        )
         remedy = (
-            f'{_where_to_put(source)}, or start without: --cfg-options {place}.init_cfg=None '
-            f'{place}.frozen_stages=-1 {place}.norm_eval=False (it then needs a longer schedule)'
+            f'{_where_to_put(source)}, or start without: --cfg-options {place}.init_cfg=None'
+            f'{options} (it then needs a longer schedule)'
         )
         _read(source, f'the pretrained weights {source} of {place}', remedy)
 
@@ -193,9 +200,11 @@ def read_weights_only() -> None:
     """Let torch read nothing but weights from a pickle, which else can run any code.
 
     MMEngine reads a file unsafely, with a warning, where reading it safely fails; torch's own
-    variable closes that way. A user who has set it to 0 trusts the source of the files.
+    variable closes that way. A user who has set it to 0 trusts the source of the files. Before
+    torch 2.6 MMEngine cannot read its own checkpoints so, and nothing changes there.
     """
-    os.environ.setdefault(WEIGHTS_ONLY, '1')
+    if digit_version(torch.__version__) >= digit_version('2.6.0'):
+        os.environ.setdefault(WEIGHTS_ONLY, '1')
 
 
 def _read(source: str, what: str, remedy: str) -> dict:
@@ -240,6 +249,11 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
         raise InputError(
             f'{path} ({option}) does not fit the model of this config: {said}; '
             'give the config that the checkpoint was trained with'
+            + (
+                '; tools/convert_checkpoint.py moves attention between layouts and forms'
+                if any(map(NAMES.search, faults['unknown to the model']))
+                else ''
+            )
         )
 
 

@@ -354,7 +354,6 @@ GATE_OPTIONS = [
     dict(pools='avg', spatial_pools='conv'),
     dict(norm_cfg=None, conv_bias=True),
     dict(norm_cfg=dict(type='GN', num_groups=1), mlp_bias=False),
-    dict(norm_cfg=dict(type='BN', affine=False)),
 ]
 
 
@@ -421,3 +420,9 @@ def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval,
 def test_unknown_start_names_the_known_ones():
     with pytest.raises(ValueError, match="start='zero' is unknown; choose from paper, identity"):
         CBAM(16, start='zero')
+
+
+def test_identity_start_refuses_a_norm_without_a_weight():
+    """It would blow a first step of any size up to unit variance."""
+    with pytest.raises(ValueError, match='give it affine=True, or norm_cfg=None'):
+        CBAM(16, start='identity', norm_cfg=dict(type='BN', affine=False))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop
 from torch import nn
 
 from cbam_det import CBAM, AttentionAudit
 from cbam_det.errors import InputError
 from cbam_det.hooks.audit import check_attention, state_of
+from cbam_det.preflight import build_model
 
 from .conftest import CONFIGS, QUICK, ROOT
 
@@ -39,7 +43,7 @@ def test_training_logs_every_cbam_and_the_saturation(trained):
     assert len(table) == 16
     assert table[0] == [
         *('backbone.inserted.layer1/0/bn3.cbam', 'channel-spatial, avg+max, 7x7'),
-        *('680', 'new, start=identity', 'yes'),
+        *('680', 'new, start=identity', 'yes, lr 0.001'),
     ]
 
 
@@ -127,7 +131,8 @@ def test_pretrained_backbone_with_foreign_attention_stops_before_the_first_step(
     assert 'tools/convert_checkpoint.py' in error and (ROOT / 'tools').is_dir()
 
 
-def test_looking_at_the_gates_leaves_the_training_as_it_is():
+@pytest.mark.parametrize('autocast', [False, True])
+def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
     """The same weights after three steps with a look at the second and without."""
     results = []
     for saturation_at in (0, 2):
@@ -142,7 +147,8 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is():
         for step in range(3):
             runner.iter = step
             audit.before_train_iter(runner, step)
-            loss = sum(level.square().mean() for level in net(torch.rand(2, 3, 64, 64)))
+            with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+                loss = sum(level.square().mean() for level in net(torch.rand(2, 3, 64, 64)))
             optim.zero_grad()
             loss.backward()
             optim.step()
@@ -154,3 +160,39 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is():
         )
     plain, looked_at = results
     assert all(torch.equal(plain[key], looked_at[key]) for key in plain)
+
+
+def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
+    """C4: stages 1 to 3 in the backbone, 4 in the head, one file for both."""
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_c4_cbam.py')
+    init = dict(type='Pretrained', checkpoint='both.pth')
+    cfg.model.backbone.init_cfg = cfg.model.roi_head.shared_head.init_cfg = init
+    model = build_model(cfg)
+    state = {**model.backbone.state_dict(), **model.roi_head.shared_head.state_dict()}
+    loop = object.__new__(EpochBasedTrainLoop)
+    runner = SimpleNamespace(model=model, _train_loop=loop)
+    with patch.object(CheckpointLoader, 'load_checkpoint', return_value=state):
+        audit = AttentionAudit()
+        audit.before_run(runner)
+        assert len(audit.sources) == 16
+        state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
+        with pytest.raises(InputError, match='carries 1 attention weights'):
+            AttentionAudit().before_run(runner)
+
+
+def test_a_plain_detector_s_checkpoint_starts_both_halves_of_a_semi_supervised_one():
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student, self.teacher = resnet(), resnet()
+
+    model = Halves()
+    runner = SimpleNamespace(
+        model=model,
+        _train_loop=object.__new__(EpochBasedTrainLoop),
+        _load_from='x.pth',
+        _resume=False,
+    )
+    audit = AttentionAudit()
+    audit.after_load_checkpoint(runner, dict(state_dict=model.student.state_dict()))
+    assert len(audit.sources) == 8 and all(name.startswith('student.') for name in audit.sources)

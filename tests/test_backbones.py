@@ -92,10 +92,18 @@ def test_parameters_are_those_of_table_5(widen_factor, plain, se, cbam):
 
 
 def test_frozen_stages_and_norms_stay_as_they_are_in_training():
-    net = MobileNetV1(frozen_stages=2, norm_eval=True)
+    net = MobileNetV1(frozen_stages=2)
     net.train()
     trains = {name.split('.')[0] for name, value in net.named_parameters() if value.requires_grad}
     assert trains == {'layer3', 'layer4', 'layer5'}
+    moving = [
+        name.split('.')[0]
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d) and module.training
+    ]
+    assert set(moving) == {'layer3', 'layer4', 'layer5'} and len(moving) == 20
+    net = MobileNetV1(norm_eval=True)
+    net.train()
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert len(norms) == 27 and not any(norm.training for norm in norms)
 

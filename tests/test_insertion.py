@@ -447,3 +447,21 @@ def test_channels_are_those_of_the_output():
         'layer4.0.conv1': 64,
         'maxpool': 8,
     }
+
+
+def test_same_seed_gives_the_rest_of_a_pretrained_model_the_same_start(tmp_path):
+    """The plugins draw random numbers too; a fair comparison needs equal heads."""
+    torch.save(MODELS.build(copy.deepcopy(R18)).state_dict(), tmp_path / 'r18.pth')
+    host = dict(R18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'r18.pth')))
+    states = []
+    for build in (lambda: MODELS.build(copy.deepcopy(host)), lambda: with_cbam(host, BLOCKS)):
+        torch.manual_seed(0)
+        net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
+        for part in net:
+            part.init_weights()
+        states.append({**net.state_dict(), 'next': torch.rand(3)})
+    plain, ours = states
+    assert set(plain) < set(ours)
+    assert all(torch.equal(value, ours[key]) for key, value in plain.items())
+    place = '0.inserted.layer1/{}/bn2.cbam.channel_gate.fc1.weight'
+    assert not torch.equal(ours[place.format(0)], ours[place.format(1)])

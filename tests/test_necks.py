@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmdet.models.dense_heads import SSDHead
 from mmengine.config import Config
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ SMALL = dict(
     level_paddings=(1, 1, 0, 0),
     stair_channels=4,
 )
+ANCHORS = dict(type='SSDAnchorGenerator', strides=[8], ratios=[[2]], min_sizes=[30], max_sizes=[60])
 # Millions of parameters in table 7; SE and CBAM stand right before each of the six classifiers.
 TABLE_7 = {
     'ssd300_vgg16_voc': 26.5,
@@ -68,6 +70,16 @@ def test_every_output_has_the_stairs_width_and_its_levels_size(side):
     inputs = pyramid(side, (side + 1) // 2)
     levels = super(StairNet, neck).forward(inputs)
     assert [out.shape for out in neck(inputs)] == [(2, 4, *level.shape[2:]) for level in levels]
+
+
+def test_own_loss_of_an_ssd_head_is_kept_by_the_mended_class():
+    class Focal(SSDHead):
+        def __init__(self) -> None:
+            super().__init__(in_channels=(8,), anchor_generator=ANCHORS)
+            assert self.loss_cls is None
+            self.loss_cls = torch.nn.CrossEntropyLoss()
+
+    assert isinstance(Focal().loss_cls, torch.nn.CrossEntropyLoss)
 
 
 def test_levels_that_are_no_stairs_are_named():

@@ -79,6 +79,14 @@ def test_fragment_reaches_the_detector_inside_another_model():
     assert sum(isinstance(module, CBAM) for module in build_model(cfg).modules()) == 7
 
 
+def test_fragment_keeps_the_imports_of_the_base():
+    cfg = small()
+    cfg.custom_imports = dict(imports=['os.path'], allow_failed_imports=False)
+    assert "custom_imports = dict(imports=['os.path', 'cbam_det'])" in fragment(
+        cfg, 'neck', 'fpn_convs.*'
+    )
+
+
 def test_unknown_host_and_module_are_named():
     with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
         fragment(small(), 'bbox_head', '.')

@@ -166,6 +166,11 @@ class SpatialGate(Gate):
             len(self.spatial_pools), 1, kernel_size, padding=kernel_size // 2, bias=conv_bias
         )
         self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, 1)[1]
+        if start == 'identity' and norm_cfg and getattr(self.norm, 'weight', None) is None:
+            raise ValueError(
+                f"norm_cfg={norm_cfg} has no weight, which start='identity' sets to 0; give it "
+                'affine=True, or norm_cfg=None'
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> weights, (N, 1, H, W), of the type of `x`."""
@@ -186,7 +191,7 @@ class SpatialGate(Gate):
     def reset_parameters(self) -> None:
         """The authors' start: Kaiming convolutions, the norm's weight at 0, so the sigmoid at 1/2.
 
-        Without a norm that has a weight, the identity needs the KxK convolution at 0.
+        Without a norm, the identity needs the KxK convolution at 0.
         """
         for conv in (self.summary, self.conv):
             if conv is not None:

@@ -73,3 +73,8 @@ class MobileNetV1(MobileNetV2):
                 width = out
             self.layers.append(f'layer{index + 1}')
             self.add_module(self.layers[-1], layer)
+
+    def _freeze_stages(self) -> None:
+        super()._freeze_stages()
+        if self.frozen_stages >= 0:
+            self.conv1.eval()  # MobileNetV2 leaves its norm's statistics moving

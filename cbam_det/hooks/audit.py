@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from rich.console import Console
@@ -117,17 +117,28 @@ class AttentionAudit(Hook):
         """Check the weights that `init_cfg` names."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
+        shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
         for name, part, source, state in pretrained_parts(_plain(runner)):
-            check_attention(state, part, source, whole=False)
+            shared.setdefault(source, []).append((part, state))
             self._note(state, part, source, f'{name}.' if name else '')
+        for source, parts in shared.items():
+            # A C4 detector has three stages in its backbone and the fourth in its head.
+            taken = [set(part.state_dict()) for part, _ in parts]
+            for (part, state), own in zip(parts, taken, strict=True):
+                others = set().union(*taken) - own
+                mine = {key: value for key, value in state.items() if key not in others}
+                check_attention(mine, part, source, whole=False)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the weights of `load_from`, of a resumed run and of a test."""
         testing = not isinstance(runner._train_loop, BaseLoop)
         source = str(runner._load_from or 'the checkpoint')
-        state = state_of(checkpoint)
-        check_attention(state, _plain(runner), source, whole=testing or runner._resume)
-        self._note(state, _plain(runner), source, '')
+        state, model = state_of(checkpoint), _plain(runner)
+        prefix = ''
+        if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
+            model, prefix = model.student, 'student.'  # mmdet loads both halves from one detector
+        check_attention(state, model, source, whole=testing or runner._resume)
+        self._note(state, model, source, prefix)
 
     def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
         for name, _ in _cbams(part):
@@ -137,7 +148,7 @@ class AttentionAudit(Hook):
     def before_train(self, runner: Runner) -> None:
         """Log the table of all attention."""
         rates = {
-            id(value): group['lr']
+            id(value): group.get('initial_lr', group['lr'])
             for optim in _optimizers(runner)
             for group in optim.param_groups
             for value in group['params']
@@ -185,7 +196,7 @@ class AttentionAudit(Hook):
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
-                f'attention may help (paramwise_cfg, key cbam):\n{_text(table)}'
+                f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
         else:
             runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
@@ -202,18 +213,22 @@ class _Look:
             return  # a shared head, or a checkpointed block's second forward
         modes = {module: module.training for module in cbam.modules()}
         cbam.eval()
-        with torch.no_grad():
+        x = args[0].detach().float()
+        # Not under autocast, which could keep the weights' casts without gradients for the step.
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             most = 2.0 if _doubled(cbam) else 1.0
             self.gates[self.name] = {
-                kind: (weights.float().cpu(), most)
-                for kind, weights in cbam.gates(args[0].detach()).items()
+                kind: (weights.cpu(), most) for kind, weights in cbam.gates(x).items()
             }
         for module, mode in modes.items():
             module.training = mode
 
 
 def _plain(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
@@ -246,7 +261,8 @@ def _trains(cbam: CBAM, rates: dict[int, float]) -> str:
         return 'no: frozen=True' if own else 'no: frozen by its host (frozen_stages)'
     if not any(id(value) in rates for value in values):
         return 'no: not in the optimizer'
-    return 'yes' if any(rates.get(id(value)) for value in values) else 'no: learning rate 0'
+    rate = max(rates.get(id(value), 0) for value in values)
+    return f'yes, lr {rate:g}' if rate else 'no: learning rate 0'
 
 
 def _text(table: Table) -> str:

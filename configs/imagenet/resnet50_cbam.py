@@ -1,5 +1,5 @@
-# The authors' ImageNet schedule (batch 256, learning rate 0.1, a tenth of it after 30, 60 and 90 of
-# 100 epochs, weight decay 1e-4) for the very backbone of the detectors; needs mmpretrain.
+# ImageNet on the paper's settings (batch 256, learning rate 0.1, weight decay 1e-4; a tenth of the
+# rate after 30, 60 and 90 of 100 epochs) for the very backbone of the detectors; needs mmpretrain.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
