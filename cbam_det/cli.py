@@ -79,6 +79,7 @@ class CheckedRunner(Runner):
         model = preflight.build_model(cfg)
         if cls.testing:
             preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
+            preflight.check_same_gates(cfg, cfg.load_from)
         else:
             resumed = cfg.get('resume') and (
                 cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)

@@ -19,6 +19,7 @@ and `init_weights` reaches them.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
@@ -55,10 +56,35 @@ def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options
     """
     ours = [plugin for plugin in plugins or () if 'after' in plugin]
     others = [plugin for plugin in plugins or () if 'after' not in plugin]
+    for plugin in others:
+        if 'position' not in plugin:
+            raise InputError(
+                f'the plugin {dict(plugin)} of {base_type} does not say where: give it after, a '
+                'pattern of module names'
+            )
     if others:
+        kind = _registered(base_type)
+        if inspect.isclass(kind) and 'plugins' not in inspect.signature(kind).parameters:
+            raise InputError(
+                f"position={others[0]['position']!r} is for mmdet's bottleneck ResNets; "
+                f'{base_type} takes after, a pattern of module names'
+            )
         options['plugins'] = others
+    for plugin in plugins or ():
+        kind = plugin.get('cfg', {}).get('type')
+        if isinstance(kind, str) and _registered(kind) is None:
+            raise InputError(
+                f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
+                'module with custom_imports'
+            )
     host = MODELS.build(dict(type=base_type, **options))
     return insert(host, ours, options.get('in_channels'))
+
+
+def _registered(name: str) -> object:
+    """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(name)
 
 
 def insert(
@@ -118,9 +144,11 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
         here |= {ITSELF} & {pattern}
         if not here:
             near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
+            crosses = any(fnmatchcase(name, pattern) for name in names)
+            hint = " (* is one part of a name; 'layer*.*.bn2' has three, '**' any number)"
             raise InputError(
-                f'after={pattern!r} matches no module of {type(host).__name__}; near names: '
-                f'{some(near, 5)}'
+                f'after={pattern!r} matches no module of {type(host).__name__}'
+                f'{hint if crosses else ""}; near names: {some(near, 5)}'
             )
         found |= here
     return [name for name in names if name in found]

@@ -156,11 +156,16 @@ def build_model(cfg: Config) -> nn.Module:
             )
     try:
         return MODELS.build(copy.deepcopy(detector(cfg)))
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         ours = Path(__file__).parent in Path(raised_in).parents
-        if ours or 'unexpected keyword argument' in str(error):
-            raise InputError(f'the model of this config cannot be built: {error}') from None
+        known = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
+        if ours or any(text in str(error) for text in known):
+            said = str(error.args[0] if isinstance(error, KeyError) else error)
+            said = said.replace(
+                'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
+            )
+            raise InputError(f'the model of this config cannot be built: {said}') from None
         raise
 
 
@@ -222,6 +227,8 @@ def _read(source: str, what: str, remedy: str) -> dict:
             fault = 'it is empty'
         elif head.startswith(b'<'):
             fault = 'it is a web page, not weights: a download was answered by a page'
+        elif file.is_file() and not (head.startswith(b'pk') or head.startswith(b'\x80')):
+            fault = 'it is no file of torch'
         elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
             fault = 'more than weights is pickled in it, which could run any code when it is read'
             remedy = f'where you trust its source, put {WEIGHTS_ONLY}=0 before the command'
@@ -242,12 +249,15 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
     if not whole:
         check_attention(given, model, f'{path} ({option})', whole=False)
     fitting = len(set(own) & set(given)) - len(faults['of another shape'])
+    absent = faults['missing in the file']
+    paper = bool(absent) and all(key.endswith('_gate.gain') for key in absent)
     if any(faults.values()) if whole else not fitting:
         said = '; '.join(
             f'{len(keys)} weights {what} ({some(keys)})' for what, keys in faults.items() if keys
         )
         raise InputError(
             f'{path} ({option}) does not fit the model of this config: {said}; '
+            f'{"its CBAMs have start=paper: give start=paper, or convert it; " if paper else ""}'
             'give the config that the checkpoint was trained with'
             + (
                 '; tools/convert_checkpoint.py moves attention between layouts and forms'
@@ -255,6 +265,44 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
                 else ''
             )
         )
+
+
+def check_same_gates(cfg: Config, path: str) -> None:
+    """Compare what weights do not show, the order and the pools, with the checkpoint's own config.
+
+    Raises:
+        InputError: they differ, so that the weights would make another function.
+    """
+    text = _read(path, f'the checkpoint {path}', '').get('meta', {}).get('cfg')
+    if not isinstance(text, str):
+        return  # weights alone: nothing is known
+    try:
+        trained = Config.fromstring(text, '.py')
+    except Exception:
+        return  # of a config that this machine cannot read
+    theirs, ours = _gates(trained), _gates(cfg)
+    for place in set(theirs) & set(ours):
+        for option, default in UNSEEN.items():
+            was, now = (gates[place].get(option, default) for gates in (theirs, ours))
+            if _plain(was) != _plain(now):
+                raise InputError(
+                    f'{path} was trained with {option}={was!r} of {place}, and the config has '
+                    f'{now!r}: the same weights would be another function; give the same option'
+                )
+
+
+UNSEEN = dict(
+    order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
+)
+
+
+def _gates(cfg: Config) -> dict[str, dict]:
+    nodes = walk(detector(cfg), 'model')
+    return {path: node for path, node in nodes if node.get('type') in ('CBAM', 'CBAMDet')}
+
+
+def _plain(value: object) -> object:
+    return (value,) if isinstance(value, str) else tuple(value) if value else value
 
 
 def check_amp(cfg: Config) -> None:

@@ -417,6 +417,11 @@ def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval,
     assert module.spatial_gate.norm.running_mean.item() == before
 
 
+def test_frozen_is_true_or_false():
+    with pytest.raises(ValueError, match="frozen='yes' is unfit; give True or False"):
+        CBAM(16, frozen='yes')
+
+
 def test_unknown_start_names_the_known_ones():
     with pytest.raises(ValueError, match="start='zero' is unknown; choose from paper, identity"):
         CBAM(16, start='zero')

@@ -305,6 +305,59 @@ def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
     assert not (tmp_path / 'ran').exists()
 
 
+@pytest.mark.parametrize(
+    ('option', 'words'),
+    [
+        ('order=parallel', "was trained with order='channel-spatial' of"),
+        ('pools=lp', "was trained with pools=('avg', 'max') of"),
+        ('start=paper', 'carries'),
+    ],
+)
+def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
+    """The order and the pools have no weights: the shapes fit, and the function is another one."""
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+    key, value = option.split('=')
+    cfg.merge_from_dict({f'model.backbone.plugins.0.cfg.{key}': value})
+    path = str(trained / 'work/epoch_2.pth')
+    with pytest.raises(InputError) as caught:
+        preflight.check_checkpoint(path, 'checkpoint', preflight.build_model(cfg))
+        preflight.check_same_gates(cfg, path)
+    assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
+
+
+def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+    path = str(trained / 'work/epoch_2.pth')
+    preflight.check_same_gates(cfg, path)
+    model = preflight.build_model(cfg)
+    state = {key: v for key, v in model.state_dict().items() if not key.endswith('.gain')}
+    torch.save(dict(state_dict=state), tmp_path / 'paper.pth')
+    with pytest.raises(InputError, match='its CBAMs have start=paper'):
+        preflight.check_checkpoint(str(tmp_path / 'paper.pth'), 'checkpoint', model)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'model.backbone.base_type': 'ResNe'}, 'ResNe is not in the'),
+        ({'model.backbone.plugins.0.cfg.norm_cfg': dict(type='BatchNorm')}, 'a type is misspelt'),
+        ({'model.backbone.plugins.0.cfg.kernal_size': 3}, "keyword argument 'kernal_size'"),
+    ],
+)
+def test_misspelt_type_or_option_is_one_line(change, words):
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+    cfg.merge_from_dict(change)
+    with pytest.raises(InputError, match=words):
+        preflight.build_model(cfg)
+
+
+def test_text_file_is_no_checkpoint_and_is_not_to_be_trusted(tmp_path):
+    (tmp_path / 'mine.pth').write_text('import os\n')
+    with pytest.raises(InputError, match='it is no file of torch') as caught:
+        preflight.check_checkpoint(str(tmp_path / 'mine.pth'), 'checkpoint')
+    assert 'WEIGHTS_ONLY' not in str(caught.value)
+
+
 def test_trusted_checkpoint_is_read(trained, digits, run, tmp_path):
     state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
     bad = tmp_path / 'bad.pth'

@@ -435,6 +435,24 @@ def test_unfit_place_is_an_error_that_lists_near_ones(host, after, words):
         with_cbam(host, after)
 
 
+@pytest.mark.parametrize(
+    ('base', 'plugin', 'words'),
+    [
+        ('ResNet', dict(cfg=dict(type='CBMA'), after='layer1'), "no plugin 'CBMA' is registered"),
+        ('ResNet', dict(cfg=dict(type='CBAM'), aftr='layer1'), 'does not say where'),
+        ('MobileNetV2', dict(cfg=dict(type='CBAM'), position='after_conv3'), 'takes after'),
+    ],
+)
+def test_entry_that_fits_no_host_is_named(base, plugin, words):
+    with pytest.raises(InputError, match=words):
+        MODELS.build(dict(type='WithPlugins', base_type=base, depth=18, plugins=[plugin]))
+
+
+def test_pattern_whose_star_would_cross_a_dot_gets_a_hint():
+    with pytest.raises(InputError, match=r"\* is one part of a name; 'layer\*\.\*\.bn2' has three"):
+        match(MODELS.build(dict(R18)), 'layer*.bn2')
+
+
 def test_unknown_option_of_an_entry_is_an_error():
     with pytest.raises(InputError, match='stages is unknown'):
         insert(MODELS.build(dict(R18)), [dict(cfg={}, after='layer1', stages=(True,))])

@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('--only', default='*', help='HOST:NAME pattern of the rows (%(default)s)')
-    parser.add_argument('--insert', help='HOST:PATTERN; print the config that inserts there')
+    parser.add_argument(
+        '--insert', action='append', help='HOST:PATTERN; print the config that inserts there'
+    )
     parser.add_argument('--size', type=int, default=256, help='side of the image (%(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
     return parser.parse_args()
@@ -32,9 +34,11 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     if args.insert:
-        host, colon, after = args.insert.partition(':')
+        if len(args.insert) > 1:
+            raise InputError('one --insert at a time; after= takes a list of patterns in a config')
+        host, colon, after = args.insert[0].partition(':')
         if not colon:
-            raise InputError(f'--insert {args.insert} names no host; write HOST:PATTERN')
+            raise InputError(f'--insert {args.insert[0]} names no host; write HOST:PATTERN')
         print(fragment(cfg, host, after))
         return
     table = Table('host', 'after', 'module', 'C x H x W', '+ parameters', '+ multiply-adds')

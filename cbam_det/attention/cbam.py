@@ -275,6 +275,9 @@ class CBAM(BaseModule):
                 norm_eval=norm_eval or frozen,
                 start=start,
             )
+        for option, value in (('frozen', frozen), ('norm_eval', norm_eval)):
+            if not isinstance(value, bool):
+                raise ValueError(f'{option}={value!r} is unfit; give True or False')
         self.frozen = frozen
         self.reset_parameters()
         if frozen:
