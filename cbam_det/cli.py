@@ -78,8 +78,8 @@ class CheckedRunner(Runner):
         preflight.check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
         model = preflight.build_model(cfg)
         if cls.testing:
-            preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
-            preflight.check_same_gates(cfg, cfg.load_from)
+            checkpoint = preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
+            preflight.check_same_gates(cfg, checkpoint)
         else:
             resumed = cfg.get('resume') and (
                 cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)

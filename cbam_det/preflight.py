@@ -30,7 +30,7 @@ from .datasets.checks import (
     leaf_datasets,
 )
 from .errors import InputError, some
-from .hooks.audit import NAMES, check_attention
+from .hooks.audit import NAMES, check_attention, state_of
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
@@ -171,7 +171,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 def check_checkpoint(
     path: str | None, option: str, model: nn.Module | None = None, whole: bool = True
-) -> None:
+) -> dict | None:
     """Check a checkpoint before a run reads it; None passes.
 
     Args:
@@ -180,11 +180,14 @@ def check_checkpoint(
         model: what it has to fit, or None.
         whole: every weight has to be there and to fit; else one is enough.
 
+    Returns:
+        The checkpoint, so that it need not be read again; None for None.
+
     Raises:
         InputError: it is missing, unreadable, holds no weights, or does not fit.
     """
     if path is None:
-        return
+        return None
     if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
         near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
@@ -199,6 +202,7 @@ def check_checkpoint(
         )
     if model is not None:
         _check_fit(path, option, model, state, whole)
+    return checkpoint
 
 
 def read_weights_only() -> None:
@@ -237,7 +241,7 @@ def _read(source: str, what: str, remedy: str) -> dict:
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
     own = model.state_dict()
-    given = {key.removeprefix('module.'): value for key, value in state.items()}
+    given = state_of(state)
     counters = {key for key in own if key.endswith('num_batches_tracked')}
     faults = {
         'missing in the file': [key for key in own if key not in given and key not in counters],
@@ -267,13 +271,13 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
         )
 
 
-def check_same_gates(cfg: Config, path: str) -> None:
+def check_same_gates(cfg: Config, checkpoint: dict) -> None:
     """Compare what weights do not show, the order and the pools, with the checkpoint's own config.
 
     Raises:
         InputError: they differ, so that the weights would make another function.
     """
-    text = _read(path, f'the checkpoint {path}', '').get('meta', {}).get('cfg')
+    text = checkpoint.get('meta', {}).get('cfg')
     if not isinstance(text, str):
         return  # weights alone: nothing is known
     try:
@@ -286,8 +290,8 @@ def check_same_gates(cfg: Config, path: str) -> None:
             was, now = (gates[place].get(option, default) for gates in (theirs, ours))
             if _plain(was) != _plain(now):
                 raise InputError(
-                    f'{path} was trained with {option}={was!r} of {place}, and the config has '
-                    f'{now!r}: the same weights would be another function; give the same option'
+                    f'the checkpoint was trained with {option}={was!r} of {place}, and the config '
+                    f'has {now!r}: the same weights would be another function; give the same option'
                 )
 
 

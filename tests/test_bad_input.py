@@ -320,16 +320,17 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
     cfg.merge_from_dict({f'model.backbone.plugins.0.cfg.{key}': value})
     path = str(trained / 'work/epoch_2.pth')
     with pytest.raises(InputError) as caught:
-        preflight.check_checkpoint(path, 'checkpoint', preflight.build_model(cfg))
-        preflight.check_same_gates(cfg, path)
+        model = preflight.build_model(cfg)
+        checkpoint = preflight.check_checkpoint(path, 'checkpoint', model)
+        preflight.check_same_gates(cfg, checkpoint)
     assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
 
 
 def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
     path = str(trained / 'work/epoch_2.pth')
-    preflight.check_same_gates(cfg, path)
     model = preflight.build_model(cfg)
+    preflight.check_same_gates(cfg, preflight.check_checkpoint(path, 'checkpoint', model))
     state = {key: v for key, v in model.state_dict().items() if not key.endswith('.gain')}
     torch.save(dict(state_dict=state), tmp_path / 'paper.pth')
     with pytest.raises(InputError, match='its CBAMs have start=paper'):
