@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -37,8 +38,11 @@ def free_port() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _same_random_numbers() -> None:
+def _same_start() -> Iterator[None]:
+    """The same random numbers; what a tool run in this process sets does not reach other tests."""
     torch.manual_seed(0)
+    with mock.patch.dict(os.environ), mock.patch.object(sys, 'argv', [*sys.argv]):
+        yield
 
 
 @pytest.fixture(scope='session')
