@@ -14,9 +14,11 @@ if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
     import_mmdet()
     from .attention import CBAM, ChannelGate, SpatialGate
     from .backbones import MobileNetV1
+    from .evaluation import FastCocoMetric
     from .hooks import AttentionAudit
     from .insertion import WithPlugins
     from .necks import StairNet
+    from .optim import CPUAmpOptimWrapper
 
     __all__ += ['CBAM', 'AttentionAudit', 'ChannelGate', 'MobileNetV1', 'SpatialGate', 'StairNet']
-    __all__ += ['WithPlugins']
+    __all__ += ['CPUAmpOptimWrapper', 'FastCocoMetric', 'WithPlugins']

@@ -64,6 +64,8 @@ class CheckedRunner(Runner):
         """
         if cls.data_root is not None:
             preflight.set_data_root(cfg, cls.data_root)
+        if not cls.testing:
+            preflight.amp_on_cpu(cfg)
         if preflight.is_first_process(cfg):
             cls._check(cfg)
         preflight.adapt_to_cpu(cfg)
@@ -73,8 +75,6 @@ class CheckedRunner(Runner):
 
     @classmethod
     def _check(cls, cfg: Config) -> None:
-        if not cls.testing:
-            preflight.check_amp(cfg)
         preflight.check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
         model = preflight.build_model(cfg)
         if cls.testing:
@@ -132,7 +132,8 @@ def report_every_number(cfg: Config) -> None:
     for _, node in preflight.walk(cfg.get('test_evaluator') or {}):
         kind = str(node.get('type')).rpartition('.')[2]
         metrics = node.get('metric', 'bbox')
-        if kind == 'CocoMetric' and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+        coco = kind in ('CocoMetric', 'FastCocoMetric')
+        if coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)
 

@@ -1,7 +1,7 @@
 """Checks of a run before its model is built: data, classes, weights, device.
 
 Each takes a merged config, raises `InputError` with the remedy, and changes nothing else; what a
-CPU needs in a config (`adapt_to_cpu`) and `--data-root` are the two deliberate exceptions.
+CPU needs in a config (`adapt_to_cpu`, `amp_on_cpu`) and `--data-root` are deliberate exceptions.
 """
 
 from __future__ import annotations
@@ -309,13 +309,32 @@ def _plain(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if value else value
 
 
-def check_amp(cfg: Config) -> None:
-    """Raise InputError for mixed precision where there is no GPU."""
-    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and not _has_gpu():
-        raise InputError(
-            "--amp needs a GPU (MMEngine's AmpOptimWrapper refuses the CPU) and torch sees none; "
-            "leave --amp out, or optim_wrapper.type='AmpOptimWrapper' of the config"
-        )
+def amp_on_cpu(cfg: Config) -> None:
+    """Train in mixed precision without a GPU: `CPUAmpOptimWrapper` in AmpOptimWrapper's place.
+
+    Raises:
+        InputError: the config asks for another type than bfloat16; float16 would need its losses
+            scaled, for which torch has no scaler that MMEngine uses on the CPU.
+    """
+    if _has_gpu():
+        return
+    for path, node in walk(cfg.get('optim_wrapper') or {}, 'optim_wrapper'):
+        if str(node.get('type')).rpartition('.')[2] != 'AmpOptimWrapper':
+            continue
+        dtype = str(node.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
+        if dtype != 'bfloat16':
+            raise InputError(
+                f'{path}.dtype={dtype!r} needs a GPU and torch sees none; mixed precision on the '
+                f"CPU is bfloat16: give {path}.dtype='bfloat16', or leave --amp out"
+            )
+        node.pop('loss_scale', None)  # bfloat16 has float32's range: nothing to scale
+        node.pop('use_fsdp', None)  # chooses among scalers alone
+        node['type'] = 'CPUAmpOptimWrapper'
+        if is_first_process(cfg):
+            print_log(
+                'mixed precision on the CPU: bfloat16 autocast in training, without loss scaling; '
+                'weights, gradients, losses, validation in float32'
+            )
 
 
 def adapt_to_cpu(cfg: Config) -> None:

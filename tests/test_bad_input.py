@@ -234,9 +234,11 @@ def test_coco_config_without_data_shows_the_layout_and_the_embedded_set(run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_amp_without_a_gpu_is_refused_before_anything_is_read(run, tmp_path):
-    done = run('train.py', CONFIG, '--amp', cwd=tmp_path, status=2, CUDA_VISIBLE_DEVICES='')
-    assert 'error: --amp needs a GPU' in done.stderr
+def test_amp_in_float16_without_a_gpu_is_refused_before_anything_is_read(run, tmp_path):
+    options = ('--amp', '--cfg-options', 'optim_wrapper.dtype=float16')
+    done = run('train.py', CONFIG, *options, cwd=tmp_path, status=2, CUDA_VISIBLE_DEVICES='')
+    assert "error: optim_wrapper.dtype='float16' needs a GPU" in done.stderr
+    assert "give optim_wrapper.dtype='bfloat16'" in done.stderr
     assert 'Traceback' not in done.stderr
 
 

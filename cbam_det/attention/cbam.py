@@ -11,7 +11,9 @@ The gates return weights and the module multiplies, so that `CBAM.gates` shows w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -20,7 +22,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
+from . import lean
 from .functional import POOLS, pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -56,9 +60,9 @@ class Gate(BaseModule):
             raise ValueError(f'start={start!r} is unknown; choose from {", ".join(STARTS)}')
         self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
 
-    def _weights(self, logits: Tensor, dtype: torch.dtype) -> Tensor:
+    def _range(self, logits: Tensor) -> Tensor:
         weights = torch.sigmoid(logits)
-        return (weights if self.gain is None else self.gain * weights).to(dtype)
+        return weights if self.gain is None else self.gain.to(weights.dtype) * weights
 
 
 class ChannelGate(Gate):
@@ -102,9 +106,16 @@ class ChannelGate(Gate):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> weights, (N, C, 1, 1), of the type of `x`."""
-        pooled = pool_space(x, self.pools).to(self.fc1.weight.dtype)
-        logits = self.fc2(self.act(self.fc1(pooled))).sum(0)
-        return self._weights(logits, x.dtype)[:, :, None, None]
+        return self.weigh(self.pool(x)).to(x.dtype)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> one number per pool and channel, (N, P, C)."""
+        return pool_space(x, self.pools)
+
+    def weigh(self, pooled: Tensor) -> Tensor:
+        """(N, P, C) -> weights, (N, C, 1, 1), of the type of `pooled`."""
+        logits = self.fc2(self.act(self.fc1(pooled.to(self.fc1.weight.dtype)))).sum(1)
+        return self._range(logits.to(pooled.dtype))[:, :, None, None]
 
     def reset_parameters(self) -> None:
         """The authors' start: PyTorch's default for the weights, biases at 0.
@@ -174,9 +185,21 @@ class SpatialGate(Gate):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> weights, (N, 1, H, W), of the type of `x`."""
-        maps = pool_channels(x, self.spatial_pools) if self.summary is None else self.summary(x)
-        logits = self._normalise(self.conv(maps.to(self.conv.weight.dtype)))
-        return self._weights(logits, x.dtype)
+        return self.weigh(self.pool(x)).to(x.dtype)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> one map per pool, (N, P, H, W)."""
+        if self.summary is None:
+            return pool_channels(x, self.spatial_pools)
+        return self.summary(x.to(self.summary.weight.dtype))
+
+    def weigh(self, maps: Tensor) -> Tensor:
+        """(N, P, H, W) -> weights, (N, 1, H, W), of the type of `maps`."""
+        conv = self.conv
+        logits = lean.convolve(maps.to(conv.weight.dtype), conv.weight)
+        if conv.bias is not None:
+            logits = logits + conv.bias[:, None, None]
+        return self._range(self._normalise(logits).to(maps.dtype))
 
     def _normalise(self, logits: Tensor) -> Tensor:
         norm = self.norm
@@ -203,6 +226,33 @@ class SpatialGate(Gate):
             nn.init.zeros_(self.norm.bias)
         elif self.gain is not None:
             nn.init.zeros_(self.conv.weight)
+
+
+def _product(x: Tensor, *weights: Tensor) -> Tensor:
+    for one in weights:
+        x = x * one.to(x.dtype)
+    return x
+
+
+def _pool_product(gate: nn.Module, x: Tensor, *weights: Tensor) -> Tensor:
+    return gate.pool(_product(x, *weights))
+
+
+def _trained(module: nn.Module) -> list[Tensor]:
+    """The tensors with gradient in a module; FSDP puts views in the parameters' stead."""
+    tensors = (
+        value
+        for part in module.modules()
+        for value in (*part._parameters.values(), *vars(part).values())
+        if isinstance(value, Tensor) and value.requires_grad
+    )
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager:
+    """No autocast: it would round the pooled numbers, which are few, to half a type."""
+    known = x.device.type in ('cpu', 'cuda')
+    return torch.autocast(x.device.type, enabled=False) if known else nullcontext()
 
 
 @MODELS.register_module(name=['CBAM', 'CBAMDet'])
@@ -237,6 +287,11 @@ class CBAM(BaseModule):
         norm_eval: the spatial gate's BatchNorm keeps its statistics in training, whatever the
             host's option of that name says.
         frozen: the module does not train, its norm included.
+        lean: keep one feature map for the backward pass and recompute the rest, faster than
+            autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing).
+            False leaves all to autograd, for a second derivative.
+        compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
+            passes take a minute. Copies of the module are not compiled.
         init_cfg: MMEngine's initialisation, applied over the start.
 
     Raises:
@@ -260,6 +315,8 @@ class CBAM(BaseModule):
         start: str = 'paper',
         norm_eval: bool = False,
         frozen: bool = False,
+        lean: bool = True,
+        compile: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -275,21 +332,50 @@ class CBAM(BaseModule):
                 norm_eval=norm_eval or frozen,
                 start=start,
             )
-        for option, value in (('frozen', frozen), ('norm_eval', norm_eval)):
+        switches = dict(frozen=frozen, norm_eval=norm_eval, lean=lean, compile=compile)
+        for option, value in switches.items():
             if not isinstance(value, bool):
                 raise ValueError(f'{option}={value!r} is unfit; give True or False')
-        self.frozen = frozen
+        self.frozen, self.lean = frozen, lean
         self.reset_parameters()
+        if compile:
+            self.compile(dynamic=True)
         if frozen:
             self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
-        if self.order == 'parallel':
-            return x * self.channel_gate(x) * self.spatial_gate(x)
+        with _full_precision(x):
+            if not self.lean or lean.unfit(x):
+                return self._equations(x)
+            gates = self._lean_gates(x)
+            if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
+                return lean.attend(x, gates, self.order == 'parallel')
+            return self._equations(x, partial(checkpoint, use_reentrant=False))
+
+    def _equations(self, x: Tensor, call: Callable = lambda step, *args: step(*args)) -> Tensor:
+        """Equations 2 and 3 step by step, each by `call`."""
+        weights = []
         for gate in self._sequence():
-            x = x * gate(x)
-        return x
+            before = () if self.order == 'parallel' else weights
+            weights.append(gate.weigh(call(_pool_product, gate, x, *before)))
+        return call(_product, x, *weights)
+
+    def _lean_gates(self, x: Tensor) -> list[lean.Gate]:
+        """The gates for `lean.attend`, bound to the size of `x`."""
+
+        def channel(pooled: Tensor) -> Tensor:
+            return self.channel_gate.weigh(pooled).flatten(1)
+
+        def spatial(pooled: Tensor) -> Tensor:
+            return self.spatial_gate.weigh(pooled.unflatten(2, x.shape[2:])).flatten(1)
+
+        return [
+            lean.Gate(2, gate.pools, channel, _trained(gate))
+            if gate is self.channel_gate
+            else lean.Gate(1, gate.spatial_pools, spatial, _trained(gate))
+            for gate in self._sequence()
+        ]
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         """The weights that `forward` multiplies `x` with, by name and in their order.
@@ -299,11 +385,12 @@ class CBAM(BaseModule):
             `forward(x)` equals `x` times them.
         """
         weights = {}
-        for gate in self._sequence():
-            name = 'channel' if gate is self.channel_gate else 'spatial'
-            weights[name] = gate(x)
-            if self.order != 'parallel':
-                x = x * weights[name]
+        with _full_precision(x):
+            for gate in self._sequence():
+                name = 'channel' if gate is self.channel_gate else 'spatial'
+                weights[name] = gate(x)
+                if self.order != 'parallel':
+                    x = x * weights[name]
         return weights
 
     def _sequence(self) -> list[nn.Module]:

@@ -5,7 +5,8 @@ Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521).
     N batch, C channels, H x W pixels, P pools chosen, K kernel size
 
 Deviation: 'max' is `amax`, whose gradient is shared equally among tied maxima (max pooling gives
-all of it to the first); 'lp' has gradient 0, not NaN, where the whole map is 0.
+all of it to the first, the lean pass of lean.py to one); 'lp' has gradient 0, not NaN, where the
+whole map is 0.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
 
 
 def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:
-    """One number per channel and pool, equation 2's F_avg^c and F_max^c: (N,C,H,W) -> (P,N,C)."""
-    return torch.stack([pool(x, kind, (2, 3)) for kind in pools])
+    """One number per channel and pool, equation 2's F_avg^c and F_max^c: (N,C,H,W) -> (N,P,C)."""
+    return torch.stack([pool(x, kind, (2, 3)) for kind in pools], dim=1)
 
 
 def pool_channels(x: Tensor, pools: Sequence[str]) -> Tensor:
