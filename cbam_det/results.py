@@ -96,7 +96,108 @@ def sweep_table(record: dict) -> str:
     return '\n'.join(rows)
 
 
-TABLES = {'demo': demo_table, 'sweep': sweep_table}
+def module_table(record: dict) -> str:
+    """The README's rows for `tools/benchmark.py module`: milliseconds and MiB beyond a step's maps.
+
+    The limit is what the bytes cost alone: a copy into fresh memory forward, two and a half with
+    the backward pass (it reads the input, the output's gradient, and writes the input's).
+    """
+    rows = [
+        _row(['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']),
+        _row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
+    ]
+    for one in record['maps']:
+        name = f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
+        copy = one['copy_ms'][0]
+        ours = one['rows']['cbam_det']
+        for module, cost in one['rows'].items():
+            rows.append(
+                _row(
+                    [
+                        name,
+                        module,
+                        _times(cost, ours, 'train_ms'),
+                        _times(cost, ours, 'infer_ms'),
+                        *(
+                            f'{max(cost[key], 0):.1f}'
+                            for key in ('kept', 'train_peak', 'infer_peak')
+                        ),
+                    ]
+                )
+            )
+            name = ''
+        rows.append(_row(['', '*limit*', f'{2.5 * copy:.1f}', f'{copy:.1f}', '', '', '']))
+    return '\n'.join([*rows, '', _where(record)])
+
+
+def _times(cost: dict, ours: dict, key: str) -> str:
+    median, low, high = cost[key]
+    ratio = f', {median / ours[key][0]:.1f}x' if cost is not ours else ''
+    return f'{median:.1f} ({low:.1f} to {high:.1f}){ratio}'
+
+
+def detector_table(record: dict) -> str:
+    """The README's rows for `tools/benchmark.py detector`; the first row is the baseline."""
+    rows = [
+        _row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
+        _row(['---', '---:', '---:', '---:']),
+    ]
+    base = next(iter(record['rows'].values()))
+    for name, cost in record['rows'].items():
+        cells = []
+        for key in ('train_ms', 'infer_ms'):
+            median, low, high = cost[key]
+            more = '' if cost is base else f', {100 * (median / base[key][0] - 1):+.1f}%'
+            cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){more}')
+        rows.append(_row([name, *cells, f'{cost["train_peak"]:.0f}']))
+    height, width = record['size']
+    images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
+    return '\n'.join([*rows, '', images + _where(record)])
+
+
+def precision_table(record: dict) -> str:
+    """The README's rows for `tools/benchmark.py precision`."""
+    parts = ['output', 'input', 'parameters']
+    rows = [
+        _row(['type', 'output', "input's gradient", "parameters' gradient"]),
+        _row(['---', '---:', '---:', '---:']),
+        *(
+            _row([kind, *(f'{e[part]:.1e}' for part in parts)])
+            for kind, e in record['rows'].items()
+        ),
+    ]
+    return '\n'.join([*rows, '', _where(record)])
+
+
+def evaluation_table(record: dict) -> str:
+    """The README's rows for `tools/benchmark.py evaluation`."""
+    rows = [
+        _row(['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']),
+        _row(['---:'] * 6),
+        _row(
+            [
+                *(f'{record[key]:,}' for key in ('images', 'truths', 'detections')),
+                *(f'{record[key]:.1f} s' for key in ('pycocotools_s', 'faster_coco_eval_s')),
+                f'{record["largest_difference"]:.0e}',
+            ]
+        ),
+    ]
+    return '\n'.join([*rows, '', _where(record)])
+
+
+def _where(record: dict) -> str:
+    where = record['environment']
+    return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
+
+
+TABLES = {
+    'demo': demo_table,
+    'sweep': sweep_table,
+    'benchmark_module': module_table,
+    'benchmark_detector': detector_table,
+    'benchmark_precision': precision_table,
+    'benchmark_evaluation': evaluation_table,
+}
 
 
 def fill_tables(text: str, folder: Path) -> str:

@@ -33,6 +33,7 @@ from torch.nn.grad import conv2d_weight
 POOLS = frozenset({'avg', 'max'})
 BLOCK = {'cpu': 2**23}  # bytes of a feature map that are worked on at once
 BLOCK_ELSEWHERE = 2**28
+SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
 Block = tuple[slice, slice, slice]
@@ -103,11 +104,14 @@ class Gate:
 
 
 def unfit(x: Tensor) -> bool:
-    """Whether only the plain equations will do for `x`: under `torch.compile`, a tracer, an export
-    or `torch.func`, and on a device that is neither CPU nor GPU.
+    """Whether the plain equations are the choice for `x`: under `torch.compile`, a tracer, an
+    export or `torch.func`, on a device that is neither CPU nor GPU, and for inference on a map so
+    small that calls cost more than arithmetic.
     """
+    small = x.is_cpu and x.numel() * x.element_size() <= SMALL
     return (
-        torch.compiler.is_compiling()
+        (small and not torch.is_grad_enabled())
+        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or x.device.type not in ('cpu', 'cuda')
@@ -176,18 +180,16 @@ def _backward(
     dx = torch.empty_like(x) if needs_dx else None
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     g = _flat(g.contiguous(memory_format=layout))
-    x = _flat(x)
+    x, out = _flat(x), None if dx is None else _flat(dx)
     first, *rest = gates
     wide, along = _wide(x), 3 - first.axis  # the first gate's weights lie along this axis
     u = first.made.detach().to(wide)
     v = rest[0].made.detach().to(wide) if rest else u.new_ones(x.narrow(along, 0, 1).shape)
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
-    scratch = None
     for block in _blocks(x):
-        t = x[block]
-        if scratch is None or scratch.shape != t.shape:  # fresh memory costs more than arithmetic
-            scratch = torch.empty_like(t, dtype=wide)
-        t = torch.mul(g[block].to(wide), t, out=scratch)
+        # dx is free until the last pass, and fresh memory costs more than arithmetic.
+        free = out[block] if dx is not None and dx.dtype == wide else None
+        t = torch.mul(g[block].to(wide), x[block], out=free)
         _at(du, block).add_(_sum(t, _at(v, block), first.axis))
         if rest:
             _at(dv, block).add_(_sum(t, _at(u, block), along))
@@ -209,7 +211,6 @@ def _backward(
         peaks.append((first.axis, first.places.unsqueeze(first.axis), peak))
 
     if dx is not None:
-        out = _flat(dx)
         for block in _blocks(x):
             here = out[block]
             if parallel:

@@ -1,0 +1,377 @@
+"""Time, memory and rounding of the module and of whole detectors, measured in alternation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import METRICS
+from mmengine.structures import InstanceData
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from .attention import CBAM
+from .costs import input_size
+from .evaluation import made_up
+from .preflight import build_model
+
+# The outputs of a ResNet-50's stages for two images of 800 x 800.
+SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
+MIB = 2**20
+
+
+class AuthorsForm(nn.Module):
+    """The module as its authors wrote it (pooling layers, `expand_as`), to compare with."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 16
+        self.mlp = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(1, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        size = x.shape[2:]
+        pooled = self.mlp(F.avg_pool2d(x, size, stride=size))
+        pooled = pooled + self.mlp(F.max_pool2d(x, size, stride=size))
+        x = x * torch.sigmoid(pooled)[:, :, None, None].expand_as(x)
+        maps = torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], 1)
+        return x * torch.sigmoid(self.norm(self.conv(maps)))
+
+
+def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
+    """The implementations by name; timm's and pytorchcv's where they are installed.
+
+    Args:
+        channels: C of the maps that they get.
+        compiled: timm's and ours by `torch.compile` too; each takes up to a minute to compile.
+    """
+    made: dict[str, nn.Module] = {
+        'cbam_det': CBAM(channels),
+        'cbam_det, lean=False': CBAM(channels, lean=False),
+        "authors' form": AuthorsForm(channels),
+    }
+    with contextlib.suppress(ImportError):
+        from timm.layers.cbam import CbamModule
+
+        made['timm'] = CbamModule(channels)
+        if compiled:
+            made['timm, compiled'] = torch.compile(copy.deepcopy(made['timm']))
+    with contextlib.suppress(ImportError):
+        from pytorchcv.models.cbamresnet import CbamBlock
+
+        made['pytorchcv'] = CbamBlock(channels)
+    if compiled:
+        made['cbam_det, compiled'] = CBAM(channels, compile=True)
+    return made
+
+
+def modules(
+    shapes: Iterable[tuple[int, int, int, int]], rounds: int, device: str, compiled: bool
+) -> Iterator[dict]:
+    """For each shape and memory format: what each contender takes, float32.
+
+    Yields:
+        'shape', 'format', 'copy_ms' (a copy of the map into fresh memory), and 'rows': by
+        contender 'train_ms' (forward and backward) and 'infer_ms', each as median and quartiles,
+        and in MiB beyond the input, the output and their gradients: 'kept' for the backward pass,
+        'train_peak' and 'infer_peak'.
+    """
+    for shape in shapes:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            torch._dynamo.reset()  # else a limit of compilations ends in uncompiled code
+            x = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
+            g = torch.randn(shape, device=device).to(memory_format=layout)
+            models = {
+                name: model.to(device) for name, model in contenders(shape[1], compiled).items()
+            }
+            train = {name: _training(model, x, g) for name, model in models.items()}
+            infer = {name: _inference(model, x) for name, model in models.items()}
+            clone = {'copy': lambda x=x: x.detach().clone()}
+            times = [alternate(calls, rounds, device) for calls in (train, infer, clone)]
+            size = x.numel() * x.element_size() / MIB
+            rows = {}
+            for name in models:
+                kept, train_peak = memory(train[name], device)
+                # Of the step's own are the output and the input's gradient, or the output alone.
+                _, infer_peak = memory(infer[name], device)
+                rows[name] = dict(
+                    train_ms=times[0][name],
+                    infer_ms=times[1][name],
+                    kept=round(kept - size, 1),
+                    train_peak=round(train_peak - 2 * size, 1),
+                    infer_peak=round(infer_peak - size, 1),
+                )
+            yield dict(
+                shape=list(shape),
+                format='contiguous' if layout == torch.contiguous_format else 'channels_last',
+                map_mib=round(size, 1),
+                copy_ms=times[2]['copy'],
+                rows=rows,
+            )
+
+
+def _training(model: nn.Module, x: Tensor, g: Tensor) -> Callable[[], None]:
+    def step(forward_alone: bool = False) -> Tensor | None:
+        model.train()
+        y = model(x)
+        if forward_alone:
+            return y
+        y.backward(g)
+        x.grad = None
+        model.zero_grad()
+        return None
+
+    return step
+
+
+def _inference(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    def step(forward_alone: bool = False) -> Tensor:
+        model.eval()
+        with torch.no_grad():
+            return model(x)
+
+    return step
+
+
+def alternate(
+    calls: dict[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, list[float]]:
+    """Milliseconds of each call, as median and quartiles over `rounds`, taken in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-2, rounds):  # two to warm up
+        for name, call in calls.items():
+            _wait(device)
+            start = time.perf_counter()
+            call()
+            _wait(device)
+            if number >= 0:
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        name: [round(float(value), 3) for value in np.percentile(values, [50, 25, 75])]
+        for name, values in taken.items()
+    }
+
+
+def _wait(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
+    """MiB that a forward pass leaves allocated, its output with it, and the peak of a whole step.
+
+    Counted from torch's own allocations; what libraries take for themselves is not in it.
+    """
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        kept = step(forward_alone=True)
+        left = torch.cuda.memory_allocated() - before
+        del kept
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return left / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        kept = step(forward_alone=True)
+    left = sum(_allocations(seen))
+    del kept
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        step()
+    return left / MIB, max(np.cumsum(_allocations(seen)), default=0) / MIB
+
+
+def _allocations(seen: profile) -> list[int]:
+    events = [
+        event for event in seen.profiler.kineto_results.events() if event.name() == '[memory]'
+    ]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def detectors(
+    configs: dict[str, Config],
+    rounds: int,
+    device: str,
+    size: tuple[int, int] | None = None,
+    batch: int = 2,
+    change: Callable[[nn.Module], nn.Module] | None = None,
+) -> dict:
+    """Training step and inference of whole detectors on random images, in alternation.
+
+    Args:
+        configs: by name; the first is the baseline.
+        size: height and width of the images in pixels, or the size that the config tests on.
+        batch: images of a training step; inference takes one.
+        change: applied to each model that is built.
+
+    Returns:
+        'size', 'batch', and 'rows': by name 'train_ms' and 'infer_ms', as median and quartiles,
+        and 'train_peak', the MiB of a step beyond the weights.
+    """
+    size = size or input_size(next(iter(configs.values())))
+    train, infer = {}, {}
+    for name, cfg in configs.items():
+        torch.manual_seed(0)
+        model = build_model(cfg).to(device)
+        model = change(model) if change else model
+        wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+        classes = _classes(cfg)
+        train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
+        infer[name] = _detection(model, _samples(1, size, classes))
+    times = [alternate(calls, rounds, device) for calls in (train, infer)]
+    rows = {
+        name: dict(
+            train_ms=times[0][name],
+            infer_ms=times[1][name],
+            train_peak=round(memory(train[name], device)[1], 1),
+        )
+        for name in configs
+    }
+    return dict(size=list(size), batch=batch, rows=rows)
+
+
+def _classes(cfg: Config) -> int:
+    head = cfg.model.get('roi_head', cfg.model).bbox_head
+    return (head[0] if isinstance(head, (list, tuple)) else head).num_classes
+
+
+def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
+    random = np.random.default_rng(0)
+    height, width = size
+    inputs = [
+        torch.from_numpy(random.integers(256, size=(3, height, width), dtype=np.uint8))
+        for _ in range(batch)
+    ]
+    samples = []
+    for _ in range(batch):
+        corners = random.random((10, 2)) * (0.7 * width, 0.7 * height)
+        sides = random.uniform(0.05, 0.3, (10, 2)) * (width, height)
+        truth = InstanceData(
+            bboxes=torch.from_numpy(np.hstack([corners, corners + sides])).float(),
+            labels=torch.from_numpy(random.integers(classes, size=10)),
+        )
+        meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
+        sample = DetDataSample(metainfo=meta)
+        sample.gt_instances, sample.ignored_instances = (
+            truth,
+            InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)),
+        )
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def _detector_step(model: nn.Module, wrapper: object, data: dict) -> Callable[..., None]:
+    def step(forward_alone: bool = False) -> object:
+        model.train()
+        if not forward_alone:
+            return model.train_step(copy.deepcopy(data), wrapper) and None
+        return model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
+
+    return step
+
+
+def _detection(model: nn.Module, data: dict) -> Callable[..., None]:
+    def step(forward_alone: bool = False) -> object:
+        model.eval()
+        with torch.no_grad():
+            return model.test_step(copy.deepcopy(data))
+
+    return step
+
+
+def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[str, float]]:
+    """Relative error against float64 (in norm) of the output and the gradients, by type.
+
+    The map is of the type; the gates stay in float32, as in a run under autocast.
+    """
+    torch.manual_seed(0)
+    kinds = ['float32', 'bfloat16'] + ['float16'] * (device == 'cuda')
+    exact = CBAM(shape[1]).double()
+    for parameter in exact.parameters():  # no gate at its start, where errors would vanish
+        nn.init.normal_(parameter, 0.0, 0.3)
+    x = torch.randn(shape, dtype=torch.float64)
+    g = torch.randn(shape, dtype=torch.float64)
+
+    def gradients(model: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+        x = x.requires_grad_()
+        y = model(x)
+        of_x, *of_parameters = torch.autograd.grad(y, (x, *model.parameters()), g)
+        flat = torch.cat([one.detach().flatten().double().cpu() for one in of_parameters])
+        return dict(output=y, input=of_x, parameters=flat)
+
+    errors = {}
+    for kind in kinds:
+        dtype = getattr(torch, kind)
+        rounded = [x.to(dtype), g.to(dtype)]
+        wanted = gradients(exact, *(one.double() for one in rounded))
+        for lean in (True, False):
+            model = copy.deepcopy(exact).float().to(device)
+            model.lean = lean
+            with torch.autocast(device, dtype, enabled=kind != 'float32'):
+                found = gradients(model, *(one.to(device) for one in rounded))
+            name = kind if lean else f'{kind}, lean=False'
+            errors[name] = {
+                what: float(f'{_relative(found[what], wanted[what]):.1e}') for what in wanted
+            }
+    return errors
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    found = found.detach().double().cpu()
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> dict:
+    """Seconds of pycocotools and of faster-coco-eval on made-up boxes, and their difference.
+
+    Returns:
+        'images', 'truths', the two evaluators' seconds, and the largest difference among the
+        summary, all precisions and all recalls.
+    """
+    content, found = made_up(images, classes, detections)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder, 'annotations.json')
+        path.write_text(json.dumps(content), encoding='utf-8')
+        metric = METRICS.build(dict(type='FastCocoMetric', ann_file=str(path)))
+        truth = COCO(str(path))
+        rows = [
+            dict(image_id=image, category_id=label + 1, score=score, bbox=[x, y, x2 - x, y2 - y])
+            for image, values in enumerate(found, 1)
+            for (x, y, x2, y2), score, label in zip(*(v.tolist() for v in values), strict=True)
+        ]
+        seconds, counts = [], []
+        for evaluator in (COCOeval, metric.evaluator):
+            run = evaluator(truth, truth.loadRes(rows), 'bbox')
+            run.params.maxDets = [100, 300, 1000]
+            start = time.perf_counter()
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+            seconds.append(round(time.perf_counter() - start, 1))
+            counts.append([run.stats, run.eval['precision'], run.eval['recall']])
+    return dict(
+        images=images,
+        truths=len(content['annotations']),
+        detections=len(rows),
+        pycocotools_s=seconds[0],
+        faster_coco_eval_s=seconds[1],
+        largest_difference=max(float(np.abs(a - b).max()) for a, b in zip(*counts, strict=True)),
+    )

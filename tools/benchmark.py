@@ -1,0 +1,109 @@
+"""Time, memory and rounding of CBAM and of whole detectors, measured in alternation."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+
+from cbam_det import benchmark
+from cbam_det.cli import find_config
+from cbam_det.environment import describe
+from cbam_det.errors import InputError, one_line_errors
+from cbam_det.results import TABLES
+
+EXAMPLES = """examples:
+  python tools/benchmark.py module --compile --out results/benchmark_module.json
+  python tools/benchmark.py module --shapes 2x64x56x56 --rounds 50
+  python tools/benchmark.py detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
+  python tools/benchmark.py precision
+  python tools/benchmark.py evaluation --images 5000"""
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """'2x256x200x200' -> its numbers."""
+    try:
+        numbers = tuple(map(int, text.split('x')))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (2, 4) or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size; give 2x256x200x200 or 512x512')
+    return numbers
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument('--out', type=Path, help='JSON file for the record')
+    timed = argparse.ArgumentParser(add_help=False)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    timed.add_argument('--device', default=device, choices=['cpu', 'cuda'], help='(%(default)s)')
+    rounds = argparse.ArgumentParser(add_help=False)
+    rounds.add_argument('--rounds', type=int, default=10, help='turns of each (%(default)s)')
+    kinds = parser.add_subparsers(dest='kind', required=True)
+    kind = kinds.add_parser(
+        'module', parents=[common, timed, rounds], help='the module beside its peers'
+    )
+    kind.add_argument(
+        '--shapes', type=sizes, nargs='+', default=benchmark.SHAPES, help='NxCxHxW of the maps'
+    )
+    kind.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
+    kind = kinds.add_parser(
+        'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
+    )
+    kind.add_argument('configs', nargs='+', help='the baseline first')
+    kind.add_argument('--size', type=sizes, help="HxW of the images (the first config's)")
+    kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
+    kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
+    kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
+    kind.add_argument('--images', type=int, default=5000, help='(%(default)s)')
+    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> dict:
+    if args.kind == 'module':
+        steps = benchmark.modules(args.shapes, args.rounds, args.device, args.compile)
+        track_to = Console(stderr=True)
+        total = 2 * len(args.shapes)
+        return dict(maps=list(track(steps, 'maps', total, console=track_to)))
+    if args.kind == 'detector':
+        configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
+        if args.size and len(args.size) != 2:
+            raise InputError(f'--size {"x".join(map(str, args.size))}; give HxW, 512x512 say')
+        return benchmark.detectors(configs, args.rounds, args.device, args.size, args.batch)
+    if args.kind == 'precision':
+        return dict(rows=benchmark.rounding((2, 256, 56, 56), args.device))
+    return benchmark.evaluation(args.images)
+
+
+def main() -> None:
+    args = parse_args()
+    for name in ('rounds', 'batch', 'images'):
+        if getattr(args, name, 1) < 1:
+            raise InputError(f'--{name} {getattr(args, name)} measures nothing; give 1 or more')
+    if getattr(args, 'device', '') == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch sees no GPU; leave it out to measure the CPU')
+    warnings.simplefilter('ignore')
+    record = dict(
+        command=shlex.join(['tools/benchmark.py', *sys.argv[1:]]),
+        environment=dict(describe(), threads=torch.get_num_threads()),
+        **measure(args),
+    )
+    print(TABLES[f'benchmark_{args.kind}'](record))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own lines
+    sys.exit(one_line_errors(main))
