@@ -18,24 +18,34 @@ from cbam_det.cli import find_config
 from cbam_det.environment import describe
 from cbam_det.errors import InputError, one_line_errors
 from cbam_det.results import TABLES
+from cbam_det.visualization.figures import costs, save
 
 EXAMPLES = """examples:
   python tools/benchmark.py module --compile --out results/benchmark_module.json
   python tools/benchmark.py module --shapes 2x64x56x56 --rounds 50
   python tools/benchmark.py detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
+  python tools/benchmark.py plot results/benchmark_module.json docs/benchmark.svg
   python tools/benchmark.py precision
   python tools/benchmark.py evaluation --images 5000"""
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """'2x256x200x200' -> its numbers."""
+def numbers(text: str, what: str, form: str) -> tuple[int, ...]:
+    """'2x256x200x200' -> its numbers, as many as `form` ('NxCxHxW') has."""
     try:
-        numbers = tuple(map(int, text.split('x')))
+        given = tuple(map(int, text.split('x')))
     except ValueError:
-        numbers = ()
-    if len(numbers) not in (2, 4) or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size; give 2x256x200x200 or 512x512')
-    return numbers
+        given = ()
+    if len(given) != len(form.split('x')) or min(given) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no {what}; give {form}')
+    return given
+
+
+def shape(text: str) -> tuple[int, ...]:
+    return numbers(text, 'map', 'NxCxHxW')
+
+
+def size(text: str) -> tuple[int, ...]:
+    return numbers(text, 'size', 'HxW')
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,15 +64,18 @@ def parse_args() -> argparse.Namespace:
         'module', parents=[common, timed, rounds], help='the module beside its peers'
     )
     kind.add_argument(
-        '--shapes', type=sizes, nargs='+', default=benchmark.SHAPES, help='NxCxHxW of the maps'
+        '--shapes', type=shape, nargs='+', default=benchmark.SHAPES, help='NxCxHxW of the maps'
     )
     kind.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
     kind = kinds.add_parser(
         'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
     )
     kind.add_argument('configs', nargs='+', help='the baseline first')
-    kind.add_argument('--size', type=sizes, help="HxW of the images (the first config's)")
+    kind.add_argument('--size', type=size, help="HxW of the images (the first config's)")
     kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
+    kind = kinds.add_parser('plot', help="a module's cost against the map's size")
+    kind.add_argument('record', type=Path, help='what `module --out` wrote')
+    kind.add_argument('picture', type=Path, help='.png, .svg or .jpg')
     kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
     kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
     kind.add_argument('--images', type=int, default=5000, help='(%(default)s)')
@@ -77,8 +90,6 @@ def measure(args: argparse.Namespace) -> dict:
         return dict(maps=list(track(steps, 'maps', total, console=track_to)))
     if args.kind == 'detector':
         configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
-        if args.size and len(args.size) != 2:
-            raise InputError(f'--size {"x".join(map(str, args.size))}; give HxW, 512x512 say')
         return benchmark.detectors(configs, args.rounds, args.device, args.size, args.batch)
     if args.kind == 'precision':
         return dict(rows=benchmark.rounding((2, 256, 56, 56), args.device))
@@ -87,6 +98,14 @@ def measure(args: argparse.Namespace) -> dict:
 
 def main() -> None:
     args = parse_args()
+    if args.kind == 'plot':
+        if not args.record.is_file():
+            raise InputError(f'no record {args.record}; make it with benchmark.py module --out')
+        maps = json.loads(args.record.read_text(encoding='utf-8')).get('maps')
+        if not maps:
+            raise InputError(f'{args.record} holds no maps; give what `module --out` wrote')
+        print(save(costs(maps), args.picture))
+        return
     for name in ('rounds', 'batch', 'images'):
         if getattr(args, name, 1) < 1:
             raise InputError(f'--{name} {getattr(args, name)} measures nothing; give 1 or more')

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
@@ -65,26 +64,29 @@ class Gate:
         With `keep` what the backward pass needs is kept. The weights have size 1 along `axis`.
         """
         count, size = len(y), y.shape[3 - self.axis]
-        self.pooled = y.new_zeros((count, len(self.pools), size), dtype=_wide(y))
+        self.pooled = y.new_empty((count, len(self.pools), size), dtype=_wide(y))
         self.places = y.new_zeros((count, size), dtype=torch.int64) if keep else None
-        for number, kind in enumerate(self.pools):
-            if kind == 'max':
-                self.pooled[:, number] = -math.inf
         for block in _blocks(y):
             if fill is not None:
                 fill(block)
+            start = block[self.axis].start or 0
             here = (block[0], block[3 - self.axis])
             for number, kind in enumerate(self.pools):
                 values = self.pooled[:, number][here]
                 if kind == 'avg':
-                    values += y[block].sum(self.axis, dtype=values.dtype) / y.shape[self.axis]
-                elif keep:
-                    tops, places = max_and_place(y[block], self.axis)
-                    places += block[self.axis].start or 0
-                    self.places[here] = torch.where(tops > values, places, self.places[here])
-                    values[:] = torch.maximum(tops, values)
+                    part = y[block].sum(self.axis, dtype=values.dtype)
+                    values.copy_(values + part if start else part)
+                    continue
+                if keep:
+                    part, places = max_and_place(y[block], self.axis)
+                    if start:
+                        places = torch.where(part > values, places + start, self.places[here])
+                    self.places[here] = places
                 else:
-                    values[:] = torch.maximum(y[block].amax(self.axis), values)
+                    part = y[block].amax(self.axis)
+                values.copy_(torch.maximum(values, part) if start else part)
+        if 'avg' in self.pools:
+            self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
         with torch.set_grad_enabled(keep):
             self.made = self.function(self.pooled.requires_grad_(keep)).unsqueeze(self.axis)
         return self.made.detach()
@@ -128,8 +130,10 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
         parallel: the second gate pools `x`, not `x` times the weights of the first.
 
     Returns:
-        (N, C, H, W), in the type and memory format of `x`. Differentiable once. Of tied maxima
-        one gets the gradient.
+        (N, C, H, W), in the type and memory format of `x`. Of tied maxima one gets the gradient.
+
+    Raises:
+        RuntimeError: in the backward pass, where a graph of it is asked for (`create_graph`).
     """
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
@@ -147,8 +151,9 @@ class _Attend(torch.autograd.Function):
         return _forward(x, gates, parallel, keep=True)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # else a second derivative would be silently incomplete
+            raise RuntimeError('the lean CBAM has no second derivative; give it lean=False')
         (x,) = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             return _backward(x, g, ctx.gates, ctx.parallel, ctx.needs_input_grad[0])

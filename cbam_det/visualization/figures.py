@@ -129,3 +129,34 @@ def curves(runs: Sequence[Run]) -> Figure:
         if len(runs) > 1:
             loss.legend(fontsize=8)
     return figure
+
+
+def costs(maps: Sequence[dict]) -> Figure:
+    """Milliseconds of training and inference against the size of the feature map.
+
+    Args:
+        maps: those of `benchmark.modules`; channels last are left out.
+    """
+    maps = sorted(
+        (one for one in maps if one['format'] == 'contiguous'), key=lambda one: one['map_mib']
+    )
+    sizes = [one['map_mib'] for one in maps]
+    names = list(dict.fromkeys(name for one in maps for name in one['rows']))
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True)
+        for axis, key, title, copies in (
+            (panels[0], 'train_ms', 'forward and backward', 2.5),
+            (panels[1], 'infer_ms', 'inference', 1),
+        ):
+            for number, name in enumerate(names):
+                colour = CYCLE[number % len(CYCLE)]
+                middle, low, high = zip(*(one['rows'][name][key] for one in maps), strict=True)
+                line = '-' if number < len(CYCLE) else '--'
+                axis.plot(sizes, middle, line, color=colour, marker='o', ms=4, label=name)
+                axis.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
+            limit = [copies * one['copy_ms'][0] for one in maps]
+            axis.plot(sizes, limit, ':', color='black', label='the bytes alone')
+            axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
+        panels[0].set_ylabel('milliseconds')
+        panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,0 +1,107 @@
+"""The benchmark's measures, its peers, and its command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cbam_det import CBAM, benchmark
+from cbam_det.results import TABLES
+
+from .conftest import ROOT
+from .test_lean import assert_same, output_and_gradients
+
+
+def test_peers_compute_what_ours_does_with_the_same_weights():
+    """Else their times would compare different things; timm and mean-then-max, no MLP bias."""
+    ours = CBAM(32)
+    peers = benchmark.contenders(32, compiled=False)
+    assert list(peers) == [
+        'cbam_det',
+        'cbam_det, lean=False',
+        "authors' form",
+        'timm',
+        'pytorchcv',
+    ]
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    values = [value for value in ours.state_dict().values() if value.is_floating_point()]
+    x, g = torch.randn(2, 2, 32, 9, 8)
+    wanted = output_and_gradients(ours, x, g)[:2]
+    for name in list(peers)[:3] + ['pytorchcv']:
+        own = [one for one in peers[name].state_dict().values() if one.is_floating_point()]
+        for one, value in zip(own, values, strict=True):
+            one.copy_(value.view_as(one))
+        assert_same(output_and_gradients(peers[name], x, g)[:2], wanted, 1e-5)
+
+
+def test_turns_are_taken_and_warmed_up():
+    order = []
+    calls = {name: (lambda name=name: order.append(name)) for name in 'ab'}
+    times = benchmark.alternate(calls, 3, 'cpu')
+    assert order == [*'ab'] * 5
+    assert all(low <= median <= high for median, low, high in times.values())
+
+
+def test_memory_counts_what_stays_and_the_peak():
+    def step(forward_alone: bool = False) -> torch.Tensor:
+        torch.empty(5 * benchmark.MIB // 4)  # freed at once
+        return torch.empty(3 * benchmark.MIB // 4)
+
+    left, peak = benchmark.memory(step, 'cpu')
+    assert (left, peak) == (3, 5)
+
+
+def test_lean_gates_round_no_more_than_autograd_s():
+    errors = benchmark.rounding((1, 32, 16, 16), 'cpu')
+    assert errors['float32']['output'] < 1e-6
+    assert errors['bfloat16']['output'] < 4e-3
+    for kind in ('float32', 'bfloat16'):
+        for part, error in errors[kind].items():
+            assert error < 2 * errors[f'{kind}, lean=False'][part]
+
+
+def test_command_records_and_shows_module_and_picture(run, tmp_path):
+    shape = ('--shapes', '1x32x20x20', '1x64x8x8', '--rounds', 2)
+    said = run('benchmark.py', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
+    record = json.loads((tmp_path / 'deep/m.json').read_text())
+    assert [one['shape'] for one in record['maps']] == [[1, 32, 20, 20]] * 2 + [[1, 64, 8, 8]] * 2
+    assert TABLES['benchmark_module'](record) in said
+    assert record['environment']['torch'] == torch.__version__.partition('+')[0]
+    run('benchmark.py', 'plot', 'deep/m.json', 'm.svg', cwd=tmp_path)
+    assert 'forward and backward' in (tmp_path / 'm.svg').read_text()
+
+
+def test_command_compares_detectors_with_the_first(run, tmp_path):
+    names = ('faster_rcnn_r50_digits', 'faster_rcnn_r50_cbam_digits')
+    options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--out', 'd.json')
+    said = run('benchmark.py', 'detector', *names, *options, cwd=tmp_path).stdout
+    record = json.loads((tmp_path / 'd.json').read_text())
+    assert (record['size'], list(record['rows'])) == ([64, 64], list(names))
+    assert said.count('%') == 2  # the second row's two differences
+
+
+def test_command_compares_evaluators_and_their_numbers(run, tmp_path):
+    said = run('benchmark.py', 'evaluation', '--images', 20, '--out', 'e.json', cwd=tmp_path).stdout
+    record = json.loads((tmp_path / 'e.json').read_text())
+    assert record['largest_difference'] < 1e-6
+    assert 'pycocotools' in said
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (('module', '--rounds', '0'), '--rounds 0 measures nothing; give 1 or more'),
+        (('module', '--shapes', '2x3'), "'2x3' is no map; give NxCxHxW"),
+        (('detector', 'faster_rcnn_r50', '--size', '2x3x4x5'), "'2x3x4x5' is no size; give HxW"),
+        (('detector', 'faster_rcnn_r5'), 'faster_rcnn_r50'),
+        (('plot', 'none.json', 'a.svg'), 'no record none.json'),
+        (('plot', str(ROOT / 'results/demo.json'), 'a.svg'), 'holds no maps'),
+    ],
+    ids=str,
+)
+def test_wrong_argument_is_one_line(args, words, run, tmp_path):
+    assert words in run('benchmark.py', *args, cwd=tmp_path, status=2).stderr
