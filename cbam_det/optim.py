@@ -22,7 +22,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
     extractors get is turned to float32: mmdet makes anchors and boxes in the type of these, which
     near 1,000 pixels has steps of 4, and mmcv's NMS and RoIAlign take no bfloat16 on the CPU.
 
-    Neither do mmcv's deformable convolutions: they raise torch's error. The arguments are
+    Neither do mmcv's deformable convolutions: they raise torch's error. Heads that are no dense
+    heads (DETR's) keep bfloat16. The arguments are
     OptimWrapper's; `tools/train.py --amp` takes this wrapper where torch sees no GPU.
     """
 

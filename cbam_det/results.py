@@ -97,10 +97,11 @@ def sweep_table(record: dict) -> str:
 
 
 def module_table(record: dict) -> str:
-    """The README's rows for `tools/benchmark.py module`: milliseconds and MiB beyond a step's maps.
+    """The README's rows for `tools/benchmark.py module`: ms, and MiB beyond a step's maps.
 
-    The limit is what the bytes cost alone: a copy into fresh memory forward, two and a half with
-    the backward pass (it reads the input, the output's gradient, and writes the input's).
+    The times' factor is to the limit, what the bytes cost alone: a copy into fresh memory forward,
+    two and a half with the backward pass (it reads the input and the output's gradient, and writes
+    the input's).
     """
     rows = [
         _row(['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']),
@@ -109,31 +110,17 @@ def module_table(record: dict) -> str:
     for one in record['maps']:
         name = f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
         copy = one['copy_ms'][0]
-        ours = one['rows']['cbam_det']
+        limit = dict(train_ms=2.5 * copy, infer_ms=copy)
         for module, cost in one['rows'].items():
-            rows.append(
-                _row(
-                    [
-                        name,
-                        module,
-                        _times(cost, ours, 'train_ms'),
-                        _times(cost, ours, 'infer_ms'),
-                        *(
-                            f'{max(cost[key], 0):.1f}'
-                            for key in ('kept', 'train_peak', 'infer_peak')
-                        ),
-                    ]
-                )
+            times = (
+                f'{median:.1f} ({low:.1f} to {high:.1f}), {median / limit[key]:.1f}x'
+                for key, (median, low, high) in ((key, cost[key]) for key in limit)
             )
+            memory = (f'{cost[key]:.1f}' for key in ('kept', 'train_peak', 'infer_peak'))
+            rows.append(_row([name, module, *times, *memory]))
             name = ''
-        rows.append(_row(['', '*limit*', f'{2.5 * copy:.1f}', f'{copy:.1f}', '', '', '']))
+        rows.append(_row(['', '*limit*', *(f'{value:.1f}' for value in limit.values()), *[''] * 3]))
     return '\n'.join([*rows, '', _where(record)])
-
-
-def _times(cost: dict, ours: dict, key: str) -> str:
-    median, low, high = cost[key]
-    ratio = f', {median / ours[key][0]:.1f}x' if cost is not ours else ''
-    return f'{median:.1f} ({low:.1f} to {high:.1f}){ratio}'
 
 
 def detector_table(record: dict) -> str:

@@ -20,6 +20,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -46,6 +47,12 @@ def _whole(option: str, value: int, remedy: str) -> int:
     return value
 
 
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """No autocast: it would round the pooled numbers, which are few, to half a type."""
+    known = x.device.type in ('cpu', 'cuda')
+    return torch.autocast(x.device.type, enabled=False) if known else nullcontext()
+
+
 class Gate(BaseModule):
     """What both gates share: the weights' range, (0, 1), or (0, 2) from the identity start.
 
@@ -59,6 +66,16 @@ class Gate(BaseModule):
         if start not in STARTS:
             raise ValueError(f'start={start!r} is unknown; choose from {", ".join(STARTS)}')
         self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
+
+    def forward(self, x: Tensor, pooled: bool = False) -> Tensor:
+        """The weights for a feature map, (N, C, H, W), or for what `pool` made of one.
+
+        Returns:
+            (N, C, 1, 1) from the channel gate, (N, 1, H, W) from the spatial gate, of the type of
+            `x`; computed in float32 under autocast.
+        """
+        with full_precision(x):
+            return self._weigh(x if pooled else self.pool(x)).to(x.dtype)
 
     def _range(self, logits: Tensor) -> Tensor:
         weights = torch.sigmoid(logits)
@@ -104,16 +121,11 @@ class ChannelGate(Gate):
         self.act = build_activation_layer(act_cfg or dict(type='ReLU'))
         self.fc2 = nn.Linear(hidden, in_channels, bias=mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> weights, (N, C, 1, 1), of the type of `x`."""
-        return self.weigh(self.pool(x)).to(x.dtype)
-
     def pool(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> one number per pool and channel, (N, P, C)."""
         return pool_space(x, self.pools)
 
-    def weigh(self, pooled: Tensor) -> Tensor:
-        """(N, P, C) -> weights, (N, C, 1, 1), of the type of `pooled`."""
+    def _weigh(self, pooled: Tensor) -> Tensor:
         logits = self.fc2(self.act(self.fc1(pooled.to(self.fc1.weight.dtype)))).sum(1)
         return self._range(logits.to(pooled.dtype))[:, :, None, None]
 
@@ -173,7 +185,7 @@ class SpatialGate(Gate):
         else:
             self.spatial_pools = _chosen_pools('spatial_pools', spatial_pools, POOLS)
             self.summary = None
-        self.conv = nn.Conv2d(
+        self.conv = _Conv(
             len(self.spatial_pools), 1, kernel_size, padding=kernel_size // 2, bias=conv_bias
         )
         self.norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, 1)[1]
@@ -183,23 +195,15 @@ class SpatialGate(Gate):
                 'affine=True, or norm_cfg=None'
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> weights, (N, 1, H, W), of the type of `x`."""
-        return self.weigh(self.pool(x)).to(x.dtype)
-
     def pool(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> one map per pool, (N, P, H, W)."""
         if self.summary is None:
             return pool_channels(x, self.spatial_pools)
         return self.summary(x.to(self.summary.weight.dtype))
 
-    def weigh(self, maps: Tensor) -> Tensor:
-        """(N, P, H, W) -> weights, (N, 1, H, W), of the type of `maps`."""
-        conv = self.conv
-        logits = lean.convolve(maps.to(conv.weight.dtype), conv.weight)
-        if conv.bias is not None:
-            logits = logits + conv.bias[:, None, None]
-        return self._range(self._normalise(logits).to(maps.dtype))
+    def _weigh(self, pooled: Tensor) -> Tensor:
+        logits = self._normalise(self.conv(pooled.to(self.conv.weight.dtype)))
+        return self._range(logits.to(pooled.dtype))
 
     def _normalise(self, logits: Tensor) -> Tensor:
         norm = self.norm
@@ -228,6 +232,28 @@ class SpatialGate(Gate):
             nn.init.zeros_(self.conv.weight)
 
 
+class _Conv(nn.Conv2d):
+    """A convolution whose gradient is fast for few maps on a CPU; see `lean.convolve`."""
+
+    lean = False
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.lean or not x.is_cpu or lean.unfit(x):
+            return super()._conv_forward(x, weight, bias)
+        y = lean.convolve(x, weight)
+        return y if bias is None else y + bias[:, None, None]
+
+
+def _allow_compilations() -> None:
+    """All CBAMs share a code object, of which torch compiles 8 forms and runs the rest as it is.
+
+    A ResNet's four widths, in training, in inference and behind frozen stages, are 12.
+    """
+    config = torch._dynamo.config
+    name = 'recompile_limit' if hasattr(config, 'recompile_limit') else 'cache_size_limit'
+    setattr(config, name, max(getattr(config, name), 64))
+
+
 def _product(x: Tensor, *weights: Tensor) -> Tensor:
     for one in weights:
         x = x * one.to(x.dtype)
@@ -238,21 +264,14 @@ def _pool_product(gate: nn.Module, x: Tensor, *weights: Tensor) -> Tensor:
     return gate.pool(_product(x, *weights))
 
 
-def _trained(module: nn.Module) -> list[Tensor]:
-    """The tensors with gradient in a module; FSDP puts views in the parameters' stead."""
-    tensors = (
-        value
-        for part in module.modules()
-        for value in (*part._parameters.values(), *vars(part).values())
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors with gradient by name; FSDP puts views in the parameters' stead."""
+    return {
+        f'{path}.{name}'.lstrip('.'): value
+        for path, part in module.named_modules()
+        for name, value in (*part._parameters.items(), *vars(part).items())
         if isinstance(value, Tensor) and value.requires_grad
-    )
-    return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager:
-    """No autocast: it would round the pooled numbers, which are few, to half a type."""
-    known = x.device.type in ('cpu', 'cuda')
-    return torch.autocast(x.device.type, enabled=False) if known else nullcontext()
+    }
 
 
 @MODELS.register_module(name=['CBAM', 'CBAMDet'])
@@ -289,7 +308,8 @@ class CBAM(BaseModule):
         frozen: the module does not train, its norm included.
         lean: keep one feature map for the backward pass and recompute the rest, faster than
             autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing).
-            False leaves all to autograd, for a second derivative.
+            False leaves all to autograd, for a second derivative. Either way hooks on the gates
+            see pooled values; `gates` returns the weights for a map.
         compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
             passes take a minute. Copies of the module are not compiled.
         init_cfg: MMEngine's initialisation, applied over the start.
@@ -337,43 +357,47 @@ class CBAM(BaseModule):
             if not isinstance(value, bool):
                 raise ValueError(f'{option}={value!r} is unfit; give True or False')
         self.frozen, self.lean = frozen, lean
+        if self.spatial_gate is not None:
+            self.spatial_gate.conv.lean = lean
         self.reset_parameters()
         if compile:
+            _allow_compilations()
             self.compile(dynamic=True)
         if frozen:
             self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
-        with _full_precision(x):
+        with full_precision(x):
             if not self.lean or lean.unfit(x):
                 return self._equations(x)
             gates = self._lean_gates(x)
             if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
                 return lean.attend(x, gates, self.order == 'parallel')
-            return self._equations(x, partial(checkpoint, use_reentrant=False))
+            recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+            return self._equations(x, recompute)
 
     def _equations(self, x: Tensor, call: Callable = lambda step, *args: step(*args)) -> Tensor:
         """Equations 2 and 3 step by step, each by `call`."""
         weights = []
         for gate in self._sequence():
             before = () if self.order == 'parallel' else weights
-            weights.append(gate.weigh(call(_pool_product, gate, x, *before)))
+            weights.append(gate(call(_pool_product, gate, x, *before), pooled=True))
         return call(_product, x, *weights)
 
     def _lean_gates(self, x: Tensor) -> list[lean.Gate]:
         """The gates for `lean.attend`, bound to the size of `x`."""
+        size = x.shape[2:]
 
-        def channel(pooled: Tensor) -> Tensor:
-            return self.channel_gate.weigh(pooled).flatten(1)
-
-        def spatial(pooled: Tensor) -> Tensor:
-            return self.spatial_gate.weigh(pooled.unflatten(2, x.shape[2:])).flatten(1)
+        def weigh(gate: Gate, pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+            if gate is self.spatial_gate:
+                pooled = pooled.unflatten(2, size)
+            return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
 
         return [
-            lean.Gate(2, gate.pools, channel, _trained(gate))
+            lean.Gate(2, gate.pools, partial(weigh, gate), _trained(gate))
             if gate is self.channel_gate
-            else lean.Gate(1, gate.spatial_pools, spatial, _trained(gate))
+            else lean.Gate(1, gate.spatial_pools, partial(weigh, gate), _trained(gate))
             for gate in self._sequence()
         ]
 
@@ -385,7 +409,7 @@ class CBAM(BaseModule):
             `forward(x)` equals `x` times them.
         """
         weights = {}
-        with _full_precision(x):
+        with full_precision(x):
             for gate in self._sequence():
                 name = 'channel' if gate is self.channel_gate else 'spatial'
                 weights[name] = gate(x)

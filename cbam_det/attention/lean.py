@@ -12,7 +12,7 @@ r and q are the gradients that come back through the pools of the second and of 
 a mean the same number along the pooled axis, for a maximum one number at its place. In parallel
 the second gate pools x itself: du = sum t v and dx = u g v + r + q.
 
-Maps are worked through in blocks that stay in the processor's cache. What lies between pools and
+Maps are worked through in blocks, on a CPU such that stay in its cache. What lies between pools and
 weights, a few numbers per image, is left to autograd, whatever its layers are.
 
     N batch, C channels, P = H x W pixels, K pools of a gate
@@ -29,9 +29,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+try:
+    from torch.compiler import is_compiling
+except ImportError:  # torch < 2.3
+    from torch._dynamo import is_compiling
+
 POOLS = frozenset({'avg', 'max'})
-BLOCK = {'cpu': 2**23}  # bytes of a feature map that are worked on at once
-BLOCK_ELSEWHERE = 2**28
+BLOCK = {'cpu': 2**24}  # bytes of a feature map that are worked on at once
+BLOCK_ELSEWHERE = 2**26
 SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
@@ -47,16 +52,16 @@ class Gate:
         pools: of 'avg' and 'max', each once.
         function: pooled values, (N, K, C) or (N, K, P), -> weights, (N, C) or (N, P), by
             differentiable operations; in float32, or float64 where the map is.
-        parameters: the tensors with gradient that `function` reads.
+        parameters: the tensors with gradient that `function` gets as well.
     """
 
     axis: int
     pools: Sequence[str]
-    function: Callable[[Tensor], Tensor]
-    parameters: Sequence[Tensor]
+    function: Callable[[Tensor, dict[str, Tensor]], Tensor]
+    parameters: dict[str, Tensor]
     pooled: Tensor | None = None
-    made: Tensor | None = None
     places: Tensor | None = None
+    made: Tensor | None = None
 
     def weigh(self, y: Tensor, keep: bool, fill: Callable[[Block], None] | None = None) -> Tensor:
         """Pool a map, (N, C, P), of which `fill` first writes the block; return the weights.
@@ -87,8 +92,17 @@ class Gate:
                 values.copy_(torch.maximum(values, part) if start else part)
         if 'avg' in self.pools:
             self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
-        with torch.set_grad_enabled(keep):
-            self.made = self.function(self.pooled.requires_grad_(keep)).unsqueeze(self.axis)
+        if not keep:
+            return self.function(self.pooled, self.parameters).unsqueeze(self.axis)
+        # Aliases, so that the parameters' own hooks see a gradient once, in the pass outside; and
+        # tensors are held here as they are, whatever is done with those outside (checkpointing).
+        self.pooled.requires_grad_()
+        self.parameters = {
+            name: value.detach().requires_grad_() for name, value in self.parameters.items()
+        }
+        as_they_are = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda kept: kept)
+        with torch.enable_grad(), as_they_are:
+            self.made = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
         return self.made.detach()
 
     def back(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, list[Tensor | None]]:
@@ -96,7 +110,7 @@ class Gate:
         of a maximum, and the parameters' gradients. The first two have size 1 along `axis`.
         """
         pooled, *parameters = torch.autograd.grad(
-            *(self.made, (self.pooled, *self.parameters), grad.to(self.made.dtype)),
+            *(self.made, (self.pooled, *self.parameters.values()), grad.to(self.made.dtype)),
             retain_graph=True,  # the caller decides how often there is a backward pass
             allow_unused=True,
         )
@@ -110,14 +124,14 @@ def unfit(x: Tensor) -> bool:
     export or `torch.func`, on a device that is neither CPU nor GPU, and for inference on a map so
     small that calls cost more than arithmetic.
     """
-    small = x.is_cpu and x.numel() * x.element_size() <= SMALL
     return (
-        (small and not torch.is_grad_enabled())
-        or torch.compiler.is_compiling()
+        is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or x.device.type not in ('cpu', 'cuda')
         or torch._C._are_functorch_transforms_active()
+        # Last: a tracer would make a condition on the size of it.
+        or (x.is_cpu and not torch.is_grad_enabled() and x.numel() * x.element_size() <= SMALL)
     )
 
 
@@ -137,7 +151,7 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
     """
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
-    parameters = [parameter for gate in gates for parameter in gate.parameters]
+    parameters = [value for gate in gates for value in gate.parameters.values()]
     if torch.is_grad_enabled() and (x.requires_grad or parameters):
         return _Attend.apply(x, gates, parallel, *parameters)
     return _forward(x, gates, parallel, keep=False)
@@ -283,13 +297,13 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
     The gradient is written as a convolution: on a CPU oneDNN's takes 15 times as long.
     """
-    if not maps.is_cpu or unfit(maps):
-        return F.conv2d(maps, weight, padding=weight.shape[-1] // 2)
     return _Convolve.apply(maps, weight)
 
 
 def _sum(t: Tensor, weights: Tensor, axis: int) -> Tensor:
     """Sum of (n, C, p) times weights, which lie along `axis`; that axis stays, with size 1."""
+    if not t.is_cpu:  # where a product may be rounded to TF32
+        return (t * weights).sum(axis, keepdim=True)
     return torch.bmm(weights, t.mT).mT if axis == 2 else torch.bmm(weights.mT, t)
 
 

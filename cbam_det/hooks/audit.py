@@ -111,6 +111,7 @@ class AttentionAudit(Hook):
         self.saturation_at, self.limit = saturation_at, limit
         self.sources: dict[str, str] = {}
         self.handles: list = []
+        self.compiled: list = []
         self.gates: dict[str, dict[str, Tensor]] = {}
 
     def before_run(self, runner: Runner) -> None:
@@ -169,6 +170,9 @@ class AttentionAudit(Hook):
         if self.saturation_at and runner.iter == self.saturation_at - 1:
             for name, cbam in _cbams(_plain(runner)):
                 self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
+                # Compiled code does not know of a hook that came later.
+                self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
+                cbam._compiled_call_impl = None
 
     def after_train_iter(
         self,
@@ -183,6 +187,9 @@ class AttentionAudit(Hook):
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+        for cbam, compiled in self.compiled:
+            cbam._compiled_call_impl = compiled
+        self.compiled.clear()
         table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
         for name, gates in self.gates.items():
             for kind, (weights, most) in gates.items():
@@ -192,13 +199,14 @@ class AttentionAudit(Hook):
                     numbers = (weights.min(), weights.mean(), weights.max())
                     row = [f'{number.item():.3f}' for number in numbers]
                     table.add_row(name, kind, f'{full:.0%}', *row)
+        looked = bool(self.gates)
         self.gates.clear()
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
                 f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
-        else:
+        elif looked:
             runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
 
 
