@@ -17,12 +17,13 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import METRICS
+from mmengine.registry import METRICS, MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import CBAM
 from .costs import input_size
@@ -32,6 +33,29 @@ from .preflight import build_model
 # The outputs of a ResNet-50's stages for two images of 800 x 800.
 SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
 MIB = 2**20
+
+# Table 4 of the paper: options of the backbone; parameters in millions and multiply-adds in
+# thousands of millions ('GFLOPs') without attention, with SE and with CBAM.
+RESNEXT = dict(type='mmdet.ResNeXt', groups=32, base_width=4)
+TABLE_4 = {
+    'ResNet-18': (dict(depth=18), (11.69, 1.814), (11.78, 1.814), (11.78, 1.815)),
+    'ResNet-34': (dict(depth=34), (21.80, 3.664), (21.96, 3.664), (21.96, 3.665)),
+    'ResNet-50': (dict(depth=50), (25.56, 3.858), (28.09, 3.860), (28.09, 3.864)),
+    'ResNet-101': (dict(depth=101), (44.55, 7.570), (49.33, 7.575), (49.33, 7.581)),
+    'WideResNet-18, 1.5': (
+        dict(depth=18, base_channels=96, stem_channels=64),
+        *((25.88, 3.866), (26.07, 3.867), (26.08, 3.868)),
+    ),
+    'WideResNet-18, 2.0': (
+        dict(depth=18, base_channels=128, stem_channels=64),
+        *((45.62, 6.696), (45.97, 6.696), (45.97, 6.697)),
+    ),
+    'ResNeXt-50, 32x4d': (dict(RESNEXT, depth=50), (25.03, 3.768), (27.56, 3.771), (27.56, 3.774)),
+    'ResNeXt-101, 32x4d': (
+        dict(RESNEXT, depth=101),
+        *((44.18, 7.508), (48.96, 7.512), (48.96, 7.519)),
+    ),
+}
 
 
 class AuthorsForm(nn.Module):
@@ -212,7 +236,6 @@ def detectors(
     device: str,
     size: tuple[int, int] | None = None,
     batch: int = 2,
-    change: Callable[[nn.Module], nn.Module] | None = None,
 ) -> dict:
     """Training step and inference of whole detectors on random images, in alternation.
 
@@ -220,7 +243,6 @@ def detectors(
         configs: by name; the first is the baseline.
         size: height and width of the images in pixels, or the size that the config tests on.
         batch: images of a training step; inference takes one.
-        change: applied to each model that is built.
 
     Returns:
         'size', 'batch', and 'rows': by name 'train_ms' and 'infer_ms', as median and quartiles,
@@ -231,7 +253,6 @@ def detectors(
     for name, cfg in configs.items():
         torch.manual_seed(0)
         model = build_model(cfg).to(device)
-        model = change(model) if change else model
         wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
         classes = _classes(cfg)
         train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
@@ -246,6 +267,35 @@ def detectors(
         for name in configs
     }
     return dict(size=list(size), batch=batch, rows=rows)
+
+
+def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Parameters (millions) and multiply-adds (thousands of millions) of table 4's classifiers.
+
+    Of convolutions and linear layers, for an image of 224 x 224 and 1,000 classes, with the
+    strides in the 1x1 convolutions (`style='caffe'`), which is how the paper's come about.
+
+    Returns:
+        By backbone and attention ('none', 'SE', 'CBAM'): 'ours' and 'paper', two numbers each.
+    """
+    gates = dict(none=None, SE=dict(order='channel', pools='avg'), CBAM={})
+    rows: dict = {}
+    for name, (options, *paper) in TABLE_4.items():
+        norm = 'bn2' if options['depth'] < 50 else 'bn3'
+        for (attention, cfg), published in zip(gates.items(), paper, strict=True):
+            host = dict(dict(type='mmdet.ResNet', style='caffe'), **options)
+            if cfg is not None:
+                plugins = [dict(cfg=dict(type='CBAM', **cfg), after=f'layer*.*.{norm}')]
+                host.update(type='WithPlugins', base_type=host['type'], plugins=plugins)
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                net = MODELS.build(host).to('meta')
+            head = nn.Linear(net.feat_dim, 1000, device='meta')
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                head(net(torch.empty(1, 3, 224, 224, device='meta'))[-1].mean((2, 3)))
+            parameters = sum(one.numel() for part in (net, head) for one in part.parameters())
+            ours = [round(parameters / 1e6, 2), round(counter.get_total_flops() / 2e9, 3)]
+            rows.setdefault(name, {})[attention] = dict(ours=ours, paper=list(published))
+    return rows
 
 
 def _classes(cfg: Config) -> int:

@@ -123,6 +123,21 @@ def module_table(record: dict) -> str:
     return '\n'.join([*rows, '', _where(record)])
 
 
+def ratio_table(record: dict) -> str:
+    """The README's rows for how many times ours the others take, training / inference."""
+    peers = list(dict.fromkeys(name for one in record['maps'] for name in one['rows']))[1:]
+    rows = [_row(['map', *peers]), _row(['---', *['---:'] * len(peers)])]
+    for one in record['maps']:
+        ours = one['rows']['cbam_det']
+        cells = (
+            ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
+            for cost in (one['rows'][name] for name in peers)
+        )
+        shape = 'x'.join(map(str, one['shape']))
+        rows.append(_row([f'{shape}, {one["format"].replace("_", " ")}', *cells]))
+    return '\n'.join([*rows, '', _where(record)])
+
+
 def detector_table(record: dict) -> str:
     """The README's rows for `tools/benchmark.py detector`; the first row is the baseline."""
     rows = [
@@ -140,6 +155,22 @@ def detector_table(record: dict) -> str:
     height, width = record['size']
     images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
     return '\n'.join([*rows, '', images + _where(record)])
+
+
+def counts_table(record: dict) -> str:
+    """The README's rows for `tools/benchmark.py counts`: ours, and the paper's if they differ."""
+    rows = [
+        _row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
+        _row(['---', *['---:'] * 6]),
+    ]
+    for name, kinds in record['rows'].items():
+        cells = []
+        for number, form in ((0, '.2f'), (1, '.3f')):
+            for kind in kinds.values():
+                ours, paper = kind['ours'][number], kind['paper'][number]
+                cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
+        rows.append(_row([name, *cells]))
+    return '\n'.join([*rows, '', "millions; thousands of millions (in brackets the paper's)"])
 
 
 def precision_table(record: dict) -> str:
@@ -181,7 +212,9 @@ TABLES = {
     'demo': demo_table,
     'sweep': sweep_table,
     'benchmark_module': module_table,
+    'benchmark_module ratios': ratio_table,
     'benchmark_detector': detector_table,
+    'benchmark_counts': counts_table,
     'benchmark_precision': precision_table,
     'benchmark_evaluation': evaluation_table,
 }
@@ -189,6 +222,8 @@ TABLES = {
 
 def fill_tables(text: str, folder: Path) -> str:
     """`text` with each `<!-- results: NAME -->` block filled from `folder`/NAME.json.
+
+    A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
 
     Raises:
         InputError: a record is missing.
@@ -198,10 +233,11 @@ def fill_tables(text: str, folder: Path) -> str:
         path = folder / f'{match[1]}.json'
         if not path.is_file():
             raise InputError(f'no record {path}; run the command that makes it, or drop the block')
-        table = TABLES[match[1]](json.loads(path.read_text(encoding='utf-8')))
-        return f'<!-- results: {match[1]} -->\n{table}\n<!-- end -->'
+        name = match[1] + (match[2] or '')
+        table = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
+        return f'<!-- results: {name} -->\n{table}\n<!-- end -->'
 
-    return re.sub(r'<!-- results: (\w+) -->\n.*?<!-- end -->', block, text, flags=re.DOTALL)
+    return re.sub(r'<!-- results: (\w+)( \w+)? -->\n.*?<!-- end -->', block, text, flags=re.DOTALL)
 
 
 def _row(cells: Iterable[object]) -> str:

@@ -66,6 +66,14 @@ def test_lean_gates_round_no_more_than_autograd_s():
             assert error < max(1e-6, 2 * errors[f'{kind}, lean=False'][part])
 
 
+def test_counts_are_those_of_the_paper_s_table_4_to_the_last_digit():
+    rows = benchmark.counts()
+    assert len(rows) == 8
+    for kinds in rows.values():
+        for kind in kinds.values():
+            assert kind['ours'] == kind['paper']
+
+
 def test_command_records_and_shows_module_and_picture(run, tmp_path):
     shape = ('--shapes', '1x32x20x20', '1x64x8x8', '--rounds', 2)
     said = run('benchmark.py', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
@@ -79,11 +87,12 @@ def test_command_records_and_shows_module_and_picture(run, tmp_path):
 
 def test_command_compares_detectors_with_the_first(run, tmp_path):
     names = ('faster_rcnn_r50_digits', 'faster_rcnn_r50_cbam_digits')
-    options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--out', 'd.json')
+    options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--amp', '--out', 'd.json')
     said = run('benchmark.py', 'detector', *names, *options, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'd.json').read_text())
-    assert (record['size'], list(record['rows'])) == ([64, 64], list(names))
-    assert said.count('%') == 2  # the second row's two differences
+    rows = [*names, *(f'{name}, --amp' for name in names)]
+    assert (record['size'], list(record['rows'])) == ([64, 64], rows)
+    assert said.count('%') == 6  # the differences of three rows from the first
 
 
 def test_command_compares_evaluators_and_their_numbers(run, tmp_path):

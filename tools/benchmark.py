@@ -1,6 +1,7 @@
 """Time, memory and rounding of CBAM and of whole detectors, measured in alternation."""
 
 import argparse
+import copy
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ from cbam_det import benchmark
 from cbam_det.cli import find_config
 from cbam_det.environment import describe
 from cbam_det.errors import InputError, one_line_errors
+from cbam_det.preflight import amp_on_cpu
 from cbam_det.results import TABLES
 from cbam_det.visualization.figures import costs, save
 
@@ -25,6 +27,7 @@ EXAMPLES = """examples:
   python tools/benchmark.py module --shapes 2x64x56x56 --rounds 50
   python tools/benchmark.py detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
   python tools/benchmark.py plot results/benchmark_module.json docs/benchmark.svg
+  python tools/benchmark.py counts
   python tools/benchmark.py precision
   python tools/benchmark.py evaluation --images 5000"""
 
@@ -72,14 +75,24 @@ def parse_args() -> argparse.Namespace:
     )
     kind.add_argument('configs', nargs='+', help='the baseline first')
     kind.add_argument('--size', type=size, help="HxW of the images (the first config's)")
+    kind.add_argument('--amp', action='store_true', help='each in mixed precision as well')
     kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
     kind = kinds.add_parser('plot', help="a module's cost against the map's size")
     kind.add_argument('record', type=Path, help='what `module --out` wrote')
     kind.add_argument('picture', type=Path, help='.png, .svg or .jpg')
+    kinds.add_parser('counts', parents=[common], help='parameters and multiply-adds of table 4')
     kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
     kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
     kind.add_argument('--images', type=int, default=5000, help='(%(default)s)')
     return parser.parse_args()
+
+
+def mixed(cfg: Config) -> Config:
+    """The config as `tools/train.py --amp` trains it."""
+    cfg = copy.deepcopy(cfg)
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    amp_on_cpu(cfg)
+    return cfg
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -90,7 +103,11 @@ def measure(args: argparse.Namespace) -> dict:
         return dict(maps=list(track(steps, 'maps', total, console=track_to)))
     if args.kind == 'detector':
         configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
+        if args.amp:
+            configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
         return benchmark.detectors(configs, args.rounds, args.device, args.size, args.batch)
+    if args.kind == 'counts':
+        return dict(rows=benchmark.counts())
     if args.kind == 'precision':
         return dict(rows=benchmark.rounding((2, 256, 56, 56), args.device))
     return benchmark.evaluation(args.images)
