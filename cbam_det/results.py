@@ -210,10 +210,12 @@ def _where(record: dict) -> str:
 
 TABLES = {
     'demo': demo_table,
+    'demo_amp': demo_table,
     'sweep': sweep_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,
     'benchmark_detector': detector_table,
+    'benchmark_amp': detector_table,
     'benchmark_counts': counts_table,
     'benchmark_precision': precision_table,
     'benchmark_evaluation': evaluation_table,

@@ -62,7 +62,7 @@ def test_a_step_s_forward_pass_is_bfloat16_and_what_it_leaves_float32():
     assert {value.dtype for value in [*net.parameters(), *gradients, *kept]} == {torch.float32}
 
 
-def test_gradients_are_those_of_float32_to_two_hundredths():
+def test_gradients_are_those_of_float32_to_five_hundredths():
     """bfloat16 keeps 8 bits, 4e-3; the norm of the difference in each weight's gradient's."""
     gradients = []
     for kind in ('OptimWrapper', 'CPUAmpOptimWrapper'):
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_float32_to_two_hundredths():
     errors = [
         ((one - other).norm() / one.norm()).item() for one, other in zip(*gradients, strict=True)
     ]
-    assert 0 < max(errors) < 0.02
+    assert 0 < max(errors) < 0.05
 
 
 def test_two_halves_of_a_batch_accumulate_to_the_step_of_the_whole():

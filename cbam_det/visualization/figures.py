@@ -157,6 +157,8 @@ def costs(maps: Sequence[dict]) -> Figure:
             limit = [copies * one['copy_ms'][0] for one in maps]
             axis.plot(sizes, limit, ':', color='black', label='the bytes alone')
             axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
+            axis.set_xticks(sizes, [f'{size:.3g}' for size in sizes])
+            axis.minorticks_off()
         panels[0].set_ylabel('milliseconds')
         panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
