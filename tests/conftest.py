@@ -45,6 +45,15 @@ def _same_start() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads cost tiny maps more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a small embedded set."""

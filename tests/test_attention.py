@@ -17,18 +17,8 @@ from cbam_det import CBAM
 from cbam_det.attention import ORDERS, POOLS
 from cbam_det.attention.functional import pool
 
-# Built before any test, so that mmdet's scope exists whichever test runs first.
-
+pytestmark = pytest.mark.usefixtures('one_thread')
 PARAMETERS = {18: 11_779_392, 34: 21_960_468, 50: 28_089_624, 101: 49_330_172}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads cost these tiny maps more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def sigmoid(x):

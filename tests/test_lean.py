@@ -18,17 +18,10 @@ from cbam_det.attention import ORDERS, lean
 
 from .test_attention import OPTIONS, randomised
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 # Some images a block, one image a block, and blocks of a part of an image.
 BLOCKS = [2**23, 2**11, 1000]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plain(module: CBAM) -> CBAM:
