@@ -108,7 +108,7 @@ def module_table(record: dict) -> str:
         _row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
     ]
     for one in record['maps']:
-        name = f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
+        name = _map(one)
         copy = one['copy_ms'][0]
         limit = dict(train_ms=2.5 * copy, infer_ms=copy)
         for module, cost in one['rows'].items():
@@ -133,9 +133,12 @@ def ratio_table(record: dict) -> str:
             ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
             for cost in (one['rows'][name] for name in peers)
         )
-        shape = 'x'.join(map(str, one['shape']))
-        rows.append(_row([f'{shape}, {one["format"].replace("_", " ")}', *cells]))
+        rows.append(_row([_map(one), *cells]))
     return '\n'.join([*rows, '', _where(record)])
+
+
+def _map(one: dict) -> str:
+    return f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
 
 
 def detector_table(record: dict) -> str:
@@ -170,7 +173,9 @@ def counts_table(record: dict) -> str:
                 ours, paper = kind['ours'][number], kind['paper'][number]
                 cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
         rows.append(_row([name, *cells]))
-    return '\n'.join([*rows, '', "millions; thousands of millions (in brackets the paper's)"])
+    return '\n'.join(
+        [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
+    )
 
 
 def precision_table(record: dict) -> str:

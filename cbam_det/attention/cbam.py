@@ -357,14 +357,23 @@ class CBAM(BaseModule):
             if not isinstance(value, bool):
                 raise ValueError(f'{option}={value!r} is unfit; give True or False')
         self.frozen, self.lean = frozen, lean
-        if self.spatial_gate is not None:
-            self.spatial_gate.conv.lean = lean
         self.reset_parameters()
         if compile:
             _allow_compilations()
             self.compile(dynamic=True)
         if frozen:
             self.requires_grad_(False)
+
+    @property
+    def lean(self) -> bool:
+        """The option of that name; it can be changed."""
+        return self._lean
+
+    @lean.setter
+    def lean(self, lean: bool) -> None:
+        self._lean = lean
+        if self.spatial_gate is not None:
+            self.spatial_gate.conv.lean = lean
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
@@ -409,12 +418,11 @@ class CBAM(BaseModule):
             `forward(x)` equals `x` times them.
         """
         weights = {}
-        with full_precision(x):
-            for gate in self._sequence():
-                name = 'channel' if gate is self.channel_gate else 'spatial'
-                weights[name] = gate(x)
-                if self.order != 'parallel':
-                    x = x * weights[name]
+        for gate in self._sequence():
+            name = 'channel' if gate is self.channel_gate else 'spatial'
+            weights[name] = gate(x)
+            if self.order != 'parallel':
+                x = x * weights[name]
         return weights
 
     def _sequence(self) -> list[nn.Module]:

@@ -19,6 +19,11 @@ from torch import Tensor
 POOLS = ('avg', 'max', 'lp', 'lse')
 
 
+def wide_type(x: Tensor) -> torch.dtype:
+    """The type to sum in: float32 for half types, else that of `x`."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
 def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
     """Reduce `x` over `dim`.
 
@@ -35,7 +40,7 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
     Raises:
         ValueError: unknown `kind`.
     """
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    wide = wide_type(x)
     if kind == 'avg':
         return x.mean(dim, keepdim=keepdim, dtype=wide)
     if kind == 'max':

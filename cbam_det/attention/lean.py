@@ -1,4 +1,4 @@
-"""CBAM's forward and backward pass with one feature map kept; this file imports torch alone.
+"""CBAM's forward and backward pass with one feature map kept; this file needs torch alone.
 
 Autograd on the plain equations keeps the feature map before and after each gate, and reads or
 writes one about 20 times a step. Here the forward pass keeps its input, the gates' weights and the
@@ -29,14 +29,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from .functional import wide_type
+
 try:
     from torch.compiler import is_compiling
 except ImportError:  # torch < 2.3
     from torch._dynamo import is_compiling
 
 POOLS = frozenset({'avg', 'max'})
-BLOCK = {'cpu': 2**24}  # bytes of a feature map that are worked on at once
-BLOCK_ELSEWHERE = 2**26
+BLOCK = {'cpu': 2**24, 'cuda': 2**26}  # bytes of a feature map that are worked on at once
 SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
@@ -52,7 +53,8 @@ class Gate:
         pools: of 'avg' and 'max', each once.
         function: pooled values, (N, K, C) or (N, K, P), -> weights, (N, C) or (N, P), by
             differentiable operations; in float32, or float64 where the map is.
-        parameters: the tensors with gradient that `function` gets as well.
+        parameters: the tensors with gradient that `function` reads; where there is a backward
+            pass it gets others in their place.
     """
 
     axis: int
@@ -69,7 +71,7 @@ class Gate:
         With `keep` what the backward pass needs is kept. The weights have size 1 along `axis`.
         """
         count, size = len(y), y.shape[3 - self.axis]
-        self.pooled = y.new_empty((count, len(self.pools), size), dtype=_wide(y))
+        self.pooled = y.new_empty((count, len(self.pools), size), dtype=wide_type(y))
         self.places = y.new_zeros((count, size), dtype=torch.int64) if keep else None
         for block in _blocks(y):
             if fill is not None:
@@ -93,7 +95,7 @@ class Gate:
         if 'avg' in self.pools:
             self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
         if not keep:
-            return self.function(self.pooled, self.parameters).unsqueeze(self.axis)
+            return self.function(self.pooled, {}).unsqueeze(self.axis)
         # Aliases, so that the parameters' own hooks see a gradient once, in the pass outside; and
         # tensors are held here as they are, whatever is done with those outside (checkpointing).
         self.pooled.requires_grad_()
@@ -201,7 +203,7 @@ def _backward(
     g = _flat(g.contiguous(memory_format=layout))
     x, out = _flat(x), None if dx is None else _flat(dx)
     first, *rest = gates
-    wide, along = _wide(x), 3 - first.axis  # the first gate's weights lie along this axis
+    wide, along = wide_type(x), 3 - first.axis  # the first gate's weights lie along this axis
     u = first.made.detach().to(wide)
     v = rest[0].made.detach().to(wide) if rest else u.new_ones(x.narrow(along, 0, 1).shape)
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
@@ -307,11 +309,6 @@ def _sum(t: Tensor, weights: Tensor, axis: int) -> Tensor:
     return torch.bmm(weights, t.mT).mT if axis == 2 else torch.bmm(weights.mT, t)
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    """The type to sum in."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-
-
 def _flat(x: Tensor) -> Tensor:
     """(N, C, H, W), contiguous or channels last, -> a view, (N, C, P)."""
     if x.is_contiguous():
@@ -333,7 +330,7 @@ def _blocks(x: Tensor) -> Iterator[Block]:
     """Blocks of (N, C, P) that lie in one piece in memory: some images, or a part of one."""
     whole = slice(None)
     image = max(1, math.prod(x.shape[1:]) * x.element_size())
-    most = BLOCK.get(x.device.type, BLOCK_ELSEWHERE)
+    most = BLOCK[x.device.type]
     images = max(1, most // image)
     axis = 1 if x.is_contiguous() else 2
     size = x.shape[axis]
