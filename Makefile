@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
 # A thread for each of several processes: small tensors gain nothing from more threads.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 DEMO := configs/faster_rcnn_r50_cbam_digits.py
 DEMO_DIR := work_dirs/demo

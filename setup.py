@@ -29,8 +29,14 @@ setup(
         'cbam_det.tools',
     ],
     package_dir={'cbam_det.configs': 'configs', 'cbam_det.tools': 'tools'},
-    package_data={'cbam_det.configs': ['**/*.py'], 'cbam_det.tools': ['*.sh']},
+    package_data={
+        'cbam_det.configs': ['**/*.py'],
+        'cbam_det.tools': ['*.sh'],
+        'cbam_det.visualization': ['*.html'],
+    },
+    extras_require={'gradcam': ['grad-cam']},  # it brings a cv2, which may be there by another name
     install_requires=[
+        'jinja2',
         'matplotlib',
         'numpy',
         'packaging',

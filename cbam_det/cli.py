@@ -180,11 +180,20 @@ def read_config(name: str, options: dict | None = None) -> Config:
                 '\n', ' '
             )
         ) from None
+    return override(cfg, options)
+
+
+def override(cfg: Config, options: dict | None) -> Config:
+    """`cfg` with options by their dotted keys merged into it.
+
+    Raises:
+        InputError: an option does not fit it.
+    """
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError, IndexError) as error:
         raise InputError(
-            f'--cfg-options {options} do not fit {path} ({error}); '
+            f'the options {options} do not fit {cfg.filename} ({error}); '
             'give key=value with the keys that the config has'
         ) from None
     return cfg

@@ -7,7 +7,10 @@ CPU needs in a config (`adapt_to_cpu`, `amp_on_cpu`) and `--data-root` are delib
 from __future__ import annotations
 
 import copy
+import difflib
+import inspect
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from mmengine.runner.checkpoint import get_torchvision_models
 from mmengine.utils import digit_version
 from torch import nn
 
+from .attention import CBAM
 from .datasets.checks import (
     check_dataset,
     check_num_classes,
@@ -165,7 +169,11 @@ def build_model(cfg: Config) -> nn.Module:
             said = said.replace(
                 'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
             )
-            raise InputError(f'the model of this config cannot be built: {said}') from None
+            key = re.search(r"CBAM\S* got an unexpected keyword argument '(\w+)'", said)
+            known = list(inspect.signature(CBAM).parameters)
+            near = difflib.get_close_matches(key[1], known, 2) if key else []
+            hint = f'; near: {some(near)}' if near else ''
+            raise InputError(f'the model of this config cannot be built: {said}{hint}') from None
         raise
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from .environment import describe
 from .errors import InputError
 from .visualization.figures import Run
 
@@ -119,7 +120,8 @@ def module_table(record: dict) -> str:
             memory = (f'{cost[key]:.1f}' for key in ('kept', 'train_peak', 'infer_peak'))
             rows.append(_row([name, module, *times, *memory]))
             name = ''
-        rows.append(_row(['', '*limit*', *(f'{value:.1f}' for value in limit.values()), *[''] * 3]))
+        limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
+        rows.append(_row(['', '*limit*', *limits, *[''] * 3]))
     return '\n'.join([*rows, '', _where(record)])
 
 
@@ -213,9 +215,44 @@ def _where(record: dict) -> str:
     return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
 
 
+def write_record(path: Path | None, command: str, record: dict) -> dict:
+    """`record` after the command, the versions and the hardware; written to `path`, if any."""
+    import torch
+
+    where = dict(describe(), threads=torch.get_num_threads())
+    record = dict(command=command, environment=where, **record)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    return record
+
+
+def focus_table(record: dict) -> str:
+    """The README's rows for `tools/visualize.py focus`: mean and standard deviation over images;
+    for all models but the first the mean difference to it and its 95% interval.
+    """
+    head = ['model', 'heat inside the object', 'more', 'peak inside the object', 'more']
+    rows = [_row(head), _row(['---', *['---:'] * 4])]
+    for name, row in record['rows'].items():
+        cells = []
+        for kind in ('energy', 'pointing'):
+            cells.append('{:.1%} ± {:.1%}'.format(*row[kind]))
+            more = row.get(f'{kind}_more')
+            cells.append('{:+.1%} ({:+.1%} to {:+.1%})'.format(*more) if more else '')
+        rows.append(_row([name, *cells]))
+    rows.append(_row(['*heat spread evenly*', f'{record["chance"]:.1%}', '', '', '']))
+    said = (
+        f'{record["objects"]} objects of {record["images"]} images, which all of these find '
+        f'({record["left_out"]} left out); one seed each'
+    )
+    return '\n'.join([*rows, '', f'{said}; {_where(record)}'])
+
+
 TABLES = {
     'demo': demo_table,
     'demo_amp': demo_table,
+    'focus': focus_table,
+    'focus_bccd': focus_table,
     'sweep': sweep_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,

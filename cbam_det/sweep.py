@@ -21,7 +21,6 @@ from torch import distributed
 from torch.distributed import HashStore
 
 from .attention import CBAM
-from .environment import describe
 from .errors import InputError
 from .insertion import See
 from .places import fragment
@@ -108,7 +107,6 @@ def sweep(names: Iterable[str]) -> dict:
             reasons.setdefault(one.reason, []).append(name)
     refused = sum(map(len, reasons.values()))
     return dict(
-        environment=describe(),
         totals=dict(configs=len(outcomes), built=len(outcomes) - refused, refused=refused),
         families=families,
         reasons=dict(sorted(reasons.items(), key=lambda reason: -len(reason[1]))),

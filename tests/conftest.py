@@ -30,6 +30,13 @@ QUICK = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one training run in one process, which trains once (`--dist loadgroup`)."""
+    for item in items:
+        if 'trained' in getattr(item, 'fixturenames', ()):
+            item.add_marker(pytest.mark.xdist_group('trained'))
+
+
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as probe:

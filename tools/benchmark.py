@@ -10,22 +10,23 @@ import warnings
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import track
 
 from cbam_det import benchmark
-from cbam_det.cli import find_config
-from cbam_det.environment import describe
+from cbam_det.cli import find_config, override
 from cbam_det.errors import InputError, one_line_errors
 from cbam_det.preflight import amp_on_cpu
-from cbam_det.results import TABLES
+from cbam_det.results import TABLES, write_record
 from cbam_det.visualization.figures import costs, save
 
 EXAMPLES = """examples:
   python tools/benchmark.py module --compile --out results/benchmark_module.json
   python tools/benchmark.py module --shapes 2x64x56x56 --rounds 50
   python tools/benchmark.py detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
+  python tools/benchmark.py detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
+    --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
   python tools/benchmark.py plot results/benchmark_module.json docs/benchmark.svg
   python tools/benchmark.py counts
   python tools/benchmark.py precision
@@ -44,7 +45,12 @@ def numbers(text: str, what: str, form: str) -> tuple[int, ...]:
 
 
 def shape(text: str) -> tuple[int, ...]:
-    return numbers(text, 'map', 'NxCxHxW')
+    given = numbers(text, 'map', 'NxCxHxW')
+    if given[1] < 16:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} has {given[1]} channels, which the modules divide by 16; give 16 or more'
+        )
+    return given
 
 
 def size(text: str) -> tuple[int, ...]:
@@ -74,6 +80,13 @@ def parse_args() -> argparse.Namespace:
         'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
     )
     kind.add_argument('configs', nargs='+', help='the baseline first')
+    kind.add_argument(
+        '--variant',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='the last config with this override as a row more; may be given several times',
+    )
     kind.add_argument('--size', type=size, help="HxW of the images (the first config's)")
     kind.add_argument('--amp', action='store_true', help='each in mixed precision as well')
     kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
@@ -83,7 +96,7 @@ def parse_args() -> argparse.Namespace:
     kinds.add_parser('counts', parents=[common], help='parameters and multiply-adds of table 4')
     kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
     kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
-    kind.add_argument('--images', type=int, default=5000, help='(%(default)s)')
+    kind.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
     return parser.parse_args()
 
 
@@ -103,6 +116,13 @@ def measure(args: argparse.Namespace) -> dict:
         return dict(maps=list(track(steps, 'maps', total, console=track_to)))
     if args.kind == 'detector':
         configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
+        last, base = list(configs.items())[-1]
+        for variant in args.variant:
+            key, separator, value = variant.partition('=')
+            if not separator:
+                raise InputError(f'--variant {variant} is no key=value')
+            options = {key: DictAction._parse_iterable(value)}
+            configs[f'{last}, {variant}'] = override(copy.deepcopy(base), options)
         if args.amp:
             configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
         return benchmark.detectors(configs, args.rounds, args.device, args.size, args.batch)
@@ -129,15 +149,9 @@ def main() -> None:
     if getattr(args, 'device', '') == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch sees no GPU; leave it out to measure the CPU')
     warnings.simplefilter('ignore')
-    record = dict(
-        command=shlex.join(['tools/benchmark.py', *sys.argv[1:]]),
-        environment=dict(describe(), threads=torch.get_num_threads()),
-        **measure(args),
-    )
+    command = shlex.join(['tools/benchmark.py', *sys.argv[1:]])
+    record = write_record(args.out, command, measure(args))
     print(TABLES[f'benchmark_{args.kind}'](record))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

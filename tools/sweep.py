@@ -1,7 +1,6 @@
 """Put CBAM into every config of the installed mmdet, and count what is built and what is not."""
 
 import argparse
-import json
 import shlex
 import sys
 import warnings
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cbam_det.errors import one_line_errors
-from cbam_det.results import sweep_table
+from cbam_det.results import sweep_table, write_record
 from cbam_det.sweep import sweep, zoo
 
 EXAMPLES = """examples:
@@ -32,11 +31,8 @@ def main() -> None:
     args = parse_args()
     warnings.simplefilter('ignore')  # mmdet's, of its own configs
     names = track(zoo(args.only), 'sweep', console=Console(stderr=True))
-    record = dict(command=shlex.join(['tools/sweep.py', *sys.argv[1:]]), **sweep(names))
-    print(sweep_table(record))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    command = shlex.join(['tools/sweep.py', *sys.argv[1:]])
+    print(sweep_table(write_record(args.out, command, sweep(names))))
 
 
 if __name__ == '__main__':

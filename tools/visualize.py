@@ -1,18 +1,32 @@
-"""Pictures: samples of a data set, detections beside ground truth, training curves."""
+"""Pictures: data, detections, curves, precision, what attention and Grad-CAM see, a report."""
 
 import argparse
+import shlex
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config, DictAction
 
-from cbam_det.errors import one_line_errors
-from cbam_det.results import read_run
+from cbam_det.errors import InputError, one_line_errors
+from cbam_det.results import TABLES, read_run, write_record
 from cbam_det.visualization import figures
+
+if TYPE_CHECKING:
+    from cbam_det.visualization.gradcam import Explainer
+    from cbam_det.visualization.subject import Subject
 
 EXAMPLES = """examples:
   python tools/visualize.py data configs/faster_rcnn_r50_cbam_digits.py
   python tools/visualize.py detections configs/faster_rcnn_r50_cbam_digits.py epoch_5.pth
-  python tools/visualize.py curves work_dirs/demo work_dirs/baseline --out curves.svg"""
+  python tools/visualize.py curves work_dirs/demo work_dirs/baseline --out curves.svg
+  python tools/visualize.py pr CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  python tools/visualize.py attention image.jpg CONFIG CHECKPOINT
+  python tools/visualize.py gradcam image.jpg CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  python tools/visualize.py focus CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  python tools/visualize.py report work_dirs/demo --against work_dirs/baseline"""
+METHODS = 'hirescam, gradcam, gradcam++, xgradcam, layercam, elementwise, eigengradcam'
+PICTURE = '.png, .svg or .jpg'
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,63 +35,193 @@ def parse_args() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog='example:' + next(line for line in EXAMPLES.split('\n') if f' {name} ' in line),
-        )
-        made.add_argument('--out', default=f'{name}.png', help='.png, .svg or .jpg (%(default)s)')
+    def command(
+        name: str, text: str, out: str | None = None, kind: str = PICTURE
+    ) -> argparse.ArgumentParser:
+        example = next(line for line in EXAMPLES.split('\n') if f'.py {name} ' in line)
+        made = commands.add_parser(name, help=text, description=text, epilog=f'example:{example}')
+        made.add_argument('--out', default=out or f'{name}.png', help=f'{kind} (%(default)s)')
         return made
 
-    def config(made: argparse.ArgumentParser, count: int) -> None:
-        made.add_argument('config', help='config file')
-        made.add_argument('--count', type=int, default=count, help='images (%(default)s)')
+    def config(made: argparse.ArgumentParser, weights: bool = True, needed: bool = True) -> None:
+        made.add_argument('config', help='config file, or the name of a shipped one')
+        if weights:
+            made.add_argument('checkpoint', nargs=None if needed else '?', help='its weights')
         made.add_argument('--data-root', help="folder to read instead of the config's data_root")
         made.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
 
-    data = command('data', 'a page of annotated samples')
-    config(data, 12)
-    data.add_argument('--split', default='train', choices=('train', 'val', 'test'))
+    def count(made: argparse.ArgumentParser, default: int, what: str = 'images') -> None:
+        made.add_argument('--count', type=int, default=default, help=f'{what} (%(default)s)')
 
-    found = command(
-        'detections', 'ground truth above, detections below, coloured by right or wrong'
+    def split(made: argparse.ArgumentParser, default: str) -> None:
+        known = ('train', 'val', 'test')
+        made.add_argument('--split', default=default, choices=known, help='(%(default)s)')
+
+    def against(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            '--against',
+            nargs=2,
+            action='append',
+            default=[],
+            metavar=('CONFIG', 'CHECKPOINT'),
+            help='another model beside it; may be given several times',
+        )
+
+    def cam(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            '--layer',
+            action='append',
+            help="module whose map is weighted; several are averaged (the backbone's last map)",
+        )
+        made.add_argument('--method', default='hirescam', help=f'{METHODS} (%(default)s)')
+        made.add_argument(
+            '--target',
+            default='score',
+            help="explain the detection's score, or box: its width plus height (%(default)s)",
+        )
+
+    made = command('data', 'a page of annotated samples')
+    config(made, weights=False)
+    count(made, 12)
+    split(made, 'train')
+
+    made = command('detections', 'ground truth above, detections below, coloured by right or wrong')
+    config(made)
+    count(made, 6)
+    made.add_argument('--score', type=float, default=0.5, help='least score shown (%(default)s)')
+
+    made = command('curves', 'loss, AP and learning rate of one or several runs')
+    made.add_argument('work_dirs', nargs='+', help='work_dir of a training')
+
+    made = command('pr', 'precision against recall, all classes and each')
+    config(made)
+    against(made)
+    split(made, 'test')
+
+    made = command('attention', 'spatial and channel weights of every CBAM for an image')
+    made.add_argument('image', help='JPEG or PNG file')
+    config(made, needed=False)
+    made.add_argument('--layer', action='append', help='only this CBAM; may be given several times')
+
+    made = command('gradcam', 'what speaks for a detection, or for the class of a classifier')
+    made.add_argument('image', help='JPEG or PNG file')
+    config(made)
+    against(made)
+    cam(made)
+    count(made, 4, 'most detections shown')
+    made.add_argument('--score', type=float, default=0.3, help='least score shown (%(default)s)')
+    made.add_argument('--class', dest='class_name', help='only this class, by name or number')
+    made.add_argument(
+        '--norm-in-bbox', action='store_true', help='heat from 0 to 1 in the box, none outside'
     )
-    config(found, 6)
-    found.add_argument('checkpoint', help='weights of the config')
-    found.add_argument('--score', type=float, default=0.5, help='least score shown (%(default)s)')
 
-    logs = command('curves', 'loss, AP and learning rate of one or several runs')
-    logs.add_argument('work_dirs', nargs='+', help='work_dir of a training')
+    made = command(
+        'focus',
+        "share of Grad-CAM's heat inside the objects, over a data set",
+        *('focus.json', 'record of the table, .json'),
+    )
+    config(made)
+    against(made)
+    cam(made)
+    count(made, 50)
+    split(made, 'val')
+
+    made = command('report', 'one HTML file of a run', 'report.html', '.html')
+    made.add_argument('work_dir', help='of a training, and of its test where there was one')
+    made.add_argument('--against', metavar='WORK_DIR', help="the baseline's")
+    made.add_argument('--image', help='to show the attention on (the first of the test data)')
+    made.add_argument('--data-root', help="folder to read instead of the config's data_root")
     return parser.parse_args()
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(name: str, options: dict | None, data_root: str | None) -> Config:
     from cbam_det.cli import read_config
     from cbam_det.preflight import read_weights_only, set_data_root
 
     read_weights_only()
-    cfg = read_config(args.config, args.cfg_options)
-    if args.data_root:
-        set_data_root(cfg, args.data_root)
+    cfg = read_config(name, options)
+    if data_root:
+        set_data_root(cfg, data_root)
     return cfg
+
+
+def subjects(args: argparse.Namespace) -> list['Subject']:
+    from cbam_det.visualization.subject import Subject
+
+    first = (args.config, args.checkpoint, args.cfg_options)
+    others = [(config, checkpoint, None) for config, checkpoint in getattr(args, 'against', ())]
+    return [
+        Subject(load_config(config, options, args.data_root), checkpoint)
+        for config, checkpoint, options in (first, *others)
+    ]
+
+
+def explainers(args: argparse.Namespace) -> list['Explainer']:
+    from cbam_det.visualization.gradcam import Explainer
+
+    return [Explainer(one, args.layer, args.method, args.target) for one in subjects(args)]
+
+
+def picture(args: argparse.Namespace) -> figures.Figure:
+    """The figure of a command; what needs mmdet is imported where it is needed."""
+    if args.command == 'curves':
+        return figures.curves([read_run(work_dir) for work_dir in args.work_dirs])
+    if args.command == 'data':
+        from cbam_det.visualization.detections import sample_page
+
+        cfg = load_config(args.config, args.cfg_options, args.data_root)
+        return sample_page(cfg, args.split, args.count)
+    if args.command == 'detections':
+        from cbam_det.visualization.detections import detection_page
+
+        return detection_page(subjects(args)[0], args.count, args.score)
+    if args.command == 'pr':
+        from cbam_det.visualization.precision import precision_page
+
+        return precision_page(subjects(args), args.split)
+    from cbam_det.visualization.subject import read_image
+
+    read_image(args.image)  # before the models are built
+    if args.command == 'attention':
+        from cbam_det.visualization.attention import attention_page
+
+        if args.checkpoint is None:
+            print('no checkpoint: the weights are at their start', file=sys.stderr)
+        return attention_page(subjects(args)[0], args.image, args.layer)
+    from cbam_det.visualization.gradcam import gradcam_page
+
+    return gradcam_page(
+        *(args.image, explainers(args), args.score, args.class_name, args.count),
+        norm_in_box=args.norm_in_bbox,
+    )
+
+
+def check_out(out: str, ending: str) -> Path:
+    if Path(out).suffix != ending:
+        raise InputError(f'--out {out}: this command writes {ending}; end it so')
+    return Path(out)
 
 
 def main() -> None:
     args = parse_args()
-    figures.check_ending(args.out)
-    if args.command == 'curves':
-        figure = figures.curves([read_run(work_dir) for work_dir in args.work_dirs])
-    else:
-        from cbam_det.visualization import detections  # mmdet, which the curves do without
+    if args.command == 'focus':
+        from cbam_det.visualization.gradcam import focus
 
-        cfg = load_config(args)
-        if args.command == 'data':
-            figure = detections.sample_page(cfg, args.split, args.count)
-        else:
-            figure = detections.detection_page(cfg, args.checkpoint, args.count, args.score)
-    print(f'picture written to {figures.save(figure, args.out)}')
+        out = check_out(args.out, '.json')
+        record = focus(explainers(args), args.split, args.count)
+        command = shlex.join(['tools/visualize.py', *sys.argv[1:]])
+        record = write_record(out, command, dict(record, layer=args.layer, method=args.method))
+        print(TABLES['focus'](record))
+        print(f'record written to {out}')
+    elif args.command == 'report':
+        from cbam_det.visualization.report import write
+
+        out = check_out(args.out, '.html')
+        write(args.work_dir, out, args.against, args.image, args.data_root)
+        print(f'report written to {out}')
+    else:
+        figures.check_ending(args.out)
+        print(f'picture written to {figures.save(picture(args), args.out)}')
 
 
 if __name__ == '__main__':

@@ -342,7 +342,7 @@ class CBAM(BaseModule):
         super().__init__(init_cfg)
         if order not in ORDERS:
             raise ValueError(f'order={order!r} is unknown; choose from {", ".join(ORDERS)}')
-        self.order = order
+        self.order, self.in_channels = order, in_channels
         self.channel_gate = self.spatial_gate = None
         if order != 'spatial':
             self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_cfg, start)
@@ -364,6 +364,11 @@ class CBAM(BaseModule):
         if frozen:
             self.requires_grad_(False)
 
+    def extra_repr(self) -> str:
+        """What the children do not show."""
+        compiled = self._compiled_call_impl is not None
+        return f'order={self.order!r}, lean={self.lean}, compile={compiled}'
+
     @property
     def lean(self) -> bool:
         """The option of that name; it can be changed."""
@@ -376,7 +381,17 @@ class CBAM(BaseModule):
             self.spatial_gate.conv.lean = lean
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), the input times its weights."""
+        """(N, C, H, W) -> (N, C, H, W), the input times its weights.
+
+        Raises:
+            ValueError: the input is no such map, or has not the module's C.
+        """
+        traced = torch.jit.is_tracing()  # a size is no number then
+        if x.dim() != 4 or (not traced and x.shape[1] != self.in_channels):
+            raise ValueError(
+                f'the input of this CBAM has the shape {tuple(x.shape)}; give it (N, '
+                f'{self.in_channels}, H, W), or build it with the in_channels of the map'
+            )
         with full_precision(x):
             if not self.lean or lean.unfit(x):
                 return self._equations(x)

@@ -37,7 +37,7 @@ except ImportError:  # torch < 2.3
     from torch._dynamo import is_compiling
 
 POOLS = frozenset({'avg', 'max'})
-BLOCK = {'cpu': 2**24, 'cuda': 2**26}  # bytes of a feature map that are worked on at once
+BLOCK = {'cpu': 2**23, 'cuda': 2**26}  # bytes of a feature map that are worked on at once
 SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 

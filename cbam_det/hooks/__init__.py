@@ -1,5 +1,6 @@
 """Hooks of training."""
 
 from .audit import AttentionAudit
+from .maps import AttentionMaps
 
-__all__ = ['AttentionAudit']
+__all__ = ['AttentionAudit', 'AttentionMaps']

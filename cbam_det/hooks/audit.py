@@ -119,7 +119,7 @@ class AttentionAudit(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
-        for name, part, source, state in pretrained_parts(_plain(runner)):
+        for name, part, source, state in pretrained_parts(plain_model(runner)):
             shared.setdefault(source, []).append((part, state))
             self._note(state, part, source, f'{name}.' if name else '')
         for source, parts in shared.items():
@@ -134,7 +134,7 @@ class AttentionAudit(Hook):
         """Check the weights of `load_from`, of a resumed run and of a test."""
         testing = not isinstance(runner._train_loop, BaseLoop)
         source = str(runner._load_from or 'the checkpoint')
-        state, model = state_of(checkpoint), _plain(runner)
+        state, model = state_of(checkpoint), plain_model(runner)
         prefix = ''
         if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
             model, prefix = model.student, 'student.'  # mmdet loads both halves from one detector
@@ -155,7 +155,7 @@ class AttentionAudit(Hook):
             for value in group['params']
         }
         table = Table('attention', 'options', 'parameters', 'weights', 'trains')
-        for name, cbam in _cbams(_plain(runner)):
+        for name, cbam in _cbams(plain_model(runner)):
             count = sum(value.numel() for value in cbam.parameters())
             new = f'new, start={"identity" if _doubled(cbam) else "paper"}'
             trains = _trains(cbam, rates)
@@ -168,7 +168,7 @@ class AttentionAudit(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """At the chosen step, look at what each CBAM multiplies with."""
         if self.saturation_at and runner.iter == self.saturation_at - 1:
-            for name, cbam in _cbams(_plain(runner)):
+            for name, cbam in _cbams(plain_model(runner)):
                 self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
                 # Compiled code does not know of a hook that came later.
                 self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
@@ -232,7 +232,8 @@ class _Look:
             module.training = mode
 
 
-def _plain(runner: Runner) -> nn.Module:
+def plain_model(runner: Runner) -> nn.Module:
+    """The model of a run, without the wrappers of DDP and of test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
@@ -259,6 +260,8 @@ def _options(cbam: CBAM) -> str:
         parts.append('+'.join(gate.pools))
     if gate := cbam.spatial_gate:
         parts.append(f'{gate.conv.kernel_size[0]}x{gate.conv.kernel_size[0]}')
+    parts += ['lean=False'] * (not cbam.lean)
+    parts += ['compiled'] * (cbam._compiled_call_impl is not None)
     return ', '.join(parts)
 
 

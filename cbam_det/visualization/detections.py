@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
-from mmdet.apis import init_detector
 from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from mmengine.registry import init_default_scope
-from PIL import Image
 from rich.progress import track
 
-from ..environment import check_device
 from ..errors import InputError
-from ..preflight import build_model, check_checkpoint, check_data
-from .figures import BLUE, GREEN, ORANGE, Boxes, grid, sheet
+from ..preflight import check_data
+from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
+from .subject import Subject, read_image
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
@@ -26,39 +25,37 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
     Raises:
         InputError: the data cannot be used, or the config has no such split.
     """
-    dataset = _dataset(cfg, split)
+    dataset = dataset_of(cfg, split)
     classes = dataset.metainfo['classes']
     cells = []
-    for index in _evenly(len(dataset), count):
+    for index in evenly(len(dataset), count):
         info = dataset.get_data_info(index)
-        cells.append((_image(info), *_truth(info, classes)))
+        cells.append(Cell(read_image(info['img_path']), *_truth(info, classes)))
     return sheet(grid(cells, 4))
 
 
-def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 0.5) -> Figure:
+def detection_page(subject: Subject, count: int = 6, score: float = 0.5) -> Figure:
     """Ground truth above, detections below: true positives green, false ones orange.
 
     A detection is true where it has the class and IoU >= 0.5 with an object that no detection of
     higher score has taken.
 
     Args:
-        cfg: a detector's config; its test data are shown.
-        checkpoint: its weights, a path.
+        subject: a detector; its test data are shown.
         count: images, evenly over the data set.
         score: detections below it are left out, 0 to 1.
 
     Raises:
-        InputError: the data or the checkpoint cannot be used.
+        InputError: the data cannot be used.
     """
-    check_checkpoint(checkpoint, 'checkpoint', build_model(cfg))
-    dataset = _dataset(cfg, 'test')
+    dataset = dataset_of(subject.cfg, 'test')
     classes = dataset.metainfo['classes']
-    model = init_detector(cfg, checkpoint, device=check_device()[0])
     truths, found = [], []
-    for index in track(_evenly(len(dataset), count), 'detecting', transient=True):
+    for index in track(evenly(len(dataset), count), 'detecting', transient=True):
         info = dataset.get_data_info(index)
-        image = _image(info)
-        result = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+        image = read_image(info['img_path'])
+        with torch.no_grad():
+            result = subject.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
         result = result[result.scores >= score].numpy()
         true = match(info, result.bboxes, result.labels, result.scores)
         captions = [
@@ -66,10 +63,10 @@ def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 
             for label, value in zip(result.labels, result.scores, strict=True)
         ]
         colours = [GREEN if hit else ORANGE for hit in true]
-        truths.append((image, *_truth(info, classes)))
+        truths.append(Cell(image, *_truth(info, classes)))
         objects = sum(not item.get('ignore_flag') for item in info['instances'])
         title = f'{sum(true)} right, {len(true) - sum(true)} wrong, {objects - sum(true)} missed'
-        found.append((image, Boxes(result.bboxes, captions, colours), title))
+        found.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
     rows = [row for pair in zip(grid(truths, 6), grid(found, 6), strict=True) for row in pair]
     legend = {
         'ground truth': BLUE,
@@ -81,8 +78,6 @@ def detection_page(cfg: Config, checkpoint: str, count: int = 6, score: float = 
 
 def match(info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[bool]:
     """Whether each detection (n of each argument) is a true positive at IoU 0.5."""
-    import torch
-
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     taken: set[int] = set()
     true = [False] * len(boxes)
@@ -101,7 +96,12 @@ def match(info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray)
     return true
 
 
-def _dataset(cfg: Config, split: str) -> BaseDataset:
+def dataset_of(cfg: Config, split: str) -> BaseDataset:
+    """The data set of 'train', 'val' or 'test' in a config.
+
+    Raises:
+        InputError: the config has none, or the data cannot be used.
+    """
     if not cfg.get(f'{split}_dataloader'):
         raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
     check_data(cfg, (split,))
@@ -109,14 +109,11 @@ def _dataset(cfg: Config, split: str) -> BaseDataset:
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
-def _evenly(total: int, count: int) -> list[int]:
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` of 0 to `total` - 1, evenly; InputError where `count` is below 1."""
     if count < 1:
         raise InputError(f'--count {count} shows nothing; use 1 or more')
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
-
-
-def _image(info: dict) -> np.ndarray:
-    return np.asarray(Image.open(info['img_path']).convert('RGB'))
 
 
 def _truth(info: dict, classes: tuple[str, ...]) -> tuple[Boxes, str]:

@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -19,6 +22,7 @@ from matplotlib.patches import Rectangle
 from ..errors import InputError
 
 BLUE, ORANGE, GREEN, PINK = '#0072b2', '#d55e00', '#009e73', '#cc79a7'
+HEAT = 'inferno'
 CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
 STYLE = {
     'font.size': 10,
@@ -39,6 +43,15 @@ class Boxes:
     boxes: np.ndarray
     captions: list[str]
     colours: list[str]
+
+
+class Cell(NamedTuple):
+    """A picture of a sheet: (H, W, 3) uint8 RGB with boxes, and (H, W) from 0 to 1 laid over it."""
+
+    picture: np.ndarray
+    boxes: Boxes
+    title: str
+    heat: np.ndarray | None = None
 
 
 @dataclass
@@ -71,26 +84,134 @@ def check_ending(path: str | Path) -> Path:
 
 
 def sheet(
-    rows: Sequence[Sequence[tuple[np.ndarray, Boxes, str]]],
+    rows: Sequence[Sequence[Cell]],
     legend: dict[str, str] | None = None,
+    heat: str | None = None,
 ) -> Figure:
-    """A grid of images (H, W, 3 uint8 RGB) with boxes and titles; `legend` names colours."""
+    """A grid of pictures; `legend` names colours of boxes, `heat` what is laid over."""
     columns = max(len(row) for row in rows)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(rows), columns, figsize=(2.6 * columns, 2.75 * len(rows) + 0.4), squeeze=False
+            *(len(rows), columns),
+            figsize=(2.6 * columns, (3 if heat else 2.75) * len(rows) + (0.9 if heat else 0.4)),
+            squeeze=False,
         )
         for axis in axes.flat:
             axis.set_axis_off()
         for row, row_axes in zip(rows, axes, strict=True):
-            for (image, boxes, title), axis in zip(row, row_axes, strict=False):
-                axis.imshow(image)
-                axis.set_title(title, fontsize=9)
-                _draw(axis, boxes)
+            for cell, axis in zip(row, row_axes, strict=False):
+                axis.imshow(cell.picture)
+                if cell.heat is not None:
+                    lay_over(axis, cell.heat)
+                axis.set_title(cell.title, fontsize=9)
+                _draw(axis, cell.boxes)
         if legend:
             marks = [Line2D([], [], color=colour, lw=3) for colour in legend.values()]
             figure.legend(marks, legend, loc='outside lower center', ncols=len(legend))
+        if heat:
+            _heat_bar(figure, axes, heat, location='bottom', shrink=0.9, aspect=40)
     return figure
+
+
+def lay_over(axis: plt.Axes, heat: np.ndarray) -> None:
+    """Heat, (H, W) from 0 to 1, over the picture of the same size that `axis` shows."""
+    axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.25 + 0.55 * np.clip(heat, 0, 1))
+
+
+def _heat_bar(figure: Figure, axes: np.ndarray, text: str, **options: object) -> None:
+    colours = ScalarMappable(Normalize(0, 1), HEAT)
+    bar = figure.colorbar(colours, ax=axes, pad=0.01, label=text, **options)
+    bar.outline.set_visible(False)
+
+
+@dataclass
+class GateRow:
+    """The weights of one CBAM as `attention_sheet` shows them.
+
+    Attributes:
+        name: short name of the block.
+        stage: the blocks that share a panel of channel weights.
+        channel: (C,), or None.
+        spatial: (H, W) over the picture, or of a region where `over_image` is False; or None.
+        over_image: the spatial weights belong over the picture.
+        most: upper end of the weights' range, 1 or 2.
+    """
+
+    name: str
+    stage: str
+    channel: np.ndarray | None
+    spatial: np.ndarray | None
+    over_image: bool
+    most: int
+
+
+def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow]) -> Figure:
+    """The picture and the spatial weights over it, each from its own lowest to its highest, which
+    the title gives; below, for each stage, the channel weights sorted and as a histogram.
+
+    Weights that differ by less than 0.001 in a block are drawn as one colour.
+    """
+    maps = [row for row in rows if row.spatial is not None]
+    stages = list(dict.fromkeys(row.stage for row in rows if row.channel is not None))
+    columns = 6
+    lines = math.ceil((len(maps) + 1) / columns) if maps else 0
+    below = 2 * bool(stages)
+    ratio = picture.shape[0] / picture.shape[1]
+    height = 2.1 * min(max(ratio, 0.5), 1.6) + 0.45
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(13, max(lines * height + 2.3 * below, 2)))
+        heights = [lines * height] * bool(maps) + [2.3 * below] * bool(stages)
+        parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
+        if maps:
+            axes = parts.pop(0).subplots(lines, columns, squeeze=False)
+            for axis in axes.flat:
+                axis.set_axis_off()
+            axes.flat[0].imshow(picture)
+            axes.flat[0].set_title('image', fontsize=8)
+            for axis, row in zip(list(axes.flat)[1:], maps, strict=False):
+                _spatial_panel(axis, picture, row)
+            text = 'spatial weight, lowest to highest of the block'
+            _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6, aspect=30)
+        if stages:
+            axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
+            most = max(row.most for row in rows)
+            for (curve, histogram), stage in zip(axes.T, stages, strict=True):
+                shown = [row for row in rows if row.stage == stage and row.channel is not None]
+                _channel_panels(curve, histogram, shown, most)
+                curve.set_title(stage, fontsize=9)
+            axes[0, 0].set_ylabel('channel weight')
+            axes[1, 0].set_ylabel('channels, share')
+    return figure
+
+
+def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow) -> None:
+    low, high = float(row.spatial.min()), float(row.spatial.max())
+    flat = high - low < 1e-3
+    heat = np.full_like(row.spatial, 0.5) if flat else (row.spatial - low) / (high - low)
+    if row.over_image:
+        axis.imshow(picture)
+        lay_over(axis, heat)
+    else:
+        axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
+    where = '' if row.over_image else ', mean of regions'
+    axis.set_title(f'{row.name}{where}\n{low:.3f} to {high:.3f}', fontsize=7.5)
+
+
+def _channel_panels(
+    curve: plt.Axes, histogram: plt.Axes, rows: Sequence[GateRow], most: int
+) -> None:
+    shades = plt.get_cmap('viridis')(np.linspace(0, 0.85, len(rows)))
+    bins = np.linspace(0, most, 41)
+    for row, shade in zip(rows, shades, strict=True):
+        place = np.linspace(0, 1, len(row.channel))
+        curve.plot(place, np.sort(row.channel)[::-1], color=shade, lw=1.2, label=row.name)
+        share = np.full(len(row.channel), 1 / len(row.channel))
+        histogram.hist(row.channel, bins, weights=share, histtype='step', color=shade, lw=1.2)
+    curve.axhline(rows[0].most / 2, color='black', lw=0.6, ls=':')
+    curve.set(ylim=(0, most), xlabel='channels, sorted')
+    histogram.set(xlim=(0, most), xlabel='channel weight')
+    if len(rows) <= 8:
+        curve.legend(fontsize=6)
 
 
 def grid(items: Sequence, columns: int) -> list[list]:
@@ -104,7 +225,8 @@ def _draw(axis: plt.Axes, boxes: Boxes) -> None:
     ):
         axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.6))
         label = dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85)
-        axis.text(x1, y1 - 1, caption, color='white', fontsize=6.5, va='bottom', bbox=label)
+        if caption:
+            axis.text(x1, y1 - 1, caption, color='white', fontsize=6.5, va='bottom', bbox=label)
 
 
 def curves(runs: Sequence[Run]) -> Figure:
@@ -155,10 +277,45 @@ def costs(maps: Sequence[dict]) -> Figure:
                 axis.plot(sizes, middle, line, color=colour, marker='o', ms=4, label=name)
                 axis.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
             limit = [copies * one['copy_ms'][0] for one in maps]
-            axis.plot(sizes, limit, ':', color='black', label='the bytes alone')
+            axis.plot(sizes, limit, ':_', color='black', label='the bytes alone')
             axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
             axis.set_xticks(sizes, [f'{size:.3g}' for size in sizes])
             axis.minorticks_off()
         panels[0].set_ylabel('milliseconds')
         panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+class Precision(NamedTuple):
+    """A panel of `precisions`: by model (2, 101), precision at IoU 0.5 and 0.75 by recall."""
+
+    title: str
+    lines: dict[str, np.ndarray]
+
+
+def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
+    """Precision against recall; the mean over recalls, which is the AP, stands in the legends."""
+    columns = min(4, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    recall = np.linspace(0, 1, 101)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            *(lines, columns), figsize=(3.3 * columns, 3 * lines + 0.4), squeeze=False
+        )
+        for axis in list(axes.flat)[len(panels) :]:
+            axis.set_axis_off()
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            for number, (name, values) in enumerate(panel.lines.items()):
+                colour = CYCLE[number % len(CYCLE)]
+                label = f'{name}  {values[0].mean():.2f} / {values[1].mean():.2f}'
+                axis.plot(recall, values[0], color=colour, label=label)
+                axis.plot(recall, values[1], '--', color=colour)
+            axis.set(xlim=(0, 1), ylim=(0, 1.02), title=panel.title)
+            axis.legend(fontsize=7, loc='lower left', title='AP50 / AP75', title_fontsize=7)
+        for axis in axes[-1]:
+            axis.set_xlabel('recall')
+        for axis in axes[:, 0]:
+            axis.set_ylabel('precision')
+        if left_out:
+            figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)
     return figure

@@ -1,0 +1,133 @@
+"""What CBAMs attend to in a picture: their weights where they stand, and the page of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from ..attention import CBAM
+from ..errors import InputError, some
+from .figures import GateRow, attention_sheet
+from .subject import Subject, View, hooked
+
+
+@dataclass
+class Gates:
+    """The weights of a CBAM in one of its passes; a gate that its order lacks is None.
+
+    Attributes:
+        name: path of the CBAM in the model.
+        channel: (n, C) for n maps (one image, or the regions of a two-stage head).
+        spatial: (n, H, W).
+        identity: the gates lie in (0, 2), where 1 changes nothing; else in (0, 1).
+    """
+
+    name: str
+    channel: np.ndarray | None
+    spatial: np.ndarray | None
+    identity: bool
+
+
+def cbams(model: nn.Module) -> dict[str, CBAM]:
+    """The CBAMs of a model by their path.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = {name: one for name, one in model.named_modules() if isinstance(one, CBAM)}
+    if not found:
+        raise InputError(
+            'this model has no CBAM to look at; give the config with attention (a _cbam twin), or '
+            'use gradcam, which needs none'
+        )
+    return found
+
+
+def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> list[Gates]:
+    """Run a model on a batch and return the weights of its CBAMs, in the order of their passes.
+
+    Args:
+        model: in eval mode, or its norms would count the batch.
+        data: as its data preprocessor returns it.
+        names: paths of the CBAMs to look at, None for all.
+
+    Raises:
+        InputError: the model has no CBAM, or none of such a name; its CBAMs are listed.
+    """
+    found = cbams(model)
+    for name in names or ():
+        if name not in found:
+            raise InputError(f'--layer {name} is no CBAM of this model; it has {some([*found], 6)}')
+    seen: list[Gates] = []
+
+    def look(name: str) -> object:
+        def hook(cbam: CBAM, args: tuple[Tensor]) -> None:
+            weights = {kind: value.cpu().numpy() for kind, value in cbam.gates(args[0]).items()}
+            channel, spatial = weights.get('channel'), weights.get('spatial')
+            seen.append(
+                Gates(
+                    name,
+                    None if channel is None else channel[:, :, 0, 0],
+                    None if spatial is None else spatial[:, 0],
+                    any(gate.gain is not None for gate in cbam.children()),
+                )
+            )
+
+        return hook
+
+    chosen = {name: found[name] for name in names or found}
+    # Compiled code does not know of a hook that came later.
+    compiled = {name: one._compiled_call_impl for name, one in chosen.items()}
+    handles = [one.register_forward_pre_hook(look(name)) for name, one in chosen.items()]
+    try:
+        with hooked(handles), torch.no_grad():
+            for one in chosen.values():
+                one._compiled_call_impl = None
+            model(**data, mode='predict')
+    finally:
+        for name, one in chosen.items():
+            one._compiled_call_impl = compiled[name]
+    return seen
+
+
+def attention_page(subject: Subject, image: str, names: Iterable[str] | None = None) -> Figure:
+    """A contact sheet of the spatial gates over an image, then the channel gates of each stage.
+
+    Args:
+        subject: a detector, or a classifier.
+        image: path of an image file.
+        names: paths of the CBAMs to show, None for all.
+
+    Raises:
+        InputError: no image, no CBAM, or none of such a name.
+    """
+    view = subject.see(image)
+    return page(view, gates(subject.model, view.data, names))
+
+
+def page(view: View, seen: list[Gates]) -> Figure:
+    """`attention_page` of weights that were taken already."""
+    rows = []
+    for one in seen:
+        parts = [part for part in re.split(r'[./]', one.name) if part not in ('inserted', 'cbam')]
+        number = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts))
+        spatial = one.spatial
+        over_image = spatial is not None and len(spatial) == 1
+        if over_image:
+            spatial = view.put(spatial[0])
+        elif spatial is not None:
+            spatial = spatial.mean(0)  # of the regions that a two-stage head looked at
+        channel = None if one.channel is None else one.channel.mean(0)
+        rows.append(
+            GateRow(
+                *('.'.join(parts[1:]) or one.name, '.'.join(parts[:number])),
+                *(channel, spatial, over_image, 2 if one.identity else 1),
+            )
+        )
+    return attention_sheet(view.picture, rows)

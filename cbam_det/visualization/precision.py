@@ -1,0 +1,142 @@
+"""Precision against recall of detectors, per class, by COCO's matching (pycocotools)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.dataset import pseudo_collate
+from mmengine.dataset.base_dataset import BaseDataset
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from rich.progress import track
+
+from ..errors import InputError
+from .detections import dataset_of
+from .figures import Precision, precisions
+from .subject import Subject
+
+PANELS = 24  # as many as a page takes
+
+
+def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
+    """Panels of precision against recall: the mean of all classes, then each class.
+
+    Solid lines at IoU 0.5, dashed at 0.75, a colour for each model. Of many classes those with
+    most objects are shown.
+
+    Args:
+        subjects: detectors of the same classes; the first one's data are looked at.
+        split: 'train', 'val' or 'test'.
+
+    Raises:
+        InputError: the data cannot be used, no object is annotated, or the classes differ.
+    """
+    first = subjects[0]
+    dataset = dataset_of(first.cfg, split)
+    classes = dataset.metainfo['classes']
+    for subject in subjects[1:]:
+        if subject.classes != first.classes:
+            raise InputError(
+                f'{subject.name} has other classes than {first.name} ({len(subject.classes)} and '
+                f'{len(first.classes)}); compare detectors of the same data set'
+            )
+    truth = ground_truth(dataset)
+    counts = np.bincount(
+        [one['category_id'] for one in truth.dataset['annotations'] if not one['iscrowd']],
+        minlength=len(classes),
+    )
+    if not counts.sum():
+        raise InputError(f'no object is annotated in the {split} data; precision needs some')
+    curves = {}
+    for subject in subjects:
+        name = subject.name
+        while name in curves:
+            name += "'"
+        own = dataset if subject is first else _same_images(subject, dataset, split)
+        curves[name] = precision(truth, detections(subject, own))
+    order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
+    panels = [Precision('all classes', {name: mean(values) for name, values in curves.items()})]
+    for k in order[: PANELS - 1]:
+        title = f'{classes[k]} ({counts[k]} objects)'
+        panels.append(Precision(title, {name: value[:, :, k] for name, value in curves.items()}))
+    return precisions(panels, max(0, len(order) - PANELS + 1))
+
+
+def _same_images(subject: Subject, dataset: BaseDataset, split: str) -> BaseDataset:
+    """The data set of `subject`, whose pipeline may be another, after a check of its images."""
+    own = dataset_of(subject.cfg, split)
+    ids = [[one.get_data_info(at)['img_id'] for at in range(len(one))] for one in (dataset, own)]
+    if ids[0] != ids[1]:
+        raise InputError(
+            f'{subject.name} reads other {split} images than the first model ({len(own)} and '
+            f'{len(dataset)}); give --data-root, or configs of one data set'
+        )
+    return own
+
+
+def ground_truth(dataset: BaseDataset) -> COCO:
+    """The annotations of a data set of mmdet, of any layout; category ids are label numbers."""
+    images, annotations = [], []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        images.append(dict(id=index))
+        for item in info['instances']:
+            x1, y1, x2, y2 = item['bbox']
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index,
+                    category_id=int(item['bbox_label']),
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=int(item.get('ignore_flag', 0)),
+                )
+            )
+    categories = [dict(id=k, name=name) for k, name in enumerate(dataset.metainfo['classes'])]
+    truth = COCO()
+    truth.dataset = dict(images=images, annotations=annotations, categories=categories)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def detections(subject: Subject, dataset: BaseDataset) -> list[dict]:
+    """Rows of COCO's result format; image ids are places in the data set."""
+    rows = []
+    for index in track(range(len(dataset)), f'detecting, {subject.name}', transient=True):
+        with torch.no_grad():
+            found = subject.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+        for (x1, y1, x2, y2), score, label in zip(
+            *(found[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
+        ):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            rows.append(dict(image_id=index, category_id=label, score=score, bbox=box))
+    return rows
+
+
+def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
+    """(2, 101, K): precision at IoU 0.5 and 0.75, at recalls 0 to 1, of K classes.
+
+    -1 where a class has no object; 0 beyond the recall that is reached.
+    """
+    shape = (2, 101, len(truth.cats))
+    if not rows:
+        return np.zeros(shape)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(truth, truth.loadRes(rows), 'bbox')
+        run.params.iouThrs = np.array([0.5, 0.75])
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ['all']
+        run.params.maxDets = [100]
+        run.evaluate()
+        run.accumulate()
+    return run.eval['precision'][:, :, :, 0, 0].reshape(shape)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """(2, 101, K) -> (2, 101), over the classes that have objects."""
+    return values[:, :, (values > -1).all((0, 1))].mean(2)

@@ -1,0 +1,225 @@
+"""One HTML file about a run, which needs no network: what it was, what it reached, what it sees."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+from mmengine.config import Config
+
+from ..cli import read_config
+from ..costs import count
+from ..errors import InputError
+from ..preflight import read_weights_only, set_data_root
+from ..results import read_run
+from .attention import attention_page
+from .detections import dataset_of, detection_page
+from .figures import curves
+from .gradcam import Explainer, gradcam_page
+from .subject import Subject
+
+SIZES = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75'} | {
+    f'mAP_{key}': f'AP {name}' for key, name in (('s', 'small'), ('m', 'medium'), ('l', 'large'))
+}
+
+
+@dataclass
+class Section:
+    """A part of the report; `tables` are lists of rows, the first one the head."""
+
+    title: str
+    tables: list[list[list[str]]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    note: str = ''
+
+
+@dataclass
+class Trained:
+    """What a work_dir holds of a training.
+
+    Attributes:
+        folder: the work_dir.
+        cfg: the config that MMEngine wrote there.
+        checkpoint: the last one.
+        record: the newest `metrics.json` of tools/test.py, or {}.
+    """
+
+    folder: Path
+    cfg: Config
+    checkpoint: Path
+    record: dict
+
+    @classmethod
+    def of(cls, work_dir: str | Path, data_root: str | None) -> Trained:
+        """Read a work_dir.
+
+        Raises:
+            InputError: it holds no config or no checkpoint.
+        """
+        folder = Path(work_dir)
+        read_run(folder)  # says what is wrong with a folder that is no work_dir
+        configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
+        if not configs:
+            raise InputError(f'{folder} has no config, which tools/train.py writes there')
+        last = folder / 'last_checkpoint'
+        checkpoint = folder / Path(last.read_text().strip()).name if last.is_file() else None
+        if checkpoint is None or not checkpoint.is_file():
+            raise InputError(f'{folder} has no last checkpoint; let the training write one')
+        cfg = read_config(str(configs[-1]))
+        if data_root:
+            set_data_root(cfg, data_root)
+        records = sorted(folder.glob('*/metrics.json'), key=lambda path: path.stat().st_mtime)
+        record = json.loads(records[-1].read_text(encoding='utf-8')) if records else {}
+        return cls(folder, cfg, checkpoint, record)
+
+
+def write(
+    work_dir: str | Path,
+    out: str | Path,
+    against: str | Path | None = None,
+    image: str | None = None,
+    data_root: str | None = None,
+) -> Path:
+    """Write the report of a run; what cannot be shown is named in its place, with the remedy.
+
+    Args:
+        work_dir: of a training, with the `metrics.json` of its test where there is one.
+        out: the HTML file.
+        against: work_dir of the baseline, or None.
+        image: file on which the attention is shown, or None for the first of the test data.
+        data_root: folder to read instead of the configs' data_root.
+
+    Raises:
+        InputError: a folder holds no training.
+    """
+    read_weights_only()
+    run = Trained.of(work_dir, data_root)
+    base = None if against is None else Trained.of(against, data_root)
+    runs = [run] if base is None else [run, base]
+    subjects = [Subject(one.cfg, str(one.checkpoint), one.folder.name) for one in runs]
+    if image is None:
+        image = dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
+    sections = [
+        _setup(run),
+        _difference(runs),
+        Section(
+            'curves', pictures=[_picture(curves([read_run(one.folder) for one in runs]), 'svg')]
+        ),
+        _scores(runs),
+        _figure('detections', lambda: detection_page(subjects[0])),
+        _figure('attention', lambda: attention_page(subjects[0], image)),
+        _figure('Grad-CAM', lambda: gradcam_page(image, [Explainer(one) for one in subjects])),
+        _costs(runs),
+    ]
+    environment = Environment(
+        loader=PackageLoader('cbam_det.visualization', ''), autoescape=select_autoescape()
+    )
+    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    template = environment.get_template('report.html')
+    out.write_text(template.render(title=title, sections=sections), encoding='utf-8')
+    return out
+
+
+def _setup(run: Trained) -> Section:
+    cfg = run.cfg
+    loader = cfg.train_dataloader
+    optimizer = dict(cfg.optim_wrapper.get('optimizer', {}))
+    rows = {
+        'config': Path(cfg.filename).name,
+        'checkpoint': run.checkpoint.name,
+        'batch size, one process': loader.batch_size,
+        'length': ', '.join(
+            f'{k} {cfg.train_cfg[k]}' for k in ('max_epochs', 'max_iters') if k in cfg.train_cfg
+        ),
+        'optimizer': ', '.join(f'{key} {value}' for key, value in optimizer.items()),
+        'seed': (cfg.get('randomness') or {}).get('seed', 'by chance'),
+        **run.record.get('environment', {}),
+    }
+    return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
+
+
+def _difference(runs: list[Trained]) -> Section:
+    title = 'difference to the baseline'
+    if len(runs) == 1:
+        return Section(title, note='no baseline was given: --against its work_dir')
+    for one in runs:
+        one.cfg.work_dir = ''
+    texts = [one.cfg.pretty_text.splitlines() for one in reversed(runs)]
+    names = [str(one.folder.name) for one in reversed(runs)]
+    lines = list(difflib.unified_diff(*texts, *names, lineterm='', n=2))
+    return Section(title, lines=lines, note='' if lines else 'the configs are the same')
+
+
+def _scores(runs: list[Trained]) -> Section:
+    tables, notes = [], []
+    kept = [one for one in runs if one.record]
+    for one in runs:
+        if not one.record:
+            notes.append(
+                f'{one.folder.name} has no metrics.json: tools/test.py {one.cfg.filename} '
+                f'{one.checkpoint} --work-dir {one.folder}'
+            )
+    if kept:
+        values = [
+            {key.rpartition('/')[2]: value for key, value in one.record['metrics'].items()}
+            for one in kept
+        ]
+        sized = {f'bbox_{key}': name for key, name in SIZES.items()}
+        sized |= {'AP50': 'VOC AP50'}
+        classes = {
+            key: key.removesuffix('_precision') for key in values[0] if key.endswith('_precision')
+        }
+        for keys in (sized, classes):
+            names = [key for key in keys if any(key in one for one in values)]
+            rows = [
+                [one.folder.name, *(_number(own.get(key)) for key in names)]
+                for one, own in zip(kept, values, strict=True)
+            ]
+            if names:
+                tables.append([['', *(keys[key] for key in names)], *rows])
+    return Section('scores', tables=tables, note='; '.join(notes))
+
+
+def _number(value: float | None) -> str:
+    return '' if value is None or value < 0 else f'{value:.3f}'
+
+
+def _costs(runs: list[Trained]) -> Section:
+    rows = [['', 'CBAMs', 'parameters', 'of them attention', 'multiply-adds', 'at']]
+    for one in runs:
+        cost = count(one.cfg)
+        size = 'x'.join(map(str, cost.size))
+        rows.append(
+            [
+                one.folder.name,
+                *(f'{value:,}' for value in (cost.cbams, cost.parameters, cost.attention)),
+                *(f'{cost.multiply_adds / 1e9:.3f} thousand million', size),
+            ]
+        )
+    return Section('cost', tables=[rows])
+
+
+def _figure(title: str, make: Callable[[], Figure]) -> Section:
+    try:
+        return Section(title, pictures=[_picture(make(), 'png')])
+    except InputError as error:
+        return Section(title, note=str(error))
+
+
+def _picture(figure: Figure, kind: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=100)
+    plt.close(figure)
+    mime = 'image/svg+xml' if kind == 'svg' else 'image/png'
+    return f'data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}'

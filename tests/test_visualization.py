@@ -1,0 +1,450 @@
+"""Attention maps, Grad-CAM, precision against recall: numbers, pictures, errors."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement, InstanceData
+from PIL import Image
+from torch import Tensor, nn
+
+from cbam_det.attention import CBAM
+from cbam_det.cli import read_config
+from cbam_det.errors import InputError
+from cbam_det.visualization import figures, gradcam
+from cbam_det.visualization.attention import attention_page, gates, page
+from cbam_det.visualization.gradcam import METHODS, Explainer, difference, focus, in_box, inside
+from cbam_det.visualization.precision import ground_truth, mean, precision
+from cbam_det.visualization.subject import (
+    Found,
+    Subject,
+    View,
+    default_layer,
+    feature_layers,
+    read_image,
+    same,
+)
+
+from .conftest import CONFIGS, ROOT
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+DIGITS = str(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+SMALL_IMAGES = {'test_dataloader.dataset.pipeline.1.scale': (96, 96)}
+
+
+def subject(config: str = DIGITS, options: dict | None = None) -> Subject:
+    torch.manual_seed(0)
+    return Subject(read_config(config, options))
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A picture of 120 x 80 pixels."""
+    path = tmp_path_factory.mktemp('photo') / 'photo.png'
+    values = np.random.default_rng(0).integers(256, size=(80, 120, 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def tool() -> Callable[..., int]:
+    """`tools/visualize.py` in this process: `tool('attention', image, config)` -> exit status."""
+    spec = importlib.util.spec_from_file_location('visualize', ROOT / 'tools' / 'visualize.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args: object) -> int:
+        sys.argv = ['tools/visualize.py', *map(str, args)]
+        return module.one_line_errors(module.main)
+
+    call.module = module
+    return call
+
+
+class OnePlace(nn.Module):
+    """A detector whose score reads one place of its feature map."""
+
+    def __init__(self, row: int, column: int, spread: float = 1.0) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        nn.init.uniform_(self.backbone[0].weight, 0, spread)
+        self.row, self.column = row, column
+
+    def forward(self, inputs: Tensor, data_samples: list, mode: str) -> list[DetDataSample]:
+        score = torch.sigmoid(self.backbone(inputs)[0, :, self.row, self.column].mean() / 10)
+        sample = DetDataSample()
+        sample.pred_instances = InstanceData(
+            bboxes=torch.tensor([[0.0, 0, 30, 30]]), scores=score[None], labels=torch.tensor([0])
+        )
+        return [sample]
+
+
+def toy(model: nn.Module) -> tuple[SimpleNamespace, View]:
+    inputs = torch.rand(1, 3, 16, 16)
+    view = View(
+        np.zeros((64, 64, 3), np.uint8),
+        dict(inputs=inputs, data_samples=[DetDataSample()]),
+        (16, 16),
+    )
+    made = SimpleNamespace(model=model, name='toy', name_of=str)
+    made.look = lambda view: gradcam.findings(model(**view.data, mode='predict')[0])
+    return made, view
+
+
+@pytest.mark.parametrize('method', ['hirescam', 'layercam', 'elementwise'])
+@pytest.mark.parametrize(('row', 'column'), [(3, 12), (9, 5)])
+def test_heat_peaks_where_the_head_reads(method, row, column):
+    made, view = toy(OnePlace(row, column))
+    (found,) = made.look(view)
+    heat = Explainer(made, method=method).heat(view, found)
+    place = np.unravel_index(heat.argmax(), heat.shape)
+    assert heat.shape == (64, 64) and heat.max() == 1
+    assert np.abs(np.array(place) - (4 * row + 1.5, 4 * column + 1.5)).max() <= 2
+    far = np.ones_like(heat, bool)
+    far[4 * row - 4 : 4 * row + 8, 4 * column - 4 : 4 * column + 8] = False
+    assert not heat[far].any()
+
+
+def test_gradcam_is_the_paper_s_equation():
+    made, view = toy(OnePlace(3, 12))
+    view.picture, view.size = np.zeros((16, 16, 3), np.uint8), (16, 16)
+    maps = made.model.backbone(view.data['inputs'])
+    score = torch.sigmoid(maps[0, :, 3, 12].mean() / 10)
+    (grad,) = torch.autograd.grad(score, maps)
+    maps, weights = maps[0].detach().numpy(), grad[0].mean((1, 2)).numpy()
+    wanted = np.maximum((weights[:, None, None] * maps).sum(0), 0)
+    wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
+    heat = Explainer(made, method='gradcam').heat(view, made.look(view)[0])
+    np.testing.assert_allclose(heat, wanted, atol=1e-4)
+
+
+def test_random_weights_change_the_map():
+    made, view = toy(OnePlace(3, 12))
+    other, _ = toy(OnePlace(3, 12))
+    nn.init.normal_(other.model.backbone[0].weight)
+    heats = [
+        Explainer(one, method='gradcam').heat(view, one.look(view)[0]) for one in (made, other)
+    ]
+    assert np.abs(heats[0] - heats[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ('config', 'layer'),
+    [
+        (DIGITS, 'backbone.layer4'),
+        (str(CONFIGS / 'retinanet_r18_cbam.py'), 'backbone.layer4'),
+        (str(CONFIGS / 'ssd300_vgg16_cbam.py'), None),
+        (str(CONFIGS / 'fcos_r50_cbam.py'), 'backbone.layer4'),
+    ],
+)
+@pytest.mark.parametrize('target', ['score', 'box'])
+def test_two_stage_and_one_stage_detectors_are_explained_through_their_real_head(
+    config, layer, target, photo
+):
+    options = {} if 'ssd' in config else SMALL_IMAGES
+    if 'faster' not in config:
+        options = options | {'model.test_cfg.score_thr': 0.0}
+    made = subject(config, options)
+    view = made.see(photo)
+    wanted = made.look(view)[0]
+    explainer = Explainer(made, target=target)
+    heat = explainer.heat(view, wanted)
+    assert heat.shape == (80, 120) and heat.min() >= 0 and 0.5 < heat.max() <= 1
+    assert layer is None or explainer.names == [layer]
+    assert float(made.look(view)[0].score) == pytest.approx(float(wanted.score), abs=1e-6)
+    assert all(one.grad is None for one in made.model.parameters())
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_of_the_list_makes_a_map(method, tool):
+    made, view = toy(OnePlace(3, 12))
+    heat = Explainer(made, ['backbone.0', 'backbone.1'], method).heat(view, made.look(view)[0])
+    assert heat.shape == (64, 64) and np.isfinite(heat).all() and heat.max() > 0
+    assert ', '.join(METHODS) == tool.module.METHODS
+
+
+def test_frozen_layers_are_explained_and_stay_frozen(photo):
+    made = subject()
+    made.model.backbone.requires_grad_(False)
+    view = made.see(photo)
+    assert Explainer(made, ['backbone.layer1']).heat(view, made.look(view)[0]).max() > 0
+    assert not any(one.requires_grad for one in made.model.backbone.parameters())
+
+
+def test_classifier_is_explained_by_class(photo):
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 8, 3, stride=2)
+            self.fc = nn.Linear(8, 5)
+
+        def forward(self, inputs: Tensor, data_samples: list, mode: str) -> list[BaseDataElement]:
+            scores = self.fc(self.backbone(inputs).mean((2, 3)))[0].softmax(0)
+            return [BaseDataElement(pred_score=scores)]
+
+    made, view = toy(Classifier())
+    found = {row.label: row for row in made.look(view)}
+    scores = [float(row.score.detach()) for row in made.look(view)]
+    assert len(found) == 5 and scores == sorted(scores, reverse=True)
+    one, other = (Explainer(made).heat(view, found[label]) for label in (0, 3))
+    assert np.abs(one - other).max() > 0.1
+    with pytest.raises(InputError, match='a classifier has no boxes'):
+        Explainer(made, target='box').heat(view, found[0])
+
+
+def test_share_of_heat_and_peak_are_those_inside_the_box():
+    heat = np.zeros((10, 20))
+    heat[2, 3], heat[7, 15] = 3, 1
+    assert inside(heat, np.array([0, 0, 10, 5])) == (0.75, True)
+    assert inside(heat, np.array([10, 5, 20, 10])) == (0.25, False)
+    assert inside(heat, np.array([3, 2, 4, 3])) == (0.75, True)  # the pixel's own box
+    assert inside(np.ones((10, 20)), np.array([0, 0, 10, 10])) == (0.5, True)
+    assert inside(np.zeros((10, 20)), np.array([0, 0, 20, 10])) == (0.0, False)
+    shown = in_box(heat, np.array([10.5, 5.0, 20.0, 10.0]))
+    assert shown[7, 15] == 1 and shown.sum() == 1
+
+
+def test_paired_difference_has_its_interval_around_it():
+    assert difference(np.full(9, 0.25)) == [0.25, 0.25, 0.25]
+    middle, low, high = difference(np.random.default_rng(1).normal(0.3, 0.1, 400))
+    assert low < middle < high and middle == pytest.approx(0.3, abs=0.02)
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.15)
+
+
+def test_focus_counts_objects_that_every_model_finds(digits):
+    cfg = read_config(DIGITS)
+    root = f'{digits}/'
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = root
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = (
+        f'{root}annotations/instances_val2017.json'
+    )
+    content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
+    numbers = {one['id']: at for at, one in enumerate(content['categories'])}
+    boxes: dict[str, list] = {}
+    for one in content['annotations']:
+        x, y, w, h = one['bbox']
+        name = next(i['file_name'] for i in content['images'] if i['id'] == one['image_id'])
+        box = torch.tensor([x, y, x + w, y + h])
+        boxes.setdefault(name, []).append(
+            Found(numbers[one['category_id']], torch.tensor(0.9), box)
+        )
+
+    def explainer(name: str, draw: Callable, missing: int = 0) -> SimpleNamespace:
+        see = lambda path: SimpleNamespace(picture=read_image(path), name=Path(path).name)  # noqa: E731
+        of = SimpleNamespace(name=name, see=see, look=lambda view: boxes[view.name][missing:])
+        return SimpleNamespace(subject=of, names=['layer'], heat=draw)
+
+    def only_inside(view: SimpleNamespace, found: Found) -> np.ndarray:
+        heat = np.zeros(view.picture.shape[:2])
+        x1, y1, x2, y2 = found.corners.round().astype(int)
+        heat[y1:y2, x1:x2] = 1
+        return heat
+
+    even = explainer('even', lambda view, found: np.ones(view.picture.shape[:2]))
+    record = focus(cfg, [even, explainer('even', only_inside, missing=1)], 'val', 5)
+    images = sum(len(found) > 1 for found in boxes.values())
+    objects = sum(map(len, boxes.values()))
+    assert (record['images'], record['objects']) == (images, objects - len(boxes))
+    assert record['left_out'] == len(boxes)
+    rows = record['rows']
+    assert list(rows) == ['even', 'even (2)']
+    assert rows['even']['energy'][0] == pytest.approx(record['chance'], abs=1e-4)
+    assert rows['even (2)']['energy'][0] > 0.9 and rows['even (2)']['pointing'] == [1, 0]
+    more = rows['even (2)']['energy'][0] - rows['even']['energy'][0]
+    assert rows['even (2)']['energy_more'][0] == pytest.approx(more, abs=2e-4)
+    with pytest.raises(InputError, match='none is found by every model'):
+        focus(cfg, [even, explainer('blind', only_inside, missing=100)], 'val', 5)
+
+
+def test_gates_are_what_every_cbam_multiplies_with(photo):
+    made = subject(options={'model.backbone.plugins.0.cfg.start': 'paper'})
+    for one in made.model.modules():  # away from the start, where a spatial gate is even
+        if isinstance(one, CBAM):
+            nn.init.normal_(one.spatial_gate.norm.weight)
+    view = made.see(photo)
+    products = []
+    handles = [
+        one.register_forward_hook(lambda m, args, out: products.append((args[0], out.clone())))
+        for one in made.model.modules()
+        if isinstance(one, CBAM)
+    ]
+    seen = gates(made.model, view.data)
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 16 == len(products)
+    for one, (x, out) in zip(seen, products, strict=True):
+        channel, spatial = (torch.from_numpy(value) for value in (one.channel, one.spatial))
+        torch.testing.assert_close(out, x * channel[:, :, None, None] * spatial[:, None])
+        assert spatial.std() > 0 and not one.identity
+    assert not any(one._forward_pre_hooks for one in made.model.modules() if isinstance(one, CBAM))
+
+
+def test_attention_page_shows_each_block_and_each_stage(photo):
+    made = subject()
+    figure = attention_page(made, photo)
+    titles = [axis.get_title() for part in figure.subfigs for axis in part.axes]
+    # From the identity start every weight is 1, and no noise is drawn as a pattern.
+    assert 'layer1.0.bn3\n1.000 to 1.000' in titles and 'layer4.2.bn3\n1.000 to 1.000' in titles
+    assert {f'backbone.layer{n}' for n in range(1, 5)} <= set(titles)
+    chosen = attention_page(made, photo, ['backbone.inserted.layer3/1/bn3.cbam'])
+    titles = [axis.get_title() for part in chosen.subfigs for axis in part.axes]
+    assert sum(title.startswith('layer') for title in titles) == 1
+
+
+def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(photo, tmp_path):
+    extractor = dict(
+        type='WithPlugins',
+        base_type='SingleRoIExtractor',
+        plugins=[dict(cfg=dict(type='CBAM', ratio=4), after='.')],
+    )
+    neck = dict(
+        type='WithPlugins',
+        base_type='FPN',
+        plugins=[dict(cfg=dict(type='CBAM', order='channel'), after='fpn_convs.*')],
+    )
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
+    cfg.merge_from_dict(dict(model=dict(neck=neck, roi_head=dict(bbox_roi_extractor=extractor))))
+    cfg.custom_imports = dict(imports=['cbam_det'])
+    made = Subject(cfg)
+    view = made.see(photo)
+    seen = gates(made.model, view.data)
+    assert [one.spatial is None for one in seen] == [True] * 4 + [False]
+    regions = seen[-1].spatial
+    assert len(regions) > 1 and regions.shape[1:] == (7, 7)
+    figures.save(page(view, seen), tmp_path / 'page.png')
+    figures.save(page(view, seen[:4]), tmp_path / 'se.png')
+
+
+def test_padding_is_cut_before_values_meet_the_picture():
+    data = dict(inputs=torch.zeros(1, 3, 64, 64))
+    view = View(np.zeros((20, 40, 3), np.uint8), data, (32, 64))
+    values = np.zeros((64, 64))
+    values[32:] = 1  # below the image
+    assert not view.put(values).any()
+    values[:16] = 1
+    put = view.put(values)
+    assert put.shape == (20, 40) and put[:9].all() and not put[11:].any()
+
+
+def test_found_again_is_the_same_class_with_the_most_overlap():
+    box = torch.tensor([0.0, 0, 10, 10])
+    wanted = Found(1, torch.tensor(0.5), box)
+    near, nearer = (Found(1, torch.tensor(0.1), box + shift) for shift in (2, 1))
+    other, far = Found(2, torch.tensor(0.9), box), Found(1, torch.tensor(0.9), box + 8)
+    assert same([far, other, near, nearer], wanted) is nearer
+    assert same([far, other], wanted) is None and same([], wanted) is None
+
+
+def test_default_layer_makes_the_backbone_s_last_map(photo):
+    made = subject()
+    layers = feature_layers(made, made.see(photo))
+    assert default_layer(layers) == 'backbone.layer4'
+    assert layers['backbone.layer4'] and not layers['backbone.layer3']
+    assert 'rpn_head.rpn_conv' not in layers  # it runs on every level
+
+
+def test_precision_of_known_detections(digits):
+    cfg = read_config(DIGITS)
+    cfg.test_dataloader.dataset.data_root = f'{digits}/'
+    cfg.test_evaluator.ann_file = f'{digits}/annotations/instances_val2017.json'
+    truth = ground_truth(gradcam.dataset_of(cfg, 'test'))
+    objects = truth.dataset['annotations']
+    perfect = [
+        dict(score=0.9, **{key: one[key] for key in ('image_id', 'category_id', 'bbox')})
+        for one in objects
+    ]
+    present = {one['category_id'] for one in objects}
+    values = precision(truth, perfect)
+    assert all(np.allclose(values[:, :, k], 1) for k in present)
+    assert all((values[:, :, k] == -1).all() for k in set(range(10)) - present)
+    assert np.allclose(mean(values), 1)
+    # Shifted by 0.35 of the width: an IoU of 0.48, then of 0.54.
+    for shift, wanted in ((0.35, 0), (0.3, 1)):
+        moved = [dict(one, bbox=[*one['bbox']]) for one in perfect]
+        for one in moved:
+            one['bbox'][0] += shift * one['bbox'][2]
+        values = precision(truth, moved)
+        assert np.allclose(mean(values)[0], wanted) and not mean(values)[1].any()
+    assert not precision(truth, []).any()
+
+
+def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
+    made = subject()
+    for one in made.model.modules():
+        if isinstance(one, CBAM):
+            nn.init.normal_(one.spatial_gate.norm.weight)
+    checkpoint = tmp_path / 'one.pth'
+    torch.save(dict(state_dict=made.model.state_dict()), checkpoint)
+    baseline = subject(str(CONFIGS / 'faster_rcnn_r50_digits.py'))
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=baseline.model.state_dict()), other)
+    against = ('--against', 'faster_rcnn_r50_digits', other)
+    options = {
+        'attention': (photo, DIGITS, checkpoint, '--layer', 'backbone.inserted.layer2/0/bn3.cbam'),
+        'gradcam': (photo, DIGITS, checkpoint, *against, '--score', 0, '--count', 2),
+        'pr': (DIGITS, checkpoint, *against, '--data-root', digits),
+    }
+    for command, args in options.items():
+        out = tmp_path / f'{command}.png'
+        assert tool(command, *args, '--out', out) == 0, capsys.readouterr().err
+        with Image.open(out) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert('RGB').getcolors(10**7)) > 20
+    image = Image.open(tmp_path / 'gradcam.png')
+    assert image.width > 700  # the picture and both models
+
+
+@pytest.mark.parametrize(
+    ('args', 'said'),
+    [
+        (('attention', 'no.jpg', DIGITS), 'no image no.jpg'),
+        (('attention', __file__, DIGITS), 'cannot be read as an image'),
+        (('attention', 'PHOTO', 'faster_rcnn_r50_digits'), 'has no CBAM to look at'),
+        (('attention', 'PHOTO', DIGITS, '--layer', 'layer9'), '--layer layer9 is no CBAM'),
+        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1), 'lower --score'),
+        (
+            ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'backbone.layer5'),
+            'is no layer of this model; near: backbone.layer',
+        ),
+        (
+            ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'neck'),
+            'makes no feature map, or several',
+        ),
+        (
+            ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--class', 'fuor'),
+            "knows no class 'fuor'; it has four",
+        ),
+        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--method', 'cam'), '--method cam is unknown'),
+        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
+        (('gradcam', 'PHOTO', DIGITS, 'none.pth'), 'no checkpoint none.pth'),
+        (('focus', DIGITS, 'CHECKPOINT', '--out', 'a.png'), 'this command writes .json'),
+        (('report', 'nowhere', '--out', 'a.png'), 'this command writes .html'),
+        (('report', 'nowhere'), 'nowhere holds no log of a training'),
+        (('attention', 'PHOTO', DIGITS, '--out', 'a.txt'), 'end it in .png'),
+    ],
+)
+def test_mistakes_end_in_one_line_with_the_remedy(args, said, tool, photo, tmp_path, capsys):
+    checkpoint = tmp_path / 'one.pth'
+    if 'CHECKPOINT' in args:
+        torch.save(dict(state_dict=subject().model.state_dict()), checkpoint)
+    names = {'PHOTO': photo, 'CHECKPOINT': checkpoint}
+    capsys.readouterr()
+    assert tool(*(names.get(one, one) for one in args)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1 and said in errors[0]
+
+
+def test_near_names_of_a_missing_image_are_listed(photo):
+    with pytest.raises(InputError, match=r'near: photo\.png'):
+        read_image(photo.replace('photo.png', 'foto.png'))
