@@ -153,12 +153,14 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return name
-    shipped = {path.stem: path for path in sorted(config_folder().glob('*.py'))}
-    stem = Path(name).stem
-    if stem in shipped and str(Path(name).parent) in ('.', 'configs'):
-        print(f'config: {shipped[stem]}')
-        return str(shipped[stem])
-    near = difflib.get_close_matches(stem, shipped, 3, 0.4) or list(shipped)
+    folder = config_folder()
+    files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('imagenet/*.py'))]
+    shipped = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
+    wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
+    if wanted in shipped:
+        print(f'config: {shipped[wanted]}')
+        return str(shipped[wanted])
+    near = difflib.get_close_matches(Path(name).stem, shipped, 3, 0.4) or list(shipped)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
         f'{config_folder()}; near: {some(near)}'

@@ -238,12 +238,13 @@ def focus_table(record: dict) -> str:
         for kind in ('energy', 'pointing'):
             cells.append('{:.1%} ± {:.1%}'.format(*row[kind]))
             more = row.get(f'{kind}_more')
-            cells.append('{:+.1%} ({:+.1%} to {:+.1%})'.format(*more) if more else '')
+            form = '{:+.1%} ({:+.1%} to {:+.1%})' if more and more[1] is not None else '{:+.1%}'
+            cells.append(form.format(*more) if more else '')
         rows.append(_row([name, *cells]))
     rows.append(_row(['*heat spread evenly*', f'{record["chance"]:.1%}', '', '', '']))
     said = (
         f'{record["objects"]} objects of {record["images"]} images, which all of these find '
-        f'({record["left_out"]} left out); one seed each'
+        f'with a score of {record["score"]:g} or more ({record["left_out"]} left out)'
     )
     return '\n'.join([*rows, '', f'{said}; {_where(record)}'])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.hooks import EMAHook
+from mmengine.runner import get_priority
 from PIL import Image
 
 from cbam_det.hooks import AttentionMaps
@@ -45,6 +47,10 @@ def test_a_model_without_cbam_is_refused_before_the_training(digits, run, tmp_pa
         status=2,
     )
     assert 'has no CBAM to look at' in done.stderr
+
+
+def test_pages_show_the_averaged_weights_that_were_validated():
+    assert get_priority(AttentionMaps.priority) < get_priority(EMAHook.priority)
 
 
 @pytest.mark.parametrize('options', [dict(count=0), dict(interval=0), dict(count='two')])

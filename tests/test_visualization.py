@@ -29,7 +29,7 @@ from cbam_det.visualization.subject import (
     Found,
     Subject,
     View,
-    default_layer,
+    default_layers,
     feature_layers,
     read_image,
     same,
@@ -43,8 +43,18 @@ SMALL_IMAGES = {'test_dataloader.dataset.pipeline.1.scale': (96, 96)}
 
 
 def subject(config: str = DIGITS, options: dict | None = None) -> Subject:
+    """A model at its start, without pretrained weights."""
     torch.manual_seed(0)
-    return Subject(read_config(config, options))
+    options = {'model.backbone.init_cfg': None, **(options or {})}
+    if 'digits' not in config:
+        options['model.test_cfg.score_thr'] = 0.0
+    made = Subject(read_config(config, options))
+    for name, one in made.model.named_parameters():
+        if 'cls' in name and one.dim() > 1:  # at its start a head gives all classes one score
+            nn.init.normal_(one, 0, 0.01)
+        elif name.endswith(('bn2.weight', 'bn3.weight')):  # and residual branches end in 0
+            nn.init.ones_(one)
+    return made
 
 
 @pytest.fixture(scope='module')
@@ -128,6 +138,114 @@ def test_gradcam_is_the_paper_s_equation():
     np.testing.assert_allclose(heat, wanted, atol=1e-4)
 
 
+def test_two_detections_have_their_heat_in_two_places(photo):
+    """Through the real head and its NMS."""
+    made = subject()
+    view = made.see(photo)
+    found = made.look(view)
+    far = [row for row in found if row.corners[0] > 60 or row.corners[2] < 60]
+    left = next(row for row in far if row.corners[2] < 60)
+    right = next(row for row in far if row.corners[0] > 60)
+    explainer = Explainer(made, ['neck.fpn_convs.0.conv'])
+    for row, low, high in ((left, 0, 90), (right, 30, 120)):
+        heat = explainer.heat(view, row)
+        assert heat[:, low:high].sum() > 0.9 * heat.sum() > 0
+
+
+def test_levels_that_a_head_reads_apart_are_looked_at_in_turn():
+    class Levels(nn.Module):
+        """A detector whose score reads the first of the backbone's two outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Module()
+            self.backbone.one = nn.Conv2d(3, 4, 3, padding=1)
+            self.backbone.two = nn.Conv2d(4, 4, 3, padding=1)
+            self.backbone.forward = self.outputs
+
+        def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.backbone.one(x)
+            return x, self.backbone.two(x)
+
+        def forward(self, inputs: Tensor, data_samples: list, mode: str) -> list[DetDataSample]:
+            first, second = self.backbone(inputs)
+            scores = torch.cat([first.mean()[None], 0 * second.mean()[None]]).sigmoid()
+            sample = DetDataSample()
+            sample.pred_instances = InstanceData(
+                bboxes=torch.tensor([[0.0, 0, 30, 30]]),
+                scores=scores[:1],
+                labels=torch.tensor([0]),
+            )
+            return [sample]
+
+    made, view = toy(Levels())
+    nn.init.uniform_(made.model.backbone.one.weight)
+    explainer = Explainer(made)
+    assert explainer.heat(view, made.look(view)[0]).max() == 1
+    assert len(explainer.choices(view)) == 2
+    assert not Explainer(made, ['backbone.two']).heat(view, made.look(view)[0]).any()
+
+
+def test_pictures_that_a_pipeline_pads_keep_their_geometry(photo):
+    made = subject(str(CONFIGS / 'rtmdet_tiny_cbam.py'))
+    for one in made.model.bbox_head.rtm_reg:
+        nn.init.constant_(one.bias, 2.0)  # boxes at their start have no size
+    view = made.see(photo)
+    assert view.picture.shape == (80, 120, 3) and view.size == (427, 640)
+    assert view.data['inputs'].shape[2:] == (640, 640)
+    assert view.put(np.ones((640, 640))).all()
+    heat = Explainer(made).heat(view, made.look(view)[0])
+    assert heat.shape == (80, 120) and heat.max() == 1
+
+
+def test_a_picture_that_a_pipeline_cuts_is_shown_as_the_model_sees_it(photo):
+    sample = BaseDataElement(metainfo=dict(img_shape=(48, 48), scale_factor=(0.8, 0.8)))
+    packed = dict(inputs=torch.arange(3 * 48 * 48).reshape(3, 48, 48) % 255)
+    model = SimpleNamespace(
+        data_preprocessor=lambda batch, _: dict(
+            inputs=torch.zeros(1, 3, 48, 48), data_samples=[sample]
+        )
+    )
+    view = View.of(read_image(photo), packed, model)
+    assert view.picture.shape == (48, 48, 3)
+    assert (view.picture[..., 0] == packed['inputs'][2].numpy()).all()  # BGR to RGB
+
+
+def test_compiled_and_cascaded_detectors_are_explained_and_seen(photo):
+    made = subject(options={'model.backbone.plugins.0.cfg.compile': True})
+    view = made.see(photo)
+    assert Explainer(made).heat(view, made.look(view)[0]).max() == 1
+    assert len(gates(made.model, view.data)) == 16
+    cascade = str(CONFIGS / 'cascade_rcnn_r50_cbam.py')
+    made = Subject(
+        read_config(
+            cascade,
+            SMALL_IMAGES | {'model.backbone.init_cfg': None, 'model.test_cfg.rcnn.score_thr': 0.0},
+        )
+    )
+    view = made.see(photo)
+    assert Explainer(made).heat(view, made.look(view)[0]).max() == 1
+
+
+def test_a_failed_explanation_leaves_the_model_as_it_was(photo):
+    options = {'model.test_cfg.rcnn.nms.type': 'soft_nms'}
+    made = subject(options=options)
+    made.model.backbone.requires_grad_(False)
+    view = made.see(photo)
+    with pytest.raises(InputError, match=r'model\.test_cfg\.rcnn\.nms\.type'):
+        Explainer(made).heat(view, made.look(view)[0])
+    assert not any(one.requires_grad for one in made.model.backbone.parameters())
+    assert not any(one._forward_hooks for one in made.model.neck.modules())
+    assert not made.model.backbone.layer4._forward_hooks
+
+
+def test_models_of_other_classes_are_not_compared(photo):
+    made, other = subject(), subject()
+    other.classes = (*made.classes[:3], 'tree', *made.classes[4:])
+    with pytest.raises(InputError, match=r'other classes than .*: class 3 is tree, not three'):
+        gradcam.gradcam_page(photo, [Explainer(made), Explainer(other)])
+
+
 def test_random_weights_change_the_map():
     made, view = toy(OnePlace(3, 12))
     other, _ = toy(OnePlace(3, 12))
@@ -151,16 +269,14 @@ def test_random_weights_change_the_map():
 def test_two_stage_and_one_stage_detectors_are_explained_through_their_real_head(
     config, layer, target, photo
 ):
-    options = {} if 'ssd' in config else SMALL_IMAGES
-    if 'faster' not in config:
-        options = options | {'model.test_cfg.score_thr': 0.0}
-    made = subject(config, options)
+    made = subject(config, {} if 'ssd' in config else SMALL_IMAGES)
     view = made.see(photo)
     wanted = made.look(view)[0]
     explainer = Explainer(made, target=target)
     heat = explainer.heat(view, wanted)
     assert heat.shape == (80, 120) and heat.min() >= 0 and 0.5 < heat.max() <= 1
-    assert layer is None or explainer.names == [layer]
+    if layer is not None:
+        assert explainer.choices(view)[0] == [made.model.get_submodule(layer)]
     assert float(made.look(view)[0].score) == pytest.approx(float(wanted.score), abs=1e-6)
     assert all(one.grad is None for one in made.model.parameters())
 
@@ -209,7 +325,7 @@ def test_share_of_heat_and_peak_are_those_inside_the_box():
     assert inside(heat, np.array([10, 5, 20, 10])) == (0.25, False)
     assert inside(heat, np.array([3, 2, 4, 3])) == (0.75, True)  # the pixel's own box
     assert inside(np.ones((10, 20)), np.array([0, 0, 10, 10])) == (0.5, True)
-    assert inside(np.zeros((10, 20)), np.array([0, 0, 20, 10])) == (0.0, False)
+    assert inside(np.zeros((10, 20)), np.array([0, 0, 20, 10])) is None
     shown = in_box(heat, np.array([10.5, 5.0, 20.0, 10.0]))
     assert shown[7, 15] == 1 and shown.sum() == 1
 
@@ -219,6 +335,7 @@ def test_paired_difference_has_its_interval_around_it():
     middle, low, high = difference(np.random.default_rng(1).normal(0.3, 0.1, 400))
     assert low < middle < high and middle == pytest.approx(0.3, abs=0.02)
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.15)
+    assert difference(np.array([0.1, 0.3])) == [0.2, None, None]
 
 
 def test_focus_counts_objects_that_every_model_finds(digits):
@@ -240,10 +357,15 @@ def test_focus_counts_objects_that_every_model_finds(digits):
             Found(numbers[one['category_id']], torch.tensor(0.9), box)
         )
 
+    for found in boxes.values():  # as good, but not sure enough
+        found.append(Found(found[0].label, torch.tensor(0.2), found[0].box))
+
     def explainer(name: str, draw: Callable, missing: int = 0) -> SimpleNamespace:
         see = lambda path: SimpleNamespace(picture=read_image(path), name=Path(path).name)  # noqa: E731
-        of = SimpleNamespace(name=name, see=see, look=lambda view: boxes[view.name][missing:])
-        return SimpleNamespace(subject=of, names=['layer'], heat=draw)
+        classes = cfg.metainfo.classes if 'metainfo' in cfg else ()
+        look = lambda view: boxes[view.name][missing:]  # noqa: E731
+        of = SimpleNamespace(name=name, see=see, look=look, classes=tuple(classes))
+        return SimpleNamespace(subject=of, heat=draw, method='hirescam', target='score')
 
     def only_inside(view: SimpleNamespace, found: Found) -> np.ndarray:
         heat = np.zeros(view.picture.shape[:2])
@@ -253,8 +375,8 @@ def test_focus_counts_objects_that_every_model_finds(digits):
 
     even = explainer('even', lambda view, found: np.ones(view.picture.shape[:2]))
     record = focus(cfg, [even, explainer('even', only_inside, missing=1)], 'val', 5)
-    images = sum(len(found) > 1 for found in boxes.values())
-    objects = sum(map(len, boxes.values()))
+    images = sum(len(found) > 2 for found in boxes.values())
+    objects = sum(len(found) - 1 for found in boxes.values())
     assert (record['images'], record['objects']) == (images, objects - len(boxes))
     assert record['left_out'] == len(boxes)
     rows = record['rows']
@@ -263,6 +385,9 @@ def test_focus_counts_objects_that_every_model_finds(digits):
     assert rows['even (2)']['energy'][0] > 0.9 and rows['even (2)']['pointing'] == [1, 0]
     more = rows['even (2)']['energy'][0] - rows['even']['energy'][0]
     assert rows['even (2)']['energy_more'][0] == pytest.approx(more, abs=2e-4)
+    nothing = explainer('nothing', lambda view, found: np.zeros(view.picture.shape[:2]))
+    with pytest.raises(InputError, match=f'of {objects} objects in 5 images none is found'):
+        focus(cfg, [even, nothing], 'val', 5)
     with pytest.raises(InputError, match='none is found by every model'):
         focus(cfg, [even, explainer('blind', only_inside, missing=100)], 'val', 5)
 
@@ -346,11 +471,10 @@ def test_found_again_is_the_same_class_with_the_most_overlap():
     assert same([far, other], wanted) is None and same([], wanted) is None
 
 
-def test_default_layer_makes_the_backbone_s_last_map(photo):
+def test_default_layers_make_the_backbone_s_maps_from_the_last(photo):
     made = subject()
     layers = feature_layers(made, made.see(photo))
-    assert default_layer(layers) == 'backbone.layer4'
-    assert layers['backbone.layer4'] and not layers['backbone.layer3']
+    assert default_layers(layers) == [f'backbone.layer{n}' for n in (4, 3, 2, 1)]
     assert 'rpn_head.rpn_conv' not in layers  # it runs on every level
 
 
@@ -376,7 +500,8 @@ def test_precision_of_known_detections(digits):
             one['bbox'][0] += shift * one['bbox'][2]
         values = precision(truth, moved)
         assert np.allclose(mean(values)[0], wanted) and not mean(values)[1].any()
-    assert not precision(truth, []).any()
+    nothing = precision(truth, [])
+    assert all((nothing[:, :, k] == -(k not in present)).all() for k in range(10))
 
 
 def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
@@ -390,6 +515,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict=baseline.model.state_dict()), other)
     against = ('--against', 'faster_rcnn_r50_digits', other)
+    before = figures.plt.get_fignums()
     options = {
         'attention': (photo, DIGITS, checkpoint, '--layer', 'backbone.inserted.layer2/0/bn3.cbam'),
         'gradcam': (photo, DIGITS, checkpoint, *against, '--score', 0, '--count', 2),
@@ -401,6 +527,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         with Image.open(out) as picture:
             assert min(picture.size) > 200
             assert len(picture.convert('RGB').getcolors(10**7)) > 20
+    assert figures.plt.get_fignums() == before  # every figure is closed
     image = Image.open(tmp_path / 'gradcam.png')
     assert image.width > 700  # the picture and both models
 
@@ -412,7 +539,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         (('attention', __file__, DIGITS), 'cannot be read as an image'),
         (('attention', 'PHOTO', 'faster_rcnn_r50_digits'), 'has no CBAM to look at'),
         (('attention', 'PHOTO', DIGITS, '--layer', 'layer9'), '--layer layer9 is no CBAM'),
-        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1), 'lower --score'),
+        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1.1), 'lower --score'),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'backbone.layer5'),
             'is no layer of this model; near: backbone.layer',
@@ -443,6 +570,26 @@ def test_mistakes_end_in_one_line_with_the_remedy(args, said, tool, photo, tmp_p
     assert tool(*(names.get(one, one) for one in args)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and said in errors[0]
+
+
+def test_class_is_found_by_any_of_its_names_and_by_its_number():
+    made = subject()
+    made.classes = ('tench, Tinca tinca', 'goldfish')
+    assert [made.label_of(name) for name in ('tench', 'Tinca tinca', 'goldfish', '1')] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    with pytest.raises(InputError, match='it has goldfish'):
+        made.label_of('goldfisch')
+
+
+def test_further_base_writes_attention_maps():
+    text = '_base_ = [{!r}, {!r}]'
+    bases = (DIGITS, str(CONFIGS / '_base_' / 'attention_maps.py'))
+    cfg = Config.fromstring(text.format(*bases), '.py')
+    assert cfg.custom_hooks == [dict(type='AttentionMaps', count=2)]
 
 
 def test_near_names_of_a_missing_image_are_listed(photo):

@@ -125,6 +125,7 @@ def parse_args() -> argparse.Namespace:
     cam(made)
     count(made, 50)
     split(made, 'val')
+    made.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
 
     made = command('report', 'one HTML file of a run', 'report.html', '.html')
     made.add_argument('work_dir', help='of a training, and of its test where there was one')
@@ -208,9 +209,10 @@ def main() -> None:
         from cbam_det.visualization.gradcam import focus
 
         out = check_out(args.out, '.json')
-        record = focus(explainers(args), args.split, args.count)
+        models = explainers(args)
+        record = focus(models[0].subject.cfg, models, args.split, args.count, args.score)
         command = shlex.join(['tools/visualize.py', *sys.argv[1:]])
-        record = write_record(out, command, dict(record, layer=args.layer, method=args.method))
+        record = write_record(out, command, dict(layer=args.layer, **record))
         print(TABLES['focus'](record))
         print(f'record written to {out}')
     elif args.command == 'report':

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -30,7 +28,7 @@ class AttentionMaps(Hook):
         InputError: before the training: the model has no CBAM, or the run no validation.
     """
 
-    priority = 'LOW'
+    priority = 'ABOVE_NORMAL'  # before EMAHook takes back the weights that were validated
 
     def __init__(self, count: int = 2, interval: int = 1) -> None:
         for option, value in (('count', count), ('interval', interval)):
@@ -60,19 +58,18 @@ class AttentionMaps(Hook):
     def _write(self, runner: Runner) -> None:
         from ..visualization.attention import gates, page
         from ..visualization.detections import evenly
+        from ..visualization.figures import pixels
         from ..visualization.subject import View, read_image
 
         dataset = runner.val_loop.dataloader.dataset
         model = plain_model(runner)
         training = model.training
         model.eval()
-        for number, index in enumerate(evenly(len(dataset), self.count)):
-            path = dataset.get_data_info(index)['img_path']
-            view = View.of(read_image(path), dataset[index], model)
-            figure = page(view, gates(model, view.data))
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-            picture = np.asarray(canvas.buffer_rgba())[..., :3]
-            name = f'attention_{number}'
-            runner.visualizer.add_image(name, np.ascontiguousarray(picture), runner.iter)
-        model.train(training)
+        try:
+            for number, index in enumerate(evenly(len(dataset), self.count)):
+                path = dataset.get_data_info(index)['img_path']
+                view = View.of(read_image(path), dataset[index], model)
+                picture = pixels(page(view, gates(model, view.data)))
+                runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
+        finally:
+            model.train(training)

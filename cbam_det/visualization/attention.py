@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
 
     def look(name: str) -> object:
         def hook(cbam: CBAM, args: tuple[Tensor]) -> None:
+            if not len(args[0]):  # a head without a region
+                return
             weights = {kind: value.cpu().numpy() for kind, value in cbam.gates(args[0]).items()}
             channel, spatial = weights.get('channel'), weights.get('spatial')
             seen.append(
@@ -114,19 +117,22 @@ def attention_page(subject: Subject, image: str, names: Iterable[str] | None = N
 def page(view: View, seen: list[Gates]) -> Figure:
     """`attention_page` of weights that were taken already."""
     rows = []
+    passes = Counter(one.name for one in seen)
+    met: Counter[str] = Counter()
     for one in seen:
+        met[one.name] += 1
         parts = [part for part in re.split(r'[./]', one.name) if part not in ('inserted', 'cbam')]
         number = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts))
+        name = '.'.join(parts[1:]) or one.name
+        name += f', pass {met[one.name]}' * (passes[one.name] > 1)
         spatial = one.spatial
-        over_image = spatial is not None and len(spatial) == 1
-        if over_image:
-            spatial = view.put(spatial[0])
-        elif spatial is not None:
-            spatial = spatial.mean(0)  # of the regions that a two-stage head looked at
+        over_image = 'roi_head' not in parts  # which sees regions
+        if spatial is not None:
+            spatial = view.put(spatial[0]) if over_image else spatial.mean(0)
         channel = None if one.channel is None else one.channel.mean(0)
         rows.append(
             GateRow(
-                *('.'.join(parts[1:]) or one.name, '.'.join(parts[:number])),
+                *(name, '.'.join(parts[:number])),
                 *(channel, spatial, over_image, 2 if one.identity else 1),
             )
         )

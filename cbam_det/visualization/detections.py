@@ -57,15 +57,16 @@ def detection_page(subject: Subject, count: int = 6, score: float = 0.5) -> Figu
         with torch.no_grad():
             result = subject.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
         result = result[result.scores >= score].numpy()
-        true = match(info, result.bboxes, result.labels, result.scores)
+        objects = match(info, result.bboxes, result.labels, result.scores)
+        true = [one is not None for one in objects]
         captions = [
             f'{classes[label]} {value:.2f}'
             for label, value in zip(result.labels, result.scores, strict=True)
         ]
         colours = [GREEN if hit else ORANGE for hit in true]
         truths.append(Cell(image, *_truth(info, classes)))
-        objects = sum(not item.get('ignore_flag') for item in info['instances'])
-        title = f'{sum(true)} right, {len(true) - sum(true)} wrong, {objects - sum(true)} missed'
+        missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(true)
+        title = f'{sum(true)} right, {len(true) - sum(true)} wrong, {missed} missed'
         found.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
     rows = [row for pair in zip(grid(truths, 6), grid(found, 6), strict=True) for row in pair]
     legend = {
@@ -76,13 +77,17 @@ def detection_page(subject: Subject, count: int = 6, score: float = 0.5) -> Figu
     return sheet(rows, legend)
 
 
-def match(info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> list[bool]:
-    """Whether each detection (n of each argument) is a true positive at IoU 0.5."""
+def match(
+    info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray
+) -> list[int | None]:
+    """The object that each detection (n of each argument) finds at IoU 0.5, as a place among those
+    of `info['instances']` that are not to be ignored; None for a false positive.
+    """
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     taken: set[int] = set()
-    true = [False] * len(boxes)
+    places: list[int | None] = [None] * len(boxes)
     if not objects or not len(boxes):
-        return true
+        return places
     targets = torch.tensor([item['bbox'] for item in objects], dtype=torch.float32)
     overlaps = bbox_overlaps(torch.as_tensor(boxes), targets).numpy()
     for index in np.argsort(-scores, kind='stable'):
@@ -91,9 +96,9 @@ def match(info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray)
                 break
             if candidate not in taken and objects[candidate]['bbox_label'] == labels[index]:
                 taken.add(candidate)
-                true[index] = True
+                places[index] = int(candidate)
                 break
-    return true
+    return places
 
 
 def dataset_of(cfg: Config, split: str) -> BaseDataset:

@@ -76,6 +76,14 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+def pixels(figure: Figure) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of `figure`, which is closed."""
+    figure.canvas.draw()
+    picture = np.array(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    return np.ascontiguousarray(picture)
+
+
 def check_ending(path: str | Path) -> Path:
     """`path`, or an InputError where `save` cannot write it."""
     if Path(path).suffix not in ('.png', '.svg', '.jpg'):

@@ -16,25 +16,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from rich.progress import track
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .detections import dataset_of, evenly
+from .detections import dataset_of, evenly, match
 from .figures import BLUE, Boxes, Cell, sheet
 from .subject import (
     Found,
     Subject,
     View,
     attached,
-    default_layer,
+    default_layers,
     feature_layers,
     findings,
     module,
     same,
+    same_classes,
+    unused,
 )
 
 try:
@@ -75,9 +76,12 @@ class _Target:
     kind: str
 
     def __call__(self, found: list[Found]) -> Tensor:
-        one = same(found, self.wanted)
-        if one is None:
+        rows = [row for row in found if row.label == self.wanted.label]
+        if not rows:
             raise InputError('the model does not find this in the image; explain what it finds')
+        one = rows[0]
+        if self.wanted.box is not None:  # the same model and image: it is there to the digit
+            one = min(rows, key=lambda row: np.abs(row.corners - self.wanted.corners).max())
         value = one.score
         if self.kind == 'box':
             if one.box is None:
@@ -98,7 +102,8 @@ class Explainer:
     Args:
         subject: a detector, or a classifier.
         layers: names of modules that make a feature map; several are averaged, each from 0 to 1.
-            None is the backbone's last map.
+            None is the last of the backbone's outputs that has a part in the finding (SSD reads
+            its levels apart).
         method: a key of `METHODS`.
         target: 'score', or 'box': width plus height, so that the map shows what widens the box.
 
@@ -117,68 +122,90 @@ class Explainer:
             if value not in known:
                 raise InputError(f'--{option} {value} is unknown; choose from {", ".join(known)}')
         self.subject, self.names, self.method, self.target = subject, layers, method, target
-        self._layers: list[nn.Module] | None = None
+        self._choices: list[list[nn.Module]] | None = None
 
-    def layers(self, view: View) -> list[nn.Module]:
-        """The modules that are looked at; their names are in `names` from then on.
+    def choices(self, view: View) -> list[list[nn.Module]]:
+        """The modules that are looked at; by default several choices, of which the first one that
+        has any heat is taken.
 
         Raises:
             InputError: a name is none of a layer with a feature map; near names are listed.
         """
-        if self._layers is None:
+        if self._choices is None:
             known = feature_layers(self.subject, view)
             if not known:
                 raise InputError(f'{self.subject.name} has no layer that makes a feature map')
-            self.names = list(self.names or [default_layer(known)])
+            names = [self.names] if self.names else [[one] for one in default_layers(known)]
             model = self.subject.model
-            self._layers = [module(model, name, known) for name in self.names]
-        return self._layers
+            self._choices = [[module(model, one, known) for one in choice] for choice in names]
+        return self._choices
 
     def heat(self, view: View, wanted: Found) -> np.ndarray:
-        """(H, W) over the picture, 0 to 1: what speaks for a finding; all 0 where nothing does.
+        """(H, W) over the picture, 0 to 1: what speaks for a finding.
+
+        All 0 where nothing does, as for a score that is 1 to the last digit: it has no gradient.
+        Gradients of the model's parameters are dropped.
 
         Raises:
             InputError: the model does not find it, or no gradient reaches a layer from it.
         """
-        layers = self.layers(view)
-        frozen = [one for one in self.subject.model.parameters() if not one.requires_grad]
-        for one in frozen:  # or their maps would have no gradient
-            one.requires_grad_()
-        # A copy, since what comes after a layer may write into its map.
-        cam = METHODS[self.method](
-            _Predictions(self.subject, view), layers, reshape_transform=Tensor.clone
-        )
+        for layers in self.choices(view):
+            heat = self._heat(view, wanted, layers)
+            if heat.any():
+                break
+        return heat
+
+    def _heat(self, view: View, wanted: Found, layers: list[nn.Module]) -> np.ndarray:
+        model = self.subject.model
+        frozen = [one for one in model.parameters() if not one.requires_grad]
+        cam = None
         try:
+            for one in frozen:  # or their maps would have no gradient
+                one.requires_grad_()
+            # A copy, since what comes after a layer may write into its map.
+            cam = METHODS[self.method](
+                _Predictions(self.subject, view), layers, reshape_transform=Tensor.clone
+            )
             with attached():
                 heat = cam(view.data['inputs'], [_Target(wanted, self.target)])[0]
             reached = len(cam.activations_and_grads.gradients)
+        except NotImplementedError:  # torch's: an operator has no backward pass
+            raise InputError(
+                f'{self.subject.name} has a step without gradient after its head, such as '
+                'soft-NMS: --cfg-options model.test_cfg.nms.type=nms (model.test_cfg.rcnn.nms.type '
+                'in a two-stage detector)'
+            ) from None
         finally:
-            cam.activations_and_grads.release()
-            self.subject.model.zero_grad()
+            if cam is not None:
+                cam.activations_and_grads.release()
+            model.zero_grad()
             for one in frozen:
                 one.requires_grad_(False)
         if reached < len(layers):
             raise InputError(
-                f'no gradient of the {self.target} reaches --layer {" ".join(self.names)} of '
+                f'no gradient of the {self.target} reaches --layer {" ".join(self.names or ())} of '
                 f'{self.subject.name}; choose a layer that the head reads'
             )
         heat = view.put(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
 
 
-def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool]:
+def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool] | None:
     """Of the heat the share inside a box, and whether its peak lies there (pointing game).
 
     Args:
-        heat: (H, W), not negative. Without any heat the share is 0 and nothing is pointed at.
+        heat: (H, W), not negative.
         box: (4,) x1 y1 x2 y2 in pixels; a pixel counts where its centre is inside.
+
+    Returns:
+        None where there is no heat.
     """
     rows, columns = (np.arange(size) + 0.5 for size in heat.shape)
     x1, y1, x2, y2 = box
     within = np.outer((rows > y1) & (rows < y2), (columns > x1) & (columns < x2))
     total = heat.sum(dtype=np.float64)
     if not total:
-        return 0.0, False
+        return None
     return float(heat[within].sum(dtype=np.float64) / total), bool(within.flat[heat.argmax()])
 
 
@@ -212,9 +239,11 @@ def gradcam_page(
         norm_in_box: the heat from 0 to 1 inside the box, and none outside.
 
     Raises:
-        InputError: no image, no detection above the score, or a layer that does not exist.
+        InputError: no image, no detection above the score, a layer that does not exist, or models
+            of other classes.
     """
     first = explainers[0].subject
+    same_classes([one.subject for one in explainers])
     views = [one.subject.see(image) for one in explainers]
     found = [one.subject.look(view) for one, view in zip(explainers, views, strict=True)]
     chosen = _choose(first, found[0], score, class_name, count, image)
@@ -228,7 +257,8 @@ def gradcam_page(
         for one, view, rows_found in zip(explainers, views, found, strict=True):
             row.append(_explained(one, view, same(rows_found, wanted), norm_in_box))
         rows.append(row)
-    return sheet(rows, heat='what speaks for it' + ' (in the box)' * norm_in_box)
+    says = 'what speaks for it' if explainers[0].target == 'score' else 'what widens its box'
+    return sheet(rows, heat=says + ' (in the box)' * norm_in_box)
 
 
 def _explained(one: Explainer, view: View, twin: Found | None, norm_in_box: bool) -> Cell:
@@ -239,7 +269,8 @@ def _explained(one: Explainer, view: View, twin: Found | None, norm_in_box: bool
     title = f'{one.subject.name}\nP = {float(twin.score):.3f}'
     if twin.box is None:
         return Cell(view.picture, empty, title, heat)
-    title += f'\n{inside(heat, twin.corners)[0]:.0%} of the heat in the box'
+    share = inside(heat, twin.corners)
+    title += f'\n{share[0]:.0%} of the heat in the box' if share else '\nno heat: no gradient'
     shown = in_box(heat, twin.corners) if norm_in_box else heat
     return Cell(view.picture, Boxes(twin.corners[None], [''], [BLUE]), title, shown)
 
@@ -272,96 +303,114 @@ def _choose(
 
 
 def focus(
-    cfg: Config, explainers: Sequence[Explainer], split: str = 'val', count: int = 50
+    cfg: Config,
+    explainers: Sequence[Explainer],
+    split: str = 'val',
+    count: int = 50,
+    score: float = 0.3,
 ) -> dict:
     """How much of Grad-CAM's heat lies inside the objects, over a data set.
 
-    For each object that all models find (its class, IoU >= 0.5): the share of the heat inside the
-    ground-truth box, whether the peak lies there, and the box's share of the picture, which heat
-    spread evenly would have inside. Images are the units of the spread: means of an image's
-    objects are averaged, and differences to the first model are paired.
+    For each object that all models find (each by a detection of its own, of its class, with an
+    IoU of 0.5 or more): the share of the heat inside the ground-truth box, whether the peak lies
+    there, and the box's share of the picture, which heat spread evenly would have inside. Images
+    are the units of the spread: means of an image's objects are averaged, and differences to the
+    first model are paired.
 
     Args:
         cfg: whose data are looked at.
         explainers: of the models; the first is what the others are compared with.
         split: 'train', 'val' or 'test'.
         count: images, evenly over the data set.
+        score: detections below it find nothing, 0 to 1.
 
     Returns:
-        'images' and 'objects' counted, 'left_out' (objects that a model does not find), 'chance',
-        and 'rows': by model 'energy', 'pointing' (mean and standard deviation over images), and
-        for all but the first 'energy_more', 'pointing_more' (mean difference and its 95% interval
-        from 10,000 resamples of the images).
+        'split', 'score', 'method', 'target'; 'images' and 'objects' that count; 'left_out' (objects
+        that a model does not find, or has no heat for); 'chance'; and 'rows': by model 'energy' and
+        'pointing' (mean and standard deviation over images), and for all but the first
+        'energy_more' and 'pointing_more'; see `difference`.
 
     Raises:
-        InputError: the data cannot be used, or there is no object that all models find.
+        InputError: the data cannot be used, the classes differ, or no object is found by all.
     """
     dataset = dataset_of(cfg, split)
+    same_classes([one.subject for one in explainers], dataset.metainfo['classes'])
     energy, pointing, chance = [], [], []
     objects = left_out = 0
-    for index in track(evenly(len(dataset), count), 'explaining', transient=True):
-        info = dataset.get_data_info(index)
+    infos = [dataset.get_data_info(index) for index in evenly(len(dataset), count)]
+    infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
+    for info in track(infos, 'explaining', transient=True):
         views = [one.subject.see(info['img_path']) for one in explainers]
-        found = [one.subject.look(view) for one, view in zip(explainers, views, strict=True)]
-        shares, hits, areas = [], [], []
-        for item in info['instances']:
-            if item.get('ignore_flag'):
-                continue
-            box = torch.tensor(item['bbox'])
-            truth = Found(item['bbox_label'], torch.tensor(1.0), box)
-            twins = [same(rows, truth) for rows in found]
-            if None in twins:
+        found = [_hits(one, view, info, score) for one, view in zip(explainers, views, strict=True)]
+        items = [item for item in info['instances'] if not item.get('ignore_flag')]
+        rows, areas = [], []
+        for place, item in enumerate(items):
+            box = np.asarray(item['bbox'])
+            seen = [
+                inside(one.heat(view, hits[place]), box) if place in hits else None
+                for one, view, hits in zip(explainers, views, found, strict=True)
+            ]
+            if None in seen:
                 left_out += 1
                 continue
-            seen = [
-                inside(one.heat(view, twin), box.numpy())
-                for one, view, twin in zip(explainers, views, twins, strict=True)
-            ]
-            shares.append([share for share, _ in seen])
-            hits.append([hit for _, hit in seen])
-            areas.append(inside(np.ones(views[0].picture.shape[:2]), box.numpy())[0])
-        if shares:
-            objects += len(shares)
-            energy.append(np.mean(shares, 0))
-            pointing.append(np.mean(hits, 0))
+            rows.append(seen)
+            areas.append(inside(np.ones(views[0].picture.shape[:2]), box)[0])
+        if rows:
+            objects += len(rows)
+            shares, hits = np.moveaxis(np.array(rows, np.float64), 2, 0)
+            energy.append(shares.mean(0))
+            pointing.append(hits.mean(0))
             chance.append(np.mean(areas))
     if not objects:
         raise InputError(
-            f'of {left_out} objects in {count} images none is found by every model; take more '
-            'images (--count), or train on'
+            f'of {left_out} objects in {len(infos)} images none is found by every model; take more '
+            'images (--count), a lower --score, or models that are trained longer'
         )
-    rows: dict[str, dict] = {}
+    table: dict[str, dict] = {}
     for number, one in enumerate(explainers):
-        row = rows[_free(one.subject.name, rows)] = dict(layers=one.names)
+        row = table[unused(one.subject.name, table)] = {}
         for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
             row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
             if number:
                 row[f'{kind}_more'] = difference(values[:, number] - values[:, 0])
     return dict(
+        split=split,
+        score=score,
+        method=explainers[0].method,
+        target=explainers[0].target,
         images=len(energy),
         objects=objects,
         left_out=left_out,
         chance=round(float(np.mean(chance)), 4),
-        rows=rows,
+        rows=table,
     )
 
 
-def difference(values: np.ndarray) -> list[float]:
-    """Mean of n paired differences, and the ends of its 95% interval from 10,000 resamples."""
-    draws = np.random.default_rng(0).integers(len(values), size=(10_000, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return [round(float(value), 4) for value in (values.mean(), low, high)]
+def _hits(one: Explainer, view: View, info: dict, score: float) -> dict[int, Found]:
+    """By the place of an object, the detection that finds it."""
+    found = [row for row in one.subject.look(view) if float(row.score) >= score]
+    if found and found[0].box is None:
+        raise InputError(f'{one.subject.name} is no detector; focus needs boxes')
+    corners = np.array([row.corners for row in found]).reshape(-1, 4)
+    labels, scores = (
+        np.array([float(getattr(row, key)) for row in found]) for key in ('label', 'score')
+    )
+    places = match(info, corners, labels, scores)
+    return {place: row for place, row in zip(places, found, strict=True) if place is not None}
+
+
+def difference(values: np.ndarray) -> list[float | None]:
+    """Mean of n paired differences, and the ends of its 95% interval from 10,000 resamples, which
+    are None below five.
+    """
+    mean = round(float(values.mean()), 4)
+    if len(values) < 5:
+        return [mean, None, None]
+    random = np.random.default_rng(0)
+    size = len(values)
+    means = [values[random.integers(size, size=size)].mean() for _ in range(10_000)]
+    return [mean, *(round(float(end), 4) for end in np.percentile(means, [2.5, 97.5]))]
 
 
 def _spread(values: np.ndarray) -> float:
     return round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 4)
-
-
-def _free(name: str, taken: dict) -> str:
-    """`name`, numbered where it stands already (the same config with other weights)."""
-    number = 2
-    free = name
-    while free in taken:
-        free = f'{name} ({number})'
-        number += 1
-    return free

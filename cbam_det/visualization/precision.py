@@ -18,7 +18,7 @@ from rich.progress import track
 from ..errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
-from .subject import Subject
+from .subject import Subject, same_classes, unused
 
 PANELS = 24  # as many as a page takes
 
@@ -39,12 +39,7 @@ def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
     first = subjects[0]
     dataset = dataset_of(first.cfg, split)
     classes = dataset.metainfo['classes']
-    for subject in subjects[1:]:
-        if subject.classes != first.classes:
-            raise InputError(
-                f'{subject.name} has other classes than {first.name} ({len(subject.classes)} and '
-                f'{len(first.classes)}); compare detectors of the same data set'
-            )
+    same_classes(subjects, classes)
     truth = ground_truth(dataset)
     counts = np.bincount(
         [one['category_id'] for one in truth.dataset['annotations'] if not one['iscrowd']],
@@ -54,9 +49,7 @@ def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
         raise InputError(f'no object is annotated in the {split} data; precision needs some')
     curves = {}
     for subject in subjects:
-        name = subject.name
-        while name in curves:
-            name += "'"
+        name = unused(subject.name, curves)
         own = dataset if subject is first else _same_images(subject, dataset, split)
         curves[name] = precision(truth, detections(subject, own))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
@@ -126,7 +119,8 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
     """
     shape = (2, 101, len(truth.cats))
     if not rows:
-        return np.zeros(shape)
+        present = {one['category_id'] for one in truth.anns.values() if not one['iscrowd']}
+        return np.where([k in present for k in sorted(truth.cats)], 0.0, np.full(shape, -1.0))
     with contextlib.redirect_stdout(io.StringIO()):
         run = COCOeval(truth, truth.loadRes(rows), 'bbox')
         run.params.iouThrs = np.array([0.5, 0.75])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import difflib
 import io
 import json
@@ -65,7 +66,7 @@ class Trained:
         Raises:
             InputError: it holds no config or no checkpoint.
         """
-        folder = Path(work_dir)
+        folder = Path(work_dir).resolve()
         read_run(folder)  # says what is wrong with a folder that is no work_dir
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
@@ -78,7 +79,10 @@ class Trained:
         if data_root:
             set_data_root(cfg, data_root)
         records = sorted(folder.glob('*/metrics.json'), key=lambda path: path.stat().st_mtime)
-        record = json.loads(records[-1].read_text(encoding='utf-8')) if records else {}
+        record = {}
+        if records:
+            with contextlib.suppress(ValueError):  # a test that was cut off while it wrote
+                record = json.loads(records[-1].read_text(encoding='utf-8'))
         return cls(folder, cfg, checkpoint, record)
 
 
@@ -106,8 +110,10 @@ def write(
     base = None if against is None else Trained.of(against, data_root)
     runs = [run] if base is None else [run, base]
     subjects = [Subject(one.cfg, str(one.checkpoint), one.folder.name) for one in runs]
-    if image is None:
-        image = dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
+
+    def shown() -> str:
+        return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
+
     sections = [
         _setup(run),
         _difference(runs),
@@ -116,8 +122,8 @@ def write(
         ),
         _scores(runs),
         _figure('detections', lambda: detection_page(subjects[0])),
-        _figure('attention', lambda: attention_page(subjects[0], image)),
-        _figure('Grad-CAM', lambda: gradcam_page(image, [Explainer(one) for one in subjects])),
+        _figure('attention', lambda: attention_page(subjects[0], shown())),
+        _figure('Grad-CAM', lambda: gradcam_page(shown(), [Explainer(one) for one in subjects])),
         _costs(runs),
     ]
     environment = Environment(
@@ -138,7 +144,7 @@ def _setup(run: Trained) -> Section:
     rows = {
         'config': Path(cfg.filename).name,
         'checkpoint': run.checkpoint.name,
-        'batch size, one process': loader.batch_size,
+        'batch size, one process': loader.get('batch_size', 'by its batch_sampler'),
         'length': ', '.join(
             f'{k} {cfg.train_cfg[k]}' for k in ('max_epochs', 'max_iters') if k in cfg.train_cfg
         ),
@@ -172,7 +178,7 @@ def _scores(runs: list[Trained]) -> Section:
             )
     if kept:
         values = [
-            {key.rpartition('/')[2]: value for key, value in one.record['metrics'].items()}
+            {key.rpartition('/')[2]: value for key, value in one.record.get('metrics', {}).items()}
             for one in kept
         ]
         sized = {f'bbox_{key}': name for key, name in SIZES.items()}

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import cv2
+import mmcv
 import numpy as np
 import torch
+from mmdet.models.utils import select_single_mlvl
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ..datasets.checks import config_classes, leaf_datasets
 from ..environment import check_device
 from ..errors import InputError, some
-from ..preflight import build_model, check_checkpoint
+from ..preflight import build_model, check_checkpoint, check_pretrained
 
 
 @dataclass
@@ -35,7 +38,7 @@ class View:
     Attributes:
         picture: (H, W, 3) uint8 RGB; the file, or what the pipeline cut out of it.
         data: a batch of one for `model(**data, mode='predict')`.
-        size: height and width of the picture in the input, which may be padded beyond it.
+        size: height and width of the picture in the input, which is padded right and below.
     """
 
     picture: np.ndarray
@@ -47,13 +50,14 @@ class View:
         """From a picture and what the config's pipeline packed of it."""
         data = model.data_preprocessor(pseudo_collate([packed]), False)
         sample = data['data_samples'][0]
-        height, width = sample.img_shape[:2]
-        scale_width, scale_height = sample.get('scale_factor', (1, 1))
-        gap = (picture.shape[0] * scale_height - height, picture.shape[1] * scale_width - width)
-        if max(map(abs, gap)) > 1:  # it was not only scaled but cut
-            raw = packed['inputs'][:, :height, :width]
+        scale = sample.get('scale_factor', (1, 1))[::-1]
+        scaled = [round(side * by) for side, by in zip(picture.shape[:2], scale, strict=True)]
+        seen = sample.img_shape[:2]  # with what the pipeline itself padded
+        if any(side > most + 1 for side, most in zip(scaled, seen, strict=True)):  # it was cut
+            raw = packed['inputs'][:, : seen[0], : seen[1]]
             picture = np.ascontiguousarray(raw.permute(1, 2, 0).numpy()[..., ::-1])
-        return cls(picture, data, (height, width))
+            return cls(picture, data, tuple(seen))
+        return cls(picture, data, tuple(map(min, scaled, seen)))
 
     def put(self, values: np.ndarray) -> np.ndarray:
         """Any (h, w) over the model's whole input -> (H, W) over the picture, float32."""
@@ -88,7 +92,8 @@ class Subject:
 
     Args:
         cfg: config of a detector, or of a classifier of mmpretrain.
-        checkpoint: its weights, a path; None leaves the start of all weights.
+        checkpoint: its weights, a path; None is the start of a training, with the pretrained
+            weights that the config names.
         name: for captions; the config's file name where none is given.
 
     Raises:
@@ -101,11 +106,16 @@ class Subject:
         self.model = build_model(cfg)
         read = check_checkpoint(checkpoint, 'checkpoint', self.model)
         meta = {}
-        if read is not None:
+        if read is None:
+            check_pretrained(cfg)
+            self.model.init_weights()
+        else:
             _load_checkpoint_to_model(self.model, read)
             meta = read.get('meta', {}).get('dataset_meta') or {}
         self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _classes(cfg))
         self.model.to(check_device()[0]).eval()
+        for one in self.model.modules():  # compiled code knows no hooks and no second backward
+            one._compiled_call_impl = None
         self._pipeline = None
 
     def name_of(self, label: int) -> str:
@@ -113,14 +123,16 @@ class Subject:
         return str(self.classes[label]) if label < len(self.classes) else f'class {label}'
 
     def label_of(self, name: str) -> int:
-        """The number of a class by its name, or by its number.
+        """The number of a class by its name, by one of its names ('tench, Tinca tinca' has two),
+        or by its number.
 
         Raises:
             InputError: there is none; near names are listed.
         """
-        if name in self.classes:
-            return self.classes.index(name)
-        if name.isdigit() and int(name) < max(len(self.classes), 1):
+        for label, known in enumerate(self.classes):
+            if name == known or name in known.split(', '):
+                return label
+        if name.isdecimal() and (not self.classes or int(name) < len(self.classes)):
             return int(name)
         near = difflib.get_close_matches(name, self.classes, 3, 0.3) or list(self.classes)
         raise InputError(f'{self.name} knows no class {name!r}; it has {some(near, 5)}')
@@ -133,9 +145,14 @@ class Subject:
         """
         picture = read_image(path)
         if self._pipeline is None:
+            if not self.cfg.get('test_dataloader'):
+                raise InputError(
+                    f'{self.cfg.filename} has no test_dataloader; its dataset.pipeline reads images'
+                )
             init_default_scope(self.cfg.get('default_scope', 'mmdet'))
             steps = get_test_pipeline_cfg(self.cfg)
-            self._pipeline = Compose([one for one in steps if 'Annotations' not in one['type']])
+            kept = [one for one in steps if 'Annotations' not in str(one['type'])]
+            self._pipeline = Compose(kept)
         packed = self._pipeline(dict(img_path=str(path), img_id=0))
         return View.of(picture, packed, self.model)
 
@@ -152,10 +169,11 @@ def attached() -> Iterator[None]:
     def select(levels: Sequence[Tensor], number: int, detach: bool = True) -> list[Tensor]:
         return [level[number] for level in levels]
 
-    name = 'select_single_mlvl'
+    name = select_single_mlvl.__name__
     with ExitStack() as stack:
-        for holder in [one for one in sys.modules.values() if name in vars(one)]:
-            stack.enter_context(mock.patch.object(holder, name, select))
+        for holder in list(sys.modules.values()):
+            if isinstance(holder, ModuleType) and vars(holder).get(name) is select_single_mlvl:
+                stack.enter_context(mock.patch.object(holder, name, select))
         yield
 
 
@@ -163,11 +181,13 @@ def findings(sample: object) -> list[Found]:
     """A detector's or a classifier's data sample -> what was found, by falling score.
 
     Raises:
-        InputError: it holds neither detections nor class scores.
+        InputError: it holds neither upright boxes nor class scores.
     """
     if 'pred_instances' in sample:
         found = sample.pred_instances
         boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+        if boxes.shape[1] != 4:
+            raise InputError(f'boxes of {boxes.shape[1]} numbers; upright ones of 4 are understood')
         rows = [
             Found(int(label), score, box)
             for label, score, box in zip(found.labels, found.scores, boxes, strict=True)
@@ -194,6 +214,33 @@ def same(found: Iterable[Found], wanted: Found, overlap: float = 0.5) -> Found |
     return rows[int(place)] if values >= overlap else None
 
 
+def same_classes(subjects: Sequence[Subject], classes: Sequence[str] = ()) -> None:
+    """Check that models, and a data set where its classes are given, have the same classes.
+
+    Raises:
+        InputError: they differ; the first difference is named.
+    """
+    sets = [(one.name, one.classes) for one in subjects if one.classes]
+    sets = [('the data set', tuple(classes))] * bool(classes) + sets
+    for name, own in sets[1:]:
+        first, known = sets[0]
+        if own != known:
+            pairs = zip_longest(own, known, fillvalue='nothing')
+            place, pair = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+            raise InputError(
+                f'{name} has other classes than {first}: class {place} is {pair[0]}, not '
+                f'{pair[1]}; compare models of the same classes'
+            )
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """`name`, numbered where it is taken (the same config with other weights)."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f'{name} ({number})', number + 1
+    return free
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB.
 
@@ -208,14 +255,12 @@ def read_image(path: str | Path) -> np.ndarray:
         hint = f'; near: {some(near)}' if near else ''
         raise InputError(f'no image {path}{hint}; give the path of an image file')
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f'{path} cannot be read as an image ({error}); give a JPEG or PNG file'.replace(
-                '\n', ' '
-            )
-        ) from None
+        image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
+    except (OSError, cv2.error):
+        image = None
+    if image is None:
+        raise InputError(f'{path} cannot be read as an image; give a JPEG or PNG file')
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 @contextmanager
@@ -228,12 +273,12 @@ def hooked(handles: list) -> Iterator[None]:
             handle.remove()
 
 
-def feature_layers(subject: Subject, view: View) -> dict[str, bool]:
+def feature_layers(subject: Subject, view: View) -> dict[str, int | None]:
     """The modules that make one feature map in a pass, by name in the order in which they end.
 
     Returns:
-        Name -> whether its map is the last that the backbone hands on. Modules that run several
-        times (heads shared among levels) are left out.
+        Name -> the number of the backbone's output that its map is, or None. Modules that run
+        several times (heads shared among levels) are left out.
     """
     made: dict[str, list] = {}
 
@@ -244,24 +289,27 @@ def feature_layers(subject: Subject, view: View) -> dict[str, bool]:
     handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
     with hooked(handles), torch.no_grad():
         model(**view.data, mode='predict')
-    last = made.get('backbone', [None])[-1]
-    last = last[-1] if isinstance(last, (tuple, list)) else last
+    last = made.get('backbone', [()])[-1]
+    handed = list(last) if isinstance(last, (tuple, list)) else [last]
     return {
-        name: outputs[0] is last
+        name: next((k for k, one in enumerate(handed) if one is outputs[0]), None)
         for name, outputs in made.items()
         if len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].dim() == 4
     }
 
 
-def default_layer(layers: dict[str, bool]) -> str:
-    """Of `feature_layers` the one that makes the backbone's last feature map; of several that
-    hand on the same map the outermost. Else the last one of the backbone, or the first at all.
+def default_layers(layers: dict[str, int | None]) -> list[str]:
+    """Of `feature_layers` those that make the backbone's outputs, the last output first; of several
+    that hand on the same map the outermost. Else the last one of the backbone, or the first at all.
     """
-    last = [name for name, is_last in layers.items() if is_last]
-    if last:
-        return min(last, key=lambda name: name.count('.'))
+    outputs: dict[int, str] = {}
+    for name, number in layers.items():
+        if number is not None:
+            outputs[number] = min(outputs.get(number, name), name, key=lambda one: one.count('.'))
+    if outputs:
+        return [outputs[number] for number in sorted(outputs, reverse=True)]
     inside = [name for name in layers if name.startswith('backbone.')]
-    return inside[-1] if inside else next(iter(layers))
+    return inside[-1:] or list(layers)[:1]
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
@@ -270,7 +318,7 @@ def _classes(cfg: Config) -> tuple[str, ...]:
     return config_classes(leaf_datasets(cfg.test_dataloader.dataset)[0]) or ()
 
 
-def module(model: nn.Module, name: str, layers: dict[str, bool]) -> nn.Module:
+def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:
     """The module of that name, one of `feature_layers`.
 
     Raises:

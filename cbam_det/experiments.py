@@ -1,0 +1,400 @@
+"""The ledger: rows of tables as configs, overrides and seeds; their runs, records and verdicts.
+
+A study is a file of `experiments/`:
+
+    title: Faster R-CNN on MS COCO (the paper's table 6)
+    metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key of metrics.json
+    seeds: [0, 1, 2]
+    hours: ...                                               # optional: what a run takes, and where
+    rows:
+      resnet50:
+        config: faster_rcnn_r50_c4
+        paper: {AP: 27.0, AP50: 46.2}                        # in percent, as printed
+      resnet50 + CBAM:
+        config: faster_rcnn_r50_c4_cbam
+        against: resnet50
+        overrides: {model.backbone.plugins.0.cfg.start: paper}
+        paper: {AP: 28.1, AP50: 48.2}
+
+A run is a row with a seed. Its record lies in `results/experiments/` under the name of the config,
+eight digits for the overrides, and the seed, so that tables which share a row share its runs. This
+file imports no mmdet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from .errors import InputError, some
+from .results import write_record
+
+KEYS = {'title', 'metrics', 'seeds', 'data', 'rows', 'note', 'options', 'tools', 'scale'}
+ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: as the table prints it.
+        config: a shipped config's name.
+        against: the row that it is compared with, or None.
+        overrides: what `--cfg-options` gets, by dotted key.
+        seeds: one run each.
+        paper: the paper's figures by metric, in percent as printed; {} where it has none.
+        mmdet: those of mmdet's model zoo for the same detector.
+        note: a remark for the table.
+    """
+
+    name: str
+    config: str
+    against: str | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)
+    mmdet: Mapping[str, float] = field(default_factory=dict)
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of the ledger.
+
+    Attributes:
+        name: of its file.
+        title: over the table.
+        metrics: by the name that is shown, the key in `metrics.json`.
+        rows: by name, baselines before what is compared with them.
+        data: what it needs, and the command that prepares it.
+        note: a remark below the table.
+        options: overrides that all rows have.
+        tools: 'cbam_det', or 'mmpretrain' for its tools by mim.
+        scale: from the metrics to percent.
+    """
+
+    name: str
+    title: str
+    metrics: Mapping[str, str]
+    rows: Mapping[str, Row]
+    data: str = ''
+    note: str = ''
+    options: Mapping[str, object] = field(default_factory=dict)
+    tools: str = 'cbam_det'
+    scale: float = 100
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a file of the ledger.
+
+    Raises:
+        InputError: it cannot be read, a key is unknown or missing, or a row is compared with none
+            that stands before it.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
+    _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
+    rows: dict[str, Row] = {}
+    for name, given in content['rows'].items():
+        _check_keys(f'{path}, row {name!r}', given, ROW_KEYS, {'config'})
+        row = Row(name=name, **{'seeds': content.get('seeds', [0]), **given})
+        if row.against is not None and row.against not in rows:
+            raise InputError(
+                f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
+                f'rows before it are {some(list(rows), 9)}'
+            )
+        rows[name] = row
+    head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
+    return Study(name=path.stem, rows=rows, **head)
+
+
+def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
+    keys = set(given) if isinstance(given, dict) else set()
+    if not needed <= keys <= known:
+        raise InputError(
+            f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
+            f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
+        )
+
+
+def run_name(study: Study, row: Row, seed: int) -> str:
+    """The name of a run's record and work_dir."""
+    own = json.dumps({**study.options, **row.overrides}, sort_keys=True)
+    digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
+    return '-'.join([Path(row.config).stem, *digits, str(seed)])
+
+
+def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
+    """Where the record of a run lies."""
+    return results / f'{run_name(study, row, seed)}.json'
+
+
+def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
+    """The record of a run, or None where there is none yet."""
+    path = record_path(results, study, row, seed)
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+
+
+def options(study: Study, row: Row, seed: int) -> dict[str, object]:
+    """What `--cfg-options` gets in a run."""
+    return {**study.options, **row.overrides, 'randomness.seed': seed}
+
+
+def config_hash(study: Study, row: Row, seed: int) -> str:
+    """Twelve digits that name a run's config, overrides included; paths of data change nothing."""
+    from .cli import override, read_config
+
+    cfg = override(read_config(row.config), options(study, row, seed))
+    cfg = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(cfg.encode()).hexdigest()[:12]
+
+
+def run(
+    study: Study,
+    row: Row,
+    seed: int,
+    results: Path,
+    work_dirs: Path,
+    gpus: int = 0,
+    data_root: str | None = None,
+) -> dict:
+    """Train and test a row with a seed, and write its record; an interrupted run goes on.
+
+    Args:
+        results: folder of the records.
+        work_dirs: folder of the runs' work_dirs.
+        gpus: processes of `tools/dist_train.sh`, or 0 for one process without a launcher.
+        data_root: folder to read instead of the config's.
+
+    Returns:
+        The record, of this run or of one that is done already.
+
+    Raises:
+        InputError: a tool failed; its log is named.
+    """
+    digest = config_hash(study, row, seed)
+    if (done := read_record(results, study, row, seed)) is not None:
+        if done['config_hash'] != digest:
+            raise InputError(
+                f'{record_path(results, study, row, seed)} is of another config '
+                f'({done["config_hash"]}, now {digest}); remove it to run the row anew'
+            )
+        return done
+    folder = work_dirs / run_name(study, row, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
+    common = ['--work-dir', str(folder), '--cfg-options', *pairs]
+    if data_root:
+        common = ['--data-root', data_root, *common]
+    start = time.monotonic()
+    _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
+    seconds = time.monotonic() - start
+    last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+    _call(study, 'test', row.config, [str(last)], common, folder, gpus)
+    record = dict(
+        seed=seed,
+        config=row.config,
+        overrides=dict(options(study, row, seed)),
+        config_hash=digest,
+        commit=_commit(),
+        processes=max(gpus, 1),
+        train_seconds=round(seconds),
+        memory_mib=_memory(folder),
+        metrics=_metrics(folder),
+    )
+    path = record_path(results, study, row, seed)
+    return write_record(path, command(study, row, seed, gpus), record)
+
+
+def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
+    """The shell command of a run."""
+    last = ['--gpus', str(gpus)] * bool(gpus)
+    words = ['tools/experiment.py', 'run', study.name, '--row', row.name, '--seed', str(seed)]
+    return shlex.join([*words, *last])
+
+
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _metrics(folder: Path) -> dict[str, float]:
+    """What the last test logged, as MMEngine writes it for any library: <time>/<time>.json."""
+    logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
+    text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
+    numbers = json.loads(text.splitlines()[-1])
+    return {key: value for key, value in numbers.items() if '/' in key}
+
+
+def _call(
+    study: Study,
+    name: str,
+    config: str,
+    first: list[str],
+    last: list[str],
+    folder: Path,
+    gpus: int,
+) -> None:
+    from .cli import find_config
+
+    tools = Path(__file__).parents[1] / 'tools'
+    if study.tools == 'mmpretrain':
+        launch = ['--launcher', 'pytorch'] * (gpus > 1)
+        shell = ['mim', name, 'mmpretrain', find_config(config), *first]
+        shell += ['--gpus', str(gpus), *launch]
+    elif gpus:
+        shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
+    else:
+        shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
+    log = folder / f'{name}.log'
+    with log.open('a', encoding='utf-8') as stream:
+        done = subprocess.run([*shell, *last], stdout=stream, stderr=stream, check=False)
+    if done.returncode:
+        errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
+        said = errors[-1].removeprefix('error: ') if errors else f'exit status {done.returncode}'
+        raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
+
+
+def _commit() -> str:
+    """The commit of the code, with + where files differ from it; '' outside a checkout."""
+    here = Path(__file__).parent
+    git = ['git', '-C', str(here)]
+    head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return ''
+    changed = subprocess.run(
+        [*git, 'status', '--porcelain', '-uno', '--', '.', '../configs'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return head.stdout.strip() + '+' * bool(changed.stdout.strip())
+
+
+def _memory(folder: Path) -> int:
+    """MiB at most: the GPU's as MMEngine logged it, else the largest process of this command."""
+    logged = [
+        json.loads(line).get('memory', 0)
+        for log in folder.glob('*/vis_data/scalars.json')
+        for line in log.read_text(encoding='utf-8').splitlines()
+    ]
+    own = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    return int(max(logged, default=0) or own)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against its baseline, paired by seeds.
+
+    Attributes:
+        count: seeds that both have, n.
+        mean: of the differences.
+        low, high: ends of the 95% interval of that mean, by Student's t; None below two seeds.
+        p: of the paired t-test; None below two seeds.
+    """
+
+    count: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says, for a metric of which more is better."""
+        if self.low is None:
+            return 'one seed: nothing'
+        return 'helps' if self.low > 0 else 'hurts' if self.high < 0 else 'no difference seen'
+
+
+def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison | None:
+    """Two rows' values by seed; None where they share no seed."""
+    seeds = sorted(set(ours) & set(base))
+    if not seeds:
+        return None
+    gaps = np.array([ours[seed] - base[seed] for seed in seeds])
+    mean = float(gaps.mean())
+    if len(seeds) < 2:
+        return Comparison(len(seeds), mean)
+    error = float(gaps.std(ddof=1)) / len(seeds) ** 0.5
+    if not error:  # every pair differs by the same: the t-test divides by 0
+        return Comparison(len(seeds), mean, mean, mean, 1.0 if not mean else 0.0)
+    reach = float(stats.t.ppf(0.975, len(seeds) - 1)) * error
+    p = float(stats.ttest_1samp(gaps, 0).pvalue)
+    return Comparison(len(seeds), mean, mean - reach, mean + reach, p)
+
+
+def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
+    """A metric of a row by seed, in percent, of the runs that are recorded."""
+    found = {}
+    for seed in row.seeds:
+        record = read_record(results, study, row, seed)
+        value = record and record['metrics'].get(study.metrics[metric])
+        if value is not None:
+            found[seed] = study.scale * value
+    return found
+
+
+def table(study: Study, results: Path) -> str:
+    """The study as a Markdown table, in percent.
+
+    By metric the mean and the standard deviation over the seeds; of the first metric the
+    difference to the row's baseline, paired by seeds, with its 95% interval and the p of the
+    paired t-test, and the paper's difference beside it.
+    """
+    first, *_ = study.metrics
+    head = [
+        '',
+        'n',
+        *study.metrics,
+        f'{first}, difference',
+        'p',
+        'says',
+        f"paper's {first}",
+        'diff.',
+    ]
+    lines = [_row(head), _row(['---', *['---:'] * (len(head) - 1)])]
+    for row in study.rows.values():
+        cells = []
+        for metric in study.metrics:
+            numbers = list(values(study, row, results, metric).values())
+            spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
+            cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
+        count = len(values(study, row, results, first))
+        lines.append(_row([row.name, count, *cells, *_difference(study, row, results, first)]))
+    return '\n'.join(lines)
+
+
+def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]:
+    paper = row.paper.get(metric)
+    printed = '' if paper is None else f'{paper:g}'
+    if row.against is None:
+        return ['', '', '', printed, '']
+    base = study.rows[row.against]
+    gap = base.paper.get(metric)
+    theirs = '' if None in (paper, gap) else f'{paper - gap:+.2f}'
+    seen = compare(values(study, row, results, metric), values(study, base, results, metric))
+    if seen is None:
+        return ['', '', '', printed, theirs]
+    between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
+    p = '' if seen.p is None else f'{seen.p:.3f}'
+    return [f'{seen.mean:+.2f}{between}', p, seen.verdict, printed, theirs]
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f'| {" | ".join(map(str, cells))} |'

@@ -1,0 +1,209 @@
+"""The ledger: its files, its runs, its records and what its tables say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cbam_det.cli import find_config, override, read_config
+from cbam_det.errors import InputError
+from cbam_det.experiments import (
+    Study,
+    command,
+    compare,
+    config_hash,
+    options,
+    read_record,
+    read_study,
+    record_path,
+    table,
+    values,
+)
+from cbam_det.preflight import build_model
+
+from .conftest import QUICK, ROOT
+
+LEDGER = sorted((ROOT / 'experiments').glob('*.yaml'))
+SMALL = """
+title: small
+metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}
+seeds: [0, 1, 2]
+rows:
+  none: {config: faster_rcnn_r50_digits, paper: {AP: 27.0}}
+  CBAM: {config: faster_rcnn_r50_cbam_digits, against: none, paper: {AP: 28.1}}
+  paper start:
+    config: faster_rcnn_r50_cbam_digits
+    against: none
+    overrides: {model.backbone.plugins.0.cfg.start: paper}
+"""
+
+
+@pytest.fixture
+def small(tmp_path) -> Study:
+    path = tmp_path / 'ledger' / 'small.yaml'
+    path.parent.mkdir()
+    path.write_text(SMALL)
+    return read_study(path)
+
+
+def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
+    for seed, ap in enumerate(aps):
+        path = record_path(results, study, study.rows[row], seed)
+        path.parent.mkdir(exist_ok=True)
+        metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
+        path.write_text(json.dumps(dict(metrics=metrics)))
+
+
+@pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
+def test_every_row_of_the_ledger_has_a_config_that_its_overrides_fit(path):
+    study = read_study(path)
+    for row in study.rows.values():
+        assert Path(find_config(row.config)).is_file()
+        assert row.seeds and set(row.paper) <= set(study.metrics)
+        if study.tools == 'cbam_det':
+            cfg = override(read_config(row.config), options(study, row, 7))
+            assert cfg.randomness.seed == 7
+            attention = [key for key in build_model(cfg).state_dict() if '_gate.' in key]
+            assert bool(attention) == ('CBAM' in row.name or 'SE' in row.name)
+
+
+def test_the_ledger_has_every_row_of_the_paper_s_tables():
+    rows = {path.stem: len(read_study(path).rows) for path in LEDGER}
+    wanted = dict(table1=4, table2=6, table3=4, table4=24, table5=6, table6=4, table7=8)
+    assert {name: rows[name] for name in wanted} == wanted
+    paper = read_study(ROOT / 'experiments' / 'table6.yaml').rows
+    assert paper['ResNet101 + CBAM'].paper == dict(AP=30.8, AP50=50.5, AP75=32.6)
+
+
+def test_comparison_is_the_paired_t_test():
+    random = np.random.default_rng(0)
+    base = dict(enumerate(random.normal(40, 1, 6)))
+    ours = {
+        seed: value + gap
+        for (seed, value), gap in zip(base.items(), random.normal(1, 0.5, 6), strict=True)
+    }
+    ours[17] = 99.0  # a seed that the baseline lacks
+    found = compare(ours, base)
+    wanted = stats.ttest_rel([ours[seed] for seed in base], list(base.values()))
+    low, high = wanted.confidence_interval()
+    assert found.count == 6 and found.p == pytest.approx(wanted.pvalue)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.verdict == 'helps'
+    assert compare(base, ours).verdict == 'hurts'
+    assert (
+        compare({0: 1.0, 1: -1.0, 2: 0.1}, {0: 0.0, 1: 0.0, 2: 0.0}).verdict == 'no difference seen'
+    )
+    assert compare({0: 1.0}, {0: 0.0}).verdict == 'one seed: nothing'
+    assert compare({0: 1.0}, {1: 0.0}) is None
+    assert compare({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0}).p == 0
+    assert compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).verdict == 'no difference seen'
+
+
+def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
+    record(tmp_path / 'results', small, 'none', [0.40, 0.42, 0.41])
+    record(tmp_path / 'results', small, 'CBAM', [0.42, 0.45, 0.43])
+    lines = table(small, tmp_path / 'results').splitlines()
+    assert lines[2] == '| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |  |  |  | 27 |  |'
+    assert lines[3] == (
+        '| CBAM | 3 | 43.33 ± 1.53 | 86.67 ± 3.06 | +2.33 (+0.90 to +3.77) | 0.020 | helps '
+        '| 28.1 | +1.10 |'
+    )
+    assert lines[4] == '| paper start | 0 |  |  |  |  |  |  |  |'
+
+
+def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
+    none, cbam, paper = small.rows.values()
+    names = {record_path(Path(), small, row, 0).name for row in (none, cbam, paper)}
+    assert len(names) == 3 and 'faster_rcnn_r50_cbam_digits-0.json' in names
+    one, other = (read_study(ROOT / 'experiments' / f'table{n}.yaml') for n in (2, 3))
+    names = [
+        {record_path(Path(), study, row, 0) for row in study.rows.values()}
+        for study in (one, other)
+    ]
+    assert len(names[0] & names[1]) == 2  # SE, and CBAM
+
+
+def test_hash_follows_the_config_and_nothing_else(small):
+    none, cbam, paper = small.rows.values()
+    assert config_hash(small, cbam, 0) == config_hash(small, cbam, 0)
+    assert (
+        len({config_hash(small, row, seed) for row in (none, cbam, paper) for seed in (0, 1)}) == 6
+    )
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'said'),
+    [
+        ('title: small', 'titel: small', 'titel'),
+        ('against: none', 'against: nothing', "against 'nothing', which is no row before it"),
+        ('config: faster_rcnn_r50_digits, ', '', "row 'none': it takes the keys"),
+        ('rows:', 'rows: [', 'cannot be read as YAML'),
+    ],
+)
+def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
+    path = tmp_path / 'small.yaml'
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(InputError, match=said):
+        read_study(path)
+
+
+@pytest.fixture
+def tool():
+    spec = importlib.util.spec_from_file_location('experiment', ROOT / 'tools' / 'experiment.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args: object) -> int:
+        sys.argv = ['tools/experiment.py', *map(str, args)]
+        return module.one_line_errors(module.main)
+
+    return call
+
+
+def test_a_run_is_recorded_goes_on_and_comes_out_the_same_again(
+    small, digits, tool, tmp_path, capsys
+):
+    """Two real runs of the same row and seed, the second one from nothing."""
+    path = tmp_path / 'ledger' / 'small.yaml'
+    quick = {**dict(pair.split('=') for pair in QUICK), 'train_cfg.max_epochs': '1'}
+    quick.pop('randomness.seed')
+    quick = {key: json.loads(value.lower()) for key, value in quick.items()}
+    path.write_text(f'{SMALL}\noptions: {json.dumps(quick)}\n')
+    common = ('--ledger', path.parent, '--results', tmp_path / 'results')
+    what = ('run', 'small', '--row', 'CBAM', '--seed', 1, '--data-root', digits)
+    work = ('--work-dirs', tmp_path / 'work')
+    assert tool(*common, *what, *work) == 0, capsys.readouterr().err
+    study = read_study(path)
+    first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
+    assert first['seed'] == 1 and first['environment']['torch']
+    assert first['command'] == command(study, study.rows['CBAM'], 1)
+    assert first['memory_mib'] > 100 and first['train_seconds'] > 1
+    assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
+        1: 100 * first['metrics']['coco/bbox_mAP']
+    }
+    capsys.readouterr()
+    assert tool(*common, *what, *work) == 0
+    assert capsys.readouterr().out == ''  # it is done
+    assert tool(*common, 'commands', 'small') == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
+    record_path(tmp_path / 'results', study, study.rows['CBAM'], 1).unlink()
+    shutil.rmtree(tmp_path / 'work')
+    assert tool(*common, *what, *work) == 0
+    again = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
+    assert again['metrics'] == first['metrics'] and again['config_hash'] == first['config_hash']
+
+
+def test_tool_lists_the_ledger_and_names_what_it_lacks(tool, capsys):
+    assert tool('list', 'table6') == 0
+    assert 'ResNet101 + CBAM' in capsys.readouterr().out
+    assert tool('table', 'table9') == 2
+    assert "no study 'table9'" in capsys.readouterr().err
+    assert tool('run', 'table6', '--row', 'ResNet9') == 2
+    assert "no row 'ResNet9'; it has ResNet50" in capsys.readouterr().err
