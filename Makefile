@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist load
 
 DEMO := configs/faster_rcnn_r50_cbam_digits.py
 DEMO_DIR := work_dirs/demo
+IMAGE := data/digits/val2017/000000001173.jpg
 LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 
 .PHONY: help setup demo record test test-all lint doctor clean
@@ -75,6 +76,7 @@ record:
 	cp "$$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)" results/demo.json
 	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/demo_detections.jpg
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
+	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/demo_attention.jpg
 	$(PY) tools/tables.py
 
 lint: setup

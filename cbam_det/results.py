@@ -27,6 +27,8 @@ def read_run(work_dir: str | Path) -> Run:
     Raises:
         InputError: no training was logged there.
     """
+    if Path(work_dir).is_file():
+        raise InputError(f'{work_dir} is a file; give the work_dir that it lies in')
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     values: dict[str, dict[int, float]] = {}
     for log in logs:
@@ -241,10 +243,13 @@ def focus_table(record: dict) -> str:
             form = '{:+.1%} ({:+.1%} to {:+.1%})' if more and more[1] is not None else '{:+.1%}'
             cells.append(form.format(*more) if more else '')
         rows.append(_row([name, *cells]))
-    rows.append(_row(['*heat spread evenly*', f'{record["chance"]:.1%}', '', '', '']))
+    even = f'{record["chance"]:.1%}'
+    rows.append(_row(['*heat spread evenly*', even, '', even, '']))
     said = (
         f'{record["objects"]} objects of {record["images"]} images, which all of these find '
-        f'with a score of {record["score"]:g} or more ({record["left_out"]} left out)'
+        f'with a score of {record["score"]:g} or more ({record["left_out"]} left out), '
+        f'{record["method"]} at '
+        + ', '.join(f'{name} ({number})' for name, number in record['layers'].items())
     )
     return '\n'.join([*rows, '', f'{said}; {_where(record)}'])
 

@@ -23,7 +23,15 @@ from cbam_det.cli import read_config
 from cbam_det.errors import InputError
 from cbam_det.visualization import figures, gradcam
 from cbam_det.visualization.attention import attention_page, gates, page
-from cbam_det.visualization.gradcam import METHODS, Explainer, difference, focus, in_box, inside
+from cbam_det.visualization.gradcam import (
+    METHODS,
+    Explainer,
+    difference,
+    focus,
+    in_box,
+    inside,
+    together,
+)
 from cbam_det.visualization.precision import ground_truth, mean, precision
 from cbam_det.visualization.subject import (
     Found,
@@ -180,10 +188,17 @@ def test_levels_that_a_head_reads_apart_are_looked_at_in_turn():
 
     made, view = toy(Levels())
     nn.init.uniform_(made.model.backbone.one.weight)
-    explainer = Explainer(made)
-    assert explainer.heat(view, made.look(view)[0]).max() == 1
-    assert len(explainer.choices(view)) == 2
-    assert not Explainer(made, ['backbone.two']).heat(view, made.look(view)[0]).any()
+    explainer, found = Explainer(made), made.look(view)[0]
+    assert list(explainer.choices(view)) == ['backbone.two', 'backbone.one']
+    assert not explainer.heat(view, found).any()
+    name, (heat,) = together([explainer], [view], [found])
+    assert name == 'backbone.one' and heat.max() == 1
+    # Beside a model that has heat at the last output, both are looked at where both have some.
+    other, _ = toy(OnePlace(3, 12))
+    other.model.backbone.two = nn.Identity()
+    both = [explainer, Explainer(other, ['backbone.1'])]
+    name, heats = together(both, [view, view], [found, other.look(view)[0]])
+    assert name == 'backbone.two' and not heats[0].any()  # there is no such place: the first
 
 
 def test_pictures_that_a_pipeline_pads_keep_their_geometry(photo):
@@ -276,7 +291,7 @@ def test_two_stage_and_one_stage_detectors_are_explained_through_their_real_head
     heat = explainer.heat(view, wanted)
     assert heat.shape == (80, 120) and heat.min() >= 0 and 0.5 < heat.max() <= 1
     if layer is not None:
-        assert explainer.choices(view)[0] == [made.model.get_submodule(layer)]
+        assert next(iter(explainer.choices(view))) == layer
     assert float(made.look(view)[0].score) == pytest.approx(float(wanted.score), abs=1e-6)
     assert all(one.grad is None for one in made.model.parameters())
 
@@ -286,7 +301,7 @@ def test_every_method_of_the_list_makes_a_map(method, tool):
     made, view = toy(OnePlace(3, 12))
     heat = Explainer(made, ['backbone.0', 'backbone.1'], method).heat(view, made.look(view)[0])
     assert heat.shape == (64, 64) and np.isfinite(heat).all() and heat.max() > 0
-    assert ', '.join(METHODS) == tool.module.METHODS
+    assert list(METHODS) == tool.module.METHODS
 
 
 def test_frozen_layers_are_explained_and_stay_frozen(photo):
@@ -365,7 +380,13 @@ def test_focus_counts_objects_that_every_model_finds(digits):
         classes = cfg.metainfo.classes if 'metainfo' in cfg else ()
         look = lambda view: boxes[view.name][missing:]  # noqa: E731
         of = SimpleNamespace(name=name, see=see, look=look, classes=tuple(classes))
-        return SimpleNamespace(subject=of, heat=draw, method='hirescam', target='score')
+        return SimpleNamespace(
+            subject=of,
+            heat=lambda view, found, choice: draw(view, found),
+            choices=lambda view: {'layer': []},
+            method='hirescam',
+            target='score',
+        )
 
     def only_inside(view: SimpleNamespace, found: Found) -> np.ndarray:
         heat = np.zeros(view.picture.shape[:2])
@@ -379,6 +400,7 @@ def test_focus_counts_objects_that_every_model_finds(digits):
     objects = sum(len(found) - 1 for found in boxes.values())
     assert (record['images'], record['objects']) == (images, objects - len(boxes))
     assert record['left_out'] == len(boxes)
+    assert record['layers'] == {'layer': record['objects']}
     rows = record['rows']
     assert list(rows) == ['even', 'even (2)']
     assert rows['even']['energy'][0] == pytest.approx(record['chance'], abs=1e-4)
@@ -420,11 +442,17 @@ def test_attention_page_shows_each_block_and_each_stage(photo):
     figure = attention_page(made, photo)
     titles = [axis.get_title() for part in figure.subfigs for axis in part.axes]
     # From the identity start every weight is 1, and no noise is drawn as a pattern.
-    assert 'layer1.0.bn3\n1.000 to 1.000' in titles and 'layer4.2.bn3\n1.000 to 1.000' in titles
+    assert 'layer1.0.bn3\n1.000 everywhere' in titles
+    assert 'layer4.2.bn3\n1.000 everywhere' in titles and 'image; the model is untrained' in titles
     assert {f'backbone.layer{n}' for n in range(1, 5)} <= set(titles)
-    chosen = attention_page(made, photo, ['backbone.inserted.layer3/1/bn3.cbam'])
-    titles = [axis.get_title() for part in chosen.subfigs for axis in part.axes]
-    assert sum(title.startswith('layer') for title in titles) == 1
+    for names, count in (
+        (['backbone.inserted.layer3/1/bn3.cbam'], 1),
+        (['layer4'], 3),
+        (['layer4.1.bn3', 'layer*.0.*'], 5),
+    ):
+        chosen = attention_page(made, photo, names)
+        titles = [axis.get_title() for part in chosen.subfigs for axis in part.axes]
+        assert sum(title.startswith('layer') for title in titles) == count
 
 
 def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(photo, tmp_path):
@@ -550,9 +578,8 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         ),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--class', 'fuor'),
-            "knows no class 'fuor'; it has four",
+            "knows no class 'fuor'; near: four",
         ),
-        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--method', 'cam'), '--method cam is unknown'),
         (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
         (('gradcam', 'PHOTO', DIGITS, 'none.pth'), 'no checkpoint none.pth'),
         (('focus', DIGITS, 'CHECKPOINT', '--out', 'a.png'), 'this command writes .json'),
@@ -581,7 +608,7 @@ def test_class_is_found_by_any_of_its_names_and_by_its_number():
         1,
         1,
     ]
-    with pytest.raises(InputError, match='it has goldfish'):
+    with pytest.raises(InputError, match='near: goldfish'):
         made.label_of('goldfisch')
 
 

@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   python tools/visualize.py gradcam image.jpg CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
   python tools/visualize.py focus CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
   python tools/visualize.py report work_dirs/demo --against work_dirs/baseline"""
-METHODS = 'hirescam, gradcam, gradcam++, xgradcam, layercam, elementwise, eigengradcam'
+METHODS = ['hirescam', 'gradcam', 'gradcam++', 'xgradcam', 'layercam', 'elementwise']
+METHODS += ['eigengradcam']
 PICTURE = '.png, .svg or .jpg'
 
 
@@ -55,7 +56,8 @@ def parse_args() -> argparse.Namespace:
 
     def split(made: argparse.ArgumentParser, default: str) -> None:
         known = ('train', 'val', 'test')
-        made.add_argument('--split', default=default, choices=known, help='(%(default)s)')
+        text = 'data that are read (%(default)s)'
+        made.add_argument('--split', default=default, choices=known, help=text)
 
     def against(made: argparse.ArgumentParser) -> None:
         made.add_argument(
@@ -71,13 +73,15 @@ def parse_args() -> argparse.Namespace:
         made.add_argument(
             '--layer',
             action='append',
-            help="module whose map is weighted; several are averaged (the backbone's last map)",
+            help='module whose map is weighted, such as backbone.layer3; several are averaged (the '
+            "last of the backbone's outputs where every model has heat)",
         )
-        made.add_argument('--method', default='hirescam', help=f'{METHODS} (%(default)s)')
+        made.add_argument('--method', default='hirescam', choices=METHODS, help='(%(default)s)')
         made.add_argument(
             '--target',
             default='score',
-            help="explain the detection's score, or box: its width plus height (%(default)s)",
+            choices=('score', 'box'),
+            help="explain the detection's score, or its box: width plus height (%(default)s)",
         )
 
     made = command('data', 'a page of annotated samples')
@@ -101,7 +105,9 @@ def parse_args() -> argparse.Namespace:
     made = command('attention', 'spatial and channel weights of every CBAM for an image')
     made.add_argument('image', help='JPEG or PNG file')
     config(made, needed=False)
-    made.add_argument('--layer', action='append', help='only this CBAM; may be given several times')
+    made.add_argument(
+        '--layer', action='append', help='only these CBAMs, such as layer4 or layer*.0.*'
+    )
 
     made = command('gradcam', 'what speaks for a detection, or for the class of a classifier')
     made.add_argument('image', help='JPEG or PNG file')
@@ -186,8 +192,6 @@ def picture(args: argparse.Namespace) -> figures.Figure:
     if args.command == 'attention':
         from cbam_det.visualization.attention import attention_page
 
-        if args.checkpoint is None:
-            print('no checkpoint: the weights are at their start', file=sys.stderr)
         return attention_page(subjects(args)[0], args.image, args.layer)
     from cbam_det.visualization.gradcam import gradcam_page
 

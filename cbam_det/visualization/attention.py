@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -56,15 +58,15 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
     Args:
         model: in eval mode, or its norms would count the batch.
         data: as its data preprocessor returns it.
-        names: paths of the CBAMs to look at, None for all.
+        names: CBAMs to look at, None for all: paths, names as the page has them, or what these
+            begin with (`layer4`); `*` stands for anything.
 
     Raises:
-        InputError: the model has no CBAM, or none of such a name; its CBAMs are listed.
+        InputError: the model has no CBAM, or none of such a name; near ones are listed.
     """
     found = cbams(model)
-    for name in names or ():
-        if name not in found:
-            raise InputError(f'--layer {name} is no CBAM of this model; it has {some([*found], 6)}')
+    if names is not None:
+        found = {name: found[name] for name in _chosen(found, names)}
     seen: list[Gates] = []
 
     def look(name: str) -> object:
@@ -84,19 +86,40 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
 
         return hook
 
-    chosen = {name: found[name] for name in names or found}
     # Compiled code does not know of a hook that came later.
-    compiled = {name: one._compiled_call_impl for name, one in chosen.items()}
-    handles = [one.register_forward_pre_hook(look(name)) for name, one in chosen.items()]
+    compiled = {name: one._compiled_call_impl for name, one in found.items()}
+    handles = [one.register_forward_pre_hook(look(name)) for name, one in found.items()]
     try:
         with hooked(handles), torch.no_grad():
-            for one in chosen.values():
+            for one in found.values():
                 one._compiled_call_impl = None
             model(**data, mode='predict')
     finally:
-        for name, one in chosen.items():
+        for name, one in found.items():
             one._compiled_call_impl = compiled[name]
     return seen
+
+
+def _parts(path: str) -> list[str]:
+    """'backbone.inserted.layer1/0/bn3.cbam' -> ['backbone', 'layer1', '0', 'bn3']."""
+    return [part for part in re.split(r'[./]', path) if part not in ('inserted', 'cbam')]
+
+
+def _chosen(found: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The paths that `names` choose, in their order in the model."""
+    short = {path: '.'.join(_parts(path)[1:]) or path for path in found}
+    chosen = set()
+    for name in names:
+        hits = [
+            path
+            for path, own in short.items()
+            if any(fnmatchcase(text, form) for text in (path, own) for form in (name, f'{name}.*'))
+        ]
+        if not hits:
+            near = difflib.get_close_matches(name, short.values(), 4, 0.3) or [*short.values()]
+            raise InputError(f'--layer {name} is no CBAM of this model; it has {some(near, 4)}')
+        chosen.update(hits)
+    return [path for path in short if path in chosen]
 
 
 def attention_page(subject: Subject, image: str, names: Iterable[str] | None = None) -> Figure:
@@ -105,23 +128,24 @@ def attention_page(subject: Subject, image: str, names: Iterable[str] | None = N
     Args:
         subject: a detector, or a classifier.
         image: path of an image file.
-        names: paths of the CBAMs to show, None for all.
+        names: CBAMs to show, None for all; see `gates`.
 
     Raises:
         InputError: no image, no CBAM, or none of such a name.
     """
     view = subject.see(image)
-    return page(view, gates(subject.model, view.data, names))
+    title = 'image' if subject.trained else 'image; the model is untrained'
+    return page(view, gates(subject.model, view.data, names), title)
 
 
-def page(view: View, seen: list[Gates]) -> Figure:
-    """`attention_page` of weights that were taken already."""
+def page(view: View, seen: list[Gates], title: str = 'image') -> Figure:
+    """`attention_page` of weights that were taken already; `title` stands over the picture."""
     rows = []
     passes = Counter(one.name for one in seen)
     met: Counter[str] = Counter()
     for one in seen:
         met[one.name] += 1
-        parts = [part for part in re.split(r'[./]', one.name) if part not in ('inserted', 'cbam')]
+        parts = _parts(one.name)
         number = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts))
         name = '.'.join(parts[1:]) or one.name
         name += f', pass {met[one.name]}' * (passes[one.name] > 1)
@@ -136,4 +160,4 @@ def page(view: View, seen: list[Gates]) -> Figure:
                 *(channel, spatial, over_image, 2 if one.identity else 1),
             )
         )
-    return attention_sheet(view.picture, rows)
+    return attention_sheet(view.picture, rows, title)

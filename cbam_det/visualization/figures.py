@@ -98,10 +98,14 @@ def sheet(
 ) -> Figure:
     """A grid of pictures; `legend` names colours of boxes, `heat` what is laid over."""
     columns = max(len(row) for row in rows)
+    cells = [cell for row in rows for cell in row]
+    ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in cells)
+    lines = max(cell.title.count('\n') for cell in cells) + 1
+    height = 2.45 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             *(len(rows), columns),
-            figsize=(2.6 * columns, (3 if heat else 2.75) * len(rows) + (0.9 if heat else 0.4)),
+            figsize=(2.6 * columns, len(rows) * height + (0.9 if heat else 0.4)),
             squeeze=False,
         )
         for axis in axes.flat:
@@ -153,33 +157,36 @@ class GateRow:
     most: int
 
 
-def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow]) -> Figure:
+def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = 'image') -> Figure:
     """The picture and the spatial weights over it, each from its own lowest to its highest, which
     the title gives; below, for each stage, the channel weights sorted and as a histogram.
 
-    Weights that differ by less than 0.001 in a block are drawn as one colour.
+    Weights that differ by less than 0.001 in a block are not drawn.
     """
     maps = [row for row in rows if row.spatial is not None]
     stages = list(dict.fromkeys(row.stage for row in rows if row.channel is not None))
-    columns = 6
+    columns = min(6, max(len(maps) + 1, 3))
     lines = math.ceil((len(maps) + 1) / columns) if maps else 0
     below = 2 * bool(stages)
     ratio = picture.shape[0] / picture.shape[1]
     height = 2.1 * min(max(ratio, 0.5), 1.6) + 0.45
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(13, max(lines * height + 2.3 * below, 2)))
-        heights = [lines * height] * bool(maps) + [2.3 * below] * bool(stages)
+        upper, lower = lines * height + 0.7, 2.3 * below
+        width = 2.15 * columns if columns > len(stages) else 3 * len(stages)
+        figure = plt.figure(figsize=(width, upper * bool(maps) + lower))
+        heights = [upper] * bool(maps) + [lower] * bool(stages)
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
         if maps:
             axes = parts.pop(0).subplots(lines, columns, squeeze=False)
             for axis in axes.flat:
                 axis.set_axis_off()
             axes.flat[0].imshow(picture)
-            axes.flat[0].set_title('image', fontsize=8)
+            axes.flat[0].set_title(title, fontsize=8)
             for axis, row in zip(list(axes.flat)[1:], maps, strict=False):
                 _spatial_panel(axis, picture, row)
             text = 'spatial weight, lowest to highest of the block'
-            _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6, aspect=30)
+            below_all = dict(location='bottom', shrink=0.6, aspect=40)
+            _heat_bar(axes.flat[0].figure, axes, text, **below_all)
         if stages:
             axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
             most = max(row.most for row in rows)
@@ -194,22 +201,24 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow]) -> Figure:
 
 def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow) -> None:
     low, high = float(row.spatial.min()), float(row.spatial.max())
-    flat = high - low < 1e-3
-    heat = np.full_like(row.spatial, 0.5) if flat else (row.spatial - low) / (high - low)
+    even = high - low < 1e-3
+    heat = np.zeros_like(row.spatial) if even else (row.spatial - low) / (high - low)
     if row.over_image:
         axis.imshow(picture)
-        lay_over(axis, heat)
+        if not even:
+            lay_over(axis, heat)
     else:
         axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
     where = '' if row.over_image else ', mean of regions'
-    axis.set_title(f'{row.name}{where}\n{low:.3f} to {high:.3f}', fontsize=7.5)
+    span = f'{low:.3f} everywhere' if even else f'{low:.3f} to {high:.3f}'
+    axis.set_title(f'{row.name}{where}\n{span}', fontsize=7.5)
 
 
 def _channel_panels(
     curve: plt.Axes, histogram: plt.Axes, rows: Sequence[GateRow], most: int
 ) -> None:
     shades = plt.get_cmap('viridis')(np.linspace(0, 0.85, len(rows)))
-    bins = np.linspace(0, most, 41)
+    bins = np.linspace(0, most, 42)  # one in the middle, where a gate changes nothing
     for row, shade in zip(rows, shades, strict=True):
         place = np.linspace(0, 1, len(row.channel))
         curve.plot(place, np.sort(row.channel)[::-1], color=shade, lw=1.2, label=row.name)
@@ -302,28 +311,37 @@ class Precision(NamedTuple):
 
 
 def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
-    """Precision against recall; the mean over recalls, which is the AP, stands in the legends."""
+    """Precision against recall; the means over recalls, AP50 / AP75, stand in each panel."""
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
     recall = np.linspace(0, 1, 101)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            *(lines, columns), figsize=(3.3 * columns, 3 * lines + 0.4), squeeze=False
+            *(lines, columns), figsize=(3.3 * columns, 3 * lines + 0.6), squeeze=False
         )
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
         for axis, panel in zip(axes.flat, panels, strict=False):
-            for number, (name, values) in enumerate(panel.lines.items()):
+            for number, values in enumerate(panel.lines.values()):
                 colour = CYCLE[number % len(CYCLE)]
-                label = f'{name}  {values[0].mean():.2f} / {values[1].mean():.2f}'
-                axis.plot(recall, values[0], color=colour, label=label)
+                axis.plot(recall, values[0], color=colour)
                 axis.plot(recall, values[1], '--', color=colour)
+                said = f'{values[0].mean():.2f} / {values[1].mean():.2f}'
+                place = dict(x=0.03, y=0.04 + 0.09 * number, transform=axis.transAxes)
+                axis.text(s=said, color=colour, fontsize=8, **place)
             axis.set(xlim=(0, 1), ylim=(0, 1.02), title=panel.title)
-            axis.legend(fontsize=7, loc='lower left', title='AP50 / AP75', title_fontsize=7)
+            axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ['0', '', '0.5', '', '1'])
         for axis in axes[-1]:
             axis.set_xlabel('recall')
         for axis in axes[:, 0]:
             axis.set_ylabel('precision')
+        marks = {
+            name: Line2D([], [], color=CYCLE[number % len(CYCLE)])
+            for number, name in enumerate(panels[0].lines)
+        }
+        marks['AP50, IoU 0.5'] = Line2D([], [], color='black')
+        marks['AP75, IoU 0.75'] = Line2D([], [], color='black', ls='--')
+        figure.legend(marks.values(), marks, loc='outside lower center', ncols=len(marks))
         if left_out:
             figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)
     return figure

@@ -12,6 +12,7 @@ library's; here it gets detections as its targets.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,8 +103,7 @@ class Explainer:
     Args:
         subject: a detector, or a classifier.
         layers: names of modules that make a feature map; several are averaged, each from 0 to 1.
-            None is the last of the backbone's outputs that has a part in the finding (SSD reads
-            its levels apart).
+            None is the backbone's outputs; see `together`.
         method: a key of `METHODS`.
         target: 'score', or 'box': width plus height, so that the map shows what widens the box.
 
@@ -122,11 +122,11 @@ class Explainer:
             if value not in known:
                 raise InputError(f'--{option} {value} is unknown; choose from {", ".join(known)}')
         self.subject, self.names, self.method, self.target = subject, layers, method, target
-        self._choices: list[list[nn.Module]] | None = None
+        self._choices: dict[str, list[nn.Module]] | None = None
 
-    def choices(self, view: View) -> list[list[nn.Module]]:
-        """The modules that are looked at; by default several choices, of which the first one that
-        has any heat is taken.
+    def choices(self, view: View) -> dict[str, list[nn.Module]]:
+        """What can be looked at, by name: the layers that were asked for, or by default each of the
+        backbone's outputs, the last one first.
 
         Raises:
             InputError: a name is none of a layer with a feature map; near names are listed.
@@ -137,26 +137,27 @@ class Explainer:
                 raise InputError(f'{self.subject.name} has no layer that makes a feature map')
             names = [self.names] if self.names else [[one] for one in default_layers(known)]
             model = self.subject.model
-            self._choices = [[module(model, one, known) for one in choice] for choice in names]
+            self._choices = {
+                ', '.join(choice): [module(model, one, known) for one in choice] for choice in names
+            }
         return self._choices
 
-    def heat(self, view: View, wanted: Found) -> np.ndarray:
+    def heat(self, view: View, wanted: Found, choice: int = 0) -> np.ndarray:
         """(H, W) over the picture, 0 to 1: what speaks for a finding.
 
         All 0 where nothing does, as for a score that is 1 to the last digit: it has no gradient.
         Gradients of the model's parameters are dropped.
 
+        Args:
+            view: what the subject sees.
+            wanted: one of what it finds there.
+            choice: the place of one of `choices`.
+
         Raises:
             InputError: the model does not find it, or no gradient reaches a layer from it.
         """
-        for layers in self.choices(view):
-            heat = self._heat(view, wanted, layers)
-            if heat.any():
-                break
-        return heat
-
-    def _heat(self, view: View, wanted: Found, layers: list[nn.Module]) -> np.ndarray:
         model = self.subject.model
+        layers = list(self.choices(view).values())[choice]
         frozen = [one for one in model.parameters() if not one.requires_grad]
         cam = None
         try:
@@ -188,6 +189,36 @@ class Explainer:
             )
         heat = view.put(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
+
+
+def together(
+    explainers: Sequence[Explainer], views: Sequence[View], found: Sequence[Found | None]
+) -> tuple[str, list[np.ndarray | None]]:
+    """The heat of several models for the same finding, at the same one of their choices.
+
+    It is the first one at which all have heat: by default the backbone's last output, or an earlier
+    one where a model has none there (SSD reads its levels apart). Without such a choice it is the
+    first.
+
+    Args:
+        explainers: of the models.
+        views: what each sees.
+        found: what each finds; None is left out.
+
+    Returns:
+        The choice's name in the first model that finds it, and the heats.
+    """
+    rows = [row for row in zip(explainers, views, found, strict=True) if row[2] is not None]
+    names = list(rows[0][0].choices(rows[0][1]))
+    count = min(len(one.choices(view)) for one, view, _ in rows)
+    for choice in (*range(count), 0):
+        heats = [
+            None if twin is None else one.heat(view, twin, choice)
+            for one, view, twin in zip(explainers, views, found, strict=True)
+        ]
+        if all(heat is None or heat.any() for heat in heats):
+            break
+    return names[choice], heats
 
 
 def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool] | None:
@@ -253,26 +284,32 @@ def gradcam_page(
         boxes = Boxes(np.zeros((0, 4)), [], [])
         if wanted.box is not None:
             boxes = Boxes(wanted.corners[None], [name], [BLUE])
-        row = [Cell(views[0].picture, boxes, name)]
-        for one, view, rows_found in zip(explainers, views, found, strict=True):
-            row.append(_explained(one, view, same(rows_found, wanted), norm_in_box))
+        twins = [wanted, *(same(rows_found, wanted) for rows_found in found[1:])]
+        layer, heats = together(explainers, views, twins)
+        row = [Cell(views[0].picture, boxes, f'{name}\n{explainers[0].method} at {layer}')]
+        for one, view, twin, heat in zip(explainers, views, twins, heats, strict=True):
+            row.append(_explained(one, view, twin, heat, norm_in_box))
         rows.append(row)
-    says = 'what speaks for it' if explainers[0].target == 'score' else 'what widens its box'
-    return sheet(rows, heat=says + ' (in the box)' * norm_in_box)
+    says = 'what speaks for it' if explainers[0].target == 'score' else 'what makes its box larger'
+    within = ' in the box' * norm_in_box
+    return sheet(rows, heat=f"{says}, from none to the picture's most{within}")
 
 
-def _explained(one: Explainer, view: View, twin: Found | None, norm_in_box: bool) -> Cell:
+def _explained(
+    one: Explainer, view: View, twin: Found | None, heat: np.ndarray | None, norm_in_box: bool
+) -> Cell:
     empty = Boxes(np.zeros((0, 4)), [], [])
     if twin is None:
         return Cell(view.picture, empty, f'{one.subject.name}\nnot found')
-    heat = one.heat(view, twin)
     title = f'{one.subject.name}\nP = {float(twin.score):.3f}'
     if twin.box is None:
         return Cell(view.picture, empty, title, heat)
     share = inside(heat, twin.corners)
-    title += f'\n{share[0]:.0%} of the heat in the box' if share else '\nno heat: no gradient'
+    even = inside(np.ones_like(heat), twin.corners)[0]
+    says = f'{share[0]:.0%} of all heat in the box of {even:.0%}' if share else 'no heat here'
     shown = in_box(heat, twin.corners) if norm_in_box else heat
-    return Cell(view.picture, Boxes(twin.corners[None], [''], [BLUE]), title, shown)
+    boxes = Boxes(twin.corners[None], [''], [BLUE])
+    return Cell(view.picture, boxes, f'{title}\n{says}', shown)
 
 
 def _choose(
@@ -325,7 +362,8 @@ def focus(
         score: detections below it find nothing, 0 to 1.
 
     Returns:
-        'split', 'score', 'method', 'target'; 'images' and 'objects' that count; 'left_out' (objects
+        'split', 'score', 'method', 'target'; 'layers' (by name the objects that were looked at
+        there, see `together`); 'images' and 'objects' that count; 'left_out' (objects
         that a model does not find, or has no heat for); 'chance'; and 'rows': by model 'energy' and
         'pointing' (mean and standard deviation over images), and for all but the first
         'energy_more' and 'pointing_more'; see `difference`.
@@ -337,6 +375,7 @@ def focus(
     same_classes([one.subject for one in explainers], dataset.metainfo['classes'])
     energy, pointing, chance = [], [], []
     objects = left_out = 0
+    layers: Counter[str] = Counter()
     infos = [dataset.get_data_info(index) for index in evenly(len(dataset), count)]
     infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
     for info in track(infos, 'explaining', transient=True):
@@ -346,13 +385,15 @@ def focus(
         rows, areas = [], []
         for place, item in enumerate(items):
             box = np.asarray(item['bbox'])
-            seen = [
-                inside(one.heat(view, hits[place]), box) if place in hits else None
-                for one, view, hits in zip(explainers, views, found, strict=True)
-            ]
+            twins = [hits.get(place) for hits in found]
+            seen = [None]
+            if None not in twins:
+                layer, heats = together(explainers, views, twins)
+                seen = [inside(heat, box) for heat in heats]
             if None in seen:
                 left_out += 1
                 continue
+            layers[layer] += 1
             rows.append(seen)
             areas.append(inside(np.ones(views[0].picture.shape[:2]), box)[0])
         if rows:
@@ -378,6 +419,7 @@ def focus(
         score=score,
         method=explainers[0].method,
         target=explainers[0].target,
+        layers=dict(layers),
         images=len(energy),
         objects=objects,
         left_out=left_out,

@@ -160,7 +160,7 @@ def _difference(runs: list[Trained]) -> Section:
     if len(runs) == 1:
         return Section(title, note='no baseline was given: --against its work_dir')
     for one in runs:
-        one.cfg.work_dir = ''
+        one.cfg.work_dir, one.cfg.load_from = '', None
     texts = [one.cfg.pretty_text.splitlines() for one in reversed(runs)]
     names = [str(one.folder.name) for one in reversed(runs)]
     lines = list(difflib.unified_diff(*texts, *names, lineterm='', n=2))
@@ -187,7 +187,7 @@ def _scores(runs: list[Trained]) -> Section:
             key: key.removesuffix('_precision') for key in values[0] if key.endswith('_precision')
         }
         for keys in (sized, classes):
-            names = [key for key in keys if any(key in one for one in values)]
+            names = [key for key in keys if any(_number(one.get(key)) for one in values)]
             rows = [
                 [one.folder.name, *(_number(own.get(key)) for key in names)]
                 for one, own in zip(kept, values, strict=True)
@@ -202,7 +202,7 @@ def _number(value: float | None) -> str:
 
 
 def _costs(runs: list[Trained]) -> Section:
-    rows = [['', 'CBAMs', 'parameters', 'of them attention', 'multiply-adds', 'at']]
+    rows = [['', 'CBAMs', 'parameters', 'of them attention', 'GFLOPs (multiply-adds)', 'at']]
     for one in runs:
         cost = count(one.cfg)
         size = 'x'.join(map(str, cost.size))
@@ -210,7 +210,7 @@ def _costs(runs: list[Trained]) -> Section:
             [
                 one.folder.name,
                 *(f'{value:,}' for value in (cost.cbams, cost.parameters, cost.attention)),
-                *(f'{cost.multiply_adds / 1e9:.3f} thousand million', size),
+                *(f'{cost.multiply_adds / 1e9:.3f}', size),
             ]
         )
     return Section('cost', tables=[rows])

@@ -104,6 +104,7 @@ class Subject:
         self.cfg = cfg
         self.name = name or Path(cfg.filename).stem
         self.model = build_model(cfg)
+        self.trained = checkpoint is not None
         read = check_checkpoint(checkpoint, 'checkpoint', self.model)
         meta = {}
         if read is None:
@@ -134,8 +135,9 @@ class Subject:
                 return label
         if name.isdecimal() and (not self.classes or int(name) < len(self.classes)):
             return int(name)
-        near = difflib.get_close_matches(name, self.classes, 3, 0.3) or list(self.classes)
-        raise InputError(f'{self.name} knows no class {name!r}; it has {some(near, 5)}')
+        near = difflib.get_close_matches(name, self.classes, 3, 0.5)
+        hint = f'near: {some(near)}' if near else f'it has {some(list(self.classes), 12)}'
+        raise InputError(f'{self.name} knows no class {name!r}; {hint}')
 
     def see(self, path: str | Path) -> View:
         """Read an image file as the config's test pipeline does.
