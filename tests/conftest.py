@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -30,6 +31,7 @@ QUICK = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of one training run in one process, which trains once (`--dist loadgroup`)."""
     for item in items:
@@ -91,6 +93,20 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
         assert done.returncode == status, f'exit status {done.returncode}:\n{said}'
         return done
 
+    return call
+
+
+def in_process(name: str) -> Callable[..., int]:
+    """A tool in this process: `in_process('visualize')('data', config)` -> its exit status."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args: object) -> int:
+        sys.argv = [f'tools/{name}.py', *map(str, args)]
+        return module.one_line_errors(module.main)
+
+    call.module = module
     return call
 
 

@@ -24,7 +24,7 @@ from .conftest import CONFIGS
 LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
 # Those of other places, each tested through the leaves that use it.
-ELSEWHERE = {'cbam_basic', 'cbam_c4', 'cbam_ssd', 'se_ssd'}
+ELSEWHERE = {'cbam_basic', 'cbam_c4', 'cbam_mobilenetv2', 'cbam_ssd', 'se_ssd'}
 # What the tables of the paper call each fragment, and the options that make it.
 ABLATIONS = {
     'cbam': {},
@@ -41,7 +41,17 @@ FASTER = {'cbam_compiled': dict(compile=True)}
 
 
 # CBAMs of each architecture, by its name's part in that of the leaf.
-BLOCKS = {'ssd300': 6, 'ssd512': 7, 'stairnet': 6, 'rtmdet': 4, 'r18': 8, 'r50': 16, '101': 33}
+BLOCKS = {
+    'mobilenetv2_cbam_neck': 5,
+    'mobilenetv2': 17,
+    'ssd300': 6,
+    'ssd512': 7,
+    'stairnet': 6,
+    'rtmdet': 4,
+    'r18': 8,
+    'r50': 16,
+    '101': 33,
+}
 
 
 def image_size(leaf: str) -> int:
@@ -99,7 +109,16 @@ def quick(cfg: Config) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+def slow_twin(leaf: str) -> bool:
+    """Ten seconds each, and another leaf of the same parts is run."""
+    parts = ('ssd300_vgg16_cbam', 'stairnet_vgg16_cbam_voc', 'ssd300_mobilenet_voc')
+    return image_size(leaf) == 300 and leaf not in (*parts, 'stairnet_mobilenet_cbam_voc')
+
+
+@pytest.mark.parametrize(
+    'leaf',
+    [pytest.param(leaf, marks=[pytest.mark.slow] * slow_twin(leaf)) for leaf in LEAVES],
+)
 def test_every_leaf_trains_a_step_predicts_and_traces(leaf):
     cfg = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
     model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(leaf))
@@ -243,6 +262,7 @@ def test_config_registers_the_plugin_for_mmdets_own_tools():
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_table_of_the_leaves_is_that_of_the_configs(run, tmp_path):
     run('leaves.py', '--check', cwd=tmp_path)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from cbam_det.experiments import (
 )
 from cbam_det.preflight import build_model
 
-from .conftest import QUICK, ROOT
+from .conftest import QUICK, ROOT, in_process
 
 LEDGER = sorted((ROOT / 'experiments').glob('*.yaml'))
 SMALL = """
@@ -156,15 +154,7 @@ def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('experiment', ROOT / 'tools' / 'experiment.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*args: object) -> int:
-        sys.argv = ['tools/experiment.py', *map(str, args)]
-        return module.one_line_errors(module.main)
-
-    return call
+    return in_process('experiment')
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_report_counts_families_and_reasons(monkeypatch):
         'e.py': Outcome('', 0, 'why'),
     }
     monkeypatch.setattr(module, 'attempt', made.get)
-    record = sweep(made)
+    record = dict(sweep(made), environment=dict(mmdet='3.5.1'))
     assert record['totals'] == dict(configs=5, built=2, refused=3)
     assert record['families'] == {
         'ResNet': dict(pattern=['layer*.*.?n3'], built=2, refused=1, cbams=[16, 33]),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +41,7 @@ from cbam_det.visualization.subject import (
     same,
 )
 
-from .conftest import CONFIGS, ROOT
+from .conftest import CONFIGS, in_process
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 DIGITS = str(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
@@ -76,17 +74,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope='module')
 def tool() -> Callable[..., int]:
-    """`tools/visualize.py` in this process: `tool('attention', image, config)` -> exit status."""
-    spec = importlib.util.spec_from_file_location('visualize', ROOT / 'tools' / 'visualize.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*args: object) -> int:
-        sys.argv = ['tools/visualize.py', *map(str, args)]
-        return module.one_line_errors(module.main)
-
-    call.module = module
-    return call
+    return in_process('visualize')
 
 
 class OnePlace(nn.Module):
