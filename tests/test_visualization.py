@@ -148,7 +148,10 @@ def test_two_detections_have_their_heat_in_two_places(photo):
         assert heat[:, low:high].sum() > 0.9 * heat.sum() > 0
 
 
-def test_levels_that_a_head_reads_apart_are_looked_at_in_turn():
+@pytest.mark.parametrize('apart', ['zero', 'none'])
+def test_levels_that_a_head_reads_apart_are_looked_at_in_turn(apart):
+    """With a gradient of 0 at the last one, as torch's concatenation gives it, or with none."""
+
     class Levels(nn.Module):
         """A detector whose score reads the first of the backbone's two outputs."""
 
@@ -165,6 +168,7 @@ def test_levels_that_a_head_reads_apart_are_looked_at_in_turn():
 
         def forward(self, inputs: Tensor, data_samples: list, mode: str) -> list[DetDataSample]:
             first, second = self.backbone(inputs)
+            second = second if apart == 'zero' else second.detach()
             scores = torch.cat([first.mean()[None], 0 * second.mean()[None]]).sigmoid()
             sample = DetDataSample()
             sample.pred_instances = InstanceData(
@@ -181,6 +185,9 @@ def test_levels_that_a_head_reads_apart_are_looked_at_in_turn():
     assert not explainer.heat(view, found).any()
     name, (heat,) = together([explainer], [view], [found])
     assert name == 'backbone.one' and heat.max() == 1
+    if apart == 'none':
+        with pytest.raises(InputError, match='no gradient of the score reaches --layer backbone'):
+            Explainer(made, ['backbone.two']).heat(view, found)
     # Beside a model that has heat at the last output, both are looked at where both have some.
     other, _ = toy(OnePlace(3, 12))
     other.model.backbone.two = nn.Identity()

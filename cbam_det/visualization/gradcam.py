@@ -169,24 +169,28 @@ class Explainer:
             )
             with attached():
                 heat = cam(view.data['inputs'], [_Target(wanted, self.target)])[0]
-            reached = len(cam.activations_and_grads.gradients)
         except NotImplementedError:  # torch's: an operator has no backward pass
             raise InputError(
                 f'{self.subject.name} has a step without gradient after its head, such as '
                 'soft-NMS: --cfg-options model.test_cfg.nms.type=nms (model.test_cfg.rcnn.nms.type '
                 'in a two-stage detector)'
             ) from None
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library's
+            unreached = cam is not None and len(cam.activations_and_grads.gradients) < len(layers)
+            if isinstance(error, InputError) or not unreached:
+                raise
+            if self.names:
+                raise InputError(
+                    f'no gradient of the {self.target} reaches --layer {" ".join(self.names)} of '
+                    f'{self.subject.name}; choose a layer that the head reads'
+                ) from None
+            return np.zeros(view.picture.shape[:2], np.float32)
         finally:
             if cam is not None:
                 cam.activations_and_grads.release()
             model.zero_grad()
             for one in frozen:
                 one.requires_grad_(False)
-        if reached < len(layers):
-            raise InputError(
-                f'no gradient of the {self.target} reaches --layer {" ".join(self.names or ())} of '
-                f'{self.subject.name}; choose a layer that the head reads'
-            )
         heat = view.put(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
 
