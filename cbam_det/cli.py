@@ -275,3 +275,5 @@ def _run(name: str, argv: list[str]) -> None:
         if '__init__() got an unexpected keyword argument' not in str(error):
             raise
         raise InputError(f'the config or --cfg-options name an unknown key: {error}') from None
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads can abort a process that ends
