@@ -3,9 +3,9 @@
 A study is a file of `experiments/`:
 
     title: Faster R-CNN on MS COCO (the paper's table 6)
-    metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key of metrics.json
+    metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key in the test's log
     seeds: [0, 1, 2]
-    hours: ...                                               # optional: what a run takes, and where
+    data: COCO 2017 in data/coco                             # optional
     rows:
       resnet50:
         config: faster_rcnn_r50_c4
@@ -39,7 +39,7 @@ import yaml
 from scipy import stats
 
 from .errors import InputError, some
-from .results import write_record
+from .results import table_row, write_record
 
 KEYS = {'title', 'metrics', 'seeds', 'data', 'rows', 'note', 'options', 'tools', 'scale'}
 ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
@@ -77,7 +77,7 @@ class Study:
     Attributes:
         name: of its file.
         title: over the table.
-        metrics: by the name that is shown, the key in `metrics.json`.
+        metrics: by the name that is shown, the key in the test's log.
         rows: by name, baselines before what is compared with them.
         data: what it needs, and the command that prepares it.
         note: a remark below the table.
@@ -368,7 +368,7 @@ def table(study: Study, results: Path) -> str:
         f"paper's {first}",
         'diff.',
     ]
-    lines = [_row(head), _row(['---', *['---:'] * (len(head) - 1)])]
+    lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in study.rows.values():
         cells = []
         for metric in study.metrics:
@@ -376,7 +376,7 @@ def table(study: Study, results: Path) -> str:
             spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
             cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
         count = len(values(study, row, results, first))
-        lines.append(_row([row.name, count, *cells, *_difference(study, row, results, first)]))
+        lines.append(table_row([row.name, count, *cells, *_difference(study, row, results, first)]))
     return '\n'.join(lines)
 
 
@@ -394,7 +394,3 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
     p = '' if seen.p is None else f'{seen.p:.3f}'
     return [f'{seen.mean:+.2f}{between}', p, seen.verdict, printed, theirs]
-
-
-def _row(cells: Sequence[object]) -> str:
-    return f'| {" | ".join(map(str, cells))} |'

@@ -65,13 +65,13 @@ def demo_table(record: dict) -> str:
     where = record['environment']
     return '\n'.join(
         [
-            _row(head),
-            _row(['---:'] * len(head)),
-            _row(f'{numbers[f"bbox_{key}"]:.3f}' for key in keys),
+            table_row(head),
+            table_row(['---:'] * len(head)),
+            table_row(f'{numbers[f"bbox_{key}"]:.3f}' for key in keys),
             '',
-            _row(key.removesuffix('_precision') for key in classes),
-            _row(['---:'] * len(classes)),
-            _row(f'{numbers[key]:.3f}' for key in classes),
+            table_row(key.removesuffix('_precision') for key in classes),
+            table_row(['---:'] * len(classes)),
+            table_row(f'{numbers[key]:.3f}' for key in classes),
             '',
             f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
             + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
@@ -81,12 +81,12 @@ def demo_table(record: dict) -> str:
 
 def sweep_table(record: dict) -> str:
     """The README's rows for a record of `tools/sweep.py`."""
-    rows = [_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
-    rows.append(_row(['---', '---', '---:', '---:', '---:']))
+    rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
+    rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
         pattern = ', '.join(f'`{one}`' for one in counts['pattern'] or ())
         cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
-        rows.append(_row([family, pattern, cbams, counts['built'], counts['refused']]))
+        rows.append(table_row([family, pattern, cbams, counts['built'], counts['refused']]))
     totals = record['totals']
     rows += [
         '',
@@ -94,8 +94,8 @@ def sweep_table(record: dict) -> str:
         f'{totals["built"]} built, {totals["refused"]} refused',
     ]
     if record['reasons']:
-        rows += ['', _row(['refused, since', 'configs']), _row(['---', '---:'])]
-    rows += [_row([reason, len(names)]) for reason, names in record['reasons'].items()]
+        rows += ['', table_row(['refused, since', 'configs']), table_row(['---', '---:'])]
+    rows += [table_row([reason, len(names)]) for reason, names in record['reasons'].items()]
     return '\n'.join(rows)
 
 
@@ -107,8 +107,10 @@ def module_table(record: dict) -> str:
     the input's).
     """
     rows = [
-        _row(['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']),
-        _row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
+        table_row(
+            ['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']
+        ),
+        table_row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
     ]
     for one in record['maps']:
         name = _map(one)
@@ -120,24 +122,24 @@ def module_table(record: dict) -> str:
                 for key, (median, low, high) in ((key, cost[key]) for key in limit)
             )
             memory = (f'{cost[key]:.1f}' for key in ('kept', 'train_peak', 'infer_peak'))
-            rows.append(_row([name, module, *times, *memory]))
+            rows.append(table_row([name, module, *times, *memory]))
             name = ''
         limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
-        rows.append(_row(['', '*limit*', *limits, *[''] * 3]))
+        rows.append(table_row(['', '*limit*', *limits, *[''] * 3]))
     return '\n'.join([*rows, '', _where(record)])
 
 
 def ratio_table(record: dict) -> str:
     """The README's rows for how many times ours the others take, training / inference."""
     peers = list(dict.fromkeys(name for one in record['maps'] for name in one['rows']))[1:]
-    rows = [_row(['map', *peers]), _row(['---', *['---:'] * len(peers)])]
+    rows = [table_row(['map', *peers]), table_row(['---', *['---:'] * len(peers)])]
     for one in record['maps']:
         ours = one['rows']['cbam_det']
         cells = (
             ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
             for cost in (one['rows'][name] for name in peers)
         )
-        rows.append(_row([_map(one), *cells]))
+        rows.append(table_row([_map(one), *cells]))
     return '\n'.join([*rows, '', _where(record)])
 
 
@@ -148,8 +150,8 @@ def _map(one: dict) -> str:
 def detector_table(record: dict) -> str:
     """The README's rows for `tools/benchmark.py detector`; the first row is the baseline."""
     rows = [
-        _row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
-        _row(['---', '---:', '---:', '---:']),
+        table_row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
+        table_row(['---', '---:', '---:', '---:']),
     ]
     base = next(iter(record['rows'].values()))
     for name, cost in record['rows'].items():
@@ -158,7 +160,7 @@ def detector_table(record: dict) -> str:
             median, low, high = cost[key]
             more = '' if cost is base else f', {100 * (median / base[key][0] - 1):+.1f}%'
             cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){more}')
-        rows.append(_row([name, *cells, f'{cost["train_peak"]:.0f}']))
+        rows.append(table_row([name, *cells, f'{cost["train_peak"]:.0f}']))
     height, width = record['size']
     images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
     return '\n'.join([*rows, '', images + _where(record)])
@@ -167,8 +169,8 @@ def detector_table(record: dict) -> str:
 def counts_table(record: dict) -> str:
     """The README's rows for `tools/benchmark.py counts`: ours, and the paper's if they differ."""
     rows = [
-        _row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
-        _row(['---', *['---:'] * 6]),
+        table_row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
+        table_row(['---', *['---:'] * 6]),
     ]
     for name, kinds in record['rows'].items():
         cells = []
@@ -176,7 +178,7 @@ def counts_table(record: dict) -> str:
             for kind in kinds.values():
                 ours, paper = kind['ours'][number], kind['paper'][number]
                 cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
-        rows.append(_row([name, *cells]))
+        rows.append(table_row([name, *cells]))
     return '\n'.join(
         [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
     )
@@ -186,10 +188,10 @@ def precision_table(record: dict) -> str:
     """The README's rows for `tools/benchmark.py precision`."""
     parts = ['output', 'input', 'parameters']
     rows = [
-        _row(['type', 'output', "input's gradient", "parameters' gradient"]),
-        _row(['---', '---:', '---:', '---:']),
+        table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
+        table_row(['---', '---:', '---:', '---:']),
         *(
-            _row([kind, *(f'{e[part]:.1e}' for part in parts)])
+            table_row([kind, *(f'{e[part]:.1e}' for part in parts)])
             for kind, e in record['rows'].items()
         ),
     ]
@@ -199,9 +201,11 @@ def precision_table(record: dict) -> str:
 def evaluation_table(record: dict) -> str:
     """The README's rows for `tools/benchmark.py evaluation`."""
     rows = [
-        _row(['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']),
-        _row(['---:'] * 6),
-        _row(
+        table_row(
+            ['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']
+        ),
+        table_row(['---:'] * 6),
+        table_row(
             [
                 *(f'{record[key]:,}' for key in ('images', 'truths', 'detections')),
                 *(f'{record[key]:.1f} s' for key in ('pycocotools_s', 'faster_coco_eval_s')),
@@ -234,7 +238,7 @@ def focus_table(record: dict) -> str:
     for all models but the first the mean difference to it and its 95% interval.
     """
     head = ['model', 'heat inside the object', 'more', 'peak inside the object', 'more']
-    rows = [_row(head), _row(['---', *['---:'] * 4])]
+    rows = [table_row(head), table_row(['---', *['---:'] * 4])]
     for name, row in record['rows'].items():
         cells = []
         for kind in ('energy', 'pointing'):
@@ -242,9 +246,9 @@ def focus_table(record: dict) -> str:
             more = row.get(f'{kind}_more')
             form = '{:+.1%} ({:+.1%} to {:+.1%})' if more and more[1] is not None else '{:+.1%}'
             cells.append(form.format(*more) if more else '')
-        rows.append(_row([name, *cells]))
+        rows.append(table_row([name, *cells]))
     even = f'{record["chance"]:.1%}'
-    rows.append(_row(['*heat spread evenly*', even, '', even, '']))
+    rows.append(table_row(['*heat spread evenly*', even, '', even, '']))
     said = (
         f'{record["objects"]} objects of {record["images"]} images, which all of these find '
         f'with a score of {record["score"]:g} or more ({record["left_out"]} left out), '
@@ -290,5 +294,6 @@ def fill_tables(text: str, folder: Path) -> str:
     return re.sub(r'<!-- results: (\w+)( \w+)? -->\n.*?<!-- end -->', block, text, flags=re.DOTALL)
 
 
-def _row(cells: Iterable[object]) -> str:
+def table_row(cells: Iterable[object]) -> str:
+    """Cells as a row of a Markdown table."""
     return f'| {" | ".join(map(str, cells))} |'

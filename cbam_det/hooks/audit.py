@@ -64,7 +64,7 @@ def check_attention(
     absent = [
         key for key in own if NAMES.search(key) and key not in state and not key.endswith(COUNTER)
     ]
-    for name, _ in _cbams(module):
+    for name, _ in named_cbams(module):
         part = [key for key in absent if key.startswith(f'{name}.')]
         if part and any(key.startswith(f'{name}.') for key in state):
             raise InputError(
@@ -142,7 +142,7 @@ class AttentionAudit(Hook):
         self._note(state, model, source, prefix)
 
     def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
-        for name, _ in _cbams(part):
+        for name, _ in named_cbams(part):
             if any(key.startswith(f'{name}.') for key in state):
                 self.sources[prefix + name] = source
 
@@ -155,9 +155,9 @@ class AttentionAudit(Hook):
             for value in group['params']
         }
         table = Table('attention', 'options', 'parameters', 'weights', 'trains')
-        for name, cbam in _cbams(plain_model(runner)):
+        for name, cbam in named_cbams(plain_model(runner)):
             count = sum(value.numel() for value in cbam.parameters())
-            new = f'new, start={"identity" if _doubled(cbam) else "paper"}'
+            new = f'new, start={"identity" if is_doubled(cbam) else "paper"}'
             trains = _trains(cbam, rates)
             table.add_row(name, _options(cbam), f'{count:,}', self.sources.get(name, new), trains)
         if not table.row_count:
@@ -168,7 +168,7 @@ class AttentionAudit(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """At the chosen step, look at what each CBAM multiplies with."""
         if self.saturation_at and runner.iter == self.saturation_at - 1:
-            for name, cbam in _cbams(plain_model(runner)):
+            for name, cbam in named_cbams(plain_model(runner)):
                 self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
                 # Compiled code does not know of a hook that came later.
                 self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
@@ -224,7 +224,7 @@ class _Look:
         x = args[0].detach().float()
         # Not under autocast, which could keep the weights' casts without gradients for the step.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            most = 2.0 if _doubled(cbam) else 1.0
+            most = 2.0 if is_doubled(cbam) else 1.0
             self.gates[self.name] = {
                 kind: (weights.cpu(), most) for kind, weights in cbam.gates(x).items()
             }
@@ -240,7 +240,8 @@ def plain_model(runner: Runner) -> nn.Module:
     return model
 
 
-def _cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
+def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
+    """The CBAMs of a model with their paths."""
     return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
 
 
@@ -250,7 +251,8 @@ def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
     return [one.optimizer for one in (many.values() if many else [wrapper])]
 
 
-def _doubled(cbam: CBAM) -> bool:
+def is_doubled(cbam: CBAM) -> bool:
+    """Whether its gates lie in (0, 2), as from the identity start."""
     return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..attention import CBAM
 from ..errors import InputError, some
+from ..hooks.audit import is_doubled, named_cbams
 from .figures import GateRow, attention_sheet
 from .subject import Subject, View, hooked
 
@@ -43,7 +44,7 @@ def cbams(model: nn.Module) -> dict[str, CBAM]:
     Raises:
         InputError: there is none.
     """
-    found = {name: one for name, one in model.named_modules() if isinstance(one, CBAM)}
+    found = dict(named_cbams(model))
     if not found:
         raise InputError(
             'this model has no CBAM to look at; give the config with attention (a _cbam twin), or '
@@ -80,7 +81,7 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
                     name,
                     None if channel is None else channel[:, :, 0, 0],
                     None if spatial is None else spatial[:, 0],
-                    any(gate.gain is not None for gate in cbam.children()),
+                    is_doubled(cbam),
                 )
             )
 

@@ -23,7 +23,7 @@ from ..preflight import read_weights_only, set_data_root
 from ..results import read_run
 from .attention import attention_page
 from .detections import dataset_of, detection_page
-from .figures import curves
+from .figures import Run, curves
 from .gradcam import Explainer, gradcam_page
 from .subject import Subject
 
@@ -51,12 +51,14 @@ class Trained:
         folder: the work_dir.
         cfg: the config that MMEngine wrote there.
         checkpoint: the last one.
+        log: of the training.
         record: the newest `metrics.json` of tools/test.py, or {}.
     """
 
     folder: Path
     cfg: Config
     checkpoint: Path
+    log: Run
     record: dict
 
     @classmethod
@@ -67,7 +69,7 @@ class Trained:
             InputError: it holds no config or no checkpoint.
         """
         folder = Path(work_dir).resolve()
-        read_run(folder)  # says what is wrong with a folder that is no work_dir
+        log = read_run(folder)
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
             raise InputError(f'{folder} has no config, which tools/train.py writes there')
@@ -83,7 +85,7 @@ class Trained:
         if records:
             with contextlib.suppress(ValueError):  # a test that was cut off while it wrote
                 record = json.loads(records[-1].read_text(encoding='utf-8'))
-        return cls(folder, cfg, checkpoint, record)
+        return cls(folder, cfg, checkpoint, log, record)
 
 
 def write(
@@ -117,9 +119,7 @@ def write(
     sections = [
         _setup(run),
         _difference(runs),
-        Section(
-            'curves', pictures=[_picture(curves([read_run(one.folder) for one in runs]), 'svg')]
-        ),
+        Section('curves', pictures=[_picture(curves([one.log for one in runs]), 'svg')]),
         _scores(runs),
         _figure('detections', lambda: detection_page(subjects[0])),
         _figure('attention', lambda: attention_page(subjects[0], shown())),
