@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a config's detector, counted on shapes alone (no arithmetic)."""
+"""Parameters, multiply-adds and memory of a config's detector, counted on shapes alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def count(cfg: Config) -> Cost:
     image = torch.empty(1, 3, *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image)
+        _forward(model, image, regions=_regions(model, training=False))
     return Cost(
         size,
         len(cbams),
@@ -49,6 +49,29 @@ def count(cfg: Config) -> Cost:
         sum(parameter.numel() for cbam in cbams for parameter in cbam.parameters()),
         counter.get_total_flops() // 2,
     )
+
+
+def kept_bytes(cfg: Config) -> int:
+    """Bytes that one image's maps take between forward and backward, float32, without the losses'.
+
+    Counted from what autograd saves in a pass of two images (a norm takes no single value), each
+    memory once, parameters not.
+    """
+    model = build_model(cfg).to('meta')
+    model.train()
+    own = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, lest another gets its address
+        return tensor
+
+    images = torch.empty(2, 3, *input_size(cfg), device='meta')
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        _forward(model, images, regions=len(images) * _regions(model, training=True))
+    return sum(storage.nbytes() for storage in kept.values()) // len(images)
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
@@ -60,9 +83,19 @@ def input_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def _forward(model: nn.Module, image: Tensor) -> None:
-    features = model.extract_feat(image)
+def _regions(model: nn.Module, training: bool) -> int:
+    """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
     if not getattr(model, 'with_roi_head', False):
+        return 0
+    if not training:
+        return model.test_cfg.rpn.max_per_img
+    sampler = model.train_cfg.rcnn
+    return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
+
+
+def _forward(model: nn.Module, image: Tensor, regions: int) -> None:
+    features = model.extract_feat(image)
+    if not regions:
         model.bbox_head(features)
         return
     model.rpn_head(features)
@@ -71,7 +104,6 @@ def _forward(model: nn.Module, image: Tensor) -> None:
     extractor = head.bbox_roi_extractor
     extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
     side = extractor.roi_layers[0].output_size
-    regions = model.test_cfg.rpn.max_per_img
-    rois = torch.empty(regions, extractor.out_channels, *side, device='meta')
+    rois = image.new_empty(regions, extractor.out_channels, *side)
     for bbox_head in heads:
         bbox_head(head.shared_head(rois) if head.with_shared_head else rois)

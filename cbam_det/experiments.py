@@ -42,7 +42,9 @@ from scipy import stats
 from .errors import InputError, some
 from .results import table_row, write_record
 
-KEYS = {'title', 'metrics', 'seeds', 'data', 'rows', 'note', 'options', 'tools', 'scale'}
+KEYS = {
+    *('title', 'metrics', 'seeds', 'data', 'images', 'rows', 'note', 'options', 'tools', 'scale')
+}
 ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
 
 
@@ -81,6 +83,7 @@ class Study:
         metrics: by the name that is shown, the key in the test's log.
         rows: by name, baselines before what is compared with them.
         data: what it needs, and the command that prepares it.
+        images: how many images an epoch has, before a RepeatDataset; None where nothing is planned.
         note: a remark below the table.
         options: overrides that all rows have.
         tools: 'cbam_det', or 'mmpretrain' for its tools by mim.
@@ -92,6 +95,7 @@ class Study:
     metrics: Mapping[str, str]
     rows: Mapping[str, Row]
     data: str = ''
+    images: int | None = None
     note: str = ''
     options: Mapping[str, object] = field(default_factory=dict)
     tools: str = 'cbam_det'
@@ -225,6 +229,45 @@ def run(
     )
     path = record_path(results, study, row, seed)
     return write_record(path, command(study, row, seed, gpus), record)
+
+
+def repeat(
+    study: Study,
+    row: Row,
+    seed: int,
+    results: Path,
+    work_dirs: Path,
+    gpus: int = 0,
+    data_root: str | None = None,
+) -> dict[str, tuple[object, object]]:
+    """Run a recorded run anew, beside it, and tell what came out otherwise.
+
+    Returns:
+        By name the recorded and the new value of metrics, validations and losses that differ; {}
+        where all are equal to the last bit that the logs print.
+
+    Raises:
+        InputError: the run is not recorded, a repetition lies there already, or a tool failed.
+    """
+    before = read_record(results, study, row, seed)
+    if before is None:
+        path = record_path(results, study, row, seed)
+        raise InputError(f'no record {path}; make it: {command(study, row, seed, gpus)}')
+    folder = work_dirs / 'repeat'
+    if (folder / run_name(study, row, seed)).exists():
+        raise InputError(f'{folder / run_name(study, row, seed)} is there; remove it')
+    again = run(study, row, seed, folder / 'records', folder, gpus, data_root)
+    old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def _flat(record: dict) -> dict[str, float]:
+    flat = {f'test {key}': value for key, value in record['metrics'].items()}
+    flat |= {f'loss of epoch {epoch}': value for epoch, value in record['loss'].items()}
+    for epoch, metrics in record['validation'].items():
+        flat |= {f'validation {epoch} {key}': value for key, value in metrics.items()}
+    return flat
 
 
 def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
@@ -361,16 +404,22 @@ def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison 
     seeds = sorted(set(ours) & set(base))
     if not seeds:
         return None
-    gaps = np.array([ours[seed] - base[seed] for seed in seeds])
-    mean = float(gaps.mean())
-    if len(seeds) < 2:
+    gaps = [ours[seed] - base[seed] for seed in seeds]
+    mean, low, high = mean_interval(gaps)
+    if low is None:
         return Comparison(len(seeds), mean)
-    error = float(gaps.std(ddof=1)) / len(seeds) ** 0.5
-    if not error:  # every pair differs by the same: the t-test divides by 0
-        return Comparison(len(seeds), mean, mean, mean, 1.0 if not mean else 0.0)
-    reach = float(stats.t.ppf(0.975, len(seeds) - 1)) * error
-    p = float(stats.ttest_1samp(gaps, 0).pvalue)
-    return Comparison(len(seeds), mean, mean - reach, mean + reach, p)
+    # Where every pair differs by the same, the t-test divides by 0.
+    p = float(mean == 0) if low == high else float(stats.ttest_1samp(gaps, 0).pvalue)
+    return Comparison(len(seeds), mean, low, high, p)
+
+
+def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean and the ends of its 95% interval by Student's t; None below two numbers."""
+    mean = float(np.mean(numbers))
+    if len(numbers) < 2:
+        return mean, None, None
+    reach = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    return mean, mean - reach, mean + reach
 
 
 def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
@@ -385,23 +434,16 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
 
 
 def table(study: Study, results: Path) -> str:
-    """The study as a Markdown table, in percent.
+    """The study as a Markdown table, in percent, and what made it.
 
     By metric the mean and the standard deviation over the seeds; of the first metric the
     difference to the row's baseline, paired by seeds, with its 95% interval and the p of the
-    paired t-test, and the paper's difference beside it.
+    paired t-test; the paper's difference and mmdet's figure beside it, where there are any.
     """
     first, *_ = study.metrics
-    head = [
-        '',
-        'n',
-        *study.metrics,
-        f'{first}, difference',
-        'p',
-        'says',
-        f"paper's {first}",
-        'diff.',
-    ]
+    paper, mmdet = (any(getattr(row, key) for row in study.rows.values()) for key in BESIDE)
+    head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
+    head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in study.rows.values():
         cells = []
@@ -410,21 +452,63 @@ def table(study: Study, results: Path) -> str:
             spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
             cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
         count = len(values(study, row, results, first))
-        lines.append(table_row([row.name, count, *cells, *_difference(study, row, results, first)]))
-    return '\n'.join(lines)
+        cells += _difference(study, row, results, first)
+        cells += _theirs(study, row, first) * paper
+        cells += [_printed(row.mmdet.get(first))] * mmdet
+        lines.append(table_row([row.name, count, *cells]))
+    return '\n'.join([*lines, '', *_origin(study, results)])
+
+
+BESIDE = ('paper', 'mmdet')
+
+
+def _origin(study: Study, results: Path) -> list[str]:
+    """Below the table: how many runs, their cost and machines, the study's note."""
+    found = records(study, results)
+    wanted = sum(len(row.seeds) for row in study.rows.values())
+    lines = [f'{len(found)} of {wanted} runs recorded']
+    if found:
+        seconds = statistics.median(one['train_seconds'] for one in found)
+        where = {
+            f'{at["hardware"]}, {at["threads"]} threads, torch {at["torch"]}'.replace(
+                ' 1 threads', ' 1 thread'
+            )
+            for at in (one['environment'] for one in found)
+        }
+        lines[0] += f', a training {seconds / 60:.0f} minutes (median); {"; ".join(sorted(where))}'
+    lines[0] += f'. `python tools/experiment.py run {study.name}`'
+    return lines + ['', study.note] * bool(study.note)
+
+
+def records(study: Study, results: Path) -> list[dict]:
+    """The records of a study's runs, those that there are."""
+    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    found = (read_record(results, study, row, seed) for row, seed in runs)
+    return [record for record in found if record is not None]
+
+
+def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:
+    """A row against its baseline, in percent; None where it has none, or no run of both."""
+    if row.against is None:
+        return None
+    rows = (row, study.rows[row.against])
+    return compare(*(values(study, one, results, metric) for one in rows))
 
 
 def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]:
-    paper = row.paper.get(metric)
-    printed = '' if paper is None else f'{paper:g}'
-    if row.against is None:
-        return ['', '', '', printed, '']
-    base = study.rows[row.against]
-    gap = base.paper.get(metric)
-    theirs = '' if None in (paper, gap) else f'{paper - gap:+.2f}'
-    seen = compare(values(study, row, results, metric), values(study, base, results, metric))
+    seen = difference(study, row, results, metric)
     if seen is None:
-        return ['', '', '', printed, theirs]
+        return [''] * 3
     between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
     p = '' if seen.p is None else f'{seen.p:.3f}'
-    return [f'{seen.mean:+.2f}{between}', p, seen.verdict, printed, theirs]
+    return [f'{seen.mean:+.2f}{between}', p, seen.verdict]
+
+
+def _theirs(study: Study, row: Row, metric: str) -> list[str]:
+    paper = row.paper.get(metric)
+    gap = study.rows[row.against].paper.get(metric) if row.against else None
+    return [_printed(paper), '' if None in (paper, gap) else f'{paper - gap:+.2f}']
+
+
+def _printed(value: float | None) -> str:
+    return '' if value is None else f'{value:g}'

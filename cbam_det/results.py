@@ -278,20 +278,32 @@ def fill_tables(text: str, folder: Path) -> str:
     """`text` with each `<!-- results: NAME -->` block filled from `folder`/NAME.json.
 
     A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
+    `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
+    `folder`, from its records in `folder`/experiments.
 
     Raises:
-        InputError: a record is missing.
+        InputError: a record or a study is missing.
     """
+    from .experiments import read_study, table
 
     def block(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
         if not path.is_file():
             raise InputError(f'no record {path}; run the command that makes it, or drop the block')
         name = match[1] + (match[2] or '')
-        table = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
-        return f'<!-- results: {name} -->\n{table}\n<!-- end -->'
+        rows = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
+        return f'<!-- results: {name} -->\n{rows}\n<!-- end -->'
 
-    return re.sub(r'<!-- results: (\w+)( \w+)? -->\n.*?<!-- end -->', block, text, flags=re.DOTALL)
+    def study(match: re.Match) -> str:
+        found = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
+        return f'<!-- study: {match[1]} -->\n{table(found, folder / "experiments")}\n<!-- end -->'
+
+    for form, fill in (
+        (r'<!-- results: (\w+)( \w+)? -->', block),
+        (r'<!-- study: (\w+) -->', study),
+    ):
+        text = re.sub(form + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
+    return text
 
 
 def table_row(cells: Iterable[object]) -> str:

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbam_det.costs import count, input_size
+from cbam_det.costs import count, input_size, kept_bytes
 from cbam_det.preflight import build_model
 
 from .conftest import CONFIGS
@@ -64,3 +64,29 @@ def test_resnet_50_has_the_paper_s_multiply_adds_with_its_strides(style, giga):
 )
 def test_input_is_the_test_image_padded_as_the_preprocessor_does(leaf, size):
     assert input_size(Config.fromfile(CONFIGS / f'{leaf}.py')) == size
+
+
+@pytest.mark.parametrize('leaf', ['faster_rcnn_r50_cbam_digits', 'retinanet_mobilenetv2_cbam_bccd'])
+def test_kept_memory_is_what_autograd_saves_in_a_real_pass(leaf):
+    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+    model = build_model(cfg)
+    model.train()
+    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    images = torch.rand(2, 3, *input_size(cfg))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        features = model.extract_feat(images)
+        if leaf.startswith('retinanet'):
+            model.bbox_head(features)
+        else:
+            model.rpn_head(features)
+            model.roi_head.bbox_head(torch.rand(2 * 48, features[0].shape[1], 7, 7))
+    real = sum(storage.nbytes() for storage in kept.values()) / 2
+    assert kept_bytes(cfg) == pytest.approx(real, rel=0.01)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,15 @@ import pytest
 from scipy import stats
 
 from cbam_det.cli import find_config, override, read_config
+from cbam_det.costs import count
 from cbam_det.errors import InputError
 from cbam_det.experiments import (
+    Row,
     Study,
     command,
     compare,
     config_hash,
+    difference,
     options,
     read_record,
     read_study,
@@ -24,7 +29,9 @@ from cbam_det.experiments import (
     table,
     values,
 )
+from cbam_det.plan import plan
 from cbam_det.preflight import build_model
+from cbam_det.visualization.study import study_figure
 
 from .conftest import QUICK, ROOT, in_process
 
@@ -51,12 +58,17 @@ def small(tmp_path) -> Study:
     return read_study(path)
 
 
+WHERE = dict(hardware='a CPU (2 cores)', threads=1, torch='2.12.1')
+
+
 def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
     for seed, ap in enumerate(aps):
         path = record_path(results, study, study.rows[row], seed)
         path.parent.mkdir(exist_ok=True)
         metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
-        path.write_text(json.dumps(dict(metrics=metrics)))
+        validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
+        given = dict(metrics=metrics, validation=validation, environment=WHERE)
+        path.write_text(json.dumps(dict(given, train_seconds=120 + seed, step_seconds=1 + ap)))
 
 
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
@@ -114,6 +126,17 @@ def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
         '| 28.1 | +1.10 |'
     )
     assert lines[4] == '| paper start | 0 |  |  |  |  |  |  |  |'
+    assert lines[5:] == [
+        '',
+        '6 of 9 runs recorded, a training 2 minutes (median); a CPU (2 cores), 1 thread, torch '
+        '2.12.1. `python tools/experiment.py run small`',
+    ]
+    empty = table(small, tmp_path / 'none')
+    assert '| none | 0 |  |  |  |  |  | 27 |  |' in empty and '0 of 9 runs recorded. `' in empty
+    zoo = replace(small, rows={'a': Row('a', 'c', mmdet={'AP': 37.4}, seeds=[0])}, note='A note.')
+    lines = table(zoo, tmp_path / 'none').splitlines()
+    assert lines[0].endswith("| says | mmdet's AP |") and lines[2].endswith('|  |  |  | 37.4 |')
+    assert lines[-1] == 'A note.'
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
@@ -195,17 +218,58 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
 
 
+def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_path, capsys):
+    results = tmp_path / 'results'
+    with pytest.raises(InputError, match='no run of small is recorded'):
+        study_figure(small, results)
+    record(results, small, 'none', [0.40, 0.42, 0.41])
+    record(results, small, 'CBAM', [0.42, 0.45, 0.43])
+    seeds, gain, curve = study_figure(small, results).axes
+    points = [line.get_xydata()[0].tolist() for line in seeds.lines if line.get_alpha() == 0.7]
+    assert points == [[100 * v, 0] for v in (0.4, 0.42, 0.41)] + [[42, 1], [45, 1], [43, 1]]
+    assert [label.get_text() for label in seeds.get_yticklabels()] == ['none', 'CBAM']
+    (gained,) = (line for line in gain.lines if line.get_marker() == 'o')
+    seen = difference(small, small.rows['CBAM'], results, 'AP')
+    assert gained.get_xydata()[0] == pytest.approx([100 * (1.43 / 1.41 - 1), seen.mean])
+    assert [list(line.get_ydata()) for line in curve.lines] == [
+        pytest.approx([20.5, 41]),
+        pytest.approx([100 * 1.3 / 6, 100 * 1.3 / 3]),
+    ]
+    ledger = ('--ledger', tmp_path / 'ledger', '--results', results)
+    assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.svg') == 0
+    assert (tmp_path / 'a.svg').stat().st_size > 10_000
+    assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
+
+
+def test_plan_counts_steps_hours_and_memory(tool, capsys):
+    study = read_study(ROOT / 'experiments' / 'table7.yaml')
+    found = plan(study, study.rows['VGG16 SSD'], gpus=8, teraflops=8)
+    assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
+    assert found.images == 64 * found.steps
+    assert found.multiply_adds == count(read_config('ssd300_vgg16_voc')).multiply_adds
+    assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
+    study = read_study(ROOT / 'experiments' / 'table6.yaml')
+    assert plan(study, study.rows['ResNet50'], gpus=8, teraflops=8).steps == 490_000  # max_iters
+    assert tool('plan', 'table1') == 2
+    assert 'table1 cannot be planned' in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_a_run_comes_out_the_same_again(quick, tool, tmp_path):
+def test_a_run_comes_out_the_same_again_or_what_differs_is_told(quick, tool, tmp_path, capsys):
     study, common, what = quick
-    records = []
-    for _ in range(2):
-        assert tool(*common, *what) == 0
-        records.append(read_record(tmp_path / 'results', study, study.rows['CBAM'], 1))
-        record_path(tmp_path / 'results', study, study.rows['CBAM'], 1).unlink()
-        shutil.rmtree(tmp_path / 'work')
-    assert records[0]['metrics'] == records[1]['metrics']
-    assert records[0]['config_hash'] == records[1]['config_hash']
+    again = ('repeat', *what[1:])
+    assert tool(*common, *what) == 0
+    assert tool(*common, *again) == 0
+    assert 'all numbers are the same' in capsys.readouterr().out
+    assert tool(*common, *again) == 2
+    assert 'is there; remove it' in capsys.readouterr().err
+    shutil.rmtree(tmp_path / 'work')
+    path = record_path(tmp_path / 'results', study, study.rows['CBAM'], 1)
+    changed = json.loads(path.read_text())
+    loss, changed['loss']['1'] = changed['loss']['1'], 7.5
+    path.write_text(json.dumps(changed))
+    assert tool(*common, *again) == 0
+    assert f'differs: loss of epoch 1 7.5 -> {loss}' in capsys.readouterr().out
 
 
 def test_tool_lists_the_ledger_and_names_what_it_lacks(tool, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -50,6 +51,10 @@ def test_readme_shows_what_the_records_say():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert '<!-- results: demo -->' in text
     assert fill_tables(text, ROOT / 'results') == text
+    studies = {path.stem for path in (ROOT / 'experiments').glob('*.yaml')}
+    text = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
+    assert fill_tables(text, ROOT / 'results') == text
+    assert set(re.findall(r'<!-- study: (\w+) -->\n\|', text)) == studies
 
 
 def test_block_without_a_record_is_named(tmp_path):

@@ -1,14 +1,15 @@
-"""The ledger of experiments: list rows, run them with their seeds, render tables and plots."""
+"""The ledger of experiments: list rows, run them with their seeds, render tables, plot, plan."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from cbam_det import experiments
-from cbam_det.errors import InputError, one_line_errors
+from cbam_det.errors import InputError, one_line_errors, some
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = """examples:
@@ -16,7 +17,10 @@ EXAMPLES = """examples:
   python tools/experiment.py run table6 --gpus 8
   python tools/experiment.py run table6 --row "ResNet50 + CBAM" --seed 0
   python tools/experiment.py commands table6 --gpus 8
-  python tools/experiment.py table table6"""
+  python tools/experiment.py table table6
+  python tools/experiment.py plot bccd --out bccd.svg
+  python tools/experiment.py repeat bccd --row none --seed 0
+  python tools/experiment.py plan table6 table7 --gpus 8"""
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,15 +45,29 @@ def parse_args() -> argparse.Namespace:
 
     command('list', 'rows, runs and what is recorded', '*')
     made = command('run', 'train and test what is not recorded yet; goes on where it stopped', '+')
-    made.add_argument('--data-root', help="folder to read instead of the configs' data_root")
-    made.add_argument('--work-dirs', type=Path, default=Path('work_dirs/experiments'))
+    again = command('repeat', 'run what is recorded anew, and tell what comes out otherwise', '+')
+    for one in (made, again):
+        one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
+        one.add_argument('--work-dirs', type=Path, default=Path('work_dirs/experiments'))
     also = command('commands', 'the commands of the runs that are not recorded, one a line', '+')
-    for one in (made, also):
+    for one in (made, again, also):
         one.add_argument('--row', action='append', help='only this row; may be given several times')
         one.add_argument('--seed', type=int, action='append', help='only this seed')
         one.add_argument('--gpus', type=int, default=0, help='processes of a run (%(default)s)')
     command('table', 'the table of a study, from its records', '+')
-    return parser.parse_args()
+    drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
+    drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
+    planned = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
+    planned.add_argument('--gpus', type=int, default=8, help='GPUs of a run (%(default)s)')
+    planned.add_argument(
+        '--teraflops',
+        type=float,
+        default=8,
+        help='that a GPU sustains in training (%(default)s, the order of a V100 in float32)',
+    )
+    args = parser.parse_args()
+    args.study = [args.study] if isinstance(args.study, str) else args.study
+    return args
 
 
 def chosen(args: argparse.Namespace) -> list[experiments.Study]:
@@ -61,7 +79,7 @@ def chosen(args: argparse.Namespace) -> list[experiments.Study]:
 
 
 def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[experiments.Row, int]]:
-    """The rows and seeds that were asked for; of those with a record none."""
+    """The rows and seeds that were asked for: without a record, or with one to be repeated."""
     for name in args.row or ():
         if name not in study.rows:
             raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
@@ -70,8 +88,48 @@ def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[exper
         for row in study.rows.values()
         if not args.row or row.name in args.row
         for seed in args.seed or row.seeds
-        if experiments.read_record(args.results, study, row, seed) is None
+        if (experiments.read_record(args.results, study, row, seed) is not None)
+        == (args.command == 'repeat')
     ]
+
+
+def run(args: argparse.Namespace, study: experiments.Study) -> None:
+    chosen_runs = runs(args, study)
+    for number, (row, seed) in enumerate(chosen_runs, 1):
+        print(
+            f'{study.name}, {row.name}, seed {seed}: run {number} of {len(chosen_runs)}', flush=True
+        )
+        what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
+        if args.command == 'repeat':
+            other = experiments.repeat(*what)
+            said = [f'{key} {old} -> {new}' for key, (old, new) in other.items()]
+            print(f'  differs: {some(said, 9)}' if said else '  all numbers are the same')
+            continue
+        record = experiments.run(*what)
+        first = next(iter(study.metrics))
+        value = study.scale * record['metrics'][study.metrics[first]]
+        print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
+
+
+def plan(args: argparse.Namespace, study: experiments.Study) -> None:
+    from cbam_det.plan import plan as planned
+
+    table = Table(
+        *('row', 'seeds', 'steps', 'images', 'multiply-adds, 1e9', 'hours a run', 'maps, GiB'),
+        title=f'{study.title}: {args.gpus} GPUs of {args.teraflops:g} teraflops; maps of a GPU',
+    )
+    hours = 0.0
+    for row in track(study.rows.values(), study.name, transient=True):
+        cost = planned(study, row, args.gpus, args.teraflops)
+        hours += len(row.seeds) * cost.hours
+        table.add_row(
+            *(row.name, str(len(row.seeds)), f'{cost.steps:,}', f'{cost.images:,}'),
+            *(f'{cost.multiply_adds / 1e9:.1f}', f'{cost.hours:.1f}', f'{cost.kept:.1f}'),
+        )
+    console = Console(width=120)
+    console.print(table)
+    console.print(f'{hours:.0f} hours for all seeds, one run after the other; the commands:')
+    print(f'python tools/experiment.py commands {study.name} --gpus {args.gpus}')
 
 
 def show(args: argparse.Namespace) -> None:
@@ -97,22 +155,18 @@ def main() -> None:
     for study in chosen(args):
         if args.command == 'table':
             print(f'{study.title}\n\n{experiments.table(study, args.results)}')
-            continue
-        waiting = runs(args, study)
-        if args.command == 'commands':
-            for row, seed in waiting:
+        elif args.command == 'plot':
+            from cbam_det.visualization.figures import save
+            from cbam_det.visualization.study import study_figure
+
+            print(save(study_figure(study, args.results), args.out))
+        elif args.command == 'plan':
+            plan(args, study)
+        elif args.command == 'commands':
+            for row, seed in runs(args, study):
                 print(experiments.command(study, row, seed, args.gpus))
-            continue
-        for number, (row, seed) in enumerate(waiting, 1):
-            print(
-                f'{study.name}, {row.name}, seed {seed}: run {number} of {len(waiting)}', flush=True
-            )
-            record = experiments.run(
-                *(study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
-            )
-            first = next(iter(study.metrics))
-            value = study.scale * record['metrics'][study.metrics[first]]
-            print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
+        else:
+            run(args, study)
 
 
 if __name__ == '__main__':

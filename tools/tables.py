@@ -1,4 +1,4 @@
-"""Fill the tables of the README from the records in results/, or check that they match."""
+"""Fill the tables of the READMEs from the records in results/, or check that they match."""
 
 import argparse
 import sys
@@ -16,13 +16,13 @@ def main() -> None:
     )
     parser.add_argument('--check', action='store_true', help='write nothing; fail on a difference')
     args = parser.parse_args()
-    readme = ROOT / 'README.md'
-    text = readme.read_text(encoding='utf-8')
-    filled = fill_tables(text, ROOT / 'results')
-    if args.check and filled != text:
-        raise InputError(f'{readme} differs from results/; run python tools/tables.py')
-    if not args.check:
-        readme.write_text(filled, encoding='utf-8')
+    for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
+        text = readme.read_text(encoding='utf-8')
+        filled = fill_tables(text, ROOT / 'results')
+        if args.check and filled != text:
+            raise InputError(f'{readme} differs from results/; run python tools/tables.py')
+        if not args.check:
+            readme.write_text(filled, encoding='utf-8')
 
 
 if __name__ == '__main__':

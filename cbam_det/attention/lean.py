@@ -37,7 +37,8 @@ except ImportError:  # torch < 2.3
     from torch._dynamo import is_compiling
 
 POOLS = frozenset({'avg', 'max'})
-BLOCK = {'cpu': 2**23, 'cuda': 2**26}  # bytes of a feature map that are worked on at once
+# Bytes of a feature map that are worked on at once.
+BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
 SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
@@ -130,7 +131,9 @@ def unfit(x: Tensor) -> bool:
         is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
-        or x.device.type not in ('cpu', 'cuda')
+        # Of meta tensors the memory is counted with gradient, the arithmetic without.
+        or x.device.type not in BLOCK
+        or (x.is_meta and not torch.is_grad_enabled())
         or torch._C._are_functorch_transforms_active()
         # Last: a tracer would make a condition on the size of it.
         or (x.is_cpu and not torch.is_grad_enabled() and x.numel() * x.element_size() <= SMALL)

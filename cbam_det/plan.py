@@ -1,0 +1,68 @@
+"""What the runs of a study cost on GPUs, from its configs alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mmengine.config import Config
+
+from .cli import override, read_config
+from .costs import count, kept_bytes
+from .errors import InputError
+from .experiments import Row, Study, options
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run of a row.
+
+    Attributes:
+        steps: of the optimiser.
+        images: that are trained on, repetitions counted.
+        multiply_adds: of one image forward, as `costs.count` has them.
+        hours: of training, three times the forward pass for forward and backward.
+        kept: GiB of feature maps that one process keeps for the backward pass.
+    """
+
+    steps: int
+    images: int
+    multiply_adds: int
+    hours: float
+    kept: float
+
+
+def plan(study: Study, row: Row, gpus: int, teraflops: float) -> Plan:
+    """The cost of one run of `row` on `gpus` GPUs, each sustaining `teraflops`.
+
+    Raises:
+        InputError: the study names no number of images, or is of classifiers.
+    """
+    if study.images is None or study.tools != 'cbam_det':
+        raise InputError(
+            f'{study.name} cannot be planned: it needs `images:`, those of an epoch, and detectors'
+        )
+    cfg = override(read_config(row.config), options(study, row, row.seeds[0]))
+    loader = cfg.train_dataloader
+    batch = loader.batch_size * gpus
+    steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))
+    cost = count(cfg)
+    work = 3 * 2 * cost.multiply_adds * steps * batch
+    return Plan(
+        steps=steps,
+        images=steps * batch,
+        multiply_adds=cost.multiply_adds,
+        hours=work / (gpus * teraflops * 1e12) / 3600,
+        kept=loader.batch_size * kept_bytes(cfg) / 2**30,
+    )
+
+
+def _steps(cfg: Config, epoch: int) -> int:
+    if cfg.train_cfg.get('max_iters'):
+        return cfg.train_cfg.max_iters
+    return cfg.train_cfg.max_epochs * epoch
+
+
+def _times(dataset: dict) -> int:
+    times = dataset.get('times', 1)
+    return times * _times(dataset['dataset']) if 'dataset' in dataset else times

@@ -1,0 +1,97 @@
+"""A study of the ledger as a figure: every seed, gain against cost, learning curves."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from ..experiments import Row, Study, difference, mean_interval, read_record, values
+from .figures import CYCLE, STYLE
+
+
+def study_figure(study: Study, results: Path) -> Figure:
+    """The rows of `study` that have records, a colour for each, in three panels.
+
+    Left the first metric of every seed as a point, of one shape for each seed, with the mean and
+    its 95% interval (Student's t). In the middle the difference to the row's baseline, paired by
+    seeds, with its interval, against what a training step took longer (median over seeds). Right
+    the metric at the validations, mean over seeds.
+
+    Raises:
+        InputError: no run is recorded.
+    """
+    first, *_ = study.metrics
+    rows = [row for row in study.rows.values() if values(study, row, results, first)]
+    if not rows:
+        raise InputError(
+            f'no run of {study.name} is recorded in {results}; '
+            f'python tools/experiment.py run {study.name}'
+        )
+    colours = {row.name: CYCLE[number % len(CYCLE)] for number, row in enumerate(rows)}
+    with plt.rc_context(STYLE):
+        height = 2.4 + 0.32 * len(rows)
+        figure, (seeds, gain, curve) = plt.subplots(
+            1, 3, figsize=(12, height), width_ratios=(1.25, 1, 1)
+        )
+        _seeds(seeds, study, rows, results, colours)
+        _gains(gain, study, rows, results, colours)
+        _curves(curve, study, rows, results, colours)
+        seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
+        gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline, points')
+        gain.set_xlabel('longer training step, %')
+        curve.set(title='validation, mean over seeds', xlabel='epoch', ylabel=f'{first}, %')
+    return figure
+
+
+MARKS = 'osD^v<>pP*'  # one for each seed, so that a seed is followed from row to row
+
+
+def _seeds(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+    first, *_ = study.metrics
+    for place, row in enumerate(rows):
+        found = values(study, row, results, first)
+        for seed, value in found.items():
+            mark = MARKS[list(row.seeds).index(seed) % len(MARKS)]
+            axis.plot(value, place, mark, color=colours[row.name], ms=5, alpha=0.7, mew=0)
+        mean, low, high = mean_interval(list(found.values()))
+        reach = None if low is None else [[mean - low], [high - mean]]
+        axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
+    axis.set_yticks(range(len(rows)), [row.name for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.6)
+
+
+def _gains(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+    first, *_ = study.metrics
+    for row in rows:
+        seen = difference(study, row, results, first)
+        if seen is None:
+            continue
+        ours, base = (_step(study, one, results) for one in (row, study.rows[row.against]))
+        reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
+        place = (100 * (ours / base - 1), seen.mean)
+        axis.errorbar(*place, yerr=reach, fmt='o', color=colours[row.name], capsize=3)
+    axis.axhline(0, color='black', lw=0.8)
+
+
+def _step(study: Study, row: Row, results: Path) -> float:
+    """Median seconds of a training step over the seeds."""
+    found = (read_record(results, study, row, seed) for seed in row.seeds)
+    return statistics.median(record['step_seconds'] for record in found if record)
+
+
+def _curves(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+    first, *_ = study.metrics
+    for row in rows:
+        found = (read_record(results, study, row, seed) for seed in row.seeds)
+        lines = [record['validation'] for record in found if record]
+        epochs = sorted(set.intersection(*(set(map(int, line)) for line in lines)))
+        heights = [
+            study.scale * np.mean([line[str(epoch)][study.metrics[first]] for line in lines])
+            for epoch in epochs
+        ]
+        axis.plot(epochs, heights, color=colours[row.name], marker='o', ms=4)
