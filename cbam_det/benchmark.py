@@ -34,10 +34,12 @@ from .preflight import build_model
 SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
 MIB = 2**20
 
-# Table 4 of the paper: options of the backbone; parameters in millions and multiply-adds in
+# Tables 4 and 5 of the paper: options of the backbone; parameters in millions and multiply-adds in
 # thousands of millions ('GFLOPs') without attention, with SE and with CBAM.
-RESNEXT = dict(type='mmdet.ResNeXt', groups=32, base_width=4)
-TABLE_4 = {
+RESNET = dict(type='mmdet.ResNet', style='caffe')
+RESNEXT = dict(RESNET, type='mmdet.ResNeXt', groups=32, base_width=4)
+MOBILENET = dict(type='MobileNetV1', out_indices=(4,))
+TABLES_4_5 = {
     'ResNet-18': (dict(depth=18), (11.69, 1.814), (11.78, 1.814), (11.78, 1.815)),
     'ResNet-34': (dict(depth=34), (21.80, 3.664), (21.96, 3.664), (21.96, 3.665)),
     'ResNet-50': (dict(depth=50), (25.56, 3.858), (28.09, 3.860), (28.09, 3.864)),
@@ -55,6 +57,11 @@ TABLE_4 = {
         dict(RESNEXT, depth=101),
         *((44.18, 7.508), (48.96, 7.512), (48.96, 7.519)),
     ),
+    'MobileNet, 0.7': (
+        dict(MOBILENET, widen_factor=0.7),
+        *((2.30, 0.283), (2.71, 0.283), (2.71, 0.289)),
+    ),
+    'MobileNet, 1.0': (MOBILENET, (4.23, 0.569), (5.07, 0.570), (5.07, 0.576)),
 }
 
 
@@ -270,7 +277,7 @@ def detectors(
 
 
 def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Parameters (millions) and multiply-adds (thousands of millions) of table 4's classifiers.
+    """Parameters (millions) and multiply-adds (thousands of millions) of tables 4 and 5.
 
     Of convolutions and linear layers, for an image of 224 x 224 and 1,000 classes, with the
     strides in the 1x1 convolutions (`style='caffe'`), which is how the paper's come about.
@@ -280,18 +287,23 @@ def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
     """
     gates = dict(none=None, SE=dict(order='channel', pools='avg'), CBAM={})
     rows: dict = {}
-    for name, (options, *paper) in TABLE_4.items():
-        norm = 'bn2' if options['depth'] < 50 else 'bn3'
+    for name, (options, *paper) in TABLES_4_5.items():
+        mobile = options.get('type') == 'MobileNetV1'
+        places = ['layer*.*.bn2' if options.get('depth', 0) < 50 else 'layer*.*.bn3']
+        if mobile:  # after every convolution
+            places = ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']
         for (attention, cfg), published in zip(gates.items(), paper, strict=True):
-            host = dict(dict(type='mmdet.ResNet', style='caffe'), **options)
+            host = dict({} if mobile else RESNET, **options)
             if cfg is not None:
-                plugins = [dict(cfg=dict(type='CBAM', **cfg), after=f'layer*.*.{norm}')]
+                plugins = [dict(cfg=dict(type='CBAM', **cfg), after=places)]
                 host.update(type='WithPlugins', base_type=host['type'], plugins=plugins)
             with DefaultScope.overwrite_default_scope('mmdet'):
                 net = MODELS.build(host).to('meta')
-            head = nn.Linear(net.feat_dim, 1000, device='meta')
+            image = torch.empty(1, 3, 224, 224, device='meta')
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                head(net(torch.empty(1, 3, 224, 224, device='meta'))[-1].mean((2, 3)))
+                features = net(image)[-1].mean((2, 3))
+                head = nn.Linear(features.shape[1], 1000, device='meta')
+                head(features)
             parameters = sum(one.numel() for part in (net, head) for one in part.parameters())
             ours = [round(parameters / 1e6, 2), round(counter.get_total_flops() / 2e9, 3)]
             rows.setdefault(name, {})[attention] = dict(ours=ours, paper=list(published))

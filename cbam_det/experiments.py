@@ -359,6 +359,10 @@ def _logged(folder: Path) -> list[dict]:
 def _step(logged: list[dict]) -> float:
     """Seconds of a step: a low one of those logged, since what else a machine does only adds."""
     times = [line['time'] for line in logged if 'loss' in line]
+    if not times:
+        raise InputError(
+            'the run logged no step; give it a default_hooks.logger.interval of at most its steps'
+        )
     return round(float(np.percentile(times, 10)), 4)
 
 

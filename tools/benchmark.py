@@ -93,7 +93,9 @@ def parse_args() -> argparse.Namespace:
     kind = kinds.add_parser('plot', help="a module's cost against the map's size")
     kind.add_argument('record', type=Path, help='what `module --out` wrote')
     kind.add_argument('picture', type=Path, help='.png, .svg or .jpg')
-    kinds.add_parser('counts', parents=[common], help='parameters and multiply-adds of table 4')
+    kinds.add_parser(
+        'counts', parents=[common], help='parameters and multiply-adds of tables 4 and 5'
+    )
     kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
     kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
     kind.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
