@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shlex
 import statistics
@@ -191,7 +192,7 @@ def run(
         The record, of this run or of one that is done already.
 
     Raises:
-        InputError: a tool failed; its log is named.
+        InputError: a tool failed, or the test gave no metrics; its log is named.
     """
     digest = config_hash(study, row, seed)
     if (done := read_record(results, study, row, seed)) is not None:
@@ -212,7 +213,12 @@ def run(
     seconds = time.monotonic() - start
     last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
     _call(study, 'test', row.config, [str(last)], common, folder, gpus)
-    logged = _logged(folder)
+    logged, metrics = _logged(folder), _metrics(folder)
+    if lacking := set(study.metrics.values()) - set(metrics):
+        raise InputError(
+            f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
+            f'detector finds nothing at all; see {folder / "test.log"}'
+        )
     record = dict(
         seed=seed,
         config=row.config,
@@ -225,7 +231,7 @@ def run(
         memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
         loss=_losses(logged),
         validation=_validation(logged),
-        metrics=_metrics(folder),
+        metrics=metrics,
     )
     path = record_path(results, study, row, seed)
     return write_record(path, command(study, row, seed, gpus), record)
@@ -367,16 +373,19 @@ def _step(logged: list[dict]) -> float:
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:
-    """The mean of the losses that were logged in each epoch."""
-    epochs: dict[int, dict[int, float]] = {}
-    for line in logged:
-        if 'loss' in line:
-            epochs.setdefault(line['epoch'], {})[line['step']] = line['loss']
-    return {epoch: round(statistics.mean(steps.values()), 5) for epoch, steps in epochs.items()}
+    """The mean of the losses logged in each epoch, or where steps alone are counted in each
+    twentieth of them, by its last step.
+    """
+    lines = {line['step']: line for line in logged if 'loss' in line}  # resumed: the later one
+    part = math.ceil(max(lines) / 20)
+    means: dict[int, list[float]] = {}
+    for step, line in sorted(lines.items()):
+        means.setdefault(line.get('epoch', math.ceil(step / part) * part), []).append(line['loss'])
+    return {place: round(statistics.mean(losses), 5) for place, losses in means.items()}
 
 
 def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:
-    """The metrics of each validation, by epoch; the test's stand in logs of their own."""
+    """The metrics of each validation, by epoch or step; the test's are logged at step 0."""
     return {
         line['step']: {key: value for key, value in line.items() if '/' in key}
         for line in logged

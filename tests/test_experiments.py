@@ -18,6 +18,7 @@ from cbam_det.errors import InputError
 from cbam_det.experiments import (
     Row,
     Study,
+    _losses,
     command,
     compare,
     config_hash,
@@ -173,6 +174,14 @@ def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
     path.write_text(SMALL.replace(old, new))
     with pytest.raises(InputError, match=said):
         read_study(path)
+
+
+def test_losses_are_told_by_epoch_or_by_twentieths_of_the_steps():
+    by_epoch = [dict(step=step, epoch=1 + step // 3, loss=step) for step in range(1, 6)]
+    assert _losses([*by_epoch, dict(step=5, epoch=2, loss=9)]) == {1: 1.5, 2: pytest.approx(16 / 3)}
+    by_step = [dict(step=step, loss=step) for step in range(1, 101)]
+    found = _losses(by_step)
+    assert list(found) == list(range(5, 101, 5)) and found[5] == 3 and found[100] == 98
 
 
 @pytest.fixture

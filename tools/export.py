@@ -1,0 +1,49 @@
+"""Write a detector's backbone, neck and dense head as ONNX or TorchScript, and check the file."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cbam_det.cli import read_config
+from cbam_det.errors import one_line_errors
+
+EXAMPLE = """Number, height and width of the images stay open. mmdet makes boxes of the outputs:
+cbam_det.export.detect.
+
+example:
+  python tools/export.py configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLE,
+    )
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', type=Path, required=True, help='.onnx, or .pt for TorchScript')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="that is traced, in pixels; the config's test images' without",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from cbam_det.costs import input_size
+    from cbam_det.export import export
+    from cbam_det.visualization.subject import Subject
+
+    cfg = read_config(args.config)
+    gaps = export(Subject(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))
+    print(f'{args.out}: {len(gaps)} outputs, at most {max(gaps.values()):.0e} from the model')
+    print(' '.join(gaps))
+
+
+if __name__ == '__main__':
+    sys.exit(one_line_errors(main))
