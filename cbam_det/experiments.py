@@ -227,7 +227,6 @@ def run(
         commit=_commit(),
         processes=max(gpus, 1),
         train_seconds=round(seconds),
-        step_seconds=_step(logged),
         memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
         loss=_losses(logged),
         validation=_validation(logged),
@@ -274,6 +273,29 @@ def _flat(record: dict) -> dict[str, float]:
     for epoch, metrics in record['validation'].items():
         flat |= {f'validation {epoch} {key}': value for key, value in metrics.items()}
     return flat
+
+
+def cost_path(results: Path, study: Study) -> Path:
+    """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
+    return results / f'cost_{study.name}.json'
+
+
+def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
+    """Measure a training step and inference of every row, in alternation, and write the record.
+
+    Trainings are no measure: what else their machine does, and when, is in their times.
+    """
+    from .benchmark import detectors
+    from .cli import override, read_config
+
+    configs = {
+        name: override(read_config(row.config), options(study, row, row.seeds[0]))
+        for name, row in study.rows.items()
+    }
+    batch = next(iter(configs.values())).train_dataloader.batch_size
+    record = detectors(configs, rounds, device, batch=batch)
+    said = shlex.join(['python', 'tools/experiment.py', 'cost', study.name])
+    return write_record(cost_path(results, study), said, record)
 
 
 def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
@@ -360,16 +382,6 @@ def _logged(folder: Path) -> list[dict]:
         for log in sorted(folder.glob('*/vis_data/scalars.json'))
         for line in log.read_text(encoding='utf-8').splitlines()
     ]
-
-
-def _step(logged: list[dict]) -> float:
-    """Seconds of a step: a low one of those logged, since what else a machine does only adds."""
-    times = [line['time'] for line in logged if 'loss' in line]
-    if not times:
-        raise InputError(
-            'the run logged no step; give it a default_hooks.logger.interval of at most its steps'
-        )
-    return round(float(np.percentile(times, 10)), 4)
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:

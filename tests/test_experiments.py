@@ -22,6 +22,8 @@ from cbam_det.experiments import (
     command,
     compare,
     config_hash,
+    cost_path,
+    costs,
     difference,
     options,
     read_record,
@@ -69,7 +71,7 @@ def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
         metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
         validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
         given = dict(metrics=metrics, validation=validation, environment=WHERE)
-        path.write_text(json.dumps(dict(given, train_seconds=120 + seed, step_seconds=1 + ap)))
+        path.write_text(json.dumps(dict(given, train_seconds=120 + seed)))
 
 
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
@@ -208,7 +210,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
     assert first['command'] == command(study, study.rows['CBAM'], 1)
-    assert first['memory_mib'] > 100 and first['train_seconds'] > first['step_seconds'] > 0
+    assert first['memory_mib'] > 100 and first['train_seconds'] > 0
     log = [
         json.loads(line)
         for path in tmp_path.glob('work/*/*/vis_data/scalars.json')
@@ -233,13 +235,16 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
         study_figure(small, results)
     record(results, small, 'none', [0.40, 0.42, 0.41])
     record(results, small, 'CBAM', [0.42, 0.45, 0.43])
-    seeds, gain, curve = study_figure(small, results).axes
+    seeds, curve = study_figure(small, results).axes
+    times = {name: dict(train_ms=[ms, ms, ms]) for name, ms in (('none', 200), ('CBAM', 230))}
+    cost_path(results, small).write_text(json.dumps(dict(rows=times)))
+    *_, gain = study_figure(small, results).axes
     points = [line.get_xydata()[0].tolist() for line in seeds.lines if line.get_alpha() == 0.7]
     assert points == [[100 * v, 0] for v in (0.4, 0.42, 0.41)] + [[42, 1], [45, 1], [43, 1]]
     assert [label.get_text() for label in seeds.get_yticklabels()] == ['none', 'CBAM']
     (gained,) = (line for line in gain.lines if line.get_marker() == 'o')
     seen = difference(small, small.rows['CBAM'], results, 'AP')
-    assert gained.get_xydata()[0] == pytest.approx([100 * (1.43 / 1.41 - 1), seen.mean])
+    assert gained.get_xydata()[0] == pytest.approx([15, seen.mean])
     assert [list(line.get_ydata()) for line in curve.lines] == [
         pytest.approx([20.5, 41]),
         pytest.approx([100 * 1.3 / 6, 100 * 1.3 / 3]),
@@ -248,6 +253,16 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.svg') == 0
     assert (tmp_path / 'a.svg').stat().st_size > 10_000
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
+
+
+@pytest.mark.slow
+def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
+    small = replace(small, rows={name: small.rows[name] for name in ('none', 'CBAM')})
+    found = costs(small, tmp_path, rounds=2, device='cpu')
+    assert found == json.loads(cost_path(tmp_path, small).read_text())
+    assert list(found['rows']) == ['none', 'CBAM'] and found['batch'] == 4
+    assert all(0 < row['train_ms'][0] < 60_000 for row in found['rows'].values())
+    assert found['command'] == 'python tools/experiment.py cost small'
 
 
 def test_plan_counts_steps_hours_and_memory(tool, capsys):

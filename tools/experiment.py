@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   python tools/experiment.py run table6 --row "ResNet50 + CBAM" --seed 0
   python tools/experiment.py commands table6 --gpus 8
   python tools/experiment.py table table6
+  python tools/experiment.py cost bccd
   python tools/experiment.py plot bccd --out bccd.svg
   python tools/experiment.py repeat bccd --row none --seed 0
   python tools/experiment.py plan table6 table7 --gpus 8"""
@@ -55,6 +56,9 @@ def parse_args() -> argparse.Namespace:
         one.add_argument('--seed', type=int, action='append', help='only this seed')
         one.add_argument('--gpus', type=int, default=0, help='processes of a run (%(default)s)')
     command('table', 'the table of a study, from its records', '+')
+    timed = command('cost', 'measure the training step and inference of every row', '+')
+    timed.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
+    timed.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
     planned = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
@@ -160,6 +164,10 @@ def main() -> None:
             from cbam_det.visualization.study import study_figure
 
             print(save(study_figure(study, args.results), args.out))
+        elif args.command == 'cost':
+            from cbam_det.results import detector_table
+
+            print(detector_table(experiments.costs(study, args.results, args.rounds, args.device)))
         elif args.command == 'plan':
             plan(args, study)
         elif args.command == 'commands':

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,17 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from ..experiments import Row, Study, difference, mean_interval, read_record, values
+from ..experiments import Row, Study, cost_path, difference, mean_interval, read_record, values
 from .figures import CYCLE, STYLE
 
 
 def study_figure(study: Study, results: Path) -> Figure:
-    """The rows of `study` that have records, a colour for each, in three panels.
+    """The rows of `study` that have records, a colour for each, in two or three panels.
 
-    Left the first metric of every seed as a point, of one shape for each seed, with the mean and
-    its 95% interval (Student's t). In the middle the difference to the row's baseline, paired by
-    seeds, with its interval, against what a training step took longer (median over seeds). Right
-    the metric at the validations, mean over seeds.
+    The first metric of every seed as a point, of one shape for each seed, with the mean and its
+    95% interval (Student's t). The metric at the validations, mean over seeds. And where costs are
+    recorded, the difference to the row's baseline, paired by seeds, with its interval, against
+    what a training step takes longer.
 
     Raises:
         InputError: no run is recorded.
@@ -32,19 +32,23 @@ def study_figure(study: Study, results: Path) -> Figure:
             f'no run of {study.name} is recorded in {results}; '
             f'python tools/experiment.py run {study.name}'
         )
+    cost = cost_path(results, study)
     colours = {row.name: CYCLE[number % len(CYCLE)] for number, row in enumerate(rows)}
     with plt.rc_context(STYLE):
         height = 2.4 + 0.32 * len(rows)
-        figure, (seeds, gain, curve) = plt.subplots(
-            1, 3, figsize=(12, height), width_ratios=(1.25, 1, 1)
+        ratios = (1.25, 1, 1)[: 2 + cost.is_file()]
+        figure, (seeds, curve, *rest) = plt.subplots(
+            *(1, len(ratios)), figsize=(4 * len(ratios) + 1, height), width_ratios=ratios
         )
         _seeds(seeds, study, rows, results, colours)
-        _gains(gain, study, rows, results, colours)
         _curves(curve, study, rows, results, colours)
         seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
-        gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline, points')
-        gain.set_xlabel('longer training step, %')
         curve.set(title='validation, mean over seeds', xlabel='epoch', ylabel=f'{first}, %')
+        for gain in rest:
+            times = json.loads(cost.read_text(encoding='utf-8'))['rows']
+            _gains(gain, study, rows, results, colours, times)
+            gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
+            gain.set_xlabel('longer training step, %')
     return figure
 
 
@@ -65,23 +69,19 @@ def _seeds(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours
     axis.set_ylim(len(rows) - 0.5, -0.6)
 
 
-def _gains(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+def _gains(
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict, times: dict
+) -> None:
     first, *_ = study.metrics
     for row in rows:
         seen = difference(study, row, results, first)
         if seen is None:
             continue
-        ours, base = (_step(study, one, results) for one in (row, study.rows[row.against]))
+        ours, base = (times[name]['train_ms'][0] for name in (row.name, row.against))
         reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
         place = (100 * (ours / base - 1), seen.mean)
         axis.errorbar(*place, yerr=reach, fmt='o', color=colours[row.name], capsize=3)
     axis.axhline(0, color='black', lw=0.8)
-
-
-def _step(study: Study, row: Row, results: Path) -> float:
-    """Median seconds of a training step over the seeds."""
-    found = (read_record(results, study, row, seed) for seed in row.seeds)
-    return statistics.median(record['step_seconds'] for record in found if record)
 
 
 def _curves(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
