@@ -17,6 +17,8 @@ from mmengine.config import ConfigDict
 
 from ..errors import InputError, some
 from .readers import (
+    FIX,
+    MEND,
     REMEDIES,
     Content,
     Fault,
@@ -244,20 +246,19 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
     if kind in IMAGES:
         first = some([str(fault) for fault in alike])
         message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
-        remedy = 'restore them, or take them out of the annotation file'
+        remedy = f'restore them, or take them out of the annotation file ({FIX})'
     elif kind == 'annotation missing':
         folder = Path(alike[0].place).parent
         names = [Path(fault.place).stem for fault in alike]
         message = f'{len(alike)} of {total} annotations of {where} are missing: '
         message += f'{folder}/{{{some(names)}}}.xml'
-        remedy = 'restore them or take them off the list'
+        remedy = f'restore them or take them off the list ({FIX})'
     else:
         more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
         message, remedy = f'{alike[0]}{more}', REMEDIES[kind]
         if kind in AREAS:
-            remedy = f'{AREAS[kind]}, or mend the file'
-    message = f'{message}; {remedy} (tools/check_data.py lists every fault)'
-    raise InputError(' '.join(message.splitlines()))
+            remedy = f'{AREAS[kind]}, or {MEND}'
+    raise InputError(' '.join(f'{message}; {remedy}'.splitlines()))
 
 
 IMAGES = ('image missing', 'image empty', 'image unreadable')

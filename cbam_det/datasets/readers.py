@@ -8,6 +8,7 @@ This file imports no mmdet.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -37,27 +39,33 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.webp', '.
 LIKE_OPENCV = ('JPEG', 'MPO', 'PNG', 'BMP')
 
 # Kinds of fault and what mends them.
+FIX = 'tools/check_data.py --fix'
+MEND = f'mend the file, or leave it out by {FIX}'
+RESTORE = f'restore it, or take it out of the annotations ({FIX})'
 REMEDIES = {
     'category entry': 'mend the file',
-    'image entry': 'mend the file',
-    'image id twice': 'give each image an id of its own',
-    'annotation entry': 'mend the file',
-    'no box': 'mend the file',
-    'annotation id twice': 'give each annotation an id of its own',
-    'image not listed': 'mend the file',
-    'category not listed': 'mend the file',
-    'box without area': 'mend the file',
-    'box outside the image': 'mend the file',
-    'box beyond the edge': 'clip it',
-    'annotation id 0': 'count annotation ids from 1',
+    'image entry': MEND,
+    'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
+    'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
+    'no box': MEND,
+    'annotation id twice': f'give each annotation an id of its own ({FIX})',
+    'image not listed': MEND,
+    'category not listed': MEND,
+    'box without area': MEND,
+    'box outside the image': MEND,
+    'box beyond the edge': 'clip it, where it is more than rounding',
+    'annotation id 0': f'count annotation ids from 1 ({FIX})',
     'list line': 'mmdet reads the whole line, so leave no blank lines and no second column',
     'image listed twice': 'list it once',
-    'annotation missing': 'restore it, or take it off the list',
-    'no XML': 'restore it',
-    'size': 'write the width and the height of the image, in whole pixels',
-    'image missing': 'restore it, or take it out of the annotations',
-    'image empty': 'restore it, or take it out of the annotations',
-    'image unreadable': 'restore it, or take it out of the annotations',
+    'annotation missing': f'restore it, or take it off the list ({FIX})',
+    'no XML': f'restore it, or take it off the list ({FIX})',
+    'size': f'write the width and the height of the image, in whole pixels ({FIX})',
+    'image missing': RESTORE,
+    'image empty': RESTORE,
+    'image unreadable': RESTORE,
+    'same image in two splits': 'take it out of one of them',
+    'same image twice': 'keep one of them',
+    'count': 'fetch it again, where it should be whole',
     'size differs': (
         'the boxes may belong to another image: annotate it as it is shown, or take its EXIF '
         'orientation away, which mmdet follows'
@@ -128,6 +136,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
 
 
+def as_id(value: object) -> object:
+    """An id, if it can be one; else None, which no item has."""
+    return value if isinstance(value, (int, float, str)) and value == value else None
+
+
 def _is_text(value: object) -> bool:
     """A name that can be written: JSON can spell halves of characters, which cannot."""
     return isinstance(value, str) and value.encode('utf-8', 'replace').decode() == value != ''
@@ -179,7 +192,33 @@ def read_coco(
     Raises:
         InputError: the file is no COCO JSON at all, or lists no images.
     """
-    content = Content(path, raw=_load(path, annotated))
+    with _without_collector():
+        return list_coco(path, _load(path, annotated), folder, classes, needs_crowd)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's garbage collector walks millions of new objects again and again, for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def list_coco(
+    path: Path,
+    raw: dict,
+    folder: str | Path,
+    classes: Collection[str] | None = None,
+    needs_crowd: bool = True,
+) -> Content:
+    """`read_coco` of a JSON that is read: dictionaries in the lists images, annotations and
+    categories.
+    """
+    content = Content(path, raw=raw)
     images, annotations = content.raw['images'], content.raw['annotations']
     names = _read_categories(content)
     sizes = _read_images(content)
@@ -192,10 +231,10 @@ def read_coco(
         if found:
             kind, said, hurts = found
             content.say(kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index)
-        name = names.get(_key(item.get('category_id')))
+        name = names.get(as_id(item.get('category_id')))
         content.classes[name] += 1
         if classes is None or name in classes:
-            objects[_key(item.get('image_id'))] += 1
+            objects[as_id(item.get('image_id'))] += 1
             kept = found is None or found[0] in KEPT
             content.usable += kept and not item.get('iscrowd') and not item.get('ignore')
     content.classes.pop(None, None)
@@ -203,8 +242,8 @@ def read_coco(
     content.images = [
         Picture(
             os.path.join(folder, item['file_name']) if _is_file_name(item.get('file_name')) else '',
-            sizes.get(_key(item.get('id'))),
-            objects[_key(item.get('id'))],
+            sizes.get(as_id(item.get('id'))),
+            objects[as_id(item.get('id'))],
         )
         for item in images
     ]
@@ -214,17 +253,12 @@ def read_coco(
 KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
 
 
-def _key(value: object) -> object:
-    """An id, if it can be one; else None, which no item has."""
-    return value if isinstance(value, (int, float, str)) and value == value else None
-
-
 def _read_categories(content: Content) -> dict:
     """Category id -> name."""
     names = {}
     for index, item in enumerate(content.raw['categories']):
         said = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
-        if said is None and _key(item['id']) is None:
+        if said is None and as_id(item['id']) is None:
             said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
         if said is None and not _is_text(item['name']):
             said = f'has name={reprlib.repr(item["name"])}, no text'
@@ -246,7 +280,7 @@ def _read_images(content: Content) -> dict:
     for index, item in enumerate(content.raw['images']):
         kind, said = 'image entry', None
         absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
-        number = _key(item.get('id'))
+        number = as_id(item.get('id'))
         if absent:
             said = f'lacks {absent[0]!r}'
         elif not _is_file_name(item['file_name']):
@@ -279,7 +313,7 @@ def _annotation_fault(
         return 'no box', said, True
     if not is_number(item['area']):
         return 'annotation entry', f'has area={reprlib.repr(item["area"])}, no number', True
-    number, image, category = item['id'], _key(item['image_id']), _key(item['category_id'])
+    number, image, category = item['id'], as_id(item['image_id']), as_id(item['category_id'])
     if item.get('iscrowd') not in (0, 1, None):
         said = f'has iscrowd={reprlib.repr(item["iscrowd"])}, neither 0 nor 1'
         return 'annotation entry', said, True
@@ -289,7 +323,7 @@ def _annotation_fault(
     if category not in names:
         said = f'has category_id={reprlib.repr(item["category_id"])}, which the file does not list'
         return 'category not listed', said, True
-    if _key(number) is None:
+    if as_id(number) is None:
         said = f'has id={reprlib.repr(number)}, neither a number nor a name'
         return 'annotation entry', said, True
     if number in seen:
