@@ -12,6 +12,7 @@ import copy
 import io
 import json
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -31,6 +32,7 @@ from cbam_det.results import write_record
 
 from .test_data_faults import coco, voc
 
+NUMBERS = (0, 1, 2, 3, 5, 9, 20, 30, 40, 48, 49, 60, 0.3, 20.5, -1, -3, -48, 1000)
 VALUES = (
     *(None, True, 0, 1, 2, -1, 3, 0.5, 48, 10**9, 10**400, -(10**400), 1e308, float('nan')),
     *(float('inf'), '', ' ', '1', 'cat', 'one.jpg', '../x', 'a\0b', '\ud800', 'a\nb', 'é'),
@@ -80,6 +82,8 @@ def mutate_value(content: object, rng: random.Random) -> object:
         other, there = rng.choice(nodes)
         value = copy.deepcopy(other[there])
         node[key] = value
+    elif isinstance(node[key], (int, float)) and rng.random() < 0.7:
+        node[key] = rng.choice(NUMBERS)
     else:
         node[key] = copy.deepcopy(rng.choice(VALUES))
     return content
@@ -92,15 +96,19 @@ def _walk(node: object) -> list:
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
-    """`data` with a stretch replaced by a word, cut out, repeated or flipped, or cut off."""
+    """`data` with a number changed, a stretch replaced or repeated, a bit flipped, or cut off."""
     at = rng.randrange(len(data) + 1)
     end = min(len(data), at + rng.choice((0, 1, 2, 5, 20)))
-    action = rng.choice(('word', 'word', 'repeat', 'flip', 'cut'))
+    action = rng.choice(('word', 'repeat', 'flip', 'cut', 'number', 'number', 'number', 'number'))
+    numbers = list(re.finditer(rb'-?\d+', data))
+    if action == 'number' and numbers and b'\xff' not in data[:1]:  # not in a JPEG
+        at, end = rng.choice(numbers).span()
+        return data[:at] + str(rng.choice(NUMBERS)).encode() + data[end:]
     if action == 'word':
         return data[:at] + rng.choice(WORDS) + data[end:]
     if action == 'repeat':
         return data[:end] + data[at:]
-    if action == 'flip' and at < len(data):
+    if action in ('flip', 'number') and at < len(data):
         return data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
     return data[:at]
 
@@ -144,7 +152,7 @@ class Subject:
             self._mend()
             return 'refused'
         with DefaultScope.overwrite_default_scope('mmdet'):
-            read = DATASETS.build(copy.deepcopy(self.dataset))
+            read = DATASETS.build(dict(copy.deepcopy(self.dataset), serialize_data=False))
         assert len(read)
         for item in range(len(read) if picture else 0):
             info = read.get_data_info(item)
@@ -155,7 +163,7 @@ class Subject:
     def _mend(self) -> None:
         """The doctor finds what hurts, and its clean file holds nothing that does."""
         try:
-            (split,) = examine(self.root, self.root / 'train')
+            (split,) = examine(self.root, self.root / 'train', progress=False)
             files, _ = clean(split)
         except InputError:
             return

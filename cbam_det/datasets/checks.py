@@ -258,7 +258,7 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
         message, remedy = f'{alike[0]}{more}', REMEDIES[kind]
         if kind in AREAS:
             remedy = f'{AREAS[kind]}, or {MEND}'
-    raise InputError(' '.join(f'{message}; {remedy}'.splitlines()))
+    raise InputError(f'{message}; {remedy}')
 
 
 IMAGES = ('image missing', 'image empty', 'image unreadable')

@@ -68,20 +68,21 @@ class Split:
         return self.content.file.suffix == '.txt'
 
 
-def examine(folder: Path, images: Path | None = None) -> list[Split]:
+def examine(folder: Path, images: Path | None = None, progress: bool = True) -> list[Split]:
     """Check a COCO or VOC folder: every image decoded, every box, the splits against each other.
 
     Args:
         folder: COCO's (`annotations/*.json`, or JSONs in it or in its folders), or VOC's
             (`ImageSets`, `Annotations`, `JPEGImages`), or one with such folders of VOC in it.
         images: COCO's images, where they are not found by the names of the files.
+        progress: show a bar.
 
     Raises:
         InputError: there is no such data, or a file is no COCO JSON or no list at all.
     """
     splits = find_splits(folder, images)
     paths = [image.path for split in splits for image in split.content.images if image.path]
-    found = decode_all(paths, f'decoding the images of {folder}')
+    found = decode_all(paths, f'decoding the images of {folder}', progress)
     for split in splits:
         split.content.faults += image_faults(split.content, found.__getitem__)
         _compare_totals(split)

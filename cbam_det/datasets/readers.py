@@ -575,11 +575,13 @@ def _turned(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), image.size
 
 
-def decode_all(paths: Iterable[str], description: str) -> dict[str, Decoded]:
+def decode_all(paths: Iterable[str], description: str, progress: bool = True) -> dict[str, Decoded]:
     """Decode images in parallel, each once, with a progress bar."""
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool:
-        done = track(pool.map(decode, paths), description, total=len(paths), transient=True)
+        done = pool.map(decode, paths)
+        if progress:
+            done = track(done, description, total=len(paths), transient=True)
         return dict(zip(paths, done, strict=True))
 
 
