@@ -286,6 +286,10 @@ COCO = {
     'misspelt class': Row(
         error="no category 'dogs' ('dog' is near)", config=dict(metainfo=dict(classes=('dogs',)))
     ),
+    'classes in another order': Row(
+        error="label 0 would be 'cat' and be called 'dog'",
+        config=dict(metainfo=dict(classes=CLASSES[::-1])),
+    ),
     'a class left out': Row(
         note='the config leaves them out: dog', config=dict(metainfo=dict(classes=('cat',)))
     ),
@@ -421,6 +425,14 @@ def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_
     COCO[kind].make(tmp_path)
     pixels = mmcv.imread(str(tmp_path / 'train/one.jpg'))
     assert (pixels.shape, pixels.dtype) == ((*SIZE[::-1], 3), np.uint8)
+
+
+def test_mmdet_numbers_classes_in_the_order_of_the_file_whatever_the_config_says(tmp_path):
+    dataset = coco(tmp_path)
+    dataset.metainfo = dict(classes=CLASSES[::-1])
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        labels = [one['bbox_label'] for one in DATASETS.build(dataset)[0]['instances']]
+    assert labels == [0, 1]  # the cat, then the dog
 
 
 def test_mmdet_ignores_the_box_without_area_that_bbox_min_size_passes_over(tmp_path):

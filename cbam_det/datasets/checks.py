@@ -319,7 +319,8 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
     """Classes of the config against the annotations' own.
 
     Annotations may have more classes than the config (training on some of them) and, where they
-    list no categories (VOC), fewer. Absent and foreign ones together mean another data set.
+    list no categories (VOC), fewer. Absent and foreign ones together mean another data set. Where
+    they list them (COCO), mmdet numbers the labels in that order.
     """
     absent = [name for name in summary.classes if name not in names]
     foreign = [name for name in dict.fromkeys(names) if name not in summary.classes]
@@ -331,6 +332,14 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
             f'{len(absent)} of the {len(summary.classes)} classes of the config are absent; it has '
             f'{some(list(dict.fromkeys(names)), 5)}; '
             "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
+        )
+    order = [name for name in names if name in summary.classes]
+    if strict and order != list(summary.classes):
+        raise InputError(
+            f'{summary.where} lists the classes in another order ({some(order, 5)}), by which '
+            f'mmdet numbers them: label 0 would be {order[0]!r} and be called '
+            f'{summary.classes[0]!r}; '
+            "put metainfo.classes in the file's order"
         )
     if foreign:
         summary.notes.append(f'ignored, since the config leaves them out: {some(foreign)}')
