@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cbam_det.datasets.folder import Split, clean, config_options, examine, write_clean
-from cbam_det.datasets.readers import REMEDIES
+from cbam_det.datasets.readers import remedy_of
 from cbam_det.errors import one_line_errors
 
 EXAMPLES = """examples:
@@ -46,7 +46,7 @@ def show(splits: list[Split], first: int, console: Console) -> None:
         for fault in content.faults:
             groups[fault.kind, fault.hurts].append(fault)
         for (kind, hurts), faults in groups.items():
-            said = '\n'.join([*map(str, faults[:first]), f'=> {REMEDIES[kind]}'])
+            said = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
             cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', said
             kinds.add_row(
                 *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)

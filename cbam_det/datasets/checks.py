@@ -18,8 +18,6 @@ from mmengine.config import ConfigDict
 from ..errors import InputError, some
 from .readers import (
     FIX,
-    MEND,
-    REMEDIES,
     Content,
     Fault,
     decode_all,
@@ -27,6 +25,7 @@ from .readers import (
     quick_look,
     read_coco,
     read_voc,
+    remedy_of,
 )
 
 COCO_LAYOUT = (
@@ -255,20 +254,11 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
         remedy = f'restore them or take them off the list ({FIX})'
     else:
         more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
-        message, remedy = f'{alike[0]}{more}', REMEDIES[kind]
-        if kind in AREAS:
-            remedy = f'{AREAS[kind]}, or {MEND}'
+        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0])
     raise InputError(f'{message}; {remedy}')
 
 
 IMAGES = ('image missing', 'image empty', 'image unreadable')
-AREAS = {
-    'box without area': "pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1)",
-    'box outside the image': (
-        "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
-        'the pipeline'
-    ),
-}
 
 
 def _check_filter(dataset: dict) -> None:

@@ -73,6 +73,16 @@ REMEDIES = {
 }
 
 
+# What the config can do where mmdet does not pass such a box over by itself.
+AREAS = {
+    'box without area': "pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1)",
+    'box outside the image': (
+        "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
+        'the pipeline'
+    ),
+}
+
+
 class Fault(NamedTuple):
     """One fault.
 
@@ -94,6 +104,12 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.place} {self.said}'
+
+
+def remedy_of(fault: Fault) -> str:
+    """What mends a fault, in the files or in the config."""
+    in_config = AREAS.get(fault.kind) if fault.hurts else None
+    return f'{in_config}, or {MEND}' if in_config else REMEDIES[fault.kind]
 
 
 class Picture(NamedTuple):
