@@ -183,7 +183,4 @@ def test_weights_come_back_from_the_other_start_to_the_bit(order, seed, channels
 def test_thousands_of_damaged_sets_end_in_a_result_or_an_input_error():
     record = fuzz(inputs=5000, seed=1)
     assert record['failures'] == []
-    assert all(
-        counts.keys() == {'clean', 'counted', 'refused'} or name == 'COCO, an image'
-        for name, counts in record['outcomes'].items()
-    )
+    assert all({'clean', 'refused'} <= set(counts) for counts in record['outcomes'].values())
