@@ -5,7 +5,13 @@ from collections.abc import Callable
 
 
 class InputError(ValueError):
-    """What a user gave does not fit; the message names the value, the place and the remedy."""
+    """What a user gave does not fit; the message names the value, the place and the remedy.
+
+    It is one line, whatever names it quotes.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(' '.join(str(message).splitlines()))
 
 
 def some(names: list[str], most: int = 3) -> str:

@@ -92,6 +92,10 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
         for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
             if summary := check_dataset(dataset, full, annotated):
                 print_log(f'{split} data: {summary}')
+            else:
+                print_log(
+                    f'{split} data: not checked, {dataset["type"]} reads neither as COCO nor VOC'
+                )
             check_num_classes(detector(cfg), config_classes(dataset))
         for path, node in evaluator:
             file = node.get('ann_file')

@@ -209,7 +209,8 @@ def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
     (tmp_path / 'mine.py').write_text(
         f'_base_ = {str(CONFIGS / "faster_rcnn_r50_cbam_digits_voc.py")!r}\n'
         f'data = dict(data_root={str(folder)!r}, metainfo=dict(classes={tuple(names)!r}))\n'
-        'train_dataloader = dict(dataset=dict(data, ann_file="ImageSets/Main/train.txt"))\n'
+        'train = dict(ann_file="ImageSets/Main/train.txt", filter_cfg=dict(bbox_min_size=1))\n'
+        'train_dataloader = dict(dataset=dict(data, **train))\n'
         'val_dataloader = test_dataloader = dict(dataset=data)\n'
         f'model = dict(roi_head=dict(bbox_head=dict(num_classes={len(names)})))\n'
     )

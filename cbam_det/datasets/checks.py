@@ -1,29 +1,32 @@
-"""Checks of COCO and VOC folders, made before a model is built.
+"""Checks of the data sets of a config, made before a model is built.
 
-Quick, always: folders, annotation files, every image's existence and size, classes against the
-config. Full, on request: every image is decoded as well.
+Quick, always: folders, every annotation, every image's existence, classes against the config. Full,
+on request: every image is decoded as well. `readers.py` finds the faults; which of them stop a run
+is said here.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-import math
-import os
-import xml.etree.ElementTree as ET
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, XMLDataset
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
-from PIL import Image
-from rich.progress import track
 
 from ..errors import InputError, some
+from .readers import (
+    FIX,
+    Content,
+    Fault,
+    decode_all,
+    image_faults,
+    quick_look,
+    read_coco,
+    read_voc,
+    remedy_of,
+)
 
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
@@ -93,11 +96,13 @@ def check_dataset(
         annotated: ground truth is needed; False for COCO's test-dev.
 
     Returns:
-        What was found; None where the data set is of another kind or not on a local disk.
+        What was found, with what mmdet passes over counted in its notes; None where the data set
+        is of another kind or not on a local disk.
 
     Raises:
-        InputError: a folder or file is missing, the annotations are not what they should be, the
-            classes do not match, or images are missing or unreadable.
+        InputError: a folder or file is missing, the annotations are not what they should be, a box
+            would make the loss infinite, the classes do not match, nothing is left to learn, or
+            images are missing or unreadable.
     """
     kind = _kind(dataset)
     if kind is None:
@@ -106,16 +111,57 @@ def check_dataset(
             'its module with custom_imports'
         )
     root = dataset.get('data_root') or ''
-    if '://' in root or '://' in str(dataset.get('ann_file', '')):
+    coco, voc = (_reads_as(kind, base) for base in (CocoDataset, XMLDataset))
+    if '://' in root or '://' in str(dataset.get('ann_file', '')) or not (coco or voc):
         return None
-    if issubclass(kind, CocoDataset):
-        summary, images = _read_coco(dataset, Path(root), annotated)
-    elif issubclass(kind, XMLDataset):
-        summary, images = _read_voc(dataset, Path(root))
-    else:
-        return None
-    _check_images(summary.where, images, full)
+    classes = config_classes(dataset)
+    if not classes:
+        raise InputError(
+            f'{dataset["type"]} has no classes; give the data set metainfo=dict(classes=(...))'
+        )
+    _check_filter(dataset)
+    content = (_coco if coco else _voc)(dataset, Path(root), set(classes), annotated)
+    _refuse(
+        content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
+    )
+    summary = Summary(str(content.file), len(content.images), content.objects, classes)
+    _compare_classes(summary, list(content.classes), strict=coco)
+    if annotated and not content.objects:
+        raise InputError(
+            f'{content.file} has no annotations; there is nothing to learn or to score'
+        )
+    if annotated and not content.usable:
+        raise InputError(
+            f'{content.file} has {content.objects} annotations, but all are crowd, difficult, '
+            'ignored or without area; there is nothing to learn or to score'
+        )
+    _note_left_out(summary, content, dataset)
+    look = quick_look
+    if full:
+        paths = [image.path for image in content.images if image.path]
+        look = decode_all(paths, f'decoding the images of {content.file}').__getitem__
+    _refuse(content, list(image_faults(content, look)))
     return summary
+
+
+def _reads_as(kind: type, base: type) -> bool:
+    """Whether `kind` is a `base` that reads its files as `base` does."""
+    return issubclass(kind, base) and all(
+        getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')
+    )
+
+
+def _coco(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
+    path = _existing_file(root, dataset['ann_file'], COCO_LAYOUT)
+    folder = root / ((dataset.get('data_prefix') or {}).get('img') or '')
+    return read_coco(path, folder, classes, annotated, bool(dataset.get('test_mode')))
+
+
+def _voc(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
+    path = _existing_file(root, dataset['ann_file'], VOC_LAYOUT)
+    folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
+    annotations = folder / dataset.get('ann_subdir', 'Annotations')
+    return read_voc(path, annotations, folder / dataset.get('img_subdir', 'JPEGImages'), classes)
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
@@ -170,121 +216,101 @@ def _existing_file(root: Path, name: str, layout: str) -> Path:
     return path
 
 
-def _read_coco(dataset: dict, root: Path, annotated: bool) -> tuple[Summary, list[Path]]:
-    path = _existing_file(root, dataset['ann_file'], COCO_LAYOUT)
-    remedy = 'give a COCO detection file with images, annotations and categories'
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f'{path} is no JSON ({error}); {remedy}') from None
-    if isinstance(content, dict) and not annotated:
-        content.setdefault('annotations', [])
-    for key in ('images', 'annotations', 'categories'):
-        items = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise InputError(f'{path} is no COCO JSON, it lacks the list {key!r}; {remedy}')
-    images, annotations = content['images'], content['annotations']
-    for key, needed in (
-        ('images', ('file_name', 'id', 'width', 'height')),
-        ('categories', ('id', 'name')),
-    ):
-        for index, item in enumerate(content[key]):
-            if absent := [name for name in needed if name not in item]:
-                raise InputError(f'{path}: {key}[{index}] lacks {absent[0]!r}; mend the file')
-    if not images:
-        raise InputError(f'{path} lists no images; {remedy}')
-    _check_annotations(path, content, needs_crowd=bool(dataset.get('test_mode')))
-    names = [category['name'] for category in content['categories']]
-    summary = Summary(str(path), len(images), len(annotations), config_classes(dataset))
-    _compare_classes(summary, names, strict=True)
-    if annotated and not annotations:
-        raise InputError(f'{path} has no annotations; there is nothing to learn or to score')
-    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
-    return summary, [root / prefix / image['file_name'] for image in images]
+def _passed_over(fault: Fault, dataset: dict) -> bool:
+    """Whether a fault that hurts elsewhere does not under this config.
 
-
-def _check_annotations(path: Path, content: dict, needs_crowd: bool) -> None:
-    """What CocoDataset reads of each annotation; evaluation reads `iscrowd` as well."""
-    known = {
-        'image_id': {image['id'] for image in content['images']},
-        'category_id': {category['id'] for category in content['categories']},
-    }
-    needed = ('id', 'image_id', 'category_id', 'bbox', 'area')
-    needed += ('iscrowd',) if needs_crowd else ()
-    for index, item in enumerate(content['annotations']):
-        fault = next((f'lacks {name!r}' for name in needed if item.get(name) is None), None)
-        if fault is None and not _is_box(item['bbox']):
-            fault = f'has bbox={item["bbox"]!r}, not four numbers x, y, width, height'
-        for name, ids in known.items():
-            if fault is None and item[name] not in ids:
-                fault = f'has {name}={item[name]!r}, which the file does not list'
-        if fault:
-            raise InputError(f'{path}: annotations[{index}] {fault}; mend the file')
-
-
-def _is_box(box: object) -> bool:
+    VOC's boxes without area: in a test no loss is taken of them; in training mmdet ignores those
+    below `filter_cfg.bbox_min_size`, and the pipeline's FilterAnnotations drops them, as it does
+    those outside of the image, once they are clipped.
+    """
+    if fault.kind not in ('box without area', 'box outside the image'):
+        return False
+    steps = [step.get('type') for step in dataset.get('pipeline') or ()]
+    ignored = (dataset.get('filter_cfg') or {}).get('bbox_min_size') or 0
     return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in box)
+        bool(dataset.get('test_mode'))
+        or 'FilterAnnotations' in steps
+        or (fault.kind == 'box without area' and ignored >= 1)
     )
 
 
-def _read_voc(dataset: dict, root: Path) -> tuple[Summary, list[Path]]:
-    path = _existing_file(root, dataset['ann_file'], VOC_LAYOUT)
-    folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
-    annotations = folder / dataset.get('ann_subdir', 'Annotations')
-    images = folder / dataset.get('img_subdir', 'JPEGImages')
-    ids = path.read_text(encoding='utf-8').split('\n')
-    ids = ids[:-1] if ids[-1] == '' else ids
-    if not any(ids):
-        raise InputError(f'{path} lists no images; give one image name a line, without its ending')
-    for number, name in enumerate(ids, 1):
-        if name.split() != [name]:
+def _refuse(content: Content, faults: list[Fault]) -> None:
+    """Raise InputError for the first kind of `faults`, if any."""
+    if not faults:
+        return
+    kind = faults[0].kind
+    kinds = IMAGES if kind in IMAGES else (kind,)
+    alike = [fault for fault in faults if fault.kind in kinds]
+    where, total = content.file, len(content.images)
+    if kind in IMAGES:
+        first = some([str(fault) for fault in alike])
+        message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
+        remedy = f'restore them, or take them out of the annotation file ({FIX})'
+    elif kind == 'annotation missing':
+        folder = Path(alike[0].place).parent
+        names = [Path(fault.place).stem for fault in alike]
+        message = f'{len(alike)} of {total} annotations of {where} are missing: '
+        message += f'{folder}/{{{some(names)}}}.xml'
+        remedy = f'restore them or take them off the list ({FIX})'
+    else:
+        more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
+        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0])
+    raise InputError(f'{message}; {remedy}')
+
+
+IMAGES = ('image missing', 'image empty', 'image unreadable')
+
+
+def _check_filter(dataset: dict) -> None:
+    """mmdet ignores keys of `filter_cfg` that it does not know."""
+    known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+    for key in dataset.get('filter_cfg') or {}:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
             raise InputError(
-                f'{path}, line {number}: {name!r} is no image name; mmdet reads the whole line, so '
-                'leave no blank lines and no second column'
+                f'filter_cfg.{key} of {dataset["type"]} is unknown and would be ignored; '
+                f'mmdet knows {", ".join(known)}' + (f'; near: {near[0]}' if near else '')
             )
-    absent = [name for name in ids if not (annotations / f'{name}.xml').is_file()]
-    if absent:
+    if dataset.get('test_mode') and 'bbox_min_size' in (dataset.get('filter_cfg') or {}):
         raise InputError(
-            f'{len(absent)} of {len(ids)} annotations of {path} are missing: '
-            f'{annotations}/{{{some(absent)}}}.xml; restore them or take them off the list'
+            f'filter_cfg.bbox_min_size of {dataset["type"]} is for training, and mmdet refuses it '
+            'with test_mode=True; leave it out there'
         )
-    names: Counter[str] = Counter()
-    for name in ids:
-        names.update(_voc_names(annotations / f'{name}.xml'))
-    summary = Summary(str(path), len(ids), sum(names.values()), config_classes(dataset))
-    _compare_classes(summary, list(names), strict=False)
-    return summary, [images / f'{name}.jpg' for name in ids]
 
 
-def _voc_names(file: Path) -> list[str]:
-    """The class of each object of a VOC annotation, whose boxes are checked."""
-    try:
-        items = ET.parse(file).getroot().findall('object')
-    except ET.ParseError as error:
-        raise InputError(f'{file} is no XML ({error}); restore it') from None
-    names = []
-    for index, item in enumerate(items, 1):
-        sides = [item.findtext(f'bndbox/{side}') for side in ('xmin', 'ymin', 'xmax', 'ymax')]
-        try:
-            [float(side) for side in sides]
-        except (TypeError, ValueError):
-            raise InputError(
-                f'{file}: object {index} has no bndbox of four numbers ({sides}); mend it'
-            ) from None
-        if not item.findtext('name'):
-            raise InputError(f'{file}: object {index} has no name; mend it')
-        names.append(item.findtext('name'))
-    return names
+def _note_left_out(summary: Summary, content: Content, dataset: dict) -> None:
+    """Say which images and boxes mmdet does not train on."""
+    counted: dict[str, list[Fault]] = {}
+    for fault in content.faults:
+        counted.setdefault(fault.kind, []).append(fault)
+    summary.notes += [f'{kind}: {len(of)} ({of[0].place})' for kind, of in counted.items()]
+    rules = dataset.get('filter_cfg') or {}
+    if dataset.get('test_mode') or not rules:
+        return
+    smallest = rules.get('min_size') or 0
+    empty = [rules.get('filter_empty_gt') and not image.objects for image in content.images]
+    small = [image.size is not None and min(image.size) < smallest for image in content.images]
+    left_out = sum(map(any, zip(empty, small, strict=True)))
+    if left_out == len(content.images):
+        raise InputError(
+            f'mmdet leaves out all {left_out} images of {content.file}: {sum(small)} are below '
+            f'min_size={smallest} pixels, the others have no object of the classes; change the '
+            "data set's filter_cfg"
+        )
+    if left_out:
+        below = f'{sum(small)} below min_size={smallest} pixels'
+        summary.notes.append(
+            f'left out of training: {left_out} images ({sum(map(bool, empty))} without objects, '
+            f'{below})'
+        )
 
 
 def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
     """Classes of the config against the annotations' own.
 
     Annotations may have more classes than the config (training on some of them) and, where they
-    list no categories (VOC), fewer. Absent and foreign ones together mean another data set.
+    list no categories (VOC), fewer. Absent and foreign ones together mean another data set. Where
+    they list them (COCO), mmdet numbers the labels in that order.
     """
     absent = [name for name in summary.classes if name not in names]
     foreign = [name for name in dict.fromkeys(names) if name not in summary.classes]
@@ -297,42 +323,15 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
             f'{some(list(dict.fromkeys(names)), 5)}; '
             "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
         )
+    order = [name for name in names if name in summary.classes]
+    if strict and order != list(summary.classes):
+        raise InputError(
+            f'{summary.where} lists the classes in another order ({some(order, 5)}), by which '
+            f'mmdet numbers them: label 0 would be {order[0]!r} and be called '
+            f'{summary.classes[0]!r}; '
+            "put metainfo.classes in the file's order"
+        )
     if foreign:
         summary.notes.append(f'ignored, since the config leaves them out: {some(foreign)}')
     if absent:
         summary.notes.append(f'no object of {some(absent)}')
-
-
-def _check_images(where: str, images: list[Path], full: bool) -> None:
-    bad = {path: fault for path in images if (fault := _quick_fault(path))}
-    if full:
-        rest = [path for path in images if path not in bad]
-        bad.update(_decode_all(rest, f'decoding the images of {where}'))
-    if bad:
-        first = [f'{path} ({fault})' for path, fault in bad.items()]
-        raise InputError(
-            f'{len(bad)} of {len(images)} images of {where} cannot be used: {some(first)}; '
-            'restore them, or take them out of the annotation file'
-        )
-
-
-def _quick_fault(path: Path) -> str | None:
-    try:
-        return None if os.stat(path).st_size else 'empty'
-    except OSError:
-        return 'missing'
-
-
-def _decode_all(paths: Iterable[Path], description: str) -> dict[Path, str]:
-    def fault(path: Path) -> tuple[Path, str | None]:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return path, f'unreadable: {error}'.split('\n')[0]
-        return path, None
-
-    paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        results = track(pool.map(fault, paths), description, total=len(paths), transient=True)
-        return {path: found for path, found in results if found}

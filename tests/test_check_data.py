@@ -1,0 +1,167 @@
+"""The doctor of a data folder: what it finds, what it writes beside, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+
+from cbam_det.datasets.checks import check_dataset
+from cbam_det.datasets.folder import COCO_TOTALS, clean, config_options, examine, write_clean
+from cbam_det.errors import InputError
+
+from .conftest import in_process
+from .test_data_faults import XML, coco, entry, swap, voc
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob('*') if path.is_file()}
+
+
+def kinds(root: Path) -> dict[str, list[str]]:
+    """The kinds of fault of each split that hurt."""
+    return {
+        split.name: [fault.kind for fault in split.content.faults if fault.hurts]
+        for split in examine(root, progress=False)
+    }
+
+
+@pytest.fixture
+def full_voc(tmp_path: Path) -> tuple[Path, ConfigDict]:
+    """The small set of VOC with its list where VOC has it."""
+    dataset = voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    (tmp_path / 'train.txt').rename(tmp_path / 'ImageSets/Main/train.txt')
+    dataset.ann_file = 'ImageSets/Main/train.txt'
+    init_default_scope('mmdet')
+    return tmp_path, dataset
+
+
+def test_healthy_folder_is_told_so_by_status_0_in_both_layouts(digits, capsys):
+    check = in_process('check_data')
+    for folder in (digits, digits / 'VOCdevkit', digits / 'VOCdevkit/VOC2007'):
+        assert check(folder) == 0
+        said = capsys.readouterr().out
+        assert 'instances_train2017' in said if folder == digits else 'VOC2007/trainval' in said
+
+
+def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_path, capsys):
+    dataset = coco(tmp_path)
+    entry('annotations', 0, 'area', 'iscrowd', id=4)(tmp_path)  # filled in, and numbered anew
+    entry('annotations', 1, bbox=[0, 0, 0, 9])(tmp_path)  # left out
+    (tmp_path / 'train/number two.jpg').write_bytes(b'\xff\xd8')  # left out with its boxes
+    before = contents(tmp_path)
+    check = in_process('check_data')
+    assert check(tmp_path) == 1
+    assert contents(tmp_path) == before
+    assert check(tmp_path, '--fix') == 0
+    said = capsys.readouterr().out
+    assert '--cfg-options train_dataloader.dataset.ann_file=train_clean.json' in said
+    path = tmp_path / 'train_clean.json'
+    assert {key: value for key, value in contents(tmp_path).items() if key != path} == before
+    made = json.loads(path.read_text())
+    assert [image['file_name'] for image in made['images']] == ['one.jpg']
+    (box,) = made['annotations']
+    assert (box['area'], box['iscrowd'], box['bbox']) == (480, 0, [5, 6, 20, 24])
+    init_default_scope('mmdet')
+    dataset.ann_file = path.name
+    assert str(check_dataset(dataset, full=True)).endswith('1 images, 1 objects, 2 classes')
+
+
+def test_fix_repeats_itself_and_overwrites_nothing_else(tmp_path, capsys):
+    coco(tmp_path)
+    entry('annotations', 0, 'bbox')(tmp_path)
+    check = in_process('check_data')
+    assert check(tmp_path, '--fix') == check(tmp_path, '--fix') == 0
+    (tmp_path / 'train_clean.json').write_text('mine')
+    assert check(tmp_path, '--fix') == 2
+    assert 'train_clean.json exists and holds something else' in capsys.readouterr().err
+    assert (tmp_path / 'train_clean.json').read_text() == 'mine'
+
+
+def test_two_images_of_one_id_are_left_out_with_the_boxes_that_may_be_of_either(tmp_path):
+    coco(tmp_path)
+    entry('images', 1, id=1)(tmp_path)
+    entry('annotations', 2, image_id=1)(tmp_path)
+    (split,) = examine(tmp_path, progress=False)
+    with pytest.raises(InputError, match=r'nothing of .* could be kept'):
+        clean(split)
+    entry('images', 1, file_name='one.jpg')(tmp_path)  # the same image, listed twice
+    (split,) = examine(tmp_path, progress=False)
+    made = json.loads(clean(split)[0][tmp_path / 'train_clean.json'])
+    assert len(made['images']) == 1 and [one['id'] for one in made['annotations']] == [1, 2, 3]
+
+
+def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(full_voc):
+    root, dataset = full_voc
+    swap('<xmax>25', '<xmax>5')(root)
+    (split,) = examine(root, progress=False)
+    files, options = clean(split)
+    write_clean(files)
+    assert set(files) == {root / f'Annotations_clean/{name}.xml' for name in ('one', 'number two')}
+    assert (root / 'Annotations_clean/number two.xml').read_text() == XML
+    dataset.ann_subdir = 'Annotations_clean'
+    assert 'train.txt: 2 images, 3 objects' in str(check_dataset(dataset, full=True))
+    (root / 'JPEGImages/one.jpg').unlink()
+    (split,) = examine(root, progress=False)
+    files, options = clean(split)
+    assert files == {root / 'ImageSets/Main/train_clean.txt': b'number two\n'}
+    line = config_options(split, options)
+    assert line == (
+        '--cfg-options train_dataloader.dataset.ann_file=ImageSets/Main/train_clean.txt'
+    )
+
+
+def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
+    root, dataset = full_voc
+    swap('<width>48', '<width>0')(root)
+    (split,) = examine(root, progress=False)
+    write_clean(clean(split)[0])
+    dataset.ann_subdir = 'Annotations_clean'
+    assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
+    assert check_dataset(dataset, full=True).notes == []
+
+
+def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):
+    root = Path(shutil.copytree(digits, tmp_path / 'digits'))
+    shutil.copy(root / 'train2017/000000000003.jpg', root / 'val2017/000000000013.jpg')
+    found = kinds(root)
+    assert found == {
+        'instances_train2017': ['same image in two splits'],
+        'instances_val2017': [],
+    }
+    (root / 'VOCdevkit/VOC2007/ImageSets/Main/test.txt').write_text('000000000001\n')
+    found = kinds(root / 'VOCdevkit')
+    assert found['VOC2007/test'] == 2 * ['same image in two splits']  # train, trainval
+    assert found['VOC2007/val'] == found['VOC2007/train'] == []  # trainval has both
+
+
+def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
+    coco(tmp_path)
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'train').rename(tmp_path / 'val2017')
+    (tmp_path / 'train.json').rename(tmp_path / 'annotations/instances_val2017.json')
+    (split,) = examine(tmp_path, progress=False)
+    assert [fault.said for fault in split.content.faults if fault.kind == 'count'] == [
+        'lists 2 images, the published one 5,000',
+        'lists 4 objects, the published one 36,781',
+    ]
+    assert COCO_TOTALS['instances_train2017'] == (118_287, 860_001)
+
+
+def test_folder_that_is_no_data_set_is_named_with_both_layouts(tmp_path, capsys):
+    check = in_process('check_data')
+    assert check(tmp_path / 'nowhere') == 2
+    assert check(tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0].startswith(f'error: no data folder {tmp_path}/nowhere')
+    assert 'instances_train2017.json' in error[1] and 'ImageSets/Main/' in error[1]
+    coco(tmp_path)
+    (tmp_path / 'train').rename(tmp_path / 'elsewhere')
+    assert check(tmp_path) == 2
+    assert 'name their folder with --images' in capsys.readouterr().err
+    assert check(tmp_path, '--images', tmp_path / 'elsewhere') == 0

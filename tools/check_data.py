@@ -1,0 +1,83 @@
+"""Check a COCO or VOC folder: every image decoded, every box, the splits against each other."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cbam_det.datasets.folder import Split, clean, config_options, examine, write_clean
+from cbam_det.datasets.readers import remedy_of
+from cbam_det.errors import one_line_errors
+
+EXAMPLES = """examples:
+  python tools/check_data.py data/coco
+  python tools/check_data.py data/VOCdevkit --fix
+
+Exit status 1 where a fault would hurt a training or its scores and was not mended."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('folder', type=Path, help="a folder in COCO's or VOC's layout")
+    parser.add_argument('--images', type=Path, help="COCO's images, where they are not found")
+    parser.add_argument(
+        '--fix',
+        action='store_true',
+        help='write a clean annotation file beside each that hurts; no file is changed',
+    )
+    parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
+    return parser.parse_args()
+
+
+def show(splits: list[Split], first: int, console: Console) -> None:
+    sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
+    kinds = Table('split', 'fault', 'hurts', 'count', 'first, and the remedy', show_lines=True)
+    for split in splits:
+        content = split.content
+        hurting = sum(fault.hurts for fault in content.faults)
+        counts = (len(content.images), content.objects, len(content.classes), len(content.faults))
+        sets.add_row(split.name, *(f'{count:,}' for count in (*counts, hurting)))
+        groups = {(fault.kind, fault.hurts): [] for fault in content.faults}
+        for fault in content.faults:
+            groups[fault.kind, fault.hurts].append(fault)
+        for (kind, hurts), faults in groups.items():
+            said = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
+            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', said
+            kinds.add_row(
+                *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)
+            )
+    console.print(sets)
+    if kinds.row_count:
+        console.print(kinds)
+    for split in splits:
+        for note in split.notes:
+            console.print(f'{split.name}: {note}', markup=False)
+
+
+def main() -> int:
+    args = parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    splits = examine(args.folder, args.images)
+    show(splits, args.first, console)
+    left = False
+    for split in splits:
+        hurting = {fault.kind for fault in split.content.faults if fault.hurts}
+        if args.fix and hurting:
+            files, options = clean(split)
+            write_clean(files)
+            for path in list(files)[:1]:
+                more = f' and {len(files) - 1:,} more' if len(files) > 1 else ''
+                console.print(f'{split.name}: written {path}{more}; use it by', soft_wrap=True)
+                console.print(f'  {config_options(split, options)}', soft_wrap=True)
+            hurting &= {'same image in two splits'}
+        left = left or bool(hurting)
+    return int(left)
+
+
+if __name__ == '__main__':
+    sys.exit(one_line_errors(main))
