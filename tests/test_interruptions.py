@@ -6,6 +6,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +25,13 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from cbam_det import faults, preflight
+from cbam_det import cli, faults, preflight
 from cbam_det.cli import CheckedRunner
 from cbam_det.errors import InputError, Stopped, one_line_errors
 from cbam_det.hooks.resume import random_states, set_random_states
 from cbam_det.saving import whole_file
 
-from .conftest import CONFIGS
+from .conftest import CONFIGS, QUICK, ROOT, free_port
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 BEST = dict(save_best='toy/score', rule='greater')
@@ -91,12 +93,21 @@ class At(Hook):
             self.action(runner)
 
 
+RUNNERS: list[CheckedRunner] = []
+
+
 @pytest.fixture(autouse=True)
-def _training(monkeypatch: pytest.MonkeyPatch) -> None:
+def _training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(CheckedRunner, 'testing', False)
     monkeypatch.setenv(preflight.WEIGHTS_ONLY, '1')  # as the tools read
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # seconds, where others write much
     Draw.score = 0
+    yield
+    for runner in RUNNERS:  # python's garbage collector takes 5 s to end a worker
+        for loop in (runner._train_loop, runner._val_loop):
+            if iterator := getattr(getattr(loop, 'dataloader', None), '_iterator', None):
+                iterator._shutdown_workers()
+    RUNNERS.clear()
 
 
 def toy(
@@ -116,7 +127,7 @@ def toy(
     checkpoint.update(options.pop('checkpoint', {}))
     torch.manual_seed(0)
     steps = dict(max_epochs=3) if by_epoch else dict(max_iters=9, val_interval=3)
-    return CheckedRunner(
+    runner = CheckedRunner(
         model=Noise(),
         work_dir=str(work),
         train_dataloader=dict(loader, sampler=dict(type=sampler, shuffle=True)),
@@ -134,6 +145,8 @@ def toy(
         log_level='WARNING',
         **options,
     )
+    RUNNERS.append(runner)
+    return runner
 
 
 def load(path: Path) -> dict:
@@ -182,8 +195,7 @@ def test_workers_draw_anew_in_each_epoch_and_each_differently(tmp_path):
         assert len(set(seen[:, generator])) == 3 * IMAGES
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('at', [4, 5, 6])
+@pytest.mark.parametrize(('at', 'workers'), [(4, 0), (5, 0), (6, 0), (5, 2)])
 def test_stopped_epoch_goes_on_with_the_images_that_it_has_not_seen(at, workers, tmp_path):
     whole = toy(tmp_path / 'whole', workers=workers)
     whole.train()
@@ -282,7 +294,7 @@ def test_at_each_moment_of_writing_another_whole_checkpoint_lies_there(best, tmp
     toy(
         tmp_path, checkpoint=dict(BEST, max_keep_ckpts=1) if best else dict(max_keep_ckpts=1)
     ).train()
-    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    left = {path.name for path in tmp_path.glob('*.p[at]*')}
     if not best:
         assert moments == [
             ('epoch_1.pth.part', [], None),
@@ -470,3 +482,133 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
 def test_other_errors_are_not_explained_away():
     for error in (RuntimeError('shapes differ'), FileNotFoundError(2, 'no'), ValueError('x')):
         assert faults.explain(error, Config(), 'work') is None
+
+
+def test_detector_resumed_after_an_epoch_has_the_weights_of_the_uninterrupted_run(
+    trained, digits, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
+    options += ['--resume', str(trained / 'work/epoch_1.pth'), '--cfg-options', *QUICK]
+    assert cli.main('train', [str(CONFIG), *options, 'train_cfg.max_epochs=2']) == 0
+    whole, resumed = load(trained / 'work/epoch_2.pth'), load(tmp_path / 'epoch_2.pth')
+    assert whole['state_dict'].keys() == resumed['state_dict'].keys()
+    for key, value in whole['state_dict'].items():
+        assert torch.equal(value, resumed['state_dict'][key]), key
+    assert whole['meta']['iter'] == resumed['meta']['iter'] == 6
+    assert 'exact_resume' not in resumed['meta']['cfg']  # the tool's doing, not the config's
+
+
+# A training whose checkpoints take two seconds to write, in twenty pieces.
+SLOW_DISK = """
+import sys, time
+from mmengine.fileio import LocalBackend
+
+def put(self, data, path):
+    size = len(data) // 20 + 1
+    with open(path, 'wb') as file:
+        for start in range(0, len(data), size):
+            file.write(data[start : start + size])
+            file.flush()
+            time.sleep(0.1)
+
+LocalBackend.put = put
+from cbam_det.cli import main
+
+sys.argv[0] = 'train.py'
+sys.exit(main('train'))
+"""
+
+
+class Training:
+    """`tools/train.py` in a process group of its own, its output in a file."""
+
+    def __init__(self, folder: Path, *options: str, slow_disk: bool = False) -> None:
+        self.log = folder / f'{len(list(folder.glob("*.log")))}.log'
+        program = ['-c', SLOW_DISK] if slow_disk else [str(ROOT / 'tools/train.py')]
+        with self.log.open('w') as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, str(CONFIG), *options],
+                cwd=folder,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def wait_for(self, text: str) -> None:
+        end = time.monotonic() + 300
+        while text not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+def options_of(work: str, digits: Path, epochs: int, *more: str) -> tuple[str, ...]:
+    workers = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True')
+    quick = (*QUICK, *workers, f'train_cfg.max_epochs={epochs}', 'train_cfg.val_interval=4')
+    return ('--work-dir', work, '--data-root', str(digits), '--resume', '--cfg-options', *quick)
+
+
+@pytest.mark.slow
+def test_training_killed_at_twenty_moments_ends_with_the_weights_of_the_uninterrupted_one(
+    digits, tmp_path
+):
+    epochs = 16
+    whole = Training(tmp_path, *options_of('whole', digits, epochs))
+    assert whole.process.wait(600) == 0, whole.said()
+    moments = np.random.default_rng(0).uniform(0, 2.5, 20)
+    in_writing, work = 0, tmp_path / 'killed'
+    for number, moment in enumerate(moments):
+        run = Training(tmp_path, *options_of('killed', digits, epochs), slow_disk=True)
+        run.wait_for('Checkpoints will be saved')
+        time.sleep(moment)
+        assert run.process.poll() is None, 'it ended before it was killed'
+        run.process.kill()
+        run.process.wait(60)
+        parts = sorted(path.name for path in work.glob('*.pth.part'))
+        in_writing += bool(parts)
+        done = sorted(int(path.stem.split('_')[1]) for path in work.glob('epoch_*.pth'))
+        print(f'kill {number + 1} after {moment:.2f} s: epochs {done[-1:]}, unfinished {parts}')
+        assert done == list(range(1, len(done) + 1))
+        for path in work.glob('*.pth'):
+            assert load(path)['state_dict']
+        for path in work.glob('*.part'):
+            path.is_file() and path.unlink()  # so that the next kill's is told from it
+    assert in_writing >= 3
+    last = Training(tmp_path, *options_of('killed', digits, epochs))
+    assert last.process.wait(600) == 0, last.said()
+    name = f'epoch_{epochs}.pth'
+    expected, found = (load(tmp_path / run / name)['state_dict'] for run in ('whole', 'killed'))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.slow
+def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(digits, tmp_path):
+    run = Training(tmp_path, *options_of('work', digits, 2))
+    run.wait_for('Epoch(train) [1][1/3]')
+    os.killpg(run.process.pid, signal.SIGTERM)
+    start = time.monotonic()
+    assert run.process.wait(60) == 143, run.said()
+    assert time.monotonic() - start < 20
+    assert run.said().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
+    assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
+    again = Training(tmp_path, *options_of('work', digits, 2))
+    assert again.process.wait(300) == 0, again.said()
+    assert 'epoch 1 goes on after' in again.said()
+    assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
+
+
+@pytest.mark.slow
+def test_two_processes_resumed_after_an_epoch_equal_two_uninterrupted(digits, run, tmp_path):
+    quick = ('train_dataloader.batch_size=2', 'train_cfg.max_epochs=2')
+    options = ('--data-root', digits, '--cfg-options', *QUICK, *quick)
+    environment = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    for name, resume in (('whole', ()), ('resumed', ('--resume', 'whole/epoch_1.pth'))):
+        command = ('dist_train.sh', CONFIG, 2, '--work-dir', name, *resume, *options)
+        run(*command, cwd=tmp_path, PORT=str(free_port()), **environment)
+    whole, resumed = (load(tmp_path / name / 'epoch_2.pth') for name in ('whole', 'resumed'))
+    assert len(whole['exact_resume']['random_states']) == 2
+    for key, value in whole['state_dict'].items():
+        assert torch.equal(value, resumed['state_dict'][key]), key
