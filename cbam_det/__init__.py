@@ -15,10 +15,18 @@ if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
     from .attention import CBAM, ChannelGate, SpatialGate
     from .backbones import MobileNetV1
     from .evaluation import FastCocoMetric
-    from .hooks import AttentionAudit, AttentionMaps
+    from .hooks import (
+        AttentionAudit,
+        AttentionMaps,
+        ExactResume,
+        FiniteLosses,
+        StopSignals,
+        WholeCheckpoints,
+    )
     from .insertion import WithPlugins
     from .necks import StairNet
     from .optim import CPUAmpOptimWrapper
 
     __all__ += ['CBAM', 'AttentionAudit', 'AttentionMaps', 'CPUAmpOptimWrapper', 'ChannelGate']
+    __all__ += ['ExactResume', 'FiniteLosses', 'StopSignals', 'WholeCheckpoints']
     __all__ += ['FastCocoMetric', 'MobileNetV1', 'SpatialGate', 'StairNet', 'WithPlugins']

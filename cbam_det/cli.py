@@ -20,19 +20,30 @@ from types import ModuleType, SimpleNamespace
 import mmdet
 import torch
 from mmengine.config import Config
-from mmengine.dist import master_only
+from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from torch import nn
 
-from . import preflight
+from . import faults, preflight
 from .environment import check_device, check_operators, describe
 from .errors import InputError, one_line_errors, some
+from .saving import whole_file
 
 COCO_NUMBERS = [
     *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
     *('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
 ]
+
+# What each training has beside MMEngine's default hooks; None in a config leaves one out.
+HOOKS_OF_TRAINING = dict(
+    exact_resume=dict(type='ExactResume'),
+    finite_losses=dict(type='FiniteLosses'),
+    stop_signals=dict(type='StopSignals'),
+)
 
 EXAMPLES = {
     'train': 'example: python tools/train.py configs/faster_rcnn_r50_cbam_digits.py --resume',
@@ -44,6 +55,8 @@ EXAMPLES = {
 class CheckedRunner(Runner):
     """MMEngine's runner, which checks a config before it builds anything from it.
 
+    Its trainings can be killed, stopped and resumed: see `HOOKS_OF_TRAINING`.
+
     Attributes:
         data_root: folder that replaces the config's data root, or None.
         check_images: decode every image in the check.
@@ -53,6 +66,7 @@ class CheckedRunner(Runner):
     data_root: str | None = None
     check_images = False
     testing = False
+    resume_from: str | None = None  # where the first process found a whole checkpoint
     _resumed_at: int | None = None
 
     @classmethod
@@ -62,6 +76,7 @@ class CheckedRunner(Runner):
         Raises:
             InputError: see `preflight`.
         """
+        cls.resume_from = None
         if cls.data_root is not None:
             preflight.set_data_root(cfg, cls.data_root)
         if not cls.testing:
@@ -81,17 +96,74 @@ class CheckedRunner(Runner):
             checkpoint = preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
             preflight.check_same_gates(cfg, checkpoint)
         else:
-            resumed = cfg.get('resume') and (
-                cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
-            )
-            preflight.check_checkpoint(resumed or None, '--resume', model)
             if not cfg.get('resume'):
                 preflight.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
+            elif cfg.get('load_from'):
+                preflight.check_checkpoint(cfg.load_from, '--resume', model)
+            else:
+                cls.resume_from = preflight.whole_checkpoint(cfg.work_dir, model)
             preflight.check_pretrained(cfg)
+            preflight.check_work_dir(cfg)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """MMEngine's and the config's hooks, and those of each training."""
+        if not self.testing:
+            hooks = {**HOOKS_OF_TRAINING, **(hooks or {})}
+            absent = {name for name in HOOKS_OF_TRAINING if hooks[name] is None}
+            hooks = {name: hook for name, hook in hooks.items() if name not in absent}
+        super().register_default_hooks(hooks)
+
+    def register_hook(self, hook: object, priority: object = None) -> None:
+        """MMEngine's `register_hook`, with `WholeCheckpoints` in `CheckpointHook`'s place."""
+        if isinstance(hook, dict) and _kind(hook) is CheckpointHook:
+            hook = {**hook, 'type': 'WholeCheckpoints'}
+        super().register_hook(hook, priority)
+
+    def load_or_resume(self) -> None:
+        """MMEngine's, from the checkpoint that the first process found whole."""
+        if self._resume and self._load_from is None:
+            found = [type(self).resume_from]
+            broadcast_object_list(found)
+            if found[0] is None:
+                self.logger.info(f'{self.work_dir} holds no checkpoint: the run begins')
+                return
+            self._load_from = found[0]
+        super().load_or_resume()
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        *args: object,
+        **options: object,
+    ) -> None:
+        """MMEngine's, but a file has its name only when it is whole.
+
+        Raises:
+            OSError: it cannot be written; no part of it is left.
+        """
+        backend = get_file_backend(out_dir, backend_args=options.get('backend_args'))
+        local = file_client_args is None and isinstance(backend, LocalBackend)
+        if not (local and is_main_process()):
+            super().save_checkpoint(out_dir, filename, file_client_args, *args, **options)
+            return
+        with whole_file(Path(out_dir) / filename) as part:
+            super().save_checkpoint(out_dir, part.name, None, *args, **options)
 
     def train(self) -> nn.Module:
-        """Train, and say so where a resumed run was at its end already."""
-        model = super().train()
+        """Train, and say so where a resumed run was at its end already.
+
+        Raises:
+            InputError: the disk is full, or memory is; see `faults`.
+            Stopped: by a signal; see `StopSignals`.
+        """
+        try:
+            model = super().train()
+        except Exception as error:
+            if explained := faults.explain(error, self.cfg, self.work_dir):
+                raise explained from error
+            raise
         if self._resume and self.iter == self._resumed_at:
             print_log(
                 f'nothing was trained: the run had reached epoch {self.epoch} of '
@@ -125,6 +197,10 @@ class CheckedRunner(Runner):
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + '\n', encoding='utf-8')
         print_log(f'metrics written to {path}', 'current')
+
+
+def _kind(hook: dict) -> type:
+    return HOOKS.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
 
 
 def report_every_number(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""The error of wrong input; the command-line tools print it as one line and exit with 2."""
+"""How a command ends before its end: wrong input, one line and status 2; a signal to stop."""
 
 import sys
 from collections.abc import Callable
@@ -14,6 +14,18 @@ class InputError(ValueError):
         super().__init__(' '.join(str(message).splitlines()))
 
 
+class Stopped(Exception):
+    """The run was told to stop and did; the message tells how to go on.
+
+    Attributes:
+        status: of the process, 128 and the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, number: int = 15) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
 def some(names: list[str], most: int = 3) -> str:
     """The first of many names, and how many more there are: 'a, b, c and 7 more'."""
     more = len(names) - most
@@ -21,9 +33,12 @@ def some(names: list[str], most: int = 3) -> str:
 
 
 def one_line_errors(run: Callable[[], int | None]) -> int:
-    """Call `run` and return its exit status; an InputError becomes one line and status 2."""
+    """Call `run` and return its exit status; an InputError or a Stopped becomes one line."""
     try:
         return run() or 0
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import logging
 import os
 import re
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,10 @@ from .errors import InputError, some
 from .hooks.audit import NAMES, check_attention, state_of
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+
+
+class Unreadable(InputError):
+    """A file is damaged: empty, truncated, or no checkpoint at all."""
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -217,6 +223,79 @@ def check_checkpoint(
     return checkpoint
 
 
+def whole_checkpoint(work_dir: str, model: nn.Module | None = None) -> str | None:
+    """The checkpoint from which `--resume` goes on: the last one that can be read.
+
+    `last_checkpoint` names the first to try; then come the others of its folder that hold an
+    optimizer, the newest first. One that cannot be read is named and left where it is.
+
+    Args:
+        work_dir: the run's folder.
+        model: what it has to fit, or None.
+
+    Returns:
+        Its path; None where there is no checkpoint at all, and a run begins.
+
+    Raises:
+        InputError: there are some and none can be read; that of `last_checkpoint` does not fit, or
+            could run code.
+    """
+    file = Path(work_dir) / 'last_checkpoint'
+    named = file.read_text(encoding='utf-8').strip() if file.is_file() else ''
+    folder = Path(named).parent if named and Path(named).parent.is_dir() else Path(work_dir)
+    others = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    broken = []
+    for path in dict.fromkeys([*[named] * bool(named), *map(str, others)]):
+        if path == named and not Path(path).is_file():
+            broken.append(f'no checkpoint {path} (--resume)')
+            continue
+        try:
+            checkpoint = check_checkpoint(path, '--resume', model)
+        except Unreadable as error:
+            broken.append(str(error))
+            continue
+        except InputError:
+            if path == named:
+                raise
+            continue  # weights of another origin
+        if path == named or {'optimizer', 'meta'} <= set(checkpoint):
+            for fault in broken:
+                print_log(f'skipped: {fault}', level=logging.WARNING)
+            if broken:
+                print_log(f'going on from {path}', level=logging.WARNING)
+            return path
+    if broken:
+        raise InputError(
+            f'{broken[0]}{"; and so on" if broken[1:] else ""}; {folder} holds no other checkpoint '
+            'to resume from: name one by --resume PATH, or leave --resume out to begin anew'
+        )
+    return None
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Check that the run can write where it is to: into its work_dir and its checkpoints' folder.
+
+    Raises:
+        InputError: a folder cannot be made or written in; nothing is left behind.
+    """
+    places = {'the work_dir': cfg.work_dir}
+    out = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if out.get('out_dir') and '://' not in str(out['out_dir']):
+        places['default_hooks.checkpoint.out_dir'] = out['out_dir']
+    for what, place in places.items():
+        folder = Path(place).absolute()
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(
+                f'{what} {place} cannot be written ({folder}: {error.strerror}); give a folder '
+                'that can, by --work-dir for one'
+            ) from None
+
+
 def read_weights_only() -> None:
     """Let torch read nothing but weights from a pickle, which else can run any code.
 
@@ -235,6 +314,7 @@ def _read(source: str, what: str, remedy: str) -> dict:
     except Exception as error:
         fault = _first_line(error)
         file = Path(source)
+        kind = Unreadable
         head = b'-'
         if file.is_file():
             with file.open('rb') as stream:
@@ -248,7 +328,8 @@ def _read(source: str, what: str, remedy: str) -> dict:
         elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
             fault = 'more than weights is pickled in it, which could run any code when it is read'
             remedy = f'where you trust its source, put {WEIGHTS_ONLY}=0 before the command'
-        raise InputError(f'{what} cannot be loaded ({fault}); {remedy}') from None
+            kind = InputError
+        raise kind(f'{what} cannot be loaded ({fault}); {remedy}') from None
 
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:

@@ -1,0 +1,91 @@
+"""A signal to stop, from a scheduler, ends the run with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..errors import Stopped
+from .checkpoints import WholeCheckpoints
+
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds in any of the processes, all of which have to call this."""
+    if get_world_size() == 1:
+        return flag
+    flags = torch.tensor([int(flag)])
+    all_reduce(flags, 'max')
+    return bool(flags.item())
+
+
+@HOOKS.register_module()
+class StopSignals(Hook):
+    """On SIGTERM or SIGUSR1, writes `stopped.pth` after the current iteration and ends the run.
+
+    Each run of `tools/train.py` has it. With accumulated gradients the iteration is the one that
+    updates the weights; a validation is finished before. A second signal has its usual effect.
+
+    Raises:
+        Stopped: the checkpoint is written.
+    """
+
+    priority = 'LOWEST'  # what all other hooks do in an iteration belongs to its checkpoint
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, object] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen to the signals."""
+        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Stop here, where a signal came."""
+        wrapper = runner.optim_wrapper
+        updated = getattr(wrapper, '_accumulative_counts', 1) == 1 or wrapper.should_update()
+        if any_process(self.received is not None) and updated:
+            self._stop(runner, runner.epoch, runner.iter + 1)
+
+    def after_val(self, runner: Runner) -> None:
+        """Stop after a validation of the training, where a signal came."""
+        if any_process(self.received is not None):
+            self._stop(runner, runner.epoch, runner.iter)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the signals as they were."""
+        self._restore()
+
+    def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
+        self._restore()
+        name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
+        writers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpoints)]
+        what = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
+        if not writers:
+            saved = 'nothing is saved, since the config has no CheckpointHook'
+        else:
+            path = writers[0].save_now(runner, epoch, iteration)
+            saved = f'saved in {path}; the same command with --resume goes on from there'
+        raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
