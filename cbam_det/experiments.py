@@ -44,7 +44,8 @@ from .errors import InputError, some
 from .results import table_row, write_record
 
 KEYS = {
-    *('title', 'metrics', 'seeds', 'data', 'images', 'rows', 'note', 'options', 'tools', 'scale')
+    *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
+    *('tools', 'scale'),
 }
 ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
 
@@ -85,6 +86,7 @@ class Study:
         rows: by name, baselines before what is compared with them.
         data: what it needs, and the command that prepares it.
         images: how many images an epoch has, before a RepeatDataset; None where nothing is planned.
+        gpus: processes that the configs' learning rates and steps are made for; None for any.
         note: a remark below the table.
         options: overrides that all rows have.
         tools: 'cbam_det', or 'mmpretrain' for its tools by mim.
@@ -97,6 +99,7 @@ class Study:
     rows: Mapping[str, Row]
     data: str = ''
     images: int | None = None
+    gpus: int | None = None
     note: str = ''
     options: Mapping[str, object] = field(default_factory=dict)
     tools: str = 'cbam_det'
@@ -185,15 +188,21 @@ def run(
     Args:
         results: folder of the records.
         work_dirs: folder of the runs' work_dirs.
-        gpus: processes of `tools/dist_train.sh`, or 0 for one process without a launcher.
+        gpus: processes; `tools/dist_train.sh` starts more than one.
         data_root: folder to read instead of the config's.
 
     Returns:
         The record, of this run or of one that is done already.
 
     Raises:
-        InputError: a tool failed, or the test gave no metrics; its log is named.
+        InputError: the study is made for another number of processes; a tool failed, or the test
+            gave no metrics, and its log is named.
     """
+    if study.gpus not in (None, max(gpus, 1)):
+        raise InputError(
+            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
+            f'another batch; give that, or change batch_size and gpus in its file'
+        )
     digest = config_hash(study, row, seed)
     if (done := read_record(results, study, row, seed)) is not None:
         if done['config_hash'] != digest:
@@ -343,7 +352,7 @@ def _call(
         launch = ['--launcher', 'pytorch'] * (gpus > 1)
         shell = ['mim', name, 'mmpretrain', find_config(config), *first]
         shell += ['--gpus', str(gpus), *launch]
-    elif gpus:
+    elif gpus > 1:
         shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
     else:
         shell = [sys.executable, str(tools / f'{name}.py'), config, *first]

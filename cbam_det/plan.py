@@ -19,6 +19,7 @@ class Plan:
 
     Attributes:
         steps: of the optimiser.
+        gpus: of the run.
         images: that are trained on, repetitions counted.
         multiply_adds: of one image forward, as `costs.count` has them.
         hours: of training, three times the forward pass for forward and backward.
@@ -26,33 +27,36 @@ class Plan:
     """
 
     steps: int
+    gpus: int
     images: int
     multiply_adds: int
     hours: float
     kept: float
 
 
-def plan(study: Study, row: Row, gpus: int, teraflops: float) -> Plan:
-    """The cost of one run of `row` on `gpus` GPUs, each sustaining `teraflops`.
+def plan(study: Study, row: Row, teraflops: float) -> Plan:
+    """The cost of one run of `row` on the study's GPUs, each sustaining `teraflops`.
 
     Raises:
-        InputError: the study names no number of images, or is of classifiers.
+        InputError: the study names no number of images or GPUs, or is of classifiers.
     """
-    if study.images is None or study.tools != 'cbam_det':
+    if None in (study.images, study.gpus) or study.tools != 'cbam_det':
         raise InputError(
-            f'{study.name} cannot be planned: it needs `images:`, those of an epoch, and detectors'
+            f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
+            'and detectors'
         )
     cfg = override(read_config(row.config), options(study, row, row.seeds[0]))
     loader = cfg.train_dataloader
-    batch = loader.batch_size * gpus
+    batch = loader.batch_size * study.gpus
     steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))
     cost = count(cfg)
     work = 3 * 2 * cost.multiply_adds * steps * batch
     return Plan(
         steps=steps,
+        gpus=study.gpus,
         images=steps * batch,
         multiply_adds=cost.multiply_adds,
-        hours=work / (gpus * teraflops * 1e12) / 3600,
+        hours=work / (study.gpus * teraflops * 1e12) / 3600,
         kept=loader.batch_size * kept_bytes(cfg) / 2**30,
     )
 

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import mmdet
 import numpy as np
 import pytest
 from scipy import stats
@@ -142,6 +143,18 @@ def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
     assert lines[-1] == 'A note.'
 
 
+def test_records_are_of_the_configs_as_they_are():
+    results, found = ROOT / 'results' / 'experiments', 0
+    for study in map(read_study, LEDGER):
+        for row in study.rows.values():
+            done = {seed: read_record(results, study, row, seed) for seed in row.seeds}
+            seed, one = next(((s, one) for s, one in done.items() if one), (None, None))
+            if one and one['environment']['mmdet'] == mmdet.__version__:  # its bases are mmdet's
+                assert one['config_hash'] == config_hash(study, row, seed), (study.name, row.name)
+                found += 1
+    assert found or mmdet.__version__ != '3.5.1'
+
+
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
     none, cbam, paper = small.rows.values()
     names = {record_path(Path(), small, row, 0).name for row in (none, cbam, paper)}
@@ -267,13 +280,18 @@ def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path)
 
 def test_plan_counts_steps_hours_and_memory(tool, capsys):
     study = read_study(ROOT / 'experiments' / 'table7.yaml')
-    found = plan(study, study.rows['VGG16 SSD'], gpus=8, teraflops=8)
+    found = plan(study, study.rows['VGG16 SSD'], teraflops=8)
     assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
     assert found.images == 64 * found.steps
     assert found.multiply_adds == count(read_config('ssd300_vgg16_voc')).multiply_adds
     assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
     study = read_study(ROOT / 'experiments' / 'table6.yaml')
-    assert plan(study, study.rows['ResNet50'], gpus=8, teraflops=8).steps == 490_000  # max_iters
+    found = plan(study, study.rows['ResNet50'], teraflops=8)
+    assert found.steps == found.images == 490_000  # max_iters, one image each
+    assert tool('run', 'table6', '--gpus', 8) == 2
+    assert (
+        'table6 is made for --gpus 1, and 8 would train on another batch' in capsys.readouterr().err
+    )
     assert tool('plan', 'table1') == 2
     assert 'table1 cannot be planned' in capsys.readouterr().err
 

@@ -85,6 +85,7 @@ def sets(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def test_full_run_s_row_trains_tests_and_is_recorded_on_small_data(table, row, sets, tmp_path):
     content = yaml.safe_load((ROOT / 'experiments' / f'{table}.yaml').read_text())
     content['options'] = {**content.get('options', {}), **SHORT[table], **ONE_PROCESS}
+    content['gpus'] = 1
     path = tmp_path / 'ledger' / f'{table}.yaml'
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -14,9 +14,9 @@ from cbam_det.errors import InputError, one_line_errors, some
 ROOT = Path(__file__).parents[1]
 EXAMPLES = """examples:
   python tools/experiment.py list
-  python tools/experiment.py run table6 --gpus 8
+  python tools/experiment.py run table7 --gpus 8
   python tools/experiment.py run table6 --row "ResNet50 + CBAM" --seed 0
-  python tools/experiment.py commands table6 --gpus 8
+  python tools/experiment.py commands table6 --gpus 1
   python tools/experiment.py table table6
   python tools/experiment.py cost bccd
   python tools/experiment.py plot bccd --out bccd.svg
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
     planned = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
-    planned.add_argument('--gpus', type=int, default=8, help='GPUs of a run (%(default)s)')
+    planned.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
     planned.add_argument(
         '--teraflops',
         type=float,
@@ -119,21 +119,21 @@ def plan(args: argparse.Namespace, study: experiments.Study) -> None:
     from cbam_det.plan import plan as planned
 
     table = Table(
-        *('row', 'seeds', 'steps', 'images', 'multiply-adds, 1e9', 'hours a run', 'maps, GiB'),
-        title=f'{study.title}: {args.gpus} GPUs of {args.teraflops:g} teraflops; maps of a GPU',
+        *('row', 'runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB'),
+        title=f'{study.title}: a run at {args.teraflops:g} teraflops, maps of a GPU',
     )
     hours = 0.0
     for row in track(study.rows.values(), study.name, transient=True):
-        cost = planned(study, row, args.gpus, args.teraflops)
-        hours += len(row.seeds) * cost.hours
+        cost = planned(study, row, args.teraflops)
+        hours += len(row.seeds) * cost.hours * cost.gpus
         table.add_row(
-            *(row.name, str(len(row.seeds)), f'{cost.steps:,}', f'{cost.images:,}'),
+            *(row.name, str(len(row.seeds)), str(cost.gpus), f'{cost.steps:,}', f'{cost.images:,}'),
             *(f'{cost.multiply_adds / 1e9:.1f}', f'{cost.hours:.1f}', f'{cost.kept:.1f}'),
         )
     console = Console(width=120)
     console.print(table)
-    console.print(f'{hours:.0f} hours for all seeds, one run after the other; the commands:')
-    print(f'python tools/experiment.py commands {study.name} --gpus {args.gpus}')
+    console.print(f'about {hours / args.gpus:.0f} hours for all runs on {args.gpus} GPUs')
+    print(f'python tools/experiment.py commands {study.name} --gpus {study.gpus}')
 
 
 def show(args: argparse.Namespace) -> None:
