@@ -4,7 +4,17 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
+# `make test STACK=original`: OpenMMLab's own packages, in an environment of their own.
+STACK ?= maintained
+ifeq ($(STACK),original)
+R := requirements/original
+VENV ?= .venv-original
+else ifeq ($(STACK),maintained)
+R := requirements
 VENV ?= .venv
+else
+$(error STACK=$(STACK) is unknown; give maintained or original)
+endif
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
@@ -36,16 +46,16 @@ $(DONE)/venv:
 	$(PYTHON) -m venv $(VENV)
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/torch: requirements/torch.txt requirements/build.txt | $(DONE)/venv
-	$(PIP) install -r requirements/build.txt -r requirements/torch.txt
+$(DONE)/torch: $(R)/torch.txt $(R)/build.txt | $(DONE)/venv
+	$(PIP) install -r $(R)/build.txt -r $(R)/torch.txt
 	@touch $@
 
-$(DONE)/mmcv: requirements/mmcv.txt $(DONE)/torch
-	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log"
+$(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
+	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: requirements/stack.txt requirements/tests.txt setup.py $(DONE)/mmcv
-	$(PIP) install -q -r requirements/stack.txt -r requirements/tests.txt
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt setup.py $(DONE)/mmcv
+	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) -m cbam_det.doctor

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Compile mmcv's operators against the installed torch and show the progress.
-# usage: requirements/install_mmcv.sh PYTHON LOG
+# usage: requirements/install_mmcv.sh PYTHON LOG REQUIREMENT
 # With a GPU and an nvcc of torch's CUDA version they are built for CUDA, else for the CPU. pip keeps
 # the CPU's wheel, so that another environment of the same machine does not compile again.
 set -euo pipefail
 here=$(dirname "$0")
-python=$1 log=$2
-options=(-v --no-build-isolation -r "$here/mmcv.txt")
+python=$1 log=$2 mmcv=$3
+options=(-v --no-build-isolation -r "$mmcv")
 
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     wanted=$("$python" -c 'import torch; print(torch.version.cuda.split(".")[0])')
