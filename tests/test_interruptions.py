@@ -522,13 +522,19 @@ sys.exit(main('train'))
 class Training:
     """`tools/train.py` in a process group of its own, its output in a file."""
 
-    def __init__(self, folder: Path, *options: str, slow_disk: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *options: str, slow_disk: bool = False, processes: int = 1
+    ) -> None:
         self.log = folder / f'{len(list(folder.glob("*.log")))}.log'
         program = ['-c', SLOW_DISK] if slow_disk else [str(ROOT / 'tools/train.py')]
+        command = [sys.executable, *program, str(CONFIG)]
+        if processes > 1:
+            command = [str(ROOT / 'tools/dist_train.sh'), str(CONFIG), str(processes)]
         with self.log.open('w') as stream:
             self.process = subprocess.Popen(
-                [sys.executable, *program, str(CONFIG), *options],
+                [*command, *options],
                 cwd=folder,
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())},
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
@@ -598,6 +604,26 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
     assert run.said().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
     assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
     again = Training(tmp_path, *options_of('work', digits, 2))
+    assert again.process.wait(300) == 0, again.said()
+    assert 'epoch 1 goes on after' in again.said()
+    assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_launcher_and_its_processes_leaves_one_checkpoint_of_both(
+    digits, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    options = (*options_of('work', digits, 2), 'train_dataloader.batch_size=2')
+    run = Training(tmp_path, *options, processes=2)
+    run.wait_for('Epoch(train) [1][1/3]')
+    os.killpg(run.process.pid, signal.SIGTERM)
+    assert run.process.wait(60) != 0
+    assert run.said().count('\nstopped by SIGTERM after iteration') == 2, run.said()
+    stopped = load(tmp_path / 'work/stopped.pth')
+    assert 1 <= stopped['meta']['iter'] <= 3
+    assert len(stopped['exact_resume']['random_states']) == 2
+    again = Training(tmp_path, *options, processes=2)
     assert again.process.wait(300) == 0, again.said()
     assert 'epoch 1 goes on after' in again.said()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6

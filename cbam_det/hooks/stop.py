@@ -88,4 +88,5 @@ class StopSignals(Hook):
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved in {path}; the same command with --resume goes on from there'
         self._restore()
+        runner.logger.info(f'{what}: {saved}')
         raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
