@@ -255,18 +255,17 @@ def test_stop_waits_for_the_gradients_that_are_accumulated(tmp_path):
         runner.train()
 
 
-def test_second_signal_and_the_time_after_a_run_are_as_before(tmp_path):
+def test_further_signals_change_nothing_and_after_a_run_they_are_as_before(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)
-    during = []
 
-    def look(runner: CheckedRunner) -> None:
-        during.append(signal.getsignal(signal.SIGUSR1))
+    def twice(runner: CheckedRunner) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
-        during.append(signal.getsignal(signal.SIGTERM))
+        kill(runner)
 
-    with pytest.raises(Stopped, match='stopped by SIGUSR1 after iteration 2'):
-        toy(tmp_path / 'cut', At(2, look)).train()
-    assert during[0] is not before[1] and during[1] is before[0]
+    with pytest.raises(Stopped, match='stopped by SIGUSR1 after iteration 2') as stop:
+        toy(tmp_path / 'cut', At(2, twice)).train()
+    assert stop.value.status == 128 + signal.SIGUSR1
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
     toy(tmp_path / 'whole').train()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == before
 
@@ -523,13 +522,19 @@ sys.exit(main('train'))
 class Training:
     """`tools/train.py` in a process group of its own, its output in a file."""
 
-    def __init__(self, folder: Path, *options: str, slow_disk: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *options: str, slow_disk: bool = False, processes: int = 1
+    ) -> None:
         self.log = folder / f'{len(list(folder.glob("*.log")))}.log'
         program = ['-c', SLOW_DISK] if slow_disk else [str(ROOT / 'tools/train.py')]
+        command = [sys.executable, *program, str(CONFIG)]
+        if processes > 1:
+            command = [str(ROOT / 'tools/dist_train.sh'), str(CONFIG), str(processes)]
         with self.log.open('w') as stream:
             self.process = subprocess.Popen(
-                [sys.executable, *program, str(CONFIG), *options],
+                [*command, *options],
                 cwd=folder,
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(free_port())},
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
@@ -555,14 +560,16 @@ def options_of(work: str, digits: Path, epochs: int, *more: str) -> tuple[str, .
 def test_training_killed_at_twenty_moments_ends_with_the_weights_of_the_uninterrupted_one(
     digits, tmp_path
 ):
-    epochs = 16
+    epochs = 12
     whole = Training(tmp_path, *options_of('whole', digits, epochs))
     assert whole.process.wait(600) == 0, whole.said()
-    moments = np.random.default_rng(0).uniform(0, 2.5, 20)
+    draw = np.random.default_rng(0)
     in_writing, work = 0, tmp_path / 'killed'
-    for number, moment in enumerate(moments):
+    for number in range(20):
+        since = ('Checkpoints will be saved', 'Saving checkpoint at')[draw.integers(2)]
+        moment = draw.uniform(0, 3)
         run = Training(tmp_path, *options_of('killed', digits, epochs), slow_disk=True)
-        run.wait_for('Checkpoints will be saved')
+        run.wait_for(since)
         time.sleep(moment)
         assert run.process.poll() is None, 'it ended before it was killed'
         run.process.kill()
@@ -570,7 +577,9 @@ def test_training_killed_at_twenty_moments_ends_with_the_weights_of_the_uninterr
         parts = sorted(path.name for path in work.glob('*.pth.part'))
         in_writing += bool(parts)
         done = sorted(int(path.stem.split('_')[1]) for path in work.glob('epoch_*.pth'))
-        print(f'kill {number + 1} after {moment:.2f} s: epochs {done[-1:]}, unfinished {parts}')
+        print(
+            f'kill {number + 1}, {moment:.2f} s after {since!r}: done {done[-1:]}, cut off {parts}'
+        )
         assert done == list(range(1, len(done) + 1))
         for path in work.glob('*.pth'):
             assert load(path)['state_dict']
@@ -595,6 +604,26 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
     assert run.said().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
     assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
     again = Training(tmp_path, *options_of('work', digits, 2))
+    assert again.process.wait(300) == 0, again.said()
+    assert 'epoch 1 goes on after' in again.said()
+    assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_launcher_and_its_processes_leaves_one_checkpoint_of_both(
+    digits, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    options = (*options_of('work', digits, 2), 'train_dataloader.batch_size=2')
+    run = Training(tmp_path, *options, processes=2)
+    run.wait_for('Epoch(train) [1][1/3]')
+    os.killpg(run.process.pid, signal.SIGTERM)
+    assert run.process.wait(60) != 0
+    assert run.said().count('\nstopped by SIGTERM after iteration') == 2, run.said()
+    stopped = load(tmp_path / 'work/stopped.pth')
+    assert 1 <= stopped['meta']['iter'] <= 3
+    assert len(stopped['exact_resume']['random_states']) == 2
+    again = Training(tmp_path, *options, processes=2)
     assert again.process.wait(300) == 0, again.said()
     assert 'epoch 1 goes on after' in again.said()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6

@@ -11,11 +11,13 @@ fi
 # torchrun says much about a process that ended: its one line of error is repeated last.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# A scheduler signals this script and tee too, and the training still has to save and to say so.
+trap : TERM USR1
 "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
     --nproc_per_node "$2" \
-    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}" 2> >(tee "$log" >&2) || {
+    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}" 2> >(trap '' TERM USR1; tee "$log" >&2) || {
     status=$?
     grep '^error: ' "$log" >&2 || true
     exit $status

@@ -31,7 +31,8 @@ class StopSignals(Hook):
     """On SIGTERM or SIGUSR1, writes `stopped.pth` after the current iteration and ends the run.
 
     Each run of `tools/train.py` has it. With accumulated gradients the iteration is the one that
-    updates the weights; a validation is finished before. A second signal has its usual effect.
+    updates the weights; a validation is finished before. Further signals change nothing: torchrun
+    passes on to its processes what a scheduler sends to all of them.
 
     Raises:
         Stopped: the checkpoint is written.
@@ -48,8 +49,7 @@ class StopSignals(Hook):
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        self.received = self.received or number
 
     def _restore(self) -> None:
         for number, handler in self.before.items():
@@ -79,7 +79,6 @@ class StopSignals(Hook):
         self._restore()
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        self._restore()
         name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
         writers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpoints)]
         what = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
@@ -88,4 +87,6 @@ class StopSignals(Hook):
         else:
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved in {path}; the same command with --resume goes on from there'
+        self._restore()
+        runner.logger.info(f'{what}: {saved}')
         raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
