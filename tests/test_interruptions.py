@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import resource
@@ -246,6 +247,22 @@ def test_stop_in_a_validation_comes_after_it_and_with_the_weights_of_the_trainin
     assert same(tmp_path / 'whole/epoch_2.pth', tmp_path / 'cut/stopped.pth')
     toy(tmp_path / 'cut', resume=True, load_from=str(tmp_path / 'cut/stopped.pth')).train()
     assert same(tmp_path / 'whole/epoch_3.pth', tmp_path / 'cut/epoch_3.pth')
+
+
+def test_processes_that_a_run_forks_end_by_sigterm(tmp_path):
+    """They inherit the handlers; VOCMetric's pool, for one, waits for those that it ends so."""
+
+    def fork(runner: CheckedRunner) -> None:
+        child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(20)
+        statuses.append(child.exitcode)
+        child.kill()
+
+    statuses: list[int | None] = []
+    toy(tmp_path, At(2, fork)).train()
+    assert statuses == [-signal.SIGTERM]
 
 
 def test_stop_waits_for_the_gradients_that_are_accumulated(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
@@ -43,12 +44,17 @@ class StopSignals(Hook):
     def __init__(self) -> None:
         self.received: int | None = None
         self.before: dict[int, object] = {}
+        self.process = os.getpid()
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
+        self.process = os.getpid()
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # forked, as VOCMetric's pool, which ends them by SIGTERM
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.received = self.received or number
 
     def _restore(self) -> None:
