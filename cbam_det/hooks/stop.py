@@ -44,23 +44,21 @@ class StopSignals(Hook):
     def __init__(self) -> None:
         self.received: int | None = None
         self.before: dict[int, object] = {}
-        self.process = os.getpid()
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
-        self.process = os.getpid()
         self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        LISTENING.append(self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.process:  # forked, as VOCMetric's pool, which ends them by SIGTERM
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self.received = self.received or number
 
     def _restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+        if self in LISTENING:
+            LISTENING.remove(self)
 
     def after_train_iter(
         self,
@@ -96,3 +94,34 @@ class StopSignals(Hook):
         self._restore()
         runner.logger.info(f'{what}: {saved}')
         raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
+
+
+LISTENING: list[StopSignals] = []
+
+
+# A process that a run forks has the signals' own meaning, from its first moment on: a signal that
+# comes before Python has taken over in it would be lost. (VOCMetric ends its pool by SIGTERM.)
+def _before_fork() -> None:
+    if LISTENING:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _after_fork_in_parent() -> None:
+    if LISTENING:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _after_fork_in_child() -> None:
+    if LISTENING:
+        LISTENING.clear()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
