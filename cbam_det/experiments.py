@@ -284,6 +284,17 @@ def _flat(record: dict) -> dict[str, float]:
     return flat
 
 
+def stale(study: Study, results: Path) -> list[Path]:
+    """The records of a study that are of another config than their row's, as it is now."""
+    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    return [
+        record_path(results, study, row, seed)
+        for row, seed in runs
+        if (record := read_record(results, study, row, seed)) is not None
+        and record['config_hash'] != config_hash(study, row, seed)
+    ]
+
+
 def cost_path(results: Path, study: Study) -> Path:
     """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
     return results / f'cost_{study.name}.json'
