@@ -33,15 +33,15 @@ class Cost:
     multiply_adds: int
 
 
-def count(cfg: Config) -> Cost:
-    """Count the detector of `cfg`."""
+def count(cfg: Config, training: bool = False) -> Cost:
+    """Count the detector of `cfg`, with as many regions as a test or a training has."""
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
     image = torch.empty(1, 3, *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image, regions=_regions(model, training=False))
+        _forward(model, image, regions=_regions(model, training))
     return Cost(
         size,
         len(cbams),

@@ -23,6 +23,7 @@ file imports no mmdet.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -31,9 +32,10 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ import yaml
 from scipy import stats
 
 from .errors import InputError, some
-from .results import table_row, write_record
+from .results import log_lines, table_row, write_record
 
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
@@ -203,26 +205,23 @@ def run(
             f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
             f'another batch; give that, or change batch_size and gpus in its file'
         )
+    if data_root and study.tools != 'cbam_det':
+        raise InputError(f"--data-root is not for {study.tools}'s tools; its configs name the data")
     digest = config_hash(study, row, seed)
     if (done := read_record(results, study, row, seed)) is not None:
-        if done['config_hash'] != digest:
-            raise InputError(
-                f'{record_path(results, study, row, seed)} is of another config '
-                f'({done["config_hash"]}, now {digest}); remove it to run the row anew'
-            )
+        check_records(study, results, [(row, seed)])
         return done
     folder = work_dirs / run_name(study, row, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
-    common = ['--work-dir', str(folder), '--cfg-options', *pairs]
-    if data_root:
-        common = ['--data-root', data_root, *common]
-    start = time.monotonic()
-    memory = _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
-    seconds = time.monotonic() - start
-    last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
-    _call(study, 'test', row.config, [str(last)], common, folder, gpus)
-    logged, metrics = _logged(folder), _metrics(folder)
+    with _claimed(folder, dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)):
+        pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
+        common = ['--work-dir', str(folder), '--cfg-options', *pairs]
+        if data_root:
+            common = ['--data-root', data_root, *common]
+        memory = _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
+        last = str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
+        first = [last] if study.tools == 'cbam_det' else ['--checkpoint', last]
+        _call(study, 'test', row.config, first, common, folder, gpus)
+    logged, metrics = list(log_lines(folder)), _metrics(folder)
     if lacking := set(study.metrics.values()) - set(metrics):
         raise InputError(
             f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
@@ -235,7 +234,7 @@ def run(
         config_hash=digest,
         commit=_commit(),
         processes=max(gpus, 1),
-        train_seconds=round(seconds),
+        train_seconds=_seconds(logged),
         memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
         loss=_losses(logged),
         validation=_validation(logged),
@@ -243,6 +242,32 @@ def run(
     )
     path = record_path(results, study, row, seed)
     return write_record(path, command(study, row, seed, gpus), record)
+
+
+@contextmanager
+def _claimed(folder: Path, what: dict) -> Iterator[None]:
+    """A work_dir for one command at a time, and for one config, batch and data for ever.
+
+    Raises:
+        InputError: it is of another run, or a command is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'run.json').open('a+', encoding='utf-8') as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f'another command is at work in {folder}; let it end') from None
+        stream.seek(0)
+        text = stream.read()
+        if text and json.loads(text) != what:
+            raise InputError(
+                f'{folder} is of another run ({text}), not {json.dumps(what)}; remove it, or keep '
+                'it by another --work-dirs'
+            )
+        if not text:
+            stream.write(json.dumps(what))
+            stream.flush()
+        yield
 
 
 def repeat(
@@ -270,7 +295,9 @@ def repeat(
     folder = work_dirs / 'repeat'
     if (folder / run_name(study, row, seed)).exists():
         raise InputError(f'{folder / run_name(study, row, seed)} is there; remove it')
-    again = run(study, row, seed, folder / 'records', folder, gpus, data_root)
+    check_records(study, results, [(row, seed)])
+    inside = folder / run_name(study, row, seed) / 'record'  # removed with the run
+    again = run(study, row, seed, inside, folder, gpus, data_root)
     old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
@@ -284,15 +311,28 @@ def _flat(record: dict) -> dict[str, float]:
     return flat
 
 
-def stale(study: Study, results: Path) -> list[Path]:
-    """The records of a study that are of another config than their row's, as it is now."""
-    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[Path]:
+    """The records that are of another config than their row's, as it is now.
+
+    Args:
+        runs: rows and seeds; all of the study where none is given.
+    """
+    every = ((row, seed) for row in study.rows.values() for seed in row.seeds)
     return [
         record_path(results, study, row, seed)
-        for row, seed in runs
+        for row, seed in runs or every
         if (record := read_record(results, study, row, seed)) is not None
         and record['config_hash'] != config_hash(study, row, seed)
     ]
+
+
+def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
+    """Raise InputError where a record of `runs` is `stale`."""
+    if found := stale(study, results, runs):
+        raise InputError(
+            f'{len(found)} records are of another config than their row has now '
+            f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
+        )
 
 
 def cost_path(results: Path, study: Study) -> Path:
@@ -320,18 +360,10 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
 
 def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
     """The shell command of a run."""
+    gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
     last = ['--gpus', str(gpus)] * bool(gpus)
-    words = [
-        'python',
-        'tools/experiment.py',
-        'run',
-        study.name,
-        '--row',
-        row.name,
-        '--seed',
-        str(seed),
-    ]
-    return shlex.join([*words, *last])
+    what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
+    return shlex.join(['python', 'tools/experiment.py', *what, *last])
 
 
 def _text(value: object) -> str:
@@ -368,12 +400,14 @@ def _call(
     else:
         shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
     log = folder / f'{name}.log'
+    begin = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
         child = subprocess.Popen([*shell, *last], stdout=stream, stderr=stream)
         _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        errors = [line for line in log.read_text().splitlines() if line.startswith('error: ')]
+        said = log.read_bytes()[begin:].decode(errors='replace').splitlines()
+        errors = [line for line in said if line.startswith('error: ')]
         said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
         raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
     return usage.ru_maxrss // 1024
@@ -395,13 +429,11 @@ def _commit() -> str:
     return head.stdout.strip() + '+' * bool(changed.stdout.strip())
 
 
-def _logged(folder: Path) -> list[dict]:
-    """What the trainings of a work_dir logged, by line; a resumed run has several logs."""
-    return [
-        json.loads(line)
-        for log in sorted(folder.glob('*/vis_data/scalars.json'))
-        for line in log.read_text(encoding='utf-8').splitlines()
-    ]
+def _seconds(logged: list[dict]) -> int:
+    """Of all training steps, by the log; a resumed run counts each of them once."""
+    lines = {line['step']: line['time'] for line in logged if 'loss' in line}
+    steps = sorted(lines)
+    return round(sum(lines[step] * (step - last) for last, step in pairwise([0, *steps])))
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:
@@ -409,7 +441,7 @@ def _losses(logged: list[dict]) -> dict[int, float]:
     twentieth of them, by its last step.
     """
     lines = {line['step']: line for line in logged if 'loss' in line}  # resumed: the later one
-    part = math.ceil(max(lines) / 20)
+    part = math.ceil(max(lines, default=1) / 20)
     means: dict[int, list[float]] = {}
     for step, line in sorted(lines.items()):
         means.setdefault(line.get('epoch', math.ceil(step / part) * part), []).append(line['loss'])
@@ -527,7 +559,16 @@ def _origin(study: Study, results: Path) -> list[str]:
             for at in (one['environment'] for one in found)
         }
         lines[0] += f', a training {seconds / 60:.0f} minutes (median); {"; ".join(sorted(where))}'
-    lines[0] += f'. `python tools/experiment.py run {study.name}`'
+    with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
+    lines[0] += f'. `python tools/experiment.py run {study.name}{with_gpus}`'
+    first, *_ = study.metrics
+    seen = [difference(study, row, results, first) for row in study.rows.values()]
+    tests = sum(one is not None and one.p is not None for one in seen)
+    if tests > 1:
+        lines[0] += (
+            f'. Each interval stands alone: of {tests} comparisons without any effect one in '
+            'twenty would say something'
+        )
     return lines + ['', study.note] * bool(study.note)
 
 
@@ -551,6 +592,8 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     if seen is None:
         return [''] * 3
     between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
+    if seen.count != len(values(study, row, results, metric)):
+        between += f', {seen.count} pairs'
     p = '' if seen.p is None else f'{seen.p:.3f}'
     return [f'{seen.mean:+.2f}{between}', p, seen.verdict]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .environment import describe
 from .errors import InputError
+from .saving import whole_file
 from .visualization.figures import Run
 
 # Names in MMEngine's scalars.json -> names in figures.
@@ -29,17 +30,11 @@ def read_run(work_dir: str | Path) -> Run:
     """
     if Path(work_dir).is_file():
         raise InputError(f'{work_dir} is a file; give the work_dir that it lies in')
-    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     values: dict[str, dict[int, float]] = {}
-    for log in logs:
-        for line in log.read_text(encoding='utf-8').splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the line that an interrupted run did not finish
-            for name, label in SERIES.items():
-                if name in row and 'step' in row:
-                    values.setdefault(label, {})[_step(row, values)] = row[name]
+    for row in log_lines(work_dir):
+        for name, label in SERIES.items():
+            if name in row and 'step' in row:
+                values.setdefault(label, {})[_step(row, values)] = row[name]
     if 'loss' not in values:
         raise InputError(f'{work_dir} holds no log of a training; give the work_dir of a run')
     series = {
@@ -47,6 +42,16 @@ def read_run(work_dir: str | Path) -> Run:
         for label, points in values.items()
     }
     return Run(Path(work_dir).name, series)
+
+
+def log_lines(work_dir: str | Path) -> Iterator[dict]:
+    """What the runs of a work_dir logged, from the first run to the last."""
+    for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # the line that an interrupted run did not finish
 
 
 def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
@@ -229,7 +234,8 @@ def write_record(path: Path | None, command: str, record: dict) -> dict:
     record = dict(command=command, environment=where, **record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+        with whole_file(path) as part:
+            part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     return record
 
 
@@ -258,11 +264,31 @@ def focus_table(record: dict) -> str:
     return '\n'.join([*rows, '', f'{said}; {_where(record)}'])
 
 
+def plan_table(record: dict) -> str:
+    """The README's rows for `tools/experiment.py plan`."""
+    lines = []
+    for study in record['studies'].values():
+        head = ['runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB']
+        lines += [table_row([study['title'], *head]), table_row(['---', *['---:'] * len(head)])]
+        for name, row in study['rows'].items():
+            counted = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
+            adds = f'{row["multiply_adds"] / 1e9:.1f}'
+            lines.append(
+                table_row([name, *counted, adds, f'{row["hours"]:.1f}', f'{row["kept"]:.1f}'])
+            )
+        rows = study['rows'].values()
+        hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows) / record['gpus']
+        lines += ['', f'about {hours:.0f} hours for all runs on {record["gpus"]} GPUs', '']
+    said = f'hours of a run at {record["teraflops"]:g} teraflops a GPU; maps of a GPU, float32; '
+    return '\n'.join([*lines, f'{said}`{record["command"]}`'])
+
+
 TABLES = {
     'demo': demo_table,
     'demo_amp': demo_table,
     'focus': focus_table,
     'focus_bccd': focus_table,
+    'plan': plan_table,
     'sweep': sweep_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,

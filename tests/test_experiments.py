@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import shutil
@@ -30,12 +31,15 @@ from cbam_det.experiments import (
     read_record,
     read_study,
     record_path,
+    repeat,
+    run,
     stale,
     table,
     values,
 )
 from cbam_det.plan import plan
 from cbam_det.preflight import build_model
+from cbam_det.results import plan_table
 from cbam_det.visualization.study import study_figure
 
 from .conftest import QUICK, ROOT, in_process
@@ -72,7 +76,8 @@ def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
         path.parent.mkdir(exist_ok=True)
         metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
         validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
-        given = dict(metrics=metrics, validation=validation, environment=WHERE)
+        digest = config_hash(study, study.rows[row], seed)
+        given = dict(metrics=metrics, validation=validation, environment=WHERE, config_hash=digest)
         path.write_text(json.dumps(dict(given, train_seconds=120 + seed)))
 
 
@@ -156,6 +161,77 @@ def test_records_of_another_config_are_found(small, tmp_path):
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
 def test_records_are_of_the_configs_as_they_are(path):
     assert stale(read_study(path), ROOT / 'results' / 'experiments') == []
+
+
+@pytest.fixture
+def stubbed(monkeypatch, tmp_path):
+    """Tools that only write what a training and a test leave; the calls as (name, arguments)."""
+    calls = []
+
+    def call(study, name, config, first, last, folder, gpus) -> int:
+        calls.append((name, [*first, *last]))
+        if name == 'train' and not (folder / 'last_checkpoint').is_file():
+            (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+            log = folder / 'now' / 'vis_data' / 'scalars.json'
+            log.parent.mkdir(parents=True)
+            lines = [dict(step=n, epoch=1, loss=n, time=0.5) for n in (10, 20)]
+            log.write_text(''.join(f'{json.dumps(line)}\n' for line in lines) + '{"step": 3')
+        (folder / '20261122').mkdir(exist_ok=True)
+        (folder / '20261122' / '20261122.json').write_text('{"coco/bbox_mAP": 0.4}')
+        return 100
+
+    monkeypatch.setattr('cbam_det.experiments._call', call)
+    return calls
+
+
+def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    row, results, work = small.rows['none'], tmp_path / 'results', tmp_path / 'work'
+    made = run(small, row, 0, results, work)
+    assert made['train_seconds'] == 10 and made['loss'] == {1: 15}  # past the line that is cut
+    folder = work / 'faster_rcnn_r50_digits-0'
+    record_path(results, small, row, 0).unlink()
+    with pytest.raises(InputError, match='is of another run'):
+        run(small, row, 0, results, work, data_root='elsewhere')
+    (folder / 'run.json').write_text('{"config_hash": "another"}')
+    with pytest.raises(InputError, match='is of another run'):
+        run(small, row, 0, results, work)
+    with (folder / 'run.json').open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match='another command is at work'):
+            run(small, row, 0, results, work)
+    assert not results.exists() or not list(results.glob('*.json'))
+
+
+def test_repetition_runs_each_time(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    run(*what)
+    for _ in range(2):
+        assert repeat(*what) == {}
+        shutil.rmtree(tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0')
+    assert [name for name, _ in stubbed] == ['train', 'test'] * 3
+
+
+def test_mmpretrain_s_test_gets_its_checkpoint_by_option(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'}, tools='mmpretrain')
+    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    with pytest.raises(InputError, match='--data-root is not for mmpretrain'):
+        run(*what, data_root='data')
+    run(*what)
+    name, arguments = stubbed[-1]
+    assert name == 'test' and arguments[0] == '--checkpoint'
+    assert arguments[1].endswith('epoch_1.pth')
+
+
+def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, capsys):
+    options = ('--data-root', 'a b', '--work-dirs', 'runs')
+    assert tool('--results', tmp_path, 'commands', 'table2', 'table3', *options) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('python')]
+    assert len(lines) == 6 + 4 - 2
+    head, tail = f'python tools/experiment.py --results {tmp_path} run table2', 'runs'
+    assert lines[0].startswith(head) and lines[0].endswith(tail)
+    assert "--gpus 8 --data-root 'a b'" in lines[0]
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
@@ -281,12 +357,14 @@ def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path)
     assert found['command'] == 'python tools/experiment.py cost small'
 
 
-def test_plan_counts_steps_hours_and_memory(tool, capsys):
+def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
     study = read_study(ROOT / 'experiments' / 'table7.yaml')
     found = plan(study, study.rows['VGG16 SSD'], teraflops=8)
     assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
     assert found.images == 64 * found.steps
-    assert found.multiply_adds == count(read_config('ssd300_vgg16_voc')).multiply_adds
+    assert (
+        found.multiply_adds == count(read_config('ssd300_vgg16_voc'), training=True).multiply_adds
+    )
     assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
     study = read_study(ROOT / 'experiments' / 'table6.yaml')
     found = plan(study, study.rows['ResNet50'], teraflops=8)
@@ -295,6 +373,14 @@ def test_plan_counts_steps_hours_and_memory(tool, capsys):
     assert (
         'table6 is made for --gpus 1, and 8 would train on another batch' in capsys.readouterr().err
     )
+    assert tool('plan', 'table7', '--gpus', 16, '--out', tmp_path / 'plan.json') == 0
+    said = capsys.readouterr().out
+    record = json.loads((tmp_path / 'plan.json').read_text())
+    rows = record['studies']['table7']['rows']
+    assert len(rows) == 8 and rows['VGG16 SSD']['steps'] == 24 * math.ceil(16551 * 10 / 64)
+    hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows.values()) / 16
+    assert f'about {hours:.0f} hours for all runs on 16 GPUs' in said
+    assert plan_table(record) in said
     assert tool('plan', 'table1') == 2
     assert 'table1 cannot be planned' in capsys.readouterr().err
 

@@ -1,7 +1,9 @@
 """The ledger of experiments: list rows, run them with their seeds, render tables, plot, plan."""
 
 import argparse
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +12,11 @@ from rich.table import Table
 
 from cbam_det import experiments
 from cbam_det.errors import InputError, one_line_errors, some
+from cbam_det.results import plan_table, write_record
 
 ROOT = Path(__file__).parents[1]
+LEDGER, RESULTS = ROOT / 'experiments', ROOT / 'results' / 'experiments'
+WORK_DIRS = Path('work_dirs/experiments')
 EXAMPLES = """examples:
   python tools/experiment.py list
   python tools/experiment.py run table7 --gpus 8
@@ -28,13 +33,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--ledger', type=Path, default=ROOT / 'experiments', help='folder of the studies'
-    )
+    parser.add_argument('--ledger', type=Path, default=LEDGER, help='folder of the studies')
     parser.add_argument(
         '--results',
         type=Path,
-        default=ROOT / 'results' / 'experiments',
+        default=RESULTS,
         help='folder of the records',
     )
     commands = parser.add_subparsers(dest='command', required=True)
@@ -47,11 +50,10 @@ def parse_args() -> argparse.Namespace:
     command('list', 'rows, runs and what is recorded', '*')
     made = command('run', 'train and test what is not recorded yet; goes on where it stopped', '+')
     again = command('repeat', 'run what is recorded anew, and tell what comes out otherwise', '+')
-    for one in (made, again):
-        one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
-        one.add_argument('--work-dirs', type=Path, default=Path('work_dirs/experiments'))
     also = command('commands', 'the commands of the runs that are not recorded, one a line', '+')
     for one in (made, again, also):
+        one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
+        one.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
         one.add_argument('--row', action='append', help='only this row; may be given several times')
         one.add_argument('--seed', type=int, action='append', help='only this seed')
         one.add_argument('--gpus', type=int, default=0, help='processes of a run (%(default)s)')
@@ -69,7 +71,12 @@ def parse_args() -> argparse.Namespace:
         default=8,
         help='that a GPU sustains in training (%(default)s, the order of a V100 in float32)',
     )
+    planned.add_argument('--out', type=Path, help='record to write, JSON')
     args = parser.parse_args()
+    if getattr(args, 'gpus', 0) < (args.command == 'plan'):
+        parser.error(f'--gpus {args.gpus} is too few')
+    if getattr(args, 'teraflops', 1) <= 0:
+        parser.error(f'--teraflops {args.teraflops} is too few')
     args.study = [args.study] if isinstance(args.study, str) else args.study
     return args
 
@@ -97,6 +104,27 @@ def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[exper
     ]
 
 
+def commands(args: argparse.Namespace, study: experiments.Study, seen: set[str]) -> None:
+    """Print the commands, each run once though several tables have it."""
+    before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
+    after = {'--data-root': (args.data_root, None), '--work-dirs': (args.work_dirs, WORK_DIRS)}
+    first, last = (
+        shlex.join(
+            word
+            for key, (given, usual) in pairs.items()
+            if given != usual
+            for word in (key, str(given))
+        )
+        for pairs in (before, after)
+    )
+    for row, seed in runs(args, study):
+        if (name := experiments.run_name(study, row, seed)) not in seen:
+            line = experiments.command(study, row, seed, args.gpus)
+            line = line.replace(' run ', f' {first} run ' if first else ' run ', 1)
+            print(f'{line} {last}'.strip())
+        seen.add(name)
+
+
 def run(args: argparse.Namespace, study: experiments.Study) -> None:
     chosen_runs = runs(args, study)
     for number, (row, seed) in enumerate(chosen_runs, 1):
@@ -115,25 +143,19 @@ def run(args: argparse.Namespace, study: experiments.Study) -> None:
         print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
 
 
-def plan(args: argparse.Namespace, study: experiments.Study) -> None:
+def plan(args: argparse.Namespace) -> None:
     from cbam_det.plan import plan as planned
 
-    table = Table(
-        *('row', 'runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB'),
-        title=f'{study.title}: a run at {args.teraflops:g} teraflops, maps of a GPU',
-    )
-    hours = 0.0
-    for row in track(study.rows.values(), study.name, transient=True):
-        cost = planned(study, row, args.teraflops)
-        hours += len(row.seeds) * cost.hours * cost.gpus
-        table.add_row(
-            *(row.name, str(len(row.seeds)), str(cost.gpus), f'{cost.steps:,}', f'{cost.images:,}'),
-            *(f'{cost.multiply_adds / 1e9:.1f}', f'{cost.hours:.1f}', f'{cost.kept:.1f}'),
-        )
-    console = Console(width=120)
-    console.print(table)
-    console.print(f'about {hours / args.gpus:.0f} hours for all runs on {args.gpus} GPUs')
-    print(f'python tools/experiment.py commands {study.name} --gpus {study.gpus}')
+    studies = {}
+    for study in chosen(args):
+        rows = {
+            row.name: dict(runs=len(row.seeds), **asdict(planned(study, row, args.teraflops)))
+            for row in track(study.rows.values(), study.name, transient=True)
+        }
+        studies[study.name] = dict(title=study.title, rows=rows)
+    made = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
+    said = shlex.join(['python', 'tools/experiment.py', *sys.argv[1:]])
+    print(plan_table(write_record(args.out, said, made)))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -156,7 +178,12 @@ def main() -> None:
     if args.command == 'list':
         show(args)
         return
+    if args.command == 'plan':
+        plan(args)
+        return
+    printed: set[str] = set()
     for study in chosen(args):
+        experiments.check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{experiments.table(study, args.results)}')
         elif args.command == 'plot':
@@ -168,11 +195,8 @@ def main() -> None:
             from cbam_det.results import detector_table
 
             print(detector_table(experiments.costs(study, args.results, args.rounds, args.device)))
-        elif args.command == 'plan':
-            plan(args, study)
         elif args.command == 'commands':
-            for row, seed in runs(args, study):
-                print(experiments.command(study, row, seed, args.gpus))
+            commands(args, study, printed)
         else:
             run(args, study)
 

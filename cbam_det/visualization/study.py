@@ -43,7 +43,7 @@ def study_figure(study: Study, results: Path) -> Figure:
         _seeds(seeds, study, rows, results, colours)
         _curves(curve, study, rows, results, colours)
         seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
-        curve.set(title='validation, mean over seeds', xlabel='epoch', ylabel=f'{first}, %')
+        curve.set(title='validation, mean over seeds', xlabel='epoch or step', ylabel=f'{first}, %')
         for gain in rest:
             times = json.loads(cost.read_text(encoding='utf-8'))['rows']
             _gains(gain, study, rows, results, colours, times)
@@ -77,6 +77,11 @@ def _gains(
         seen = difference(study, row, results, first)
         if seen is None:
             continue
+        if not {row.name, row.against} <= set(times):
+            raise InputError(
+                f'the costs of {study.name} lack the row {row.name!r}; measure them anew: python '
+                f'tools/experiment.py cost {study.name}'
+            )
         ours, base = (times[name]['train_ms'][0] for name in (row.name, row.against))
         reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
         place = (100 * (ours / base - 1), seen.mean)
@@ -88,10 +93,15 @@ def _curves(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colour
     first, *_ = study.metrics
     for row in rows:
         found = (read_record(results, study, row, seed) for seed in row.seeds)
-        lines = [record['validation'] for record in found if record]
-        epochs = sorted(set.intersection(*(set(map(int, line)) for line in lines)))
-        heights = [
-            study.scale * np.mean([line[str(epoch)][study.metrics[first]] for line in lines])
-            for epoch in epochs
+        lines = [
+            {
+                int(place): metrics[study.metrics[first]]
+                for place, metrics in record['validation'].items()
+                if study.metrics[first] in metrics  # mmdet logs none where nothing was found
+            }
+            for record in found
+            if record
         ]
+        epochs = sorted(set.intersection(*map(set, lines)))
+        heights = [study.scale * np.mean([line[epoch] for line in lines]) for epoch in epochs]
         axis.plot(epochs, heights, color=colours[row.name], marker='o', ms=4)
