@@ -7,7 +7,9 @@ are outputs too, for the second stage. A whole detector in one file is the work 
 
 from __future__ import annotations
 
+import copy
 import importlib
+import inspect
 import json
 import os
 import warnings
@@ -25,8 +27,6 @@ from .version import __version__
 from .visualization.subject import Subject, View
 
 OPSET = 17
-# What mmdet's dense heads return, in this order, a list over the levels of each.
-NAMES = ('cls_score', 'bbox_pred', 'centerness')
 ABOUT = 'cbam_det.json'  # the key of what a file says of itself
 TOLERANCE = 1e-4  # of the largest number of an output
 
@@ -57,12 +57,13 @@ class DensePart(nn.Module):
 
     @torch.no_grad()
     def names(self, images: Tensor) -> list[str]:
-        """`feature_0`, `cls_score_0`, `cls_score_1` ... in the order of `forward`."""
+        """`features_0`, `cls_scores_0`, `cls_scores_1` ... in the order of `forward`: what the
+        head's `predict_by_feat` calls them, and the level.
+        """
         features = self.model.extract_feat(images)
-        kinds = dict(feature=features) if self.two_stage else {}
-        outs = self.head(features)
-        given = (*NAMES, *(f'out{number}' for number in range(len(NAMES), len(outs))))
-        kinds |= dict(zip(given, outs, strict=False))
+        kinds = dict(features=features) if self.two_stage else {}
+        called = inspect.signature(self.head.predict_by_feat).parameters
+        kinds |= dict(zip(called, self.head(features), strict=False))
         return [f'{name}_{level}' for name, levels in kinds.items() for level in range(len(levels))]
 
 
@@ -81,25 +82,33 @@ def export(subject: Subject, path: str | Path, size: tuple[int, int]) -> dict[st
         By output the largest difference, relative to the largest number of that output.
 
     Raises:
-        InputError: another ending, a file that is there, a package that is missing, or a file that
-            computes something else.
+        InputError: another ending, a file that is there, a package that is missing, a head that
+            cannot be traced, or a file that computes something else.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.pt'):
         raise InputError(f'{path} has no ending that is known; give .onnx, or .pt for TorchScript')
     check_free(path)
-    part = DensePart(subject.model).cpu().eval()
+    part = DensePart(copy.deepcopy(subject.model)).cpu().eval()
     height, width = size
     generator = torch.Generator().manual_seed(0)
     traced, other = (
         torch.randn(shape, generator=generator)
         for shape in ((1, 3, height, width), (2, 3, height, width + _step(subject)))
     )
-    names = part.names(traced)
+    try:
+        names = part.names(traced)
+    except Exception as error:
+        raise InputError(_not_made(part, size, error)) from error
     temporary = path.with_name(f'{path.stem}.{os.getpid()}{path.suffix}')
     try:
         write = _write_onnx if path.suffix == '.onnx' else _write_torchscript
-        write(part, traced, names, _about(subject, names), temporary)
+        try:
+            write(part, traced, names, _about(subject, names), temporary)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(_not_made(part, size, error)) from error
         with torch.no_grad():
             wanted = dict(zip(names, part(other), strict=True))
         found = runner(temporary)(other)
@@ -113,6 +122,15 @@ def export(subject: Subject, path: str | Path, size: tuple[int, int]) -> dict[st
     finally:
         temporary.unlink(missing_ok=True)
     return gaps
+
+
+def _not_made(part: DensePart, size: tuple[int, int], error: Exception) -> str:
+    said = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+    height, width = size
+    return (
+        f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({said}); give '
+        'a --size that its strides divide, or take mmdeploy, which rewrites heads'
+    )
 
 
 def runner(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -136,7 +154,7 @@ def runner(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 def about(path: str | Path) -> dict:
     """What an exported file says of itself: `classes`, `mean`, `std`, `bgr_to_rgb`,
-    `pad_size_divisor`, `outputs`, `cbam_det`.
+    `pad_size_divisor`, the test `pipeline`, `outputs`, `cbam_det`.
     """
     if Path(path).suffix == '.pt':
         extra = {ABOUT: ''}
@@ -170,7 +188,10 @@ def _about(subject: Subject, names: Sequence[str]) -> str:
     given = subject.cfg.model.get('data_preprocessor') or {}
     keys = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
     told = {key: given[key] for key in keys if key in given}
-    return json.dumps(dict(told, classes=subject.classes, outputs=names, cbam_det=__version__))
+    loader = subject.cfg.get('test_dataloader') or {}
+    told['pipeline'] = loader.get('dataset', {}).get('pipeline', [])
+    told |= dict(classes=subject.classes, outputs=names, cbam_det=__version__)
+    return json.dumps(told, default=str)
 
 
 def _write_onnx(part: nn.Module, images: Tensor, names: list[str], about: str, path: Path) -> None:

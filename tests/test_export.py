@@ -53,7 +53,7 @@ def retinanet() -> Subject:
 def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp_path, digits):
     path = tmp_path / f'net.{ending}'
     gaps = export(retinanet, path, (96, 96))
-    assert list(gaps) == [f'{kind}_{n}' for kind in ('cls_score', 'bbox_pred') for n in range(5)]
+    assert list(gaps) == [f'{kind}_{n}' for kind in ('cls_scores', 'bbox_preds') for n in range(5)]
     assert max(gaps.values()) < 1e-4
     run = runner(path)
     for shape in ((3, 3, 64, 128), (1, 3, 160, 96)):
@@ -65,6 +65,7 @@ def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp
     told = about(path)
     assert told['mean'] == [123.675, 116.28, 103.53] and told['bgr_to_rgb'] is True
     assert told['classes'] == list(retinanet.classes) and told['outputs'] == list(gaps)
+    assert [step['type'] for step in told['pipeline']][1] == 'Resize'
     # The boxes of a real image.
     image = next((digits / 'val2017').glob('*.jpg'))
     view = retinanet.see(image)
@@ -82,7 +83,7 @@ def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp
 def test_two_stages_export_the_neck_s_maps_and_the_rpn(tmp_path):
     one = subject('faster_rcnn_r18_cbam_digits')
     gaps = export(one, tmp_path / 'net.onnx', (96, 96))
-    kinds = ('feature', 'cls_score', 'bbox_pred')
+    kinds = ('features', 'cls_scores', 'bbox_preds')
     assert list(gaps) == [f'{kind}_{level}' for kind in kinds for level in range(5)]
     with pytest.raises(InputError, match='has two stages'):
         detect(one, None, {})
@@ -95,7 +96,7 @@ def test_other_detectors_are_exported(leaf, ending, tmp_path):
     size = (300, 300) if 'ssd' in leaf else (128, 128)
     path = tmp_path / f'net.{ending}'
     gaps = export(subject(leaf), path, size)
-    assert ('centerness_0' in gaps) == ('fcos' in leaf)
+    assert ('score_factors_0' in gaps) == ('fcos' in leaf)
     images = torch.randn(2, 3, *size)
     assert list(runner(path)(images)) == list(gaps)
 
@@ -110,6 +111,10 @@ def test_a_file_that_computes_something_else_is_not_left(retinanet, tmp_path, mo
 def test_mistakes_are_named(retinanet, tmp_path, monkeypatch):
     with pytest.raises(InputError, match='no ending that is known'):
         export(retinanet, tmp_path / 'net.xml', (64, 64))
+    monkeypatch.setattr(retinanet.model.bbox_head, 'forward', lambda features: 1 / 0)
+    with pytest.raises(InputError, match='RetinaHead cannot be exported at 64x96 pixels'):
+        export(retinanet, tmp_path / 'net.pt', (64, 96))
+    monkeypatch.undo()
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(InputError, match='pip install onnx onnxruntime'):
         export(retinanet, tmp_path / 'net.onnx', (64, 64))
