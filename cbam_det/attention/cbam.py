@@ -278,7 +278,7 @@ def _trained(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def _parameters_alone(module: nn.Module) -> Iterator[None]:
-    """Without FSDP's attributes of the parameters' names, which would hide what a call puts there."""
+    """Without FSDP's attributes of the parameters' names, which hide what a call puts there."""
     hidden = [
         (vars(part), name, vars(part).pop(name))
         for part in module.modules()
