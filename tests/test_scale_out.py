@@ -283,10 +283,13 @@ def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike
 
 
 @pytest.mark.slow
-def test_losses_of_compiled_attention_are_those_of_eager(one_thread):
+def test_losses_of_compiled_attention_are_those_of_eager(one_thread, monkeypatch):
+    """By the backend that generates no C++; what that makes of the module is test_lean's."""
     torch._dynamo.reset()
-    found, wanted = losses(3, compile=True), losses(3)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+    found = losses(3, compile=True)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
+    torch.testing.assert_close(found, losses(3), rtol=1e-4, atol=0)
 
 
 class Images(Dataset):
