@@ -91,6 +91,7 @@ class CheckedRunner(Runner):
     @classmethod
     def _check(cls, cfg: Config) -> None:
         preflight.check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
+        preflight.check_sync_bn(cfg, training=not cls.testing)
         model = preflight.build_model(cfg)
         if cls.testing:
             checkpoint = preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
@@ -331,7 +332,9 @@ def _run(name: str, argv: list[str]) -> None:
         if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
             raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
         args.config = find_config(args.config)
-        read_config(args.config, args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options)
+        cfg.launcher = args.launcher
+        preflight.check_runner(cfg)
         CheckedRunner.data_root = args.data_root
         CheckedRunner.check_images = args.check_images
         return args

@@ -15,6 +15,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from urllib.parse import urlparse
@@ -26,7 +27,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
 from mmengine.utils import digit_version
-from torch import nn
+from torch import distributed, nn
 
 from .attention import CBAM
 from .datasets.checks import (
@@ -38,6 +39,7 @@ from .datasets.checks import (
 from .errors import InputError, some
 from .hooks.audit import NAMES, check_attention, state_of
 
+GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
 
@@ -120,6 +122,75 @@ def detector(cfg: Config) -> ConfigDict:
     return model
 
 
+def check_sync_bn(cfg: Config, training: bool = True) -> None:
+    """Check that BatchNorm over all processes, by a `norm_cfg` or by `sync_bn`, can be had.
+
+    In one process it is BatchNorm, into which MMEngine turns it; several need GPUs to train it.
+
+    Raises:
+        InputError: there are several processes and no GPU; `MMSyncBN` without processes; `sync_bn`
+            is neither 'torch' nor 'mmcv'.
+    """
+    everywhere = cfg.get('sync_bn')
+    if everywhere not in (None, 'torch', 'mmcv'):
+        raise InputError(f"sync_bn={everywhere!r} is unknown; give 'torch', 'mmcv' or None")
+    several = cfg.get('launcher', 'none') != 'none'
+    without_gpu = several and training and not _has_gpu()
+    kinds = {path: _kind(node) for path, node in walk(cfg.model, 'model')}
+    for kind in ('SyncBN', 'SyncBatchNorm', 'MMSyncBN'):
+        paths = [path for path, one in kinds.items() if one == kind]
+        alone = kind == 'MMSyncBN' and not several
+        if paths and (without_gpu or alone):
+            need = 'a launcher (tools/dist_train.sh)' if alone else 'GPUs, and torch sees none'
+            options = ' '.join(f'{path}.type=BN' for path in paths)
+            raise InputError(
+                f"{some(paths)} with type='{kind}' needs {need}; give type='BN': "
+                f'--cfg-options {options}'
+            )
+    if everywhere and without_gpu:
+        raise InputError(
+            f'sync_bn={everywhere!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
+            'norm_cfg holds as it is written'
+        )
+
+
+def check_runner(cfg: Config) -> None:
+    """Say what becomes of a config with MMEngine's FSDP, DeepSpeed, or a runner of its own.
+
+    Raises:
+        InputError: a strategy needs GPUs and there is none; the model is to be sharded by its
+            wrapper, where MMEngine's Runner would initialise and save fragments of the weights.
+    """
+    strategy = _kind(cfg.get('strategy') or {})
+    if strategy in GPU_STRATEGIES and not _has_gpu():
+        raise InputError(
+            f"strategy.type='{strategy}' needs GPUs and torch sees none; leave runner_type and "
+            'strategy out, and several processes train by DistributedDataParallel'
+        )
+    if 'FullyShardedDataParallel' in _kind(cfg.get('model_wrapper_cfg') or {}):
+        raise InputError(
+            "model_wrapper_cfg.type='MMFullyShardedDataParallel' shards the weights before "
+            "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
+            "strategy.type='FSDPStrategy' in its stead, on GPUs"
+        )
+    if cfg.get('strategy') and not cfg.get('runner_type'):
+        raise InputError(
+            f"strategy={dict(cfg.strategy)} has no effect without runner_type='FlexibleRunner'; "
+            'give both or neither'
+        )
+    if cfg.get('runner_type') and is_first_process(cfg):
+        print_log(
+            f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it goes '
+            'without exact resumption, whole checkpoints and the check of its losses',
+            level=logging.WARNING,
+        )
+
+
+def _kind(node: dict) -> str:
+    kind = node.get('type')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
 def check_pretrained(cfg: Config) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
     nodes = dict(walk(cfg.model, 'model'))
@@ -169,7 +240,8 @@ def build_model(cfg: Config) -> nn.Module:
                 'the config has no attention to override, take its _cbam twin'
             )
     try:
-        return MODELS.build(copy.deepcopy(detector(cfg)))
+        with _process_group(cfg):
+            return MODELS.build(copy.deepcopy(detector(cfg)))
     except (KeyError, TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         ours = Path(__file__).parent in Path(raised_in).parents
@@ -185,6 +257,20 @@ def build_model(cfg: Config) -> nn.Module:
             hint = f'; near: {some(near)}' if near else ''
             raise InputError(f'the model of this config cannot be built: {said}{hint}') from None
         raise
+
+
+@contextmanager
+def _process_group(cfg: Config) -> Iterator[None]:
+    """One of this process alone where a norm of the model asks for one while it is built."""
+    kinds = (str(node.get('type')) for _, node in walk(cfg.model))
+    if distributed.is_initialized() or not any('MMSyncBN' in kind for kind in kinds):
+        yield
+        return
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def check_checkpoint(
@@ -443,7 +529,7 @@ def adapt_to_cpu(cfg: Config) -> None:
             f'--launcher {cfg.launcher} needs GPUs and torch sees none; on CPUs use '
             'tools/dist_train.sh (--launcher pytorch)'
         )
-    torch.distributed.init_process_group('gloo')
+    distributed.init_process_group('gloo')
     # What MMEngine's wrap_model sets where no wrapper is given, but for the device ids.
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',

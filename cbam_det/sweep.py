@@ -17,8 +17,6 @@ from pathlib import Path
 import mmdet
 import torch
 from mmengine.config import Config
-from torch import distributed
-from torch.distributed import HashStore
 
 from .attention import CBAM
 from .errors import InputError
@@ -82,15 +80,7 @@ def zoo(pattern: str = '*') -> list[str]:
 
 def sweep(names: Iterable[str]) -> dict:
     """`attempt` each config, and count: totals, families, and the reasons with their configs."""
-    # The MMSyncBN of some configs asks for a process group while it is built.
-    alone = not distributed.is_initialized()
-    if alone:
-        distributed.init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
-    try:
-        outcomes = {name: attempt(name) for name in names}
-    finally:
-        if alone:
-            distributed.destroy_process_group()
+    outcomes = {name: attempt(name) for name in names}
     families: dict[str, dict] = {}
     for family in [*PATTERNS, *sorted({one.family for one in outcomes.values()} - {*PATTERNS, ''})]:
         if counts := [one.cbams for one in outcomes.values() if one.family == family]:

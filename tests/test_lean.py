@@ -237,8 +237,12 @@ def test_torch_func_gets_the_equations():
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-def test_gradients_reach_what_stands_in_for_the_parameters():
-    """FSDP and functional calls put tensors with a history in the parameters' place."""
+@pytest.mark.parametrize('twice', [False, True])
+def test_gradients_reach_what_stands_in_for_the_parameters(twice):
+    """FSDP and functional calls put tensors with a history in the parameters' place.
+
+    In its forward pass FSDP puts them there `twice`, as attribute and as parameter.
+    """
     module = randomised()
     flat = nn.utils.parameters_to_vector(module.parameters()).detach().requires_grad_()
     wanted = [one.grad for one in _backward_of(plain(module))]
@@ -248,6 +252,8 @@ def test_gradients_reach_what_stands_in_for_the_parameters():
         delattr(owner, path.rpartition('.')[2])
         view = flat[start : start + parameter.numel()].view(parameter.shape)
         setattr(owner, path.rpartition('.')[2], view)
+        if twice:
+            owner._parameters[path.rpartition('.')[2]] = view
         start += parameter.numel()
     module(torch.ones(1, 8, 3, 3, dtype=torch.float64).cumsum(3)).square().sum().backward()
     torch.testing.assert_close(flat.grad, torch.cat([one.flatten() for one in wanted]))

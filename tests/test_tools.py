@@ -147,8 +147,12 @@ def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, ru
     assert outputs['one'] == pytest.approx(outputs['two'], abs=2e-3, nan_ok=True)
     import pickle
 
-    with open(tmp_path / 'two.pkl', 'rb') as file:
-        ids = [sample['img_id'] for sample in pickle.load(file)]
+    one, two = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('one', 'two'))
+    ids = [sample['img_id'] for sample in two]
+    assert ids == [sample['img_id'] for sample in one]
+    for alone, merged in zip(one, two, strict=True):
+        for key, value in alone['pred_instances'].items():
+            torch.testing.assert_close(merged['pred_instances'][key], value, msg=key)
     assert len(ids) == len(set(ids)) == SMALL.val == 5  # odd, so that one process has one less
 
 

@@ -11,8 +11,8 @@ The gates return weights and the module multiplies, so that `CBAM.gates` shows w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -207,9 +207,11 @@ class SpatialGate(Gate):
 
     def _normalise(self, logits: Tensor) -> Tensor:
         norm = self.norm
-        if isinstance(norm, _BatchNorm):  # hosts put every BatchNorm below them in eval mode
+        # Hosts put every BatchNorm below them in eval mode; mmcv's MMSyncBN is none by its class.
+        if getattr(norm, 'running_mean', None) is not None:
             norm.training = self.training and not self.norm_eval
-        if norm.training and isinstance(norm, nn.BatchNorm2d) and logits.numel() <= 1:
+        alone = isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
+        if norm.training and alone and logits.numel() <= 1:
             return F.batch_norm(
                 logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )
@@ -272,6 +274,21 @@ def _trained(module: nn.Module) -> dict[str, Tensor]:
         for name, value in (*part._parameters.items(), *vars(part).items())
         if isinstance(value, Tensor) and value.requires_grad
     }
+
+
+@contextmanager
+def _parameters_alone(module: nn.Module) -> Iterator[None]:
+    """Without FSDP's attributes of the parameters' names, which hide what a call puts there."""
+    hidden = [
+        (vars(part), name, vars(part).pop(name))
+        for part in module.modules()
+        for name in vars(part).keys() & part._parameters.keys()
+    ]
+    try:
+        yield
+    finally:
+        for attributes, name, value in hidden:
+            attributes[name] = value
 
 
 @MODELS.register_module(name=['CBAM', 'CBAMDet'])
@@ -416,7 +433,8 @@ class CBAM(BaseModule):
         def weigh(gate: Gate, pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
             if gate is self.spatial_gate:
                 pooled = pooled.unflatten(2, size)
-            return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
+            with _parameters_alone(gate):
+                return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
 
         return [
             lean.Gate(2, gate.pools, partial(weigh, gate), _trained(gate))

@@ -1,0 +1,475 @@
+"""Several processes, accumulated gradients, moving averages, bfloat16: what numbers come out."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.model import (
+    BaseModel,
+    MMDistributedDataParallel,
+    convert_sync_batchnorm,
+    revert_sync_batchnorm,
+)
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.multiprocessing import start_processes
+from torch.utils.data import Dataset
+
+from cbam_det import preflight
+from cbam_det.attention import CBAM
+from cbam_det.attention.cbam import ORDERS
+from cbam_det.cli import CheckedRunner, override
+from cbam_det.errors import InputError
+
+SIZE, IMAGES = 64, 4
+POOLS, SPATIAL = (('avg', 'max'), ('lp', 'lse')), (('max', 'avg'), 'conv')
+
+
+def detector(**attention: object) -> nn.Module:
+    """A small FCOS with CBAMs in backbone, neck and head; its BatchNorms keep their statistics.
+
+    FCOS divides its losses by numbers that are averaged over the processes. Batch statistics would
+    be those of each process, so they are left out.
+    """
+    cfg = dict(type='CBAM', ratio=4, norm_eval=True, start='identity', **attention)
+
+    def with_cbam(base: str, after: str, **options: object) -> dict:
+        return dict(
+            type='WithPlugins', base_type=base, plugins=[dict(cfg=cfg, after=after)], **options
+        )
+
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(
+            dict(
+                type='FCOS',
+                data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+                backbone=with_cbam(
+                    *('ResNet', 'layer*.*.bn2'),
+                    depth=18,
+                    base_channels=8,
+                    norm_eval=True,
+                    zero_init_residual=False,
+                ),
+                neck=with_cbam(
+                    *('FPN', 'fpn_convs.*'),
+                    in_channels=[8, 16, 32, 64],
+                    out_channels=16,
+                    start_level=1,
+                    add_extra_convs='on_output',
+                    num_outs=5,
+                ),
+                bbox_head=with_cbam(
+                    *('FCOSHead', 'cls_convs.*'),
+                    num_classes=3,
+                    in_channels=16,
+                    feat_channels=16,
+                    stacked_convs=1,
+                    norm_cfg=dict(type='GN', num_groups=4),
+                ),
+            )
+        )
+    model.init_weights()
+    randomise(model)
+    return model.train()
+
+
+def randomise(model: nn.Module) -> None:
+    """Take the attention off its start, at which some of its gradients are 0."""
+    for module in model.modules():
+        if isinstance(module, CBAM):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, 0, 0.3)
+
+
+def batch(same_boxes: bool = False) -> dict:
+    """Four images with one to four boxes, or each with the same two."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), generator=generator).byte()
+    samples = []
+    for number in range(IMAGES):
+        count = 2 if same_boxes else number + 1
+        corners = torch.arange(count)[:, None] * 8.0 + torch.tensor([2.0, 4.0])
+        sample = DetDataSample(
+            metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE))
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.cat([corners, corners + 28], 1), labels=torch.arange(count) % 3
+        )
+        samples.append(sample)
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def part(data: dict, start: int, stop: int) -> dict:
+    return {key: value[start:stop] for key, value in data.items()}
+
+
+def gradients(model: nn.Module, data: dict) -> list[Tensor | None]:
+    """Of the loss of a batch, `None` where a parameter has none; as mmengine's `train_step`."""
+    plain = getattr(model, 'module', model)
+    plain.zero_grad()
+    data = plain.data_preprocessor(data, True)
+    plain.parse_losses(model(**data, mode='loss'))[0].backward()
+    return [value.grad for value in plain.parameters() if value.requires_grad]
+
+
+def sgd(model: nn.Module, kind: str = 'OptimWrapper', lr: float = 1.0, **options) -> OptimWrapper:
+    optimizer = dict(type='SGD', lr=lr)
+    return build_optim_wrapper(model, dict(type=kind, optimizer=optimizer, **options))
+
+
+def update(model: nn.Module, batches: list[dict], **options: object) -> Tensor:
+    """How the weights change in these training steps."""
+    wrapper = sgd(model, **options)
+    before = nn.utils.parameters_to_vector(model.parameters()).detach()
+    for data in batches:
+        model.train_step(data, wrapper)
+    return nn.utils.parameters_to_vector(model.parameters()).detach() - before
+
+
+def distributed(model: nn.Module) -> MMDistributedDataParallel:
+    """As MMEngine wraps it: a parameter without gradient is an error of the next step."""
+    return MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
+
+
+class Variants(nn.Module):
+    """The sum of a CBAM of each order, with either kind of pools, on the same map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cbams = nn.ModuleList(
+            CBAM(4, 2, order=order, pools=pools, spatial_pools=spatial, norm_eval=True)
+            for order in ORDERS
+            for pools, spatial in zip(POOLS, SPATIAL, strict=True)
+        )
+        randomise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(cbam(x) for cbam in self.cbams)
+
+
+def sharded(model: nn.Module, **options: object) -> FullyShardedDataParallel:
+    return FullyShardedDataParallel(
+        model, device_id=torch.device('cpu'), use_orig_params=True, **options
+    )
+
+
+WRAPPERS = {
+    'DDP': distributed,
+    'FSDP': sharded,
+    'FSDP of each': partial(sharded, auto_wrap_policy=ModuleWrapPolicy({CBAM})),
+}
+MAPS = torch.arange(2 * 2 * 4 * 6 * 6).view(2, 2, 4, 6, 6).sin()  # a batch for each process
+
+
+def wrapped_gradients(wrap: Callable[[nn.Module], nn.Module], rank: int) -> list[Tensor]:
+    """Of the second of two passes, as far as this process sees them."""
+    model = wrap(Variants())
+    for _ in range(2):
+        model.zero_grad()
+        model(MAPS[rank]).square().mean().backward()
+    if not isinstance(model, FullyShardedDataParallel):
+        return [value.grad for value in model.parameters()]
+    with FullyShardedDataParallel.summon_full_params(model, with_grads=True):
+        return [value.grad.clone() for value in model.parameters()]
+
+
+def process(rank: int, folder: str) -> None:
+    """What each of two processes does; the first leaves its numbers in `folder`."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
+    )
+    half = slice(2 * rank, 2 * rank + 2)
+    model = distributed(detector())
+    both = [gradients(model, part(batch(), half.start, half.stop)) for _ in range(2)]
+    quarters = [part(batch(True), at, at + 1) for at in range(IMAGES)][half]
+    accumulated = update(distributed(detector()), quarters, accumulative_counts=2)
+    variants = {name: wrapped_gradients(wrap, rank) for name, wrap in WRAPPERS.items()}
+    if rank == 0:
+        torch.save(dict(variants, detector=both, accumulated=accumulated), f'{folder}/found.pth')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Forked from a server that has imported this file, once for both."""
+    folder = tmp_path_factory.mktemp('processes')
+    multiprocessing.set_forkserver_preload([__name__])
+    start_processes(process, (str(folder),), nprocs=2, start_method='forkserver')
+    return torch.load(folder / 'found.pth')
+
+
+def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_processes):
+    """3 boxes in one process and 7 in the other; twice, as DDP complains in the second step."""
+    wanted = gradients(detector(), batch())
+    for found in two_processes['detector']:
+        assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-5)
+        for one, other in zip(found, wanted, strict=True):
+            assert (one - other).norm() <= 1e-4 * other.norm() + 1e-9
+    halves = (flat(gradients(detector(), part(batch(), *ends))) for ends in ((0, 2), (2, 4)))
+    assert (sum(halves) / 2 - flat(wanted)).norm() > 1e-3 * flat(wanted).norm()
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_each_variant_s_gradients_in_two_processes_are_those_of_one(wrapper, two_processes):
+    model = Variants()
+    model(MAPS.flatten(0, 1)).square().mean().backward()
+    for (name, value), found in zip(model.named_parameters(), two_processes[wrapper], strict=True):
+        torch.testing.assert_close(found, value.grad, rtol=1e-4, atol=1e-6, msg=name)
+        assert value.grad.norm() > 1e-4, name
+
+
+def test_accumulation_gives_the_step_of_the_whole_batch_in_one_process_and_in_two(two_processes):
+    """Each image has the same boxes: FCOS divides by the boxes of what it sees at once."""
+    wanted = update(detector(), [batch(True)])
+    halves = [part(batch(True), *ends) for ends in ((0, 2), (2, 4))]
+    assert_near(update(detector(), halves, accumulative_counts=2), wanted, 1e-4)
+    assert_near(two_processes['accumulated'], wanted, 1e-4)
+
+
+def flat(values: list[Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in values])
+
+
+def assert_near(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """By the norm of the difference, relative to the wanted norm, which is not 0."""
+    assert wanted.norm() > 0 and (found - wanted).norm() < tolerance * wanted.norm()
+
+
+@pytest.mark.parametrize('order', ORDERS)
+def test_each_weight_of_the_attention_has_a_gradient_in_backbone_neck_and_head(order, one_thread):
+    for pools, spatial in zip(POOLS, SPATIAL, strict=True):
+        model = detector(order=order, pools=pools, spatial_pools=spatial)
+        gradients(model, batch())
+        named = {
+            name: value for name, value in model.named_parameters() if '.inserted.' in f'.{name}'
+        }
+        assert {name.split('.')[0] for name in named} == {'backbone', 'neck', 'bbox_head'}
+        without = [name for name, value in named.items() if value.grad is None]
+        assert not without
+        assert all(value.grad.isfinite().all() for value in named.values())
+
+
+def losses(steps: int, kind: str = 'OptimWrapper', **attention: object) -> Tensor:
+    """Of training steps on the same batch, (steps,)."""
+    model = detector(**attention)
+    for module in model.modules():
+        if isinstance(module, CBAM):
+            module.reset_parameters()  # random gates would make a detector of random numbers
+    wrapper = sgd(model, kind, lr=2e-3)
+    return torch.stack([model.train_step(batch(), wrapper)['loss'].detach() for _ in range(steps)])
+
+
+def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike(one_thread):
+    found, wanted = losses(6, 'CPUAmpOptimWrapper'), losses(6)
+    assert found.dtype == torch.float32 and not torch.equal(found, wanted)
+    assert ((found - wanted).abs() < 0.01 * wanted).all(), (found, wanted)
+    fall = (wanted[0] - wanted[-1]).item()
+    assert (found[0] - found[-1]).item() == pytest.approx(fall, rel=0.2) and fall > 0.5
+
+
+@pytest.mark.slow
+def test_losses_of_compiled_attention_are_those_of_eager(one_thread, monkeypatch):
+    """By the backend that generates no C++; what that makes of the module is test_lean's."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+    found = losses(3, compile=True)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
+    torch.testing.assert_close(found, losses(3), rtol=1e-4, atol=0)
+
+
+class Images(Dataset):
+    """Twelve maps by their number."""
+
+    metainfo = dict(classes=('one',))
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict:
+        inputs = torch.arange(float(4 * 6 * 6)).view(4, 6, 6).mul(index + 1).sin()
+        return dict(inputs=inputs, data_samples=BaseDataElement(metainfo=dict(img_path='')))
+
+
+class Attended(BaseModel):
+    """A CBAM; it notes its weights before each step and in each validation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cbam = CBAM(4, 2)
+        randomise(self)
+        self.trained: list[Tensor] = []
+        self.validated: list[Tensor] = []
+
+    def forward(self, inputs: list, data_samples: list, mode: str = 'tensor') -> object:
+        y = self.cbam(torch.stack(list(inputs)))
+        weights = nn.utils.parameters_to_vector(self.parameters()).detach().clone()
+        (self.trained if mode == 'loss' else self.validated).append(weights)
+        return dict(loss=(y - 1).square().mean()) if mode == 'loss' else [dict()] * len(y)
+
+
+class Nothing(BaseMetric):
+    def process(self, data_batch: object, data_samples: object) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict:
+        return dict(images=len(results))
+
+
+def test_moving_average_follows_its_formula_and_is_what_is_validated_and_saved(
+    tmp_path, monkeypatch
+):
+    """a <- (1 - m) a + m w after each step but the first, a = w; the training goes on from w."""
+    monkeypatch.setattr(CheckedRunner, 'testing', False)
+    loader = dict(dataset=Images(), batch_size=4, num_workers=0)
+    options = {'default_hooks.ema.type': 'EMAHook', 'default_hooks.ema.momentum': 0.25}
+    cfg = override(Config(dict(default_hooks=dict())), options)
+    runner = CheckedRunner(
+        model=Attended(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        val_cfg=dict(),
+        val_evaluator=[Nothing()],
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.5)),
+        default_hooks=cfg.default_hooks,
+        experiment_name=f'ema_{tmp_path.name}',
+    )
+    model = runner.train()
+    after = [*model.trained[1:], nn.utils.parameters_to_vector(model.parameters()).detach()]
+    average, wanted = after[0], [after[0]]
+    for weights in after[1:]:
+        average = 0.75 * average + 0.25 * weights
+        wanted.append(average)
+    torch.testing.assert_close(model.validated[0], wanted[2])
+    torch.testing.assert_close(model.validated[-1], wanted[5])
+    assert (wanted[5] - after[5]).norm() > 0.01
+    state = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
+    saved = [state[name].flatten() for name, _ in model.named_parameters()]
+    torch.testing.assert_close(torch.cat(saved), wanted[5])
+
+
+def config(**options: object) -> Config:
+    norm = dict(type=options.pop('norm', 'BN'))
+    plugins = [dict(cfg=dict(type='CBAM', norm_cfg=norm), after='layer4.*.bn2')]
+    return Config(dict(model=dict(backbone=dict(plugins=plugins)), **options))
+
+
+PLACE = 'model.backbone.plugins.0.cfg.norm_cfg'
+SYNC_ON_CPU = f"^{PLACE} with type='{{}}' needs GPUs, .*: --cfg-options {PLACE}.type=BN$"
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(norm='SyncBN', launcher='pytorch'), SYNC_ON_CPU.format('SyncBN')),
+        (dict(norm='MMSyncBN', launcher='pytorch'), SYNC_ON_CPU.format('MMSyncBN')),
+        (dict(norm='MMSyncBN'), f'^{PLACE} .* needs a launcher .* {PLACE}.type=BN$'),
+        (dict(sync_bn='torch', launcher='pytorch'), "sync_bn='torch' needs GPUs"),
+        (dict(sync_bn='yes'), "sync_bn='yes' is unknown; give 'torch', 'mmcv' or None"),
+    ],
+)
+def test_synchronised_norm_that_cannot_be_had_is_refused(options, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(InputError, match=words):
+        preflight.check_sync_bn(config(**options))
+
+
+@pytest.mark.parametrize(
+    ('gpu', 'options'),
+    [
+        (True, dict(norm='SyncBN', launcher='pytorch', sync_bn='torch')),
+        (True, dict(norm='MMSyncBN', launcher='pytorch')),
+        (False, dict(norm='SyncBN')),  # MMEngine makes BatchNorm of it
+        (False, dict(norm='BN', launcher='pytorch')),
+    ],
+)
+def test_synchronised_norm_that_can_be_had_passes(gpu, options, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    cfg = config(**options)
+    before = cfg.pretty_text
+    preflight.check_sync_bn(cfg)
+    assert cfg.pretty_text == before
+
+
+def test_sync_bn_in_the_gate_is_batchnorm_in_one_process():
+    """MMEngine's own conversion; a single value has no batch statistics in either."""
+    synced, plain = (
+        CBAM(4, 2, norm_cfg=dict(type=kind, momentum=0.01)) for kind in ('SyncBN', 'BN')
+    )
+    assert isinstance(synced.spatial_gate.norm, nn.SyncBatchNorm)
+    synced = revert_sync_batchnorm(synced)
+    randomise(plain)
+    synced.load_state_dict(plain.state_dict())
+    for x in (MAPS[0], MAPS[0][:1, :, :1, :1]):
+        torch.testing.assert_close(synced(x), plain(x))
+    buffers = (dict(module.named_buffers()) for module in (synced, plain))
+    torch.testing.assert_close(*buffers)
+
+
+def test_the_option_sync_bn_converts_the_gate_and_keeps_its_options():
+    cbam = CBAM(4, 2, norm_cfg=dict(type='BN', momentum=0.03, eps=1e-4), norm_eval=True)
+    norm = convert_sync_batchnorm(cbam, 'torch').train().spatial_gate.norm
+    assert (type(norm), norm.momentum, norm.eps) == (nn.SyncBatchNorm, 0.03, 1e-4)
+    cbam(MAPS[0])
+    assert not norm.training and not norm.num_batches_tracked
+
+
+def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
+    model = dict(
+        type='WithPlugins',
+        base_type='ResNet',
+        depth=18,
+        base_channels=8,
+        plugins=[
+            dict(
+                cfg=dict(type='CBAM', ratio=4, norm_eval=True, norm_cfg=dict(type='MMSyncBN')),
+                after='layer4.1.bn2',
+            )
+        ],
+    )
+    net = preflight.build_model(Config(dict(model=model)))
+    assert not torch.distributed.is_initialized()
+    gate = next(one for one in net.modules() if isinstance(one, CBAM)).spatial_gate
+    assert type(gate.norm).__module__ == 'mmcv.ops.sync_bn'
+    gate(torch.rand(2, 64, 3, 3))
+    assert not gate.norm.training and not gate.norm.num_batches_tracked
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(runner_type='FlexibleRunner', strategy=dict(type='FSDPStrategy')), 'needs GPUs'),
+        (dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')), 'needs GPUs'),
+        (
+            dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')),
+            "give runner_type='FlexibleRunner'",
+        ),
+        (dict(strategy=dict(type='DDPStrategy')), "no effect without runner_type='FlexibleRunner'"),
+    ],
+)
+def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(InputError, match=words):
+        preflight.check_runner(Config(options))
+
+
+def test_other_runner_is_told_to_go_unchecked():
+    with mock.patch.object(preflight, 'print_log') as said:
+        preflight.check_runner(Config(dict(runner_type='FlexibleRunner')))
+    assert 'nothing is checked before this run' in said.call_args.args[0]
