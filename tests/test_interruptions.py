@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
@@ -29,6 +30,7 @@ from torch.utils.data import Dataset
 from cbam_det import cli, faults, preflight
 from cbam_det.cli import CheckedRunner
 from cbam_det.errors import InputError, Stopped, one_line_errors
+from cbam_det.hooks.losses import FiniteLosses
 from cbam_det.hooks.resume import random_states, set_random_states
 from cbam_det.saving import whole_file
 
@@ -453,9 +455,31 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     def spoil(runner: CheckedRunner) -> None:
         runner.model.layer.bias.data.fill_(float('nan'))
 
-    with pytest.raises(InputError, match=r'1 parameters are not finite \(layer\.bias'):
+    with pytest.raises(InputError, match=r'1 tensors of the weights are not finite \(layer\.bias'):
         toy(tmp_path, At(6, spoil)).train()
     assert [path.name for path in tmp_path.glob('*.p[at]*')] == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize(
+    ('spoilt', 'said'),
+    [
+        (lambda runner: runner.model.ballast, r'\(ballast;'),
+        (lambda runner: ema(runner).layer.weight, r'\(ema_state_dict module\.layer\.weight;'),
+    ],
+    ids=['statistic', 'moving average'],
+)
+def test_statistics_and_moving_averages_that_are_not_finite_are_not_saved(spoilt, said, tmp_path):
+    with pytest.raises(InputError, match=f'1 tensors of the weights are not finite {said}'):
+        toy(tmp_path, At(3, lambda runner: spoilt(runner).data[0].fill_(float('inf')))).train()
+    assert not list(tmp_path.glob('*.p[at]*'))
+
+
+def ema(runner: CheckedRunner) -> nn.Module:
+    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module
+
+
+def test_number_of_the_log_that_is_no_loss_may_be_nan():
+    FiniteLosses().after_train_iter(None, 0, None, dict(loss=torch.ones(()), acc=torch.tensor(nan)))
 
 
 def test_finite_losses_are_left_out_by_config(tmp_path):
