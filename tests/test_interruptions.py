@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -342,6 +343,33 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
     assert [path.name for path in tmp_path.glob('*.p[at]*')] == ['epoch_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(first)
     assert load(first)['meta']['epoch'] == 1
+
+
+@pytest.mark.parametrize(
+    ('number', 'did', 'remedy'),
+    [
+        (errno.ENOSPC, 'write', 'make room or mend the disk'),
+        (errno.EROFS, 'write', 'make room or mend the disk'),
+        (errno.EACCES, 'read or write', 'permit it to the user of the run'),
+        (errno.EPERM, 'read or write', 'permit it to the user of the run'),
+        (errno.EIO, 'read or write', 'mend the disk or its connection'),
+    ],
+)
+def test_fault_of_the_disk_is_told_with_its_file_and_its_remedy(number, did, remedy, tmp_path):
+    error = OSError(number, os.strerror(number), 'train2017/1.jpg')
+    said = str(faults.explain(error, Config(), str(tmp_path)))
+    assert said.startswith(f'the run could not {did} train2017/1.jpg (')
+    assert f'no checkpoint was written before; {remedy}, then give the same command' in said
+
+
+def test_checkpoint_is_called_whole_where_it_is_there_and_gone_where_it_is_not(tmp_path):
+    last, error = tmp_path / 'epoch_1.pth', OSError(errno.EIO, 'no')
+    (tmp_path / 'last_checkpoint').write_text(str(last))
+    assert f'; the last checkpoint {last} is gone; ' in str(
+        faults.explain(error, Config(), str(tmp_path))
+    )
+    last.touch()
+    assert f'; {last} is whole; ' in str(faults.explain(error, Config(), str(tmp_path)))
 
 
 def test_file_is_whole_or_not_there(tmp_path):
