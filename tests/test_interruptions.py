@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -679,16 +680,29 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
 
 
 @pytest.mark.slow
-def test_sigterm_to_a_launcher_and_its_processes_leaves_one_checkpoint_of_both(
-    digits, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ('send', 'number', 'named'),
+    [
+        (os.killpg, signal.SIGTERM, 'SIGTERM'),
+        (os.killpg, signal.SIGUSR1, 'SIG(USR1|TERM)'),
+        (os.kill, signal.SIGUSR1, 'SIGTERM'),
+    ],
+    ids=['SIGTERM to all', 'SIGUSR1 to all', 'SIGUSR1 to the script'],
+)
+def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_status(
+    send, number, named, digits, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     options = (*options_of('work', digits, 2), 'train_dataloader.batch_size=2')
     run = Training(tmp_path, *options, processes=2)
     run.wait_for('Epoch(train) [1][1/3]')
-    os.killpg(run.process.pid, signal.SIGTERM)
-    assert run.process.wait(60) != 0
-    assert run.said().count('\nstopped by SIGTERM after iteration') == 2, run.said()
+    send(run.process.pid, number)
+    assert run.process.wait(60) == 128 + number, run.said()
+    assert len(re.findall(f'\nstopped by {named} after iteration', run.said())) == 2, run.said()
+    with pytest.raises(ProcessLookupError):  # no process is left alone
+        for _ in range(100):
+            os.killpg(run.process.pid, 0)
+            time.sleep(0.1)
     stopped = load(tmp_path / 'work/stopped.pth')
     assert 1 <= stopped['meta']['iter'] <= 3
     assert len(stopped['exact_resume']['random_states']) == 2
