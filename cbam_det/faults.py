@@ -12,17 +12,15 @@ from mmengine.config import Config
 from .errors import InputError
 from .preflight import walk
 
-DISK = {
-    number: getattr(errno, number)
-    for number in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO')
-    if hasattr(errno, number)
-}
+FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
+REFUSED = ('EACCES', 'EPERM')
+DISK = {getattr(errno, name): name for name in (*FULL, *REFUSED, 'EIO') if hasattr(errno, name)}
 # mmdet's backbones with the option `with_cp`.
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
 def explain(error: Exception, cfg: Config, work_dir: str) -> InputError | None:
-    """What a full disk or a lack of memory means for a training, or None for other errors.
+    """What a fault of the disk or a lack of memory means for a training, or None for other errors.
 
     Args:
         error: what the run raised.
@@ -33,10 +31,11 @@ def explain(error: Exception, cfg: Config, work_dir: str) -> InputError | None:
     if _of_memory(error):
         return InputError(f'out of memory ({said}); lower what takes it: {memory_options(cfg)}')
     if _of_disk(error):
+        did, remedy = _disk_remedy(DISK.get(getattr(error, 'errno', None)))
         place = f' {error.filename}' if getattr(error, 'filename', None) else ''
         return InputError(
-            f'the run could not write{place} ({said}); {_last(work_dir)}; make room or mend the '
-            'disk, then give the same command with --resume'
+            f'the run could not {did}{place} ({said}); {_last(work_dir)}; {remedy}, then give the '
+            'same command with --resume'
         )
     return None
 
@@ -51,14 +50,25 @@ def _of_memory(error: Exception) -> bool:
 
 def _of_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in DISK.values()
+        return error.errno in DISK
     return isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error)
+
+
+def _disk_remedy(name: str | None) -> tuple[str, str]:
+    """What a run was about and what mends it; None is torch's writer, which tells no number."""
+    if name in REFUSED:
+        return 'read or write', 'permit it to the user of the run'
+    if name == 'EIO':
+        return 'read or write', 'mend the disk or its connection'
+    return 'write', 'make room or mend the disk'
 
 
 def _last(work_dir: str) -> str:
     file = Path(work_dir) / 'last_checkpoint'
     last = file.read_text().strip() if file.is_file() else ''
-    return f'{last} is whole' if last else 'no checkpoint was written before'
+    if not last:
+        return 'no checkpoint was written before'
+    return f'{last} is whole' if Path(last).exists() else f'the last checkpoint {last} is gone'
 
 
 def memory_options(cfg: Config) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
+from cbam_det import preflight
 from cbam_det.datasets.checks import check_dataset
 from cbam_det.datasets.folder import COCO_TOTALS, clean, config_options, examine, write_clean
 from cbam_det.errors import InputError
 
-from .conftest import in_process
+from .conftest import CONFIGS, in_process
 from .test_data_faults import XML, coco, entry, swap, voc
 
 
@@ -124,6 +126,37 @@ def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
     dataset.ann_subdir = 'Annotations_clean'
     assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
     assert check_dataset(dataset, full=True).notes == []
+
+
+def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tmp_path, capsys):
+    cfg = Config.fromfile(CONFIGS / 'retinanet_r50_cbam_voc.py')
+    preflight.set_data_root(cfg, str(tmp_path))
+    for year in ('VOC2007', 'VOC2012'):
+        root = tmp_path / year
+        root.mkdir()
+        voc(root)
+        for path in root.glob('JPEGImages/*'):  # other bytes than the other year's
+            path.write_bytes(path.read_bytes() + year.encode())
+        (root / 'ImageSets/Main').mkdir(parents=True)
+        (root / 'train.txt').rename(root / 'ImageSets/Main/trainval.txt')
+    swap('<xmax>25', '<xmax>5')(tmp_path / 'VOC2007')
+    (tmp_path / 'VOC2007/JPEGImages/number two.jpg').unlink()
+    (tmp_path / 'VOC2012/JPEGImages/one.jpg').unlink()
+    with pytest.raises(InputError):
+        preflight.check_data(cfg, ('train',))
+    assert in_process('check_data')(tmp_path, '--fix') == 0
+    said = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
+    assert said == [
+        (
+            'VOC2007/trainval',
+            'ann_file=VOC2007/ImageSets/Main/trainval_clean.txt, ann_subdir=Annotations_clean',
+        ),
+        ('VOC2012/trainval', 'ann_file=VOC2012/ImageSets/Main/trainval_clean.txt'),
+    ]
+    for number, (_, options) in enumerate(said):
+        key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
+        cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split(', ')))
+    preflight.check_data(cfg, ('train',))
 
 
 def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):

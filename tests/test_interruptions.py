@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
@@ -29,6 +32,7 @@ from torch.utils.data import Dataset
 from cbam_det import cli, faults, preflight
 from cbam_det.cli import CheckedRunner
 from cbam_det.errors import InputError, Stopped, one_line_errors
+from cbam_det.hooks.losses import FiniteLosses
 from cbam_det.hooks.resume import random_states, set_random_states
 from cbam_det.saving import whole_file
 
@@ -342,6 +346,33 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
     assert load(first)['meta']['epoch'] == 1
 
 
+@pytest.mark.parametrize(
+    ('number', 'did', 'remedy'),
+    [
+        (errno.ENOSPC, 'write', 'make room or mend the disk'),
+        (errno.EROFS, 'write', 'make room or mend the disk'),
+        (errno.EACCES, 'read or write', 'permit it to the user of the run'),
+        (errno.EPERM, 'read or write', 'permit it to the user of the run'),
+        (errno.EIO, 'read or write', 'mend the disk or its connection'),
+    ],
+)
+def test_fault_of_the_disk_is_told_with_its_file_and_its_remedy(number, did, remedy, tmp_path):
+    error = OSError(number, os.strerror(number), 'train2017/1.jpg')
+    said = str(faults.explain(error, Config(), str(tmp_path)))
+    assert said.startswith(f'the run could not {did} train2017/1.jpg (')
+    assert f'no checkpoint was written before; {remedy}, then give the same command' in said
+
+
+def test_checkpoint_is_called_whole_where_it_is_there_and_gone_where_it_is_not(tmp_path):
+    last, error = tmp_path / 'epoch_1.pth', OSError(errno.EIO, 'no')
+    (tmp_path / 'last_checkpoint').write_text(str(last))
+    assert f'; the last checkpoint {last} is gone; ' in str(
+        faults.explain(error, Config(), str(tmp_path))
+    )
+    last.touch()
+    assert f'; {last} is whole; ' in str(faults.explain(error, Config(), str(tmp_path)))
+
+
 def test_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / 'file'
     path.write_text('old')
@@ -453,9 +484,31 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     def spoil(runner: CheckedRunner) -> None:
         runner.model.layer.bias.data.fill_(float('nan'))
 
-    with pytest.raises(InputError, match=r'1 parameters are not finite \(layer\.bias'):
+    with pytest.raises(InputError, match=r'1 tensors of the weights are not finite \(layer\.bias'):
         toy(tmp_path, At(6, spoil)).train()
     assert [path.name for path in tmp_path.glob('*.p[at]*')] == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize(
+    ('spoilt', 'said'),
+    [
+        (lambda runner: runner.model.ballast, r'\(ballast;'),
+        (lambda runner: ema(runner).layer.weight, r'\(ema_state_dict module\.layer\.weight;'),
+    ],
+    ids=['statistic', 'moving average'],
+)
+def test_statistics_and_moving_averages_that_are_not_finite_are_not_saved(spoilt, said, tmp_path):
+    with pytest.raises(InputError, match=f'1 tensors of the weights are not finite {said}'):
+        toy(tmp_path, At(3, lambda runner: spoilt(runner).data[0].fill_(float('inf')))).train()
+    assert not list(tmp_path.glob('*.p[at]*'))
+
+
+def ema(runner: CheckedRunner) -> nn.Module:
+    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module
+
+
+def test_number_of_the_log_that_is_no_loss_may_be_nan():
+    FiniteLosses().after_train_iter(None, 0, None, dict(loss=torch.ones(()), acc=torch.tensor(nan)))
 
 
 def test_finite_losses_are_left_out_by_config(tmp_path):
@@ -627,16 +680,29 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
 
 
 @pytest.mark.slow
-def test_sigterm_to_a_launcher_and_its_processes_leaves_one_checkpoint_of_both(
-    digits, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ('send', 'number', 'named'),
+    [
+        (os.killpg, signal.SIGTERM, 'SIGTERM'),
+        (os.killpg, signal.SIGUSR1, 'SIG(USR1|TERM)'),
+        (os.kill, signal.SIGUSR1, 'SIGTERM'),
+    ],
+    ids=['SIGTERM to all', 'SIGUSR1 to all', 'SIGUSR1 to the script'],
+)
+def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_status(
+    send, number, named, digits, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     options = (*options_of('work', digits, 2), 'train_dataloader.batch_size=2')
     run = Training(tmp_path, *options, processes=2)
     run.wait_for('Epoch(train) [1][1/3]')
-    os.killpg(run.process.pid, signal.SIGTERM)
-    assert run.process.wait(60) != 0
-    assert run.said().count('\nstopped by SIGTERM after iteration') == 2, run.said()
+    send(run.process.pid, number)
+    assert run.process.wait(60) == 128 + number, run.said()
+    assert len(re.findall(f'\nstopped by {named} after iteration', run.said())) == 2, run.said()
+    with pytest.raises(ProcessLookupError):  # no process is left alone
+        for _ in range(100):
+            os.killpg(run.process.pid, 0)
+            time.sleep(0.1)
     stopped = load(tmp_path / 'work/stopped.pth')
     assert 1 <= stopped['meta']['iter'] <= 3
     assert len(stopped['exact_resume']['random_states']) == 2

@@ -72,7 +72,7 @@ def main() -> int:
             write_clean(files)
             for path in list(files)[:1]:
                 more = f' and {len(files) - 1:,} more' if len(files) > 1 else ''
-                console.print(f'{split.name}: written {path}{more}; use it by', soft_wrap=True)
+                console.print(f'{split.name}: written {path}{more}; use it:', soft_wrap=True)
                 console.print(f'  {config_options(split, options)}', soft_wrap=True)
             hurting &= {'same image in two splits'}
         left = left or bool(hurting)

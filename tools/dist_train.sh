@@ -11,14 +11,35 @@ fi
 # torchrun says much about a process that ended: its one line of error is repeated last.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# A scheduler signals this script and tee too, and the training still has to save and to say so.
-trap : TERM USR1
-"${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
-    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
-    --nproc_per_node "$2" \
-    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}" 2> >(trap '' TERM USR1; tee "$log" >&2) || {
-    status=$?
-    grep '^error: ' "$log" >&2 || true
-    exit $status
+# A signal, to this script or to all processes, becomes one SIGTERM to torchrun, which passes it on
+# and waits; SIGUSR1 would end torchrun and leave its processes alone.
+signalled=
+launcher=
+stop() {
+    [ -n "$signalled" ] && return
+    signalled=$1
+    [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
 }
+for name in INT TERM USR1; do trap "stop $name" $name; done
+# The seconds between torchrun's SIGTERM and its SIGKILL: 30 would cut off a validation.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
+(
+    trap '' USR1
+    exec "${PYTHON:-python}" -m torch.distributed.run \
+        --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
+        --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+        --nproc_per_node "$2" \
+        "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
+) 2> >(trap '' INT TERM USR1; tee "$log" >&2) &
+launcher=$!
+[ -z "$signalled" ] || kill -TERM "$launcher" 2>/dev/null || true
+status=0
+wait "$launcher" || status=$?
+while kill -0 "$launcher" 2>/dev/null; do  # a signal ends `wait`, not torchrun
+    status=0
+    wait "$launcher" || status=$?
+done
+[ "$status" = 0 ] && exit
+grep '^error: ' "$log" >&2 && exit "$status"
+[ -z "$signalled" ] || status=$((128 + $(kill -l "$signalled")))
+exit "$status"

@@ -51,10 +51,12 @@ class Split:
 
     Attributes:
         name: 'instances_train2017', 'VOC2007/trainval'.
-        root: the folder that a config's `data_root` names.
+        root: the folder of its images and annotations.
         images: where the images lie.
         content: what it lists, with the faults of its images.
         notes: what is no fault, and good to know.
+        sub: `root` in the folder that was given, as `data_prefix.sub_data_root` names it in a
+            config whose `data_root` is that folder; '' where both are one.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Split:
     images: Path
     content: Content
     notes: list[str] = field(default_factory=list)
+    sub: str = ''
 
     @property
     def voc(self) -> bool:
@@ -104,6 +107,7 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
                 root,
                 root / 'JPEGImages',
                 read_voc(file, root / 'Annotations', root / 'JPEGImages'),
+                sub='' if root == folder else root.name,
             )
             for root, file in lists
         ]
@@ -314,7 +318,7 @@ def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
     if out:
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
         files[path] = ''.join(f'{content.raw[index]}\n' for index in kept).encode()
-        options.append(f'ann_file={path.relative_to(split.root)}')
+        options.append(f'ann_file={Path(split.sub, path.relative_to(split.root))}')
     if any(index in objects or index in sizes for index in kept):
         for index in kept:
             name = content.raw[index]
@@ -360,7 +364,13 @@ def write_clean(files: dict[Path, bytes]) -> None:
 
 
 def config_options(split: Split, options: list[str]) -> str:
-    """The `--cfg-options` line for clean files, by what the split is called."""
+    """The `--cfg-options` line for clean files, by what the split is called.
+
+    Of a folder with folders of VOC, whose lists a config joins as it likes: the data set and its
+    keys, for a `data_root` that is the folder given.
+    """
+    if split.sub:
+        return f'in the data set of {split.name}: {", ".join(options)}'
     name = split.content.file.stem
     loaders = ['train'] if 'train' in name else ['val', 'test']
     line = [f'{one}_dataloader.dataset.{option}' for one in loaders for option in options]

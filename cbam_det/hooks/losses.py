@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..errors import InputError, some
 from ..saving import whole_file
-from .audit import plain_model
 from .stop import any_process
 
 REMEDY = (
@@ -37,8 +36,8 @@ class FiniteLosses(Hook):
     `batch` (the images as the model's preprocessor gets them, the boxes, the paths), `iter`.
 
     Raises:
-        InputError: a loss is not finite, after its iteration; or a parameter is not, before a
-            checkpoint is written.
+        InputError: a loss is not finite, after its iteration; or a weight, a statistic or a moving
+            average of them is not, before a checkpoint is written.
     """
 
     priority = 'VERY_HIGH'  # before what would log or save it
@@ -51,7 +50,11 @@ class FiniteLosses(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Look at the losses."""
-        losses = {key: value for key, value in (outputs or {}).items() if torch.is_tensor(value)}
+        losses = {
+            key: value
+            for key, value in (outputs or {}).items()
+            if 'loss' in key and torch.is_tensor(value)  # as MMEngine tells what to sum
+        }
         bad = [key for key, value in losses.items() if not value.isfinite().all()]
         if not any_process(bool(bad)):
             return
@@ -70,17 +73,21 @@ class FiniteLosses(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the parameters, which a gradient may have spoilt after a finite loss."""
-        names = {name for name, _ in plain_model(runner).named_parameters()}
+        """Look at the weights, which a gradient may have spoilt after a finite loss."""
+        states = {'': checkpoint['state_dict']}
+        for hook in runner.hooks:  # EMAHook's own place in the checkpoint is filled after this
+            if isinstance(hook, EMAHook):
+                states['ema_state_dict '] = hook.ema_model.state_dict()
         bad = [
-            key
-            for key, value in checkpoint['state_dict'].items()
-            if key in names and not value.isfinite().all()
+            f'{where}{key}'
+            for where, state in states.items()
+            for key, value in state.items()
+            if torch.is_tensor(value) and not value.isfinite().all()
         ]
         if bad:
             raise InputError(
-                f'{len(bad)} parameters are not finite ({some(bad)}; iteration {runner.iter}) and '
-                'no checkpoint of them is written; clip the gradients '
+                f'{len(bad)} tensors of the weights are not finite ({some(bad)}; iteration '
+                f'{runner.iter}) and no checkpoint of them is written; clip the gradients '
                 '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume'
             )
 
