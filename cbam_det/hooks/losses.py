@@ -88,7 +88,8 @@ class FiniteLosses(Hook):
             raise InputError(
                 f'{len(bad)} tensors of the weights are not finite ({some(bad)}; iteration '
                 f'{runner.iter}) and no checkpoint of them is written; clip the gradients '
-                '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume'
+                '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; a '
+                'model that holds such a tensor on purpose takes default_hooks.finite_losses=None'
             )
 
 
