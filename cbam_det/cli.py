@@ -235,7 +235,7 @@ def find_config(name: str) -> str:
     shipped = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
     if wanted in shipped:
-        print(f'config: {shipped[wanted]}')
+        print(f'config: {shipped[wanted]}', file=sys.stderr)
         return str(shipped[wanted])
     near = difflib.get_close_matches(Path(name).stem, shipped, 3, 0.4) or list(shipped)
     raise InputError(

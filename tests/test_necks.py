@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.models.dense_heads import SSDHead
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
 from cbam_det import StairNet
@@ -79,7 +80,8 @@ def test_own_loss_of_an_ssd_head_is_kept_by_the_mended_class():
             assert self.loss_cls is None
             self.loss_cls = torch.nn.CrossEntropyLoss()
 
-    assert isinstance(Focal().loss_cls, torch.nn.CrossEntropyLoss)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert isinstance(Focal().loss_cls, torch.nn.CrossEntropyLoss)
 
 
 def test_levels_that_are_no_stairs_are_named():
