@@ -13,7 +13,6 @@ file imports torch alone.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, some
+from .saving import whole_file
 
 OURS = 'cbam_det'
 STARTS = ('paper', 'identity')
@@ -670,9 +670,5 @@ def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
     """Write a checkpoint whole or not at all, and over no other file; see `check_free`."""
     path = Path(path)
     check_free(path)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        torch.save(dict(meta=meta, state_dict=state), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        torch.save(dict(meta=meta, state_dict=state), part)

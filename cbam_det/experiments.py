@@ -207,10 +207,10 @@ def run(
         )
     if data_root and study.tools != 'cbam_det':
         raise InputError(f"--data-root is not for {study.tools}'s tools; its configs name the data")
-    digest = config_hash(study, row, seed)
     if (done := read_record(results, study, row, seed)) is not None:
         check_records(study, results, [(row, seed)])
         return done
+    digest = config_hash(study, row, seed)
     folder = work_dirs / run_name(study, row, seed)
     with _claimed(folder, dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)):
         pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
@@ -358,12 +358,19 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     return write_record(cost_path(results, study), said, record)
 
 
-def command(study: Study, row: Row, seed: int, gpus: int = 0) -> str:
-    """The shell command of a run."""
+def command(
+    study: Study,
+    row: Row,
+    seed: int,
+    gpus: int = 0,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> str:
+    """The shell command of a run; `before` and `after` are options before `run` and at the end."""
     gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
     last = ['--gpus', str(gpus)] * bool(gpus)
     what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join(['python', 'tools/experiment.py', *what, *last])
+    return shlex.join(['python', 'tools/experiment.py', *before, *what, *last, *after])
 
 
 def _text(value: object) -> str:

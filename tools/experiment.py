@@ -108,20 +108,18 @@ def commands(args: argparse.Namespace, study: experiments.Study, seen: set[str])
     """Print the commands, each run once though several tables have it."""
     before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
     after = {'--data-root': (args.data_root, None), '--work-dirs': (args.work_dirs, WORK_DIRS)}
-    first, last = (
-        shlex.join(
+    kept = [
+        [
             word
             for key, (given, usual) in pairs.items()
             if given != usual
             for word in (key, str(given))
-        )
+        ]
         for pairs in (before, after)
-    )
+    ]
     for row, seed in runs(args, study):
         if (name := experiments.run_name(study, row, seed)) not in seen:
-            line = experiments.command(study, row, seed, args.gpus)
-            line = line.replace(' run ', f' {first} run ' if first else ' run ', 1)
-            print(f'{line} {last}'.strip())
+            print(experiments.command(study, row, seed, args.gpus, *kept))
         seen.add(name)
 
 

@@ -131,8 +131,8 @@ def unfit(x: Tensor) -> bool:
         is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
-        # Of meta tensors the memory is counted with gradient, the arithmetic without.
         or x.device.type not in BLOCK
+        # Of meta tensors the memory is counted with gradient, the arithmetic without.
         or (x.is_meta and not torch.is_grad_enabled())
         or torch._C._are_functorch_transforms_active()
         # Last: a tracer would make a condition on the size of it.
