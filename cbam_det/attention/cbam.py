@@ -11,7 +11,7 @@ The gates return weights and the module multiplies, so that `CBAM.gates` shows w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -415,11 +415,19 @@ class CBAM(BaseModule):
             gates = self._lean_gates(x)
             if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
                 return lean.attend(x, gates, self.order == 'parallel')
-            recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-            return self._equations(x, recompute)
+            return self._checkpointed(x)
 
-    def _equations(self, x: Tensor, call: Callable = lambda step, *args: step(*args)) -> Tensor:
-        """Equations 2 and 3 step by step, each by `call`."""
+    def _equations(self, x: Tensor) -> Tensor:
+        """Equations 2 and 3 step by step."""
+        y = x
+        for gate in self._sequence():
+            pooled = gate.pool(x if self.order == 'parallel' else y)
+            y = _product(y, gate(pooled, pooled=True))
+        return y
+
+    def _checkpointed(self, x: Tensor) -> Tensor:
+        """The equations with `x` alone kept: each step begins at it, in the backward pass anew."""
+        call = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
         weights = []
         for gate in self._sequence():
             before = () if self.order == 'parallel' else weights
