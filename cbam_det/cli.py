@@ -13,7 +13,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -156,15 +157,11 @@ class CheckedRunner(Runner):
         """Train, and say so where a resumed run was at its end already.
 
         Raises:
-            InputError: the disk is full, or memory is; see `faults`.
+            InputError: the disk is full, or memory is, or an image cannot be read; see `faults`.
             Stopped: by a signal; see `StopSignals`.
         """
-        try:
+        with self._explained(self.work_dir):
             model = super().train()
-        except Exception as error:
-            if explained := faults.explain(error, self.cfg, self.work_dir):
-                raise explained from error
-            raise
         if self._resume and self.iter == self._resumed_at:
             print_log(
                 f'nothing was trained: the run had reached epoch {self.epoch} of '
@@ -173,14 +170,28 @@ class CheckedRunner(Runner):
             )
         return model
 
+    @contextmanager
+    def _explained(self, work_dir: str | None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if explained := faults.explain(error, self.cfg, work_dir):
+                raise explained from error
+            raise
+
     def resume(self, *args: object, **options: object) -> None:
         """MMEngine's `resume`, which notes where it starts."""
         super().resume(*args, **options)
         self._resumed_at = self.iter
 
     def test(self) -> dict[str, float]:
-        """Evaluate, and write the metrics to `metrics.json` in the run's log folder."""
-        metrics = super().test()
+        """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
+
+        Raises:
+            InputError: an image cannot be read, or the memory is full; see `faults`.
+        """
+        with self._explained(None):
+            metrics = super().test()
         self._write_metrics(metrics)
         return metrics
 

@@ -13,29 +13,46 @@ from .errors import InputError
 from .preflight import walk
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
-REFUSED = ('EACCES', 'EPERM')
-DISK = {getattr(errno, name): name for name in (*FULL, *REFUSED, 'EIO') if hasattr(errno, name)}
+REMEDIES = {
+    'ENOENT': ('read', 'put it back'),
+    'EIO': ('read or write', 'mend the disk or its connection'),
+    **dict.fromkeys(('EACCES', 'EPERM'), ('read or write', 'permit it to the user of the run')),
+    **dict.fromkeys((*FULL, 'writer'), ('write', 'make room or mend the disk')),
+}
+DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
 # mmdet's backbones with the option `with_cp`.
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
-def explain(error: Exception, cfg: Config, work_dir: str) -> InputError | None:
-    """What a fault of the disk or a lack of memory means for a training, or None for other errors.
+def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
+    """What a fault of the disk, an image or a lack of memory means, or None for other errors.
 
     Args:
         error: what the run raised.
         cfg: its merged config, for the present values of what takes memory.
-        work_dir: its folder, for the checkpoint from which it can go on.
+        work_dir: of a training, for the checkpoint from which it can go on; None for a test.
     """
-    said = f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
+    lines = str(error).strip().splitlines() or ['']
+    # A loader's worker passes on its traceback as text, the error in its last line.
+    told = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
+    if 'in DataLoader worker' in lines[0]:
+        told = lines[-1]
+    told = told[:200]
+    again = 'give the same command again'
+    if work_dir is not None:
+        again = f'give the same command with --resume ({_last(work_dir)})'
     if _of_memory(error):
-        return InputError(f'out of memory ({said}); lower what takes it: {memory_options(cfg)}')
-    if _of_disk(error):
-        did, remedy = _disk_remedy(DISK.get(getattr(error, 'errno', None)))
-        place = f' {error.filename}' if getattr(error, 'filename', None) else ''
+        options = memory_options(cfg, training=work_dir is not None)
+        return InputError(f'out of memory ({told}); lower what takes it: {options}')
+    if fault := _disk_fault(error, lines[-1]):
+        name, file = fault
+        did, remedy = REMEDIES[name]
+        place = f' {file}' if file else ''
+        return InputError(f'the run could not {did}{place} ({told}); {remedy}, then {again}')
+    if image := re.search('failed to load image: (.+)', lines[-1]):  # mmcv's LoadImageFromFile
         return InputError(
-            f'the run could not {did}{place} ({said}); {_last(work_dir)}; {remedy}, then give the '
-            'same command with --resume'
+            f'the image {image[1]} cannot be decoded; --check-images and tools/check_data.py find '
+            f'all of its kind, --fix of the latter leaves them out; mend it, then {again}'
         )
     return None
 
@@ -48,19 +65,17 @@ def _of_memory(error: Exception) -> bool:
     )
 
 
-def _of_disk(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in DISK
-    return isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error)
-
-
-def _disk_remedy(name: str | None) -> tuple[str, str]:
-    """What a run was about and what mends it; None is torch's writer, which tells no number."""
-    if name in REFUSED:
-        return 'read or write', 'permit it to the user of the run'
-    if name == 'EIO':
-        return 'read or write', 'mend the disk or its connection'
-    return 'write', 'make room or mend the disk'
+def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
+    """The name of a fault in `REMEDIES` and the file, which a worker tells in its `last` line."""
+    if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
+        return 'writer', None
+    if not isinstance(error, OSError):
+        return None
+    number, file = error.errno, error.filename
+    if number is None and (told := re.search(r"\[Errno (\d+)\] .*?(?:: '(.+)')?$", last)):
+        number, file = int(told[1]), told[2]
+    known = number in DISK and (file or number != errno.ENOENT)
+    return (DISK[number], file) if known else None
 
 
 def _last(work_dir: str) -> str:
@@ -71,20 +86,24 @@ def _last(work_dir: str) -> str:
     return f'{last} is whole' if Path(last).exists() else f'the last checkpoint {last} is gone'
 
 
-def memory_options(cfg: Config) -> str:
-    """What lowers the memory of a training, with the present values; what is used up is left out.
+def memory_options(cfg: Config, training: bool = True) -> str:
+    """What lowers the memory of a training or a test, with the present values; what is used up is
+    left out.
 
     Returns:
         'train_dataloader.batch_size (now 2); the image size (...); --amp', say.
     """
-    loader = cfg.get('train_dataloader') or {}
+    name = 'train_dataloader' if training else 'test_dataloader'
+    loader = cfg.get(name) or {}
     options = []
     if (size := loader.get('batch_size', 1)) > 1:
-        options.append(f'train_dataloader.batch_size (now {size})')
-    for path, node in walk(loader, 'train_dataloader'):
+        options.append(f'{name}.batch_size (now {size})')
+    for path, node in walk(loader, name):
         for key in ('scale', 'scales'):
             if 'Resize' in str(node.get('type')) and node.get(key):
                 options.append(f'{path}.{key}, the image size (now {_pair(node[key])})')
+    if not training:
+        return '; '.join(options) or 'a smaller model'
     wrappers = walk(cfg.get('optim_wrapper') or {})
     if not any('Amp' in str(node.get('type')) for _, node in wrappers):
         options.append('--amp (now off)')

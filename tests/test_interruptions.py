@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
@@ -340,7 +341,7 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
     with pytest.raises(InputError, match=r'could not write.*File too large') as error:
         toy(tmp_path, At(5, small_files), checkpoint=dict(max_keep_ckpts=1)).train()
     first = tmp_path / 'epoch_1.pth'
-    assert f'{first} is whole; make room' in str(error.value) and '\n' not in str(error.value)
+    assert f'with --resume ({first} is whole)' in str(error.value) and '\n' not in str(error.value)
     assert [path.name for path in tmp_path.glob('*.p[at]*')] == ['epoch_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(first)
     assert load(first)['meta']['epoch'] == 1
@@ -354,23 +355,56 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
         (errno.EACCES, 'read or write', 'permit it to the user of the run'),
         (errno.EPERM, 'read or write', 'permit it to the user of the run'),
         (errno.EIO, 'read or write', 'mend the disk or its connection'),
+        (errno.ENOENT, 'read', 'put it back'),
     ],
 )
 def test_fault_of_the_disk_is_told_with_its_file_and_its_remedy(number, did, remedy, tmp_path):
     error = OSError(number, os.strerror(number), 'train2017/1.jpg')
     said = str(faults.explain(error, Config(), str(tmp_path)))
     assert said.startswith(f'the run could not {did} train2017/1.jpg (')
-    assert f'no checkpoint was written before; {remedy}, then give the same command' in said
+    again = 'then give the same command with --resume (no checkpoint was written before)'
+    assert said.endswith(f'{remedy}, {again}')
+
+
+class Spoilt(Dataset):
+    """One image, which cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.load = LoadImageFromFile()
+        self.path = path
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict:
+        return self.load(dict(img_path=str(self.path)))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('there', [False, True])
+def test_image_that_cannot_be_read_in_the_middle_of_a_run_is_one_line(there, workers, tmp_path):
+    image = tmp_path / 'one image.jpg'
+    if there:
+        image.write_bytes(b'no image')
+    with pytest.raises((OSError, AssertionError)) as error:
+        list(torch.utils.data.DataLoader(Spoilt(image), num_workers=workers))
+    said = str(faults.explain(error.value, Config(), None))
+    assert said.endswith('then give the same command again') and '\n' not in said
+    if there:
+        assert said.startswith(f'the image {image} cannot be decoded; ')
+    else:
+        assert said.startswith(f'the run could not read {image} (FileNotFoundError: ')
+        assert '; put it back, then ' in said
 
 
 def test_checkpoint_is_called_whole_where_it_is_there_and_gone_where_it_is_not(tmp_path):
     last, error = tmp_path / 'epoch_1.pth', OSError(errno.EIO, 'no')
     (tmp_path / 'last_checkpoint').write_text(str(last))
-    assert f'; the last checkpoint {last} is gone; ' in str(
+    assert f'(the last checkpoint {last} is gone)' in str(
         faults.explain(error, Config(), str(tmp_path))
     )
     last.touch()
-    assert f'; {last} is whole; ' in str(faults.explain(error, Config(), str(tmp_path)))
+    assert f'({last} is whole)' in str(faults.explain(error, Config(), str(tmp_path)))
 
 
 def test_file_is_whole_or_not_there(tmp_path):
@@ -546,6 +580,11 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     assert '(OutOfMemoryError: CUDA out of memory.)' in said
     assert 'pipeline.2.scale' in said
     assert not any(text in said for text in ('batch_size', '--amp', 'lean', 'with_cp'))
+    cfg.test_dataloader.batch_size = 3
+    said = str(faults.explain(MemoryError(), cfg, None))
+    assert said.startswith('out of memory (MemoryError); lower what takes it: test_dataloader.')
+    assert 'test_dataloader.batch_size (now 3); test_dataloader.dataset.pipeline.1.scale' in said
+    assert not any(text in said for text in ('train', '--amp', 'lean', 'with_cp'))
 
 
 def test_other_errors_are_not_explained_away():
