@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from mmengine.config import Config, ConfigDict
@@ -126,6 +129,20 @@ def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
     dataset.ann_subdir = 'Annotations_clean'
     assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
     assert check_dataset(dataset, full=True).notes == []
+
+
+def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeypatch):
+    root, _ = full_voc
+    swap('<xmax>25', '<xmax>5')(root)
+    (split,) = examine(root, progress=False)
+    files = clean(split)[0]
+    full = mock.Mock(side_effect=[None, OSError(errno.ENOSPC, 'full')])
+    with monkeypatch.context() as patched, pytest.raises(OSError, match='full'):
+        patched.setattr(os, 'fsync', full)
+        write_clean(files)
+    assert len(list((root / 'Annotations_clean').iterdir())) == 1
+    write_clean(files)
+    assert all(path.read_bytes() == data for path, data in files.items())
 
 
 def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tmp_path, capsys):

@@ -17,6 +17,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset, VOCDataset
 
 from ..errors import InputError, some
+from ..saving import whole_file
 from .checks import COCO_LAYOUT, VOC_LAYOUT
 from .readers import (
     KEPT,
@@ -326,11 +327,8 @@ def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
             size = content.images[index].size if index in sizes else None
             copy = split.root / f'Annotations{CLEAN}' / f'{name}.xml'
             changed = index in objects or size
-            files[copy] = (
-                _clean_xml(file, objects.get(index, set()), size)
-                if changed
-                else (file.read_bytes())
-            )
+            mended = _clean_xml(file, objects.get(index, set()), size) if changed else None
+            files[copy] = file.read_bytes() if mended is None else mended
         options.append(f'ann_subdir=Annotations{CLEAN}')
     return files, options
 
@@ -350,7 +348,7 @@ def _clean_xml(file: Path, objects: set[int], size: tuple[int, int] | None) -> b
 
 
 def write_clean(files: dict[Path, bytes]) -> None:
-    """Write the files of `clean`, all or none.
+    """Write the files of `clean`; what a kill leaves out, the same call writes.
 
     Raises:
         InputError: one of them exists with another content, which stays.
@@ -360,7 +358,8 @@ def write_clean(files: dict[Path, bytes]) -> None:
             raise InputError(f'{path} exists and holds something else; move it away')
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with whole_file(path) as part:
+            part.write_bytes(data)
 
 
 def config_options(split: Split, options: list[str]) -> str:
