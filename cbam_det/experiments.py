@@ -40,6 +40,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from rich.progress import track
 from scipy import stats
 
 from .errors import InputError, some
@@ -358,6 +359,81 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     return write_record(cost_path(results, study), said, record)
 
 
+GATES = ('channel', 'spatial')
+
+
+def gates_path(results: Path, study: Study) -> Path:
+    """Where the weights of a study's gates lie, which `tools/experiment.py gates` takes."""
+    return results / f'gates_{study.name}.json'
+
+
+def gate_weights(
+    study: Study, results: Path, work_dirs: Path, count: int, data_root: str | None = None
+) -> dict:
+    """Take the weights of all CBAMs after the trainings that are recorded, and write the record.
+
+    Args:
+        work_dirs: where the runs and their last checkpoints lie.
+        count: images, evenly over the validation set.
+        data_root: folder to read instead of the configs'.
+
+    Returns:
+        'images' and 'rows': by row and gate the 5%, 50% and 95% quantiles of the weights, means
+        over its runs.
+
+    Raises:
+        InputError: no run with attention is recorded, or the checkpoint of one is gone.
+    """
+    rows: dict[str, dict] = {}
+    for row in study.rows.values():
+        runs = [seed for seed in row.seeds if read_record(results, study, row, seed) is not None]
+        for seed in track(runs, row.name, transient=True):
+            folder = work_dirs / run_name(study, row, seed)
+            for gate, found in _weights(study, row, seed, folder, count, data_root).items():
+                rows.setdefault(row.name, {}).setdefault(gate, []).append(found)
+    if not rows:
+        raise InputError(f'no run of {study.name} with attention is recorded in {results}')
+    means = {
+        name: {gate: np.mean(found, axis=0).round(4).tolist() for gate, found in gates.items()}
+        for name, gates in rows.items()
+    }
+    said = shlex.join(['python', 'tools/experiment.py', 'gates', study.name])
+    return write_record(gates_path(results, study), said, dict(images=count, rows=means))
+
+
+def _weights(
+    study: Study, row: Row, seed: int, folder: Path, count: int, data_root: str | None
+) -> dict[str, np.ndarray]:
+    """Quantiles of the weights after a run, by gate; {} of a row without attention."""
+    from .cli import override, read_config
+    from .hooks.audit import named_cbams
+    from .preflight import set_data_root
+    from .visualization.attention import gates
+    from .visualization.detections import dataset_of, evenly
+    from .visualization.subject import Subject
+
+    last = folder / 'last_checkpoint'
+    if not last.is_file():
+        raise InputError(f'{folder} holds no checkpoint; give the --work-dirs of the runs')
+    cfg = override(read_config(row.config), options(study, row, seed))
+    if data_root:
+        set_data_root(cfg, data_root)
+    subject = Subject(cfg, str(folder / Path(last.read_text().strip()).name))
+    if not dict(named_cbams(subject.model)):
+        return {}
+    dataset = dataset_of(cfg, 'val')
+    seen: dict[str, list[np.ndarray]] = {}
+    for index in evenly(len(dataset), count):
+        view = subject.see(dataset.get_data_info(index)['img_path'])
+        for one in gates(subject.model, view.data):
+            for gate in GATES:
+                if (weights := getattr(one, gate)) is not None:
+                    seen.setdefault(gate, []).append(weights.ravel())
+    return {
+        gate: np.quantile(np.concatenate(all_), (0.05, 0.5, 0.95)) for gate, all_ in seen.items()
+    }
+
+
 def command(
     study: Study,
     row: Row,
@@ -528,12 +604,15 @@ def table(study: Study, results: Path) -> str:
 
     By metric the mean and the standard deviation over the seeds; of the first metric the
     difference to the row's baseline, paired by seeds, with its 95% interval and the p of the
-    paired t-test; the paper's difference and mmdet's figure beside it, where there are any.
+    paired t-test; the paper's difference and mmdet's figure beside it, where there are any; and the
+    weights of the gates, where they are recorded.
     """
     first, *_ = study.metrics
     paper, mmdet = (any(getattr(row, key) for row in study.rows.values()) for key in BESIDE)
     head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
     head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
+    weights = _recorded(gates_path(results, study)).get('rows', {})
+    head += [f'{gate} weights' for gate in GATES] * bool(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in study.rows.values():
         cells = []
@@ -545,6 +624,7 @@ def table(study: Study, results: Path) -> str:
         cells += _difference(study, row, results, first)
         cells += _theirs(study, row, first) * paper
         cells += [_printed(row.mmdet.get(first))] * mmdet
+        cells += [_range(weights.get(row.name, {}).get(gate)) for gate in GATES] * bool(weights)
         lines.append(table_row([row.name, count, *cells]))
     return '\n'.join([*lines, '', *_origin(study, results)])
 
@@ -576,7 +656,20 @@ def _origin(study: Study, results: Path) -> list[str]:
             f'. Each interval stands alone: of {tests} comparisons without any effect one in '
             'twenty would say something'
         )
+    if taken := _recorded(gates_path(results, study)):
+        lines[0] += (
+            '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
+            f'{taken["images"]} validation images (`{taken["command"]}`)'
+        )
     return lines + ['', study.note] * bool(study.note)
+
+
+def _recorded(path: Path) -> dict:
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+
+
+def _range(quantiles: Sequence[float] | None) -> str:
+    return '' if quantiles is None else f'{quantiles[0]:.2f} to {quantiles[-1]:.2f}'
 
 
 def records(study: Study, results: Path) -> list[dict]:
@@ -601,8 +694,8 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
     if seen.count != len(values(study, row, results, metric)):
         between += f', {seen.count} pairs'
-    p = '' if seen.p is None else f'{seen.p:.3f}'
-    return [f'{seen.mean:+.2f}{between}', p, seen.verdict]
+    p = '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
+    return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, seen.verdict]
 
 
 def _theirs(study: Study, row: Row, metric: str) -> list[str]:

@@ -27,6 +27,7 @@ from cbam_det.experiments import (
     cost_path,
     costs,
     difference,
+    gates_path,
     options,
     read_record,
     read_study,
@@ -320,6 +321,17 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     assert capsys.readouterr().out == ''  # it is done
     assert tool(*common, 'commands', 'small') == 0
     assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
+    gates = ('gates', 'small', '--data-root', what[what.index('--data-root') + 1], '--count', 2)
+    assert tool(*common, *gates) == 2
+    assert 'holds no checkpoint; give the --work-dirs' in capsys.readouterr().err
+    assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
+    taken = json.loads(gates_path(tmp_path / 'results', study).read_text())
+    assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2
+    (low, middle, high), spatial = taken['rows']['CBAM'].values()
+    assert 0.5 < low < middle < high < 1.5 and low < 1 < high  # from the identity, 1
+    said = capsys.readouterr().out
+    assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in said
+    assert '5% to 95%, means over the runs, on 2 validation images' in said
 
 
 def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_path, capsys):

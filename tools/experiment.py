@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python tools/experiment.py commands table6 --gpus 1
   python tools/experiment.py table table6
   python tools/experiment.py cost bccd
+  python tools/experiment.py gates bccd
   python tools/experiment.py plot bccd --out bccd.svg
   python tools/experiment.py repeat bccd --row none --seed 0
   python tools/experiment.py plan table6 table7 --gpus 8"""
@@ -61,6 +62,10 @@ def parse_args() -> argparse.Namespace:
     timed = command('cost', 'measure the training step and inference of every row', '+')
     timed.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
     timed.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    weighed = command('gates', "the weights of the attention after a study's recorded runs", '+')
+    weighed.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    weighed.add_argument('--data-root', help="folder to read instead of the configs' data_root")
+    weighed.add_argument('--count', type=int, default=8, help='images (%(default)s)')
     drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
     planned = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
@@ -193,6 +198,10 @@ def main() -> None:
             from cbam_det.results import detector_table
 
             print(detector_table(experiments.costs(study, args.results, args.rounds, args.device)))
+        elif args.command == 'gates':
+            what = (study, args.results, args.work_dirs, args.count, args.data_root)
+            experiments.gate_weights(*what)
+            print(experiments.table(study, args.results))
         elif args.command == 'commands':
             commands(args, study, printed)
         else:
