@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import importlib.util
 import json
 import os
@@ -366,4 +367,6 @@ def _run(name: str, argv: list[str]) -> None:
             raise
         raise InputError(f'the config or --cfg-options name an unknown key: {error}') from None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # its threads can abort a process that ends
+        # Its threads can abort a process that ends. The runner's cycles hold it by the model.
+        torch.distributed.destroy_process_group()
+        gc.collect()

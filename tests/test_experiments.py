@@ -328,7 +328,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     taken = json.loads(gates_path(tmp_path / 'results', study).read_text())
     assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2
     (low, middle, high), spatial = taken['rows']['CBAM'].values()
-    assert 0.5 < low < middle < high < 1.5 and low < 1 < high  # from the identity, 1
+    assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
     said = capsys.readouterr().out
     assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in said
     assert '5% to 95%, means over the runs, on 2 validation images' in said
