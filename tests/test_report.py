@@ -16,7 +16,7 @@ CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def report(trained, digits, run, tmp_path_factory):
     """Of the run of two epochs against one of the baseline that was not tested."""
     folder = tmp_path_factory.mktemp('report')

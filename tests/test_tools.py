@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port
+from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 COCO_NUMBERS = {
@@ -172,12 +172,15 @@ def test_pictures_of_data_detections_and_curves(trained, digits, run):
             assert len(picture.convert('RGB').getcolors(10**7)) > 20
 
 
-def test_make_digits_tells_what_it_did(run, tmp_path):
+def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tool = in_process('make_digits')
     options = ('data', '--train', 2, '--val', 1, '--size', 64)
-    assert 'data: made' in run('make_digits.py', *options, cwd=tmp_path).stdout
-    assert 'data: complete already' in run('make_digits.py', *options, cwd=tmp_path).stdout
-    refused = run('make_digits.py', 'data', '--seed', 7, cwd=tmp_path, status=2)
-    assert refused.stderr.count('\n') == 1 and 'name another folder' in refused.stderr
+    assert tool(*options) == 0 and 'data: made' in capsys.readouterr().out
+    assert tool(*options) == 0 and 'data: complete already' in capsys.readouterr().out
+    assert tool('data', '--seed', 7) == 2
+    refused = capsys.readouterr().err
+    assert refused.count('\n') == 1 and 'name another folder' in refused
 
 
 @pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.py')))
