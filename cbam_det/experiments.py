@@ -695,7 +695,10 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     if seen.count != len(values(study, row, results, metric)):
         between += f', {seen.count} pairs'
     p = '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
-    return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, seen.verdict]
+    planned = len(set(row.seeds) & set(study.rows[row.against].seeds))
+    early = f'{seen.count} of {planned} pairs: nothing yet'  # a few rounded values may all agree
+    says = early if seen.count < planned else seen.verdict
+    return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, says]
 
 
 def _theirs(study: Study, row: Row, metric: str) -> list[str]:
