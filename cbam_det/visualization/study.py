@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,7 +44,7 @@ def study_figure(study: Study, results: Path) -> Figure:
         _seeds(seeds, study, rows, results, colours)
         _curves(curve, study, rows, results, colours)
         seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
-        curve.set(title='validation, mean over seeds', xlabel='epoch or step', ylabel=f'{first}, %')
+        curve.set(title='validation, means', xlabel='epoch or step', ylabel=f'{first}, %')
         for gain in rest:
             times = json.loads(cost.read_text(encoding='utf-8'))['rows']
             _gains(gain, study, rows, results, colours, times)
@@ -65,7 +66,7 @@ def _seeds(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours
         mean, low, high = mean_interval(list(found.values()))
         reach = None if low is None else [[mean - low], [high - mean]]
         axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
-    axis.set_yticks(range(len(rows)), [row.name for row in rows])
+    axis.set_yticks(range(len(rows)), [fill(row.name, 30) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.6)
 
 
