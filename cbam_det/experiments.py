@@ -219,7 +219,7 @@ def run(
         if data_root:
             common = ['--data-root', data_root, *common]
         memory = _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
-        last = str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
+        last = _last_checkpoint(folder)
         first = [last] if study.tools == 'cbam_det' else ['--checkpoint', last]
         _call(study, 'test', row.config, first, common, folder, gpus)
     logged, metrics = list(log_lines(folder)), _metrics(folder)
@@ -243,6 +243,11 @@ def run(
     )
     path = record_path(results, study, row, seed)
     return write_record(path, command(study, row, seed, gpus), record)
+
+
+def _last_checkpoint(folder: Path) -> str:
+    """Of a run, in its folder wherever that was moved."""
+    return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
 
 
 @contextmanager
@@ -412,13 +417,12 @@ def _weights(
     from .visualization.detections import dataset_of, evenly
     from .visualization.subject import Subject
 
-    last = folder / 'last_checkpoint'
-    if not last.is_file():
+    if not (folder / 'last_checkpoint').is_file():
         raise InputError(f'{folder} holds no checkpoint; give the --work-dirs of the runs')
     cfg = override(read_config(row.config), options(study, row, seed))
     if data_root:
         set_data_root(cfg, data_root)
-    subject = Subject(cfg, str(folder / Path(last.read_text().strip()).name))
+    subject = Subject(cfg, _last_checkpoint(folder))
     if not dict(named_cbams(subject.model)):
         return {}
     dataset = dataset_of(cfg, 'val')

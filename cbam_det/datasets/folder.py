@@ -326,9 +326,8 @@ def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
             file = split.root / 'Annotations' / f'{name}.xml'
             size = content.images[index].size if index in sizes else None
             copy = split.root / f'Annotations{CLEAN}' / f'{name}.xml'
-            changed = index in objects or size
-            mended = _clean_xml(file, objects.get(index, set()), size) if changed else None
-            files[copy] = file.read_bytes() if mended is None else mended
+            faulty = objects.get(index, set())
+            files[copy] = _clean_xml(file, faulty, size) if faulty or size else file.read_bytes()
         options.append(f'ann_subdir=Annotations{CLEAN}')
     return files, options
 
