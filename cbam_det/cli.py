@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from torch import nn
 
 from . import faults, preflight
 from .environment import check_device, check_operators, describe
-from .errors import InputError, one_line_errors, some
+from .errors import InputError, Stopped, one_line_errors, some
 from .saving import whole_file
 
 COCO_NUMBERS = [
@@ -159,7 +160,7 @@ class CheckedRunner(Runner):
 
         Raises:
             InputError: the disk is full, or memory is, or an image cannot be read; see `faults`.
-            Stopped: by a signal; see `StopSignals`.
+            Stopped: by a signal, with a checkpoint (see `StopSignals`), or at once by Ctrl-C.
         """
         with self._explained(self.work_dir):
             model = super().train()
@@ -175,6 +176,9 @@ class CheckedRunner(Runner):
     def _explained(self, work_dir: str | None) -> Iterator[None]:
         try:
             yield
+        except KeyboardInterrupt:
+            how = faults.go_on(work_dir)
+            raise Stopped(f'interrupted; to go on, {how}', signal.SIGINT) from None
         except Exception as error:
             if explained := faults.explain(error, self.cfg, work_dir):
                 raise explained from error
@@ -190,6 +194,7 @@ class CheckedRunner(Runner):
 
         Raises:
             InputError: an image cannot be read, or the memory is full; see `faults`.
+            Stopped: by Ctrl-C.
         """
         with self._explained(None):
             metrics = super().test()

@@ -1,7 +1,12 @@
 """How a command ends before its end: wrong input, one line and status 2; a signal to stop."""
 
+import signal
 import sys
 from collections.abc import Callable
+
+# Those by which schedulers (and people, by Ctrl-C) stop a run.
+NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class InputError(ValueError):
@@ -33,7 +38,7 @@ def some(names: list[str], most: int = 3) -> str:
 
 
 def one_line_errors(run: Callable[[], int | None]) -> int:
-    """Call `run` and return its exit status; an InputError or a Stopped becomes one line."""
+    """Call `run` and return its exit status; InputError, Stopped and Ctrl-C become one line."""
     try:
         return run() or 0
     except InputError as error:
@@ -42,3 +47,6 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 128 + signal.SIGINT

@@ -29,6 +29,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ import yaml
 from rich.progress import track
 from scipy import stats
 
-from .errors import InputError, some
+from .errors import SIGNALS, InputError, Stopped, some
 from .results import log_lines, table_row, write_record
 
 KEYS = {
@@ -474,7 +475,12 @@ def _call(
     folder: Path,
     gpus: int,
 ) -> int:
-    """Run a tool to its end; MiB that its largest process held at most."""
+    """Run a tool to its end; MiB that its largest process held at most.
+
+    Raises:
+        InputError: it did not end well.
+        Stopped: by a signal, which it was given to write its checkpoint.
+    """
     from .cli import find_config
 
     tools = Path(__file__).parents[1] / 'tools'
@@ -490,14 +496,34 @@ def _call(
     begin = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
         child = subprocess.Popen([*shell, *last], stdout=stream, stderr=stream)
-        _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
+        with _passed_on(child):
+            _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
     child.returncode = os.waitstatus_to_exitcode(status)
+    number = child.returncode - 128 if child.returncode > 0 else -child.returncode
+    if number in SIGNALS:
+        raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
     if child.returncode:
         said = log.read_bytes()[begin:].decode(errors='replace').splitlines()
         errors = [line for line in said if line.startswith('error: ')]
         said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
         raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
     return usage.ru_maxrss // 1024
+
+
+@contextmanager
+def _passed_on(child: subprocess.Popen) -> Iterator[None]:
+    """Give SIGTERM and SIGUSR1 to a child; Ctrl-C reaches it by itself, and is its own to obey."""
+    before = {
+        number: signal.signal(number, lambda number, _: child.send_signal(number))
+        for number in SIGNALS
+        if number != signal.SIGINT
+    }
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _commit() -> str:

@@ -38,9 +38,7 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
     if 'in DataLoader worker' in lines[0]:
         told = lines[-1]
     told = told[:200]
-    again = 'give the same command again'
-    if work_dir is not None:
-        again = f'give the same command with --resume ({_last(work_dir)})'
+    again = go_on(work_dir)
     if _of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
         return InputError(f'out of memory ({told}); lower what takes it: {options}')
@@ -76,6 +74,13 @@ def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
         number, file = int(told[1]), told[2]
     known = number in DISK and (file or number != errno.ENOENT)
     return (DISK[number], file) if known else None
+
+
+def go_on(work_dir: str | None) -> str:
+    """How a run that ended early goes on; `work_dir` of a training, None for a test."""
+    if work_dir is None:
+        return 'give the same command again'
+    return f'give the same command with --resume ({_last(work_dir)})'
 
 
 def _last(work_dir: str) -> str:

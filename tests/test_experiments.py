@@ -6,6 +6,8 @@ import fcntl
 import json
 import math
 import shutil
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from scipy import stats
 
 from cbam_det.cli import find_config, override, read_config
 from cbam_det.costs import count
-from cbam_det.errors import InputError
+from cbam_det.errors import SIGNALS, InputError, Stopped
 from cbam_det.experiments import (
     Row,
     Study,
@@ -202,6 +204,26 @@ def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
         with pytest.raises(InputError, match='another command is at work'):
             run(small, row, 0, results, work)
     assert not results.exists() or not list(results.glob('*.json'))
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
+def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
+    name, small, monkeypatch, tmp_path
+):
+    program = tmp_path / 'python'
+    program.write_text(
+        '#!/bin/bash\n'
+        f'trap "touch {tmp_path}/saved; exit $((128 + $(kill -l {name})))" {name}\n'
+        f'kill -s {name} $PPID; while true; do sleep 0.1; done\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(program))
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
+        run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    assert stop.value.status == 128 + signal.Signals[name]
+    assert (tmp_path / 'saved').exists()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_repetition_runs_each_time(small, stubbed, tmp_path):

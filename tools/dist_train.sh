@@ -11,8 +11,9 @@ fi
 # torchrun says much about a process that ended: its one line of error is repeated last.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# A signal, to this script or to all processes, becomes one SIGTERM to torchrun, which passes it on
-# and waits; SIGUSR1 would end torchrun and leave its processes alone.
+# A signal to this script (a terminal's Ctrl-C or end, too) becomes one SIGTERM to torchrun, which
+# passes it on and waits. Of its own it gets none, in a session of its own: a second would end it
+# without its processes, and so would SIGUSR1.
 signalled=
 launcher=
 stop() {
@@ -20,17 +21,18 @@ stop() {
     signalled=$1
     [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
 }
-for name in INT TERM USR1; do trap "stop $name" $name; done
+for name in INT TERM USR1 HUP; do trap "stop $name" $name; done
 # The seconds between torchrun's SIGTERM and its SIGKILL: 30 would cut off a validation.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
 (
     trap '' USR1
-    exec "${PYTHON:-python}" -m torch.distributed.run \
+    # shellcheck disable=SC2046
+    exec $(command -v setsid) "${PYTHON:-python}" -m torch.distributed.run \
         --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
         --nproc_per_node "$2" \
         "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
-) 2> >(trap '' INT TERM USR1; tee "$log" >&2) &
+) 2> >(trap '' INT TERM USR1 HUP; tee "$log" >&2) &
 launcher=$!
 [ -z "$signalled" ] || kill -TERM "$launcher" 2>/dev/null || true
 status=0

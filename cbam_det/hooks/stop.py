@@ -1,4 +1,4 @@
-"""A signal to stop, from a scheduler, ends the run with a checkpoint."""
+"""A signal to stop, from a scheduler or by Ctrl-C, ends the run with a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import signal
 from types import FrameType
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..errors import Stopped
+from ..errors import SIGNALS, Stopped
 from .checkpoints import WholeCheckpoints
-
-SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
 
 
 def any_process(flag: bool) -> bool:
@@ -29,29 +27,47 @@ def any_process(flag: bool) -> bool:
 
 @HOOKS.register_module()
 class StopSignals(Hook):
-    """On SIGTERM or SIGUSR1, writes `stopped.pth` after the current iteration and ends the run.
+    """On SIGTERM, SIGUSR1 or Ctrl-C, writes `stopped.pth` after the current iteration and ends the
+    run.
 
     Each run of `tools/train.py` has it. With accumulated gradients the iteration is the one that
     updates the weights; a validation is finished before. Further signals change nothing: torchrun
-    passes on to its processes what a scheduler sends to all of them.
+    passes on to its processes what a scheduler sends to all of them. But a second Ctrl-C is from
+    somebody who does not want to wait. A run that ignores SIGINT (in a script's background) goes
+    on doing so.
 
     Raises:
         Stopped: the checkpoint is written.
+        KeyboardInterrupt: at the second Ctrl-C.
     """
 
     priority = 'LOWEST'  # what all other hooks do in an iteration belongs to its checkpoint
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.interrupted = False
         self.before: dict[int, object] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
-        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        ignored = [signal.SIGINT] * (signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+        self.before = {
+            number: signal.signal(number, self._receive)
+            for number in SIGNALS
+            if number not in ignored
+        }
         LISTENING.append(self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
+        if number != signal.SIGINT:
+            return
+        if self.interrupted:
+            self._restore()
+            raise KeyboardInterrupt
+        self.interrupted = True
+        if is_main_process():  # by os.write: the signal may come in the middle of a print
+            os.write(2, b'\nCtrl-C: stops after this iteration with a checkpoint; again: at once\n')
 
     def _restore(self) -> None:
         for number, handler in self.before.items():
@@ -101,6 +117,7 @@ LISTENING: list[StopSignals] = []
 
 # A process that a run forks has the signals' own meaning, from its first moment on: a signal that
 # comes before Python has taken over in it would be lost. (VOCMetric ends its pool by SIGTERM.)
+# Ctrl-C, which a terminal sends to all of them, is for the run, which needs its workers until then.
 def _before_fork() -> None:
     if LISTENING:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -115,7 +132,7 @@ def _after_fork_in_child() -> None:
     if LISTENING:
         LISTENING.clear()
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
