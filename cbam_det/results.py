@@ -283,9 +283,21 @@ def plan_table(record: dict) -> str:
     return '\n'.join([*lines, f'{said}`{record["command"]}`'])
 
 
+def fuzz_table(record: dict) -> str:
+    """The README's rows for `python -m tests.fuzz`."""
+    head = ['what was damaged', 'refused in one line', 'read, and counted', 'read']
+    rows = [table_row(head), table_row(['---', *['---:'] * 3])]
+    for part, outcomes in record['outcomes'].items():
+        counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
+        rows.append(table_row([part, *counts]))
+    said = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
+    return '\n'.join([*rows, '', f'{said}; {_where(record)}'])
+
+
 TABLES = {
     'demo': demo_table,
     'demo_amp': demo_table,
+    'fuzz': fuzz_table,
     'focus': focus_table,
     'focus_bccd': focus_table,
     'plan': plan_table,
