@@ -679,8 +679,8 @@ def _origin(study: Study, results: Path) -> list[str]:
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     lines[0] += f'. `python tools/experiment.py run {study.name}{with_gpus}`'
     first, *_ = study.metrics
-    seen = [difference(study, row, results, first) for row in study.rows.values()]
-    tests = sum(one is not None and one.p is not None for one in seen)
+    seen = [(row, difference(study, row, results, first)) for row in study.rows.values()]
+    tests = sum(one is not None and one.count == _pairs(study, row) > 1 for row, one in seen)
     if tests > 1:
         lines[0] += (
             f'. Each interval stands alone: of {tests} comparisons without any effect one in '
@@ -725,10 +725,14 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     if seen.count != len(values(study, row, results, metric)):
         between += f', {seen.count} pairs'
     p = '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
-    planned = len(set(row.seeds) & set(study.rows[row.against].seeds))
+    planned = _pairs(study, row)
     early = f'{seen.count} of {planned} pairs: nothing yet'  # a few rounded values may all agree
     says = early if seen.count < planned else seen.verdict
     return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, says]
+
+
+def _pairs(study: Study, row: Row) -> int:
+    return len(set(row.seeds) & set(study.rows[row.against].seeds))
 
 
 def _theirs(study: Study, row: Row, metric: str) -> list[str]:
