@@ -1,4 +1,4 @@
-"""Installs cbam_det; configs and tools travel inside the package as `cbam_det.configs`, `.tools`.
+"""Installs cbam_det; configs, tools and ledger travel inside the package, beside its modules.
 
 torch, mmengine, mmcv and mmdet are not requirements here on purpose: two stacks provide the same
 imports (mmdet, or the maintained onedl-mmdetection), and pip must not replace the one in use.
@@ -26,11 +26,17 @@ setup(
     packages=[
         *find_packages(include=['cbam_det', 'cbam_det.*']),
         'cbam_det.configs',
+        'cbam_det.ledger',
         'cbam_det.tools',
     ],
-    package_dir={'cbam_det.configs': 'configs', 'cbam_det.tools': 'tools'},
+    package_dir={
+        'cbam_det.configs': 'configs',
+        'cbam_det.ledger': 'experiments',
+        'cbam_det.tools': 'tools',
+    },
     package_data={
         'cbam_det.configs': ['**/*.py'],
+        'cbam_det.ledger': ['*.yaml'],
         'cbam_det.tools': ['*.sh'],
         'cbam_det.visualization': ['*.html'],
     },
@@ -42,7 +48,9 @@ setup(
         'packaging',
         'pillow',
         'pycocotools',
+        'pyyaml',
         'rich',
         'scikit-learn',
+        'scipy',
     ],
 )

@@ -32,7 +32,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from . import faults, preflight
-from .environment import check_device, check_operators, describe
+from .environment import check_device, check_operators, describe, shipped
 from .errors import InputError, Stopped, one_line_errors, some
 from .saving import whole_file
 
@@ -232,13 +232,6 @@ def report_every_number(cfg: Config) -> None:
             node.setdefault('metric_items', COCO_NUMBERS)
 
 
-def config_folder() -> Path:
-    """The folder of the shipped configs, in a checkout or in an installed package."""
-    package = Path(__file__).parent
-    installed = package / 'configs'
-    return installed if installed.is_dir() else package.parent / 'configs'
-
-
 def find_config(name: str) -> str:
     """A config by its path, or a shipped one by its name.
 
@@ -247,17 +240,17 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return name
-    folder = config_folder()
+    folder = shipped('configs')
     files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('imagenet/*.py'))]
-    shipped = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
+    known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
-    if wanted in shipped:
-        print(f'config: {shipped[wanted]}', file=sys.stderr)
-        return str(shipped[wanted])
-    near = difflib.get_close_matches(Path(name).stem, shipped, 3, 0.4) or list(shipped)
+    if wanted in known:
+        print(f'config: {known[wanted]}', file=sys.stderr)
+        return str(known[wanted])
+    near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
-        f'{config_folder()}; near: {some(near)}'
+        f'{folder}; near: {some(near)}'
     )
 
 

@@ -207,6 +207,15 @@ def check_device() -> tuple[str, str]:
     return 'cuda', torch.cuda.get_device_name()
 
 
+def shipped(name: str, beside: str = '') -> Path:
+    """A folder that comes with the package: inside it where that is installed, or in a checkout,
+    there by its name `beside` it, if that is another.
+    """
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / (beside or name)
+
+
 def describe() -> dict[str, str]:
     """Versions and hardware, for the record of a result."""
     import torch

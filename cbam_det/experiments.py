@@ -44,6 +44,7 @@ import yaml
 from rich.progress import track
 from scipy import stats
 
+from .environment import shipped
 from .errors import SIGNALS, InputError, Stopped, some
 from .results import log_lines, table_row, write_record
 
@@ -483,7 +484,7 @@ def _call(
     """
     from .cli import find_config
 
-    tools = Path(__file__).parents[1] / 'tools'
+    tools = shipped('tools')
     if study.tools == 'mmpretrain':
         launch = ['--launcher', 'pytorch'] * (gpus > 1)
         shell = ['mim', name, 'mmpretrain', find_config(config), *first]

@@ -11,11 +11,13 @@ from rich.progress import track
 from rich.table import Table
 
 from cbam_det import experiments
+from cbam_det.environment import shipped
 from cbam_det.errors import InputError, one_line_errors, some
 from cbam_det.results import plan_table, write_record
 
-ROOT = Path(__file__).parents[1]
-LEDGER, RESULTS = ROOT / 'experiments', ROOT / 'results' / 'experiments'
+LEDGER = shipped('ledger', 'experiments')
+# Records belong to the checkout, or to the current folder where there is none.
+RESULTS = (LEDGER.parent if LEDGER.name == 'experiments' else Path()) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
 EXAMPLES = """examples:
   python tools/experiment.py list
