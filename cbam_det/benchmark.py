@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import CBAM
 from .costs import input_size
+from .environment import keep_memory
 from .evaluation import made_up
 from .preflight import build_model
 
@@ -244,7 +245,8 @@ def detectors(
     size: tuple[int, int] | None = None,
     batch: int = 2,
 ) -> dict:
-    """Training step and inference of whole detectors on random images, in alternation.
+    """Training step and inference of whole detectors on random images, in alternation, in a
+    process that keeps its memory as those of `tools/train.py` and `tools/test.py` do.
 
     Args:
         configs: by name; the first is the baseline.
@@ -255,6 +257,8 @@ def detectors(
         'size', 'batch', and 'rows': by name 'train_ms' and 'infer_ms', as median and quartiles,
         and 'train_peak', the MiB of a step beyond the weights.
     """
+    if device == 'cpu':
+        keep_memory()
     size = size or input_size(next(iter(configs.values())))
     train, infer = {}, {}
     for name, cfg in configs.items():

@@ -32,7 +32,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from . import faults, preflight
-from .environment import check_device, check_operators, describe, shipped
+from .environment import check_device, check_operators, describe, keep_memory, shipped
 from .errors import InputError, Stopped, one_line_errors, some
 from .saving import whole_file
 
@@ -358,6 +358,8 @@ def _run(name: str, argv: list[str]) -> None:
         if problem := check_operators():
             raise InputError(str(problem).replace('\n    ', '; '))
         _leave_gpu_without_operators()
+        if not torch.cuda.is_available():
+            keep_memory()
     try:
         tool.main()
     except TypeError as error:

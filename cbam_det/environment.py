@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.metadata
@@ -205,6 +206,24 @@ def check_device() -> tuple[str, str]:
             f'CPU{reason}; {first}{_rebuild()}'
         )
     return 'cuda', torch.cuda.get_device_name()
+
+
+def keep_memory() -> bool:
+    """Let glibc keep what this process frees, and use it again, instead of giving it back.
+
+    On a CPU the first writing of fresh pages costs more than the arithmetic on large maps. The
+    price is that the process keeps what it held at most. See mallopt(3).
+
+    Returns:
+        Whether it does now: not with another C library, nor where the environment sets glibc's
+        options (`MALLOC_…`, `GLIBC_TUNABLES`).
+    """
+    given = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
+    if given or platform.libc_ver()[0] != 'glibc':
+        return False
+    trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
 
 
 def shipped(name: str, beside: str = '') -> Path:

@@ -12,6 +12,8 @@ import pytest
 from cbam_det import environment
 from cbam_det.environment import MMCV, MMDET, MMENGINE, TORCHVISION, explain_import_error
 
+from .conftest import ROOT
+
 
 def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run code where the packages of `folder` hide the installed ones."""
@@ -28,6 +30,31 @@ def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProces
 def broken(folder: Path, module: str, body: str) -> None:
     (folder / module).mkdir()
     (folder / module / '__init__.py').write_text(body)
+
+
+FAULTS = """
+import resource, numpy
+from cbam_det.environment import keep_memory
+
+print(keep_memory())
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+numpy.ones(2**24)
+before = faults()
+numpy.ones(2**24)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(environment.platform.libc_ver()[0] != 'glibc', reason='another C library')
+def test_memory_that_is_freed_is_used_again_without_page_faults(monkeypatch):
+    for name in [*os.environ]:
+        if name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES':
+            monkeypatch.delenv(name)
+    kept, faults = python(FAULTS, ROOT).stdout.split()
+    assert kept == 'True' and int(faults) < 100
+    monkeypatch.setenv('MALLOC_ARENA_MAX', '4')  # who sets glibc's options knows them
+    kept, faults = python(FAULTS, ROOT).stdout.split()
+    assert kept == 'False' and int(faults) > 100
 
 
 @pytest.mark.parametrize(
