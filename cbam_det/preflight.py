@@ -236,8 +236,9 @@ def build_model(cfg: Config) -> nn.Module:
             and all(isinstance(plugin.get('cfg', {}).get('type'), str) for plugin in plugins)
         ):
             raise InputError(
-                f'{path}.plugins={plugins} is no list of plugins with a cfg and its type; where '
-                'the config has no attention to override, take its _cbam twin'
+                f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
+                'override, there has to be attention at that place: take the _cbam twin; SSD and '
+                'StairNet have theirs in model.neck.plugins'
             )
     try:
         with _process_group(cfg):

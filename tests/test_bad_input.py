@@ -457,7 +457,7 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
 def test_ablation_of_a_config_without_attention_is_named():
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
-    with pytest.raises(InputError, match='no attention to override, take its _cbam twin'):
+    with pytest.raises(InputError, match='there has to be attention at that place: take the _cbam'):
         preflight.build_model(cfg)
 
 

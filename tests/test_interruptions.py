@@ -9,6 +9,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -347,6 +348,29 @@ def test_stopped_command_tells_how_to_go_on_and_has_the_signal_s_status(capsys):
 
     assert one_line_errors(run) == 128 + signal.SIGUSR1
     assert capsys.readouterr().err == 'stopped by SIGUSR1\n'
+
+
+def test_run_killed_while_it_wrote_goes_on_and_stops_in_what_that_left(tmp_path, monkeypatch):
+    put = LocalBackend.put
+
+    def watched(backend: LocalBackend, data: bytes, path: str) -> None:
+        if Path(path).name == 'epoch_2.pth.part':
+            Path(path).write_bytes(data[:1000])
+            shutil.copytree(tmp_path / 'run', tmp_path / 'killed')
+        put(backend, data, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, 'put', watched)
+        toy(tmp_path / 'run').train()
+    killed = tmp_path / 'killed'
+    assert {path.name for path in killed.glob('*.part')} == {'epoch_2.pth.part', 'folder.part'}
+    options = dict(resume=True, load_from=preflight.whole_checkpoint(killed))
+    with pytest.raises(Stopped, match='after iteration 4 of 9: saved in'):
+        toy(killed, At(4, kill), **options).train()
+    assert (killed / 'last_checkpoint').read_text() == str(killed / 'stopped.pth')
+    toy(killed, resume=True, load_from=preflight.whole_checkpoint(killed)).train()
+    assert same(tmp_path / 'run/epoch_3.pth', killed / 'epoch_3.pth')
+    assert not list(killed.glob('*.part'))
 
 
 @pytest.mark.parametrize('best', [False, True])
@@ -812,6 +836,25 @@ def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_st
     assert again.process.wait(300) == 0, again.said()
     assert 'epoch 1 goes on after' in again.said()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
+
+
+@pytest.mark.slow
+def test_second_ctrl_c_ends_two_processes_at_once(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    late = 'optim_wrapper.accumulative_counts=99'  # so that the stop has to wait
+    options = (*options_of('work', digits, 9), 'train_dataloader.batch_size=2', late)
+    run = Training(tmp_path, *options, processes=2)
+    run.wait_for('Epoch(train) [1][1/3]')
+    os.killpg(run.process.pid, signal.SIGINT)
+    run.wait_for('Ctrl-C: stops after this iteration')
+    time.sleep(0.5)
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.process.wait(60) == 130, run.said()
+    end = time.monotonic() + 10
+    while left := processes_in(tmp_path):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    assert not (tmp_path / 'work/stopped.pth').exists()
 
 
 @pytest.mark.slow

@@ -17,8 +17,13 @@ trap 'rm -f "$log"' EXIT
 signalled=
 launcher=
 stop() {
-    [ -n "$signalled" ] && return
+    if [ -n "$signalled" ]; then
+        # Ctrl-C once more: torchrun ends by itself when its processes have.
+        [ "$1$signalled" != INTINT ] || pkill -KILL -P "$launcher" || true
+        return
+    fi
     signalled=$1
+    [ "$1" != INT ] || echo 'Ctrl-C: stops after this iteration with a checkpoint; again: at once' >&2
     [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
 }
 for name in INT TERM USR1 HUP; do trap "stop $name" $name; done

@@ -54,7 +54,7 @@ class WholeCheckpoints(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         runner.call_hook('before_processes_save')
         last = Path(runner.work_dir) / 'last_checkpoint'
-        elsewhere = last.with_name('last_checkpoint.part')
+        elsewhere = last.with_name('folder.part')  # `save_now` has last_checkpoint.part
         with self._removed_later():
             if not is_main_process():
                 super()._save_checkpoint_with_step(runner, step, meta)
