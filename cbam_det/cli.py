@@ -34,6 +34,7 @@ from torch import nn
 from . import faults, preflight
 from .environment import check_device, check_operators, describe, keep_memory, shipped
 from .errors import InputError, Stopped, one_line_errors, some
+from .hooks.stop import StopSignals
 from .saving import whole_file
 
 COCO_NUMBERS = [
@@ -162,8 +163,14 @@ class CheckedRunner(Runner):
             InputError: the disk is full, or memory is, or an image cannot be read; see `faults`.
             Stopped: by a signal, with a checkpoint (see `StopSignals`), or at once by Ctrl-C.
         """
-        with self._explained(self.work_dir):
-            model = super().train()
+        before = None if self._resume else faults.last_checkpoint(self.work_dir)
+        try:
+            with self._explained(self.work_dir, before):
+                model = super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopSignals):
+                    hook.restore()
         if self._resume and self.iter == self._resumed_at:
             print_log(
                 f'nothing was trained: the run had reached epoch {self.epoch} of '
@@ -173,14 +180,14 @@ class CheckedRunner(Runner):
         return model
 
     @contextmanager
-    def _explained(self, work_dir: str | None) -> Iterator[None]:
+    def _explained(self, work_dir: str | None, before: str | None = None) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            how = faults.go_on(work_dir)
+            how = faults.go_on(work_dir, before)
             raise Stopped(f'interrupted; to go on, {how}', signal.SIGINT) from None
         except Exception as error:
-            if explained := faults.explain(error, self.cfg, work_dir):
+            if explained := faults.explain(error, self.cfg, work_dir, before):
                 raise explained from error
             raise
 

@@ -1,5 +1,6 @@
 """How a command ends before its end: wrong input, one line and status 2; a signal to stop."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 # Those by which schedulers (and people, by Ctrl-C) stop a run.
 NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+CTRL_C = 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
 
 
 class InputError(ValueError):
@@ -38,15 +40,33 @@ def some(names: list[str], most: int = 3) -> str:
 
 
 def one_line_errors(run: Callable[[], int | None]) -> int:
-    """Call `run` and return its exit status; InputError, Stopped and Ctrl-C become one line."""
+    """Call `run` and return its exit status; what ends it early becomes one line.
+
+    Raises:
+        KeyboardInterrupt: by Ctrl-C, without its traceback, so that the process ends by SIGINT
+            itself: a shell's loop goes on after any other end.
+    """
     try:
         return run() or 0
     except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
+        tell(f'error: {error}')
         return 2
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.status
+        tell(str(stopped))
+        if stopped.status != 128 + signal.SIGINT:
+            return stopped.status
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        return 128 + signal.SIGINT
+        tell('interrupted')
+    sys.excepthook = _silent_interrupt
+    raise KeyboardInterrupt
+
+
+def tell(line: str) -> None:
+    """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _silent_interrupt(kind: type[BaseException], *what: object) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, *what)

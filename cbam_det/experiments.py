@@ -23,6 +23,7 @@ file imports no mmdet.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -33,11 +34,12 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import yaml
@@ -45,9 +47,12 @@ from rich.progress import track
 from scipy import stats
 
 from .environment import shipped
-from .errors import SIGNALS, InputError, Stopped, some
+from .errors import CTRL_C, SIGNALS, InputError, Stopped, some, tell
 from .results import log_lines, table_row, write_record
 
+# The command of the ledger, in a checkout or where the package is installed without one.
+INSTALLED = shipped('tools').parent == Path(__file__).parent
+PROGRAM = ['-m', 'cbam_det.tools.experiment'] if INSTALLED else ['tools/experiment.py']
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
     *('tools', 'scale'),
@@ -362,7 +367,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     }
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    said = shlex.join(['python', 'tools/experiment.py', 'cost', study.name])
+    said = shlex.join(['python', *PROGRAM, 'cost', study.name])
     return write_record(cost_path(results, study), said, record)
 
 
@@ -404,7 +409,7 @@ def gate_weights(
         name: {gate: np.mean(found, axis=0).round(4).tolist() for gate, found in gates.items()}
         for name, gates in rows.items()
     }
-    said = shlex.join(['python', 'tools/experiment.py', 'gates', study.name])
+    said = shlex.join(['python', *PROGRAM, 'gates', study.name])
     return write_record(gates_path(results, study), said, dict(images=count, rows=means))
 
 
@@ -452,7 +457,7 @@ def command(
     gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
     last = ['--gpus', str(gpus)] * bool(gpus)
     what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join(['python', 'tools/experiment.py', *before, *what, *last, *after])
+    return shlex.join(['python', *PROGRAM, *before, *what, *last, *after])
 
 
 def _text(value: object) -> str:
@@ -496,8 +501,13 @@ def _call(
     log = folder / f'{name}.log'
     begin = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
-        child = subprocess.Popen([*shell, *last], stdout=stream, stderr=stream)
-        with _passed_on(child):
+        # Our trainings stop by themselves and need their workers until then; others are all told.
+        listens = name == 'train' and study.tools == 'cbam_det'
+        with _passed_on(os.kill if listens else os.killpg) as watch:
+            child = subprocess.Popen(
+                [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
+            )
+            watch(child.pid)
             _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
     child.returncode = os.waitstatus_to_exitcode(status)
     number = child.returncode - 128 if child.returncode > 0 else -child.returncode
@@ -512,16 +522,31 @@ def _call(
 
 
 @contextmanager
-def _passed_on(child: subprocess.Popen) -> Iterator[None]:
-    """Give SIGTERM and SIGUSR1 to a child; Ctrl-C reaches it by itself, and is its own to obey."""
-    before = {
-        number: signal.signal(number, lambda number, _: child.send_signal(number))
-        for number in SIGNALS
-        if number != signal.SIGINT
-    }
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _passed_on(send: Callable[[int, int], None]) -> Iterator[Callable[[int], None]]:
+    """Give signals to a process, which has a session of its own, instead of obeying them.
+
+    Yields:
+        What to call with its id; signals that came before are given to it then.
+    """
+    child: list[int] = []
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number not in came:
+            tell(f'\n{CTRL_C}')
+        came.append(number)
+        for one in child:
+            with contextlib.suppress(ProcessLookupError):
+                send(one, number)
+
+    def watch(pid: int) -> None:
+        child.append(pid)
+        for number in list(came):
+            send(pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        yield
+        yield watch
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

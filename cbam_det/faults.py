@@ -24,13 +24,16 @@ DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
-def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
+def explain(
+    error: Exception, cfg: Config, work_dir: str | None, before: str | None = None
+) -> InputError | None:
     """What a fault of the disk, an image or a lack of memory means, or None for other errors.
 
     Args:
         error: what the run raised.
         cfg: its merged config, for the present values of what takes memory.
         work_dir: of a training, for the checkpoint from which it can go on; None for a test.
+        before: of another run, the `last_checkpoint` that lay there already.
     """
     lines = str(error).strip().splitlines() or ['']
     # A loader's worker passes on its traceback as text, the error in its last line.
@@ -38,7 +41,7 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
     if 'in DataLoader worker' in lines[0]:
         told = lines[-1]
     told = told[:200]
-    again = go_on(work_dir)
+    again = go_on(work_dir, before)
     if _of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
         return InputError(f'out of memory ({told}); lower what takes it: {options}')
@@ -76,19 +79,24 @@ def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
     return (DISK[number], file) if known else None
 
 
-def go_on(work_dir: str | None) -> str:
-    """How a run that ended early goes on; `work_dir` of a training, None for a test."""
+def go_on(work_dir: str | None, before: str | None = None) -> str:
+    """How a run that ended early goes on; for the arguments see `explain`."""
     if work_dir is None:
         return 'give the same command again'
-    return f'give the same command with --resume ({_last(work_dir)})'
+    last = last_checkpoint(work_dir)
+    if not last or last == before:
+        return 'give the same command again (no checkpoint was written before)'
+    path = last.splitlines()[0]
+    state = f'{path} is whole' if Path(path).exists() else f'the last checkpoint {path} is gone'
+    return f'give the same command with --resume ({state})'
 
 
-def _last(work_dir: str) -> str:
+def last_checkpoint(work_dir: str) -> str | None:
+    """The path in a work_dir's `last_checkpoint`, and in a second line when that was written."""
     file = Path(work_dir) / 'last_checkpoint'
-    last = file.read_text().strip() if file.is_file() else ''
-    if not last:
-        return 'no checkpoint was written before'
-    return f'{last} is whole' if Path(last).exists() else f'the last checkpoint {last} is gone'
+    if not file.is_file():
+        return None
+    return f'{file.read_text().strip()}\n{file.stat().st_mtime_ns}'
 
 
 def memory_options(cfg: Config, training: bool = True) -> str:

@@ -34,7 +34,7 @@ from torch.utils.data import Dataset
 
 from cbam_det import cli, faults, preflight
 from cbam_det.cli import CheckedRunner
-from cbam_det.errors import InputError, Stopped, one_line_errors
+from cbam_det.errors import CTRL_C, SIGNALS, InputError, Stopped, one_line_errors
 from cbam_det.hooks.losses import FiniteLosses
 from cbam_det.hooks.resume import random_states, set_random_states
 from cbam_det.saving import whole_file
@@ -306,7 +306,10 @@ def test_ctrl_c_stops_with_a_checkpoint_and_workers_are_there_until_then(tmp_pat
     with pytest.raises(Stopped, match='stopped by SIGINT after iteration 6 of 9: saved') as stop:
         runner.train()
     assert stop.value.status == 130
-    assert 'Ctrl-C: stops after this iteration with a checkpoint' in capfd.readouterr().err
+    assert (
+        'Ctrl-C: stops after this iteration (or validation) with a checkpoint'
+        in capfd.readouterr().err
+    )
     assert signal.getsignal(signal.SIGINT) is before
     assert load(tmp_path / 'cut/stopped.pth')['meta']['iter'] == 6
 
@@ -334,12 +337,59 @@ def test_run_in_a_script_s_background_ignores_ctrl_c(tmp_path):
     assert (tmp_path / 'epoch_3.pth').exists()
 
 
-def test_ctrl_c_of_any_command_is_one_line(capsys):
+def test_ctrl_c_is_one_line_and_the_signal_s_own_end(capsys, monkeypatch):
     def run() -> None:
         raise KeyboardInterrupt
 
-    assert one_line_errors(run) == 130
+    monkeypatch.setattr(sys, 'excepthook', None)
+    with pytest.raises(KeyboardInterrupt):
+        one_line_errors(run)
     assert capsys.readouterr().err == 'interrupted\n'
+    code = (
+        'import os, signal; from cbam_det.errors import Stopped, one_line_errors\n'
+        'def run(): raise Stopped("stopped", signal.SIGINT)\n'
+        'one_line_errors(run)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGINT  # so that a shell's loop ends, too
+    assert done.stderr == b'stopped\n'
+
+
+def test_ctrl_c_saves_though_nobody_listens_any_more(tmp_path):
+    def interrupt(runner: CheckedRunner) -> None:
+        kept, (reader, writer) = os.dup(2), os.pipe()
+        os.close(reader)
+        os.dup2(writer, 2)  # as of `2>&1 | tee log`, which the same Ctrl-C has ended
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.dup2(kept, 2)
+            os.close(writer)
+
+    with pytest.raises(Stopped, match='stopped by SIGINT after iteration 4 of 9: saved'):
+        toy(tmp_path, At(4, interrupt)).train()
+
+
+def test_run_that_fails_leaves_the_signals_as_they_were(tmp_path):
+    def fail(runner: CheckedRunner) -> None:
+        raise ZeroDivisionError
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(ZeroDivisionError):
+        toy(tmp_path, At(4, fail)).train()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_checkpoint_of_another_run_is_none_to_go_on_from(tmp_path):
+    toy(tmp_path).train()
+
+    def interrupt(runner: CheckedRunner) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for iteration, said in ((2, 'again .no checkpoint was written before'), (4, 'epoch_1.pth is')):
+        with pytest.raises(Stopped, match=said):
+            toy(tmp_path, At(iteration, interrupt)).train()
 
 
 def test_stopped_command_tells_how_to_go_on_and_has_the_signal_s_status(capsys):
@@ -435,7 +485,7 @@ def test_fault_of_the_disk_is_told_with_its_file_and_its_remedy(number, did, rem
     error = OSError(number, os.strerror(number), 'train2017/1.jpg')
     said = str(faults.explain(error, Config(), str(tmp_path)))
     assert said.startswith(f'the run could not {did} train2017/1.jpg (')
-    again = 'then give the same command with --resume (no checkpoint was written before)'
+    again = 'then give the same command again (no checkpoint was written before)'
     assert said.endswith(f'{remedy}, {again}')
 
 
@@ -732,13 +782,14 @@ class Training:
         return self.log.read_text()
 
 
-def processes_in(folder: Path) -> list[str]:
-    """The commands of the processes that work in a folder."""
-    found = []
+def processes_in(folder: Path) -> dict[int, str]:
+    """The commands of the processes that work in a folder, by their ids."""
+    found = {}
     for process in Path('/proc').glob('[0-9]*'):
         with contextlib.suppress(OSError):  # it has ended
             if Path(os.readlink(process / 'cwd')) == folder:
-                found.append((process / 'cmdline').read_text().replace('\0', ' '))
+                command = (process / 'cmdline').read_text().replace('\0', ' ')
+                found[int(process.name)] = command
     return found
 
 
@@ -803,28 +854,35 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('send', 'number', 'named'),
+    ('number', 'times', 'to_all'),
     [
-        (os.killpg, signal.SIGTERM, 'SIGTERM'),
-        (os.killpg, signal.SIGUSR1, 'SIG(USR1|TERM)'),
-        (os.killpg, signal.SIGINT, 'SIGTERM'),
-        (os.kill, signal.SIGTERM, 'SIGTERM'),
-        (os.kill, signal.SIGUSR1, 'SIGTERM'),
-        (os.kill, signal.SIGHUP, 'SIGTERM'),
+        (signal.SIGTERM, 1, True),
+        (signal.SIGUSR1, 1, True),
+        (signal.SIGINT, 1, False),
+        (signal.SIGTERM, 2, False),
+        (signal.SIGUSR1, 1, False),
+        (signal.SIGHUP, 1, False),
     ],
-    ids=['SIGTERM to all', 'SIGUSR1 to all', 'Ctrl-C', 'SIGTERM', 'SIGUSR1', 'SIGHUP'],
+    ids=['SIGTERM to all', 'SIGUSR1 to all', 'Ctrl-C', 'SIGTERM twice', 'SIGUSR1', 'SIGHUP'],
 )
 def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_status(
-    send, number, named, digits, tmp_path, monkeypatch
+    number, times, to_all, digits, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     options = (*options_of('work', digits, 2), 'train_dataloader.batch_size=2')
     run = Training(tmp_path, *options, processes=2)
     run.wait_for('Epoch(train) [1][1/3]')
     assert len(processes_in(tmp_path)) > 3
-    send(run.process.pid, number)
-    assert run.process.wait(60) == 128 + number, run.said()
-    assert len(re.findall(f'\nstopped by {named} after iteration', run.said())) == 2, run.said()
+    for _ in range(times):
+        os.killpg(run.process.pid, number)
+        time.sleep(0.3 * (times > 1))
+    for process in processes_in(tmp_path) if to_all else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+    status = -number if number == signal.SIGINT else 128 + number
+    assert run.process.wait(60) == status, run.said()
+    stops = re.findall('\nstopped by SIG(?:USR1|TERM) after iteration', run.said())
+    assert len(stops) == 2, run.said()
     end = time.monotonic() + 10
     while left := processes_in(tmp_path):  # no process is left alone
         assert time.monotonic() < end, left
@@ -846,10 +904,10 @@ def test_second_ctrl_c_ends_two_processes_at_once(digits, tmp_path, monkeypatch)
     run = Training(tmp_path, *options, processes=2)
     run.wait_for('Epoch(train) [1][1/3]')
     os.killpg(run.process.pid, signal.SIGINT)
-    run.wait_for('Ctrl-C: stops after this iteration')
+    run.wait_for(CTRL_C)
     time.sleep(0.5)
     os.killpg(run.process.pid, signal.SIGINT)
-    assert run.process.wait(60) == 130, run.said()
+    assert run.process.wait(60) == -signal.SIGINT, run.said()
     end = time.monotonic() + 10
     while left := processes_in(tmp_path):
         assert time.monotonic() < end, left

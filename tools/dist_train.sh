@@ -11,33 +11,37 @@ fi
 # torchrun says much about a process that ended: its one line of error is repeated last.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# A signal to this script (a terminal's Ctrl-C or end, too) becomes one SIGTERM to torchrun, which
-# passes it on and waits. Of its own it gets none, in a session of its own: a second would end it
-# without its processes, and so would SIGUSR1.
+# A signal to this script, or from its terminal, becomes one SIGTERM to torchrun, which passes it on
+# and waits. torchrun has a session of its own, so that a terminal's does not reach it as well, and
+# ignores SIGUSR1, which would end it and leave its processes alone.
 signalled=
+interrupts=0
 launcher=
-stop() {
-    if [ -n "$signalled" ]; then
-        # Ctrl-C once more: torchrun ends by itself when its processes have.
-        [ "$1$signalled" != INTINT ] || pkill -KILL -P "$launcher" || true
-        return
+stop() { # SIGNAL; `return 0` where nothing is left to do: a trap's status can end the script
+    [ "$1" != INT ] || interrupts=$((interrupts + 1))
+    if [ "$interrupts" = 2 ]; then # torchrun ends by itself when its processes have
+        pkill -KILL -P "$launcher" 2>/dev/null || true
     fi
+    [ -z "$signalled" ] || return 0
     signalled=$1
-    [ "$1" != INT ] || echo 'Ctrl-C: stops after this iteration with a checkpoint; again: at once' >&2
     [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
+    [ "$1" != INT ] || tell 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
 }
-for name in INT TERM USR1 HUP; do trap "stop $name" $name; done
+tell() {
+    (echo "$1" >&2) 2>/dev/null || true # nobody may listen any more: Ctrl-C ends a `| tee`, too
+}
+for name in INT TERM USR1 HUP QUIT; do trap "stop $name" $name; done
 # The seconds between torchrun's SIGTERM and its SIGKILL: 30 would cut off a validation.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
 (
     trap '' USR1
-    # shellcheck disable=SC2046
+    # shellcheck disable=SC2046 (it may be missing)
     exec $(command -v setsid) "${PYTHON:-python}" -m torch.distributed.run \
         --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
         --nproc_per_node "$2" \
         "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
-) 2> >(trap '' INT TERM USR1 HUP; tee "$log" >&2) &
+) 2> >(trap '' INT TERM USR1 HUP QUIT; tee "$log" >&2) &
 launcher=$!
 [ -z "$signalled" ] || kill -TERM "$launcher" 2>/dev/null || true
 status=0
@@ -47,6 +51,14 @@ while kill -0 "$launcher" 2>/dev/null; do  # a signal ends `wait`, not torchrun
     wait "$launcher" || status=$?
 done
 [ "$status" = 0 ] && exit
-grep '^error: ' "$log" >&2 && exit "$status"
+if error=$(grep '^error: ' "$log"); then
+    tell "$error"
+    exit "$status"
+fi
 [ -z "$signalled" ] || status=$((128 + $(kill -l "$signalled")))
+if [ "$signalled" = INT ]; then # a shell's loop ends where Ctrl-C's own signal ended the command
+    rm -f "$log"
+    trap - INT
+    kill -INT $$
+fi
 exit "$status"

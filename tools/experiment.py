@@ -17,7 +17,7 @@ from cbam_det.results import plan_table, write_record
 
 LEDGER = shipped('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
-RESULTS = (LEDGER.parent if LEDGER.name == 'experiments' else Path()) / 'results' / 'experiments'
+RESULTS = (Path() if experiments.INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
 EXAMPLES = """examples:
   python tools/experiment.py list
@@ -159,7 +159,7 @@ def plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     made = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    said = shlex.join(['python', 'tools/experiment.py', *sys.argv[1:]])
+    said = shlex.join(['python', *experiments.PROGRAM, *sys.argv[1:]])
     print(plan_table(write_record(args.out, said, made)))
 
 

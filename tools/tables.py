@@ -16,6 +16,8 @@ def main() -> None:
     )
     parser.add_argument('--check', action='store_true', help='write nothing; fail on a difference')
     args = parser.parse_args()
+    if not (ROOT / 'README.md').is_file():
+        raise InputError(f'{ROOT} is no checkout of cbam_det, whose tables these are')
     for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
         text = readme.read_text(encoding='utf-8')
         filled = fill_tables(text, ROOT / 'results')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -12,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..errors import SIGNALS, Stopped
+from ..errors import CTRL_C, SIGNALS, Stopped
 from .checkpoints import WholeCheckpoints
 
 
@@ -34,7 +35,7 @@ class StopSignals(Hook):
     updates the weights; a validation is finished before. Further signals change nothing: torchrun
     passes on to its processes what a scheduler sends to all of them. But a second Ctrl-C is from
     somebody who does not want to wait. A run that ignores SIGINT (in a script's background) goes
-    on doing so.
+    on doing so. Workers that are spawned, not forked, end by a terminal's Ctrl-C.
 
     Raises:
         Stopped: the checkpoint is written.
@@ -63,13 +64,15 @@ class StopSignals(Hook):
         if number != signal.SIGINT:
             return
         if self.interrupted:
-            self._restore()
+            self.restore()
             raise KeyboardInterrupt
         self.interrupted = True
         if is_main_process():  # by os.write: the signal may come in the middle of a print
-            os.write(2, b'\nCtrl-C: stops after this iteration with a checkpoint; again: at once\n')
+            with contextlib.suppress(OSError):  # nobody listens any more
+                os.write(2, f'\n{CTRL_C}\n'.encode())
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Leave the signals as they were."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
@@ -96,7 +99,7 @@ class StopSignals(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the signals as they were."""
-        self._restore()
+        self.restore()
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
         name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
@@ -107,7 +110,7 @@ class StopSignals(Hook):
         else:
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved in {path}; the same command with --resume goes on from there'
-        self._restore()
+        self.restore()
         runner.logger.info(f'{what}: {saved}')
         raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
 
