@@ -28,7 +28,7 @@ stop() { # SIGNAL; `return 0` where nothing is left to do: a trap's status can e
     [ "$1" != INT ] || tell 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
 }
 tell() {
-    (echo "$1" >&2) 2>/dev/null || true # nobody may listen any more: Ctrl-C ends a `| tee`, too
+    (trap '' PIPE; echo "$1" >&2) || true # nobody may listen any more: Ctrl-C ends a `| tee`, too
 }
 for name in INT TERM USR1 HUP QUIT; do trap "stop $name" $name; done
 # The seconds between torchrun's SIGTERM and its SIGKILL: 30 would cut off a validation.
