@@ -13,12 +13,14 @@ file imports torch alone.
 
 from __future__ import annotations
 
+import pickletools
 import re
+from _compat_pickle import IMPORT_MAPPING
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -619,6 +621,21 @@ class _Unread:
     def __setstate__(self, state: object) -> None: ...
 
 
+def _unknown(path: Path) -> list[type]:
+    """A class that stands for each name that a checkpoint holds and torch does not know."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except AttributeError:  # torch < 2.6
+        with ZipFile(path) as file:
+            (pickled,) = (name for name in file.namelist() if name.endswith('/data.pkl'))
+            found = pickletools.genops(file.read(pickled))
+            words = {word.partition(' ') for code, word, _ in found if code.name == 'GLOBAL'}
+        names = [f'{IMPORT_MAPPING.get(module, module)}.{name}' for module, _, name in words]
+        names = [name for name in names if not name.startswith(('torch.', 'collections.'))]
+    parts = (name.rpartition('.') for name in names)
+    return [type(name, (_Unread,), {'__module__': module}) for module, _, name in parts]
+
+
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
     """A file's state dict, its plain `meta`, and the names of all else in it.
 
@@ -630,8 +647,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
         raise InputError(f'no checkpoint {path}; give a file that torch.save wrote')
     try:
         # Files of torch before 1.6 are no zip files, and cannot be asked beforehand.
-        ask = torch.serialization.get_unsafe_globals_in_checkpoint
-        unknown = [(_Unread, name) for name in ask(path)] if is_zipfile(path) else []
+        unknown = _unknown(path) if is_zipfile(path) else []
         with torch.serialization.safe_globals(unknown):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a broken pickle raises anything

@@ -20,9 +20,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
@@ -388,10 +389,30 @@ def read_weights_only() -> None:
 
     MMEngine reads a file unsafely, with a warning, where reading it safely fails; torch's own
     variable closes that way. A user who has set it to 0 trusts the source of the files. Before
-    torch 2.6 MMEngine cannot read its own checkpoints so, and nothing changes there.
+    torch 2.6 MMEngine does not name what its own checkpoints hold beside weights, so it is done
+    here; before 2.4 torch cannot be told, and nothing changes.
     """
-    if digit_version(torch.__version__) >= digit_version('2.6.0'):
-        os.environ.setdefault(WEIGHTS_ONLY, '1')
+    version = digit_version(torch.__version__)
+    if version < digit_version('2.4.0'):
+        return
+    os.environ.setdefault(WEIGHTS_ONLY, '1')
+    if version < digit_version('2.6.0'):
+        array = np.zeros(1)
+        numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
+        rebuild = [array.__reduce__()[0], np.float64(0).__reduce__()[0]]
+        own = [HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, _statistic]
+        known = torch.serialization.get_safe_globals()
+        torch.serialization.add_safe_globals([one for one in own if one not in known])
+
+
+def _statistic(owner: type, name: str) -> object:
+    if owner is not HistoryBuffer:
+        raise UnpicklingError(f'{name} of {owner} is asked for')
+    return getattr(owner, name)
+
+
+# Stands for the `getattr` by which a HistoryBuffer's own methods are pickled in it.
+_statistic.__module__, _statistic.__name__ = 'builtins', 'getattr'
 
 
 def _read(source: str, what: str, remedy: str) -> dict:

@@ -267,7 +267,7 @@ COCO = {
     'RGBA': Row(image('RGBA', suffix='PNG'), full=True),
     '16 bits': Row(image('I;16', suffix='PNG'), full=True),
     'CMYK': Row(image('CMYK'), full=True),
-    'palette': Row(image('P', suffix='GIF'), full=True),
+    'palette': Row(image('P', suffix='PNG'), full=True),
     'another size': Row(image(size=(30, 40)), 'is 30 x 40, and annotated as 48 x 40', full=True),
     'turned by EXIF': Row(
         image(exif=sideways()), 'is 40 x 48 once turned by its EXIF orientation', full=True

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import ExponentialMovingAverage, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import digit_version
 from torch import nn
 
 from cbam_det import CBAM
@@ -298,7 +299,17 @@ def test_copies_run_the_same_function(change):
     assert torch.allclose(found[-1], target[-1], atol=1e-6)
 
 
-@pytest.mark.parametrize('dynamo', [False, True], ids=['torchscript', 'dynamo'])
+EXPORTER = pytest.param(
+    True,
+    id='dynamo',
+    marks=pytest.mark.skipif(
+        digit_version(torch.__version__) < digit_version('2.6.0'),
+        reason="this torch's own exporter fails at a BatchNorm that is evaluated",
+    ),
+)
+
+
+@pytest.mark.parametrize('dynamo', [pytest.param(False, id='torchscript'), EXPORTER])
 @pytest.mark.parametrize('host', ['ResNet-18', 'StairNet'])
 def test_onnx_runtime_computes_the_same(host, dynamo, tmp_path):
     """Exported at one size; ResNet-18 is run at another one."""

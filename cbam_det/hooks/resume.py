@@ -12,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -89,6 +90,13 @@ class ExactResume(Hook):
         seed = np.random.SeedSequence((runner.seed, get_rank(), runner.iter))
         loader.generator = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
         loader._iterator = None  # as mmdet's PipelineSwitchHook restarts persistent workers
+        begun = getattr(runner.train_loop, 'dataloader_iterator', None)
+        sampler = _sampler(loader)
+        # MMEngine 0.10.7 has begun to read already, and would read what is done to pass over it.
+        if isinstance(sampler, InfiniteSampler) and not hasattr(begun, 'skip_iter'):
+            sampler.indices = sampler._indices_of_rank()
+            rest = _rest(loader, runner.iter)
+            runner.train_loop.dataloader_iterator = _Skipping(type(begun), rest, runner.iter)
         if self.resumed:
             self._go_on(runner, loader)
         self.resumed = None
@@ -193,6 +201,22 @@ def _rest(loader: DataLoader, done: int) -> DataLoader:
     # torch refuses to set it on a loader that is made.
     rest.__dict__['batch_sampler'] = _Rest(loader.batch_sampler, done)
     return rest
+
+
+class _Skipping:
+    """An iterator over a loader that lacks its first `done` batches, with None in their place."""
+
+    def __init__(self, kind: Callable[[DataLoader], Iterator], rest: DataLoader, done: int) -> None:
+        self.kind, self.rest, self.done = kind, rest, done
+        self.inner: Iterator | None = None
+
+    def __next__(self) -> object:
+        if self.done:
+            self.done -= 1
+            return None
+        if self.inner is None:
+            self.inner = self.kind(self.rest)
+        return next(self.inner)
 
 
 class _Rest:
