@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import pickletools
 import re
-from _compat_pickle import IMPORT_MAPPING
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -629,9 +629,9 @@ def _unknown(path: Path) -> list[type]:
         with ZipFile(path) as file:
             (pickled,) = (name for name in file.namelist() if name.endswith('/data.pkl'))
             found = pickletools.genops(file.read(pickled))
-            words = {word.partition(' ') for code, word, _ in found if code.name == 'GLOBAL'}
-        names = [f'{IMPORT_MAPPING.get(module, module)}.{name}' for module, _, name in words]
-        names = [name for name in names if not name.startswith(('torch.', 'collections.'))]
+            words = {tuple(word.split(' ')) for code, word, _ in found if code.name == 'GLOBAL'}
+        words = [NAME_MAPPING.get(word, word) for word in words]
+        names = [f'{IMPORT_MAPPING.get(module, module)}.{name}' for module, name in words]
     parts = (name.rpartition('.') for name in names)
     return [type(name, (_Unread,), {'__module__': module}) for module, _, name in parts]
 
@@ -640,9 +640,11 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
     """A file's state dict, its plain `meta`, and the names of all else in it.
 
     Raises:
-        InputError: it is missing or unreadable, or holds no weights.
+        InputError: it is missing or unreadable, or holds no weights; torch is older than 2.5.
     """
     path = Path(path)
+    if not hasattr(torch.serialization, 'safe_globals'):
+        raise InputError(f'torch {torch.__version__} cannot read {path} safely; use 2.5 or newer')
     if not path.is_file():
         raise InputError(f'no checkpoint {path}; give a file that torch.save wrote')
     try:

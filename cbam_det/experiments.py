@@ -47,7 +47,7 @@ from rich.progress import track
 from scipy import stats
 
 from .environment import shipped
-from .errors import CTRL_C, SIGNALS, InputError, Stopped, some, tell
+from .errors import CTRL_C, SIGNALS, InputError, Stopped, some
 from .results import log_lines, table_row, write_record
 
 # The command of the ledger, in a checkout or where the package is installed without one.
@@ -503,7 +503,7 @@ def _call(
     with log.open('a', encoding='utf-8') as stream:
         # Our trainings stop by themselves and need their workers until then; others are all told.
         listens = name == 'train' and study.tools == 'cbam_det'
-        with _passed_on(os.kill if listens else os.killpg) as watch:
+        with _passed_on(listens) as watch:
             child = subprocess.Popen(
                 [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
             )
@@ -522,29 +522,42 @@ def _call(
 
 
 @contextmanager
-def _passed_on(send: Callable[[int, int], None]) -> Iterator[Callable[[int], None]]:
+def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
     """Give signals to a process, which has a session of its own, instead of obeying them.
+
+    What this process ignores (`nohup`, a script's background) it goes on ignoring.
+
+    Args:
+        listens: the process stops by itself with a checkpoint; else its children are told too.
 
     Yields:
         What to call with its id; signals that came before are given to it then.
     """
+    send = os.kill if listens else os.killpg
     child: list[int] = []
-    came: list[int] = []
+    early: list[int] = []
+    told: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number not in came:
-            tell(f'\n{CTRL_C}')
-        came.append(number)
+        if number == signal.SIGINT and listens and not told:
+            told.append(number)
+            with contextlib.suppress(OSError):  # by os.write, as it may come in a print
+                os.write(2, f'\n{CTRL_C}\n'.encode())
+        if not child:
+            early.append(number)
         for one in child:
             with contextlib.suppress(ProcessLookupError):
                 send(one, number)
 
     def watch(pid: int) -> None:
         child.append(pid)
-        for number in list(came):
-            send(pid, number)
+        while early:
+            send(pid, early.pop(0))
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    names = ('SIGHUP', 'SIGQUIT')  # of a terminal, of which the process has none
+    numbers = [*SIGNALS, *(getattr(signal, name) for name in names if hasattr(signal, name))]
+    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in obeyed}
     try:
         yield watch
     finally:

@@ -94,9 +94,11 @@ def go_on(work_dir: str | None, before: str | None = None) -> str:
 def last_checkpoint(work_dir: str) -> str | None:
     """The path in a work_dir's `last_checkpoint`, and in a second line when that was written."""
     file = Path(work_dir) / 'last_checkpoint'
-    if not file.is_file():
+    try:
+        path, written = file.read_text().strip(), file.stat().st_mtime_ns
+    except (OSError, UnicodeDecodeError):
         return None
-    return f'{file.read_text().strip()}\n{file.stat().st_mtime_ns}'
+    return f'{path}\n{written}' if path else None
 
 
 def memory_options(cfg: Config, training: bool = True) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import inspect
 import logging
 import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -390,23 +391,39 @@ def read_weights_only() -> None:
     MMEngine reads a file unsafely, with a warning, where reading it safely fails; torch's own
     variable closes that way. A user who has set it to 0 trusts the source of the files. Before
     torch 2.6 MMEngine does not name what its own checkpoints hold beside weights, so it is done
-    here; before 2.4 torch cannot be told, and nothing changes.
+    here, and torch's own reader has known holes; before 2.4 it cannot be told anything, and
+    nothing changes.
     """
-    version = digit_version(torch.__version__)
-    if version < digit_version('2.4.0'):
+    if digit_version(torch.__version__) < digit_version('2.4.0'):
         return
     os.environ.setdefault(WEIGHTS_ONLY, '1')
-    if version < digit_version('2.6.0'):
-        array = np.zeros(1)
-        numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
-        rebuild = [array.__reduce__()[0], np.float64(0).__reduce__()[0]]
-        own = [HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, _statistic]
-        known = torch.serialization.get_safe_globals()
-        torch.serialization.add_safe_globals([one for one in own if one not in known])
+    known = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([one for one in _beside_weights() if one not in known])
+
+
+@functools.cache
+def _beside_weights() -> list[object]:
+    """What MMEngine's checkpoints hold beside weights: logs, with numbers of numpy."""
+    rebuild = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    # numpy 2 has them elsewhere, and a run may go on where numpy is another.
+    modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
+    other = [_named(one, name) for one in rebuild for name in modules if name != one.__module__]
+    if digit_version(torch.__version__) >= digit_version('2.6.0'):
+        return other  # MMEngine names the rest
+    numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
+    return [HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, *other, _statistic]
+
+
+def _named(function: Callable, module: str) -> Callable:
+    def call(*args: object) -> object:
+        return function(*args)
+
+    call.__module__, call.__name__, call.__qualname__ = module, *[function.__name__] * 2
+    return call
 
 
 def _statistic(owner: type, name: str) -> object:
-    if owner is not HistoryBuffer:
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise UnpicklingError(f'{name} of {owner} is asked for')
     return getattr(owner, name)
 

@@ -7,11 +7,17 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import digit_version
 
 from cbam_det import cli, preflight
 from cbam_det.cli import find_config
@@ -279,6 +285,35 @@ class Dangerous:
 
     def __reduce__(self) -> tuple:
         return open, (str(self.path), 'w')
+
+
+def test_logs_of_a_run_with_another_numpy_are_read_and_nothing_is_asked_of_other_classes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv(preflight.WEIGHTS_ONLY, '1')
+    preflight.read_weights_only()
+    logs = HistoryBuffer([1.0, 2.0], [1, 1])
+    torch.save(dict(state_dict={}, logs=logs, last=np.float64(2)), tmp_path / 'own.pth')
+    modules = [b'numpy._core.multiarray', b'numpy.core.multiarray']
+    with ZipFile(tmp_path / 'own.pth') as own, ZipFile(tmp_path / 'other.pth', 'w') as other:
+        for name in own.namelist():
+            data = own.read(name)
+            ours, theirs = modules if modules[0] in data else modules[::-1]
+            other.writestr(name, data.replace(ours, theirs))
+    for name in ('own.pth', 'other.pth'):
+        read = CheckpointLoader.load_checkpoint(str(tmp_path / name), 'cpu', logger='silent')
+        assert (read['logs'].mean(), read['last']) == (1.5, 2)
+    if digit_version(torch.__version__) < digit_version('2.6.0'):  # else MMEngine allows it
+        torch.save(dict(state_dict={}, asked=Asking()), tmp_path / 'asking.pth')
+        with pytest.raises(UnpicklingError, match=r'tofile of .* is asked for'):
+            CheckpointLoader.load_checkpoint(str(tmp_path / 'asking.pth'), 'cpu', logger='silent')
+
+
+class Asking:
+    """Is pickled as a method of another class."""
+
+    def __reduce__(self) -> tuple:
+        return getattr, (np.ndarray, 'tofile')
 
 
 @pytest.mark.parametrize('option', ['checkpoint', '--resume', 'load_from', 'init_cfg'])

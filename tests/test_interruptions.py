@@ -111,7 +111,10 @@ def _training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     preflight.read_weights_only()  # as the tools do
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # seconds, where others write much
     Draw.score = 0
+    # Tests in a script's background ignore it, and so would the runs.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, before)
     for runner in RUNNERS:  # python's garbage collector takes 5 s to end a worker
         for loop in (runner._train_loop, runner._val_loop):
             if iterator := getattr(getattr(loop, 'dataloader', None), '_iterator', None):

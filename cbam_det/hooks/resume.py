@@ -49,7 +49,8 @@ class ExactResume(Hook):
     the random states of each process, and how much of an epoch is done. From an epoch's end the
     run goes on to the bit, on the CPU and with as many workers; from the middle of an epoch with
     the batches that it has not seen yet (MMEngine begins the epoch anew), to the bit with
-    `num_workers=0`. Iteration-based runs are as in the middle of an epoch.
+    `num_workers=0`. Iteration-based runs are as in the middle of an epoch; with mmengine 0.10.7
+    only with an `InfiniteSampler`, as mmdet's configs have it.
 
     For that, workers start anew with each epoch, seeded by the run's seed, the process and the
     iteration: persistent ones run on with states that are nowhere else, and MMEngine gives the
