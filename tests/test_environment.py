@@ -51,10 +51,10 @@ def test_memory_that_is_freed_is_used_again_without_page_faults(monkeypatch):
         if name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES':
             monkeypatch.delenv(name)
     kept, faults = python(FAULTS, ROOT).stdout.split()
-    assert kept == 'True' and int(faults) < 100
+    assert kept == 'True' and int(faults) < 20
     monkeypatch.setenv('MALLOC_ARENA_MAX', '4')  # who sets glibc's options knows them
     kept, faults = python(FAULTS, ROOT).stdout.split()
-    assert kept == 'False' and int(faults) > 100
+    assert kept == 'False' and int(faults) > 20  # 64 where pages are huge
 
 
 @pytest.mark.parametrize(
