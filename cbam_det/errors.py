@@ -1,6 +1,7 @@
 """How a command ends before its end: wrong input, one line and status 2; a signal to stop."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -65,6 +66,12 @@ def tell(line: str) -> None:
     """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def tell_ctrl_c() -> None:
+    """Tell what the first Ctrl-C does; by os.write, as a handler may come in a print's middle."""
+    with contextlib.suppress(OSError):
+        os.write(2, f'\n{CTRL_C}\n'.encode())
 
 
 def _silent_interrupt(kind: type[BaseException], *what: object) -> None:

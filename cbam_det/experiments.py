@@ -47,7 +47,7 @@ from rich.progress import track
 from scipy import stats
 
 from .environment import shipped
-from .errors import CTRL_C, SIGNALS, InputError, Stopped, some
+from .errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
 from .results import log_lines, table_row, write_record
 
 # The command of the ledger, in a checkout or where the package is installed without one.
@@ -541,8 +541,7 @@ def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
     def pass_on(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and listens and not told:
             told.append(number)
-            with contextlib.suppress(OSError):  # by os.write, as it may come in a print
-                os.write(2, f'\n{CTRL_C}\n'.encode())
+            tell_ctrl_c()
         if not child:
             early.append(number)
         for one in child:
@@ -716,7 +715,7 @@ def _origin(study: Study, results: Path) -> list[str]:
         }
         lines[0] += f', a training {seconds / 60:.0f} minutes (median); {"; ".join(sorted(where))}'
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
-    lines[0] += f'. `python tools/experiment.py run {study.name}{with_gpus}`'
+    lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
     first, *_ = study.metrics
     seen = [(row, difference(study, row, results, first)) for row in study.rows.values()]
     tests = sum(one is not None and one.count == _pairs(study, row) > 1 for row, one in seen)

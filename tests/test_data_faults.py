@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.utils import digit_version
 from PIL import Image
 
 from cbam_det import cli
@@ -189,6 +191,8 @@ def sideways() -> Image.Exif:
     return exif
 
 
+# OpenCV reads none before 4.12.
+GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
 COCO = {
     # The file
     'empty file': Row(text(b''), 'train.json is no JSON'),
@@ -268,6 +272,7 @@ COCO = {
     '16 bits': Row(image('I;16', suffix='PNG'), full=True),
     'CMYK': Row(image('CMYK'), full=True),
     'palette': Row(image('P', suffix='PNG'), full=True),
+    'GIF': Row(image('P', suffix='GIF'), GIF, full=True),
     'another size': Row(image(size=(30, 40)), 'is 30 x 40, and annotated as 48 x 40', full=True),
     'turned by EXIF': Row(
         image(exif=sideways()), 'is 40 x 48 once turned by its EXIF orientation', full=True
@@ -416,7 +421,11 @@ def test_more_than_a_hundred_kinds_are_in_the_tables():
 
 
 @pytest.mark.parametrize(
-    'kind', ['grey', 'RGBA', '16 bits', 'CMYK', 'palette', 'turned by EXIF as annotated']
+    'kind',
+    [
+        *('grey', 'RGBA', '16 bits', 'CMYK', 'palette', 'turned by EXIF as annotated'),
+        *['GIF'] * (GIF is None),
+    ],
 )
 def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_size(
     kind, tmp_path

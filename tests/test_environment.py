@@ -45,7 +45,7 @@ print(faults() - before)
 """
 
 
-@pytest.mark.skipif(environment.platform.libc_ver()[0] != 'glibc', reason='another C library')
+@pytest.mark.skipif(environment.platform.libc_ver()[0] != 'glibc', reason='mallopt is of glibc')
 def test_memory_that_is_freed_is_used_again_without_page_faults(monkeypatch):
     for name in [*os.environ]:
         if name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES':

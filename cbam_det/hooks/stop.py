@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from types import FrameType
@@ -13,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..errors import CTRL_C, SIGNALS, Stopped
+from ..errors import SIGNALS, Stopped, tell_ctrl_c
 from .checkpoints import WholeCheckpoints
 
 
@@ -67,9 +66,8 @@ class StopSignals(Hook):
             self.restore()
             raise KeyboardInterrupt
         self.interrupted = True
-        if is_main_process():  # by os.write: the signal may come in the middle of a print
-            with contextlib.suppress(OSError):  # nobody listens any more
-                os.write(2, f'\n{CTRL_C}\n'.encode())
+        if is_main_process():
+            tell_ctrl_c()
 
     def restore(self) -> None:
         """Leave the signals as they were."""
