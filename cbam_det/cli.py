@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -33,8 +34,9 @@ from torch import nn
 
 from . import faults, preflight
 from .environment import check_device, check_operators, describe, keep_memory, shipped
-from .errors import InputError, Stopped, one_line_errors, some
+from .errors import InputError, Stopped, one_line_errors, some, tell
 from .hooks.stop import StopSignals
+from .nodes import RUNNER_KEYS, enter_scope, kind_of, nearest, places_of, walk
 from .saving import whole_file
 
 COCO_NUMBERS = [
@@ -85,6 +87,7 @@ class CheckedRunner(Runner):
             preflight.set_data_root(cfg, cls.data_root)
         if not cls.testing:
             preflight.amp_on_cpu(cfg)
+        enter_scope(cfg)
         if preflight.is_first_process(cfg):
             cls._check(cfg)
         preflight.adapt_to_cpu(cfg)
@@ -94,6 +97,9 @@ class CheckedRunner(Runner):
 
     @classmethod
     def _check(cls, cfg: Config) -> None:
+        preflight.check_names(cfg, HOOKS_OF_TRAINING)
+        if not (cls.testing or cfg.get('resume')):
+            preflight.check_unused(cfg.work_dir)
         preflight.check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
         preflight.check_sync_bn(cfg, training=not cls.testing)
         model = preflight.build_model(cfg)
@@ -104,9 +110,10 @@ class CheckedRunner(Runner):
             if not cfg.get('resume'):
                 preflight.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
             elif cfg.get('load_from'):
-                preflight.check_checkpoint(cfg.load_from, '--resume', model)
+                checkpoint = preflight.check_checkpoint(cfg.load_from, '--resume', model)
+                preflight.check_same_gates(cfg, checkpoint)
             else:
-                cls.resume_from = preflight.whole_checkpoint(cfg.work_dir, model)
+                cls.resume_from = preflight.whole_checkpoint(cfg.work_dir, model, cfg)
             preflight.check_pretrained(cfg)
             preflight.check_work_dir(cfg)
 
@@ -163,9 +170,8 @@ class CheckedRunner(Runner):
             InputError: the disk is full, or memory is, or an image cannot be read; see `faults`.
             Stopped: by a signal, with a checkpoint (see `StopSignals`), or at once by Ctrl-C.
         """
-        before = None if self._resume else faults.last_checkpoint(self.work_dir)
         try:
-            with self._explained(self.work_dir, before):
+            with self._explained(self.work_dir):
                 model = super().train()
         finally:
             for hook in self.hooks:
@@ -180,14 +186,14 @@ class CheckedRunner(Runner):
         return model
 
     @contextmanager
-    def _explained(self, work_dir: str | None, before: str | None = None) -> Iterator[None]:
+    def _explained(self, work_dir: str | None) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            how = faults.go_on(work_dir, before)
+            how = faults.go_on(work_dir)
             raise Stopped(f'interrupted; to go on, {how}', signal.SIGINT) from None
         except Exception as error:
-            if explained := faults.explain(error, self.cfg, work_dir, before):
+            if explained := faults.explain(error, self.cfg, work_dir):
                 raise explained from error
             raise
 
@@ -230,10 +236,9 @@ def _kind(hook: dict) -> type:
 
 def report_every_number(cfg: Config) -> None:
     """Let COCO evaluators report mmdet's twelve numbers and the AP of each class."""
-    for _, node in preflight.walk(cfg.get('test_evaluator') or {}):
-        kind = str(node.get('type')).rpartition('.')[2]
+    for _, node in walk(cfg.get('test_evaluator') or {}):
         metrics = node.get('metric', 'bbox')
-        coco = kind in ('CocoMetric', 'FastCocoMetric')
+        coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
         if coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)
@@ -282,9 +287,19 @@ def read_config(name: str, options: dict | None = None) -> Config:
 def override(cfg: Config, options: dict | None) -> Config:
     """`cfg` with options by their dotted keys merged into it.
 
+    A key that MMEngine does not read is told, where the config or a hook of its own may.
+
     Raises:
-        InputError: an option does not fit it.
+        InputError: an option does not fit it, or its key is misspelt or stands deeper.
     """
+    for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
+        if key in RUNNER_KEYS:
+            continue
+        meant = '' if key in cfg else nearest(key, RUNNER_KEYS, 0.8) or places_of(cfg, key)
+        if meant:
+            raise InputError(f'{key} of the options would have no effect{meant}')
+        used = ', and the config has used its own when it was read' * (key in cfg)
+        tell(f'{key} of the options: MMEngine reads no such key{used}')
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError, IndexError) as error:
@@ -338,6 +353,7 @@ def _run(name: str, argv: list[str]) -> None:
         return made
 
     mmdet_parse_args = tool.parse_args
+    given: dict[str, Config] = {}
 
     def parse_args() -> argparse.Namespace:
         try:
@@ -349,7 +365,7 @@ def _run(name: str, argv: list[str]) -> None:
         if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
             raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
         args.config = find_config(args.config)
-        cfg = read_config(args.config, args.cfg_options)
+        cfg = given['cfg'] = read_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         preflight.check_runner(cfg)
         CheckedRunner.data_root = args.data_root
@@ -370,9 +386,14 @@ def _run(name: str, argv: list[str]) -> None:
     try:
         tool.main()
     except TypeError as error:
-        if '__init__() got an unexpected keyword argument' not in str(error):
+        words = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
+        key = re.search(words, str(error))
+        if not (key and given):
             raise
-        raise InputError(f'the config or --cfg-options name an unknown key: {error}') from None
+        where = places_of(given['cfg'], key[2], key[1])
+        raise InputError(
+            f'the config or --cfg-options name an unknown key: {error}{where}'
+        ) from None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Its threads can abort a process that ends. The runner's cycles hold it by the model.
         torch.distributed.destroy_process_group()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import CBAM
-from .preflight import build_model, walk
+from .nodes import kind_of, walk
+from .preflight import build_model
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def kept_bytes(cfg: Config) -> int:
 def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width of a test image of the config's aspect, as the preprocessor pads it."""
     dataset = cfg.test_dataloader.dataset
-    scale = next(node.scale for _, node in walk(dataset, '') if node.get('type') == 'Resize')
+    scale = next(node.scale for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
     divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
     width, height = (-(-side // divisor) * divisor for side in scale)
     return height, width

@@ -228,7 +228,8 @@ def _gap(found: Tensor, wanted: Tensor) -> float:
     """The largest difference, relative to the largest number; infinite for another shape."""
     if found.shape != wanted.shape:
         return float('inf')
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    gap = (found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
+    return gap.item()
 
 
 def _package(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from .errors import InputError
-from .preflight import walk
+from .nodes import CBAMS, kind_of, walk
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
 REMEDIES = {
@@ -24,16 +24,13 @@ DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
-def explain(
-    error: Exception, cfg: Config, work_dir: str | None, before: str | None = None
-) -> InputError | None:
+def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
     """What a fault of the disk, an image or a lack of memory means, or None for other errors.
 
     Args:
         error: what the run raised.
         cfg: its merged config, for the present values of what takes memory.
         work_dir: of a training, for the checkpoint from which it can go on; None for a test.
-        before: of another run, the `last_checkpoint` that lay there already.
     """
     lines = str(error).strip().splitlines() or ['']
     # A loader's worker passes on its traceback as text, the error in its last line.
@@ -41,7 +38,7 @@ def explain(
     if 'in DataLoader worker' in lines[0]:
         told = lines[-1]
     told = told[:200]
-    again = go_on(work_dir, before)
+    again = go_on(work_dir)
     if _of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
         return InputError(f'out of memory ({told}); lower what takes it: {options}')
@@ -79,26 +76,23 @@ def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
     return (DISK[number], file) if known else None
 
 
-def go_on(work_dir: str | None, before: str | None = None) -> str:
-    """How a run that ended early goes on; for the arguments see `explain`."""
+def go_on(work_dir: str | None) -> str:
+    """How a run that ended early goes on; for the argument see `explain`."""
     if work_dir is None:
         return 'give the same command again'
-    last = last_checkpoint(work_dir)
-    if not last or last == before:
+    path = last_checkpoint(work_dir)
+    if not path:
         return 'give the same command again (no checkpoint was written before)'
-    path = last.splitlines()[0]
     state = f'{path} is whole' if Path(path).exists() else f'the last checkpoint {path} is gone'
     return f'give the same command with --resume ({state})'
 
 
 def last_checkpoint(work_dir: str) -> str | None:
-    """The path in a work_dir's `last_checkpoint`, and in a second line when that was written."""
-    file = Path(work_dir) / 'last_checkpoint'
+    """The path in a work_dir's `last_checkpoint`, or None."""
     try:
-        path, written = file.read_text().strip(), file.stat().st_mtime_ns
+        return (Path(work_dir) / 'last_checkpoint').read_text().strip() or None
     except (OSError, UnicodeDecodeError):
         return None
-    return f'{path}\n{written}' if path else None
 
 
 def memory_options(cfg: Config, training: bool = True) -> str:
@@ -115,18 +109,18 @@ def memory_options(cfg: Config, training: bool = True) -> str:
         options.append(f'{name}.batch_size (now {size})')
     for path, node in walk(loader, name):
         for key in ('scale', 'scales'):
-            if 'Resize' in str(node.get('type')) and node.get(key):
+            if 'Resize' in kind_of(node) and node.get(key):
                 options.append(f'{path}.{key}, the image size (now {_pair(node[key])})')
     if not training:
         return '; '.join(options) or 'a smaller model'
     wrappers = walk(cfg.get('optim_wrapper') or {})
-    if not any('Amp' in str(node.get('type')) for _, node in wrappers):
+    if not any('Amp' in kind_of(node) for _, node in wrappers):
         options.append('--amp (now off)')
     for path, node in walk(cfg.get('model') or {}, 'model'):
-        kind = str(node.get('type')).rpartition('.')[2]
-        if kind in ('CBAM', 'CBAMDet') and node.get('lean') is False:
+        kind = kind_of(node)
+        if kind in CBAMS and node.get('lean') is False:
             options.append(f'{path}.lean=True (now False)')
-        if CHECKPOINTED.search(str(node.get('base_type') or kind)) and not node.get('with_cp'):
+        if CHECKPOINTED.search(kind_of(node, 'base_type') or kind) and not node.get('with_cp'):
             options.append(f'{path}.with_cp=True (now False)')
     return '; '.join(options) or 'a smaller model'
 

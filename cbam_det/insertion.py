@@ -36,11 +36,13 @@ ITSELF = '.'  # the pattern for the host's own output
 
 
 @MODELS.register_module()
-def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options) -> nn.Module:
+def WithPlugins(
+    base_type: str | type, plugins: Sequence[dict] | None = None, **options
+) -> nn.Module:
     """Build a host and insert plugins after its modules.
 
     Args:
-        base_type: the host's name in the registry, 'ResNet' or 'FPN', say.
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
         plugins: dictionaries with `cfg`, the plugin's config (its `in_channels` is found out), and
             `after`, a pattern of module names or several. `*` stands for a part of a name between
             dots, `**` for any number of parts, '.' for the host itself. Several plugins at one
@@ -56,10 +58,11 @@ def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options
     """
     ours = [plugin for plugin in plugins or () if 'after' in plugin]
     others = [plugin for plugin in plugins or () if 'after' not in plugin]
+    name = getattr(base_type, '__name__', base_type)
     for plugin in others:
         if 'position' not in plugin:
             raise InputError(
-                f'the plugin {dict(plugin)} of {base_type} does not say where: give it after, a '
+                f'the plugin {dict(plugin)} of {name} does not say where: give it after, a '
                 'pattern of module names'
             )
     if others:
@@ -67,7 +70,7 @@ def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options
         if inspect.isclass(kind) and 'plugins' not in inspect.signature(kind).parameters:
             raise InputError(
                 f"position={others[0]['position']!r} is for mmdet's bottleneck ResNets; "
-                f'{base_type} takes after, a pattern of module names'
+                f'{name} takes after, a pattern of module names'
             )
         options['plugins'] = others
     for plugin in plugins or ():
@@ -81,8 +84,10 @@ def WithPlugins(base_type: str, plugins: Sequence[dict] | None = None, **options
     return insert(host, ours, options.get('in_channels'))
 
 
-def _registered(name: str) -> object:
+def _registered(name: str | type) -> object:
     """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
+    if not isinstance(name, str):
+        return name
     with MODELS.switch_scope_and_registry(None) as registry:
         return registry.get(name)
 

@@ -96,7 +96,7 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
     """The lines of a config that put a CBAM after the modules `after` of `host`.
 
     Raises:
-        InputError: the detector has no such host or module.
+        InputError: the detector has no such host or module; the config is a pure Python one.
     """
     node, around = cfg.model, []
     while inside := [key for key in ('detector', 'module') if key in node]:  # trackers and the like
@@ -108,6 +108,12 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
         node = node[key]
     match(build_model(cfg).get_submodule(host), after)
     kind = node.get('base_type', node['type'])
+    if not isinstance(kind, str):
+        raise InputError(
+            f'{cfg.filename} is a pure Python config, for which no lines are printed; in it, '
+            f'model.merge with type=WithPlugins, base_type={kind.__name__} and after={after!r} at '
+            f'{host} (README, "Any other place")'
+        )
     # A list in a config replaces that of its base, so the host's own plugins are written again.
     own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
     text = (

@@ -1,13 +1,12 @@
 """Checks of a run before its model is built: data, classes, weights, device.
 
-Each takes a merged config, raises `InputError` with the remedy, and changes nothing else; what a
+Most take a merged config. They raise `InputError` with the remedy and change nothing else; what a
 CPU needs in a config (`adapt_to_cpu`, `amp_on_cpu`) and `--data-root` are deliberate exceptions.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import inspect
 import logging
@@ -15,7 +14,7 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,9 +22,9 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_torchvision_models
 from mmengine.utils import digit_version
@@ -40,6 +39,17 @@ from .datasets.checks import (
 )
 from .errors import InputError, some
 from .hooks.audit import NAMES, check_attention, state_of
+from .nodes import (
+    CBAMS,
+    PRETRAINED,
+    RUNNER_KEYS,
+    detector,
+    enter_scope,
+    kind_of,
+    nearest,
+    places_of,
+    walk,
+)
 
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
@@ -53,19 +63,6 @@ def is_first_process(cfg: Config) -> bool:
     """Whether this is the process that checks and downloads, before torch.distributed stands."""
     rank = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
     return int(os.environ.get(rank.get(cfg.get('launcher', 'none'), ''), 0)) == 0
-
-
-def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dictionary inside a config, with its dotted path."""
-    if isinstance(node, dict):
-        yield path, node
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    else:
-        return
-    for key, child in children:
-        yield from walk(child, f'{path}.{key}' if path else str(key))
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -93,7 +90,7 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    enter_scope(cfg)
     for split in splits:
         if not cfg.get(f'{split}_dataloader'):
             continue
@@ -104,7 +101,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 print_log(f'{split} data: {summary}')
             else:
                 print_log(
-                    f'{split} data: not checked, {dataset["type"]} reads neither as COCO nor VOC'
+                    f'{split} data: not checked, {kind_of(dataset)} reads neither as COCO nor VOC'
                 )
             check_num_classes(detector(cfg), config_classes(dataset))
         for path, node in evaluator:
@@ -117,11 +114,44 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 )
 
 
-def detector(cfg: Config) -> ConfigDict:
-    model = cfg.model
-    while 'module' in model or 'detector' in model:  # test-time augmentation, semi-supervision
-        model = model.get('module') or model.get('detector')
-    return model
+def check_names(cfg: Config, hooks: Iterable[str] = ()) -> None:
+    """Name what would have no effect since it is misspelt: hooks, and keys of the config.
+
+    A key that is near to one of MMEngine's is only told: it may be the config's own.
+
+    Args:
+        cfg: a merged config.
+        hooks: names of default hooks beside those of the config.
+
+    Raises:
+        InputError: a default hook has no type, which a misspelt one lacks.
+    """
+    own = cfg.get('default_hooks') or {}
+    for name, hook in own.items():
+        if isinstance(hook, dict) and not hook.get('type'):
+            near = nearest(name, {*own, *hooks} - {name})
+            raise InputError(
+                f'default_hooks.{name}={dict(hook)} has no type'
+                f'{near or f"; give default_hooks.{name}.type too"}'
+            )
+    for key in cfg:
+        near = '' if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 0.9)
+        if near:
+            print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
+
+
+def check_unused(work_dir: str) -> None:
+    """Raise InputError where a run that begins would overwrite the checkpoints of another."""
+    written = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')
+    files = [path for path in Path(work_dir).glob('*.pth') if written.fullmatch(path.name)]
+    files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    # Whatever the checkpoints are called and wherever they are written, MMEngine names the last.
+    found = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]
+    if found:
+        raise InputError(
+            f'{work_dir} holds {some(found)} of a run before, which this one would overwrite; give '
+            'another --work-dir, go on with that run by --resume, or move the files away'
+        )
 
 
 def check_sync_bn(cfg: Config, training: bool = True) -> None:
@@ -138,7 +168,7 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
         raise InputError(f"sync_bn={everywhere!r} is unknown; give 'torch', 'mmcv' or None")
     several = cfg.get('launcher', 'none') != 'none'
     without_gpu = several and training and not _has_gpu()
-    kinds = {path: _kind(node) for path, node in walk(cfg.model, 'model')}
+    kinds = {path: kind_of(node) for path, node in walk(cfg.model, 'model')}
     for kind in ('SyncBN', 'SyncBatchNorm', 'MMSyncBN'):
         paths = [path for path, one in kinds.items() if one == kind]
         alone = kind == 'MMSyncBN' and not several
@@ -163,13 +193,13 @@ def check_runner(cfg: Config) -> None:
         InputError: a strategy needs GPUs and there is none; the model is to be sharded by its
             wrapper, where MMEngine's Runner would initialise and save fragments of the weights.
     """
-    strategy = _kind(cfg.get('strategy') or {})
+    strategy = kind_of(cfg.get('strategy') or {})
     if strategy in GPU_STRATEGIES and not _has_gpu():
         raise InputError(
             f"strategy.type='{strategy}' needs GPUs and torch sees none; leave runner_type and "
             'strategy out, and several processes train by DistributedDataParallel'
         )
-    if 'FullyShardedDataParallel' in _kind(cfg.get('model_wrapper_cfg') or {}):
+    if 'FullyShardedDataParallel' in kind_of(cfg.get('model_wrapper_cfg') or {}):
         raise InputError(
             "model_wrapper_cfg.type='MMFullyShardedDataParallel' shards the weights before "
             "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
@@ -188,17 +218,12 @@ def check_runner(cfg: Config) -> None:
         )
 
 
-def _kind(node: dict) -> str:
-    kind = node.get('type')
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
-
-
 def check_pretrained(cfg: Config) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
     nodes = dict(walk(cfg.model, 'model'))
     for path, node in nodes.items():
         source = node.get('checkpoint')
-        if node.get('type') not in ('Pretrained', 'PretrainedInit') or not source:
+        if kind_of(node) not in PRETRAINED or not source:
             continue
         place = path.removesuffix('.init_cfg')
         options = ''.join(
@@ -230,12 +255,12 @@ def build_model(cfg: Config) -> nn.Module:
         InputError: an option of our modules is wrong, or no module has an option of that name.
             Other errors of other modules pass as they are.
     """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    enter_scope(cfg)
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')
         if plugins is not None and not (
             isinstance(plugins, (list, tuple))
-            and all(isinstance(plugin.get('cfg', {}).get('type'), str) for plugin in plugins)
+            and all(kind_of(plugin.get('cfg') or {}) for plugin in plugins)
         ):
             raise InputError(
                 f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
@@ -254,19 +279,20 @@ def build_model(cfg: Config) -> nn.Module:
             said = said.replace(
                 'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
             )
-            key = re.search(r"CBAM\S* got an unexpected keyword argument '(\w+)'", said)
-            known = list(inspect.signature(CBAM).parameters)
-            near = difflib.get_close_matches(key[1], known, 2) if key else []
-            hint = f'; near: {some(near)}' if near else ''
-            raise InputError(f'the model of this config cannot be built: {said}{hint}') from None
+            key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
+            if key and 'CBAM' in key[1]:
+                said += nearest(key[2], inspect.signature(CBAM).parameters)
+            elif key:
+                said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
+            raise InputError(f'the model of this config cannot be built: {said}') from None
         raise
 
 
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
     """One of this process alone where a norm of the model asks for one while it is built."""
-    kinds = (str(node.get('type')) for _, node in walk(cfg.model))
-    if distributed.is_initialized() or not any('MMSyncBN' in kind for kind in kinds):
+    kinds = [kind_of(node) for _, node in walk(cfg.model)]
+    if distributed.is_initialized() or 'MMSyncBN' not in kinds:
         yield
         return
     distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
@@ -300,7 +326,7 @@ def check_checkpoint(
         near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
         hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
         raise InputError(f'no checkpoint {path} ({option}){hint}')
-    remedy = 'it may be truncated: take another epoch or fetch it again'
+    remedy = 'take another epoch or fetch it again'
     checkpoint = _read(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
@@ -312,7 +338,9 @@ def check_checkpoint(
     return checkpoint
 
 
-def whole_checkpoint(work_dir: str, model: nn.Module | None = None) -> str | None:
+def whole_checkpoint(
+    work_dir: str, model: nn.Module | None = None, cfg: Config | None = None
+) -> str | None:
     """The checkpoint from which `--resume` goes on: the last one that can be read.
 
     `last_checkpoint` names the first to try; then come the others of its folder that hold an
@@ -321,13 +349,14 @@ def whole_checkpoint(work_dir: str, model: nn.Module | None = None) -> str | Non
     Args:
         work_dir: the run's folder.
         model: what it has to fit, or None.
+        cfg: whose gates it has to have, or None.
 
     Returns:
         Its path; None where there is no checkpoint at all, and a run begins.
 
     Raises:
         InputError: there are some and none can be read; that of `last_checkpoint` does not fit, or
-            could run code.
+            could run code; the one to go on from has other gates.
     """
     file = Path(work_dir) / 'last_checkpoint'
     named = file.read_text(encoding='utf-8').strip() if file.is_file() else ''
@@ -341,7 +370,7 @@ def whole_checkpoint(work_dir: str, model: nn.Module | None = None) -> str | Non
         try:
             checkpoint = check_checkpoint(path, '--resume', model)
         except Unreadable as error:
-            broken.append(str(error))
+            broken.append(str(error).rpartition('; ')[0])  # what to do is done here
             continue
         except InputError:
             if path == named:
@@ -352,6 +381,8 @@ def whole_checkpoint(work_dir: str, model: nn.Module | None = None) -> str | Non
                 print_log(f'skipped: {fault}', level=logging.WARNING)
             if broken:
                 print_log(f'going on from {path}', level=logging.WARNING)
+            if cfg is not None:
+                check_same_gates(cfg, checkpoint)
             return path
     if broken:
         raise InputError(
@@ -450,6 +481,8 @@ def _read(source: str, what: str, remedy: str) -> dict:
             fault = 'it is a web page, not weights: a download was answered by a page'
         elif file.is_file() and not (head.startswith(b'pk') or head.startswith(b'\x80')):
             fault = 'it is no file of torch'
+        elif 'PytorchStreamReader' in str(error):
+            fault = 'it is cut off or damaged'
         elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
             fault = 'more than weights is pickled in it, which could run any code when it is read'
             remedy = f'where you trust its source, put {WEIGHTS_ONLY}=0 before the command'
@@ -520,10 +553,12 @@ UNSEEN = dict(
 
 def _gates(cfg: Config) -> dict[str, dict]:
     nodes = walk(detector(cfg), 'model')
-    return {path: node for path, node in nodes if node.get('type') in ('CBAM', 'CBAMDet')}
+    return {path: node for path, node in nodes if kind_of(node) in CBAMS}
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, dict):  # a type may be a class here and its name there
+        return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
     return (value,) if isinstance(value, str) else tuple(value) if value else value
 
 
@@ -537,7 +572,7 @@ def amp_on_cpu(cfg: Config) -> None:
     if _has_gpu():
         return
     for path, node in walk(cfg.get('optim_wrapper') or {}, 'optim_wrapper'):
-        if str(node.get('type')).rpartition('.')[2] != 'AmpOptimWrapper':
+        if kind_of(node) != 'AmpOptimWrapper':
             continue
         dtype = str(node.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
         if dtype != 'bfloat16':

@@ -21,8 +21,9 @@ from mmengine.config import Config
 from .attention import CBAM
 from .errors import InputError
 from .insertion import See
+from .nodes import detector
 from .places import fragment
-from .preflight import build_model, detector
+from .preflight import build_model
 
 ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'
 # How mmdet, mmengine and Python name a library that is missing.

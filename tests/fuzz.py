@@ -164,7 +164,7 @@ class Subject:
         """The doctor finds what hurts, and its clean file holds nothing that does."""
         try:
             (split,) = examine(self.root, self.root / 'train', progress=False)
-            files, _ = clean(split)
+            files = clean(split).files
         except InputError:
             return
         for path, data in files.items():

@@ -11,18 +11,22 @@ from pickle import UnpicklingError
 from urllib.error import URLError
 from zipfile import ZipFile
 
+import mmcv.ops
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import digit_version
+from torch import nn
 
-from cbam_det import cli, preflight
+from cbam_det import CBAM, cli, preflight
 from cbam_det.cli import find_config
 from cbam_det.datasets.checks import check_dataset, check_num_classes
 from cbam_det.errors import InputError
+from cbam_det.nodes import kind_of
 
 from .conftest import CONFIGS, QUICK, SMALL, free_port, without_warnings
 
@@ -197,6 +201,21 @@ def test_voc_classes_of_another_set_are_named(copied):
     assert 'and 5 more' in said
 
 
+@pytest.mark.parametrize(
+    ('config', 'kind', 'site'),
+    [(CONFIG, 'CocoDataset', 'cocodataset'), (VOC, 'VOCDataset', 'host.robots.ox')],
+)
+def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, kind, site):
+    init_default_scope('mmdet')
+    dataset = Config.fromfile(config).train_dataloader.dataset
+    dataset.data_root = '/no/such'
+    with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
+        check_dataset(dataset)
+    dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
+    with pytest.raises(InputError, match=f'get the data .{site}'):
+        check_dataset(dataset)
+
+
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     first_image(copied).write_bytes(first_image(copied).read_bytes()[:900])
     (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
@@ -318,8 +337,11 @@ class Asking:
 
 @pytest.mark.parametrize('option', ['checkpoint', '--resume', 'load_from', 'init_cfg'])
 def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
-    option, trained, digits, run, tmp_path
+    option, trained, digits, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.delenv(preflight.WEIGHTS_ONLY, raising=False)
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    monkeypatch.chdir(tmp_path)
     state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
     bad = tmp_path / 'bad.pth'
     torch.save(dict(state_dict=state, extra=Dangerous(tmp_path / 'ran')), bad)
@@ -330,13 +352,14 @@ def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
         'model = dict(backbone=dict(init_cfg=init))\n'
     )
     arguments = {
-        'checkpoint': ('test.py', config, bad),
-        '--resume': ('train.py', config, '--resume', bad),
-        'load_from': ('train.py', config, '--cfg-options', f'load_from={bad}'),
-        'init_cfg': ('train.py', 'mine.py'),
+        'checkpoint': ('test', config, bad),
+        '--resume': ('train', config, '--resume', bad),
+        'load_from': ('train', config, '--cfg-options', f'load_from={bad}'),
+        'init_cfg': ('train', 'mine.py'),
     }[option]
-    done = run(*arguments, '--data-root', digits, cwd=tmp_path, status=2)
-    error = done.stderr.splitlines()[-1]
+    tool, *arguments = map(str, (*arguments, '--data-root', digits))
+    assert cli.main(tool, arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
     assert 'more than weights is pickled in it, which could run any code' in error
     assert 'put TORCH_FORCE_WEIGHTS_ONLY_LOAD=0 before the command' in error
     assert not (tmp_path / 'ran').exists()
@@ -361,6 +384,49 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
         checkpoint = preflight.check_checkpoint(path, 'checkpoint', model)
         preflight.check_same_gates(cfg, checkpoint)
     assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_resumed_checkpoint_of_other_gates_is_refused(
+    named, trained, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    path = trained / 'work/epoch_2.pth'
+    options = ['--resume', *[str(path)] * named]
+    options += ['--work-dir', str(tmp_path if named else path.parent)]
+    options += ['--data-root', str(digits)]
+    options += ['--cfg-options', 'model.backbone.plugins.0.cfg.order=parallel']
+    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert "was trained with order='channel-spatial'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_checkpoint_of_another_activation_is_refused_and_of_its_class_is_not():
+    cfg = Config.fromfile(CONFIG)
+    gates = cfg.model.backbone.plugins[0].cfg
+    gates.act_cfg = dict(type='ReLU')
+    checkpoint = dict(meta=dict(cfg=cfg.pretty_text))
+    gates.act_cfg = dict(type=nn.ReLU)
+    preflight.check_same_gates(cfg, checkpoint)
+    gates.act_cfg = dict(type='SiLU')
+    with pytest.raises(InputError, match=r"was trained with act_cfg={'type': 'ReLU'}"):
+        preflight.check_same_gates(cfg, checkpoint)
+
+
+def test_types_that_are_classes_have_their_names_of_the_registry():
+    named = {CBAM: 'CBAM', 'mmdet.ResNet': 'ResNet', nn.SyncBatchNorm: 'SyncBatchNorm', None: ''}
+    named |= dict.fromkeys((mmcv.ops.SyncBatchNorm, 'mmcv.ops.SyncBatchNorm'), 'MMSyncBN')
+    for kind, name in named.items():
+        assert kind_of(dict(type=kind)) == name
+
+
+def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monkeypatch):
+    found = classmethod(lambda cls, cfg: MODELS.build(dict(type='L1Loss')))
+    monkeypatch.setattr(Runner, 'from_cfg', found)
+    monkeypatch.setattr(preflight, 'is_first_process', lambda cfg: False)
+    cfg = Config.fromfile(CONFIG)
+    cfg.default_scope = None  # as pure Python configs have it
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        assert type(cli.CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
 
 
 def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
@@ -412,7 +478,7 @@ def test_trusted_checkpoint_is_read(trained, digits, run, tmp_path):
 def test_truncated_checkpoint_is_named(trained, tmp_path):
     whole = (trained / 'work/epoch_2.pth').read_bytes()
     (tmp_path / 'epoch_2.pth').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match='it may be truncated'):
+    with pytest.raises(InputError, match=r'\(it is cut off or damaged\); take another epoch'):
         preflight.check_checkpoint(str(tmp_path / 'epoch_2.pth'), 'checkpoint')
 
 
@@ -468,7 +534,28 @@ BAD_COMMANDS = {
     ),
     'misspelt key of a backbone': (
         ['--cfg-options', 'model.backbone.plugin.0.cfg.order=channel'],
-        "ResNet.__init__() got an unexpected keyword argument 'plugin'",
+        "ResNet.__init__() got an unexpected keyword argument 'plugin' (model.backbone.plugin; "
+        'near: plugins)',
+    ),
+    'misspelt hook': (
+        ['--cfg-options', 'default_hooks.loger.interval=1'],
+        "default_hooks.loger={'interval': 1} has no type; near: logger",
+    ),
+    'hook of every training without a type': (
+        ['--cfg-options', 'default_hooks.stop_signals.x=1'],
+        "default_hooks.stop_signals={'x': 1} has no type; give default_hooks.stop_signals.type too",
+    ),
+    'key of an inner part alone': (
+        ['--cfg-options', 'val_interval=2'],
+        'val_interval of the options would have no effect (train_cfg.val_interval)',
+    ),
+    'key of another part': (
+        ['--cfg-options', 'model.neck.depth=3'],
+        "FPN.__init__() got an unexpected keyword argument 'depth' (model.neck.depth)",
+    ),
+    'misspelt key of the config': (
+        ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
+        'optim_wraper of the options would have no effect; near: optim_wrapper',
     ),
     'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
     'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
@@ -501,7 +588,45 @@ def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, ca
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
     options += ['--cfg-options', 'train_cfg.max_epoch=1']
     assert cli.main('train', [str(CONFIG), *options]) == 2
-    assert "unexpected keyword argument 'max_epoch'" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("argument 'max_epoch' (train_cfg.max_epoch; near: max_epochs)")
+
+
+def test_misspelt_key_of_a_config_s_own_is_told(capsys):
+    cfg = Config(dict(optim_wraper=dict(accumulative_counts=4), train_pipeline=[]))
+    preflight.check_names(cfg)
+    said = capsys.readouterr().out
+    assert said == 'MMEngine reads no optim_wraper of the config; near: optim_wrapper\n'
+    leaves = [Config.fromfile(path) for path in CONFIGS.glob('*.py')]
+    for cfg in leaves:
+        preflight.check_names(cfg)
+    assert len(leaves) > 40 and capsys.readouterr().out == ''
+
+
+def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
+    cfg = cli.override(Config.fromfile(CONFIG), dict(max_epochs=2, custom=3))
+    assert cfg.train_cfg.max_epochs == 5
+    assert capsys.readouterr().err.splitlines() == [
+        'max_epochs of the options: MMEngine reads no such key, and the config has used its own '
+        'when it was read',
+        'custom of the options: MMEngine reads no such key',
+    ]
+
+
+@pytest.mark.parametrize('name', ['epoch_2.pth', 'iter_90.pth', 'stopped.pth', 'last_checkpoint'])
+def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
+    name, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    (tmp_path / name).write_text('of a run before')
+    options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
+    assert cli.main('train', [str(CONFIG), *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f'{tmp_path} holds {name} of a run before, which this one would overwrite' in error
+    assert 'give another --work-dir, go on with that run by --resume, or move the files' in error
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).rename(tmp_path / 'converted.pth')  # which no run writes
+    preflight.check_unused(str(tmp_path))
 
 
 def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, capsys):

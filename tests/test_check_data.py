@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
@@ -66,6 +67,7 @@ def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_p
     assert check(tmp_path, '--fix') == 0
     said = capsys.readouterr().out
     assert '--cfg-options train_dataloader.dataset.ann_file=train_clean.json' in said
+    assert 'train_clean.json, without 1 images and 3 objects; use it:' in said
     path = tmp_path / 'train_clean.json'
     assert {key: value for key, value in contents(tmp_path).items() if key != path} == before
     made = json.loads(path.read_text())
@@ -105,16 +107,19 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     root, dataset = full_voc
     swap('<xmax>25', '<xmax>5')(root)
     (split,) = examine(root, progress=False)
-    files, options = clean(split)
+    files, options, *_ = clean(split)
     write_clean(files)
     assert set(files) == {root / f'Annotations_clean/{name}.xml' for name in ('one', 'number two')}
+    assert options == ['ann_file=ImageSets/Main/train.txt', 'ann_subdir=Annotations_clean']
+    assert clean(split)[2:] == (0, 1)
     assert (root / 'Annotations_clean/number two.xml').read_text() == XML
     dataset.ann_subdir = 'Annotations_clean'
     assert 'train.txt: 2 images, 3 objects' in str(check_dataset(dataset, full=True))
     (root / 'JPEGImages/one.jpg').unlink()
     (split,) = examine(root, progress=False)
-    files, options = clean(split)
+    files, options, *_ = clean(split)
     assert files == {root / 'ImageSets/Main/train_clean.txt': b'number two\n'}
+    assert clean(split)[2:] == (1, 2)
     line = config_options(split, options)
     assert line == (
         '--cfg-options train_dataloader.dataset.ann_file=ImageSets/Main/train_clean.txt'
@@ -195,6 +200,12 @@ def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'train').rename(tmp_path / 'val2017')
     (tmp_path / 'train.json').rename(tmp_path / 'annotations/instances_val2017.json')
+    (split,) = examine(tmp_path, progress=False)  # somebody's own cats and dogs
+    assert not [fault for fault in split.content.faults if fault.kind == 'count']
+    file = tmp_path / 'annotations/instances_val2017.json'
+    names = enumerate(CocoDataset.METAINFO['classes'], 1)
+    categories = [dict(id=number, name=name) for number, name in names]
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
     (split,) = examine(tmp_path, progress=False)
     assert [fault.said for fault in split.content.faults if fault.kind == 'count'] == [
         'lists 2 images, the published one 5,000',

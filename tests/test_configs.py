@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from functools import partial
@@ -17,10 +16,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
 from cbam_det import CBAM
-from cbam_det.preflight import build_model, walk
+from cbam_det.nodes import walk
+from cbam_det.preflight import build_model
 
-from .conftest import CONFIGS
+from .conftest import CONFIGS, in_process
 
+first_base = in_process('leaves').module.first_base
 LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
 # Those of other places, each tested through the leaves that use it.
@@ -170,13 +171,6 @@ def test_every_ablation_of_the_paper_has_a_fragment():
     assert set(ABLATIONS) | set(FASTER) | ELSEWHERE == set(FRAGMENTS)
 
 
-def first_base(leaf: str) -> str:
-    """What the leaf is without its attention: another leaf, or a config of mmdet."""
-    code = ast.parse((CONFIGS / f'{leaf}.py').read_text())
-    bases = next(ast.literal_eval(node.value) for node in code.body if isinstance(node, ast.Assign))
-    return bases if isinstance(bases, str) else bases[0]
-
-
 def strip(node: object) -> object:
     """A config without its attention, and without the package that mmengine notes in it."""
     if isinstance(node, dict):
@@ -195,7 +189,8 @@ WHOLE = [leaf for leaf in WITH_ATTENTION if leaf.endswith('_digits_voc')]
 
 @pytest.mark.parametrize('leaf', sorted(set(WITH_ATTENTION) - set(WHOLE)))
 def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
-    base = first_base(leaf)
+    # What the leaf is without its attention: another leaf, or a config of mmdet.
+    base = first_base(CONFIGS / f'{leaf}.py')
     ours = Config.fromfile(CONFIGS / f'{leaf}.py').to_dict()
     theirs = get_config(base) if base.startswith('mmdet::') else Config.fromfile(CONFIGS / base)
     theirs = theirs.to_dict()
@@ -221,7 +216,7 @@ def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
 def test_override_of_plugins_gives_the_baseline(leaf, options):
     cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
     cfg.merge_from_dict(options)
-    ours, theirs = build_model(cfg), build_model(get_config(first_base(leaf)))
+    ours, theirs = build_model(cfg), build_model(get_config(first_base(CONFIGS / f'{leaf}.py')))
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
 

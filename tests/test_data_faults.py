@@ -267,17 +267,19 @@ COCO = {
     'truncated': Row(shorten, 'one.jpg (unreadable: image file is truncated', full=True),
     'decompression bomb': Row(bomb, 'decompression bomb', full=True),
     'no format of OpenCV': Row(image(suffix='PCX'), 'has no PCX of mode RGB', full=True),
-    'grey': Row(image('L'), full=True),
-    'RGBA': Row(image('RGBA', suffix='PNG'), full=True),
-    '16 bits': Row(image('I;16', suffix='PNG'), full=True),
-    'CMYK': Row(image('CMYK'), full=True),
-    'palette': Row(image('P', suffix='PNG'), full=True),
-    'GIF': Row(image('P', suffix='GIF'), GIF, full=True),
+    'grey': Row(image('L'), full=True, note='1 images are not RGB (L 1)'),
+    'RGBA': Row(image('RGBA', suffix='PNG'), full=True, note='not RGB (RGBA 1)'),
+    '16 bits': Row(image('I;16', suffix='PNG'), full=True, note='not RGB (I;16 1)'),
+    'CMYK': Row(image('CMYK'), full=True, note='not RGB (CMYK 1)'),
+    'palette': Row(image('P', suffix='PNG'), full=True, note='not RGB (P 1)'),
+    'GIF': Row(image('P', suffix='GIF'), GIF, full=True, note='not RGB (P 1)'),
     'another size': Row(image(size=(30, 40)), 'is 30 x 40, and annotated as 48 x 40', full=True),
     'turned by EXIF': Row(
         image(exif=sideways()), 'is 40 x 48 once turned by its EXIF orientation', full=True
     ),
-    'turned by EXIF as annotated': Row(image(size=SIZE[::-1], exif=sideways()), full=True),
+    'turned by EXIF as annotated': Row(
+        image(size=SIZE[::-1], exif=sideways()), full=True, note='1 images are turned by'
+    ),
     'one pixel': Row(
         lambda root: (image(size=(1, 1))(root), entry('images', 0, width=1, height=1)(root)),
         note='left out of training: 1 images (0 without objects, 1 below min_size=32 pixels)',

@@ -382,6 +382,13 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
 
 
+def test_plot_draws_no_two_rows_alike():
+    study = read_study(ROOT / 'experiments' / 'bccd.yaml')
+    _, curve, *_ = study_figure(study, ROOT / 'results' / 'experiments').axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in curve.lines}
+    assert len(curve.lines) == len(looks) > 6  # more than there are colours
+
+
 @pytest.mark.slow
 def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
     small = replace(small, rows={name: small.rows[name] for name in ('none', 'CBAM')})

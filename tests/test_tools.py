@@ -11,9 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmdet.registry
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import Registry
 from PIL import Image
+
+from cbam_det.cli import read_config
+from cbam_det.errors import InputError
+from cbam_det.preflight import check_same_gates
 
 from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
@@ -101,6 +108,54 @@ def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run
     after = weights(tmp_path / 'work/epoch_2.pth')
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not (tmp_path / 'work/epoch_3.pth').exists()
+
+
+class Name(str):
+    """A class's name, which stands in a config's text as it is."""
+
+    __repr__ = str.__str__
+
+
+def pure_python(cfg: Config) -> str:
+    """A config in MMEngine's newer style: classes for the names that mmdet's registries know."""
+    registries = [
+        one
+        for name, one in vars(mmdet.registry).items()
+        if isinstance(one, Registry) and not name.startswith('MMENGINE')
+    ]
+    imports = set()
+
+    def classes(value: object, key: str = '') -> object:
+        if isinstance(value, dict):
+            items = {name: one for name, one in value.items() if name != '_scope_'}
+            return {name: classes(one, name) for name, one in items.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(classes, value))
+        found = [one.get(value) for one in registries] if key in ('type', 'base_type') else []
+        for kind in filter(None, found):
+            imports.add(f'from {kind.__module__} import {kind.__name__}')
+            return Name(kind.__name__)
+        return value
+
+    content = cfg.to_dict() | dict(default_scope=None, custom_imports=None)
+    lines = [f'{key} = {value!r}' for key, value in classes(content).items()]
+    return '\n'.join([*sorted(imports), *lines])
+
+
+def test_pure_python_config_trains_to_the_weights_of_its_text_twin(trained, digits, run, tmp_path):
+    text = pure_python(Config.fromfile(CONFIG))
+    assert "'type': CBAM" in text and "'base_type': ResNet" in text
+    (tmp_path / 'pure.py').write_text(text)
+    options = ('--data-root', digits, '--work-dir', 'work', '--cfg-options', *QUICK)
+    run('train.py', 'pure.py', *options, 'train_cfg.max_epochs=1', cwd=tmp_path)
+    ours, twin = (weights(one / 'work/epoch_1.pth') for one in (tmp_path, trained))
+    assert list(ours) == list(twin) and all(torch.equal(ours[key], twin[key]) for key in twin)
+    run('test.py', 'pure.py', 'work/epoch_1.pth', *options, cwd=tmp_path)
+    assert set(metrics(tmp_path / 'work')) >= COCO_NUMBERS | {'coco/zero_precision'}
+    other = {'model.backbone.plugins.0.cfg.order': 'parallel'}
+    checkpoint = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
+    with pytest.raises(InputError, match="trained with order='channel-spatial'"):
+        check_same_gates(read_config(str(tmp_path / 'pure.py'), other), checkpoint)
 
 
 def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digits, run, tmp_path):

@@ -68,12 +68,14 @@ def main() -> int:
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}
         if args.fix and hurting:
-            files, options = clean(split)
-            write_clean(files)
-            for path in list(files)[:1]:
-                more = f' and {len(files) - 1:,} more' if len(files) > 1 else ''
-                console.print(f'{split.name}: written {path}{more}; use it:', soft_wrap=True)
-                console.print(f'  {config_options(split, options)}', soft_wrap=True)
+            made = clean(split)
+            write_clean(made.files)
+            for path in list(made.files)[:1]:
+                more = f' and {len(made.files) - 1:,} more' if len(made.files) > 1 else ''
+                said = f'{split.name}: written {path}{more}, without {made.images:,} images and '
+                said += f'{made.objects:,} objects; use it:'
+                console.print(said, soft_wrap=True)
+                console.print(f'  {config_options(split, made.options)}', soft_wrap=True)
             hurting &= {'same image in two splits'}
         left = left or bool(hurting)
     return int(left)

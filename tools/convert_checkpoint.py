@@ -27,7 +27,7 @@ from cbam_det.checkpoint import (
 )
 from cbam_det.cli import read_config
 from cbam_det.errors import InputError, one_line_errors
-from cbam_det.preflight import walk
+from cbam_det.nodes import CBAMS, kind_of, walk
 
 EXAMPLES = """examples:
   # weights of the authors' code or of pytorchcv, for WithPlugins; then
@@ -75,7 +75,7 @@ def find_options(args: argparse.Namespace) -> dict:
     found = [
         {option: value for option, value in node.items() if option != 'type'}
         for _, node in walk(read_config(args.config).get('model', {}))
-        if node.get('type') in ('CBAM', 'CBAMDet')
+        if kind_of(node) in CBAMS
     ]
     if not found or any(options != found[0] for options in found):
         raise InputError(

@@ -8,7 +8,8 @@ if [ $# -lt 2 ] || [ "$1" = --help ] || ! [[ $2 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
-# torchrun says much about a process that ended: its one line of error is repeated last.
+# torchrun says much about a process that ended: its line of error, or of how to go on, is repeated
+# last.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # A signal to this script, or from its terminal, becomes one SIGTERM to torchrun, which passes it on
@@ -54,6 +55,9 @@ done
 if error=$(grep '^error: ' "$log"); then
     tell "$error"
     exit "$status"
+fi
+if said=$(grep -m 1 '^stopped by SIG' "$log"); then
+    tell "$said"
 fi
 [ -z "$signalled" ] || status=$((128 + $(kill -l "$signalled")))
 if [ "$signalled" = INT ]; then # a shell's loop ends where Ctrl-C's own signal ended the command

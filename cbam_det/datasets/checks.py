@@ -16,12 +16,14 @@ from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 
 from ..errors import InputError, some
+from ..nodes import kind_of
 from .readers import (
     FIX,
     Content,
     Fault,
     decode_all,
     image_faults,
+    pixel_notes,
     quick_look,
     read_coco,
     read_voc,
@@ -117,7 +119,7 @@ def check_dataset(
     classes = config_classes(dataset)
     if not classes:
         raise InputError(
-            f'{dataset["type"]} has no classes; give the data set metainfo=dict(classes=(...))'
+            f'{kind_of(dataset)} has no classes; give the data set metainfo=dict(classes=(...))'
         )
     _check_filter(dataset)
     content = (_coco if coco else _voc)(dataset, Path(root), set(classes), annotated)
@@ -139,7 +141,9 @@ def check_dataset(
     look = quick_look
     if full:
         paths = [image.path for image in content.images if image.path]
-        look = decode_all(paths, f'decoding the images of {content.file}').__getitem__
+        found = decode_all(paths, f'decoding the images of {content.file}')
+        look = found.__getitem__
+        summary.notes += pixel_notes(found.values())
     _refuse(content, list(image_faults(content, look)))
     return summary
 
@@ -152,13 +156,13 @@ def _reads_as(kind: type, base: type) -> bool:
 
 
 def _coco(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
-    path = _existing_file(root, dataset['ann_file'], COCO_LAYOUT)
+    path = _existing_file(root, dataset, COCO_LAYOUT)
     folder = root / ((dataset.get('data_prefix') or {}).get('img') or '')
     return read_coco(path, folder, classes, annotated, bool(dataset.get('test_mode')))
 
 
 def _voc(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
-    path = _existing_file(root, dataset['ann_file'], VOC_LAYOUT)
+    path = _existing_file(root, dataset, VOC_LAYOUT)
     folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
     annotations = folder / dataset.get('ann_subdir', 'Annotations')
     return read_voc(path, annotations, folder / dataset.get('img_subdir', 'JPEGImages'), classes)
@@ -182,8 +186,8 @@ def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
                     )
 
 
-def missing_root(root: Path, layout: str) -> InputError:
-    """The error for a data folder that is not there, with the ways out."""
+def missing_root(root: Path, layout: str, own: bool) -> InputError:
+    """The error for a data folder that is not there, with the ways out; `own`: not COCO or VOC."""
     where = '' if root.is_absolute() else f' below {Path.cwd()}'
     checkout = Path(__file__).resolve().parents[2] / root
     if checkout.is_dir():
@@ -191,6 +195,8 @@ def missing_root(root: Path, layout: str) -> InputError:
     elif 'digits' in root.parts:
         made = Path(*root.parts[: root.parts.index('digits') + 1])
         ways = f'make it: python tools/make_digits.py {made}'
+    elif own:
+        ways = "correct the data set's data_root, or name its folder with --data-root"
     else:
         get = (
             'cocodataset.org/#download'
@@ -204,12 +210,13 @@ def missing_root(root: Path, layout: str) -> InputError:
     return InputError(f'no data folder {root}{where} ({layout}); {ways}')
 
 
-def _existing_file(root: Path, name: str, layout: str) -> Path:
-    path = root / name
+def _existing_file(root: Path, dataset: dict, layout: str) -> Path:
+    path = root / dataset['ann_file']
     if not path.is_file():
         folder = path if root == Path() else root
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
-            raise missing_root(folder, layout)
+            own = bool((dataset.get('metainfo') or {}).get('classes'))
+            raise missing_root(folder, layout, own)
         near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
         there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
         raise InputError(f'no annotation file {path} ({layout}); {there}')
@@ -225,7 +232,7 @@ def _passed_over(fault: Fault, dataset: dict) -> bool:
     """
     if fault.kind not in ('box without area', 'box outside the image'):
         return False
-    steps = [step.get('type') for step in dataset.get('pipeline') or ()]
+    steps = [kind_of(step) for step in dataset.get('pipeline') or ()]
     ignored = (dataset.get('filter_cfg') or {}).get('bbox_min_size') or 0
     return (
         bool(dataset.get('test_mode'))
@@ -268,12 +275,12 @@ def _check_filter(dataset: dict) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise InputError(
-                f'filter_cfg.{key} of {dataset["type"]} is unknown and would be ignored; '
+                f'filter_cfg.{key} of {kind_of(dataset)} is unknown and would be ignored; '
                 f'mmdet knows {", ".join(known)}' + (f'; near: {near[0]}' if near else '')
             )
     if dataset.get('test_mode') and 'bbox_min_size' in (dataset.get('filter_cfg') or {}):
         raise InputError(
-            f'filter_cfg.bbox_min_size of {dataset["type"]} is for training, and mmdet refuses it '
+            f'filter_cfg.bbox_min_size of {kind_of(dataset)} is for training, and mmdet refuses it '
             'with test_mode=True; leave it out there'
         )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import xml.etree.ElementTree as ET
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from mmdet.datasets import CocoDataset, VOCDataset
 
@@ -27,6 +27,7 @@ from .readers import (
     decode_all,
     image_faults,
     list_coco,
+    pixel_notes,
     read_coco,
     read_voc,
 )
@@ -171,7 +172,9 @@ def _compare_totals(split: Split) -> None:
         known, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
     else:
         known, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
-    if split.name not in totals or not set(content.classes) <= set(known):
+    # COCO's file lists all categories, VOC's XMLs show those that have objects.
+    alike = set(content.classes) <= set(known) if split.voc else {*content.classes} == {*known}
+    if split.name not in totals or not alike:
         return
     images, objects = totals[split.name]
     for count, total, what in (
@@ -184,17 +187,9 @@ def _compare_totals(split: Split) -> None:
 
 
 def _note(split: Split, found: dict[str, Decoded]) -> None:
-    """What mmdet handles: pixels that are not RGB, turned images, images and classes left bare."""
+    """What mmdet handles: see `pixel_notes`; images and classes left bare."""
     looks = [found[image.path] for image in split.content.images if image.path]
-    modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
-    if modes:
-        said = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
-        split.notes.append(
-            f'{modes.total():,} images are not RGB ({said}); mmdet reads three channels of 8 bits'
-        )
-    turned = sum(look.size != look.stored for look in looks)
-    if turned:
-        split.notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
+    split.notes += pixel_notes(looks)
     bare = sum(not image.objects for image in split.content.images)
     if bare:
         split.notes.append(f'{bare:,} images have no objects')
@@ -232,7 +227,23 @@ def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
             one.content.say('same image in two splits', place, said, hurts=hurts)
 
 
-def clean(split: Split) -> tuple[dict[Path, bytes], list[str]]:
+class Clean(NamedTuple):
+    """What stands beside a split without what hurts.
+
+    Attributes:
+        files: contents by path, empty where nothing hurts.
+        options: keys of a config's data set and their values.
+        images: how many are left out.
+        objects: how many boxes are left out, with those of such images.
+    """
+
+    files: dict[Path, bytes]
+    options: list[str]
+    images: int = 0
+    objects: int = 0
+
+
+def clean(split: Split) -> Clean:
     """The files that stand beside those of a split without what hurts, and the options for them.
 
     COCO: a JSON without the images that cannot be used and the boxes that are none; what can be
@@ -240,20 +251,16 @@ def clean(split: Split) -> tuple[dict[Path, bytes], list[str]]:
     images; where objects are left out or a size is put right, the folder `Annotations_clean` with
     the XML of every listed image. The same image in two splits is left to the user.
 
-    Returns:
-        Contents by path, empty where nothing hurts; keys of a config's data set and their values.
-
     Raises:
         InputError: nothing would be left, or the categories have to be mended by hand.
     """
     for fault in split.content.faults:
         if fault.kind == 'category entry':
             raise InputError(f'{fault}; which class is meant has to be mended by hand')
-    files, options = (_clean_voc if split.voc else _clean_coco)(split)
-    return files, options
+    return (_clean_voc if split.voc else _clean_coco)(split)
 
 
-def _clean_coco(split: Split) -> tuple[dict[Path, bytes], list[str]]:
+def _clean_coco(split: Split) -> Clean:
     content, raw = split.content, split.content.raw
     out = {fault.image for fault in content.faults if fault.kind in LEFT_OUT}
     for fault in content.faults:
@@ -274,10 +281,15 @@ def _clean_coco(split: Split) -> tuple[dict[Path, bytes], list[str]]:
     if not images or not kept:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and boxes')
     if len(images) == len(raw['images']) and kept == raw['annotations']:
-        return {}, []
+        return Clean({}, [])
     path = content.file.with_name(f'{content.file.stem}{CLEAN}.json')
     text = json.dumps(dict(mended, annotations=kept))
-    return {path: f'{text}\n'.encode()}, [f'ann_file={path.relative_to(split.root)}']
+    return Clean(
+        {path: f'{text}\n'.encode()},
+        [f'ann_file={path.relative_to(split.root)}'],
+        len(raw['images']) - len(images),
+        len(annotations) - len(kept),
+    )
 
 
 def _completed(annotations: list[dict]) -> list[dict]:
@@ -303,7 +315,7 @@ def _completed(annotations: list[dict]) -> list[dict]:
     return completed
 
 
-def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
+def _clean_voc(split: Split) -> Clean:
     content = split.content
     out = {fault.image for fault in content.faults if fault.kind in LEFT_OUT}
     objects: dict[int, set[int]] = {}
@@ -315,11 +327,12 @@ def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
     kept = [index for index in range(len(content.raw)) if index not in out]
     if not kept:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and XMLs')
-    files, options = {}, []
+    files, path = {}, content.file
     if out:
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
         files[path] = ''.join(f'{content.raw[index]}\n' for index in kept).encode()
-        options.append(f'ann_file={Path(split.sub, path.relative_to(split.root))}')
+    # Named even where it is the old one: the XMLs are those of this list.
+    options = [f'ann_file={Path(split.sub, path.relative_to(split.root))}']
     if any(index in objects or index in sizes for index in kept):
         for index in kept:
             name = content.raw[index]
@@ -329,7 +342,9 @@ def _clean_voc(split: Split) -> tuple[dict[Path, bytes], list[str]]:
             faulty = objects.get(index, set())
             files[copy] = _clean_xml(file, faulty, size) if faulty or size else file.read_bytes()
         options.append(f'ann_subdir=Annotations{CLEAN}')
-    return files, options
+    objects_out = sum(len(objects.get(index, ())) for index in kept)
+    objects_out += sum(content.images[index].objects for index in out)
+    return Clean(files, options if files else [], len(out), objects_out)
 
 
 def _clean_xml(file: Path, objects: set[int], size: tuple[int, int] | None) -> bytes:

@@ -558,6 +558,21 @@ def quick_fault(path: str) -> tuple[str, str] | None:
     return None if known.st_size else ('image empty', 'empty')
 
 
+def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
+    """What mmdet handles of decoded images: pixels that are not RGB, images that it turns."""
+    looks = list(looks)
+    modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
+    notes = []
+    if modes:
+        said = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
+        notes.append(
+            f'{modes.total():,} images are not RGB ({said}); mmdet reads three channels of 8 bits'
+        )
+    if turned := sum(look.size != look.stored for look in looks):
+        notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
+    return notes
+
+
 def quick_look(path: str) -> Decoded:
     """`decode` without opening the file."""
     return Decoded(quick_fault(path))

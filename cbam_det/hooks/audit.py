@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..attention import CBAM
 from ..errors import InputError, some
+from ..nodes import PRETRAINED, kind_of
 
 # The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
 NAMES = re.compile(
@@ -83,7 +84,7 @@ def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, di
     for name, module in model.named_modules():
         inits = getattr(module, 'init_cfg', None) or ()
         for init in [inits] if isinstance(inits, Mapping) else inits:
-            if init.get('type') == 'Pretrained':
+            if kind_of(init) in PRETRAINED:
                 loaded = CheckpointLoader.load_checkpoint(
                     init['checkpoint'], map_location='cpu', logger='silent'
                 )

@@ -116,9 +116,9 @@ class StopSignals(Hook):
 LISTENING: list[StopSignals] = []
 
 
-# A process that a run forks has the signals' own meaning, from its first moment on: a signal that
-# comes before Python has taken over in it would be lost. (VOCMetric ends its pool by SIGTERM.)
-# Ctrl-C, which a terminal sends to all of them, is for the run, which needs its workers until then.
+# A process that a run forks ends by SIGTERM, from its first moment on: one that comes before Python
+# has taken over in it would be lost. (VOCMetric ends its pool by SIGTERM.) Ctrl-C, which a terminal
+# sends to all of them, and SIGUSR1 are for the run, which needs its workers until then.
 def _before_fork() -> None:
     if LISTENING:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -133,7 +133,7 @@ def _after_fork_in_child() -> None:
     if LISTENING:
         LISTENING.clear()
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

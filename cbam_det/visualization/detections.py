@@ -10,10 +10,10 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
-from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from ..errors import InputError
+from ..nodes import enter_scope
 from ..preflight import check_data
 from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
 from .subject import Subject, read_image
@@ -110,7 +110,7 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     if not cfg.get(f'{split}_dataloader'):
         raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
     check_data(cfg, (split,))
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    enter_scope(cfg)
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 

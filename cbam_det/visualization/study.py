@@ -9,6 +9,7 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from ..experiments import Row, Study, cost_path, difference, mean_interval, read_record, values
@@ -16,7 +17,8 @@ from .figures import CYCLE, STYLE
 
 
 def study_figure(study: Study, results: Path) -> Figure:
-    """The rows of `study` that have records, a colour for each, in two or three panels.
+    """The rows of `study` that have records, in two or three panels. Each of the first twelve looks
+    different: in six colours, then in the same with hollow points and a dashed line.
 
     The first metric of every seed as a point, of one shape for each seed, with the mean and its
     95% interval (Student's t). The metric at the validations, mean over seeds. And where costs are
@@ -34,35 +36,43 @@ def study_figure(study: Study, results: Path) -> Figure:
             f'python tools/experiment.py run {study.name}'
         )
     cost = cost_path(results, study)
-    colours = {row.name: CYCLE[number % len(CYCLE)] for number, row in enumerate(rows)}
+    looks = {row.name: _look(number) for number, row in enumerate(rows)}
     with plt.rc_context(STYLE):
         height = 2.4 + 0.32 * len(rows)
         ratios = (1.25, 1, 1)[: 2 + cost.is_file()]
         figure, (seeds, curve, *rest) = plt.subplots(
             *(1, len(ratios)), figsize=(4 * len(ratios) + 1, height), width_ratios=ratios
         )
-        _seeds(seeds, study, rows, results, colours)
-        _curves(curve, study, rows, results, colours)
+        _seeds(seeds, study, rows, results, looks)
+        _curves(curve, study, rows, results, looks)
         seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
+        curve.xaxis.set_major_locator(MaxNLocator(integer=True))
         curve.set(title='validation, means', xlabel='epoch or step', ylabel=f'{first}, %')
         for gain in rest:
             times = json.loads(cost.read_text(encoding='utf-8'))['rows']
-            _gains(gain, study, rows, results, colours, times)
+            _gains(gain, study, rows, results, looks, times)
             gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
             gain.set_xlabel('longer training step, %')
     return figure
 
 
+def _look(number: int) -> dict[str, object]:
+    look = dict(color=CYCLE[number % len(CYCLE)])
+    return look | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else look
+
+
 MARKS = 'osD^v<>pP*'  # one for each seed, so that a seed is followed from row to row
 
 
-def _seeds(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+def _seeds(
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+) -> None:
     first, *_ = study.metrics
     for place, row in enumerate(rows):
         found = values(study, row, results, first)
         for seed, value in found.items():
             mark = MARKS[list(row.seeds).index(seed) % len(MARKS)]
-            axis.plot(value, place, mark, color=colours[row.name], ms=5, alpha=0.7, mew=0)
+            axis.plot(value, place, marker=mark, ms=5, alpha=0.7, **looks[row.name])
         mean, low, high = mean_interval(list(found.values()))
         reach = None if low is None else [[mean - low], [high - mean]]
         axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
@@ -71,7 +81,12 @@ def _seeds(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours
 
 
 def _gains(
-    axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict, times: dict
+    axis: plt.Axes,
+    study: Study,
+    rows: list[Row],
+    results: Path,
+    looks: dict[str, dict],
+    times: dict,
 ) -> None:
     first, *_ = study.metrics
     for row in rows:
@@ -86,11 +101,13 @@ def _gains(
         ours, base = (times[name]['train_ms'][0] for name in (row.name, row.against))
         reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
         place = (100 * (ours / base - 1), seen.mean)
-        axis.errorbar(*place, yerr=reach, fmt='o', color=colours[row.name], capsize=3)
+        axis.errorbar(*place, yerr=reach, marker='o', capsize=3, **looks[row.name])
     axis.axhline(0, color='black', lw=0.8)
 
 
-def _curves(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colours: dict) -> None:
+def _curves(
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+) -> None:
     first, *_ = study.metrics
     for row in rows:
         found = (read_record(results, study, row, seed) for seed in row.seeds)
@@ -105,4 +122,4 @@ def _curves(axis: plt.Axes, study: Study, rows: list[Row], results: Path, colour
         ]
         epochs = sorted(set.intersection(*map(set, lines)))
         heights = [study.scale * np.mean([line[epoch] for line in lines]) for epoch in epochs]
-        axis.plot(epochs, heights, color=colours[row.name], marker='o', ms=4)
+        axis.plot(epochs, heights, marker='o', ms=4, **looks[row.name])

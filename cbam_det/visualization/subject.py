@@ -21,13 +21,13 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 
 from ..datasets.checks import config_classes, leaf_datasets
 from ..environment import check_device
 from ..errors import InputError, some
+from ..nodes import enter_scope, kind_of
 from ..preflight import build_model, check_checkpoint, check_pretrained
 
 
@@ -151,9 +151,9 @@ class Subject:
                 raise InputError(
                     f'{self.cfg.filename} has no test_dataloader; its dataset.pipeline reads images'
                 )
-            init_default_scope(self.cfg.get('default_scope', 'mmdet'))
+            enter_scope(self.cfg)
             steps = get_test_pipeline_cfg(self.cfg)
-            kept = [one for one in steps if 'Annotations' not in str(one['type'])]
+            kept = [one for one in steps if 'Annotations' not in kind_of(one)]
             self._pipeline = Compose(kept)
         packed = self._pipeline(dict(img_path=str(path), img_id=0))
         return View.of(picture, packed, self.model)
