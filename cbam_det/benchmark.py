@@ -246,7 +246,8 @@ def detectors(
     batch: int = 2,
 ) -> dict:
     """Training step and inference of whole detectors on random images, in alternation, in a
-    process that keeps its memory as those of `tools/train.py` and `tools/test.py` do.
+    process that keeps its memory as those of `tools/train.py` and `tools/test.py` do. Inference
+    is with the weights of the start, in which all are the same but for the attention.
 
     Args:
         configs: by name; the first is the baseline.
@@ -268,11 +269,12 @@ def detectors(
         classes = _classes(cfg)
         train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
         infer[name] = _detection(model, _samples(1, size, classes))
-    times = [alternate(calls, rounds, device) for calls in (train, infer)]
+    # Inference first: what is left to suppress depends on the weights, which training parts.
+    infer_ms, train_ms = (alternate(calls, rounds, device) for calls in (infer, train))
     rows = {
         name: dict(
-            train_ms=times[0][name],
-            infer_ms=times[1][name],
+            train_ms=train_ms[name],
+            infer_ms=infer_ms[name],
             train_peak=round(memory(train[name], device)[1], 1),
         )
         for name in configs

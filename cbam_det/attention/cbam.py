@@ -324,7 +324,8 @@ class CBAM(BaseModule):
             host's option of that name says.
         frozen: the module does not train, its norm included.
         lean: keep one feature map for the backward pass and recompute the rest, faster than
-            autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing).
+            autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
+            without a backward pass make one map, the output.
             False leaves all to autograd, for a second derivative. Either way hooks on the gates
             see pooled values; `gates` returns the weights for a map.
         compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
@@ -412,6 +413,8 @@ class CBAM(BaseModule):
         with full_precision(x):
             if not self.lean or lean.unfit(x):
                 return self._equations(x)
+            if not torch.is_grad_enabled() or not (x.requires_grad or _trained(self)):
+                return self._in_place(x)
             gates = self._lean_gates(x)
             if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
                 return lean.attend(x, gates, self.order == 'parallel')
@@ -423,6 +426,18 @@ class CBAM(BaseModule):
         for gate in self._sequence():
             pooled = gate.pool(x if self.order == 'parallel' else y)
             y = _product(y, gate(pooled, pooled=True))
+        return y
+
+    def _in_place(self, x: Tensor) -> Tensor:
+        """The equations where there is no backward pass: one map is made, the output.
+
+        (For the mean of a half type torch makes one of float32 besides, on a CPU.)
+        """
+        y = x
+        for gate in self._sequence():
+            weights = gate(gate.pool(x if self.order == 'parallel' else y), pooled=True)
+            weights = weights.to(x.dtype)
+            y = x * weights if y is x else y.mul_(weights)
         return y
 
     def _checkpointed(self, x: Tensor) -> Tensor:

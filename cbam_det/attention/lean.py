@@ -39,7 +39,6 @@ except ImportError:  # torch < 2.3
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
 BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
-SMALL = 2**20  # bytes
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
 Block = tuple[slice, slice, slice]
@@ -54,8 +53,7 @@ class Gate:
         pools: of 'avg' and 'max', each once.
         function: pooled values, (N, K, C) or (N, K, P), -> weights, (N, C) or (N, P), by
             differentiable operations; in float32, or float64 where the map is.
-        parameters: the tensors with gradient that `function` reads; where there is a backward
-            pass it gets others in their place.
+        parameters: the tensors with gradient that `function` reads; it gets others in their place.
     """
 
     axis: int
@@ -66,14 +64,14 @@ class Gate:
     places: Tensor | None = None
     made: Tensor | None = None
 
-    def weigh(self, y: Tensor, keep: bool, fill: Callable[[Block], None] | None = None) -> Tensor:
+    def weigh(self, y: Tensor, fill: Callable[[Block], None] | None = None) -> Tensor:
         """Pool a map, (N, C, P), of which `fill` first writes the block; return the weights.
 
-        With `keep` what the backward pass needs is kept. The weights have size 1 along `axis`.
+        What the backward pass needs is kept. The weights have size 1 along `axis`.
         """
         count, size = len(y), y.shape[3 - self.axis]
         self.pooled = y.new_empty((count, len(self.pools), size), dtype=wide_type(y))
-        self.places = y.new_zeros((count, size), dtype=torch.int64) if keep else None
+        self.places = y.new_zeros((count, size), dtype=torch.int64)
         for block in _blocks(y):
             if fill is not None:
                 fill(block)
@@ -85,18 +83,14 @@ class Gate:
                     part = y[block].sum(self.axis, dtype=values.dtype)
                     values.copy_(values + part if start else part)
                     continue
-                if keep:
-                    part, places = max_and_place(y[block], self.axis)
-                    if start:
-                        places = torch.where(part > values, places + start, self.places[here])
-                    self.places[here] = places
-                else:
-                    part = y[block].amax(self.axis)
-                values.copy_(torch.maximum(values, part) if start else part)
+                part, places = max_and_place(y[block], self.axis)
+                if start:
+                    places = torch.where(part > values, places + start, self.places[here])
+                    part = torch.maximum(values, part)
+                self.places[here] = places
+                values.copy_(part)
         if 'avg' in self.pools:
             self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
-        if not keep:
-            return self.function(self.pooled, {}).unsqueeze(self.axis)
         # Aliases, so that the parameters' own hooks see a gradient once, in the pass outside; and
         # tensors are held here as they are, whatever is done with those outside (checkpointing).
         self.pooled.requires_grad_()
@@ -124,24 +118,19 @@ class Gate:
 
 def unfit(x: Tensor) -> bool:
     """Whether the plain equations are the choice for `x`: under `torch.compile`, a tracer, an
-    export or `torch.func`, on a device that is neither CPU nor GPU, and for inference on a map so
-    small that calls cost more than arithmetic.
+    export or `torch.func`, and on a device that is neither CPU nor GPU.
     """
     return (
         is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or x.device.type not in BLOCK
-        # Of meta tensors the memory is counted with gradient, the arithmetic without.
-        or (x.is_meta and not torch.is_grad_enabled())
         or torch._C._are_functorch_transforms_active()
-        # Last: a tracer would make a condition on the size of it.
-        or (x.is_cpu and not torch.is_grad_enabled() and x.numel() * x.element_size() <= SMALL)
     )
 
 
 def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
-    """`x` times the weights of one or two gates.
+    """`x` times the weights of one or two gates, for a backward pass.
 
     Args:
         x: (N, C, H, W), any float type, on a CPU or a GPU.
@@ -157,9 +146,7 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
     parameters = [value for gate in gates for value in gate.parameters.values()]
-    if torch.is_grad_enabled() and (x.requires_grad or parameters):
-        return _Attend.apply(x, gates, parallel, *parameters)
-    return _forward(x, gates, parallel, keep=False)
+    return _Attend.apply(x, gates, parallel, *parameters)
 
 
 class _Attend(torch.autograd.Function):
@@ -167,7 +154,7 @@ class _Attend(torch.autograd.Function):
     def forward(ctx, x: Tensor, gates: Sequence[Gate], parallel: bool, *_: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         ctx.gates, ctx.parallel = gates, parallel
-        return _forward(x, gates, parallel, keep=True)
+        return _forward(x, gates, parallel)
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,7 +165,7 @@ class _Attend(torch.autograd.Function):
             return _backward(x, g, ctx.gates, ctx.parallel, ctx.needs_input_grad[0])
 
 
-def _forward(x: Tensor, gates: Sequence[Gate], parallel: bool, keep: bool) -> Tensor:
+def _forward(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
     out = torch.empty_like(x)
     x, y = _flat(x), _flat(out)
 
@@ -186,10 +173,10 @@ def _forward(x: Tensor, gates: Sequence[Gate], parallel: bool, keep: bool) -> Te
         torch.mul(a[block], _at(weights, block).to(a.dtype), out=y[block])
 
     first, *rest = gates
-    u = first.weigh(x, keep)
+    u = first.weigh(x)
     v = None
     for second in rest:
-        v = second.weigh(x, keep) if parallel else second.weigh(y, keep, lambda b: scale(x, u, b))
+        v = second.weigh(x) if parallel else second.weigh(y, lambda b: scale(x, u, b))
     for block in _blocks(x):
         if parallel or v is None:
             scale(x, u, block)
