@@ -8,13 +8,15 @@ from functools import partial
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 from cbam_det import CBAM, benchmark
-from cbam_det.attention import ORDERS, lean
+from cbam_det.attention import ORDERS, functional, lean
+from cbam_det.attention.functional import PART
 
 from .test_attention import OPTIONS, randomised
 
@@ -121,11 +123,35 @@ def test_other_pools_keep_the_input_alone_too(pools):
     assert left - x.numel() * 4 / benchmark.MIB < 0.3
 
 
-def test_inference_takes_one_output():
-    x = torch.randn(2, 256, 100, 100)
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_inference_takes_one_output(dtype, layout):
+    x = torch.randn(2, 256, 100, 100).to(getattr(torch, dtype), memory_format=LAYOUTS[layout])
     _, peak = benchmark.memory(benchmark._inference(CBAM(256), x), 'cpu')
-    size = x.numel() * 4 / benchmark.MIB
-    assert size < peak < size + 2
+    size = x.numel() * x.element_size() / benchmark.MIB
+    parts = 0 if dtype == 'float32' else PART * 4 / benchmark.MIB
+    assert size < peak < size + parts + 2
+
+
+def test_mean_of_a_half_type_in_parts_is_that_of_the_whole(monkeypatch):
+    monkeypatch.setattr(functional, 'PART', 2 * 4 * 9)
+    x = torch.randn(2, 4, 9, 7).bfloat16()
+    with torch.no_grad():
+        for dim, keepdim in (((2, 3), False), ((2, 3), True), (1, True), (1, False)):
+            found = functional.pool(x, 'avg', dim, keepdim)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, x.float().mean(dim, keepdim))
+
+
+def test_hook_that_brings_a_gradient_gets_it_where_nothing_else_trains():
+    module = randomised().requires_grad_(False)
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    for gate in (module.channel_gate, module.spatial_gate):
+        gate.register_forward_hook(lambda gate, args, weights: weights * scale)
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad(plain(module)(x).sum(), scale)
+    (found,) = torch.autograd.grad(module(x).sum(), scale)
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize('frozen', [True, False], ids=['frozen', 'no_grad'])
@@ -240,6 +266,16 @@ def test_second_derivative_is_refused_and_had_with_lean_off():
         penalty(module)
     inputs = torch.randn(1, 8, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(randomised(lean=False, act_cfg=dict(type='Tanh')), inputs)
+
+
+def test_forward_mode_of_inference_is_that_of_the_equations():
+    module = randomised().eval()
+    x, direction = torch.randn(2, 2, 8, 5, 6, dtype=torch.float64)
+    derivatives = []
+    for one in (module, plain(module)):
+        with torch.no_grad(), fwAD.dual_level():
+            derivatives.append(fwAD.unpack_dual(one(fwAD.make_dual(x, direction))).tangent)
+    torch.testing.assert_close(*derivatives)
 
 
 def test_torch_func_gets_the_equations():

@@ -240,7 +240,8 @@ class _Conv(nn.Conv2d):
     lean = False
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self.lean or not x.is_cpu or lean.unfit(x):
+        trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        if not self.lean or not trains or not x.is_cpu or lean.unfit(x):
             return super()._conv_forward(x, weight, bias)
         y = lean.convolve(x, weight)
         return y if bias is None else y + bias[:, None, None]
@@ -325,8 +326,9 @@ class CBAM(BaseModule):
         frozen: the module does not train, its norm included.
         lean: keep one feature map for the backward pass and recompute the rest, faster than
             autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
-            without a backward pass make one map, the output.
-            False leaves all to autograd, for a second derivative. Either way hooks on the gates
+            without a backward pass make one map, the output ('lse' makes a second).
+            False leaves all to autograd, for a second derivative and for hooks on the gates that
+            bring parameters of their own, which get no gradient otherwise. Either way such hooks
             see pooled values; `gates` returns the weights for a map.
         compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
             passes take a minute. Copies of the module are not compiled.
@@ -414,30 +416,22 @@ class CBAM(BaseModule):
             if not self.lean or lean.unfit(x):
                 return self._equations(x)
             if not torch.is_grad_enabled() or not (x.requires_grad or _trained(self)):
-                return self._in_place(x)
+                return self._equations(x, in_place=True)
             gates = self._lean_gates(x)
             if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
                 return lean.attend(x, gates, self.order == 'parallel')
             return self._checkpointed(x)
 
-    def _equations(self, x: Tensor) -> Tensor:
-        """Equations 2 and 3 step by step."""
-        y = x
-        for gate in self._sequence():
-            pooled = gate.pool(x if self.order == 'parallel' else y)
-            y = _product(y, gate(pooled, pooled=True))
-        return y
-
-    def _in_place(self, x: Tensor) -> Tensor:
-        """The equations where there is no backward pass: one map is made, the output.
-
-        (For the mean of a half type torch makes one of float32 besides, on a CPU.)
+    def _equations(self, x: Tensor, in_place: bool = False) -> Tensor:
+        """Equations 2 and 3 step by step, the second product in the place of the first if wanted
+        (not where a hook of a gate brings a gradient).
         """
         y = x
         for gate in self._sequence():
-            weights = gate(gate.pool(x if self.order == 'parallel' else y), pooled=True)
-            weights = weights.to(x.dtype)
-            y = x * weights if y is x else y.mul_(weights)
+            pooled = gate.pool(x if self.order == 'parallel' else y)
+            weights = gate(pooled, pooled=True)
+            again = in_place and y is not x and not y.requires_grad
+            y = y.mul_(weights.to(y.dtype)) if again else _product(y, weights)
         return y
 
     def _checkpointed(self, x: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+try:
+    from torch.compiler import is_compiling
+except ImportError:  # torch < 2.3
+    from torch._dynamo import is_compiling
+
 POOLS = ('avg', 'max', 'lp', 'lse')
+PART = 2**20  # numbers of a half type that are copied to float32 at once
 
 
 def wide_type(x: Tensor) -> torch.dtype:
@@ -42,7 +48,7 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
     """
     wide = wide_type(x)
     if kind == 'avg':
-        return x.mean(dim, keepdim=keepdim, dtype=wide)
+        return _mean(x, dim, keepdim, wide)
     if kind == 'max':
         return x.amax(dim, keepdim=keepdim).to(wide)
     if kind == 'lp':
@@ -50,6 +56,20 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
     if kind == 'lse':
         return torch.logsumexp(x.to(wide), dim, keepdim=keepdim)
     raise ValueError(f'pool {kind!r} is unknown; choose from {", ".join(POOLS)}')
+
+
+def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool, wide: torch.dtype) -> Tensor:
+    """On a CPU torch copies a map of a half type to sum it; without gradient that is done in parts
+    along an axis that stays.
+    """
+    whole = torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing()
+    if wide is x.dtype or not x.is_cpu or whole or x.numel() <= PART:
+        return x.mean(dim, keepdim=keepdim, dtype=wide)
+    axis = 2 if dim == 1 else 1
+    step = max(1, PART * x.shape[axis] // x.numel())
+    parts = [part.mean(dim, keepdim=True, dtype=wide) for part in x.split(step, axis)]
+    means = torch.cat(parts, axis)
+    return means if keepdim else means.squeeze(dim)
 
 
 def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:

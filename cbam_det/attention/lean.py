@@ -29,12 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from .functional import wide_type
-
-try:
-    from torch.compiler import is_compiling
-except ImportError:  # torch < 2.3
-    from torch._dynamo import is_compiling
+from .functional import is_compiling, wide_type
 
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
@@ -118,7 +113,7 @@ class Gate:
 
 def unfit(x: Tensor) -> bool:
     """Whether the plain equations are the choice for `x`: under `torch.compile`, a tracer, an
-    export or `torch.func`, and on a device that is neither CPU nor GPU.
+    export or `torch.func`, and on a device that is neither CPU nor GPU nor 'meta'.
     """
     return (
         is_compiling()
