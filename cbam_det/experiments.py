@@ -24,6 +24,7 @@ file imports no mmdet.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import hashlib
 import json
@@ -37,16 +38,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import yaml
+from mmengine.config import Config
 from rich.progress import track
 from scipy import stats
 
-from .environment import shipped
+from .environment import describe, shipped
 from .errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
 from .results import log_lines, table_row, write_record
 
@@ -58,6 +61,14 @@ KEYS = {
     *('tools', 'scale'),
 }
 ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
+# What the keys hold that are no texts.
+FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
+    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet'), (dict, 'a mapping')),
+    **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
+    'seeds': (list, 'a list of whole numbers, each once'),
+    'scale': ((int, float), 'a number'),
+}
 
 
 @dataclass(frozen=True)
@@ -120,12 +131,12 @@ def read_study(path: str | Path) -> Study:
     """Read a file of the ledger.
 
     Raises:
-        InputError: it cannot be read, a key is unknown or missing, or a row is compared with none
-            that stands before it.
+        InputError: it cannot be read, a key is unknown, missing, twice there or of another type,
+            a row is compared with none that stands before it, or with one that is the same.
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.load(path.read_text(encoding='utf-8'), _Unique)
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
     _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
@@ -138,6 +149,9 @@ def read_study(path: str | Path) -> Study:
                 f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
                 f'rows before it are {some(list(rows), 9)}'
             )
+        base = rows.get(row.against)
+        if base and (row.config, row.overrides) == (base.config, base.overrides):
+            raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
         rows[name] = row
     head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
     return Study(name=path.stem, rows=rows, **head)
@@ -150,6 +164,23 @@ def _check_keys(where: object, given: object, known: set[str], needed: set[str])
             f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
             f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
         )
+    for key, value in given.items():
+        kind, form = FORMS.get(key, (str, 'a text'))
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if fits and key == 'seeds':
+            fits = all(type(one) is int for one in value) and len({*value}) == len(value) > 0
+        if not fits or (key in ('metrics', 'rows') and not value):
+            raise InputError(f'{where}: {key} takes {form}; found {value!r}')
+
+
+class _Unique(yaml.SafeLoader):
+    """YAML in which a key stands once: of two rows of a name the last would be taken."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.YAMLError(f'{some(list(map(repr, twice)))} twice{node.start_mark}')
+        return super().construct_mapping(node, deep)
 
 
 def run_name(study: Study, row: Row, seed: int) -> str:
@@ -167,7 +198,7 @@ def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
 def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
     """The record of a run, or None where there is none yet."""
     path = record_path(results, study, row, seed)
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+    return _recorded(path) if path.is_file() else None
 
 
 def options(study: Study, row: Row, seed: int) -> dict[str, object]:
@@ -177,11 +208,47 @@ def options(study: Study, row: Row, seed: int) -> dict[str, object]:
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
     """Twelve digits that name a run's config, overrides included; paths of data change nothing."""
-    from .cli import override, read_config
-
-    cfg = override(read_config(row.config), options(study, row, seed))
-    cfg = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    cfg = json.dumps(_config(study, row, seed).to_dict(), sort_keys=True, default=str)
     return hashlib.sha256(cfg.encode()).hexdigest()[:12]
+
+
+def _config(study: Study, row: Row, seed: int, data_root: str | None = None) -> Config:
+    from .cli import override
+    from .preflight import set_data_root
+
+    cfg = override(copy.deepcopy(_read(row.config)), options(study, row, seed))
+    if data_root:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+@cache
+def _read(config: str) -> Config:
+    from .cli import read_config
+
+    return read_config(config)
+
+
+def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
+    """By split the `fingerprint` of the data that a run reads; {} for another library's tools."""
+    from .datasets.checks import fingerprint, leaf_datasets
+
+    if study.tools != 'cbam_det':
+        return {}
+    cfg = _config(study, row, seed, data_root)
+    return {
+        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        for split in ('train', 'val', 'test')
+    }
+
+
+def check_gpus(study: Study, gpus: int) -> None:
+    """Raise InputError where the study is made for another number of processes."""
+    if study.gpus not in (None, max(gpus, 1)):
+        raise InputError(
+            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
+            f'another batch; give that, or change batch_size and gpus in its file'
+        )
 
 
 def run(
@@ -208,19 +275,17 @@ def run(
         InputError: the study is made for another number of processes; a tool failed, or the test
             gave no metrics, and its log is named.
     """
-    if study.gpus not in (None, max(gpus, 1)):
-        raise InputError(
-            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
-            f'another batch; give that, or change batch_size and gpus in its file'
-        )
+    check_gpus(study, gpus)
     if data_root and study.tools != 'cbam_det':
         raise InputError(f"--data-root is not for {study.tools}'s tools; its configs name the data")
     if (done := read_record(results, study, row, seed)) is not None:
         check_records(study, results, [(row, seed)])
         return done
     digest = config_hash(study, row, seed)
+    data = data_digits(study, row, seed, data_root)
     folder = work_dirs / run_name(study, row, seed)
-    with _claimed(folder, dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)):
+    what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
+    with _claimed(folder, what) as commit:
         pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
@@ -240,7 +305,8 @@ def run(
         config=row.config,
         overrides=dict(options(study, row, seed)),
         config_hash=digest,
-        commit=_commit(),
+        data=data,
+        commit=commit,
         processes=max(gpus, 1),
         train_seconds=_seconds(logged),
         memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
@@ -258,8 +324,11 @@ def _last_checkpoint(folder: Path) -> str:
 
 
 @contextmanager
-def _claimed(folder: Path, what: dict) -> Iterator[None]:
+def _claimed(folder: Path, what: dict) -> Iterator[str]:
     """A work_dir for one command at a time, and for one config, batch and data for ever.
+
+    Yields:
+        The commit of the code with which its training began.
 
     Raises:
         InputError: it is of another run, or a command is at work in it.
@@ -272,15 +341,17 @@ def _claimed(folder: Path, what: dict) -> Iterator[None]:
             raise InputError(f'another command is at work in {folder}; let it end') from None
         stream.seek(0)
         text = stream.read()
-        if text and json.loads(text) != what:
+        found = json.loads(text or '{}')
+        commit = found.pop('commit', _commit())
+        if text and found != what:
             raise InputError(
                 f'{folder} is of another run ({text}), not {json.dumps(what)}; remove it, or keep '
                 'it by another --work-dirs'
             )
         if not text:
-            stream.write(json.dumps(what))
+            stream.write(json.dumps(dict(what, commit=commit)))
             stream.flush()
-        yield
+        yield commit
 
 
 def repeat(
@@ -292,28 +363,48 @@ def repeat(
     gpus: int = 0,
     data_root: str | None = None,
 ) -> dict[str, tuple[object, object]]:
-    """Run a recorded run anew, beside it, and tell what came out otherwise.
+    """Run a recorded run anew, beside it, and tell what came out otherwise; an interrupted one
+    goes on.
 
     Returns:
         By name the recorded and the new value of metrics, validations and losses that differ; {}
         where all are equal to the last bit that the logs print.
 
     Raises:
-        InputError: the run is not recorded, a repetition lies there already, or a tool failed.
+        InputError: the run is not recorded, or on other data, a repetition lies there already, or
+            a tool failed.
     """
     before = read_record(results, study, row, seed)
     if before is None:
         path = record_path(results, study, row, seed)
         raise InputError(f'no record {path}; make it: {command(study, row, seed, gpus)}')
     folder = work_dirs / 'repeat'
-    if (folder / run_name(study, row, seed)).exists():
-        raise InputError(f'{folder / run_name(study, row, seed)} is there; remove it')
-    check_records(study, results, [(row, seed)])
     inside = folder / run_name(study, row, seed) / 'record'  # removed with the run
+    if read_record(inside, study, row, seed) is not None:
+        raise InputError(f'{inside.parent} is there; remove it')
+    check_records(study, results, [(row, seed)])
+    data = data_digits(study, row, seed, data_root)
+    if (of := before.get('data', data)) != data:
+        raise InputError(
+            f'the record is of other data ({of}) than what is read here ({data}); give its folder '
+            'by --data-root'
+        )
     again = run(study, row, seed, inside, folder, gpus, data_root)
     old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def elsewhere(record: dict) -> str:
+    """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
+    import torch
+
+    here = dict(describe(), threads=torch.get_num_threads())
+    there = record['environment']
+    keys = ('hardware', 'threads', 'torch')
+    return '; '.join(
+        f'{key} {there.get(key)}, here {here[key]}' for key in keys if there.get(key) != here[key]
+    )
 
 
 def _flat(record: dict) -> dict[str, float]:
@@ -340,12 +431,27 @@ def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> 
 
 
 def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
-    """Raise InputError where a record of `runs` is `stale`."""
+    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
+    of different data.
+    """
     if found := stale(study, results, runs):
         raise InputError(
             f'{len(found)} records are of another config than their row has now '
             f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
         )
+    for row in study.rows.values():
+        first: dict = {}
+        for one in (row, study.rows.get(row.against, row)):
+            for seed in one.seeds:
+                data = (read_record(results, study, one, seed) or {}).get('data')
+                path = record_path(results, study, one, seed)
+                if data and data != first.setdefault('data', data):
+                    raise InputError(
+                        f'{path} is of other data ({data}) than {first["path"]} '
+                        f'({first["data"]}); remove the one that is wrong, and its work_dir'
+                    )
+                if data:
+                    first.setdefault('path', path)
 
 
 def cost_path(results: Path, study: Study) -> Path:
@@ -359,12 +465,8 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     Trainings are no measure: what else their machine does, and when, is in their times.
     """
     from .benchmark import detectors
-    from .cli import override, read_config
 
-    configs = {
-        name: override(read_config(row.config), options(study, row, row.seeds[0]))
-        for name, row in study.rows.items()
-    }
+    configs = {name: _config(study, row, row.seeds[0]) for name, row in study.rows.items()}
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
     said = shlex.join(['python', *PROGRAM, 'cost', study.name])
@@ -417,18 +519,14 @@ def _weights(
     study: Study, row: Row, seed: int, folder: Path, count: int, data_root: str | None
 ) -> dict[str, np.ndarray]:
     """Quantiles of the weights after a run, by gate; {} of a row without attention."""
-    from .cli import override, read_config
     from .hooks.audit import named_cbams
-    from .preflight import set_data_root
     from .visualization.attention import gates
     from .visualization.detections import dataset_of, evenly
     from .visualization.subject import Subject
 
     if not (folder / 'last_checkpoint').is_file():
         raise InputError(f'{folder} holds no checkpoint; give the --work-dirs of the runs')
-    cfg = override(read_config(row.config), options(study, row, seed))
-    if data_root:
-        set_data_root(cfg, data_root)
+    cfg = _config(study, row, seed, data_root)
     subject = Subject(cfg, _last_checkpoint(folder))
     if not dict(named_cbams(subject.model)):
         return {}
@@ -464,12 +562,13 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
 
 
-def _metrics(folder: Path) -> dict[str, float]:
+def _metrics(folder: Path) -> dict[str, float | None]:
     """What the last test logged, as MMEngine writes it for any library: <time>/<time>.json."""
     logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
     text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
     numbers = json.loads(text.splitlines()[-1])
-    return {key: value for key, value in numbers.items() if '/' in key}
+    # mmdet's number for a class that the set lacks is none of JSON.
+    return {key: None if value != value else value for key, value in numbers.items() if '/' in key}
 
 
 def _call(
@@ -616,7 +715,7 @@ class Comparison:
         count: seeds that both have, n.
         mean: of the differences.
         low, high: ends of the 95% interval of that mean, by Student's t; None below two seeds.
-        p: of the paired t-test; None below two seeds.
+        p: of the paired t-test; None below two seeds, or where all differences are the same.
     """
 
     count: int
@@ -630,6 +729,8 @@ class Comparison:
         """What the interval says, for a metric of which more is better."""
         if self.low is None:
             return 'one seed: nothing'
+        if self.low == self.high:
+            return 'all pairs alike: nothing'
         return 'helps' if self.low > 0 else 'hurts' if self.high < 0 else 'no difference seen'
 
 
@@ -642,8 +743,8 @@ def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison 
     mean, low, high = mean_interval(gaps)
     if low is None:
         return Comparison(len(seeds), mean)
-    # Where every pair differs by the same, the t-test divides by 0.
-    p = float(mean == 0) if low == high else float(stats.ttest_1samp(gaps, 0).pvalue)
+    # Where all are the same, the t-test divides by 0.
+    p = None if low == high else float(stats.ttest_1samp(gaps, 0).pvalue)
     return Comparison(len(seeds), mean, low, high, p)
 
 
@@ -653,6 +754,7 @@ def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float 
     if len(numbers) < 2:
         return mean, None, None
     reach = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    reach *= np.ptp(numbers) > 1e-9  # what is left where all are the same is rounding
     return mean, mean - reach, mean + reach
 
 
@@ -670,14 +772,17 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
 def table(study: Study, results: Path) -> str:
     """The study as a Markdown table, in percent, and what made it.
 
-    By metric the mean and the standard deviation over the seeds; of the first metric the
-    difference to the row's baseline, paired by seeds, with its 95% interval and the p of the
-    paired t-test; the paper's difference and mmdet's figure beside it, where there are any; and the
-    weights of the gates, where they are recorded.
+    By metric the mean and the standard deviation over the seeds, and the difference to the row's
+    baseline, paired by seeds, with its 95% interval; of the first metric, which is the measure, the
+    p of the paired t-test and the verdict too; the paper's difference and mmdet's figure beside it,
+    where there are any; and the weights of the gates, where they are recorded.
     """
     first, *_ = study.metrics
     paper, mmdet = (any(getattr(row, key) for row in study.rows.values()) for key in BESIDE)
+    others = [name for name in study.metrics if name != first]
+    compared = any(row.against for row in study.rows.values())
     head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
+    head += [f'{name}, difference' for name in others] * compared
     head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
     weights = _recorded(gates_path(results, study)).get('rows', {})
     head += [f'{gate} weights' for gate in GATES] * bool(weights)
@@ -690,6 +795,7 @@ def table(study: Study, results: Path) -> str:
             cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
+        cells += [_difference(study, row, results, name)[0] for name in others] * compared
         cells += _theirs(study, row, first) * paper
         cells += [_printed(row.mmdet.get(first))] * mmdet
         cells += [_range(weights.get(row.name, {}).get(gate)) for gate in GATES] * bool(weights)
@@ -713,17 +819,23 @@ def _origin(study: Study, results: Path) -> list[str]:
             )
             for at in (one['environment'] for one in found)
         }
-        lines[0] += f', a training {seconds / 60:.0f} minutes (median); {"; ".join(sorted(where))}'
+        commits = sorted({one['commit'][:7] for one in found if one.get('commit')})
+        where = [*sorted(where), *(f'commit {one}' for one in commits)]
+        lines[0] += f', a training {seconds / 60:.1f} minutes (median); {"; ".join(where)}'
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
     first, *_ = study.metrics
     seen = [(row, difference(study, row, results, first)) for row in study.rows.values()]
     tests = sum(one is not None and one.count == _pairs(study, row) > 1 for row, one in seen)
-    if tests > 1:
+    if tests:
+        chance = 100 * (1 - 0.95**tests)
         lines[0] += (
-            f'. Each interval stands alone: of {tests} comparisons without any effect one in '
-            'twenty would say something'
+            f'. {first} is the measure: where there is no effect, a comparison says helps or hurts '
+            '5% of the time'
         )
+        lines[0] += f', one or more of {tests} up to {chance:.0f}%' * (tests > 1)
+    if left := _orphans(study, results):
+        lines[0] += f'. Records of rows or seeds that the study has no more: {len(left)}'
     if taken := _recorded(gates_path(results, study)):
         lines[0] += (
             '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
@@ -733,7 +845,11 @@ def _origin(study: Study, results: Path) -> list[str]:
 
 
 def _recorded(path: Path) -> dict:
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    """A JSON file of records; {} where there is none."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f'{path} is no JSON ({error}); remove it, or get it back') from None
 
 
 def _range(quantiles: Sequence[float] | None) -> str:
@@ -745,6 +861,16 @@ def records(study: Study, results: Path) -> list[dict]:
     runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
     found = (read_record(results, study, row, seed) for row, seed in runs)
     return [record for record in found if record is not None]
+
+
+def _orphans(study: Study, results: Path) -> list[Path]:
+    """The records that runs of the study left and none of its rows reads."""
+    known = {
+        record_path(results, study, row, seed) for row in study.rows.values() for seed in row.seeds
+    }
+    said = shlex.join(['run', study.name, '--row'])
+    others = [path for path in sorted(results.glob('*.json')) if path not in known]
+    return [path for path in others if said in _recorded(path).get('command', '')]
 
 
 def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import shutil
@@ -18,11 +20,13 @@ from scipy import stats
 
 from cbam_det.cli import find_config, override, read_config
 from cbam_det.costs import count
+from cbam_det.datasets.checks import fingerprint
 from cbam_det.errors import SIGNALS, InputError, Stopped
 from cbam_det.experiments import (
     Row,
     Study,
     _losses,
+    check_records,
     command,
     compare,
     config_hash,
@@ -81,7 +85,8 @@ def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
         validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
         digest = config_hash(study, study.rows[row], seed)
         given = dict(metrics=metrics, validation=validation, environment=WHERE, config_hash=digest)
-        path.write_text(json.dumps(dict(given, train_seconds=120 + seed)))
+        given |= dict(train_seconds=120 + seed, commit='0123456789')
+        path.write_text(json.dumps(given))
 
 
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
@@ -125,27 +130,37 @@ def test_comparison_is_the_paired_t_test():
     )
     assert compare({0: 1.0}, {0: 0.0}).verdict == 'one seed: nothing'
     assert compare({0: 1.0}, {1: 0.0}) is None
-    assert compare({0: 1.0, 1: 2.0}, {0: 0.0, 1: 1.0}).p == 0
-    assert compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).verdict == 'no difference seen'
+    for base in ({0: 0.9, 1: 1.9}, {0: 1.0, 1: 2.0}):  # as where no detector finds anything
+        alike = compare({0: 1.0, 1: 2.0}, base)
+        assert alike.p is None and alike.verdict == 'all pairs alike: nothing'
 
 
 def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
     record(tmp_path / 'results', small, 'none', [0.40, 0.42, 0.41])
     record(tmp_path / 'results', small, 'CBAM', [0.42, 0.45, 0.43])
     lines = table(small, tmp_path / 'results').splitlines()
-    assert lines[2] == '| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |  |  |  | 27 |  |'
+    assert lines[2] == '| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |  |  |  |  | 27 |  |'
     assert lines[3] == (
         '| CBAM | 3 | 43.33 ± 1.53 | 86.67 ± 3.06 | +2.33 (+0.90 to +3.77) | 0.020 | helps '
-        '| 28.1 | +1.10 |'
+        '| +4.67 (+1.80 to +7.54) | 28.1 | +1.10 |'
     )
-    assert lines[4] == '| paper start | 0 |  |  |  |  |  |  |  |'
-    assert lines[5:] == [
-        '',
-        '6 of 9 runs recorded, a training 2 minutes (median); a CPU (2 cores), 1 thread, torch '
-        '2.12.1. `python tools/experiment.py run small`',
-    ]
+    assert lines[4] == '| paper start | 0 |  |  |  |  |  |  |  |  |'
+    origin = (
+        '6 of 9 runs recorded, a training 2.0 minutes (median); a CPU (2 cores), 1 thread, torch '
+        '2.12.1; commit 0123456. `python tools/experiment.py run small`. AP is the measure: where '
+        'there is no effect, a comparison says helps or hurts 5% of the time'
+    )
+    assert lines[5:] == ['', origin]
+    row = small.rows['paper start']
+    left = replace(small, rows={**small.rows, 'paper start': replace(row, overrides={'a': 1})})
+    path = record_path(tmp_path / 'results', left, left.rows['paper start'], 0)
+    path.write_text(json.dumps(dict(command=command(left, left.rows['paper start'], 0))))
+    lines = table(small, tmp_path / 'results').splitlines()
+    assert lines[-1] == f'{origin}. Records of rows or seeds that the study has no more: 1'
+    record(tmp_path / 'results', small, 'paper start', [0.41, 0.41, 0.42])
+    assert 'of the time, one or more of 2 up to 10%' in table(small, tmp_path / 'results')
     empty = table(small, tmp_path / 'none')
-    assert '| none | 0 |  |  |  |  |  | 27 |  |' in empty and '0 of 9 runs recorded. `' in empty
+    assert '| none | 0 |  |  |  |  |  |  | 27 |  |' in empty and '0 of 9 runs recorded. `' in empty
     zoo = replace(small, rows={'a': Row('a', 'c', mmdet={'AP': 37.4}, seeds=[0])}, note='A note.')
     lines = table(zoo, tmp_path / 'none').splitlines()
     assert lines[0].endswith("| says | mmdet's AP |") and lines[2].endswith('|  |  |  | 37.4 |')
@@ -158,6 +173,9 @@ def test_records_of_another_config_are_found(small, tmp_path):
         path = record_path(tmp_path, small, row, seed)
         path.write_text(json.dumps(dict(config_hash=digest)))
     assert stale(small, tmp_path) == [record_path(tmp_path, small, row, 1)]
+    path.write_text('{"config_hash": ')
+    with pytest.raises(InputError, match=f'{path.name} is no JSON .*; remove it, or get it back'):
+        stale(small, tmp_path)
 
 
 @pytest.mark.skipif(mmdet.__version__ != '3.5.1', reason="the records' configs have its bases")
@@ -168,8 +186,13 @@ def test_records_are_of_the_configs_as_they_are(path):
 
 @pytest.fixture
 def stubbed(monkeypatch, tmp_path):
-    """Tools that only write what a training and a test leave; the calls as (name, arguments)."""
+    """Tools that only write what a training and a test leave, and data known by their folder; the
+    calls as (name, arguments).
+    """
     calls = []
+    monkeypatch.setattr(
+        'cbam_det.experiments.data_digits', lambda study, row, seed, root: dict(train=str(root))
+    )
 
     def call(study, name, config, first, last, folder, gpus) -> int:
         calls.append((name, [*first, *last]))
@@ -218,6 +241,7 @@ def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(program))
+    monkeypatch.setattr('cbam_det.experiments.data_digits', lambda *_: {})
     before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
         run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
@@ -230,10 +254,44 @@ def test_repetition_runs_each_time(small, stubbed, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
     run(*what)
+    with pytest.raises(InputError, match='the record is of other data'):
+        repeat(*what, data_root='elsewhere')
+    folder = tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0'
     for _ in range(2):
         assert repeat(*what) == {}
-        shutil.rmtree(tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0')
+        with pytest.raises(InputError, match='is there; remove it'):
+            repeat(*what)
+        shutil.rmtree(folder / 'record')  # as where it was interrupted before the end
     assert [name for name, _ in stubbed] == ['train', 'test'] * 3
+    path = record_path(*what[3:4], *what[:3])
+    path.write_text(path.read_text().replace('0.4', '0.5'))
+    assert repeat(*what) == {'test coco/bbox_mAP': (0.5, 0.4)}
+
+
+def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monkeypatch, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    monkeypatch.setattr('cbam_det.experiments._commit', lambda: 'first')
+    run(*what)
+    record_path(*what[3:4], *what[:3]).unlink()
+    log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
+    log.parent.mkdir()
+    log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
+    monkeypatch.setattr('cbam_det.experiments._commit', lambda: 'second')
+    again = run(*what)
+    assert again['commit'] == 'first'
+    assert again['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}
+
+
+def test_records_of_other_data_than_their_baseline_s_are_refused(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    none, cbam, _ = small.rows.values()
+    for row, root in ((none, 'one'), (cbam, 'one'), (cbam, 'other')):
+        seed = int(root == 'other')
+        check_records(small, tmp_path / 'results')
+        run(small, row, seed, tmp_path / 'results', tmp_path / 'work', data_root=root)
+    with pytest.raises(InputError, match=r"cbam_digits-1.json is of other data .*'other'.*'one'"):
+        check_records(small, tmp_path / 'results')
 
 
 def test_mmpretrain_s_test_gets_its_checkpoint_by_option(small, stubbed, tmp_path):
@@ -247,6 +305,22 @@ def test_mmpretrain_s_test_gets_its_checkpoint_by_option(small, stubbed, tmp_pat
     assert arguments[1].endswith('epoch_1.pth')
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (('run', 'bccd', '--seed', '99'), 'bccd has no seed 99 there; it has 0, 1'),
+        (('commands', 'digits', '--gpus', '8'), 'digits is made for --gpus 1'),
+        (('repeat', 'bccd', '--row', 'none'), 'name them by --row and --seed'),
+        (('--results', 'nowhere', 'table', 'bccd'), 'no folder of records nowhere'),
+        (('--ledger', 'nowhere', 'table', 'bccd'), "no study 'bccd' in nowhere; it has none"),
+    ],
+)
+def test_wrong_argument_is_named_before_anything_runs(arguments, said, tool, capsys):
+    with contextlib.suppress(SystemExit):  # argparse's
+        assert tool(*arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, capsys):
     options = ('--data-root', 'a b', '--work-dirs', 'runs')
     assert tool('--results', tmp_path, 'commands', 'table2', 'table3', *options) == 0
@@ -255,6 +329,23 @@ def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, ca
     head, tail = f'python tools/experiment.py --results {tmp_path} run table2', 'runs'
     assert lines[0].startswith(head) and lines[0].endswith(tail)
     assert "--gpus 8 --data-root 'a b'" in lines[0]
+
+
+def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_path):
+    root = shutil.copytree(digits / 'VOCdevkit' / 'VOC2007', tmp_path / 'VOC2007')
+    prefix = dict(sub_data_root='VOC2007/')
+    dataset = dict(data_root=str(tmp_path), data_prefix=prefix)
+    dataset['ann_file'] = 'VOC2007/ImageSets/Main/val.txt'
+    before = fingerprint(dataset)
+    lists = [
+        (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
+    ]
+    for names, same in zip(lists, (True, False), strict=True):
+        with (root / f'Annotations/{names[0]}.xml').open('a') as file:
+            file.write(' ')
+        assert (fingerprint(dataset) == before) is same
+    with pytest.raises(InputError, match=r'none\.txt'):
+        fingerprint(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt'))
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
@@ -284,6 +375,17 @@ def test_hash_follows_the_config_and_nothing_else(small):
         ('against: none', 'against: nothing', "against 'nothing', which is no row before it"),
         ('config: faster_rcnn_r50_digits, ', '', "row 'none': it takes the keys"),
         ('rows:', 'rows: [', 'cannot be read as YAML'),
+        ('  CBAM:', '  none:', "'none' twice"),
+        ('seeds: [0, 1, 2]', 'seeds: 3', 'seeds takes a list of whole numbers, each once; found 3'),
+        ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'seeds takes .*; found \[0, 0\]'),
+        ('seeds: [0, 1, 2]', 'rows: []', "'rows' twice"),
+        (
+            'metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}',
+            'metrics: {}',
+            'one entry or more',
+        ),
+        ('seeds:', "gpus: '1'\nseeds:", "gpus takes a whole number; found '1'"),
+        ('faster_rcnn_r50_cbam_digits, ', 'faster_rcnn_r50_digits, ', "the same as 'none'"),
     ],
 )
 def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
@@ -319,13 +421,19 @@ def quick(tmp_path, small, digits):
     return read_study(path), common, (*what, '--work-dirs', tmp_path / 'work')
 
 
-def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
+def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, capsys):
     study, common, what = quick
     assert tool(*common, *what) == 0, capsys.readouterr().err
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
     assert first['command'] == command(study, study.rows['CBAM'], 1)
     assert first['memory_mib'] > 100 and first['train_seconds'] > 0
+    train, val = (
+        hashlib.sha256((digits / f'annotations/instances_{split}2017.json').read_bytes())
+        for split in ('train', 'val')
+    )
+    train, val = train.hexdigest()[:12], val.hexdigest()[:12]
+    assert first['data'] == dict(train=train, val=val, test=val)
     log = [
         json.loads(line)
         for path in tmp_path.glob('work/*/*/vis_data/scalars.json')
@@ -340,7 +448,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, tmp_path, capsys):
     }
     capsys.readouterr()
     assert tool(*common, *what) == 0
-    assert capsys.readouterr().out == ''  # it is done
+    assert capsys.readouterr().out.startswith('small: what was asked for is recorded in ')
     assert tool(*common, 'commands', 'small') == 0
     assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
     gates = ('gates', 'small', '--data-root', what[what.index('--data-root') + 1], '--count', 2)

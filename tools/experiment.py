@@ -58,8 +58,8 @@ def parse_args() -> argparse.Namespace:
         one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
         one.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
         one.add_argument('--row', action='append', help='only this row; may be given several times')
-        one.add_argument('--seed', type=int, action='append', help='only this seed')
-        one.add_argument('--gpus', type=int, default=0, help='processes of a run (%(default)s)')
+        one.add_argument('--seed', type=int, action='append', help='only this seed; likewise')
+        one.add_argument('--gpus', type=int, default=0, help='processes of a run, 0 and 1 for one')
     command('table', 'the table of a study, from its records', '+')
     timed = command('cost', 'measure the training step and inference of every row', '+')
     timed.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
@@ -80,6 +80,8 @@ def parse_args() -> argparse.Namespace:
     )
     planned.add_argument('--out', type=Path, help='record to write, JSON')
     args = parser.parse_args()
+    if args.command == 'repeat' and not (args.row and args.seed):
+        parser.error('repeat trains each run anew; name them by --row and --seed')
     if getattr(args, 'gpus', 0) < (args.command == 'plan'):
         parser.error(f'--gpus {args.gpus} is too few')
     if getattr(args, 'teraflops', 1) <= 0:
@@ -92,22 +94,32 @@ def chosen(args: argparse.Namespace) -> list[experiments.Study]:
     files = {path.stem: path for path in sorted(args.ledger.glob('*.yaml'))}
     for name in args.study:
         if name not in files:
-            raise InputError(f'no study {name!r} in {args.ledger}; it has {", ".join(files)}')
+            raise InputError(
+                f'no study {name!r} in {args.ledger}; it has {", ".join(files) or "none"}'
+            )
     return [experiments.read_study(files[name]) for name in args.study or files]
 
 
 def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[experiments.Row, int]]:
-    """The rows and seeds that were asked for: without a record, or with one to be repeated."""
+    """The rows and seeds that were asked for; all to be repeated, else those without a record."""
     for name in args.row or ():
         if name not in study.rows:
             raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
+    experiments.check_gpus(study, args.gpus or study.gpus or 0)
+    rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
+    seeds = {seed for row in rows for seed in row.seeds}
+    if unknown := sorted(set(args.seed or ()) - seeds):
+        raise InputError(
+            f'{study.name} has no seed {some(list(map(str, unknown)))} there; it has '
+            f'{", ".join(map(str, sorted(seeds)))}'
+        )
     return [
         (row, seed)
-        for row in study.rows.values()
-        if not args.row or row.name in args.row
-        for seed in args.seed or row.seeds
-        if (experiments.read_record(args.results, study, row, seed) is not None)
-        == (args.command == 'repeat')
+        for row in rows
+        for seed in row.seeds
+        if not args.seed or seed in args.seed
+        if args.command == 'repeat'
+        or experiments.read_record(args.results, study, row, seed) is None
     ]
 
 
@@ -132,12 +144,17 @@ def commands(args: argparse.Namespace, study: experiments.Study, seen: set[str])
 
 def run(args: argparse.Namespace, study: experiments.Study) -> None:
     chosen_runs = runs(args, study)
+    if not chosen_runs:
+        print(f'{study.name}: what was asked for is recorded in {args.results}')
     for number, (row, seed) in enumerate(chosen_runs, 1):
         print(
             f'{study.name}, {row.name}, seed {seed}: run {number} of {len(chosen_runs)}', flush=True
         )
         what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
         if args.command == 'repeat':
+            record = experiments.read_record(args.results, study, row, seed) or {}
+            if record and (other := experiments.elsewhere(record)):
+                print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
             other = experiments.repeat(*what)
             said = [f'{key} {old} -> {new}' for key, (old, new) in other.items()]
             print(f'  differs: {some(said, 9)}' if said else '  all numbers are the same')
@@ -186,11 +203,15 @@ def main() -> None:
     if args.command == 'plan':
         plan(args)
         return
+    if args.command in ('table', 'plot', 'gates', 'repeat') and not args.results.is_dir():
+        raise InputError(f'no folder of records {args.results}; run makes it, --results names it')
     printed: set[str] = set()
     for study in chosen(args):
+        if args.command in ('run', 'repeat', 'commands'):
+            runs(args, study)  # what was asked for, before the records are read
         experiments.check_records(study, args.results)
         if args.command == 'table':
-            print(f'{study.title}\n\n{experiments.table(study, args.results)}')
+            print(f'{study.title}\n\n{experiments.table(study, args.results)}\n')
         elif args.command == 'plot':
             from cbam_det.visualization.figures import save
             from cbam_det.visualization.study import study_figure
