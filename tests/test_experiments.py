@@ -471,7 +471,9 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     record(results, small, 'none', [0.40, 0.42, 0.41])
     record(results, small, 'CBAM', [0.42, 0.45, 0.43])
     seeds, curve = study_figure(small, results).axes
-    times = {name: dict(train_ms=[ms, ms, ms]) for name, ms in (('none', 200), ('CBAM', 230))}
+    times = {
+        name: dict(train_ms=[ms, ms - 4, ms + 6]) for name, ms in (('none', 200), ('CBAM', 230))
+    }
     cost_path(results, small).write_text(json.dumps(dict(rows=times)))
     *_, gain = study_figure(small, results).axes
     points = [line.get_xydata()[0].tolist() for line in seeds.lines if line.get_alpha() == 0.7]
@@ -480,6 +482,10 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     (gained,) = (line for line in gain.lines if line.get_marker() == 'o')
     seen = difference(small, small.rows['CBAM'], results, 'AP')
     assert gained.get_xydata()[0] == pytest.approx([15, seen.mean])
+    (bars,) = gain.containers
+    across, along = (bars.lines[2][n].get_segments()[0] for n in (0, 1))
+    assert across[:, 0].tolist() == pytest.approx([13, 18])  # quartiles of the step
+    assert along[:, 1].tolist() == pytest.approx([seen.low, seen.high])
     assert [list(line.get_ydata()) for line in curve.lines] == [
         pytest.approx([20.5, 41]),
         pytest.approx([100 * 1.3 / 6, 100 * 1.3 / 3]),

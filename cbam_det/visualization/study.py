@@ -52,7 +52,7 @@ def study_figure(study: Study, results: Path) -> Figure:
             times = json.loads(cost.read_text(encoding='utf-8'))['rows']
             _gains(gain, study, rows, results, looks, times)
             gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
-            gain.set_xlabel('longer training step, %')
+            gain.set_xlabel('longer training step, %; quartiles')
     return figure
 
 
@@ -98,10 +98,11 @@ def _gains(
                 f'the costs of {study.name} lack the row {row.name!r}; measure them anew: python '
                 f'tools/experiment.py cost {study.name}'
             )
-        ours, base = (times[name]['train_ms'][0] for name in (row.name, row.against))
+        base = times[row.against]['train_ms'][0]
+        longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])
+        wide = [[longer - low], [high - longer]]
         reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
-        place = (100 * (ours / base - 1), seen.mean)
-        axis.errorbar(*place, yerr=reach, marker='o', capsize=3, **looks[row.name])
+        axis.errorbar(longer, seen.mean, reach, wide, marker='o', capsize=3, **looks[row.name])
     axis.axhline(0, color='black', lw=0.8)
 
 
