@@ -217,7 +217,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_proce
     """3 boxes in one process and 7 in the other; twice, as DDP complains in the second step."""
     wanted = gradients(detector(), batch())
     for found in two_processes['detector']:
-        assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-5)
+        assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-4)
         for one, other in zip(found, wanted, strict=True):
             assert (one - other).norm() <= 1e-4 * other.norm() + 1e-9
     halves = (flat(gradients(detector(), part(batch(), *ends))) for ends in ((0, 2), (2, 4)))
