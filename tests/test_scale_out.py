@@ -214,12 +214,15 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_processes):
-    """3 boxes in one process and 7 in the other; twice, as DDP complains in the second step."""
+    """3 boxes in one process and 7 in the other; twice, as DDP complains in the second step.
+
+    Rounding differs with the CPU: up to 1e-5 in all and 1e-4 in a parameter were seen.
+    """
     wanted = gradients(detector(), batch())
     for found in two_processes['detector']:
         assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-4)
         for one, other in zip(found, wanted, strict=True):
-            assert (one - other).norm() <= 1e-4 * other.norm() + 1e-9
+            assert (one - other).norm() <= 1e-3 * other.norm() + 1e-9
     halves = (flat(gradients(detector(), part(batch(), *ends))) for ends in ((0, 2), (2, 4)))
     assert (sum(halves) / 2 - flat(wanted)).norm() > 1e-3 * flat(wanted).norm()
 
