@@ -216,13 +216,14 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_processes):
     """3 boxes in one process and 7 in the other; twice, as DDP complains in the second step.
 
-    Rounding differs with the CPU: up to 1e-5 in all and 1e-4 in a parameter were seen.
+    Rounding differs with the CPU: 1e-5 in all was seen, and 4e-3 in a parameter whose gradient is
+    what is left of larger numbers.
     """
     wanted = gradients(detector(), batch())
     for found in two_processes['detector']:
         assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-4)
         for one, other in zip(found, wanted, strict=True):
-            assert (one - other).norm() <= 1e-3 * other.norm() + 1e-9
+            assert (one - other).norm() <= 1e-2 * other.norm() + 1e-9
     halves = (flat(gradients(detector(), part(batch(), *ends))) for ends in ((0, 2), (2, 4)))
     assert (sum(halves) / 2 - flat(wanted)).norm() > 1e-3 * flat(wanted).norm()
 
@@ -277,10 +278,15 @@ def losses(steps: int, kind: str = 'OptimWrapper', **attention: object) -> Tenso
     return torch.stack([model.train_step(batch(), wrapper)['loss'].detach() for _ in range(steps)])
 
 
-def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike(one_thread):
+def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike(
+    one_thread, monkeypatch
+):
+    # Of a 1x1 map oneDNN takes the gradient of a 3x3 convolution's weights, stride 2, from memory
+    # that nothing was written to, on CPUs with bfloat16 instructions.
+    monkeypatch.setitem(globals(), 'SIZE', 96)
     found, wanted = losses(6, 'CPUAmpOptimWrapper'), losses(6)
     assert found.dtype == torch.float32 and not torch.equal(found, wanted)
-    assert ((found - wanted).abs() < 0.01 * wanted).all(), (found, wanted)
+    assert ((found - wanted).abs() < 0.03 * wanted).all(), (found, wanted)
     fall = (wanted[0] - wanted[-1]).item()
     assert (found[0] - found[-1]).item() == pytest.approx(fall, rel=0.2) and fall > 0.5
 
