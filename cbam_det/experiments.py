@@ -49,9 +49,9 @@ from mmengine.config import Config
 from rich.progress import track
 from scipy import stats
 
-from .environment import describe, shipped
+from .environment import shipped
 from .errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
-from .results import log_lines, table_row, write_record
+from .results import here, log_lines, table_row, write_record
 
 # The command of the ledger, in a checkout or where the package is installed without one.
 INSTALLED = shipped('tools').parent == Path(__file__).parent
@@ -397,13 +397,10 @@ def repeat(
 
 def elsewhere(record: dict) -> str:
     """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
-    import torch
-
-    here = dict(describe(), threads=torch.get_num_threads())
-    there = record['environment']
+    there, now = record['environment'], here()
     keys = ('hardware', 'threads', 'torch')
     return '; '.join(
-        f'{key} {there.get(key)}, here {here[key]}' for key in keys if there.get(key) != here[key]
+        f'{key} {there.get(key)}, here {now[key]}' for key in keys if there.get(key) != now[key]
     )
 
 
@@ -440,18 +437,16 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
             f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
         )
     for row in study.rows.values():
-        first: dict = {}
-        for one in (row, study.rows.get(row.against, row)):
-            for seed in one.seeds:
-                data = (read_record(results, study, one, seed) or {}).get('data')
-                path = record_path(results, study, one, seed)
-                if data and data != first.setdefault('data', data):
-                    raise InputError(
-                        f'{path} is of other data ({data}) than {first["path"]} '
-                        f'({first["data"]}); remove the one that is wrong, and its work_dir'
-                    )
-                if data:
-                    first.setdefault('path', path)
+        compared = (row, study.rows.get(row.against, row))
+        paths = [record_path(results, study, one, seed) for one in compared for seed in one.seeds]
+        of = {path: data for path in paths if (data := _recorded(path).get('data'))}
+        for path, data in of.items():
+            first = next(iter(of))
+            if data != of[first]:
+                raise InputError(
+                    f'{path} is of other data ({data}) than {first} ({of[first]}); remove the one '
+                    'that is wrong, and its work_dir'
+                )
 
 
 def cost_path(results: Path, study: Study) -> Path:

@@ -226,12 +226,16 @@ def _where(record: dict) -> str:
     return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
 
 
-def write_record(path: Path | None, command: str, record: dict) -> dict:
-    """`record` after the command, the versions and the hardware; written to `path`, if any."""
+def here() -> dict[str, object]:
+    """The versions, the hardware and the threads of this process, as records have them."""
     import torch
 
-    where = dict(describe(), threads=torch.get_num_threads())
-    record = dict(command=command, environment=where, **record)
+    return dict(describe(), threads=torch.get_num_threads())
+
+
+def write_record(path: Path | None, command: str, record: dict) -> dict:
+    """`record` after the command, the versions and the hardware; written to `path`, if any."""
+    record = dict(command=command, environment=here(), **record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:

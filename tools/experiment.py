@@ -19,6 +19,7 @@ LEDGER = shipped('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
 RESULTS = (Path() if experiments.INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
+Runs = list[tuple[experiments.Row, int]]
 EXAMPLES = """examples:
   python tools/experiment.py list
   python tools/experiment.py run table7 --gpus 8
@@ -100,7 +101,7 @@ def chosen(args: argparse.Namespace) -> list[experiments.Study]:
     return [experiments.read_study(files[name]) for name in args.study or files]
 
 
-def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[experiments.Row, int]]:
+def chosen_runs(args: argparse.Namespace, study: experiments.Study) -> Runs:
     """The rows and seeds that were asked for; all to be repeated, else those without a record."""
     for name in args.row or ():
         if name not in study.rows:
@@ -123,7 +124,9 @@ def runs(args: argparse.Namespace, study: experiments.Study) -> list[tuple[exper
     ]
 
 
-def commands(args: argparse.Namespace, study: experiments.Study, seen: set[str]) -> None:
+def commands(
+    args: argparse.Namespace, study: experiments.Study, runs: Runs, seen: set[str]
+) -> None:
     """Print the commands, each run once though several tables have it."""
     before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
     after = {'--data-root': (args.data_root, None), '--work-dirs': (args.work_dirs, WORK_DIRS)}
@@ -136,23 +139,20 @@ def commands(args: argparse.Namespace, study: experiments.Study, seen: set[str])
         ]
         for pairs in (before, after)
     ]
-    for row, seed in runs(args, study):
+    for row, seed in runs:
         if (name := experiments.run_name(study, row, seed)) not in seen:
             print(experiments.command(study, row, seed, args.gpus, *kept))
         seen.add(name)
 
 
-def run(args: argparse.Namespace, study: experiments.Study) -> None:
-    chosen_runs = runs(args, study)
-    if not chosen_runs:
+def run(args: argparse.Namespace, study: experiments.Study, runs: Runs) -> None:
+    if not runs:
         print(f'{study.name}: what was asked for is recorded in {args.results}')
-    for number, (row, seed) in enumerate(chosen_runs, 1):
-        print(
-            f'{study.name}, {row.name}, seed {seed}: run {number} of {len(chosen_runs)}', flush=True
-        )
+    for number, (row, seed) in enumerate(runs, 1):
+        print(f'{study.name}, {row.name}, seed {seed}: run {number} of {len(runs)}', flush=True)
         what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
         if args.command == 'repeat':
-            record = experiments.read_record(args.results, study, row, seed) or {}
+            record = experiments.read_record(args.results, study, row, seed)
             if record and (other := experiments.elsewhere(record)):
                 print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
             other = experiments.repeat(*what)
@@ -207,8 +207,7 @@ def main() -> None:
         raise InputError(f'no folder of records {args.results}; run makes it, --results names it')
     printed: set[str] = set()
     for study in chosen(args):
-        if args.command in ('run', 'repeat', 'commands'):
-            runs(args, study)  # what was asked for, before the records are read
+        asked = chosen_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
         experiments.check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{experiments.table(study, args.results)}\n')
@@ -226,9 +225,9 @@ def main() -> None:
             experiments.gate_weights(*what)
             print(experiments.table(study, args.results))
         elif args.command == 'commands':
-            commands(args, study, printed)
+            commands(args, study, asked, printed)
         else:
-            run(args, study)
+            run(args, study, asked)
 
 
 if __name__ == '__main__':
