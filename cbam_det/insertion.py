@@ -30,9 +30,13 @@ from mmengine.model import ModuleDict
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .attention import CBAM
 from .errors import InputError, some
 
 ITSELF = '.'  # the pattern for the host's own output
+# Modules whose output is a tensor of its own, which none but hooks see before the plugins: there
+# attention without a backward pass writes its output over it.
+MAKERS = {nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm}
 
 
 @MODELS.register_module()
@@ -283,9 +287,18 @@ class _Run:
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
+        spare = type(module) in MAKERS and _hooks(module) == 1
         for plugin in self.plugins.values():
-            output = plugin(output)
+            spare = spare and type(plugin) is CBAM and not _hooks(plugin)
+            output, spare = plugin(output, **dict(inplace=True) if spare else {}), False
         return output
+
+
+def _hooks(module: nn.Module) -> int:
+    """How many hooks may keep what goes into `module` or comes out of it."""
+    everywhere = nn.modules.module
+    hooks = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    return sum(map(len, (*hooks, module._forward_hooks, module._forward_pre_hooks)))
 
 
 class _Keep:

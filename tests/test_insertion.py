@@ -240,6 +240,58 @@ def test_several_plugins_at_a_place_run_in_their_order():
     assert torch.equal(net.layer1(x), second(first(raw)))
 
 
+@pytest.mark.parametrize('seen', ['by none', 'by a hook of the norm', 'by one of the CBAM'])
+def test_inference_writes_over_a_norm_s_output_unless_a_hook_sees_it(monkeypatch, seen):
+    net = randomise(with_cbam(R18, BLOCKS))
+    norm, cbam = net.layer1[0].bn2, net.inserted['layer1/0/bn2'].cbam
+    x, made, kept = torch.randn(2, 8, 6, 6), [], []
+    raw = nn.functional.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+    )
+    forward = nn.BatchNorm2d.forward
+
+    def watched(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+        made.append(forward(norm, x))
+        return made[-1]
+
+    if seen == 'by a hook of the norm':
+        norm.register_forward_hook(lambda *args: kept.append(args[-1]), prepend=True)
+    elif seen == 'by one of the CBAM':
+        cbam.register_forward_pre_hook(lambda cbam, args: kept.append(args[0]))
+    monkeypatch.setattr(nn.BatchNorm2d, 'forward', watched)
+    with torch.no_grad():
+        y = norm(x)
+        assert torch.equal(y, cbam(raw))
+    assert torch.equal(norm(x), y)  # with gradient
+    assert (made[0].data_ptr() == y.data_ptr()) == (seen == 'by none')
+    for one in kept:
+        assert torch.equal(one, raw)
+
+
+def test_inference_keeps_the_output_of_a_block_which_others_may_hold():
+    net = randomise(with_cbam(R18, ['layer1', 'layer1.0.bn2']))
+    held = []
+    net.layer1[-1].register_forward_hook(lambda block, args, y: held.append((y, y.clone())))
+    with torch.no_grad():
+        net.layer1(torch.randn(1, 8, 6, 6))
+    assert torch.equal(*held[0])
+
+
+def test_a_plugin_with_a_forward_of_its_own_needs_no_such_option():
+    class Plain(CBAM):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    MODELS.register_module(module=Plain, force=True)
+    try:
+        plugins = [dict(cfg=dict(type='Plain', ratio=2), after='layer1.0.bn2')]
+        net = insert(MODELS.build(dict(R18)), plugins)
+        with torch.no_grad():
+            assert net.layer1(torch.randn(1, 8, 6, 6)).shape == (1, 8, 6, 6)
+    finally:
+        MODELS.module_dict.pop('Plain')
+
+
 def test_host_s_own_plugins_and_ours_stand_side_by_side():
     plugins = [
         dict(cfg=dict(type='CBAM', ratio=4), position='after_conv3'),

@@ -150,8 +150,9 @@ def test_hook_that_brings_a_gradient_gets_it_where_nothing_else_trains():
         gate.register_forward_hook(lambda gate, args, weights: weights * scale)
     x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
     (wanted,) = torch.autograd.grad(plain(module)(x).sum(), scale)
-    (found,) = torch.autograd.grad(module(x).sum(), scale)
-    torch.testing.assert_close(found, wanted)
+    for inplace in (False, True):
+        (found,) = torch.autograd.grad(module(x, inplace).sum(), scale)
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize('frozen', [True, False], ids=['frozen', 'no_grad'])
@@ -165,6 +166,19 @@ def test_inference_equals_the_equations_and_leaves_the_input(options, layout, fr
         found = module(x)
     assert not found.requires_grad and found.is_contiguous(memory_format=LAYOUTS[layout])
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
+    assert torch.equal(x, before)
+    with torch.set_grad_enabled(frozen):
+        over = module(x, inplace=True)
+    assert torch.equal(over, found)
+    assert (over.data_ptr() == x.data_ptr()) == (module.order != 'parallel')
+
+
+@pytest.mark.parametrize('order', ORDERS)
+def test_training_leaves_the_input_that_it_may_overwrite(order):
+    module = randomised(order=order)
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    before = x.clone()
+    module(x, inplace=True)
     assert torch.equal(x, before)
 
 

@@ -326,7 +326,8 @@ class CBAM(BaseModule):
         frozen: the module does not train, its norm included.
         lean: keep one feature map for the backward pass and recompute the rest, faster than
             autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
-            without a backward pass make one map, the output ('lse' makes a second).
+            without a backward pass make one map, the output ('lse' makes a second), or none
+            where `forward` may take the input's place.
             False leaves all to autograd, for a second derivative and for hooks on the gates that
             bring parameters of their own, which get no gradient otherwise. Either way such hooks
             see pooled values; `gates` returns the weights for a map.
@@ -400,8 +401,12 @@ class CBAM(BaseModule):
         if self.spatial_gate is not None:
             self.spatial_gate.conv.lean = lean
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights.
+
+        Args:
+            inplace: nobody else needs `x`, which may become the output where there is no backward
+                pass. `WithPlugins` gives it after norms and convolutions.
 
         Raises:
             ValueError: the input is no such map, or has not the module's C.
@@ -416,22 +421,25 @@ class CBAM(BaseModule):
             if not self.lean or lean.unfit(x):
                 return self._equations(x)
             if not torch.is_grad_enabled() or not (x.requires_grad or _trained(self)):
-                return self._equations(x, in_place=True)
+                return self._equations(x, in_place=True, spare=inplace)
             gates = self._lean_gates(x)
             if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
                 return lean.attend(x, gates, self.order == 'parallel')
             return self._checkpointed(x)
 
-    def _equations(self, x: Tensor, in_place: bool = False) -> Tensor:
-        """Equations 2 and 3 step by step, the second product in the place of the first if wanted
-        (not where a hook of a gate brings a gradient).
+    def _equations(self, x: Tensor, in_place: bool = False, spare: bool = False) -> Tensor:
+        """Equations 2 and 3 step by step, each product in the place of the one before if wanted
+        (not where a hook of a gate brings a gradient), the first in that of a spare `x`.
         """
         y = x
+        parallel = self.order == 'parallel'
+        spare = spare and not parallel
         for gate in self._sequence():
-            pooled = gate.pool(x if self.order == 'parallel' else y)
+            pooled = gate.pool(x if parallel else y)
             weights = gate(pooled, pooled=True)
-            again = in_place and y is not x and not y.requires_grad
-            y = y.mul_(weights.to(y.dtype)) if again else _product(y, weights)
+            here = in_place and (spare or y is not x)
+            here = here and not (y.requires_grad or weights.requires_grad)
+            y = y.mul_(weights.to(y.dtype)) if here else _product(y, weights)
         return y
 
     def _checkpointed(self, x: Tensor) -> Tensor:
