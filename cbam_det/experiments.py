@@ -46,7 +46,9 @@ from types import FrameType
 import numpy as np
 import yaml
 from mmengine.config import Config
+from rich.markup import escape
 from rich.progress import track
+from rich.status import Status
 from scipy import stats
 
 from .environment import shipped
@@ -597,7 +599,7 @@ def _call(
     with log.open('a', encoding='utf-8') as stream:
         # Our trainings stop by themselves and need their workers until then; others are all told.
         listens = name == 'train' and study.tools == 'cbam_det'
-        with _passed_on(listens) as watch:
+        with Status(LastLine(log)), _passed_on(listens) as watch:
             child = subprocess.Popen(
                 [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
             )
@@ -613,6 +615,21 @@ def _call(
         said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
         raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
     return usage.ru_maxrss // 1024
+
+
+class LastLine:
+    """Where the tool that writes `log` is, by the last line of its loop: what rich draws of it."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __rich__(self) -> str:
+        with self.log.open('rb') as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 65536))
+            lines = stream.read().decode(errors='replace').splitlines()
+        found = (line.partition(' - INFO - ')[2].partition('  time:')[0] for line in lines[::-1])
+        last = next((line for line in found if 'eta: ' in line), 'begins')
+        return escape(f'{self.log}: {" ".join(last.split())}')
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import mmdet
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from cbam_det.cli import find_config, override, read_config
@@ -23,6 +25,7 @@ from cbam_det.costs import count
 from cbam_det.datasets.checks import fingerprint
 from cbam_det.errors import SIGNALS, InputError, Stopped
 from cbam_det.experiments import (
+    LastLine,
     Row,
     Study,
     _losses,
@@ -208,6 +211,25 @@ def stubbed(monkeypatch, tmp_path):
 
     monkeypatch.setattr('cbam_det.experiments._call', call)
     return calls
+
+
+def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
+    def shown() -> str:
+        console = Console(width=200, file=io.StringIO())
+        console.print(LastLine(log))
+        return console.file.getvalue().rstrip()
+
+    log = tmp_path / 'train.log'
+    log.write_text('2026/01/01 - mmengine - INFO - [config] of the model\n')
+    assert shown() == f'{log}: begins'
+    epoch = 'Epoch(train) [2][ 50/250]  lr: 8.6e-04  eta: {}  time: 0.2  loss: 1.5'
+    lines = [epoch.format('1 day, 0:03:11'), epoch.format('0:03:00'), 'Saving checkpoint']
+    with log.open('a') as stream:
+        for line in lines:
+            stream.write(f'2026/01/01 00:00:00 - mmengine - INFO - {line}\n')
+            stream.write('x' * 30_000 + '\n')
+        stream.write('2026/01/01 00:00:00 - mmengine - INFO - Epoch(tr')
+    assert shown() == f'{log}: Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00'
 
 
 def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
@@ -475,7 +497,10 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
         name: dict(train_ms=[ms, ms - 4, ms + 6]) for name, ms in (('none', 200), ('CBAM', 230))
     }
     cost_path(results, small).write_text(json.dumps(dict(rows=times)))
-    *_, gain = study_figure(small, results).axes
+    figure = study_figure(small, results)
+    *_, gain = figure.axes
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['none', 'CBAM']
     points = [line.get_xydata()[0].tolist() for line in seeds.lines if line.get_alpha() == 0.7]
     assert points == [[100 * v, 0] for v in (0.4, 0.42, 0.41)] + [[42, 1], [45, 1], [43, 1]]
     assert [label.get_text() for label in seeds.get_yticklabels()] == ['none', 'CBAM']

@@ -9,6 +9,7 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
@@ -23,7 +24,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     The first metric of every seed as a point, of one shape for each seed, with the mean and its
     95% interval (Student's t). The metric at the validations, mean over seeds. And where costs are
     recorded, the difference to the row's baseline, paired by seeds, with its interval, against
-    what a training step takes longer.
+    what a training step takes longer. The legend of all of them is below.
 
     Raises:
         InputError: no run is recorded.
@@ -38,7 +39,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     cost = cost_path(results, study)
     looks = {row.name: _look(number) for number, row in enumerate(rows)}
     with plt.rc_context(STYLE):
-        height = 2.4 + 0.32 * len(rows)
+        height = 2.4 + 0.5 * len(rows)
         ratios = (1.25, 1, 1)[: 2 + cost.is_file()]
         figure, (seeds, curve, *rest) = plt.subplots(
             *(1, len(ratios)), figsize=(4 * len(ratios) + 1, height), width_ratios=ratios
@@ -53,6 +54,13 @@ def study_figure(study: Study, results: Path) -> Figure:
             _gains(gain, study, rows, results, looks, times)
             gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
             gain.set_xlabel('longer training step, %; quartiles')
+        figure.legend(
+            [Line2D([], [], marker='o', **look) for look in looks.values()],
+            [fill(name, 40) for name in looks],
+            loc='outside lower center',
+            ncols=len(ratios),
+            frameon=False,
+        )
     return figure
 
 
