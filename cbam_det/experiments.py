@@ -30,6 +30,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import statistics
@@ -46,9 +47,9 @@ from types import FrameType
 import numpy as np
 import yaml
 from mmengine.config import Config
-from rich.markup import escape
 from rich.progress import track
 from rich.status import Status
+from rich.text import Text
 from scipy import stats
 
 from .environment import shipped
@@ -63,6 +64,8 @@ KEYS = {
     *('tools', 'scale'),
 }
 ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
+# Where a loop of MMEngine is, as it logs it.
+PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
 # What the keys hold that are no texts.
 FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
@@ -599,7 +602,8 @@ def _call(
     with log.open('a', encoding='utf-8') as stream:
         # Our trainings stop by themselves and need their workers until then; others are all told.
         listens = name == 'train' and study.tools == 'cbam_det'
-        with Status(LastLine(log)), _passed_on(listens) as watch:
+        shown = Status(LastLine(log, begin), refresh_per_second=2)
+        with _passed_on(listens) as watch, shown:
             child = subprocess.Popen(
                 [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
             )
@@ -618,18 +622,20 @@ def _call(
 
 
 class LastLine:
-    """Where the tool that writes `log` is, by the last line of its loop: what rich draws of it."""
+    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `begin`
+    on, that tells an eta.
+    """
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
+    def __init__(self, log: Path, begin: int = 0) -> None:
+        self.log, self.begin = log, begin
 
-    def __rich__(self) -> str:
-        with self.log.open('rb') as stream:
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 65536))
-            lines = stream.read().decode(errors='replace').splitlines()
-        found = (line.partition(' - INFO - ')[2].partition('  time:')[0] for line in lines[::-1])
-        last = next((line for line in found if 'eta: ' in line), 'begins')
-        return escape(f'{self.log}: {" ".join(last.split())}')
+    def __rich__(self) -> Text:
+        found = []
+        with contextlib.suppress(OSError), self.log.open('rb') as stream:
+            stream.seek(max(self.begin, stream.seek(0, os.SEEK_END) - 65536))
+            found = PROGRESS.findall(stream.read().decode(errors='replace'))
+        last = ' '.join(found[-1].split()) if found else 'begins'
+        return Text(f'{last}, {self.log}', no_wrap=True, overflow='ellipsis')
 
 
 @contextmanager

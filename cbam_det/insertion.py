@@ -287,18 +287,22 @@ class _Run:
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
-        spare = type(module) in MAKERS and _hooks(module) == 1
+        spare = type(module) in MAKERS and _unseen(module, ours=1)
         for plugin in self.plugins.values():
-            spare = spare and type(plugin) is CBAM and not _hooks(plugin)
-            output, spare = plugin(output, **dict(inplace=True) if spare else {}), False
+            if spare and type(plugin) is CBAM and all(map(_unseen, plugin.modules())):
+                output = plugin(output, inplace=True)
+            else:
+                output = plugin(output)
+            spare = False
         return output
 
 
-def _hooks(module: nn.Module) -> int:
-    """How many hooks may keep what goes into `module` or comes out of it."""
+def _unseen(module: nn.Module, ours: int = 0) -> bool:
+    """Whether none but our hooks can keep the maps of `module`, and its forward is its class's."""
     everywhere = nn.modules.module
     hooks = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
-    return sum(map(len, (*hooks, module._forward_hooks, module._forward_pre_hooks)))
+    hooks += (module._forward_hooks, module._forward_pre_hooks)
+    return 'forward' not in vars(module) and sum(map(len, hooks)) == ours
 
 
 class _Keep:

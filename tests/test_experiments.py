@@ -18,6 +18,7 @@ import mmdet
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.spinner import Spinner
 from scipy import stats
 
 from cbam_det.cli import find_config, override, read_config
@@ -214,14 +215,14 @@ def stubbed(monkeypatch, tmp_path):
 
 
 def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
-    def shown() -> str:
-        console = Console(width=200, file=io.StringIO())
-        console.print(LastLine(log))
-        return console.file.getvalue().rstrip()
+    def shown(begin: int = 0, width: int = 999) -> str:
+        console = Console(width=width, file=io.StringIO())
+        console.print(Spinner('dots', LastLine(log, begin)))  # as rich's Status does
+        return console.file.getvalue()[2:].removesuffix('\n').rstrip(' ')
 
     log = tmp_path / 'train.log'
     log.write_text('2026/01/01 - mmengine - INFO - [config] of the model\n')
-    assert shown() == f'{log}: begins'
+    assert shown() == f'begins, {log}'
     epoch = 'Epoch(train) [2][ 50/250]  lr: 8.6e-04  eta: {}  time: 0.2  loss: 1.5'
     lines = [epoch.format('1 day, 0:03:11'), epoch.format('0:03:00'), 'Saving checkpoint']
     with log.open('a') as stream:
@@ -229,7 +230,12 @@ def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
             stream.write(f'2026/01/01 00:00:00 - mmengine - INFO - {line}\n')
             stream.write('x' * 30_000 + '\n')
         stream.write('2026/01/01 00:00:00 - mmengine - INFO - Epoch(tr')
-    assert shown() == f'{log}: Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00'
+    last = f'Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00, {log}'
+    assert shown() == last
+    assert shown(width=60) == f'{last[:57]}\u2026'  # in one line, or what is above would be erased
+    assert shown(begin=log.stat().st_size) == f'begins, {log}'
+    log.unlink()
+    assert shown() == f'begins, {log}'
 
 
 def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):

@@ -240,9 +240,13 @@ def test_several_plugins_at_a_place_run_in_their_order():
     assert torch.equal(net.layer1(x), second(first(raw)))
 
 
-@pytest.mark.parametrize('seen', ['by none', 'by a hook of the norm', 'by one of the CBAM'])
+@pytest.mark.parametrize(
+    'seen',
+    ['by none', 'by a hook of the norm', 'by one of the CBAM', "by one of the CBAM's convolution"],
+)
 def test_inference_writes_over_a_norm_s_output_unless_a_hook_sees_it(monkeypatch, seen):
-    net = randomise(with_cbam(R18, BLOCKS))
+    conv = dict(spatial_pools='conv', order='spatial-channel')
+    net = randomise(with_cbam(R18, BLOCKS, **conv))
     norm, cbam = net.layer1[0].bn2, net.inserted['layer1/0/bn2'].cbam
     x, made, kept = torch.randn(2, 8, 6, 6), [], []
     raw = nn.functional.batch_norm(
@@ -258,14 +262,18 @@ def test_inference_writes_over_a_norm_s_output_unless_a_hook_sees_it(monkeypatch
         norm.register_forward_hook(lambda *args: kept.append(args[-1]), prepend=True)
     elif seen == 'by one of the CBAM':
         cbam.register_forward_pre_hook(lambda cbam, args: kept.append(args[0]))
+    elif seen == "by one of the CBAM's convolution":
+        summary = cbam.spatial_gate.summary
+        summary.register_forward_pre_hook(lambda conv, args: kept.append(args[0]))
     monkeypatch.setattr(nn.BatchNorm2d, 'forward', watched)
     with torch.no_grad():
         y = norm(x)
         assert torch.equal(y, cbam(raw))
     assert torch.equal(norm(x), y)  # with gradient
     assert (made[0].data_ptr() == y.data_ptr()) == (seen == 'by none')
+    assert bool(kept) == (seen != 'by none')
     for one in kept:
-        assert torch.equal(one, raw)
+        torch.testing.assert_close(one, raw)
 
 
 def test_inference_keeps_the_output_of_a_block_which_others_may_hold():
@@ -275,6 +283,21 @@ def test_inference_keeps_the_output_of_a_block_which_others_may_hold():
     with torch.no_grad():
         net.layer1(torch.randn(1, 8, 6, 6))
     assert torch.equal(*held[0])
+
+
+def test_inference_writes_over_nothing_where_a_forward_was_replaced():
+    """A norm or an attention that somebody switched off by hand."""
+    net = randomise(with_cbam(R18, BLOCKS))
+    norm, cbam = net.layer1[0].bn2, net.inserted['layer1/0/bn2'].cbam
+    x = torch.randn(2, 8, 6, 6)
+    before = x.clone()
+    norm.forward = lambda x: x
+    with torch.no_grad():
+        assert torch.equal(norm(x), cbam(before))
+        assert torch.equal(x, before)
+        del norm.forward
+        cbam.forward = lambda x: x
+        assert norm(x).shape == x.shape
 
 
 def test_a_plugin_with_a_forward_of_its_own_needs_no_such_option():

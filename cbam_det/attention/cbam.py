@@ -327,7 +327,7 @@ class CBAM(BaseModule):
         lean: keep one feature map for the backward pass and recompute the rest, faster than
             autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
             without a backward pass make one map, the output ('lse' makes a second), or none
-            where `forward` may take the input's place.
+            where `inplace` lets the output take the input's place.
             False leaves all to autograd, for a second derivative and for hooks on the gates that
             bring parameters of their own, which get no gradient otherwise. Either way such hooks
             see pooled values; `gates` returns the weights for a map.
@@ -405,8 +405,9 @@ class CBAM(BaseModule):
         """(N, C, H, W) -> (N, C, H, W), the input times its weights.
 
         Args:
-            inplace: nobody else needs `x`, which may become the output where there is no backward
-                pass. `WithPlugins` gives it after norms and convolutions.
+            inplace: nobody else needs `x`: where there is no backward pass, the output may take its
+                place, which saves a map. `WithPlugins` says so after norms and convolutions. It is
+                no matter to order 'parallel', `lean=False`, compiled code and exports.
 
         Raises:
             ValueError: the input is no such map, or has not the module's C.
@@ -428,18 +429,20 @@ class CBAM(BaseModule):
             return self._checkpointed(x)
 
     def _equations(self, x: Tensor, in_place: bool = False, spare: bool = False) -> Tensor:
-        """Equations 2 and 3 step by step, each product in the place of the one before if wanted
-        (not where a hook of a gate brings a gradient), the first in that of a spare `x`.
+        """Equations 2 and 3 step by step, each product in the place of the one before if wanted,
+        the first in that of `x` if that is spare; never where a hook of a gate brings a gradient.
         """
         y = x
-        parallel = self.order == 'parallel'
-        spare = spare and not parallel
+        parallel = self.order == 'parallel'  # whose second gate reads x too
+        ours = spare and not parallel
         for gate in self._sequence():
             pooled = gate.pool(x if parallel else y)
             weights = gate(pooled, pooled=True)
-            here = in_place and (spare or y is not x)
-            here = here and not (y.requires_grad or weights.requires_grad)
-            y = y.mul_(weights.to(y.dtype)) if here else _product(y, weights)
+            if in_place and ours and not (y.requires_grad or weights.requires_grad):
+                y = y.mul_(weights.to(y.dtype))
+            else:
+                y = _product(y, weights)
+            ours = True
         return y
 
     def _checkpointed(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     The first metric of every seed as a point, of one shape for each seed, with the mean and its
     95% interval (Student's t). The metric at the validations, mean over seeds. And where costs are
     recorded, the difference to the row's baseline, paired by seeds, with its interval, against
-    what a training step takes longer. The legend of all of them is below.
+    what a training step takes longer. One legend stands below all panels.
 
     Raises:
         InputError: no run is recorded.
