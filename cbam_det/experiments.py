@@ -203,7 +203,7 @@ def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
 def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
     """The record of a run, or None where there is none yet."""
     path = record_path(results, study, row, seed)
-    return _recorded(path) if path.is_file() else None
+    return recorded(path) if path.is_file() else None
 
 
 def options(study: Study, row: Row, seed: int) -> dict[str, object]:
@@ -444,7 +444,7 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
     for row in study.rows.values():
         compared = (row, study.rows.get(row.against, row))
         paths = [record_path(results, study, one, seed) for one in compared for seed in one.seeds]
-        of = {path: data for path in paths if (data := _recorded(path).get('data'))}
+        of = {path: data for path in paths if (data := recorded(path).get('data'))}
         for path, data in of.items():
             first = next(iter(of))
             if data != of[first]:
@@ -802,7 +802,7 @@ def table(study: Study, results: Path) -> str:
     head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
     head += [f'{name}, difference' for name in others] * compared
     head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
-    weights = _recorded(gates_path(results, study)).get('rows', {})
+    weights = recorded(gates_path(results, study)).get('rows', {})
     head += [f'{gate} weights' for gate in GATES] * bool(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in study.rows.values():
@@ -854,7 +854,7 @@ def _origin(study: Study, results: Path) -> list[str]:
         lines[0] += f', one or more of {tests} up to {chance:.0f}%' * (tests > 1)
     if left := _orphans(study, results):
         lines[0] += f'. Records of rows or seeds that the study has no more: {len(left)}'
-    if taken := _recorded(gates_path(results, study)):
+    if taken := recorded(gates_path(results, study)):
         lines[0] += (
             '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
             f'{taken["images"]} validation images (`{taken["command"]}`)'
@@ -862,7 +862,7 @@ def _origin(study: Study, results: Path) -> list[str]:
     return lines + ['', study.note] * bool(study.note)
 
 
-def _recorded(path: Path) -> dict:
+def recorded(path: Path) -> dict:
     """A JSON file of records; {} where there is none."""
     try:
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
@@ -888,7 +888,7 @@ def _orphans(study: Study, results: Path) -> list[Path]:
     }
     said = shlex.join(['run', study.name, '--row'])
     others = [path for path in sorted(results.glob('*.json')) if path not in known]
-    return [path for path in others if said in _recorded(path).get('command', '')]
+    return [path for path in others if said in recorded(path).get('command', '')]
 
 
 def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:

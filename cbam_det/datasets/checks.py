@@ -17,7 +17,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 
 from ..errors import InputError, some
-from ..nodes import kind_of
+from ..nodes import kind_of, nearest
 from .readers import (
     FIX,
     Content,
@@ -27,6 +27,7 @@ from .readers import (
     pixel_notes,
     quick_look,
     read_coco,
+    read_list,
     read_voc,
     remedy_of,
 )
@@ -160,9 +161,9 @@ def fingerprint(dataset: dict) -> str:
     file = _existing_file(root, dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
     digest = hashlib.sha256(file.read_bytes())
     if voc:
-        folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
-        for name in file.read_text(encoding='utf-8').split():
-            xml = folder / dataset.get('ann_subdir', 'Annotations') / f'{name}.xml'
+        annotations, _ = _voc_folders(dataset, root)
+        for name in read_list(file):
+            xml = annotations / f'{name.strip()}.xml'
             digest.update(xml.read_bytes() if xml.is_file() else b'')
     return digest.hexdigest()[:12]
 
@@ -182,9 +183,15 @@ def _coco(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Cont
 
 def _voc(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
     path = _existing_file(root, dataset, VOC_LAYOUT)
+    return read_voc(path, *_voc_folders(dataset, root), classes)
+
+
+def _voc_folders(dataset: dict, root: Path) -> tuple[Path, Path]:
+    """Of the annotations and of the images."""
     folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
-    annotations = folder / dataset.get('ann_subdir', 'Annotations')
-    return read_voc(path, annotations, folder / dataset.get('img_subdir', 'JPEGImages'), classes)
+    named = ('ann_subdir', 'Annotations'), ('img_subdir', 'JPEGImages')
+    annotations, images = (folder / dataset.get(key, usual) for key, usual in named)
+    return annotations, images
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
@@ -292,10 +299,9 @@ def _check_filter(dataset: dict) -> None:
     known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
     for key in dataset.get('filter_cfg') or {}:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
             raise InputError(
                 f'filter_cfg.{key} of {kind_of(dataset)} is unknown and would be ignored; '
-                f'mmdet knows {", ".join(known)}' + (f'; near: {near[0]}' if near else '')
+                f'mmdet knows {", ".join(known)}{nearest(key, known)}'
             )
     if dataset.get('test_mode') and 'bbox_min_size' in (dataset.get('filter_cfg') or {}):
         raise InputError(

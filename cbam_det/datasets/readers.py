@@ -374,7 +374,7 @@ def read_voc(
     Raises:
         InputError: the list is no text in UTF-8, or is empty.
     """
-    content = Content(path, raw=_read_list(path))
+    content = Content(path, raw=read_list(path))
     seen = set()
     for index, name in enumerate(content.raw):
         file = annotations / f'{name}.xml'
@@ -396,7 +396,8 @@ def read_voc(
     return content
 
 
-def _read_list(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """The image names of a VOC list, one a line; InputError where it is none."""
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:

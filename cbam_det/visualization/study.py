@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from textwrap import fill
 
@@ -13,7 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from ..experiments import Row, Study, cost_path, difference, mean_interval, read_record, values
+from ..experiments import (
+    Row,
+    Study,
+    cost_path,
+    difference,
+    mean_interval,
+    read_record,
+    recorded,
+    values,
+)
 from .figures import CYCLE, STYLE
 
 
@@ -50,7 +58,7 @@ def study_figure(study: Study, results: Path) -> Figure:
         curve.xaxis.set_major_locator(MaxNLocator(integer=True))
         curve.set(title='validation, means', xlabel='epoch or step', ylabel=f'{first}, %')
         for gain in rest:
-            times = json.loads(cost.read_text(encoding='utf-8'))['rows']
+            times = recorded(cost)['rows']
             _gains(gain, study, rows, results, looks, times)
             gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
             gain.set_xlabel('longer training step, %; quartiles')

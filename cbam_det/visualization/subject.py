@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..datasets.checks import config_classes, leaf_datasets
 from ..environment import check_device
 from ..errors import InputError, some
-from ..nodes import enter_scope, kind_of
+from ..nodes import enter_scope, kind_of, nearest
 from ..preflight import build_model, check_checkpoint, check_pretrained
 
 
@@ -253,9 +253,8 @@ def read_image(path: str | Path) -> np.ndarray:
     if not path.is_file():
         folder = path.parent
         files = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-        near = difflib.get_close_matches(path.name, files, 3, 0.5)
-        hint = f'; near: {some(near)}' if near else ''
-        raise InputError(f'no image {path}{hint}; give the path of an image file')
+        near = nearest(path.name, files, 0.5)
+        raise InputError(f'no image {path}{near}; give the path of an image file')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
     except (OSError, cv2.error):
