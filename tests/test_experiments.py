@@ -527,6 +527,15 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
 
 
+def test_learning_curves_are_of_the_seeds_that_compared_rows_share(small, tmp_path):
+    results = tmp_path / 'results'
+    record(results, small, 'none', [0.40, 0.42, 0.41])
+    record(results, small, 'CBAM', [0.42, 0.45, 0.43])
+    record(results, small, 'paper start', [0.30])
+    _, curve = study_figure(small, results).axes
+    assert [line.get_ydata()[-1] for line in curve.lines] == pytest.approx([40, 42, 30])
+
+
 def test_plot_draws_no_two_rows_alike():
     study = read_study(ROOT / 'experiments' / 'bccd.yaml')
     _, curve, *_ = study_figure(study, ROOT / 'results' / 'experiments').axes

@@ -139,6 +139,8 @@ def commands(
         ]
         for pairs in (before, after)
     ]
+    if not runs:
+        print(f'{study.name}: nothing is left to run', file=sys.stderr)
     for row, seed in runs:
         if (name := experiments.run_name(study, row, seed)) not in seen:
             print(experiments.command(study, row, seed, args.gpus, *kept))

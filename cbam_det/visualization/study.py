@@ -29,10 +29,11 @@ def study_figure(study: Study, results: Path) -> Figure:
     """The rows of `study` that have records, in two or three panels. Each of the first twelve looks
     different: in six colours, then in the same with hollow points and a dashed line.
 
-    The first metric of every seed as a point, of one shape for each seed, with the mean and its
-    95% interval (Student's t). The metric at the validations, mean over seeds. And where costs are
-    recorded, the difference to the row's baseline, paired by seeds, with its interval, against
-    what a training step takes longer. One legend stands below all panels.
+    The first metric of every seed as a point, of one shape for each of a row's seeds, with the mean
+    and its 95% interval (Student's t). The metric at the validations, mean over the seeds that a
+    baseline and all that is compared with it have. And where costs are recorded, the difference to
+    the row's baseline, paired by seeds, with its interval, against what a training step takes
+    longer. One legend stands below all panels.
 
     Raises:
         InputError: no run is recorded.
@@ -56,7 +57,9 @@ def study_figure(study: Study, results: Path) -> Figure:
         _curves(curve, study, rows, results, looks)
         seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
         curve.xaxis.set_major_locator(MaxNLocator(integer=True))
-        curve.set(title='validation, means', xlabel='epoch or step', ylabel=f'{first}, %')
+        curve.set(
+            title='validation, means of shared seeds', xlabel='epoch or step', ylabel=f'{first}, %'
+        )
         for gain in rest:
             times = recorded(cost)['rows']
             _gains(gain, study, rows, results, looks, times)
@@ -77,7 +80,7 @@ def _look(number: int) -> dict[str, object]:
     return look | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else look
 
 
-MARKS = 'osD^v<>pP*'  # one for each seed, so that a seed is followed from row to row
+MARKS = 'osD^v<>pP*'  # one for each of a row's seeds, to be followed from row to row
 
 
 def _seeds(
@@ -122,12 +125,20 @@ def _gains(
     axis.axhline(0, color='black', lw=0.8)
 
 
+def _baseline(row: Row) -> str:
+    return row.against or row.name
+
+
 def _curves(
     axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
 ) -> None:
     first, *_ = study.metrics
-    for row in rows:
-        found = (read_record(results, study, row, seed) for seed in row.seeds)
+    runs = [(row, set(values(study, row, results, first))) for row in rows]
+    for row, own in runs:
+        # Rows that are compared share a baseline; what they show is of the seeds that all have.
+        beside = [seeds for other, seeds in runs if _baseline(other) == _baseline(row)]
+        chosen = set.intersection(*beside) or own
+        found = (read_record(results, study, row, seed) for seed in sorted(chosen))
         lines = [
             {
                 int(place): metrics[study.metrics[first]]
