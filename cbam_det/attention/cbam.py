@@ -327,7 +327,7 @@ class CBAM(BaseModule):
         lean: keep one feature map for the backward pass and recompute the rest, faster than
             autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
             without a backward pass make one map, the output ('lse' makes a second), or none
-            where `inplace` lets the output take the input's place.
+            where `inplace` (see `forward`) lets the output take the input's place.
             False leaves all to autograd, for a second derivative and for hooks on the gates that
             bring parameters of their own, which get no gradient otherwise. Either way such hooks
             see pooled values; `gates` returns the weights for a map.
@@ -406,8 +406,8 @@ class CBAM(BaseModule):
 
         Args:
             inplace: nobody else needs `x`: where there is no backward pass, the output may take its
-                place, which saves a map. `WithPlugins` says so after norms and convolutions. It is
-                no matter to order 'parallel', `lean=False`, compiled code and exports.
+                place, which saves a map. `WithPlugins` says so after norms and convolutions. Order
+                'parallel', `lean=False`, compiled code and exports pass it over.
 
         Raises:
             ValueError: the input is no such map, or has not the module's C.
