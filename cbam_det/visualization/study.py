@@ -133,20 +133,21 @@ def _curves(
     axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
 ) -> None:
     first, *_ = study.metrics
-    runs = [(row, set(values(study, row, results, first))) for row in rows]
+    runs = [
+        (row, {seed: one for seed in row.seeds if (one := read_record(results, study, row, seed))})
+        for row in rows
+    ]
     for row, own in runs:
         # Rows that are compared share a baseline; what they show is of the seeds that all have.
-        beside = [seeds for other, seeds in runs if _baseline(other) == _baseline(row)]
-        chosen = set.intersection(*beside) or own
-        found = (read_record(results, study, row, seed) for seed in sorted(chosen))
+        beside = [set(ran) for other, ran in runs if _baseline(other) == _baseline(row)]
+        chosen = set.intersection(*beside) or set(own)
         lines = [
             {
                 int(place): metrics[study.metrics[first]]
-                for place, metrics in record['validation'].items()
+                for place, metrics in own[seed]['validation'].items()
                 if study.metrics[first] in metrics  # mmdet logs none where nothing was found
             }
-            for record in found
-            if record
+            for seed in sorted(chosen)
         ]
         epochs = sorted(set.intersection(*map(set, lines)))
         heights = [study.scale * np.mean([line[epoch] for line in lines]) for epoch in epochs]
