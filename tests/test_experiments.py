@@ -524,6 +524,8 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     ledger = ('--ledger', tmp_path / 'ledger', '--results', results)
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.svg') == 0
     assert (tmp_path / 'a.svg').stat().st_size > 10_000
+    assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'b.svg') == 0
+    assert (tmp_path / 'a.svg').read_bytes() == (tmp_path / 'b.svg').read_bytes()
     assert tool(*ledger, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
 
 

@@ -32,7 +32,6 @@ STYLE = {
     'axes.grid': True,
     'grid.alpha': 0.3,
     'figure.constrained_layout.use': True,
-    'svg.hashsalt': 'cbam_det',
 }
 
 
@@ -65,13 +64,16 @@ class Run:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write `figure` to `path` (.png, .svg or .jpg), making its folder, and close it.
 
+    The same figure makes the same file.
+
     Raises:
         InputError: another ending.
     """
     path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {'Date': None} if path.suffix == '.svg' else None
-    figure.savefig(path, dpi=110, metadata=metadata)
+    with plt.rc_context({'svg.hashsalt': 'cbam_det'}):
+        figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
     return path
 
