@@ -257,7 +257,6 @@ def find_config(name: str) -> str:
     known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
     if wanted in known:
-        print(f'config: {known[wanted]}', file=sys.stderr)
         return str(known[wanted])
     near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
     raise InputError(
@@ -364,7 +363,10 @@ def _run(name: str, argv: list[str]) -> None:
             raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{name}.sh')
         if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
             raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
-        args.config = find_config(args.config)
+        found = find_config(args.config)
+        if found != args.config:
+            print(f'config: {found}', file=sys.stderr)
+        args.config = found
         cfg = given['cfg'] = read_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         preflight.check_runner(cfg)

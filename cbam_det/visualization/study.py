@@ -55,7 +55,7 @@ def study_figure(study: Study, results: Path) -> Figure:
         )
         _seeds(seeds, study, rows, results, looks)
         _curves(curve, study, rows, results, looks)
-        seeds.set(xlabel=f'{first}, %, test', title='every seed; mean, 95% interval')
+        seeds.set(xlabel=f'{first}, %, test', title='a shape for each seed; mean, 95% interval')
         curve.xaxis.set_major_locator(MaxNLocator(integer=True))
         curve.set(
             title='validation, means of shared seeds', xlabel='epoch or step', ylabel=f'{first}, %'
