@@ -326,7 +326,8 @@ def fill_tables(text: str, folder: Path) -> str:
     Raises:
         InputError: a record or a study is missing.
     """
-    from .experiments import read_study, table
+    from .experiments.study import read_study
+    from .experiments.verdicts import table
 
     def block(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'

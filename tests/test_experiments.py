@@ -25,30 +25,24 @@ from cbam_det.cli import find_config, override, read_config
 from cbam_det.costs import count
 from cbam_det.datasets.checks import fingerprint
 from cbam_det.errors import SIGNALS, InputError, Stopped
-from cbam_det.experiments import (
-    LastLine,
+from cbam_det.experiments.measures import costs
+from cbam_det.experiments.plan import plan
+from cbam_det.experiments.runs import LastLine, _losses, repeat, run
+from cbam_det.experiments.study import (
     Row,
     Study,
-    _losses,
     check_records,
     command,
-    compare,
     config_hash,
     cost_path,
-    costs,
-    difference,
     gates_path,
     options,
     read_record,
     read_study,
     record_path,
-    repeat,
-    run,
     stale,
-    table,
-    values,
 )
-from cbam_det.plan import plan
+from cbam_det.experiments.verdicts import compare, difference, table, values
 from cbam_det.preflight import build_model
 from cbam_det.results import plan_table
 from cbam_det.visualization.study import study_figure
@@ -195,7 +189,8 @@ def stubbed(monkeypatch, tmp_path):
     """
     calls = []
     monkeypatch.setattr(
-        'cbam_det.experiments.data_digits', lambda study, row, seed, root: dict(train=str(root))
+        'cbam_det.experiments.runs.data_digits',
+        lambda study, row, seed, root: dict(train=str(root)),
     )
 
     def call(study, name, config, first, last, folder, gpus) -> int:
@@ -210,7 +205,7 @@ def stubbed(monkeypatch, tmp_path):
         (folder / '20261122' / '20261122.json').write_text('{"coco/bbox_mAP": 0.4}')
         return 100
 
-    monkeypatch.setattr('cbam_det.experiments._call', call)
+    monkeypatch.setattr('cbam_det.experiments.runs._call', call)
     return calls
 
 
@@ -269,7 +264,7 @@ def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(program))
-    monkeypatch.setattr('cbam_det.experiments.data_digits', lambda *_: {})
+    monkeypatch.setattr('cbam_det.experiments.runs.data_digits', lambda *_: {})
     before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
         run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
@@ -299,13 +294,13 @@ def test_repetition_runs_each_time(small, stubbed, tmp_path):
 def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monkeypatch, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
-    monkeypatch.setattr('cbam_det.experiments._commit', lambda: 'first')
+    monkeypatch.setattr('cbam_det.experiments.runs._commit', lambda: 'first')
     run(*what)
     record_path(*what[3:4], *what[:3]).unlink()
     log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
     log.parent.mkdir()
     log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
-    monkeypatch.setattr('cbam_det.experiments._commit', lambda: 'second')
+    monkeypatch.setattr('cbam_det.experiments.runs._commit', lambda: 'second')
     again = run(*what)
     assert again['commit'] == 'first'
     assert again['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}

@@ -10,16 +10,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cbam_det import experiments
 from cbam_det.environment import shipped
 from cbam_det.errors import InputError, one_line_errors, some
-from cbam_det.results import plan_table, write_record
+from cbam_det.experiments import measures, runs, verdicts
+from cbam_det.experiments import study as ledger
+from cbam_det.experiments.plan import plan as planned
+from cbam_det.results import detector_table, plan_table, write_record
+from cbam_det.visualization.figures import save
+from cbam_det.visualization.study import study_figure
 
 LEDGER = shipped('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
-RESULTS = (Path() if experiments.INSTALLED else LEDGER.parent) / 'results' / 'experiments'
+RESULTS = (Path() if ledger.INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
-Runs = list[tuple[experiments.Row, int]]
+Runs = list[tuple[ledger.Row, int]]
 EXAMPLES = """examples:
   python tools/experiment.py list
   python tools/experiment.py run table7 --gpus 8
@@ -71,15 +75,15 @@ def parse_args() -> argparse.Namespace:
     weighed.add_argument('--count', type=int, default=8, help='images (%(default)s)')
     drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
-    planned = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
-    planned.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
-    planned.add_argument(
+    counted = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
+    counted.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
+    counted.add_argument(
         '--teraflops',
         type=float,
         default=8,
         help='that a GPU sustains in training (%(default)s, the order of a V100 in float32)',
     )
-    planned.add_argument('--out', type=Path, help='record to write, JSON')
+    counted.add_argument('--out', type=Path, help='record to write, JSON')
     args = parser.parse_args()
     if args.command == 'repeat' and not (args.row and args.seed):
         parser.error('repeat trains each run anew; name them by --row and --seed')
@@ -91,22 +95,22 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def chosen(args: argparse.Namespace) -> list[experiments.Study]:
+def chosen(args: argparse.Namespace) -> list[ledger.Study]:
     files = {path.stem: path for path in sorted(args.ledger.glob('*.yaml'))}
     for name in args.study:
         if name not in files:
             raise InputError(
                 f'no study {name!r} in {args.ledger}; it has {", ".join(files) or "none"}'
             )
-    return [experiments.read_study(files[name]) for name in args.study or files]
+    return [ledger.read_study(files[name]) for name in args.study or files]
 
 
-def chosen_runs(args: argparse.Namespace, study: experiments.Study) -> Runs:
+def chosen_runs(args: argparse.Namespace, study: ledger.Study) -> Runs:
     """The rows and seeds that were asked for; all to be repeated, else those without a record."""
     for name in args.row or ():
         if name not in study.rows:
             raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
-    experiments.check_gpus(study, args.gpus or study.gpus or 0)
+    ledger.check_gpus(study, args.gpus or study.gpus or 0)
     rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
     seeds = {seed for row in rows for seed in row.seeds}
     if unknown := sorted(set(args.seed or ()) - seeds):
@@ -119,14 +123,11 @@ def chosen_runs(args: argparse.Namespace, study: experiments.Study) -> Runs:
         for row in rows
         for seed in row.seeds
         if not args.seed or seed in args.seed
-        if args.command == 'repeat'
-        or experiments.read_record(args.results, study, row, seed) is None
+        if args.command == 'repeat' or ledger.read_record(args.results, study, row, seed) is None
     ]
 
 
-def commands(
-    args: argparse.Namespace, study: experiments.Study, runs: Runs, seen: set[str]
-) -> None:
+def commands(args: argparse.Namespace, study: ledger.Study, asked: Runs, seen: set[str]) -> None:
     """Print the commands, each run once though several tables have it."""
     before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
     after = {'--data-root': (args.data_root, None), '--work-dirs': (args.work_dirs, WORK_DIRS)}
@@ -139,37 +140,35 @@ def commands(
         ]
         for pairs in (before, after)
     ]
-    if not runs:
+    if not asked:
         print(f'{study.name}: nothing is left to run', file=sys.stderr)
-    for row, seed in runs:
-        if (name := experiments.run_name(study, row, seed)) not in seen:
-            print(experiments.command(study, row, seed, args.gpus, *kept))
+    for row, seed in asked:
+        if (name := ledger.run_name(study, row, seed)) not in seen:
+            print(ledger.command(study, row, seed, args.gpus, *kept))
         seen.add(name)
 
 
-def run(args: argparse.Namespace, study: experiments.Study, runs: Runs) -> None:
-    if not runs:
+def run(args: argparse.Namespace, study: ledger.Study, asked: Runs) -> None:
+    if not asked:
         print(f'{study.name}: what was asked for is recorded in {args.results}')
-    for number, (row, seed) in enumerate(runs, 1):
-        print(f'{study.name}, {row.name}, seed {seed}: run {number} of {len(runs)}', flush=True)
+    for number, (row, seed) in enumerate(asked, 1):
+        print(f'{study.name}, {row.name}, seed {seed}: run {number} of {len(asked)}', flush=True)
         what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
         if args.command == 'repeat':
-            record = experiments.read_record(args.results, study, row, seed)
-            if record and (other := experiments.elsewhere(record)):
+            record = ledger.read_record(args.results, study, row, seed)
+            if record and (other := runs.elsewhere(record)):
                 print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
-            other = experiments.repeat(*what)
+            other = runs.repeat(*what)
             said = [f'{key} {old} -> {new}' for key, (old, new) in other.items()]
             print(f'  differs: {some(said, 9)}' if said else '  all numbers are the same')
             continue
-        record = experiments.run(*what)
+        record = runs.run(*what)
         first = next(iter(study.metrics))
         value = study.scale * record['metrics'][study.metrics[first]]
         print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
 
 
 def plan(args: argparse.Namespace) -> None:
-    from cbam_det.plan import plan as planned
-
     studies = {}
     for study in chosen(args):
         rows = {
@@ -178,7 +177,7 @@ def plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     made = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    said = shlex.join(['python', *experiments.PROGRAM, *sys.argv[1:]])
+    said = shlex.join(['python', *ledger.PROGRAM, *sys.argv[1:]])
     print(plan_table(write_record(args.out, said, made)))
 
 
@@ -189,7 +188,7 @@ def show(args: argparse.Namespace) -> None:
             done = [
                 seed
                 for seed in row.seeds
-                if experiments.read_record(args.results, study, row, seed) is not None
+                if ledger.read_record(args.results, study, row, seed) is not None
             ]
             table.add_row(
                 *(study.name, row.name, Path(row.config).stem, str(len(row.seeds)), str(len(done)))
@@ -210,22 +209,17 @@ def main() -> None:
     printed: set[str] = set()
     for study in chosen(args):
         asked = chosen_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
-        experiments.check_records(study, args.results)
+        ledger.check_records(study, args.results)
         if args.command == 'table':
-            print(f'{study.title}\n\n{experiments.table(study, args.results)}\n')
+            print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
         elif args.command == 'plot':
-            from cbam_det.visualization.figures import save
-            from cbam_det.visualization.study import study_figure
-
             print(save(study_figure(study, args.results), args.out))
         elif args.command == 'cost':
-            from cbam_det.results import detector_table
-
-            print(detector_table(experiments.costs(study, args.results, args.rounds, args.device)))
+            print(detector_table(measures.costs(study, args.results, args.rounds, args.device)))
         elif args.command == 'gates':
             what = (study, args.results, args.work_dirs, args.count, args.data_root)
-            experiments.gate_weights(*what)
-            print(experiments.table(study, args.results))
+            measures.gate_weights(*what)
+            print(verdicts.table(study, args.results))
         elif args.command == 'commands':
             commands(args, study, asked, printed)
         else:

@@ -12,16 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
-from ..experiments import (
-    Row,
-    Study,
-    cost_path,
-    difference,
-    mean_interval,
-    read_record,
-    recorded,
-    values,
-)
+from ..experiments.study import Row, Study, cost_path, read_record, recorded
+from ..experiments.verdicts import difference, mean_interval, values
 from .figures import CYCLE, STYLE
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from .cli import override, read_config
-from .costs import count, kept_bytes
-from .errors import InputError
-from .experiments import Row, Study, options
+from ..cli import override, read_config
+from ..costs import count, kept_bytes
+from ..errors import InputError
+from .study import Row, Study, options
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,321 @@
+"""The ledger's files: rows of tables as configs, overrides and seeds, and where their records lie.
+
+A study is a file of `experiments/`:
+
+    title: Faster R-CNN on MS COCO (the paper's table 6)
+    metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key in the test's log
+    seeds: [0, 1, 2]
+    data: COCO 2017 in data/coco                             # optional
+    rows:
+      resnet50:
+        config: faster_rcnn_r50_c4
+        paper: {AP: 27.0, AP50: 46.2}                        # in percent, as printed
+      resnet50 + CBAM:
+        config: faster_rcnn_r50_c4_cbam
+        against: resnet50
+        overrides: {model.backbone.plugins.0.cfg.start: paper}
+        paper: {AP: 28.1, AP50: 48.2}
+
+A run is a row with a seed. Its record lies in `results/experiments/` under the name of the config,
+eight digits for the overrides, and the seed, so that tables which share a row share its runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+from mmengine.config import Config
+
+from ..cli import override, read_config
+from ..datasets.checks import fingerprint, leaf_datasets
+from ..environment import shipped
+from ..errors import InputError, some
+from ..preflight import set_data_root
+
+# The command of the ledger, in a checkout or where the package is installed without one.
+INSTALLED = shipped('tools').parent == Path(__file__).parents[1]
+PROGRAM = ['-m', 'cbam_det.tools.experiment'] if INSTALLED else ['tools/experiment.py']
+KEYS = {
+    *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
+    *('tools', 'scale'),
+}
+ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
+# What the keys hold that are no texts.
+FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
+    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet'), (dict, 'a mapping')),
+    **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
+    'seeds': (list, 'a list of whole numbers, each once'),
+    'scale': ((int, float), 'a number'),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: as the table prints it.
+        config: a shipped config's name.
+        against: the row that it is compared with, or None.
+        overrides: what `--cfg-options` gets, by dotted key.
+        seeds: one run each.
+        paper: the paper's figures by metric, in percent as printed; {} where it has none.
+        mmdet: those of mmdet's model zoo for the same detector.
+        note: a remark for the table.
+    """
+
+    name: str
+    config: str
+    against: str | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)
+    mmdet: Mapping[str, float] = field(default_factory=dict)
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of the ledger.
+
+    Attributes:
+        name: of its file.
+        title: over the table.
+        metrics: by the name that is shown, the key in the test's log.
+        rows: by name, baselines before what is compared with them.
+        data: what it needs, and the command that prepares it.
+        images: how many images an epoch has, before a RepeatDataset; None where nothing is planned.
+        gpus: processes that the configs' learning rates and steps are made for; None for any.
+        note: a remark below the table.
+        options: overrides that all rows have.
+        tools: 'cbam_det', or 'mmpretrain' for its tools by mim.
+        scale: from the metrics to percent.
+    """
+
+    name: str
+    title: str
+    metrics: Mapping[str, str]
+    rows: Mapping[str, Row]
+    data: str = ''
+    images: int | None = None
+    gpus: int | None = None
+    note: str = ''
+    options: Mapping[str, object] = field(default_factory=dict)
+    tools: str = 'cbam_det'
+    scale: float = 100
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a file of the ledger.
+
+    Raises:
+        InputError: it cannot be read, a key is unknown, missing, twice there or of another type,
+            a row is compared with none that stands before it, or with one that is the same.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding='utf-8'), _Unique)
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
+    _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
+    rows: dict[str, Row] = {}
+    for name, given in content['rows'].items():
+        _check_keys(f'{path}, row {name!r}', given, ROW_KEYS, {'config'})
+        row = Row(name=name, **{'seeds': content.get('seeds', [0]), **given})
+        if row.against is not None and row.against not in rows:
+            raise InputError(
+                f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
+                f'rows before it are {some(list(rows), 9)}'
+            )
+        base = rows.get(row.against)
+        if base and (row.config, row.overrides) == (base.config, base.overrides):
+            raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
+        rows[name] = row
+    head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
+    return Study(name=path.stem, rows=rows, **head)
+
+
+def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
+    keys = set(given) if isinstance(given, dict) else set()
+    if not needed <= keys <= known:
+        raise InputError(
+            f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
+            f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
+        )
+    for key, value in given.items():
+        kind, form = FORMS.get(key, (str, 'a text'))
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if fits and key == 'seeds':
+            fits = all(type(one) is int for one in value) and len({*value}) == len(value) > 0
+        if not fits or (key in ('metrics', 'rows') and not value):
+            raise InputError(f'{where}: {key} takes {form}; found {value!r}')
+
+
+class _Unique(yaml.SafeLoader):
+    """YAML in which a key stands once: of two rows of a name the last would be taken."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.YAMLError(f'{some(list(map(repr, twice)))} twice{node.start_mark}')
+        return super().construct_mapping(node, deep)
+
+
+def options(study: Study, row: Row, seed: int) -> dict[str, object]:
+    """What `--cfg-options` gets in a run."""
+    return {**study.options, **row.overrides, 'randomness.seed': seed}
+
+
+def run_name(study: Study, row: Row, seed: int) -> str:
+    """The name of a run's record and work_dir."""
+    own = json.dumps({**study.options, **row.overrides}, sort_keys=True)
+    digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
+    return '-'.join([Path(row.config).stem, *digits, str(seed)])
+
+
+def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
+    """Where the record of a run lies."""
+    return results / f'{run_name(study, row, seed)}.json'
+
+
+def cost_path(results: Path, study: Study) -> Path:
+    """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
+    return results / f'cost_{study.name}.json'
+
+
+GATES = ('channel', 'spatial')
+
+
+def gates_path(results: Path, study: Study) -> Path:
+    """Where the weights of a study's gates lie, which `tools/experiment.py gates` takes."""
+    return results / f'gates_{study.name}.json'
+
+
+def recorded(path: Path) -> dict:
+    """A JSON file of records; {} where there is none."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f'{path} is no JSON ({error}); remove it, or get it back') from None
+
+
+def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
+    """The record of a run, or None where there is none yet."""
+    path = record_path(results, study, row, seed)
+    return recorded(path) if path.is_file() else None
+
+
+def records(study: Study, results: Path) -> list[dict]:
+    """The records of a study's runs, those that there are."""
+    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    found = (read_record(results, study, row, seed) for row, seed in runs)
+    return [record for record in found if record is not None]
+
+
+def orphans(study: Study, results: Path) -> list[Path]:
+    """The records that runs of the study left and none of its rows reads."""
+    known = {
+        record_path(results, study, row, seed) for row in study.rows.values() for seed in row.seeds
+    }
+    said = shlex.join(['run', study.name, '--row'])
+    others = [path for path in sorted(results.glob('*.json')) if path not in known]
+    return [path for path in others if said in recorded(path).get('command', '')]
+
+
+def command(
+    study: Study,
+    row: Row,
+    seed: int,
+    gpus: int = 0,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> str:
+    """The shell command of a run; `before` and `after` are options before `run` and at the end."""
+    gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
+    last = ['--gpus', str(gpus)] * bool(gpus)
+    what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
+    return shlex.join(['python', *PROGRAM, *before, *what, *last, *after])
+
+
+def check_gpus(study: Study, gpus: int) -> None:
+    """Raise InputError where the study is made for another number of processes."""
+    if study.gpus not in (None, max(gpus, 1)):
+        raise InputError(
+            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
+            f'another batch; give that, or change batch_size and gpus in its file'
+        )
+
+
+def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -> Config:
+    cfg = override(copy.deepcopy(_read(row.config)), options(study, row, seed))
+    if data_root:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+@cache
+def _read(config: str) -> Config:
+    return read_config(config)
+
+
+def config_hash(study: Study, row: Row, seed: int) -> str:
+    """Twelve digits that name a run's config, overrides included; paths of data change nothing."""
+    cfg = json.dumps(config_of(study, row, seed).to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(cfg.encode()).hexdigest()[:12]
+
+
+def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
+    """By split the `fingerprint` of the data that a run reads; {} for another library's tools."""
+    if study.tools != 'cbam_det':
+        return {}
+    cfg = config_of(study, row, seed, data_root)
+    return {
+        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        for split in ('train', 'val', 'test')
+    }
+
+
+def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[Path]:
+    """The records that are of another config than their row's, as it is now.
+
+    Args:
+        runs: rows and seeds; all of the study where none is given.
+    """
+    every = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    return [
+        record_path(results, study, row, seed)
+        for row, seed in runs or every
+        if (record := read_record(results, study, row, seed)) is not None
+        and record['config_hash'] != config_hash(study, row, seed)
+    ]
+
+
+def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
+    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
+    of different data.
+    """
+    if found := stale(study, results, runs):
+        raise InputError(
+            f'{len(found)} records are of another config than their row has now '
+            f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
+        )
+    for row in study.rows.values():
+        compared = (row, study.rows.get(row.against, row))
+        paths = [record_path(results, study, one, seed) for one in compared for seed in one.seeds]
+        of = {path: data for path in paths if (data := recorded(path).get('data'))}
+        for path, data in of.items():
+            first = next(iter(of))
+            if data != of[first]:
+                raise InputError(
+                    f'{path} is of other data ({data}) than {first} ({of[first]}); remove the one '
+                    'that is wrong, and its work_dir'
+                )

@@ -1,0 +1,191 @@
+"""What the records of a study say: rows against their baselines, paired by seeds, as a table."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from ..results import table_row
+from .study import GATES, PROGRAM, Row, Study, gates_path, orphans, read_record, recorded, records
+
+BESIDE = ('paper', 'mmdet')
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against its baseline, paired by seeds.
+
+    Attributes:
+        count: seeds that both have, n.
+        mean: of the differences.
+        low, high: ends of the 95% interval of that mean, by Student's t; None below two seeds.
+        p: of the paired t-test; None below two seeds, or where all differences are the same.
+    """
+
+    count: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says, for a metric of which more is better."""
+        if self.low is None:
+            return 'one seed: nothing'
+        if self.low == self.high:
+            return 'all pairs alike: nothing'
+        return 'helps' if self.low > 0 else 'hurts' if self.high < 0 else 'no difference seen'
+
+
+def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison | None:
+    """Two rows' values by seed; None where they share no seed."""
+    seeds = sorted(set(ours) & set(base))
+    if not seeds:
+        return None
+    gaps = [ours[seed] - base[seed] for seed in seeds]
+    mean, low, high = mean_interval(gaps)
+    if low is None:
+        return Comparison(len(seeds), mean)
+    # Where all are the same, the t-test divides by 0.
+    p = None if low == high else float(stats.ttest_1samp(gaps, 0).pvalue)
+    return Comparison(len(seeds), mean, low, high, p)
+
+
+def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean and the ends of its 95% interval by Student's t; None below two numbers."""
+    mean = float(np.mean(numbers))
+    if len(numbers) < 2:
+        return mean, None, None
+    reach = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    reach *= np.ptp(numbers) > 1e-9  # what is left where all are the same is rounding
+    return mean, mean - reach, mean + reach
+
+
+def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
+    """A metric of a row by seed, in percent, of the runs that are recorded."""
+    found = {}
+    for seed in row.seeds:
+        record = read_record(results, study, row, seed)
+        value = record and record['metrics'].get(study.metrics[metric])
+        if value is not None:
+            found[seed] = study.scale * value
+    return found
+
+
+def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:
+    """A row against its baseline, in percent; None where it has none, or no run of both."""
+    if row.against is None:
+        return None
+    rows = (row, study.rows[row.against])
+    return compare(*(values(study, one, results, metric) for one in rows))
+
+
+def table(study: Study, results: Path) -> str:
+    """The study as a Markdown table, in percent, and what made it.
+
+    By metric the mean and the standard deviation over the seeds, and the difference to the row's
+    baseline, paired by seeds, with its 95% interval; of the first metric, which is the measure, the
+    p of the paired t-test and the verdict too; the paper's difference and mmdet's figure beside it,
+    where there are any; and the weights of the gates, where they are recorded.
+    """
+    first, *_ = study.metrics
+    paper, mmdet = (any(getattr(row, key) for row in study.rows.values()) for key in BESIDE)
+    others = [name for name in study.metrics if name != first]
+    compared = any(row.against for row in study.rows.values())
+    head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
+    head += [f'{name}, difference' for name in others] * compared
+    head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
+    weights = recorded(gates_path(results, study)).get('rows', {})
+    head += [f'{gate} weights' for gate in GATES] * bool(weights)
+    lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
+    for row in study.rows.values():
+        cells = []
+        for metric in study.metrics:
+            numbers = list(values(study, row, results, metric).values())
+            spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
+            cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
+        count = len(values(study, row, results, first))
+        cells += _difference(study, row, results, first)
+        cells += [_difference(study, row, results, name)[0] for name in others] * compared
+        cells += _theirs(study, row, first) * paper
+        cells += [_printed(row.mmdet.get(first))] * mmdet
+        cells += [_range(weights.get(row.name, {}).get(gate)) for gate in GATES] * bool(weights)
+        lines.append(table_row([row.name, count, *cells]))
+    return '\n'.join([*lines, '', *_origin(study, results)])
+
+
+def _origin(study: Study, results: Path) -> list[str]:
+    """Below the table: how many runs, their cost and machines, the study's note."""
+    found = records(study, results)
+    wanted = sum(len(row.seeds) for row in study.rows.values())
+    lines = [f'{len(found)} of {wanted} runs recorded']
+    if found:
+        seconds = statistics.median(one['train_seconds'] for one in found)
+        where = {
+            f'{at["hardware"]}, {at["threads"]} threads, torch {at["torch"]}'.replace(
+                ' 1 threads', ' 1 thread'
+            )
+            for at in (one['environment'] for one in found)
+        }
+        commits = sorted({one['commit'][:7] for one in found if one.get('commit')})
+        where = [*sorted(where), *(f'commit {one}' for one in commits)]
+        lines[0] += f', a training {seconds / 60:.1f} minutes (median); {"; ".join(where)}'
+    with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
+    lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
+    first, *_ = study.metrics
+    seen = [(row, difference(study, row, results, first)) for row in study.rows.values()]
+    tests = sum(one is not None and one.count == _pairs(study, row) > 1 for row, one in seen)
+    if tests:
+        chance = 100 * (1 - 0.95**tests)
+        lines[0] += (
+            f'. {first} is the measure: where there is no effect, a comparison says helps or hurts '
+            '5% of the time'
+        )
+        lines[0] += f', one or more of {tests} up to {chance:.0f}%' * (tests > 1)
+    if left := orphans(study, results):
+        lines[0] += f'. Records of rows or seeds that the study has no more: {len(left)}'
+    if taken := recorded(gates_path(results, study)):
+        lines[0] += (
+            '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
+            f'{taken["images"]} validation images (`{taken["command"]}`)'
+        )
+    return lines + ['', study.note] * bool(study.note)
+
+
+def _range(quantiles: Sequence[float] | None) -> str:
+    return '' if quantiles is None else f'{quantiles[0]:.2f} to {quantiles[-1]:.2f}'
+
+
+def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]:
+    seen = difference(study, row, results, metric)
+    if seen is None:
+        return [''] * 3
+    between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
+    if seen.count != len(values(study, row, results, metric)):
+        between += f', {seen.count} pairs'
+    p = '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
+    planned = _pairs(study, row)
+    early = f'{seen.count} of {planned} pairs: nothing yet'  # a few rounded values may all agree
+    says = early if seen.count < planned else seen.verdict
+    return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, says]
+
+
+def _pairs(study: Study, row: Row) -> int:
+    return len(set(row.seeds) & set(study.rows[row.against].seeds))
+
+
+def _theirs(study: Study, row: Row, metric: str) -> list[str]:
+    paper = row.paper.get(metric)
+    gap = study.rows[row.against].paper.get(metric) if row.against else None
+    return [_printed(paper), '' if None in (paper, gap) else f'{paper - gap:+.2f}']
+
+
+def _printed(value: float | None) -> str:
+    return '' if value is None else f'{value:g}'
