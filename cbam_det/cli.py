@@ -32,7 +32,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from . import faults, preflight
+from . import faults, loading, preflight
 from .environment import check_device, check_operators, describe, keep_memory, shipped
 from .errors import InputError, Stopped, one_line_errors, some, tell
 from .hooks.stop import StopSignals
@@ -104,17 +104,17 @@ class CheckedRunner(Runner):
         preflight.check_sync_bn(cfg, training=not cls.testing)
         model = preflight.build_model(cfg)
         if cls.testing:
-            checkpoint = preflight.check_checkpoint(cfg.load_from, 'checkpoint', model)
-            preflight.check_same_gates(cfg, checkpoint)
+            checkpoint = loading.check_checkpoint(cfg.load_from, 'checkpoint', model)
+            loading.check_same_gates(cfg, checkpoint)
         else:
             if not cfg.get('resume'):
-                preflight.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
+                loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
             elif cfg.get('load_from'):
-                checkpoint = preflight.check_checkpoint(cfg.load_from, '--resume', model)
-                preflight.check_same_gates(cfg, checkpoint)
+                checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
+                loading.check_same_gates(cfg, checkpoint)
             else:
-                cls.resume_from = preflight.whole_checkpoint(cfg.work_dir, model, cfg)
-            preflight.check_pretrained(cfg)
+                cls.resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
+            loading.check_pretrained(cfg)
             preflight.check_work_dir(cfg)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
@@ -339,7 +339,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> None:
-    preflight.read_weights_only()
+    loading.read_weights_only()
     tool = _mmdet_tool(name)
 
     def parser(description: str) -> argparse.ArgumentParser:

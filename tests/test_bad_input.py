@@ -22,7 +22,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import digit_version
 from torch import nn
 
-from cbam_det import CBAM, cli, preflight
+from cbam_det import CBAM, cli, loading, preflight
 from cbam_det.cli import find_config
 from cbam_det.datasets.checks import check_dataset, check_num_classes
 from cbam_det.errors import InputError
@@ -293,7 +293,7 @@ def test_file_that_is_no_checkpoint_is_named(content, words, tmp_path):
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(InputError, match=words):
-        preflight.check_checkpoint(str(path), 'checkpoint')
+        loading.check_checkpoint(str(path), 'checkpoint')
 
 
 class Dangerous:
@@ -309,8 +309,8 @@ class Dangerous:
 def test_logs_of_a_run_with_another_numpy_are_read_and_nothing_is_asked_of_other_classes(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setenv(preflight.WEIGHTS_ONLY, '1')
-    preflight.read_weights_only()
+    monkeypatch.setenv(loading.WEIGHTS_ONLY, '1')
+    loading.read_weights_only()
     logs = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save(dict(state_dict={}, logs=logs, last=np.float64(2)), tmp_path / 'own.pth')
     modules = [b'numpy._core.multiarray', b'numpy.core.multiarray']
@@ -339,7 +339,7 @@ class Asking:
 def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
     option, trained, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.delenv(preflight.WEIGHTS_ONLY, raising=False)
+    monkeypatch.delenv(loading.WEIGHTS_ONLY, raising=False)
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     monkeypatch.chdir(tmp_path)
     state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
@@ -381,8 +381,8 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
     path = str(trained / 'work/epoch_2.pth')
     with pytest.raises(InputError) as caught:
         model = preflight.build_model(cfg)
-        checkpoint = preflight.check_checkpoint(path, 'checkpoint', model)
-        preflight.check_same_gates(cfg, checkpoint)
+        checkpoint = loading.check_checkpoint(path, 'checkpoint', model)
+        loading.check_same_gates(cfg, checkpoint)
     assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
 
 
@@ -406,10 +406,10 @@ def test_checkpoint_of_another_activation_is_refused_and_of_its_class_is_not():
     gates.act_cfg = dict(type='ReLU')
     checkpoint = dict(meta=dict(cfg=cfg.pretty_text))
     gates.act_cfg = dict(type=nn.ReLU)
-    preflight.check_same_gates(cfg, checkpoint)
+    loading.check_same_gates(cfg, checkpoint)
     gates.act_cfg = dict(type='SiLU')
     with pytest.raises(InputError, match=r"was trained with act_cfg={'type': 'ReLU'}"):
-        preflight.check_same_gates(cfg, checkpoint)
+        loading.check_same_gates(cfg, checkpoint)
 
 
 def test_types_that_are_classes_have_their_names_of_the_registry():
@@ -433,11 +433,11 @@ def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(traine
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
     path = str(trained / 'work/epoch_2.pth')
     model = preflight.build_model(cfg)
-    preflight.check_same_gates(cfg, preflight.check_checkpoint(path, 'checkpoint', model))
+    loading.check_same_gates(cfg, loading.check_checkpoint(path, 'checkpoint', model))
     state = {key: v for key, v in model.state_dict().items() if not key.endswith('.gain')}
     torch.save(dict(state_dict=state), tmp_path / 'paper.pth')
     with pytest.raises(InputError, match='its CBAMs have start=paper'):
-        preflight.check_checkpoint(str(tmp_path / 'paper.pth'), 'checkpoint', model)
+        loading.check_checkpoint(str(tmp_path / 'paper.pth'), 'checkpoint', model)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_misspelt_type_or_option_is_one_line(change, words):
 def test_text_file_is_no_checkpoint_and_is_not_to_be_trusted(tmp_path):
     (tmp_path / 'mine.pth').write_text('import os\n')
     with pytest.raises(InputError, match='it is no file of torch') as caught:
-        preflight.check_checkpoint(str(tmp_path / 'mine.pth'), 'checkpoint')
+        loading.check_checkpoint(str(tmp_path / 'mine.pth'), 'checkpoint')
     assert 'WEIGHTS_ONLY' not in str(caught.value)
 
 
@@ -479,7 +479,7 @@ def test_truncated_checkpoint_is_named(trained, tmp_path):
     whole = (trained / 'work/epoch_2.pth').read_bytes()
     (tmp_path / 'epoch_2.pth').write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r'\(it is cut off or damaged\); take another epoch'):
-        preflight.check_checkpoint(str(tmp_path / 'epoch_2.pth'), 'checkpoint')
+        loading.check_checkpoint(str(tmp_path / 'epoch_2.pth'), 'checkpoint')
 
 
 def test_checkpoint_of_another_model_is_refused_with_the_keys(trained, digits, run):
@@ -497,10 +497,10 @@ def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkey
         raise URLError('no route to host')
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    monkeypatch.setattr(preflight.CheckpointLoader, 'load_checkpoint', unreachable)
+    monkeypatch.setattr(loading.CheckpointLoader, 'load_checkpoint', unreachable)
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
     with pytest.raises(InputError) as caught:
-        preflight.check_pretrained(cfg)
+        loading.check_pretrained(cfg)
     message = str(caught.value)
     assert 'torchvision://resnet50 of model.backbone cannot be loaded (URLError' in message
     assert f'put it at {tmp_path}/hub/checkpoints/resnet50-' in message
@@ -512,10 +512,10 @@ def test_pretrained_weights_in_their_place_are_taken(monkeypatch, tmp_path):
     from torchvision.models import resnet50
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    source = preflight._where_to_put('torchvision://resnet50').rpartition(' ')[2]
+    source = loading._where_to_put('torchvision://resnet50').rpartition(' ')[2]
     Path(source).parent.mkdir(parents=True)
     torch.save(resnet50().state_dict(), source)
-    preflight.check_pretrained(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py'))
+    loading.check_pretrained(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py'))
 
 
 BAD_COMMANDS = {

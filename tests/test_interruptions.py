@@ -32,7 +32,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from cbam_det import cli, faults, preflight
+from cbam_det import cli, faults, loading, preflight
 from cbam_det.cli import CheckedRunner
 from cbam_det.errors import CTRL_C, SIGNALS, InputError, Stopped, one_line_errors
 from cbam_det.hooks.losses import FiniteLosses
@@ -107,8 +107,8 @@ RUNNERS: list[CheckedRunner] = []
 @pytest.fixture(autouse=True)
 def _training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(CheckedRunner, 'testing', False)
-    monkeypatch.setenv(preflight.WEIGHTS_ONLY, '1')
-    preflight.read_weights_only()  # as the tools do
+    monkeypatch.setenv(loading.WEIGHTS_ONLY, '1')
+    loading.read_weights_only()  # as the tools do
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # seconds, where others write much
     Draw.score = 0
     # Tests in a script's background ignore it, and so would the runs.
@@ -216,7 +216,7 @@ def test_stopped_epoch_goes_on_with_the_images_that_it_has_not_seen(at, workers,
     stopped = tmp_path / 'cut/stopped.pth'
     assert (tmp_path / 'cut/last_checkpoint').read_text() == str(stopped)
     assert load(stopped)['meta']['iter'] == at
-    found = preflight.whole_checkpoint(tmp_path / 'cut')
+    found = loading.whole_checkpoint(tmp_path / 'cut')
     resumed = toy(tmp_path / 'cut', resume=True, load_from=found, workers=workers)
     resumed.train()
     expected = np.array(whole.model.seen)[at * BATCH :]
@@ -419,11 +419,11 @@ def test_run_killed_while_it_wrote_goes_on_and_stops_in_what_that_left(tmp_path,
         toy(tmp_path / 'run').train()
     killed = tmp_path / 'killed'
     assert {path.name for path in killed.glob('*.part')} == {'epoch_2.pth.part', 'folder.part'}
-    options = dict(resume=True, load_from=preflight.whole_checkpoint(killed))
+    options = dict(resume=True, load_from=loading.whole_checkpoint(killed))
     with pytest.raises(Stopped, match='after iteration 4 of 9: saved in'):
         toy(killed, At(4, kill), **options).train()
     assert (killed / 'last_checkpoint').read_text() == str(killed / 'stopped.pth')
-    toy(killed, resume=True, load_from=preflight.whole_checkpoint(killed)).train()
+    toy(killed, resume=True, load_from=loading.whole_checkpoint(killed)).train()
     assert same(tmp_path / 'run/epoch_3.pth', killed / 'epoch_3.pth')
     assert not list(killed.glob('*.part'))
 
@@ -581,12 +581,12 @@ def truncate(path: Path) -> None:
 
 
 def test_truncated_checkpoints_are_skipped_by_name_and_stay(three, capfd):
-    assert preflight.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
     truncate(three / 'epoch_3.pth')
     (three / 'epoch_2.pth').write_bytes(b'')
     os.utime(three / 'epoch_2.pth', (2, 2))
     capfd.readouterr()
-    assert preflight.whole_checkpoint(three) == str(three / 'epoch_1.pth')
+    assert loading.whole_checkpoint(three) == str(three / 'epoch_1.pth')
     said = ' '.join(capfd.readouterr())
     assert f'skipped: the checkpoint {three / "epoch_3.pth"} (--resume) cannot be loaded' in said
     assert f'skipped: the checkpoint {three / "epoch_2.pth"}' in said and 'it is empty' in said
@@ -595,20 +595,20 @@ def test_truncated_checkpoints_are_skipped_by_name_and_stay(three, capfd):
 
 def test_moved_or_lost_last_checkpoint_leads_to_the_newest(three):
     (three / 'last_checkpoint').write_text('/moved/epoch_3.pth')
-    assert preflight.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
     (three / 'last_checkpoint').write_text('')  # MMEngine, killed while it wrote this
-    assert preflight.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
     (three / 'last_checkpoint').unlink()
-    assert preflight.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
 
 
 def test_nothing_whole_is_an_error_and_nothing_at_all_a_beginning(three, tmp_path_factory):
     for path in three.glob('epoch_*.pth'):
         truncate(path)
     with pytest.raises(InputError, match=r'epoch_3\.pth .*holds no other checkpoint to resume'):
-        preflight.whole_checkpoint(three)
-    assert preflight.whole_checkpoint(tmp_path_factory.mktemp('new')) is None
-    assert preflight.whole_checkpoint(three / 'absent') is None
+        loading.whole_checkpoint(three)
+    assert loading.whole_checkpoint(tmp_path_factory.mktemp('new')) is None
+    assert loading.whole_checkpoint(three / 'absent') is None
 
 
 @pytest.mark.parametrize('key', ['work_dir', 'out_dir'])

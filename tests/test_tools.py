@@ -20,7 +20,7 @@ from PIL import Image
 
 from cbam_det.cli import read_config
 from cbam_det.errors import InputError
-from cbam_det.preflight import check_same_gates
+from cbam_det.loading import check_same_gates
 
 from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 

@@ -143,7 +143,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(name: str, options: dict | None, data_root: str | None) -> Config:
     from cbam_det.cli import read_config
-    from cbam_det.preflight import read_weights_only, set_data_root
+    from cbam_det.loading import read_weights_only
+    from cbam_det.preflight import set_data_root
 
     read_weights_only()
     cfg = read_config(name, options)

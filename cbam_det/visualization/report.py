@@ -19,7 +19,8 @@ from mmengine.config import Config
 from ..cli import read_config
 from ..costs import count
 from ..errors import InputError
-from ..preflight import read_weights_only, set_data_root
+from ..loading import read_weights_only
+from ..preflight import set_data_root
 from ..results import read_run
 from .attention import attention_page
 from .detections import dataset_of, detection_page

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from ..datasets.checks import config_classes, leaf_datasets
 from ..environment import check_device
 from ..errors import InputError, some
+from ..loading import check_checkpoint, check_pretrained
 from ..nodes import enter_scope, kind_of, nearest
-from ..preflight import build_model, check_checkpoint, check_pretrained
+from ..preflight import build_model
 
 
 @dataclass
