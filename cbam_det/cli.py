@@ -80,7 +80,7 @@ class CheckedRunner(Runner):
         """Check `cfg`, then build the runner.
 
         Raises:
-            InputError: see `preflight`.
+            InputError: see `preflight` and `loading`.
         """
         cls.resume_from = None
         if cls.data_root is not None:
@@ -244,8 +244,8 @@ def report_every_number(cfg: Config) -> None:
             node.setdefault('metric_items', COCO_NUMBERS)
 
 
-def find_config(name: str) -> str:
-    """A config by its path, or a shipped one by its name.
+def find_config(name: str, tell: bool = True) -> str:
+    """A config by its path, or a shipped one by its name, of which the path is printed if `tell`.
 
     Raises:
         InputError: there is none; the message lists near names.
@@ -257,6 +257,8 @@ def find_config(name: str) -> str:
     known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
     if wanted in known:
+        if tell:
+            print(f'config: {known[wanted]}', file=sys.stderr)
         return str(known[wanted])
     near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
     raise InputError(
@@ -265,13 +267,13 @@ def find_config(name: str) -> str:
     )
 
 
-def read_config(name: str, options: dict | None = None) -> Config:
-    """A config by its path or shipped name, with the `--cfg-options` merged.
+def read_config(name: str, options: dict | None = None, tell: bool = True) -> Config:
+    """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
         InputError: there is none, it cannot be read, or an option does not fit it.
     """
-    path = find_config(name)
+    path = find_config(name, tell)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
@@ -363,10 +365,7 @@ def _run(name: str, argv: list[str]) -> None:
             raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{name}.sh')
         if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
             raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
-        found = find_config(args.config)
-        if found != args.config:
-            print(f'config: {found}', file=sys.stderr)
-        args.config = found
+        args.config = find_config(args.config)
         cfg = given['cfg'] = read_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         preflight.check_runner(cfg)

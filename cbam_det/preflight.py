@@ -1,5 +1,5 @@
-"""Checks of a run before it builds anything: data, classes, names, folders, device, and the model,
-on which `loading` then checks weights.
+"""Checks of a run before it begins: data, classes, names, folders, device; and the model, on which
+`loading` checks weights.
 
 Most take a merged config. They raise `InputError` with the remedy and change nothing else; what a
 CPU needs in a config (`adapt_to_cpu`, `amp_on_cpu`) and `--data-root` are deliberate exceptions.

@@ -1,4 +1,4 @@
-"""Run logs and records -> series and tables; this file imports no mmdet."""
+"""Run logs and records -> series and tables."""
 
 from __future__ import annotations
 
@@ -326,6 +326,7 @@ def fill_tables(text: str, folder: Path) -> str:
     Raises:
         InputError: a record or a study is missing.
     """
+    # They build on this file.
     from .experiments.study import read_study
     from .experiments.verdicts import table
 

@@ -275,6 +275,15 @@ def test_unknown_config_lists_near_ones(run, tmp_path):
         find_config('something/else.py')
 
 
+def test_a_shipped_config_that_is_taken_by_its_name_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = find_config('configs/faster_rcnn_r50_cbam_digits.py')
+    assert Path(path) == CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    assert capsys.readouterr().err == f'config: {path}\n'
+    assert find_config(path) == find_config('faster_rcnn_r50_cbam_digits', tell=False) == path
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('content', 'words'),
     [

@@ -81,6 +81,7 @@ class Draw(BaseMetric):
     """A validation that draws from every generator, and scores by the epoch."""
 
     default_prefix = 'toy'
+    score = 0
 
     def process(self, data_batch: object, data_samples: object) -> None:
         self.results.append(random.random() + np.random.rand())

@@ -13,17 +13,28 @@ from rich.table import Table
 from cbam_det.environment import shipped
 from cbam_det.errors import InputError, one_line_errors, some
 from cbam_det.experiments import measures, runs, verdicts
-from cbam_det.experiments import study as ledger
 from cbam_det.experiments.plan import plan as planned
+from cbam_det.experiments.study import (
+    INSTALLED,
+    PROGRAM,
+    Row,
+    Study,
+    check_gpus,
+    check_records,
+    command,
+    read_record,
+    read_study,
+    run_name,
+)
 from cbam_det.results import detector_table, plan_table, write_record
 from cbam_det.visualization.figures import save
 from cbam_det.visualization.study import study_figure
 
 LEDGER = shipped('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
-RESULTS = (Path() if ledger.INSTALLED else LEDGER.parent) / 'results' / 'experiments'
+RESULTS = (Path() if INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
-Runs = list[tuple[ledger.Row, int]]
+Runs = list[tuple[Row, int]]
 EXAMPLES = """examples:
   python tools/experiment.py list
   python tools/experiment.py run table7 --gpus 8
@@ -50,32 +61,32 @@ def parse_args() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    def command(name: str, text: str, studies: str) -> argparse.ArgumentParser:
+    def add(name: str, text: str, studies: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.add_argument('study', nargs=studies, help='name of a file of the ledger')
         return made
 
-    command('list', 'rows, runs and what is recorded', '*')
-    made = command('run', 'train and test what is not recorded yet; goes on where it stopped', '+')
-    again = command('repeat', 'run what is recorded anew, and tell what comes out otherwise', '+')
-    also = command('commands', 'the commands of the runs that are not recorded, one a line', '+')
+    add('list', 'rows, runs and what is recorded', '*')
+    made = add('run', 'train and test what is not recorded yet; goes on where it stopped', '+')
+    again = add('repeat', 'run what is recorded anew, and tell what comes out otherwise', '+')
+    also = add('commands', 'the commands of the runs that are not recorded, one a line', '+')
     for one in (made, again, also):
         one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
         one.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
         one.add_argument('--row', action='append', help='only this row; may be given several times')
         one.add_argument('--seed', type=int, action='append', help='only this seed; likewise')
         one.add_argument('--gpus', type=int, default=0, help='processes of a run, 0 and 1 for one')
-    command('table', 'the table of a study, from its records', '+')
-    timed = command('cost', 'measure the training step and inference of every row', '+')
+    add('table', 'the table of a study, from its records', '+')
+    timed = add('cost', 'measure the training step and inference of every row', '+')
     timed.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
     timed.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    weighed = command('gates', "the weights of the attention after a study's recorded runs", '+')
+    weighed = add('gates', "the weights of the attention after a study's recorded runs", '+')
     weighed.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
     weighed.add_argument('--data-root', help="folder to read instead of the configs' data_root")
     weighed.add_argument('--count', type=int, default=8, help='images (%(default)s)')
-    drawn = command('plot', 'every seed, gain against cost and learning curves as a picture', None)
+    drawn = add('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
-    counted = command('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
+    counted = add('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
     counted.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
     counted.add_argument(
         '--teraflops',
@@ -95,22 +106,22 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def chosen(args: argparse.Namespace) -> list[ledger.Study]:
+def chosen(args: argparse.Namespace) -> list[Study]:
     files = {path.stem: path for path in sorted(args.ledger.glob('*.yaml'))}
     for name in args.study:
         if name not in files:
             raise InputError(
                 f'no study {name!r} in {args.ledger}; it has {", ".join(files) or "none"}'
             )
-    return [ledger.read_study(files[name]) for name in args.study or files]
+    return [read_study(files[name]) for name in args.study or files]
 
 
-def chosen_runs(args: argparse.Namespace, study: ledger.Study) -> Runs:
+def chosen_runs(args: argparse.Namespace, study: Study) -> Runs:
     """The rows and seeds that were asked for; all to be repeated, else those without a record."""
     for name in args.row or ():
         if name not in study.rows:
             raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
-    ledger.check_gpus(study, args.gpus or study.gpus or 0)
+    check_gpus(study, args.gpus or study.gpus or 0)
     rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
     seeds = {seed for row in rows for seed in row.seeds}
     if unknown := sorted(set(args.seed or ()) - seeds):
@@ -123,11 +134,11 @@ def chosen_runs(args: argparse.Namespace, study: ledger.Study) -> Runs:
         for row in rows
         for seed in row.seeds
         if not args.seed or seed in args.seed
-        if args.command == 'repeat' or ledger.read_record(args.results, study, row, seed) is None
+        if args.command == 'repeat' or read_record(args.results, study, row, seed) is None
     ]
 
 
-def commands(args: argparse.Namespace, study: ledger.Study, asked: Runs, seen: set[str]) -> None:
+def commands(args: argparse.Namespace, study: Study, asked: Runs, seen: set[str]) -> None:
     """Print the commands, each run once though several tables have it."""
     before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
     after = {'--data-root': (args.data_root, None), '--work-dirs': (args.work_dirs, WORK_DIRS)}
@@ -143,19 +154,19 @@ def commands(args: argparse.Namespace, study: ledger.Study, asked: Runs, seen: s
     if not asked:
         print(f'{study.name}: nothing is left to run', file=sys.stderr)
     for row, seed in asked:
-        if (name := ledger.run_name(study, row, seed)) not in seen:
-            print(ledger.command(study, row, seed, args.gpus, *kept))
+        if (name := run_name(study, row, seed)) not in seen:
+            print(command(study, row, seed, args.gpus, *kept))
         seen.add(name)
 
 
-def run(args: argparse.Namespace, study: ledger.Study, asked: Runs) -> None:
+def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
     if not asked:
         print(f'{study.name}: what was asked for is recorded in {args.results}')
     for number, (row, seed) in enumerate(asked, 1):
         print(f'{study.name}, {row.name}, seed {seed}: run {number} of {len(asked)}', flush=True)
         what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
         if args.command == 'repeat':
-            record = ledger.read_record(args.results, study, row, seed)
+            record = read_record(args.results, study, row, seed)
             if record and (other := runs.elsewhere(record)):
                 print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
             other = runs.repeat(*what)
@@ -177,7 +188,7 @@ def plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     made = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    said = shlex.join(['python', *ledger.PROGRAM, *sys.argv[1:]])
+    said = shlex.join(['python', *PROGRAM, *sys.argv[1:]])
     print(plan_table(write_record(args.out, said, made)))
 
 
@@ -188,7 +199,7 @@ def show(args: argparse.Namespace) -> None:
             done = [
                 seed
                 for seed in row.seeds
-                if ledger.read_record(args.results, study, row, seed) is not None
+                if read_record(args.results, study, row, seed) is not None
             ]
             table.add_row(
                 *(study.name, row.name, Path(row.config).stem, str(len(row.seeds)), str(len(done)))
@@ -209,7 +220,7 @@ def main() -> None:
     printed: set[str] = set()
     for study in chosen(args):
         asked = chosen_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
-        ledger.check_records(study, args.results)
+        check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
         elif args.command == 'plot':

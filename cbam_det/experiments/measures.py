@@ -68,8 +68,8 @@ def gate_weights(
     if not rows:
         raise InputError(f'no run of {study.name} with attention is recorded in {results}')
     means = {
-        name: {gate: np.mean(found, axis=0).round(4).tolist() for gate, found in gates.items()}
-        for name, gates in rows.items()
+        name: {gate: np.mean(found, axis=0).round(4).tolist() for gate, found in by_gate.items()}
+        for name, by_gate in rows.items()
     }
     said = shlex.join(['python', *PROGRAM, 'gates', study.name])
     return write_record(gates_path(results, study), said, dict(images=count, rows=means))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..cli import override, read_config
 from ..costs import count, kept_bytes
 from ..errors import InputError
-from .study import Row, Study, options
+from .study import Row, Study, config_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
             f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
             'and detectors'
         )
-    cfg = override(read_config(row.config), options(study, row, row.seeds[0]))
+    cfg = config_of(study, row, row.seeds[0])
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
     steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))

@@ -226,7 +226,7 @@ def _call(
     folder: Path,
     gpus: int,
 ) -> int:
-    """Run a tool to its end; MiB that its largest process held at most.
+    """Run a tool to its end; the most MiB that one of its processes, or this one, held.
 
     Raises:
         InputError: it did not end well.

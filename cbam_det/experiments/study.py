@@ -256,6 +256,7 @@ def check_gpus(study: Study, gpus: int) -> None:
 
 
 def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -> Config:
+    """The config of a run, which reads its data from `data_root` where that is given."""
     cfg = override(copy.deepcopy(_read(row.config)), options(study, row, seed))
     if data_root:
         set_data_root(cfg, data_root)
@@ -264,7 +265,7 @@ def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -
 
 @cache
 def _read(config: str) -> Config:
-    return read_config(config)
+    return read_config(config, tell=False)
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
