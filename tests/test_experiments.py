@@ -482,6 +482,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2
     (low, middle, high), spatial = taken['rows']['CBAM'].values()
     assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
+    assert taken['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
     said = capsys.readouterr().out
     assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in said
     assert '5% to 95%, means over the runs, on 2 validation images' in said

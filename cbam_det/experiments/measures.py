@@ -52,27 +52,31 @@ def gate_weights(
         data_root: folder to read instead of the configs'.
 
     Returns:
-        'images' and 'rows': by row and gate the 5%, 50% and 95% quantiles of the weights, means
-        over its runs.
+        'images'; 'rows': by row and gate the 5%, 50% and 95% quantiles of the weights, means over
+        its runs; and 'runs': by row and gate those of each run, by seed.
 
     Raises:
         InputError: no run with attention is recorded, or the checkpoint of one is gone.
     """
-    rows: dict[str, dict] = {}
+    seen: dict[str, dict[str, dict[int, list[float]]]] = {}
     for row in study.rows.values():
         runs = [seed for seed in row.seeds if read_record(results, study, row, seed) is not None]
         for seed in track(runs, row.name, transient=True):
             folder = work_dirs / run_name(study, row, seed)
             for gate, found in _weights(study, row, seed, folder, count, data_root).items():
-                rows.setdefault(row.name, {}).setdefault(gate, []).append(found)
-    if not rows:
+                of_row = seen.setdefault(row.name, {})
+                of_row.setdefault(gate, {})[seed] = found.round(4).tolist()
+    if not seen:
         raise InputError(f'no run of {study.name} with attention is recorded in {results}')
     means = {
-        name: {gate: np.mean(found, axis=0).round(4).tolist() for gate, found in by_gate.items()}
-        for name, by_gate in rows.items()
+        name: {
+            gate: np.mean(list(by_seed.values()), axis=0).round(4).tolist()
+            for gate, by_seed in by_gate.items()
+        }
+        for name, by_gate in seen.items()
     }
     said = shlex.join(['python', *PROGRAM, 'gates', study.name])
-    return write_record(gates_path(results, study), said, dict(images=count, rows=means))
+    return write_record(gates_path(results, study), said, dict(images=count, rows=means, runs=seen))
 
 
 def _weights(
