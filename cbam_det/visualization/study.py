@@ -47,11 +47,12 @@ def study_figure(study: Study, results: Path) -> Figure:
         )
         _seeds(seeds, study, rows, results, looks)
         _curves(curve, study, rows, results, looks)
-        seeds.set(xlabel=f'{first}, %, test', title='a shape for each seed; mean, 95% interval')
-        curve.xaxis.set_major_locator(MaxNLocator(integer=True))
-        curve.set(
-            title='validation, means of shared seeds', xlabel='epoch or step', ylabel=f'{first}, %'
+        seeds.set(
+            xlabel=f'{first}, %, test; a shape for each seed',
+            title='every seed; mean, 95% interval',
         )
+        curve.xaxis.set_major_locator(MaxNLocator(integer=True))
+        curve.set(title='validation, shared seeds', xlabel='epoch or step', ylabel=f'{first}, %')
         for gain in rest:
             times = recorded(cost)['rows']
             _gains(gain, study, rows, results, looks, times)
