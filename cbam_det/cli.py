@@ -117,6 +117,12 @@ class CheckedRunner(Runner):
             loading.check_pretrained(cfg)
             preflight.check_work_dir(cfg)
 
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """MMEngine's, of a model in torch's channels_last format where `channels_last` is set."""
+        if self.cfg.get('channels_last'):
+            model = model.to(memory_format=torch.channels_last)
+        return super().wrap_model(model_wrapper_cfg, model)
+
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """MMEngine's and the config's hooks, and those of each training."""
         if not self.testing:
@@ -253,7 +259,7 @@ def find_config(name: str, tell: bool = True) -> str:
     if Path(name).is_file():
         return name
     folder = shipped('configs')
-    files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('imagenet/*.py'))]
+    files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
     known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
     if wanted in known:

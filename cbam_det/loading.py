@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -98,6 +99,16 @@ def check_checkpoint(
     if model is not None:
         _check_fit(path, option, model, state, whole)
     return checkpoint
+
+
+def weights_digest(checkpoint: dict) -> str:
+    """Twelve digits of a checkpoint's weights: names, types, shapes and values, nothing else."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state_of(checkpoint.get('state_dict', checkpoint)).items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 def whole_checkpoint(

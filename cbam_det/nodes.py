@@ -24,6 +24,7 @@ RUNNER_KEYS = (
     *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
     *('tta_model', 'tta_pipeline'),
+    'channels_last',  # of `cli.CheckedRunner`
 )
 
 

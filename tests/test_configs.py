@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from functools import partial
@@ -179,6 +180,8 @@ def strip(node: object) -> object:
             node['type'] = node.pop('base_type')
         if any(plugin['cfg']['type'] == 'CBAM' for plugin in node.get('plugins', ())):
             del node['plugins']
+        if str(node.get('checkpoint')).startswith('work_dirs/'):  # of the classifier's own twin
+            node['checkpoint'] = re.sub('_(cbam|se)/', '/', node['checkpoint'])
     return [strip(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 

@@ -123,17 +123,18 @@ def chosen_runs(args: argparse.Namespace, study: Study) -> Runs:
             raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
     check_gpus(study, args.gpus or study.gpus or 0)
     rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
-    seeds = {seed for row in rows for seed in row.seeds}
-    if unknown := sorted(set(args.seed or ()) - seeds):
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    if unknown := sorted({*(args.seed or ())} - {*seeds}):
         raise InputError(
             f'{study.name} has no seed {some(list(map(str, unknown)))} there; it has '
-            f'{", ".join(map(str, sorted(seeds)))}'
+            f'{", ".join(map(str, seeds))}'
         )
+    # Seed by seed, so that what is done at any time can be compared in pairs.
     return [
         (row, seed)
+        for seed in seeds
         for row in rows
-        for seed in row.seeds
-        if not args.seed or seed in args.seed
+        if seed in row.seeds and (not args.seed or seed in args.seed)
         if args.command == 'repeat' or read_record(args.results, study, row, seed) is None
     ]
 
@@ -174,8 +175,8 @@ def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
             print(f'  differs: {some(said, 9)}' if said else '  all numbers are the same')
             continue
         record = runs.run(*what)
-        first = next(iter(study.metrics))
-        value = study.scale * record['metrics'][study.metrics[first]]
+        first, key = next(iter(study.metrics_of(row).items()))
+        value = study.scale_of(row) * record['metrics'][key]
         print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
 
 

@@ -152,11 +152,13 @@ def check_dataset(
 
 def fingerprint(dataset: dict) -> str:
     """Twelve digits of a data set's annotations (no wrapper): of its file, and of the XML of each
-    image that a VOC list names. Images are not read.
+    image that a VOC list names; '' where the labels are folders' names. Images are not read.
 
     Raises:
         InputError: the file is missing.
     """
+    if not dataset.get('ann_file'):
+        return ''
     root, voc = Path(dataset.get('data_root') or ''), dataset['ann_file'].endswith('.txt')
     file = _existing_file(root, dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
     digest = hashlib.sha256(file.read_bytes())
@@ -245,6 +247,11 @@ def _existing_file(root: Path, dataset: dict, layout: str) -> Path:
             raise missing_root(folder, layout, own)
         near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
         there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
+        if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
+            there = (
+                f'{root} has VOC2007 alone: add VOC2012, or take the config for that year, whose '
+                'name ends in _voc07 (faster_rcnn_r50_cbam_voc07)'
+            )
         raise InputError(f'no annotation file {path} ({layout}); {there}')
     return path
 

@@ -90,7 +90,7 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     found = decode_all(paths, f'decoding the images of {folder}', progress)
     for split in splits:
         split.content.faults += image_faults(split.content, found.__getitem__)
-        _compare_totals(split)
+        _compare_totals(split, splits)
         _note(split, found)
     _compare_splits(splits, found)
     return splits
@@ -166,7 +166,7 @@ def _coco_images(folder: Path, file: Path, content: Content) -> Path:
     return best
 
 
-def _compare_totals(split: Split) -> None:
+def _compare_totals(split: Split, splits: list[Split]) -> None:
     content = split.content
     if split.voc:
         known, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
@@ -183,7 +183,19 @@ def _compare_totals(split: Split) -> None:
     ):
         if total is not None and count != total:
             said = f'lists {count:,} {what}, the published one {total:,}'
+            if split.voc and (absent := _absent_of_voc2007(splits)):
+                said += f'; in no list: {some(absent, 9)}'
             content.say('count', str(content.file), said, hurts=False)
+
+
+def _absent_of_voc2007(splits: list[Split]) -> list[str]:
+    """The images of VOC 2007 that neither trainval nor test lists; [] where one has no list."""
+    lists = {split.name: split.content.raw for split in splits}
+    names = [lists.get(f'VOC2007/{name}') for name in ('trainval', 'test')]
+    if None in names:
+        return []
+    every = {f'{number:06}' for number in range(1, 9964)}
+    return sorted(every - {*names[0], *names[1]})
 
 
 def _note(split: Split, found: dict[str, Decoded]) -> None:

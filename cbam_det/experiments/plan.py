@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from ..costs import count, kept_bytes
 from ..errors import InputError
+from ..nodes import detector
 from .study import Row, Study, config_of
 
 
@@ -39,12 +40,13 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
     Raises:
         InputError: the study names no number of images or GPUs, or is of classifiers.
     """
-    if None in (study.images, study.gpus) or study.tools != 'cbam_det':
+    cfg = config_of(study, row, row.seeds[0])
+    model = detector(cfg)
+    if None in (study.images, study.gpus) or not (model.get('bbox_head') or model.get('roi_head')):
         raise InputError(
             f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
-            'and detectors'
+            f'and detectors, which {row.name!r} may not be'
         )
-    cfg = config_of(study, row, row.seeds[0])
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
     steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))

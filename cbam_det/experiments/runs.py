@@ -21,9 +21,9 @@ from types import FrameType
 from rich.status import Status
 from rich.text import Text
 
-from ..cli import find_config
 from ..environment import shipped
 from ..errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
+from ..loading import check_checkpoint, weights_digest
 from ..results import here, log_lines, write_record
 from .study import (
     Row,
@@ -64,30 +64,31 @@ def run(
         The record, of this run or of one that is done already.
 
     Raises:
-        InputError: the study is made for another number of processes; a tool failed, or the test
-            gave no metrics, and its log is named.
+        InputError: the study is made for another number of processes; the weights that it starts
+            from are missing or others than recorded; a tool failed, or the test gave no metrics,
+            and its log is named.
     """
     check_gpus(study, gpus)
-    if data_root and study.tools != 'cbam_det':
-        raise InputError(f"--data-root is not for {study.tools}'s tools; its configs name the data")
     if (done := read_record(results, study, row, seed)) is not None:
         check_records(study, results, [(row, seed)])
         return done
     digest = config_hash(study, row, seed)
     data = data_digits(study, row, seed, data_root)
     folder = work_dirs / run_name(study, row, seed)
+    start = start_weights(study, row, seed, results, work_dirs)
     what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
+    what |= {key: found for key, (_, found) in start.items()}
     with _claimed(folder, what) as commit:
-        pairs = [f'{key}={_text(value)}' for key, value in options(study, row, seed).items()]
+        given = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
+        pairs = [f'{key}={_text(value)}' for key, value in given.items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
-        memory = _call(study, 'train', row.config, [], ['--resume', *common], folder, gpus)
+        memory = _call('train', row.config, [], ['--resume', *common], folder, gpus)
         last = last_checkpoint(folder)
-        first = [last] if study.tools == 'cbam_det' else ['--checkpoint', last]
-        _call(study, 'test', row.config, first, common, folder, gpus)
+        _call('test', row.config, [last], common, folder, gpus)
     logged, metrics = list(log_lines(folder)), _metrics(folder)
-    if lacking := set(study.metrics.values()) - set(metrics):
+    if lacking := set(study.metrics_of(row).values()) - set(metrics):
         raise InputError(
             f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
             f'detector finds nothing at all; see {folder / "test.log"}'
@@ -97,6 +98,8 @@ def run(
         config=row.config,
         overrides=dict(options(study, row, seed)),
         config_hash=digest,
+        starts_from={row.weights[key]: found for key, (_, found) in start.items()},
+        weights=weights_digest(check_checkpoint(last, 'the last checkpoint')),
         data=data,
         commit=commit,
         processes=max(gpus, 1),
@@ -108,6 +111,56 @@ def run(
     )
     path = record_path(results, study, row, seed)
     return write_record(path, command(study, row, seed, gpus), record)
+
+
+def start_weights(
+    study: Study, row: Row, seed: int, results: Path, work_dirs: Path
+) -> dict[str, tuple[Path, str]]:
+    """The files of weights that a run starts from, by dotted key, each with its `weights_digest`.
+
+    Each is the last checkpoint of another row's run with the same seed, of its first run or of its
+    repetition, whichever has the weights that its record names.
+
+    Raises:
+        InputError: that run is not recorded, or its weights are gone, damaged or others.
+    """
+    found = {}
+    for key, name in row.weights.items():
+        source = study.rows[name]
+        which = f'{row.name!r} starts from the weights of {name!r}, seed {seed}'
+        record = read_record(results, study, source, seed)
+        if record is None:
+            raise InputError(
+                f'{which}, and no such run is recorded in {results}; make it first: '
+                f'{command(study, source, seed)}'
+            )
+        check_records(study, results, [(source, seed)])
+        run_folders = [
+            folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
+        ]
+        files = [Path(last_checkpoint(one)) for one in run_folders if _has_checkpoint(one)]
+        faults = []
+        for path in files:
+            try:
+                digest = weights_digest(check_checkpoint(str(path), 'weights'))
+            except InputError as error:
+                faults.append(str(error).rpartition('; ')[0])
+                continue
+            if digest == record['weights']:
+                found[key] = path, digest
+                break
+            faults.append(f'{path} holds other weights ({digest}) than its record names')
+        else:
+            again = command(study, source, seed).replace(' run ', ' repeat ', 1)
+            raise InputError(
+                f'{which}, and they are not in {work_dirs} '
+                f'({"; ".join(faults) or "no checkpoint"}); make them again: {again}'
+            )
+    return found
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / 'last_checkpoint').is_file()
 
 
 def last_checkpoint(folder: Path) -> str:
@@ -218,7 +271,6 @@ def _metrics(folder: Path) -> dict[str, float | None]:
 
 
 def _call(
-    study: Study,
     name: str,
     config: str,
     first: list[str],
@@ -233,11 +285,7 @@ def _call(
         Stopped: by a signal, which it was given to write its checkpoint.
     """
     tools = shipped('tools')
-    if study.tools == 'mmpretrain':
-        launch = ['--launcher', 'pytorch'] * (gpus > 1)
-        shell = ['mim', name, 'mmpretrain', find_config(config), *first]
-        shell += ['--gpus', str(gpus), *launch]
-    elif gpus > 1:
+    if gpus > 1:
         shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
     else:
         shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
@@ -245,7 +293,7 @@ def _call(
     begin = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
         # Our trainings stop by themselves and need their workers until then; others are all told.
-        listens = name == 'train' and study.tools == 'cbam_det'
+        listens = name == 'train'
         shown = Status(LastLine(log, begin), refresh_per_second=2)
         with _passed_on(listens) as watch, shown:
             child = subprocess.Popen(

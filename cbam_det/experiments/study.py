@@ -16,6 +16,16 @@ A study is a file of `experiments/`:
         overrides: {model.backbone.plugins.0.cfg.start: paper}
         paper: {AP: 28.1, AP50: 48.2}
 
+A row can start from the weights of another row, by the same seed, and has its own metrics then:
+
+      classifier:
+        config: tiny_imagenet/resnet18_half
+        metrics: {Top-1: accuracy/top1}
+        scale: 1                                             # the log is in percent already
+      detector:
+        config: faster_rcnn_r18_half_voc07
+        weights: {model.backbone.init_cfg.checkpoint: classifier}
+
 A run is a row with a seed. Its record lies in `results/experiments/` under the name of the config,
 eight digits for the overrides, and the seed, so that tables which share a row share its runs.
 """
@@ -45,13 +55,16 @@ INSTALLED = shipped('tools').parent == Path(__file__).parents[1]
 PROGRAM = ['-m', 'cbam_det.tools.experiment'] if INSTALLED else ['tools/experiment.py']
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
-    *('tools', 'scale'),
+    'scale',
 }
-ROW_KEYS = {'config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet'}
+ROW_KEYS = {
+    *('config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet', 'metrics', 'scale'),
+    'weights',
+}
 # What the keys hold that are no texts.
 FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
-    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet'), (dict, 'a mapping')),
+    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet', 'weights'), (dict, 'a mapping')),
     **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
     'seeds': (list, 'a list of whole numbers, each once'),
     'scale': ((int, float), 'a number'),
@@ -71,6 +84,10 @@ class Row:
         paper: the paper's figures by metric, in percent as printed; {} where it has none.
         mmdet: those of mmdet's model zoo for the same detector.
         note: a remark for the table.
+        weights: by the dotted key that names a file of weights, the row whose last checkpoint of
+            the same seed that file is.
+        metrics: as the study's, where the row has others; else {}.
+        scale: as the study's, where the row has another; else None.
     """
 
     name: str
@@ -81,6 +98,9 @@ class Row:
     paper: Mapping[str, float] = field(default_factory=dict)
     mmdet: Mapping[str, float] = field(default_factory=dict)
     note: str = ''
+    weights: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,6 @@ class Study:
         gpus: processes that the configs' learning rates and steps are made for; None for any.
         note: a remark below the table.
         options: overrides that all rows have.
-        tools: 'cbam_det', or 'mmpretrain' for its tools by mim.
         scale: from the metrics to percent.
     """
 
@@ -110,8 +129,22 @@ class Study:
     gpus: int | None = None
     note: str = ''
     options: Mapping[str, object] = field(default_factory=dict)
-    tools: str = 'cbam_det'
     scale: float = 100
+
+    def metrics_of(self, row: Row) -> Mapping[str, str]:
+        """The row's own metrics, or the study's; the first is the measure."""
+        return row.metrics or self.metrics
+
+    def scale_of(self, row: Row) -> float:
+        """From the row's metrics to percent."""
+        return self.scale if row.scale is None else row.scale
+
+    def measured_alike(self) -> list[list[Row]]:
+        """The rows, those with the same metrics together."""
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.rows.values():
+            groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
+        return list(groups.values())
 
 
 def read_study(path: str | Path) -> Study:
@@ -119,7 +152,8 @@ def read_study(path: str | Path) -> Study:
 
     Raises:
         InputError: it cannot be read, a key is unknown, missing, twice there or of another type,
-            a row is compared with none that stands before it, or with one that is the same.
+            a row is compared with, or starts from, none that stands before it, is compared with
+            one that is the same or has other metrics, or starts from one that lacks its seeds.
     """
     path = Path(path)
     try:
@@ -137,11 +171,34 @@ def read_study(path: str | Path) -> Study:
                 f'rows before it are {some(list(rows), 9)}'
             )
         base = rows.get(row.against)
-        if base and (row.config, row.overrides) == (base.config, base.overrides):
+        same = ('config', 'overrides', 'weights')
+        if base and all(getattr(row, key) == getattr(base, key) for key in same):
             raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
+        if base and (row.metrics, row.scale) != (base.metrics, base.scale):
+            raise InputError(
+                f'{path}: {name!r} is compared with {row.against!r}, which has other metrics; give '
+                'both the same metrics and scale'
+            )
+        _check_weights(path, row, rows)
         rows[name] = row
     head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
     return Study(name=path.stem, rows=rows, **head)
+
+
+def _check_weights(path: Path, row: Row, before: Mapping[str, Row]) -> None:
+    for key, name in row.weights.items():
+        if name not in before:
+            raise InputError(
+                f'{path}: {row.name!r} starts from the weights of {name!r}, which is no row before '
+                f'it; the rows before it are {some(list(before), 9) or "none"}'
+            )
+        if absent := [seed for seed in row.seeds if seed not in before[name].seeds]:
+            raise InputError(
+                f'{path}: {row.name!r} starts from the weights of {name!r}, which has no seed '
+                f'{some(list(map(str, absent)))}; give both the same seeds'
+            )
+        if key in row.overrides:
+            raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
 
 
 def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
@@ -177,7 +234,13 @@ def options(study: Study, row: Row, seed: int) -> dict[str, object]:
 
 def run_name(study: Study, row: Row, seed: int) -> str:
     """The name of a run's record and work_dir."""
-    own = json.dumps({**study.options, **row.overrides}, sort_keys=True)
+    own = {**study.options, **row.overrides}
+    if row.weights:
+        own['weights'] = {
+            key: run_name(study, study.rows[name], seed) for key, name in row.weights.items()
+        }
+        own['weights'] = {key: name.rpartition('-')[0] for key, name in own['weights'].items()}
+    own = json.dumps(own, sort_keys=True)
     digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
     return '-'.join([Path(row.config).stem, *digits, str(seed)])
 
@@ -269,15 +332,17 @@ def _read(config: str) -> Config:
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
-    """Twelve digits that name a run's config, overrides included; paths of data change nothing."""
+    """Twelve digits that name a run's config, overrides included, and the configs of the rows whose
+    weights it starts from; paths of data change nothing.
+    """
     cfg = json.dumps(config_of(study, row, seed).to_dict(), sort_keys=True, default=str)
+    for key, name in sorted(row.weights.items()):
+        cfg += f'{key}={config_hash(study, study.rows[name], seed)}'
     return hashlib.sha256(cfg.encode()).hexdigest()[:12]
 
 
 def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
-    """By split the `fingerprint` of the data that a run reads; {} for another library's tools."""
-    if study.tools != 'cbam_det':
-        return {}
+    """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
         split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))

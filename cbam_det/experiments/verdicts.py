@@ -73,9 +73,9 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
     found = {}
     for seed in row.seeds:
         record = read_record(results, study, row, seed)
-        value = record and record['metrics'].get(study.metrics[metric])
+        value = record and record['metrics'].get(study.metrics_of(row)[metric])
         if value is not None:
-            found[seed] = study.scale * value
+            found[seed] = study.scale_of(row) * value
     return found
 
 
@@ -88,37 +88,66 @@ def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison
 
 
 def table(study: Study, results: Path) -> str:
-    """The study as a Markdown table, in percent, and what made it.
+    """The study as Markdown tables, in percent, and what made them; one for all rows that have the
+    same metrics.
 
     By metric the mean and the standard deviation over the seeds, and the difference to the row's
     baseline, paired by seeds, with its 95% interval; of the first metric, which is the measure, the
     p of the paired t-test and the verdict too; the paper's difference and mmdet's figure beside it,
-    where there are any; and the weights of the gates, where they are recorded.
+    where there are any; the measure of the row whose weights it starts from; and the weights of the
+    gates, where they are recorded.
     """
-    first, *_ = study.metrics
-    paper, mmdet = (any(getattr(row, key) for row in study.rows.values()) for key in BESIDE)
-    others = [name for name in study.metrics if name != first]
-    compared = any(row.against for row in study.rows.values())
-    head = ['', 'n', *study.metrics, f'{first}, difference', 'p', 'says']
+    tables = [_table(study, rows, results) for rows in study.measured_alike()]
+    return '\n'.join([*'\n\n'.join(tables).splitlines(), '', *_origin(study, results)])
+
+
+def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
+    metrics = study.metrics_of(rows[0])
+    first, *others = metrics
+    paper, mmdet = (any(getattr(row, key) for row in rows) for key in BESIDE)
+    compared = any(row.against for row in rows)
+    starts = {
+        next(iter(study.metrics_of(study.rows[name]))): None
+        for row in rows
+        for name in row.weights.values()
+    }
+    head = ['', 'n', *metrics, f'{first}, difference', 'p', 'says']
     head += [f'{name}, difference' for name in others] * compared
+    head += [f'{name} of its start' for name in starts]
     head += [f"paper's {first}", 'diff.'] * paper + [f"mmdet's {first}"] * mmdet
     weights = recorded(gates_path(results, study)).get('rows', {})
+    weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     head += [f'{gate} weights' for gate in GATES] * bool(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
-    for row in study.rows.values():
-        cells = []
-        for metric in study.metrics:
-            numbers = list(values(study, row, results, metric).values())
-            spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
-            cells.append(f'{np.mean(numbers):.2f}{spread}' if numbers else '')
+    for row in rows:
+        cells = [_spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
         cells += [_difference(study, row, results, name)[0] for name in others] * compared
+        cells += [_of_start(study, row, results, name) for name in starts]
         cells += _theirs(study, row, first) * paper
         cells += [_printed(row.mmdet.get(first))] * mmdet
         cells += [_range(weights.get(row.name, {}).get(gate)) for gate in GATES] * bool(weights)
         lines.append(table_row([row.name, count, *cells]))
-    return '\n'.join([*lines, '', *_origin(study, results)])
+    return '\n'.join(lines)
+
+
+def _spread(by_seed: Mapping[int, float]) -> str:
+    numbers = list(by_seed.values())
+    spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
+    return f'{np.mean(numbers):.2f}{spread}' if numbers else ''
+
+
+def _of_start(study: Study, row: Row, results: Path, metric: str) -> str:
+    """A metric of the row whose weights `row` starts from, of the seeds that both have."""
+    first = next(iter(study.metrics_of(row)))
+    own = values(study, row, results, first)
+    for name in row.weights.values():
+        source = study.rows[name]
+        if metric in study.metrics_of(source):
+            theirs = values(study, source, results, metric)
+            return _spread({seed: value for seed, value in theirs.items() if seed in own})
+    return ''
 
 
 def _origin(study: Study, results: Path) -> list[str]:
@@ -139,14 +168,18 @@ def _origin(study: Study, results: Path) -> list[str]:
         lines[0] += f', a training {seconds / 60:.1f} minutes (median); {"; ".join(where)}'
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
-    first, *_ = study.metrics
-    seen = [(row, difference(study, row, results, first)) for row in study.rows.values()]
-    tests = sum(one is not None and one.count == _pairs(study, row) > 1 for row, one in seen)
+    tests, measures = 0, {}
+    for row in study.rows.values():
+        first = next(iter(study.metrics_of(row)))
+        seen = difference(study, row, results, first)
+        if seen is not None and seen.count == _pairs(study, row) > 1:
+            tests, measures[first] = tests + 1, None
     if tests:
         chance = 100 * (1 - 0.95**tests)
+        verb = 'is the measure' if len(measures) == 1 else 'are the measures'
         lines[0] += (
-            f'. {first} is the measure: where there is no effect, a comparison says helps or hurts '
-            '5% of the time'
+            f'. {" and ".join(measures)} {verb}: where there is no effect, a comparison says helps '
+            'or hurts 5% of the time'
         )
         lines[0] += f', one or more of {tests} up to {chance:.0f}%' * (tests > 1)
     if left := orphans(study, results):

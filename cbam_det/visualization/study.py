@@ -136,12 +136,15 @@ def _curves(
         chosen = set.intersection(*beside) or set(own)
         lines = [
             {
-                int(place): metrics[study.metrics[first]]
+                int(place): metrics[study.metrics_of(row)[first]]
                 for place, metrics in own[seed]['validation'].items()
-                if study.metrics[first] in metrics  # mmdet logs none where nothing was found
+                if study.metrics_of(row)[first]
+                in metrics  # mmdet logs none where nothing was found
             }
             for seed in sorted(chosen)
         ]
         epochs = sorted(set.intersection(*map(set, lines)))
-        heights = [study.scale * np.mean([line[epoch] for line in lines]) for epoch in epochs]
+        heights = [
+            study.scale_of(row) * np.mean([line[epoch] for line in lines]) for epoch in epochs
+        ]
         axis.plot(epochs, heights, marker='o', ms=4, **looks[row.name])

@@ -1,0 +1,97 @@
+"""Tiny-ImageNet as its archive unpacks, and the lists by which mmpretrain reads it.
+
+200 classes, 64 x 64 pixels: 500 training and 50 validation images of each class. The archive's test
+images have no labels and are not used. Source: Stanford's course CS231n, tiny-imagenet-200.zip.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from ..errors import InputError, some
+from ..saving import whole_file
+from .readers import decode_all
+
+CLASSES, TRAIN, VAL = 200, 500, 50  # classes; images of each
+LAYOUT = 'wnids.txt, train/WNID/images/*.JPEG, val/val_annotations.txt and val/images/*.JPEG'
+REMEDY = f'unpack tiny-imagenet-200.zip again; expected {LAYOUT}'
+
+
+def write_lists(root: str | Path) -> dict[str, int]:
+    """Write `meta/train.txt` and `meta/val.txt` in the archive's folder: a path and a label a line.
+
+    Labels count the classes in the order of their WordNet ids, from 0. Every image is decoded
+    first, with a progress bar; no image is copied or changed.
+
+    Args:
+        root: the folder tiny-imagenet-200.
+
+    Returns:
+        The number of images by list, 'train' and 'val'.
+
+    Raises:
+        InputError: the folder lacks a file, a class or images, a label is unknown, or an image
+            cannot be decoded. Nothing is written then.
+    """
+    root = Path(root)
+    wnids = sorted(_lines(root / 'wnids.txt'))
+    if len(set(wnids)) != CLASSES:
+        raise InputError(f'{root}/wnids.txt names {len(set(wnids))} classes, not 200; {REMEDY}')
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    entries = {'train': _train(root, labels), 'val': _val(root, labels)}
+    paths = {split: [str(root / path) for path, _ in found] for split, found in entries.items()}
+    decoded = decode_all([*paths['train'], *paths['val']], f'decoding the images of {root}')
+    faults = [f'{path} ({found.fault[1]})' for path, found in decoded.items() if found.fault]
+    if faults:
+        raise InputError(f'{len(faults)} images cannot be used: {some(faults)}; {REMEDY}')
+    for split, found in entries.items():
+        path = root / 'meta' / f'{split}.txt'
+        path.parent.mkdir(exist_ok=True)
+        with whole_file(path) as part:
+            part.write_text(''.join(f'{image} {label}\n' for image, label in found))
+    return {split: len(found) for split, found in entries.items()}
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f'no file {path}; {REMEDY}')
+    return path.read_text(encoding='utf-8').split()
+
+
+def _train(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
+    found = [
+        (path.relative_to(root).as_posix(), label)
+        for wnid, label in labels.items()
+        for path in sorted((root / 'train' / wnid / 'images').glob('*.JPEG'))
+    ]
+    _compare_counts(root / 'train', found, labels, TRAIN)
+    return found
+
+
+def _val(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
+    path = root / 'val' / 'val_annotations.txt'
+    if not path.is_file():
+        raise InputError(f'no file {path}; {REMEDY}')
+    found = []
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        name, wnid, *_ = [*line.split('\t'), '', '']
+        if wnid not in labels:
+            raise InputError(f'{path}, line {number}: class {wnid!r} is not in wnids.txt; {REMEDY}')
+        found.append((f'val/images/{name}', labels[wnid]))
+    _compare_counts(root / 'val', found, labels, VAL)
+    return found
+
+
+def _compare_counts(
+    folder: Path, found: list[tuple[str, int]], labels: dict[str, int], wanted: int
+) -> None:
+    counts = Counter(label for _, label in found)
+    wrong = [
+        f'{wnid} has {counts[label]}' for wnid, label in labels.items() if counts[label] != wanted
+    ]
+    if wrong:
+        raise InputError(
+            f'{len(wrong)} of {CLASSES} classes in {folder} do not have {wanted} images: '
+            f'{some(wrong)}; {REMEDY}'
+        )

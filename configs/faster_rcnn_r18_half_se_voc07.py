@@ -1,0 +1,13 @@
+# Squeeze-and-excitation in every block, of the classifier that
+# configs/tiny_imagenet/resnet18_half_se.py trains.
+_base_ = './faster_rcnn_r18_half_voc07.py'
+attention = dict(type='CBAM', start='paper', pools=('avg',), order='channel')
+model = dict(
+    backbone=dict(
+        type='WithPlugins',
+        base_type='ResNet',
+        plugins=[dict(cfg=attention, after='layer*.*.bn2')],
+        init_cfg=dict(checkpoint='work_dirs/resnet18_half_se/epoch_14.pth'),
+    )
+)
+default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

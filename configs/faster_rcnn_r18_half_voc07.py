@@ -1,0 +1,30 @@
+# Table 6's kind of training on VOC 2007, for a CPU.
+_base_ = [
+    './_base_/models/faster_rcnn_r18_half.py',
+    './_base_/datasets/voc07.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['cbam_det'])
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(scale=(320, 320))
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(scale=(320, 320))
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+optim_wrapper = dict(optimizer=dict(lr=0.02), clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        end=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+channels_last = True
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -1,0 +1,7 @@
+# CBAM in every block, trained with the network from the beginning, from the authors' start.
+_base_ = './resnet18_half.py'
+plugins = [dict(cfg=dict(type='CBAM', start='paper'), after='layer*.*.bn2')]
+model = dict(
+    backbone=dict(type='WithPlugins', base_type='mmdet.ResNet', plugins=plugins),
+)
+default_hooks = dict(attention_audit=dict(type='AttentionAudit'))
