@@ -72,6 +72,8 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
         for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
             if summary := check_dataset(dataset, full, annotated):
                 print_log(f'{split} data: {summary}')
+                if split != 'train' and summary.shapes > 1:
+                    _tell_padding(cfg, split, dataset, summary.shapes)
             else:
                 print_log(
                     f'{split} data: not checked, {kind_of(dataset)} reads neither as COCO nor VOC'
@@ -85,6 +87,25 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                     f'{place}={file!r} is not there; name the annotation file that the data set '
                     f'of {split}_dataloader reads'
                 )
+
+
+def _tell_padding(cfg: Config, split: str, dataset: dict, shapes: int) -> None:
+    """Say that scores depend on the batch where images of different shapes are padded to each
+    other: features near an edge see the padding.
+    """
+    batch = cfg[f'{split}_dataloader'].get('batch_size', 1)
+    fixed = any(
+        (kind_of(step) == 'Resize' and not step.get('keep_ratio'))
+        or (kind_of(step) == 'Pad' and step.get('size'))
+        for step in dataset.get('pipeline') or ()
+    )
+    if batch > 1 and not fixed:
+        print_log(
+            f'{split}_dataloader.batch_size={batch}: its images have {shapes} different shapes and '
+            f'are padded to each other, so that scores depend on the batch; give '
+            f'--cfg-options {split}_dataloader.batch_size=1',
+            level=logging.WARNING,
+        )
 
 
 def check_names(cfg: Config, hooks: Iterable[str] = ()) -> None:

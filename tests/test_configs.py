@@ -45,10 +45,10 @@ FASTER = {'cbam_compiled': dict(compile=True)}
 # CBAMs of each architecture, by its name's part in that of the leaf.
 BLOCKS = {
     'mobilenetv2_cbam_neck': 5,
+    'stairnet': 6,
     'mobilenetv2': 14,
     'ssd300': 6,
     'ssd512': 7,
-    'stairnet': 6,
     'rtmdet': 4,
     'r18': 8,
     'r50': 16,

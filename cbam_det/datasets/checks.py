@@ -48,6 +48,7 @@ class Summary:
     objects: int
     classes: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
+    shapes: int = 1  # different widths and heights of its images
 
     def __str__(self) -> str:
         line = (
@@ -129,6 +130,7 @@ def check_dataset(
         content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
     )
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
+    summary.shapes = len({image.size for image in content.images if image.size})
     _compare_classes(summary, list(content.classes), strict=coco)
     if annotated and not content.objects:
         raise InputError(

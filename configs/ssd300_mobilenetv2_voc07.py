@@ -1,0 +1,52 @@
+# Table 7's kind of training on VOC 2007 alone, for a CPU. As the paper's: 300 pixels, SSD's
+# augmentation. Otherwise: MobileNetV2 in place of the first, one year in place of two, 16 images a
+# step and a cosine.
+_base_ = [
+    './_base_/models/ssd300_mobilenetv2.py',
+    './_base_/datasets/voc07.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['cbam_det'])
+resize = dict(type='Resize', scale=(300, 300), keep_ratio=False)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Expand', mean=[123.675, 116.28, 103.53], to_rgb=True, ratio_range=(1, 4)),
+    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    resize,
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PhotoMetricDistortion',
+        brightness_delta=32,
+        contrast_range=(0.5, 1.5),
+        saturation_range=(0.5, 1.5),
+        hue_delta=18,
+    ),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1] = resize
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    batch_sampler=None,
+    dataset=dict(pipeline=train_pipeline),
+)
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+max_epochs = 12
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=5e-4), clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=300),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        end=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+channels_last = True
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
