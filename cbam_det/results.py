@@ -321,14 +321,17 @@ def fill_tables(text: str, folder: Path) -> str:
 
     A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
     `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
-    `folder`, from its records in `folder`/experiments.
+    `folder`, from its records in `folder`/experiments; with a second word `details` or `heat` with
+    its AP by size and class, or Grad-CAM's heat.
 
     Raises:
         InputError: a record or a study is missing.
     """
     # They build on this file.
     from .experiments.study import read_study
-    from .experiments.verdicts import table
+    from .experiments.verdicts import breakdown, heat_table, table
+
+    kinds = {None: table, ' details': breakdown, ' heat': heat_table}
 
     def block(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
@@ -340,11 +343,12 @@ def fill_tables(text: str, folder: Path) -> str:
 
     def study(match: re.Match) -> str:
         found = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
-        return f'<!-- study: {match[1]} -->\n{table(found, folder / "experiments")}\n<!-- end -->'
+        rows = kinds[match[2]](found, folder / 'experiments')
+        return f'<!-- study: {match[1]}{match[2] or ""} -->\n{rows}\n<!-- end -->'
 
     for form, fill in (
         (r'<!-- results: (\w+)( \w+)? -->', block),
-        (r'<!-- study: (\w+) -->', study),
+        (r'<!-- study: (\w+)( details| heat)? -->', study),
     ):
         text = re.sub(form + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
     return text

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cbam_det.errors import InputError
+from cbam_det.experiments.measures import heat_inside
 from cbam_det.experiments.runs import run, start_weights
 from cbam_det.experiments.study import config_hash, read_study, record_path, run_name
-from cbam_det.experiments.verdicts import table
+from cbam_det.experiments.verdicts import breakdown, heat_table, table
 from cbam_det.loading import weights_digest
 
 from .conftest import in_process
@@ -157,3 +158,75 @@ def test_commands_of_a_chain_are_seed_by_seed_the_first_link_first(tmp_path, cap
         for seed in (0, 1)
         for row in ('first', 'second', "'second with attention'")
     ]
+
+
+def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
+    study = study_of(tmp_path)
+    gaps = {'cat': (0.10, 0.12), 'dog': (-0.02, -0.01), 'cow': (0.02, 0.05)}
+    for seed in (0, 1):
+        for name, sign in (('second', 0), ('second with attention', 1)):
+            metrics = {
+                f'coco/{kind}_precision': 0.3 + 0.1 * seed + sign * gap[seed]
+                for kind, gap in gaps.items()
+            }
+            metrics |= {'coco/bbox_mAP_s': 0.1 + sign * 0.01, 'coco/bbox_mAP_m': -1.0}
+            metrics |= {'coco/owl_precision': None, 'pascal_voc/mAP': 0.5}
+            path = record_path(tmp_path, study, study.rows[name], seed)
+            path.write_text(json.dumps(dict(metrics=metrics)))
+    lines = breakdown(study, tmp_path).splitlines()
+    assert lines[0] == '| second with attention, AP | n | second | difference |'
+    assert lines[2:6] == [
+        '| small | 2 | 10.00 | +1.00 (+1.00 to +1.00) |',
+        '| cat | 2 | 35.00 | +11.00 (-1.71 to +23.71) |',
+        '| cow | 2 | 35.00 | +3.50 (-15.56 to +22.56) |',
+        '| dog | 2 | 35.00 | -1.50 (-7.85 to +4.85) |',
+    ]
+    assert lines[-1].startswith('0 of 3 classes have an interval without 0; by chance alone 0.2')
+    assert breakdown(study, tmp_path / 'none').startswith('no detector is recorded')
+
+
+def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
+    study = study_of(tmp_path)
+    results, work = tmp_path / 'results', tmp_path / 'work'
+    results.mkdir()
+    asked = []
+
+    def focus(cfg, explainers, split, count, score) -> dict:
+        asked.append((cfg.randomness.seed, [one.subject for one in explainers], split, count))
+        shares = (0.20, 0.24) if cfg.randomness.seed else (0.20, 0.23)
+        names = ('second', 'second with attention')
+        rows = {name: dict(energy=[share, 0]) for name, share in zip(names, shares, strict=True)}
+        return dict(rows=rows, objects=1000, chance=0.1, method='hirescam')
+
+    monkeypatch.setattr('cbam_det.visualization.gradcam.focus', focus)
+    monkeypatch.setattr('cbam_det.experiments.measures.Subject', lambda *what: what[1:])
+    what = (study, results, work, 50, 0.3)
+    with pytest.raises(InputError, match='no detector of chain is recorded'):
+        heat_inside(*what)
+
+    def ran(seed: int) -> None:
+        for name in ('second', 'second with attention'):
+            record_path(results, study, study.rows[name], seed).write_text('{"metrics": {}}')
+            folder = work / run_name(study, study.rows[name], seed)
+            folder.mkdir(parents=True)
+            (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+
+    ran(0)
+    heat_inside(*what)
+    shutil.rmtree(work)  # as on another machine
+    ran(1)
+    found = heat_inside(*what)
+    assert [(seed, split, count) for seed, _, split, count in asked] == [
+        (0, 'test', 50),
+        (1, 'test', 50),
+    ]
+    (first, name), (second, _) = asked[0][1]
+    assert name == 'second' and first.endswith('-0/epoch_1.pth') and first != second
+    assert list(found['runs']['second with attention']) == ['0', '1']
+    line = heat_table(study, results).splitlines()[2]
+    assert line == (
+        '| second with attention | 2 | 20.00 ± 0.00 | 23.50 ± 0.71 | +3.50 (-2.85 to +9.85) '
+        '| 0.090 | no difference seen | 2,000 |'
+    )
+    with pytest.raises(InputError, match='is of images=50, not 60; give the same, or remove it'):
+        heat_inside(study, results, work, 60, 0.3)

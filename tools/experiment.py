@@ -43,6 +43,8 @@ EXAMPLES = """examples:
   python tools/experiment.py table table6
   python tools/experiment.py cost bccd
   python tools/experiment.py gates bccd
+  python tools/experiment.py focus voc07
+  python tools/experiment.py details voc07
   python tools/experiment.py plot bccd --out bccd.svg
   python tools/experiment.py repeat bccd --row none --seed 0
   python tools/experiment.py plan table6 table7 --gpus 8"""
@@ -84,6 +86,12 @@ def parse_args() -> argparse.Namespace:
     weighed.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
     weighed.add_argument('--data-root', help="folder to read instead of the configs' data_root")
     weighed.add_argument('--count', type=int, default=8, help='images (%(default)s)')
+    heated = add('focus', "the share of Grad-CAM's heat inside objects, beside the baseline", '+')
+    heated.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    heated.add_argument('--data-root', help="folder to read instead of the configs' data_root")
+    heated.add_argument('--count', type=int, default=200, help='test images (%(default)s)')
+    heated.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
+    add('details', 'AP by object size and by class, beside the baseline', '+')
     drawn = add('plot', 'every seed, gain against cost and learning curves as a picture', None)
     drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
     counted = add('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
@@ -216,7 +224,10 @@ def main() -> None:
     if args.command == 'plan':
         plan(args)
         return
-    if args.command in ('table', 'plot', 'gates', 'repeat') and not args.results.is_dir():
+    if (
+        args.command in ('table', 'plot', 'gates', 'focus', 'details', 'repeat')
+        and not args.results.is_dir()
+    ):
         raise InputError(f'no folder of records {args.results}; run makes it, --results names it')
     printed: set[str] = set()
     for study in chosen(args):
@@ -224,6 +235,12 @@ def main() -> None:
         check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
+        elif args.command == 'details':
+            print(f'{study.title}\n\n{verdicts.breakdown(study, args.results)}\n')
+        elif args.command == 'focus':
+            what = (args.work_dirs, args.count, args.score, args.data_root)
+            measures.heat_inside(study, args.results, *what)
+            print(verdicts.heat_table(study, args.results))
         elif args.command == 'plot':
             print(save(study_figure(study, args.results), args.out))
         elif args.command == 'cost':

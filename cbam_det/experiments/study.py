@@ -263,6 +263,11 @@ def gates_path(results: Path, study: Study) -> Path:
     return results / f'gates_{study.name}.json'
 
 
+def focus_path(results: Path, study: Study) -> Path:
+    """Where the heat inside objects lies, which `tools/experiment.py focus` measures."""
+    return results / f'focus_{study.name}.json'
+
+
 def recorded(path: Path) -> dict:
     """A JSON file of records; {} where there is none."""
     try:

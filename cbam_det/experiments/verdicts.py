@@ -11,8 +11,20 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from ..errors import InputError
 from ..results import table_row
-from .study import GATES, PROGRAM, Row, Study, gates_path, orphans, read_record, recorded, records
+from .study import (
+    GATES,
+    PROGRAM,
+    Row,
+    Study,
+    focus_path,
+    gates_path,
+    orphans,
+    read_record,
+    recorded,
+    records,
+)
 
 BESIDE = ('paper', 'mmdet')
 
@@ -150,6 +162,104 @@ def _of_start(study: Study, row: Row, results: Path, metric: str) -> str:
     return ''
 
 
+SIZES = dict(s='small', m='medium', l='large')
+
+
+def breakdown(study: Study, results: Path) -> str:
+    """Where each row differs from its baseline: COCO's AP by object size, and by class from the
+    largest gain to the largest loss, as Markdown tables in percent, paired by seeds, with the 95%
+    intervals. Rows without records, or of classifiers, have no table.
+    """
+    tables = []
+    for row in study.rows.values():
+        base = study.rows.get(row.against)
+        if base is None:
+            continue
+        ours, theirs = (_of_coco(study, one, results) for one in (row, base))
+        found = {
+            name: (compare(ours[name], theirs[name]), theirs[name])
+            for name in ours
+            if name in theirs
+        }
+        found = {name: pair for name, pair in found.items() if pair[0] is not None}
+        if not found:
+            continue
+        sizes = [name for name in SIZES.values() if name in found]
+        classes = sorted(set(found) - {*sizes}, key=lambda name: -found[name][0].mean)
+        lines = [
+            table_row([f'{row.name}, AP', 'n', row.against, 'difference']),
+            table_row(['---', *['---:'] * 3]),
+        ]
+        for name in [*sizes, *classes]:
+            seen, base_values = found[name]
+            kept = np.mean(list(base_values.values()))
+            lines.append(table_row([name, seen.count, f'{kept:.2f}', _interval(seen)]))
+        beyond = sum(found[name][0].verdict in ('helps', 'hurts') for name in classes)
+        lines += [
+            '',
+            f'{beyond} of {len(classes)} classes have an interval without 0; by chance alone '
+            f'{0.05 * len(classes):.1f} would.',
+        ]
+        tables.append('\n'.join(lines))
+    return '\n\n'.join(tables) or 'no detector is recorded beside its baseline'
+
+
+def _of_coco(study: Study, row: Row, results: Path) -> dict[str, dict[int, float]]:
+    """By object size and class name COCO's AP of a row by seed, in percent."""
+    found: dict[str, dict[int, float]] = {}
+    for seed in row.seeds:
+        record = read_record(results, study, row, seed) or dict(metrics={})
+        for key, value in record['metrics'].items():
+            name = key.removeprefix('coco/')
+            name = SIZES.get(name.removeprefix('bbox_mAP_'), name.removesuffix('_precision'))
+            known = name in SIZES.values() or key.endswith('_precision')
+            if key.startswith('coco/') and known and value is not None and value >= 0:
+                found.setdefault(name, {})[seed] = 100 * value
+    return found
+
+
+def heat_table(study: Study, results: Path) -> str:
+    """How much of Grad-CAM's heat lies inside objects, by row beside its baseline, as a Markdown
+    table in percent: means over the seeds, the difference paired by seeds, with its 95% interval.
+
+    Raises:
+        InputError: it was not measured.
+    """
+    path = focus_path(results, study)
+    record = recorded(path)
+    if not record:
+        raise InputError(
+            f'no record {path}; make it: {shlex.join(["python", *PROGRAM, "focus", study.name])}'
+        )
+    head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'says', 'objects']
+    lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
+    chance = []
+    for name, by_seed in record['runs'].items():
+        base, ours = (
+            {int(seed): 100 * rows[place]['energy'][0] for seed, rows in _rows(by_seed).items()}
+            for place in (0, 1)
+        )
+        seen = compare(ours, base)
+        chance += [100 * one['chance'] for one in by_seed.values()]
+        objects = sum(one['objects'] for one in by_seed.values())
+        cells = [name, seen.count, _spread(base), _spread(ours), _interval(seen), _p(seen)]
+        lines.append(table_row([*cells, seen.verdict, f'{objects:,}']))
+    method = next(iter(next(iter(record['runs'].values())).values()))['method']
+    return '\n'.join(
+        [
+            *lines,
+            '',
+            f"The share of {method}'s heat inside the boxes of objects that both detectors find "
+            f'with a score of {record["score"]:g} or more, on {record["images"]} test images; heat '
+            f'spread evenly would have {np.mean(chance):.1f} inside. `{record["command"]}`',
+        ]
+    )
+
+
+def _rows(by_seed: Mapping[str, dict]) -> dict[str, list[dict]]:
+    return {seed: list(one['rows'].values()) for seed, one in by_seed.items()}
+
+
 def _origin(study: Study, results: Path) -> list[str]:
     """Below the table: how many runs, their cost and machines, the study's note."""
     found = records(study, results)
@@ -200,14 +310,21 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     seen = difference(study, row, results, metric)
     if seen is None:
         return [''] * 3
-    between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
-    if seen.count != len(values(study, row, results, metric)):
-        between += f', {seen.count} pairs'
-    p = '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
+    short = seen.count != len(values(study, row, results, metric))
+    between = f', {seen.count} pairs' * short
     planned = _pairs(study, row)
     early = f'{seen.count} of {planned} pairs: nothing yet'  # a few rounded values may all agree
     says = early if seen.count < planned else seen.verdict
-    return [f'{round(seen.mean, 2) + 0:+.2f}{between}', p, says]
+    return [f'{_interval(seen)}{between}', _p(seen), says]
+
+
+def _interval(seen: Comparison) -> str:
+    between = '' if seen.low is None else f' ({seen.low:+.2f} to {seen.high:+.2f})'
+    return f'{round(seen.mean, 2) + 0:+.2f}{between}'
+
+
+def _p(seen: Comparison) -> str:
+    return '' if seen.p is None else '< 0.001' if seen.p < 0.001 else f'{seen.p:.3f}'
 
 
 def _pairs(study: Study, row: Row) -> int:
