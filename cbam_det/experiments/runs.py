@@ -51,6 +51,7 @@ def run(
     work_dirs: Path,
     gpus: int = 0,
     data_root: str | None = None,
+    start: dict[str, tuple[Path, str]] | None = None,
 ) -> dict:
     """Train and test a row with a seed, and write its record; an interrupted run goes on.
 
@@ -59,6 +60,7 @@ def run(
         work_dirs: folder of the runs' work_dirs.
         gpus: processes; `tools/dist_train.sh` starts more than one.
         data_root: folder to read instead of the config's.
+        start: what `start_weights` gives, where that is not looked up here.
 
     Returns:
         The record, of this run or of one that is done already.
@@ -75,7 +77,8 @@ def run(
     digest = config_hash(study, row, seed)
     data = data_digits(study, row, seed, data_root)
     folder = work_dirs / run_name(study, row, seed)
-    start = start_weights(study, row, seed, results, work_dirs)
+    if start is None:
+        start = start_weights(study, row, seed, results, work_dirs)
     what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
     what |= {key: found for key, (_, found) in start.items()}
     with _claimed(folder, what) as commit:
@@ -234,7 +237,8 @@ def repeat(
             f'the record is of other data ({of}) than what is read here ({data}); give its folder '
             'by --data-root'
         )
-    again = run(study, row, seed, inside, folder, gpus, data_root)
+    start = start_weights(study, row, seed, results, work_dirs)
+    again = run(study, row, seed, inside, folder, gpus, data_root, start)
     old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
