@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from cbam_det.experiments.runs import run, start_weights
 from cbam_det.experiments.study import config_hash, read_study, record_path, run_name
 from cbam_det.experiments.verdicts import breakdown, heat_table, table
 from cbam_det.loading import weights_digest
+from cbam_det.visualization.study import study_figure
 
 from .conftest import in_process
 
@@ -230,3 +232,19 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
     )
     with pytest.raises(InputError, match='is of images=50, not 60; give the same, or remove it'):
         heat_inside(study, results, work, 60, 0.3)
+
+
+def test_plot_has_a_row_of_panels_for_each_measure_and_losses_where_nothing_was_validated(tmp_path):
+    study = study_of(tmp_path)
+    for name, row in study.rows.items():
+        first = name == 'first'
+        metrics = {'accuracy/top1': 41.0} if first else {'coco/bbox_mAP': 0.4}
+        validation = {2: {'accuracy/top1': 30.0}, 4: {'accuracy/top1': 41.0}} if first else {}
+        made = dict(metrics=metrics, validation=validation, loss={1: 3.0, 2: 2.5})
+        record_path(tmp_path, study, row, 0).write_text(json.dumps(made))
+    top, below = np.array(study_figure(study, tmp_path).axes).reshape(2, 2)
+    assert top[0].get_xlabel().startswith('Top-1, %') and below[0].get_xlabel().startswith('AP, %')
+    assert top[1].lines[0].get_xydata().tolist() == [[2, 30], [4, 41]]
+    assert top[1].get_ylabel() == 'Top-1, %'
+    assert [line.get_xydata().tolist() for line in below[1].lines] == [[[1, 3.0], [2, 2.5]]] * 2
+    assert below[1].get_ylabel() == 'mean loss of the epoch'

@@ -208,6 +208,18 @@ def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
     assert set(theirs) <= set(ours)
 
 
+@pytest.mark.parametrize('twin', ['se', 'cbam'])
+def test_classifiers_of_tiny_imagenet_differ_in_the_attention_alone(twin):
+    ours, theirs = (
+        Config.fromfile(CONFIGS / f'tiny_imagenet/resnet18_half{name}.py').to_dict()
+        for name in (f'_{twin}', '')
+    )
+    assert ours['model'] != theirs['model']
+    assert ours['default_hooks'].pop('attention_audit') == dict(type='AttentionAudit')
+    for name in set(ours) - {'plugins', 'attention'}:
+        assert strip(ours[name]) == strip(theirs[name]), name
+
+
 @pytest.mark.parametrize(
     ('leaf', 'options'),
     [

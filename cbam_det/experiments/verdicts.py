@@ -81,11 +81,12 @@ def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float 
 
 
 def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
-    """A metric of a row by seed, in percent, of the runs that are recorded."""
+    """A metric of a row by seed, in percent, of the runs that are recorded and have it."""
     found = {}
+    key = study.metrics_of(row).get(metric)
     for seed in row.seeds:
         record = read_record(results, study, row, seed)
-        value = record and record['metrics'].get(study.metrics_of(row)[metric])
+        value = record and record['metrics'].get(key)
         if value is not None:
             found[seed] = study.scale_of(row) * value
     return found

@@ -29,7 +29,11 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         ann_file='meta/val.txt',
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=64),
+            dict(type='PackInputs'),
+        ],
         **data,
     ),
 )

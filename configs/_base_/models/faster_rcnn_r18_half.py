@@ -1,6 +1,7 @@
 # Faster R-CNN for images of about 320 pixels on a CPU: ResNet-18 and heads at half the width, FPN
-# with 128 channels from stride 8 on, all of the trunk trainable. Its weights are the classifier's
-# that configs/tiny_imagenet/resnet18_half.py trains.
+# with 128 channels from stride 8 on, all of the trunk trainable. RoIAlign, half of a step's time on
+# a CPU otherwise, takes one sample a bin and 64 regions an image. The trunk's weights are those of
+# the classifier that configs/tiny_imagenet/resnet18_half.py trains.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
@@ -24,14 +25,14 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            out_channels=128, featmap_strides=[8, 16, 32], roi_layer=dict(sampling_ratio=2)
+            out_channels=128, featmap_strides=[8, 16, 32], roi_layer=dict(sampling_ratio=1)
         ),
         bbox_head=dict(in_channels=128, fc_out_channels=256, num_classes=20),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=128)),
+        rcnn=dict(sampler=dict(num=64)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
