@@ -87,11 +87,12 @@ record:
 	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/demo_detections.jpg
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
 	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/demo_attention.jpg
-	$(PY) tools/tables.py
+	$(PY) -m benchmarks.tables
 
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 test: lint
 	$(PYTEST) -m 'not slow'

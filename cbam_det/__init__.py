@@ -1,21 +1,39 @@
-"""CBAM for object detection with MMDetection 3.x; importing it registers its modules."""
+"""CBAM for object detection with MMDetection 3.x; importing it registers its modules.
 
-import sys
-from itertools import pairwise
+Where a library of the stack is missing or broken nothing is registered, with a warning, and the
+parts that do not need it can be imported all the same. A name that needs it raises an ImportError
+which says what to do.
+"""
 
-from .environment import import_mmdet, require_stack
+import warnings
+
+from .utils.environment import MMENGINE, stack_error
 from .version import __version__
 
-__all__ = ['__version__']
+__all__ = [
+    'CBAM',
+    'AttentionAudit',
+    'AttentionMaps',
+    'CPUAmpOptimWrapper',
+    'ChannelGate',
+    'ExactResume',
+    'FastCocoMetric',
+    'FiniteLosses',
+    'MobileNetV1',
+    'SpatialGate',
+    'StairNet',
+    'StopSignals',
+    'WholeCheckpoints',
+    'WithPlugins',
+    '__version__',
+]
 
-# The doctor has to start in an environment in which nothing else does.
-if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
-    require_stack()
+_error = stack_error()
+if _error is None:
+    from .models.compat import import_mmdet
+
     import_mmdet()
-    from .attention import CBAM, ChannelGate, SpatialGate
-    from .backbones import MobileNetV1
-    from .evaluation import FastCocoMetric
-    from .hooks import (
+    from .engine.hooks import (
         AttentionAudit,
         AttentionMaps,
         ExactResume,
@@ -23,10 +41,17 @@ if ('-m', 'cbam_det.doctor') not in pairwise(sys.orig_argv):
         StopSignals,
         WholeCheckpoints,
     )
-    from .insertion import WithPlugins
-    from .necks import StairNet
-    from .optim import CPUAmpOptimWrapper
+    from .engine.optim_wrapper import CPUAmpOptimWrapper
+    from .evaluation.metrics import FastCocoMetric
+    from .models.backbones import MobileNetV1
+    from .models.insertion import WithPlugins
+    from .models.layers import CBAM, ChannelGate, SpatialGate
+    from .models.necks import StairNet
+elif MMENGINE.version:
+    warnings.warn(f'cbam_det registers nothing in MMEngine: {_error}', stacklevel=2)
 
-    __all__ += ['CBAM', 'AttentionAudit', 'AttentionMaps', 'CPUAmpOptimWrapper', 'ChannelGate']
-    __all__ += ['ExactResume', 'FiniteLosses', 'StopSignals', 'WholeCheckpoints']
-    __all__ += ['FastCocoMetric', 'MobileNetV1', 'SpatialGate', 'StairNet', 'WithPlugins']
+
+def __getattr__(name: str) -> object:
+    if _error is not None and name in __all__:
+        raise ImportError(_error)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .environment import (
+from .models.compat import import_mmdet
+from .utils.environment import (
     LIBRARIES,
     Problem,
     check_checkpoints,
     check_device,
     check_libraries,
     check_operators,
-    import_mmdet,
 )
 from .version import __version__
 
@@ -35,7 +35,7 @@ def check_plugin() -> Problem | None:
     try:
         from mmengine.registry import MODELS, DefaultScope
 
-        from .attention import CBAM
+        from .models.layers import CBAM
 
         with DefaultScope.overwrite_default_scope('mmdet'):
             import_mmdet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -84,8 +85,12 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
     def call(
         tool: str, *args: object, cwd: Path, status: int = 0, **environment: str
     ) -> subprocess.CompletedProcess:
-        shell = [str(ROOT / 'tools' / tool)]
-        python = [sys.executable, *shell] if tool.endswith('.py') else shell
+        python = [str(ROOT / 'tools' / tool)]
+        if tool.endswith('.py'):
+            python = [sys.executable, *python]
+        elif tool.startswith('benchmarks.'):
+            python = [sys.executable, '-m', tool]
+            environment = dict(PYTHONPATH=str(ROOT), **environment)
         done = subprocess.run(
             [*python, *map(str, args)],
             cwd=cwd,
@@ -103,10 +108,16 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
 
 
 def in_process(name: str) -> Callable[..., int]:
-    """A tool in this process: `in_process('visualize')('data', config)` -> its exit status."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """A tool in this process: `in_process('visualize')('data', config)` -> its exit status.
+
+    `benchmarks.NAME` is a module of that folder.
+    """
+    if name.startswith('benchmarks.'):
+        module = importlib.import_module(name)
+    else:
+        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
 
     def call(*args: object) -> int:
         sys.argv = [f'tools/{name}.py', *map(str, args)]

@@ -24,11 +24,11 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from rich.progress import track
 
-from cbam_det.datasets.checks import check_dataset
-from cbam_det.datasets.folder import clean, examine
-from cbam_det.datasets.readers import read_coco
-from cbam_det.errors import InputError
-from cbam_det.results import write_record
+from cbam_det.datasets.validation.annotations import read_coco
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import clean, examine
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.records import write_record
 
 from .test_data_faults import coco, voc
 

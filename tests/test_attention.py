@@ -14,8 +14,8 @@ from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.attention import ORDERS, POOLS
-from cbam_det.attention.functional import pool
+from cbam_det.models.layers import ORDERS, POOLS
+from cbam_det.models.layers.pooling import pool
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 PARAMETERS = {18: 11_779_392, 34: 21_960_468, 50: 28_089_624, 101: 49_330_172}

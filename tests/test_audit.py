@@ -14,9 +14,9 @@ from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop
 from torch import nn
 
 from cbam_det import CBAM, AttentionAudit
-from cbam_det.errors import InputError
-from cbam_det.hooks.audit import check_attention, state_of
-from cbam_det.preflight import build_model
+from cbam_det.checkpoints.attention import check_attention, state_of
+from cbam_det.models.build import build_model
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK, ROOT
 

@@ -13,8 +13,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from cbam_det import CBAM, MobileNetV1
-from cbam_det.backbones.weights import MOBILENET_V2, convert_timm
-from cbam_det.errors import InputError
+from cbam_det.models.backbones.weights import MOBILENET_V2, convert_timm
+from cbam_det.utils.errors import InputError
 
 EVERYWHERE = ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']
 

@@ -22,11 +22,14 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import digit_version
 from torch import nn
 
-from cbam_det import CBAM, cli, loading, preflight
-from cbam_det.cli import find_config
-from cbam_det.datasets.checks import check_dataset, check_num_classes
-from cbam_det.errors import InputError
-from cbam_det.nodes import kind_of
+from cbam_det import CBAM
+from cbam_det.checkpoints import loading
+from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.datasets.validation.dataset import check_dataset, check_num_classes
+from cbam_det.engine import preflight, runner
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import find_config, kind_of, override, read_config
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK, SMALL, free_port, without_warnings
 
@@ -124,9 +127,9 @@ COCO_FAULTS = {
 def test_coco_fault_is_named(damage, words, copied):
     damage(copied)
     cfg = Config.fromfile(CONFIG)
-    preflight.set_data_root(cfg, str(copied))
+    set_data_root(cfg, str(copied))
     with pytest.raises(InputError) as caught:
-        preflight.check_data(cfg, ('train', 'val'))
+        check_data(cfg, ('train', 'val'))
     message = str(caught.value)
     assert words in message
     assert str(copied) in message
@@ -183,14 +186,14 @@ VOC_FAULTS = {
 def test_voc_fault_is_named(damage, words, copied):
     damage(copied)
     cfg = Config.fromfile(VOC)
-    preflight.set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
     with pytest.raises(InputError, match=words):
-        preflight.check_data(cfg, ('train', 'val'))
+        check_data(cfg, ('train', 'val'))
 
 
 def test_voc_classes_of_another_set_are_named(copied):
     cfg = Config.fromfile(VOC)
-    preflight.set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
     dataset = cfg.train_dataloader.dataset
     dataset.metainfo = dict(classes=('zero', 'cat'))
     with pytest.raises(InputError, match="no category 'cat'"):
@@ -239,14 +242,14 @@ def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):
     cfg = Config.fromfile(CONFIG)
     cfg.val_dataloader.dataset.data_root = str(digits)
     with pytest.raises(InputError, match=r"val_evaluator.ann_file='data/digits/annotations"):
-        preflight.check_data(cfg, ('val',))
+        check_data(cfg, ('val',))
 
 
 def test_data_root_with_several_roots_is_refused(digits):
     cfg = Config.fromfile(CONFIG)
     cfg.val_dataloader.dataset.data_root = 'elsewhere/'
     with pytest.raises(InputError, match='several data roots'):
-        preflight.set_data_root(cfg, str(digits))
+        set_data_root(cfg, str(digits))
 
 
 def test_coco_config_without_data_shows_the_layout_and_the_embedded_set(run, tmp_path):
@@ -367,7 +370,7 @@ def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
         'init_cfg': ('train', 'mine.py'),
     }[option]
     tool, *arguments = map(str, (*arguments, '--data-root', digits))
-    assert cli.main(tool, arguments) == 2
+    assert runner.main(tool, arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert 'more than weights is pickled in it, which could run any code' in error
     assert 'put TORCH_FORCE_WEIGHTS_ONLY_LOAD=0 before the command' in error
@@ -389,7 +392,7 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
     cfg.merge_from_dict({f'model.backbone.plugins.0.cfg.{key}': value})
     path = str(trained / 'work/epoch_2.pth')
     with pytest.raises(InputError) as caught:
-        model = preflight.build_model(cfg)
+        model = build_model(cfg)
         checkpoint = loading.check_checkpoint(path, 'checkpoint', model)
         loading.check_same_gates(cfg, checkpoint)
     assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
@@ -405,7 +408,7 @@ def test_resumed_checkpoint_of_other_gates_is_refused(
     options += ['--work-dir', str(tmp_path if named else path.parent)]
     options += ['--data-root', str(digits)]
     options += ['--cfg-options', 'model.backbone.plugins.0.cfg.order=parallel']
-    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert runner.main('train', [str(CONFIG), *options]) == 2
     assert "was trained with order='channel-spatial'" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -435,13 +438,13 @@ def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monk
     cfg = Config.fromfile(CONFIG)
     cfg.default_scope = None  # as pure Python configs have it
     with DefaultScope.overwrite_default_scope('mmengine'):
-        assert type(cli.CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
+        assert type(runner.CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
 
 
 def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
     path = str(trained / 'work/epoch_2.pth')
-    model = preflight.build_model(cfg)
+    model = build_model(cfg)
     loading.check_same_gates(cfg, loading.check_checkpoint(path, 'checkpoint', model))
     state = {key: v for key, v in model.state_dict().items() if not key.endswith('.gain')}
     torch.save(dict(state_dict=state), tmp_path / 'paper.pth')
@@ -461,7 +464,7 @@ def test_misspelt_type_or_option_is_one_line(change, words):
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
     cfg.merge_from_dict(change)
     with pytest.raises(InputError, match=words):
-        preflight.build_model(cfg)
+        build_model(cfg)
 
 
 def test_text_file_is_no_checkpoint_and_is_not_to_be_trusted(tmp_path):
@@ -579,7 +582,7 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('RANK', raising=False)
     monkeypatch.setattr(sys, 'argv', ['train.py'])
-    assert cli.main('train', [str(CONFIG), '--data-root', str(digits), *options]) == 2
+    assert runner.main('train', [str(CONFIG), '--data-root', str(digits), *options]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
     assert list(tmp_path.iterdir()) == []
@@ -589,14 +592,14 @@ def test_ablation_of_a_config_without_attention_is_named():
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
     with pytest.raises(InputError, match='there has to be attention at that place: take the _cbam'):
-        preflight.build_model(cfg)
+        build_model(cfg)
 
 
 def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
     options += ['--cfg-options', 'train_cfg.max_epoch=1']
-    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert runner.main('train', [str(CONFIG), *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith("argument 'max_epoch' (train_cfg.max_epoch; near: max_epochs)")
 
@@ -613,7 +616,7 @@ def test_misspelt_key_of_a_config_s_own_is_told(capsys):
 
 
 def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
-    cfg = cli.override(Config.fromfile(CONFIG), dict(max_epochs=2, custom=3))
+    cfg = override(Config.fromfile(CONFIG), dict(max_epochs=2, custom=3))
     assert cfg.train_cfg.max_epochs == 5
     assert capsys.readouterr().err.splitlines() == [
         'max_epochs of the options: MMEngine reads no such key, and the config has used its own '
@@ -629,7 +632,7 @@ def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     (tmp_path / name).write_text('of a run before')
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
-    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert runner.main('train', [str(CONFIG), *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f'{tmp_path} holds {name} of a run before, which this one would overwrite' in error
     assert 'give another --work-dir, go on with that run by --resume, or move the files' in error
@@ -642,7 +645,7 @@ def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     (tmp_path / 'last_checkpoint').write_text('/moved/epoch_3.pth')
     options = ['--work-dir', str(tmp_path), '--resume', '--data-root', str(digits)]
-    assert cli.main('train', [str(CONFIG), *options]) == 2
+    assert runner.main('train', [str(CONFIG), *options]) == 2
     assert 'no checkpoint /moved/epoch_3.pth (--resume)' in capsys.readouterr().err
 
 
@@ -652,7 +655,7 @@ def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, ca
 def test_config_that_cannot_be_read_is_named(text, tmp_path):
     (tmp_path / 'mine.py').write_text(text)
     with pytest.raises(InputError, match='cannot be read as a config'):
-        cli.read_config(str(tmp_path / 'mine.py'))
+        read_config(str(tmp_path / 'mine.py'))
 
 
 def test_detections_of_an_unfit_checkpoint_are_refused(trained, digits, run):

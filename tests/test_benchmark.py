@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from cbam_det import CBAM, benchmark
-from cbam_det.results import TABLES
+from benchmarks import contenders as benchmark
+from benchmarks.tables import TABLES
+from cbam_det import CBAM
 
 from .conftest import ROOT
 from .test_lean import assert_same, output_and_gradients
@@ -87,26 +88,27 @@ def test_counts_are_those_of_the_paper_s_tables_4_and_5_to_three_last_digits():
 
 def test_command_records_and_shows_module_and_picture(run, tmp_path):
     shape = ('--shapes', '1x32x20x20', '--rounds', 2)
-    said = run('benchmark.py', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
+    said = run('benchmarks.speed', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'deep/m.json').read_text())
     assert [one['shape'] for one in record['maps']] == [[1, 32, 20, 20]] * 2
     assert TABLES['benchmark_module'](record) in said
     assert record['environment']['torch'] == torch.__version__.partition('+')[0]
-    run('benchmark.py', 'plot', 'deep/m.json', 'm.svg', cwd=tmp_path)
+    run('benchmarks.speed', 'plot', 'deep/m.json', 'm.svg', cwd=tmp_path)
     assert 'forward and backward' in (tmp_path / 'm.svg').read_text()
 
 
 def test_command_compares_detectors_with_the_first(run, tmp_path):
     name = 'faster_rcnn_r50_cbam_digits'
     options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--amp', '--out', 'd.json')
-    said = run('benchmark.py', 'detector', name, *options, cwd=tmp_path).stdout
+    said = run('benchmarks.speed', 'detector', name, *options, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'd.json').read_text())
     assert (record['size'], list(record['rows'])) == ([64, 64], [name, f'{name}, --amp'])
     assert said.count('%') == 2  # the second row's two differences
 
 
 def test_command_compares_evaluators_and_their_numbers(run, tmp_path):
-    said = run('benchmark.py', 'evaluation', '--images', 20, '--out', 'e.json', cwd=tmp_path).stdout
+    what = ('evaluation', '--images', 20, '--out', 'e.json')
+    said = run('benchmarks.speed', *what, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'e.json').read_text())
     assert record['largest_difference'] < 1e-6
     assert 'pycocotools' in said
@@ -125,4 +127,4 @@ def test_command_compares_evaluators_and_their_numbers(run, tmp_path):
     ids=str,
 )
 def test_wrong_argument_is_one_line(args, words, run, tmp_path):
-    assert words in run('benchmark.py', *args, cwd=tmp_path, status=2).stderr
+    assert words in run('benchmarks.speed', *args, cwd=tmp_path, status=2).stderr

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from cbam_det.errors import InputError
-from cbam_det.experiments.measures import heat_inside
-from cbam_det.experiments.runs import run, start_weights
-from cbam_det.experiments.study import config_hash, read_study, record_path, run_name
-from cbam_det.experiments.verdicts import breakdown, heat_table, table
-from cbam_det.loading import weights_digest
-from cbam_det.visualization.study import study_figure
+from cbam_det.checkpoints.loading import weights_digest
+from cbam_det.studies.figure import study_figure
+from cbam_det.studies.measures import heat_inside
+from cbam_det.studies.runs import run, start_weights
+from cbam_det.studies.study import config_hash, read_study, record_path, run_name
+from cbam_det.studies.verdicts import breakdown, heat_table, table
+from cbam_det.utils.errors import InputError
 
 from .conftest import in_process
 
@@ -46,7 +46,7 @@ def study_of(tmp_path: Path, text: str = CHAIN):
 def stubbed(monkeypatch):
     """Tools that only write what a training and a test leave; the calls as (name, arguments)."""
     calls = []
-    monkeypatch.setattr('cbam_det.experiments.runs.data_digits', lambda *_: {})
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
 
     def call(name, config, first, last, folder, gpus) -> int:
         calls.append((name, [*first, *last]))
@@ -60,7 +60,7 @@ def stubbed(monkeypatch):
         log.write_text(json.dumps({'coco/bbox_mAP': 0.4, 'accuracy/top1': 41.0}))
         return 0
 
-    monkeypatch.setattr('cbam_det.experiments.runs._call', call)
+    monkeypatch.setattr('cbam_det.studies.runs._call', call)
     return calls
 
 
@@ -200,8 +200,8 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
         rows = {name: dict(energy=[share, 0]) for name, share in zip(names, shares, strict=True)}
         return dict(rows=rows, objects=1000, chance=0.1, method='hirescam')
 
-    monkeypatch.setattr('cbam_det.visualization.gradcam.focus', focus)
-    monkeypatch.setattr('cbam_det.experiments.measures.Subject', lambda *what: what[1:])
+    monkeypatch.setattr('cbam_det.visualization.focus.focus', focus)
+    monkeypatch.setattr('cbam_det.studies.measures.Subject', lambda *what: what[1:])
     what = (study, results, work, 50, 0.3)
     with pytest.raises(InputError, match='no detector of chain is recorded'):
         heat_inside(*what)

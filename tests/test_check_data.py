@@ -15,10 +15,16 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from cbam_det import preflight
-from cbam_det.datasets.checks import check_dataset
-from cbam_det.datasets.folder import COCO_TOTALS, clean, config_options, examine, write_clean
-from cbam_det.errors import InputError
+from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import (
+    COCO_TOTALS,
+    clean,
+    config_options,
+    examine,
+    write_clean,
+)
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, in_process
 from .test_data_faults import XML, coco, entry, swap, voc
@@ -152,7 +158,7 @@ def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeyp
 
 def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tmp_path, capsys):
     cfg = Config.fromfile(CONFIGS / 'retinanet_r50_cbam_voc.py')
-    preflight.set_data_root(cfg, str(tmp_path))
+    set_data_root(cfg, str(tmp_path))
     for year in ('VOC2007', 'VOC2012'):
         root = tmp_path / year
         root.mkdir()
@@ -165,7 +171,7 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     (tmp_path / 'VOC2007/JPEGImages/number two.jpg').unlink()
     (tmp_path / 'VOC2012/JPEGImages/one.jpg').unlink()
     with pytest.raises(InputError):
-        preflight.check_data(cfg, ('train',))
+        check_data(cfg, ('train',))
     assert in_process('check_data')(tmp_path, '--fix') == 0
     said = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
     assert said == [
@@ -178,7 +184,7 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     for number, (_, options) in enumerate(said):
         key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
         cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split(', ')))
-    preflight.check_data(cfg, ('train',))
+    check_data(cfg, ('train',))
 
 
 def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):

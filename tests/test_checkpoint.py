@@ -19,7 +19,7 @@ from pytorchcv.models import cbamresnet
 from torch import Tensor, nn
 
 from cbam_det import CBAM
-from cbam_det.checkpoint import (
+from cbam_det.checkpoints.convert import (
     DEFAULTS,
     FACTORS,
     FORMS,
@@ -29,7 +29,7 @@ from cbam_det.checkpoint import (
     to_identity,
     to_paper,
 )
-from cbam_det.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError, one_line_errors
 
 from .conftest import ROOT
 

@@ -17,12 +17,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
 from cbam_det import CBAM
-from cbam_det.nodes import walk
-from cbam_det.preflight import build_model
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import walk
 
 from .conftest import CONFIGS, in_process
 
-first_base = in_process('leaves').module.first_base
+first_base = in_process('benchmarks.leaves').module.first_base
 LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
 # Those of other places, each tested through the leaves that use it.
@@ -274,7 +274,7 @@ def test_config_registers_the_plugin_for_mmdets_own_tools():
 
 @pytest.mark.slow
 def test_table_of_the_leaves_is_that_of_the_configs(run, tmp_path):
-    run('leaves.py', '--check', cwd=tmp_path)
+    run('benchmarks.leaves', '--check', cwd=tmp_path)
 
 
 @pytest.mark.parametrize('leaf', ['faster_rcnn_r50', 'retinanet_r18', 'ssd300_vgg16'])

@@ -9,8 +9,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbam_det.costs import count, input_size, kept_bytes
-from cbam_det.preflight import build_model
+from cbam_det.models.build import build_model
+from cbam_det.models.costs import count, input_size, kept_bytes
 
 from .conftest import CONFIGS
 

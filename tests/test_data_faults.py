@@ -21,9 +21,9 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.utils import digit_version
 from PIL import Image
 
-from cbam_det import cli
-from cbam_det.datasets.checks import check_dataset
-from cbam_det.errors import InputError
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.engine import runner as cli
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS
 

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from cbam_det.datasets import digits as module
 from cbam_det.datasets.digits import CLASSES, LARGEST, SMALLEST, Digits, Painter, make
-from cbam_det.errors import InputError
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, SMALL
 

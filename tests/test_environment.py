@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cbam_det import environment
-from cbam_det.environment import MMCV, MMDET, MMENGINE, TORCHVISION, explain_import_error
+from cbam_det.utils import environment
+from cbam_det.utils.environment import MMCV, MMDET, MMENGINE, TORCHVISION, explain_import_error
 
 from .conftest import ROOT
 
@@ -34,7 +34,7 @@ def broken(folder: Path, module: str, body: str) -> None:
 
 FAULTS = """
 import resource, numpy
-from cbam_det.environment import keep_memory
+from cbam_det.utils.environment import keep_memory
 
 print(keep_memory())
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -69,10 +69,11 @@ def test_import_with_a_missing_library_names_it_and_the_command(module, pin, tmp
     code = (
         'import importlib.util as u; find = u.find_spec; '
         f'u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a); '
-        'import cbam_det'
+        'from cbam_det import CBAM'
     )
     done = python(code, tmp_path)
     assert done.returncode == 1
+    assert 'ImportError: cbam_det cannot work with' in done.stderr
     assert f'{module} is not installed' in done.stderr
     assert pin in done.stderr or f'{module}==' in done.stderr
     assert 'remedy: pip install' in done.stderr
@@ -88,7 +89,8 @@ def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
 @pytest.mark.parametrize('module', ['mmengine', 'mmcv', 'mmdet'])
 def test_import_of_a_library_that_fails_is_explained(module, tmp_path):
     broken(tmp_path, module, 'raise ImportError("libGL.so.1: cannot open shared object file")')
-    for code, options in (('import cbam_det', ()), ('', ('-u', '-m', 'cbam_det.doctor'))):
+    tool = 'from cbam_det.engine.runner import main'
+    for code, options in ((tool, ()), ('', ('-u', '-m', 'cbam_det.doctor'))):
         done = python(code, tmp_path, *options)
         assert done.returncode == 1
         assert 'apt-get install libgl1 libglib2.0-0' in done.stdout + done.stderr
@@ -134,7 +136,7 @@ def test_two_stacks_at_once_are_a_problem(monkeypatch):
 
 def test_mmcv_without_operators_is_a_problem(tmp_path):
     broken(tmp_path, 'mmcv', '__version__ = "2.1.0"')
-    done = python('import cbam_det', tmp_path)
+    done = python('from cbam_det import CBAM', tmp_path)
     assert done.returncode == 1
     assert 'has no compiled operators' in done.stderr and '--no-build-isolation' in done.stderr
 
@@ -177,6 +179,17 @@ def test_doctor_runs_where_the_import_fails_and_ends_with_one(tmp_path):
     done = python('', tmp_path, '-m', 'cbam_det.doctor')
     assert done.returncode == 1
     assert 'PROBLEM' in done.stdout and 'boom' in done.stdout and 'remedy' in done.stdout
+
+
+def test_what_needs_no_mmdet_can_be_imported_where_it_is_broken_with_a_warning(tmp_path):
+    broken(tmp_path, 'mmdet', 'raise ImportError("boom")')
+    done = python('import cbam_det; print(cbam_det.__version__)', tmp_path)
+    assert done.returncode == 0 and done.stdout[0].isdigit()
+    assert 'UserWarning: cbam_det registers nothing in MMEngine: ' in done.stderr
+    assert 'boom' in done.stderr and 'remedy: pip install' in done.stderr
+    parts = ('checkpoints.convert', 'datasets.validation.annotations')
+    for part in parts:
+        assert python(f'import cbam_det.{part}', tmp_path).returncode == 0
 
 
 def test_installing_the_package_asks_for_no_part_of_the_stack():

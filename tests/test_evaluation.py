@@ -17,9 +17,9 @@ from mmengine.config import Config
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
-from cbam_det import cli
-from cbam_det.errors import InputError
-from cbam_det.evaluation import made_up
+from benchmarks.detections import made_up
+from cbam_det.engine import runner as cli
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK
 

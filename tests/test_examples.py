@@ -17,8 +17,8 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 from cbam_det import CBAM
+from cbam_det.checkpoints.attention import check_attention, pretrained_parts
 from cbam_det.datasets.digits import CLASSES
-from cbam_det.hooks.audit import check_attention, pretrained_parts
 
 from .conftest import CONFIGS, QUICK, ROOT
 

@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.spinner import Spinner
 from scipy import stats
 
-from cbam_det.cli import find_config, override, read_config
-from cbam_det.costs import count
-from cbam_det.datasets.checks import fingerprint
-from cbam_det.errors import SIGNALS, InputError, Stopped
-from cbam_det.experiments.measures import costs
-from cbam_det.experiments.plan import plan
-from cbam_det.experiments.runs import LastLine, _losses, repeat, run
-from cbam_det.experiments.study import (
+from cbam_det.datasets.validation.dataset import fingerprint
+from cbam_det.models.build import build_model
+from cbam_det.models.costs import count
+from cbam_det.studies.figure import study_figure
+from cbam_det.studies.measures import costs
+from cbam_det.studies.plan import plan
+from cbam_det.studies.runs import LastLine, _losses, repeat, run
+from cbam_det.studies.study import (
     Row,
     Study,
     check_records,
@@ -43,10 +43,10 @@ from cbam_det.experiments.study import (
     record_path,
     stale,
 )
-from cbam_det.experiments.verdicts import compare, difference, table, values
-from cbam_det.preflight import build_model
-from cbam_det.results import plan_table
-from cbam_det.visualization.study import study_figure
+from cbam_det.studies.tables import plan_table
+from cbam_det.studies.verdicts import compare, difference, table, values
+from cbam_det.utils.config import find_config, override, read_config
+from cbam_det.utils.errors import SIGNALS, InputError, Stopped
 
 from .conftest import QUICK, ROOT, in_process
 
@@ -190,7 +190,7 @@ def stubbed(monkeypatch, tmp_path):
     """
     calls = []
     monkeypatch.setattr(
-        'cbam_det.experiments.runs.data_digits',
+        'cbam_det.studies.runs.data_digits',
         lambda study, row, seed, root: dict(train=str(root)),
     )
 
@@ -207,7 +207,7 @@ def stubbed(monkeypatch, tmp_path):
         (folder / '20261122' / '20261122.json').write_text('{"coco/bbox_mAP": 0.4}')
         return 100
 
-    monkeypatch.setattr('cbam_det.experiments.runs._call', call)
+    monkeypatch.setattr('cbam_det.studies.runs._call', call)
     return calls
 
 
@@ -266,7 +266,7 @@ def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(program))
-    monkeypatch.setattr('cbam_det.experiments.runs.data_digits', lambda *_: {})
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
     before = [signal.getsignal(number) for number in SIGNALS]
     with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
         run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
@@ -296,13 +296,13 @@ def test_repetition_runs_each_time(small, stubbed, tmp_path):
 def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monkeypatch, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
-    monkeypatch.setattr('cbam_det.experiments.runs._commit', lambda: 'first')
+    monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'first')
     run(*what)
     record_path(*what[3:4], *what[:3]).unlink()
     log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
     log.parent.mkdir()
     log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
-    monkeypatch.setattr('cbam_det.experiments.runs._commit', lambda: 'second')
+    monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'second')
     again = run(*what)
     assert again['commit'] == 'first'
     assert again['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}

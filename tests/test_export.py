@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from cbam_det.cli import read_config
-from cbam_det.errors import InputError
-from cbam_det.export import DensePart, about, detect, export, runner
-from cbam_det.visualization.subject import Subject
+from cbam_det.apis.export import DensePart, about, detect, export, runner
+from cbam_det.apis.inference import Subject
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
 
 from .conftest import in_process
 
@@ -102,7 +102,7 @@ def test_other_detectors_are_exported(leaf, ending, tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_left(retinanet, tmp_path, monkeypatch):
-    monkeypatch.setattr('cbam_det.export.TOLERANCE', -1.0)
+    monkeypatch.setattr('cbam_det.apis.export.TOLERANCE', -1.0)
     with pytest.raises(InputError, match='does not compute what the model does'):
         export(retinanet, tmp_path / 'net.pt', (64, 64))
     assert not list(tmp_path.iterdir())

@@ -15,8 +15,8 @@ from mmengine.utils import digit_version
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.errors import InputError
-from cbam_det.insertion import find_channels, insert, match
+from cbam_det.models.insertion import find_channels, insert, match
+from cbam_det.utils.errors import InputError
 
 R18 = dict(type='ResNet', depth=18, base_channels=8)
 BLOCKS = 'layer*.*.bn2'

@@ -32,12 +32,15 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from cbam_det import cli, faults, loading, preflight
-from cbam_det.cli import CheckedRunner
-from cbam_det.errors import CTRL_C, SIGNALS, InputError, Stopped, one_line_errors
-from cbam_det.hooks.losses import FiniteLosses
-from cbam_det.hooks.resume import random_states, set_random_states
-from cbam_det.saving import whole_file
+from cbam_det.checkpoints import loading
+from cbam_det.engine import failures as faults
+from cbam_det.engine import preflight
+from cbam_det.engine import runner as cli
+from cbam_det.engine.hooks.exact_resume_hook import random_states, set_random_states
+from cbam_det.engine.hooks.finite_losses_hook import FiniteLosses
+from cbam_det.engine.runner import CheckedRunner
+from cbam_det.utils.errors import CTRL_C, SIGNALS, InputError, Stopped, one_line_errors
+from cbam_det.utils.files import whole_file
 
 from .conftest import CONFIGS, QUICK, ROOT, free_port, without_warnings
 
@@ -352,7 +355,7 @@ def test_ctrl_c_is_one_line_and_the_signal_s_own_end(capsys, monkeypatch):
         one_line_errors(run)
     assert capsys.readouterr().err == 'interrupted\n'
     code = (
-        'import os, signal; from cbam_det.errors import Stopped, one_line_errors\n'
+        'import os, signal; from cbam_det.utils.errors import Stopped, one_line_errors\n'
         'def run(): raise Stopped("stopped", signal.SIGINT)\n'
         'one_line_errors(run)'
     )
@@ -750,7 +753,7 @@ def put(self, data, path):
             time.sleep(0.1)
 
 LocalBackend.put = put
-from cbam_det.cli import main
+from cbam_det.engine.runner import main
 
 sys.argv[0] = 'train.py'
 sys.exit(main('train'))

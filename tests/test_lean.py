@@ -14,9 +14,12 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
-from cbam_det import CBAM, benchmark
-from cbam_det.attention import ORDERS, functional, lean
-from cbam_det.attention.functional import PART
+from benchmarks import contenders as benchmark
+from cbam_det import CBAM
+from cbam_det.models.layers import ORDERS
+from cbam_det.models.layers import memory_efficient as lean
+from cbam_det.models.layers import pooling as functional
+from cbam_det.models.layers.pooling import PART
 
 from .test_attention import OPTIONS, randomised
 

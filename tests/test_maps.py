@@ -7,7 +7,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import get_priority
 from PIL import Image
 
-from cbam_det.hooks import AttentionMaps
+from cbam_det.engine.hooks import AttentionMaps
 
 from .conftest import CONFIGS, QUICK
 

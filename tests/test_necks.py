@@ -10,8 +10,8 @@ from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
 from cbam_det import StairNet
-from cbam_det.errors import InputError
-from cbam_det.preflight import build_model
+from cbam_det.models.build import build_model
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS
 

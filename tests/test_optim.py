@@ -16,9 +16,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from cbam_det import CPUAmpOptimWrapper, preflight
-from cbam_det.attention import CBAM
-from cbam_det.errors import InputError
+from cbam_det import CPUAmpOptimWrapper
+from cbam_det.engine import preflight
+from cbam_det.models.layers import CBAM
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK
 

@@ -8,9 +8,9 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
-from cbam_det.errors import InputError
-from cbam_det.places import find_places, fragment
-from cbam_det.preflight import build_model
+from cbam_det.models.build import build_model
+from cbam_det.models.places import find_places, fragment
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS
 

@@ -16,10 +16,10 @@ from mmdet.datasets import CocoDataset, XMLDataset
 from torchvision.models import resnet18
 
 from cbam_det import CBAM
-from cbam_det.checkpoint import FACTORS, FORMS, OURS, convert, to_identity, to_paper
-from cbam_det.datasets.readers import list_coco, read_voc
-from cbam_det.errors import InputError
-from cbam_det.insertion import match, places
+from cbam_det.checkpoints.convert import FACTORS, FORMS, OURS, convert, to_identity, to_paper
+from cbam_det.datasets.validation.annotations import list_coco, read_voc
+from cbam_det.models.insertion import match, places
+from cbam_det.utils.errors import InputError
 
 from .fuzz import damaged, fuzz, subjects
 from .test_checkpoint import NEEDED

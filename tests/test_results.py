@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from cbam_det.errors import InputError
-from cbam_det.results import fill_tables, read_run
+from benchmarks.tables import fill_tables
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization.curves import read_run
 
 from .conftest import ROOT
 

@@ -27,11 +27,13 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.multiprocessing import start_processes
 from torch.utils.data import Dataset
 
-from cbam_det import preflight
-from cbam_det.attention import CBAM
-from cbam_det.attention.cbam import ORDERS
-from cbam_det.cli import CheckedRunner, override
-from cbam_det.errors import InputError
+from cbam_det.engine import preflight
+from cbam_det.engine.runner import CheckedRunner
+from cbam_det.models.build import build_model
+from cbam_det.models.layers import CBAM
+from cbam_det.models.layers.cbam import ORDERS
+from cbam_det.utils.config import override
+from cbam_det.utils.errors import InputError
 
 SIZE, IMAGES = 64, 4
 POOLS, SPATIAL = (('avg', 'max'), ('lp', 'lse')), (('max', 'avg'), 'conv')
@@ -452,7 +454,7 @@ def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
             )
         ],
     )
-    net = preflight.build_model(Config(dict(model=model)))
+    net = build_model(Config(dict(model=model)))
     assert not torch.distributed.is_initialized()
     gate = next(one for one in net.modules() if isinstance(one, CBAM)).spatial_gate
     assert type(gate.norm).__module__ == 'mmcv.ops.sync_bn'

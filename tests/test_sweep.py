@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from cbam_det import sweep as module
-from cbam_det.errors import InputError
-from cbam_det.results import sweep_table
-from cbam_det.sweep import BASIC, PATTERNS, Outcome, attempt, sweep, zoo
+from benchmarks import sweep as module
+from benchmarks.sweep import BASIC, PATTERNS, Outcome, attempt, sweep, zoo
+from benchmarks.tables import sweep_table
+from cbam_det.utils.errors import InputError
 
 from .conftest import ROOT
 
@@ -60,8 +60,8 @@ def test_what_mmdet_itself_cannot_read_or_build_is_told_from_what_cbam_breaks(mo
     named = 'sort/faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17train.py'
     assert attempt(named).reason == 'mmdet cannot read it: it names a file that is not there'
     own = attempt('cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py')
-    assert attempt('reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py').reason == (
-        'mmdet cannot build it: mmpretrain is not installed'
+    assert attempt('glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py').reason == (
+        'mmdet cannot build it: transformers is not installed'
     )
     assert own.family == 'ResNet' and own.reason.startswith('mmdet cannot build it: TypeError')
     monkeypatch.setitem(PATTERNS, 'SSDVGG', ['nothing'])
@@ -121,9 +121,9 @@ def test_zoo_has_every_config_but_the_bases():
 
 
 def test_tool_prints_the_table_and_writes_the_record(run, tmp_path):
-    done = run('sweep.py', '--only', 'ssd/*', '--out', 'made/sweep.json', cwd=tmp_path)
+    done = run('benchmarks.sweep', '--only', 'ssd/*', '--out', 'made/sweep.json', cwd=tmp_path)
     record = json.loads((tmp_path / 'made' / 'sweep.json').read_text())
-    assert record['command'] == "tools/sweep.py --only 'ssd/*' --out made/sweep.json"
+    assert record['command'] == "python -m benchmarks.sweep --only 'ssd/*' --out made/sweep.json"
     assert record['totals'] == dict(configs=3, built=3, refused=0)
     assert done.stdout == sweep_table(record) + '\n'
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cbam_det.datasets import tiny_imagenet
 from cbam_det.datasets.tiny_imagenet import write_lists
-from cbam_det.errors import InputError
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, in_process
 from .test_voc import write_devkit

@@ -18,9 +18,9 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from PIL import Image
 
-from cbam_det.cli import read_config
-from cbam_det.errors import InputError
-from cbam_det.loading import check_same_gates
+from cbam_det.checkpoints.loading import check_same_gates
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 

@@ -16,22 +16,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 from torch import Tensor, nn
 
-from cbam_det.attention import CBAM
-from cbam_det.cli import read_config
-from cbam_det.errors import InputError
-from cbam_det.visualization import figures, gradcam
-from cbam_det.visualization.attention import attention_page, gates, page
-from cbam_det.visualization.gradcam import (
-    METHODS,
-    Explainer,
-    difference,
-    focus,
-    in_box,
-    inside,
-    together,
-)
-from cbam_det.visualization.precision import ground_truth, mean, precision
-from cbam_det.visualization.subject import (
+from cbam_det.apis.inference import (
     Found,
     Subject,
     View,
@@ -40,6 +25,15 @@ from cbam_det.visualization.subject import (
     read_image,
     same,
 )
+from cbam_det.models.layers import CBAM
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization import figures, gradcam
+from cbam_det.visualization.attention import attention_page, gates, page
+from cbam_det.visualization.detections import dataset_of
+from cbam_det.visualization.focus import difference, focus
+from cbam_det.visualization.gradcam import METHODS, Explainer, in_box, inside, together
+from cbam_det.visualization.precision import ground_truth, mean, precision
 
 from .conftest import CONFIGS, in_process
 
@@ -505,7 +499,7 @@ def test_precision_of_known_detections(digits):
     cfg = read_config(DIGITS)
     cfg.test_dataloader.dataset.data_root = f'{digits}/'
     cfg.test_evaluator.ann_file = f'{digits}/annotations/instances_val2017.json'
-    truth = ground_truth(gradcam.dataset_of(cfg, 'test'))
+    truth = ground_truth(dataset_of(cfg, 'test'))
     objects = truth.dataset['annotations']
     perfect = [
         dict(score=0.9, **{key: one[key] for key in ('image_id', 'category_id', 'bbox')})

@@ -19,11 +19,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from cbam_det.datasets.checks import check_dataset
-from cbam_det.datasets.folder import examine
-from cbam_det.errors import InputError
-from cbam_det.nodes import enter_scope, kind_of
-from cbam_det.preflight import check_data
+from cbam_det.datasets.validation.config import check_data
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.utils.config import enter_scope, kind_of
+from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS
 from .devkit import average_precision

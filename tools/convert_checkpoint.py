@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cbam_det.checkpoint import (
+from cbam_det.checkpoints.convert import (
     FACTORS,
     FORMS,
     LAYOUTS,
@@ -25,9 +25,8 @@ from cbam_det.checkpoint import (
     read_file,
     write_file,
 )
-from cbam_det.cli import read_config
-from cbam_det.errors import InputError, one_line_errors
-from cbam_det.nodes import CBAMS, kind_of, walk
+from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
+from cbam_det.utils.errors import InputError, one_line_errors
 
 EXAMPLES = """examples:
   # weights of the authors' code or of pytorchcv, for WithPlugins; then

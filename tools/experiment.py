@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cbam_det.environment import shipped
-from cbam_det.errors import InputError, one_line_errors, some
-from cbam_det.experiments import measures, runs, verdicts
-from cbam_det.experiments.plan import plan as planned
-from cbam_det.experiments.study import (
+from cbam_det.studies import measures, runs, verdicts
+from cbam_det.studies.figure import study_figure
+from cbam_det.studies.plan import plan as planned
+from cbam_det.studies.study import (
     INSTALLED,
     PROGRAM,
     Row,
@@ -26,9 +25,11 @@ from cbam_det.experiments.study import (
     read_study,
     run_name,
 )
-from cbam_det.results import detector_table, plan_table, write_record
+from cbam_det.studies.tables import detector_table, plan_table
+from cbam_det.utils.environment import shipped
+from cbam_det.utils.errors import InputError, one_line_errors, some
+from cbam_det.utils.records import write_record
 from cbam_det.visualization.figures import save
-from cbam_det.visualization.study import study_figure
 
 LEDGER = shipped('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.

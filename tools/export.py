@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from cbam_det.cli import read_config
-from cbam_det.errors import one_line_errors
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import one_line_errors
 
 EXAMPLE = """Number, height and width of the images stay open. mmdet makes boxes of the outputs:
-cbam_det.export.detect.
+cbam_det.apis.export.detect.
 
 example:
   python tools/export.py configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
@@ -35,9 +35,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from cbam_det.costs import input_size
-    from cbam_det.export import export
-    from cbam_det.visualization.subject import Subject
+    from cbam_det.apis.export import export
+    from cbam_det.apis.inference import Subject
+    from cbam_det.models.costs import input_size
 
     cfg = read_config(args.config)
     gaps = export(Subject(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))

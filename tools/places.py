@@ -7,9 +7,9 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
-from cbam_det.cli import read_config
-from cbam_det.errors import InputError, one_line_errors
-from cbam_det.places import find_places, fragment
+from cbam_det.models.places import find_places, fragment
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError, one_line_errors
 
 EXAMPLES = """examples:
   python tools/places.py configs/retinanet_r18.py --only 'backbone:layer*.bn2'

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from cbam_det.datasets.tiny_imagenet import write_lists
-from cbam_det.errors import one_line_errors
+from cbam_det.utils.errors import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 import sys
 
-from cbam_det.cli import main
+from cbam_det.engine.runner import main
 
 if __name__ == '__main__':
     sys.exit(main('test'))

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import Config, DictAction
 
-from cbam_det.errors import InputError, one_line_errors
-from cbam_det.results import TABLES, read_run, write_record
+from benchmarks.tables import TABLES
+from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.records import write_record
 from cbam_det.visualization import figures
+from cbam_det.visualization.curves import curves, read_run
 
 if TYPE_CHECKING:
+    from cbam_det.apis.inference import Subject
     from cbam_det.visualization.gradcam import Explainer
-    from cbam_det.visualization.subject import Subject
 
 EXAMPLES = """examples:
   python tools/visualize.py data configs/faster_rcnn_r50_cbam_digits.py
@@ -142,9 +144,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(name: str, options: dict | None, data_root: str | None) -> Config:
-    from cbam_det.cli import read_config
-    from cbam_det.loading import read_weights_only
-    from cbam_det.preflight import set_data_root
+    from cbam_det.checkpoints.loading import read_weights_only
+    from cbam_det.datasets.validation.config import set_data_root
+    from cbam_det.utils.config import read_config
 
     read_weights_only()
     cfg = read_config(name, options)
@@ -154,7 +156,7 @@ def load_config(name: str, options: dict | None, data_root: str | None) -> Confi
 
 
 def subjects(args: argparse.Namespace) -> list['Subject']:
-    from cbam_det.visualization.subject import Subject
+    from cbam_det.apis.inference import Subject
 
     first = (args.config, args.checkpoint, args.cfg_options)
     others = [(config, checkpoint, None) for config, checkpoint in getattr(args, 'against', ())]
@@ -173,7 +175,7 @@ def explainers(args: argparse.Namespace) -> list['Explainer']:
 def picture(args: argparse.Namespace) -> figures.Figure:
     """The figure of a command; what needs mmdet is imported where it is needed."""
     if args.command == 'curves':
-        return figures.curves([read_run(work_dir) for work_dir in args.work_dirs])
+        return curves([read_run(work_dir) for work_dir in args.work_dirs])
     if args.command == 'data':
         from cbam_det.visualization.detections import sample_page
 
@@ -187,7 +189,7 @@ def picture(args: argparse.Namespace) -> figures.Figure:
         from cbam_det.visualization.precision import precision_page
 
         return precision_page(subjects(args), args.split)
-    from cbam_det.visualization.subject import read_image
+    from cbam_det.apis.inference import read_image
 
     read_image(args.image)  # before the models are built
     if args.command == 'attention':
@@ -211,7 +213,7 @@ def check_out(out: str, ending: str) -> Path:
 def main() -> None:
     args = parse_args()
     if args.command == 'focus':
-        from cbam_det.visualization.gradcam import focus
+        from cbam_det.visualization.focus import focus
 
         out = check_out(args.out, '.json')
         models = explainers(args)

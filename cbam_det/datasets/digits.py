@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 from sklearn.datasets import load_digits, load_sample_images
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SPLITS = ('train', 'val')

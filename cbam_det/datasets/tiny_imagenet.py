@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ..errors import InputError, some
-from ..saving import whole_file
-from .readers import decode_all
+from ..utils.errors import InputError, some
+from ..utils.files import whole_file
+from .validation.annotations import decode_all
 
 CLASSES, TRAIN, VAL = 200, 500, 50  # classes; images of each
 LAYOUT = 'wnids.txt, train/WNID/images/*.JPEG, val/val_annotations.txt and val/images/*.JPEG'

@@ -14,11 +14,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..attention import CBAM
-from ..errors import InputError, some
-from ..hooks.audit import is_doubled, named_cbams
+from ..apis.inference import Subject, View, hooked
+from ..models.insertion import is_doubled, named_cbams
+from ..models.layers import CBAM
+from ..utils.errors import InputError, some
 from .figures import GateRow, attention_sheet
-from .subject import Subject, View, hooked
 
 
 @dataclass

@@ -12,11 +12,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from rich.progress import track
 
-from ..errors import InputError
-from ..nodes import enter_scope
-from ..preflight import check_data
+from ..apis.inference import Subject, read_image
+from ..datasets.validation.config import check_data
+from ..utils.config import enter_scope
+from ..utils.errors import InputError
 from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
-from .subject import Subject, read_image
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
-
-matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -19,11 +17,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ..errors import InputError
+from ..utils.errors import InputError
+
+matplotlib.use('Agg')
 
 BLUE, ORANGE, GREEN, PINK = '#0072b2', '#d55e00', '#009e73', '#cc79a7'
+
 HEAT = 'inferno'
+
 CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
+
 STYLE = {
     'font.size': 10,
     'axes.prop_cycle': matplotlib.cycler(color=CYCLE),
@@ -51,14 +54,6 @@ class Cell(NamedTuple):
     boxes: Boxes
     title: str
     heat: np.ndarray | None = None
-
-
-@dataclass
-class Run:
-    """The log of one training: values by name, as steps and numbers."""
-
-    name: str
-    series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -246,30 +241,6 @@ def _draw(axis: plt.Axes, boxes: Boxes) -> None:
         label = dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85)
         if caption:
             axis.text(x1, y1 - 1, caption, color='white', fontsize=6.5, va='bottom', bbox=label)
-
-
-def curves(runs: Sequence[Run]) -> Figure:
-    """Loss, AP and learning rate against the step, a colour for each run."""
-    with plt.rc_context(STYLE):
-        figure, (loss, score, rate) = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True)
-        for run, colour in zip(runs, CYCLE * math.ceil(len(runs) / len(CYCLE)), strict=False):
-            for axis, name, line in (
-                (loss, 'loss', '-'),
-                (score, 'AP', '-'),
-                (score, 'AP50', '--'),
-                (rate, 'learning rate', '-'),
-            ):
-                steps, values = run.series.get(name, ([], []))
-                label = run.name if axis is not score else f'{run.name} {name}'
-                marker = 'o' if axis is score else None
-                axis.plot(steps, values, line, color=colour, label=label, marker=marker, ms=4)
-        for axis, title in ((loss, 'training loss'), (score, 'AP'), (rate, 'learning rate')):
-            axis.set(title=title, xlabel='step')
-        score.set_ylim(0, 1)
-        score.legend(fontsize=8)
-        if len(runs) > 1:
-            loss.legend(fontsize=8)
-    return figure
 
 
 def costs(maps: Sequence[dict]) -> Figure:

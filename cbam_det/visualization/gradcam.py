@@ -12,20 +12,15 @@ library's; here it gets detections as its targets.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from rich.progress import track
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .detections import dataset_of, evenly, match
-from .figures import BLUE, Boxes, Cell, sheet
-from .subject import (
+from ..apis.inference import (
     Found,
     Subject,
     View,
@@ -36,8 +31,9 @@ from .subject import (
     module,
     same,
     same_classes,
-    unused,
 )
+from ..utils.errors import InputError
+from .figures import BLUE, Boxes, Cell, sheet
 
 try:
     import pytorch_grad_cam as library
@@ -55,6 +51,7 @@ METHODS = {
     'elementwise': library.GradCAMElementWise,
     'eigengradcam': library.EigenGradCAM,
 }
+
 TARGETS = ('score', 'box')
 
 
@@ -341,122 +338,3 @@ def _choose(
             f'({best}); lower --score, or give another image'
         )
     return chosen[:count]
-
-
-def focus(
-    cfg: Config,
-    explainers: Sequence[Explainer],
-    split: str = 'val',
-    count: int = 50,
-    score: float = 0.3,
-) -> dict:
-    """How much of Grad-CAM's heat lies inside the objects, over a data set.
-
-    For each object that all models find (each by a detection of its own, of its class, with an
-    IoU of 0.5 or more): the share of the heat inside the ground-truth box, whether the peak lies
-    there, and the box's share of the picture, which heat spread evenly would have inside. Images
-    are the units of the spread: means of an image's objects are averaged, and differences to the
-    first model are paired.
-
-    Args:
-        cfg: whose data are looked at.
-        explainers: of the models; the first is what the others are compared with.
-        split: 'train', 'val' or 'test'.
-        count: images, evenly over the data set.
-        score: detections below it find nothing, 0 to 1.
-
-    Returns:
-        'split', 'score', 'method', 'target'; 'layers' (by name the objects that were looked at
-        there, see `together`); 'images' and 'objects' that count; 'left_out' (objects
-        that a model does not find, or has no heat for); 'chance'; and 'rows': by model 'energy' and
-        'pointing' (mean and standard deviation over images), and for all but the first
-        'energy_more' and 'pointing_more'; see `difference`.
-
-    Raises:
-        InputError: the data cannot be used, the classes differ, or no object is found by all.
-    """
-    dataset = dataset_of(cfg, split)
-    same_classes([one.subject for one in explainers], dataset.metainfo['classes'])
-    energy, pointing, chance = [], [], []
-    objects = left_out = 0
-    layers: Counter[str] = Counter()
-    infos = [dataset.get_data_info(index) for index in evenly(len(dataset), count)]
-    infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
-    for info in track(infos, 'explaining', transient=True):
-        views = [one.subject.see(info['img_path']) for one in explainers]
-        found = [_hits(one, view, info, score) for one, view in zip(explainers, views, strict=True)]
-        items = [item for item in info['instances'] if not item.get('ignore_flag')]
-        rows, areas = [], []
-        for place, item in enumerate(items):
-            box = np.asarray(item['bbox'])
-            twins = [hits.get(place) for hits in found]
-            seen = [None]
-            if None not in twins:
-                layer, heats = together(explainers, views, twins)
-                seen = [inside(heat, box) for heat in heats]
-            if None in seen:
-                left_out += 1
-                continue
-            layers[layer] += 1
-            rows.append(seen)
-            areas.append(inside(np.ones(views[0].picture.shape[:2]), box)[0])
-        if rows:
-            objects += len(rows)
-            shares, hits = np.moveaxis(np.array(rows, np.float64), 2, 0)
-            energy.append(shares.mean(0))
-            pointing.append(hits.mean(0))
-            chance.append(np.mean(areas))
-    if not objects:
-        raise InputError(
-            f'of {left_out} objects in {len(infos)} images none is found by every model; take more '
-            'images (--count), a lower --score, or models that are trained longer'
-        )
-    table: dict[str, dict] = {}
-    for number, one in enumerate(explainers):
-        row = table[unused(one.subject.name, table)] = {}
-        for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
-            row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
-            if number:
-                row[f'{kind}_more'] = difference(values[:, number] - values[:, 0])
-    return dict(
-        split=split,
-        score=score,
-        method=explainers[0].method,
-        target=explainers[0].target,
-        layers=dict(layers),
-        images=len(energy),
-        objects=objects,
-        left_out=left_out,
-        chance=round(float(np.mean(chance)), 4),
-        rows=table,
-    )
-
-
-def _hits(one: Explainer, view: View, info: dict, score: float) -> dict[int, Found]:
-    """By the place of an object, the detection that finds it."""
-    found = [row for row in one.subject.look(view) if float(row.score) >= score]
-    if found and found[0].box is None:
-        raise InputError(f'{one.subject.name} is no detector; focus needs boxes')
-    corners = np.array([row.corners for row in found]).reshape(-1, 4)
-    labels, scores = (
-        np.array([float(getattr(row, key)) for row in found]) for key in ('label', 'score')
-    )
-    places = match(info, corners, labels, scores)
-    return {place: row for place, row in zip(places, found, strict=True) if place is not None}
-
-
-def difference(values: np.ndarray) -> list[float | None]:
-    """Mean of n paired differences, and the ends of its 95% interval from 10,000 resamples, which
-    are None below five.
-    """
-    mean = round(float(values.mean()), 4)
-    if len(values) < 5:
-        return [mean, None, None]
-    random = np.random.default_rng(0)
-    size = len(values)
-    means = [values[random.integers(size, size=size)].mean() for _ in range(10_000)]
-    return [mean, *(round(float(end), 4) for end in np.percentile(means, [2.5, 97.5]))]
-
-
-def _spread(values: np.ndarray) -> float:
-    return round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 4)

@@ -15,10 +15,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
-from ..errors import InputError
+from ..apis.inference import Subject, same_classes, unused
+from ..utils.errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
-from .subject import Subject, same_classes, unused
 
 PANELS = 24  # as many as a page takes
 

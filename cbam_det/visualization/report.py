@@ -16,17 +16,16 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from ..cli import read_config
-from ..costs import count
-from ..errors import InputError
-from ..loading import read_weights_only
-from ..preflight import set_data_root
-from ..results import read_run
+from ..apis.inference import Subject
+from ..checkpoints.loading import read_weights_only
+from ..datasets.validation.config import set_data_root
+from ..models.costs import count
+from ..utils.config import read_config
+from ..utils.errors import InputError
 from .attention import attention_page
+from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
-from .figures import Run, curves
 from .gradcam import Explainer, gradcam_page
-from .subject import Subject
 
 SIZES = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75'} | {
     f'mAP_{key}': f'AP {name}' for key, name in (('s', 'small'), ('m', 'medium'), ('l', 'large'))

@@ -1,0 +1,294 @@
+"""What the module is measured beside: other implementations, float64, the paper's counts."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.registry import METRICS, MODELS, DefaultScope
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.detections import made_up
+from cbam_det.models.layers import CBAM
+from cbam_det.studies.timing import MIB, alternate, memory
+
+# The outputs of a ResNet-50's stages for two images of 800 x 800.
+SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
+
+# Tables 4 and 5 of the paper: options of the backbone; parameters in millions and multiply-adds in
+# thousands of millions ('GFLOPs') without attention, with SE and with CBAM.
+RESNET = dict(type='mmdet.ResNet', style='caffe')
+
+RESNEXT = dict(RESNET, type='mmdet.ResNeXt', groups=32, base_width=4)
+
+MOBILENET = dict(type='MobileNetV1', out_indices=(4,))
+
+TABLES_4_5 = {
+    'ResNet-18': (dict(depth=18), (11.69, 1.814), (11.78, 1.814), (11.78, 1.815)),
+    'ResNet-34': (dict(depth=34), (21.80, 3.664), (21.96, 3.664), (21.96, 3.665)),
+    'ResNet-50': (dict(depth=50), (25.56, 3.858), (28.09, 3.860), (28.09, 3.864)),
+    'ResNet-101': (dict(depth=101), (44.55, 7.570), (49.33, 7.575), (49.33, 7.581)),
+    'WideResNet-18, 1.5': (
+        dict(depth=18, base_channels=96, stem_channels=64),
+        *((25.88, 3.866), (26.07, 3.867), (26.08, 3.868)),
+    ),
+    'WideResNet-18, 2.0': (
+        dict(depth=18, base_channels=128, stem_channels=64),
+        *((45.62, 6.696), (45.97, 6.696), (45.97, 6.697)),
+    ),
+    'ResNeXt-50, 32x4d': (dict(RESNEXT, depth=50), (25.03, 3.768), (27.56, 3.771), (27.56, 3.774)),
+    'ResNeXt-101, 32x4d': (
+        dict(RESNEXT, depth=101),
+        *((44.18, 7.508), (48.96, 7.512), (48.96, 7.519)),
+    ),
+    'MobileNet, 0.7': (
+        dict(MOBILENET, widen_factor=0.7),
+        *((2.30, 0.283), (2.71, 0.283), (2.71, 0.289)),
+    ),
+    'MobileNet, 1.0': (MOBILENET, (4.23, 0.569), (5.07, 0.570), (5.07, 0.576)),
+}
+
+
+class AuthorsForm(nn.Module):
+    """The module as its authors wrote it (pooling layers, `expand_as`), to compare with."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 16
+        self.mlp = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(1, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        size = x.shape[2:]
+        pooled = self.mlp(F.avg_pool2d(x, size, stride=size))
+        pooled = pooled + self.mlp(F.max_pool2d(x, size, stride=size))
+        x = x * torch.sigmoid(pooled)[:, :, None, None].expand_as(x)
+        maps = torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], 1)
+        return x * torch.sigmoid(self.norm(self.conv(maps)))
+
+
+def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
+    """The implementations by name; timm's and pytorchcv's where they are installed.
+
+    Args:
+        channels: C of the maps that they get.
+        compiled: timm's and ours by `torch.compile` too; each takes up to a minute to compile.
+    """
+    made: dict[str, nn.Module] = {
+        'cbam_det': CBAM(channels),
+        'cbam_det, lean=False': CBAM(channels, lean=False),
+        "authors' form": AuthorsForm(channels),
+    }
+    with contextlib.suppress(ImportError):
+        from timm.layers.cbam import CbamModule
+
+        made['timm'] = CbamModule(channels)
+        if compiled:
+            made['timm, compiled'] = torch.compile(copy.deepcopy(made['timm']))
+    with contextlib.suppress(ImportError):
+        from pytorchcv.models.cbamresnet import CbamBlock
+
+        made['pytorchcv'] = CbamBlock(channels)
+    if compiled:
+        made['cbam_det, compiled'] = CBAM(channels, compile=True)
+    return made
+
+
+def modules(
+    shapes: Iterable[tuple[int, int, int, int]], rounds: int, device: str, compiled: bool
+) -> Iterator[dict]:
+    """For each shape and memory format: what each contender takes, float32.
+
+    Yields:
+        'shape', 'format', 'copy_ms' (a copy of the map into fresh memory), and 'rows': by
+        contender 'train_ms' (forward and backward) and 'infer_ms', each as median and quartiles,
+        and in MiB beyond the input, the output and their gradients: 'kept' for the backward pass,
+        'train_peak' and 'infer_peak'.
+    """
+    for shape in shapes:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            torch._dynamo.reset()  # else a limit of compilations ends in uncompiled code
+            x = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
+            g = torch.randn(shape, device=device).to(memory_format=layout)
+            models = {
+                name: model.to(device) for name, model in contenders(shape[1], compiled).items()
+            }
+            train = {name: _training(model, x, g) for name, model in models.items()}
+            infer = {name: _inference(model, x) for name, model in models.items()}
+            clone = {'copy': lambda x=x: x.detach().clone()}
+            times = [alternate(calls | clone, rounds, device) for calls in (train, infer)]
+            size = x.numel() * x.element_size() / MIB
+            rows = {}
+            for name in models:
+                kept, train_peak = memory(train[name], device)
+                # Of the step's own are the output and the input's gradient, or the output alone.
+                _, infer_peak = memory(infer[name], device)
+                rows[name] = dict(
+                    train_ms=times[0][name],
+                    infer_ms=times[1][name],
+                    kept=round(kept - size, 1),
+                    train_peak=round(train_peak - 2 * size, 1),
+                    infer_peak=round(infer_peak - size, 1),
+                )
+            yield dict(
+                shape=list(shape),
+                format='contiguous' if layout == torch.contiguous_format else 'channels_last',
+                map_mib=round(size, 1),
+                copy_ms=times[1]['copy'],
+                rows=rows,
+            )
+
+
+def _training(model: nn.Module, x: Tensor, g: Tensor) -> Callable[[], None]:
+    def step(forward_alone: bool = False) -> Tensor | None:
+        model.train()
+        y = model(x)
+        if forward_alone:
+            return y
+        y.backward(g)
+        x.grad = None
+        model.zero_grad()
+        return None
+
+    return step
+
+
+def _inference(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    def step(forward_alone: bool = False) -> Tensor:
+        model.eval()
+        with torch.no_grad():
+            return model(x)
+
+    return step
+
+
+def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Parameters (millions) and multiply-adds (thousands of millions) of tables 4 and 5.
+
+    Of convolutions and linear layers, for an image of 224 x 224 and 1,000 classes, with the
+    strides in the 1x1 convolutions (`style='caffe'`), which is how the paper's come about.
+
+    Returns:
+        By backbone and attention ('none', 'SE', 'CBAM'): 'ours' and 'paper', two numbers each.
+    """
+    gates = dict(none=None, SE=dict(order='channel', pools='avg'), CBAM={})
+    rows: dict = {}
+    for name, (options, *paper) in TABLES_4_5.items():
+        mobile = options.get('type') == 'MobileNetV1'
+        places = ['layer*.*.bn2' if options.get('depth', 0) < 50 else 'layer*.*.bn3']
+        if mobile:  # after every convolution
+            places = ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']
+        for (attention, cfg), published in zip(gates.items(), paper, strict=True):
+            host = dict({} if mobile else RESNET, **options)
+            if cfg is not None:
+                plugins = [dict(cfg=dict(type='CBAM', **cfg), after=places)]
+                host.update(type='WithPlugins', base_type=host['type'], plugins=plugins)
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                net = MODELS.build(host).to('meta')
+            image = torch.empty(1, 3, 224, 224, device='meta')
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                features = net(image)[-1].mean((2, 3))
+                head = nn.Linear(features.shape[1], 1000, device='meta')
+                head(features)
+            parameters = sum(one.numel() for part in (net, head) for one in part.parameters())
+            ours = [round(parameters / 1e6, 2), round(counter.get_total_flops() / 2e9, 3)]
+            rows.setdefault(name, {})[attention] = dict(ours=ours, paper=list(published))
+    return rows
+
+
+def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[str, float]]:
+    """Relative error against float64 (in norm) of the output and the gradients, by type.
+
+    The map is of the type; the gates stay in float32, as in a run under autocast.
+    """
+    torch.manual_seed(0)
+    kinds = ['float32', 'bfloat16'] + ['float16'] * (device == 'cuda')
+    exact = CBAM(shape[1], lean=False).double()
+    for parameter in exact.parameters():  # no gate at its start, where errors would vanish
+        nn.init.normal_(parameter, 0.0, 0.3)
+    x = torch.randn(shape, dtype=torch.float64)
+    g = torch.randn(shape, dtype=torch.float64)
+
+    def gradients(model: nn.Module, x: Tensor, g: Tensor) -> dict[str, Tensor]:
+        x = x.requires_grad_()
+        y = model(x)
+        of_x, *of_parameters = torch.autograd.grad(y, (x, *model.parameters()), g)
+        flat = torch.cat([one.detach().flatten().double().cpu() for one in of_parameters])
+        return dict(output=y, input=of_x, parameters=flat)
+
+    errors = {}
+    for kind in kinds:
+        dtype = getattr(torch, kind)
+        rounded = [x.to(dtype), g.to(dtype)]
+        wanted = gradients(exact, *(one.double() for one in rounded))
+        for lean in (True, False):
+            model = copy.deepcopy(exact).float().to(device)
+            model.lean = lean
+            with torch.autocast(device, dtype, enabled=kind != 'float32'):
+                found = gradients(model, *(one.to(device) for one in rounded))
+            name = kind if lean else f'{kind}, lean=False'
+            errors[name] = {
+                what: float(f'{_relative(found[what], wanted[what]):.1e}') for what in wanted
+            }
+    return errors
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    found = found.detach().double().cpu()
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> dict:
+    """Seconds of pycocotools and of faster-coco-eval, a run each, and their numbers' difference.
+
+    The boxes are made up.
+
+    Returns:
+        'images', 'truths', the two evaluators' seconds, and the largest difference among the
+        summary, all precisions and all recalls.
+    """
+    content, found = made_up(images, classes, detections)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder, 'annotations.json')
+        path.write_text(json.dumps(content), encoding='utf-8')
+        metric = METRICS.build(dict(type='FastCocoMetric', ann_file=str(path)))
+        truth = COCO(str(path))
+        rows = [
+            dict(image_id=image, category_id=label + 1, score=score, bbox=[x, y, x2 - x, y2 - y])
+            for image, values in enumerate(found, 1)
+            for (x, y, x2, y2), score, label in zip(*(v.tolist() for v in values), strict=True)
+        ]
+        seconds, counts = [], []
+        for evaluator in (COCOeval, metric.evaluator):
+            run = evaluator(truth, truth.loadRes(rows), 'bbox')
+            run.params.maxDets = [100, 300, 1000]
+            start = time.perf_counter()
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+            seconds.append(round(time.perf_counter() - start, 1))
+            counts.append([run.stats, run.eval['precision'], run.eval['recall']])
+    return dict(
+        images=images,
+        truths=len(content['annotations']),
+        detections=len(rows),
+        pycocotools_s=seconds[0],
+        faster_coco_eval_s=seconds[1],
+        largest_difference=max(float(np.abs(a - b).max()) for a, b in zip(*counts, strict=True)),
+    )

@@ -1,0 +1,165 @@
+"""Time, memory and rounding of CBAM and of whole detectors, measured in alternation."""
+
+import argparse
+import copy
+import json
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks import contenders
+from benchmarks.tables import TABLES
+from cbam_det.engine.preflight import amp_on_cpu
+from cbam_det.studies.timing import detectors
+from cbam_det.utils.config import find_config, override
+from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.records import write_record
+from cbam_det.visualization.figures import costs, save
+
+EXAMPLES = """examples:
+  python -m benchmarks.speed module --compile --out results/benchmark_module.json
+  python -m benchmarks.speed module --shapes 2x64x56x56 --rounds 50
+  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
+  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
+    --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
+  python -m benchmarks.speed plot results/benchmark_module.json docs/benchmark.svg
+  python -m benchmarks.speed counts
+  python -m benchmarks.speed precision
+  python -m benchmarks.speed evaluation --images 5000"""
+
+
+def numbers(text: str, what: str, form: str) -> tuple[int, ...]:
+    """'2x256x200x200' -> its numbers, as many as `form` ('NxCxHxW') has."""
+    try:
+        given = tuple(map(int, text.split('x')))
+    except ValueError:
+        given = ()
+    if len(given) != len(form.split('x')) or min(given) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no {what}; give {form}')
+    return given
+
+
+def shape(text: str) -> tuple[int, ...]:
+    given = numbers(text, 'map', 'NxCxHxW')
+    if given[1] < 16:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} has {given[1]} channels, which the modules divide by 16; give 16 or more'
+        )
+    return given
+
+
+def size(text: str) -> tuple[int, ...]:
+    return numbers(text, 'size', 'HxW')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument('--out', type=Path, help='JSON file for the record')
+    timed = argparse.ArgumentParser(add_help=False)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    timed.add_argument('--device', default=device, choices=['cpu', 'cuda'], help='(%(default)s)')
+    rounds = argparse.ArgumentParser(add_help=False)
+    rounds.add_argument('--rounds', type=int, default=10, help='turns of each (%(default)s)')
+    kinds = parser.add_subparsers(dest='kind', required=True)
+    kind = kinds.add_parser(
+        'module', parents=[common, timed, rounds], help='the module beside its peers'
+    )
+    kind.add_argument(
+        '--shapes', type=shape, nargs='+', default=contenders.SHAPES, help='NxCxHxW of the maps'
+    )
+    kind.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
+    kind = kinds.add_parser(
+        'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
+    )
+    kind.add_argument('configs', nargs='+', help='the baseline first')
+    kind.add_argument(
+        '--variant',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='the last config with this override as a row more; may be given several times',
+    )
+    kind.add_argument('--size', type=size, help="HxW of the images (the first config's)")
+    kind.add_argument('--amp', action='store_true', help='each in mixed precision as well')
+    kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
+    kind = kinds.add_parser('plot', help="a module's cost against the map's size")
+    kind.add_argument('record', type=Path, help='what `module --out` wrote')
+    kind.add_argument('picture', type=Path, help='.png, .svg or .jpg')
+    kinds.add_parser(
+        'counts', parents=[common], help='parameters and multiply-adds of tables 4 and 5'
+    )
+    kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
+    kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
+    kind.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
+    return parser.parse_args()
+
+
+def mixed(cfg: Config) -> Config:
+    """The config as `tools/train.py --amp` trains it."""
+    cfg = copy.deepcopy(cfg)
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    amp_on_cpu(cfg)
+    return cfg
+
+
+def measure(args: argparse.Namespace) -> dict:
+    if args.kind == 'module':
+        steps = contenders.modules(args.shapes, args.rounds, args.device, args.compile)
+        track_to = Console(stderr=True)
+        total = 2 * len(args.shapes)
+        return dict(maps=list(track(steps, 'maps', total, console=track_to)))
+    if args.kind == 'detector':
+        configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
+        last, base = list(configs.items())[-1]
+        for variant in args.variant:
+            key, separator, value = variant.partition('=')
+            if not separator:
+                raise InputError(f'--variant {variant} is no key=value')
+            options = {key: DictAction._parse_iterable(value)}
+            configs[f'{last}, {variant}'] = override(copy.deepcopy(base), options)
+        if args.amp:
+            configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
+        return detectors(configs, args.rounds, args.device, args.size, args.batch)
+    if args.kind == 'counts':
+        return dict(rows=contenders.counts())
+    if args.kind == 'precision':
+        return dict(rows=contenders.rounding((2, 256, 56, 56), args.device))
+    return contenders.evaluation(args.images)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.kind == 'plot':
+        if not args.record.is_file():
+            raise InputError(
+                f'no record {args.record}; make it with python -m benchmarks.speed module --out'
+            )
+        maps = json.loads(args.record.read_text(encoding='utf-8')).get('maps')
+        if not maps:
+            raise InputError(f'{args.record} holds no maps; give what `module --out` wrote')
+        print(save(costs(maps), args.picture))
+        return
+    for name in ('rounds', 'batch', 'images'):
+        if getattr(args, name, 1) < 1:
+            raise InputError(f'--{name} {getattr(args, name)} measures nothing; give 1 or more')
+    if getattr(args, 'device', '') == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch sees no GPU; leave it out to measure the CPU')
+    warnings.simplefilter('ignore')
+    command = shlex.join(['python', '-m', 'benchmarks.speed', *sys.argv[1:]])
+    record = write_record(args.out, command, measure(args))
+    print(TABLES[f'benchmark_{args.kind}'](record))
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own lines
+    sys.exit(one_line_errors(main))

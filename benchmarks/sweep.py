@@ -1,0 +1,208 @@
+"""A CBAM into every config of mmdet's model zoo, the way a user puts one in.
+
+Each config gets what `places.fragment` prints for the family of its backbone; the detector is
+built, and its backbone runs on an image. No failure stops the sweep: a config ends as built, or as
+refused with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import mmdet
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.tables import sweep_table
+from cbam_det.models.build import build_model
+from cbam_det.models.insertion import See
+from cbam_det.models.layers import CBAM
+from cbam_det.models.places import fragment
+from cbam_det.utils.config import detector
+from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.records import write_record
+
+ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'
+# How mmdet, mmengine and Python name a library that is missing.
+MISSING = re.compile(
+    r"(\w+) is not installed|(?:pip|mim) install (?!openmim)(\w+)|No module named '(\w+)"
+    r"|'imports': \['(\w+)"
+)
+
+# Families of backbones, and where a CBAM goes in each: at the end of a residual branch, as in the
+# paper, where there is one. `?n3` is bn3 as well as gn3.
+BASIC = 'ResNet, basic blocks'
+BOTTLENECKS = (
+    *('ResNet', 'ResNeXt', 'ResNetV1d', 'Res2Net', 'ResNeSt', 'RegNet'),
+    *('TridentResNet', 'DetectoRS_ResNet', 'DetectoRS_ResNeXt', 'mmpretrain.ResNet'),
+)
+PATTERNS: dict[str, list[str]] = {
+    BASIC: ['layer*.*.?n2'],
+    **{kind: ['layer*.*.?n3'] for kind in BOTTLENECKS},
+    'HRNet': ['layer1.*.?n3', 'stage*.*.branches.*.*.?n2'],
+    'HourglassNet': ['**.?n2'],
+    'SSDVGG': ['features.22', 'features.34'],  # its two outputs
+    'MobileNetV2': ['layer*.*.linear_conv'],
+    'EfficientNet': ['layers.*.*.linear_conv'],
+    'Darknet': ['conv_res_block*.res*.conv2'],
+    'CSPDarknet': ['stage*.*.blocks.*.conv2'],
+    'CSPNeXt': ['stage*.*.blocks.*.conv2'],
+    'PyramidVisionTransformer': ['layers.*.1.*.ffn.layers'],
+    'PyramidVisionTransformerV2': ['layers.*.1.*.ffn.layers'],
+    # Its blocks have tokens (N, L, C). Maps are what enters a stage.
+    'SwinTransformer': ['patch_embed.projection', 'stages.*.downsample.adap_padding'],
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a config: `cbams` were built in, or `reason` says why none were."""
+
+    family: str = ''
+    cbams: int = 0
+    reason: str = ''
+
+
+def zoo(pattern: str = '*') -> list[str]:
+    """The configs of the installed mmdet that match `pattern`, relative to its folder of them.
+
+    Raises:
+        InputError: none matches.
+    """
+    names = [path.relative_to(ZOO).as_posix() for path in sorted(ZOO.rglob('*.py'))]
+    found = [one for one in names if not one.startswith('_base_') and fnmatchcase(one, pattern)]
+    if not found:
+        raise InputError(f'no config of {ZOO} matches {pattern!r}; give one such as retinanet/*')
+    return found
+
+
+def sweep(names: Iterable[str]) -> dict:
+    """`attempt` each config, and count: totals, families, and the reasons with their configs."""
+    outcomes = {name: attempt(name) for name in names}
+    families: dict[str, dict] = {}
+    for family in [*PATTERNS, *sorted({one.family for one in outcomes.values()} - {*PATTERNS, ''})]:
+        if counts := [one.cbams for one in outcomes.values() if one.family == family]:
+            built = [count for count in counts if count]
+            families[family] = dict(
+                pattern=PATTERNS.get(family),
+                built=len(built),
+                refused=len(counts) - len(built),
+                cbams=[min(built), max(built)] if built else None,
+            )
+    reasons: dict[str, list[str]] = {}
+    for name, one in outcomes.items():
+        if one.reason:
+            reasons.setdefault(one.reason, []).append(name)
+    refused = sum(map(len, reasons.values()))
+    return dict(
+        totals=dict(configs=len(outcomes), built=len(outcomes) - refused, refused=refused),
+        families=families,
+        reasons=dict(sorted(reasons.items(), key=lambda reason: -len(reason[1]))),
+    )
+
+
+def attempt(name: str) -> Outcome:
+    """Put CBAMs into the backbone of the zoo's config `name`; what fails is the reason.
+
+    Where the detector is inside a tracker or a semi-supervised model, it is taken out of it.
+    """
+    try:
+        cfg = Config.fromfile(ZOO / name)
+    except Exception as error:
+        return Outcome(reason=f'mmdet cannot read it: {_why(error)}')
+    if 'model' not in cfg:
+        return Outcome(reason='it holds no model')
+    model = detector(cfg)
+    if 'type' not in model.get('backbone', {}):
+        return Outcome(reason=f'its {cfg.model.type} has no backbone of mmdet')
+    if 'teacher_ckpt' in model:
+        model.teacher_ckpt = None  # weights, which the constructor would download
+    if isinstance(model.get('teacher_config'), str):
+        model.teacher_config = str(ZOO.parent / model.teacher_config)  # from a checkout's root
+    cfg = Config(dict(model=model, default_scope=cfg.get('default_scope', 'mmdet')))
+    # Nothing is computed on 'meta'. Some modules need numbers while they are built, though, and
+    # some operators need real tensors.
+    outcome = _attempt(cfg, 'meta')
+    return _attempt(cfg, 'cpu') if outcome.reason else outcome
+
+
+@torch.no_grad()
+def _attempt(cfg: Config, device: str) -> Outcome:
+    backbone = cfg.model.backbone
+    basic = backbone.type == 'ResNet' and backbone.get('depth') in (18, 34)
+    family = BASIC if basic else backbone.type
+    seen: dict[CBAM, object] = {}
+    with torch.device(device):
+        try:
+            own = set(build_model(cfg).state_dict())
+        except Exception as error:
+            return Outcome(family, reason=f'mmdet cannot build it: {_why(error)}')
+        if family not in PATTERNS:
+            return Outcome(family, reason=f'no pattern for {family}')
+        try:
+            lines = Config.fromstring(fragment(cfg, 'backbone', PATTERNS[family]), '.py')
+            merged = copy.deepcopy(cfg)
+            merged.merge_from_dict(lines.to_dict())
+            model = build_model(merged)
+            cbams = [module for module in model.modules() if isinstance(module, CBAM)]
+            for cbam in cbams:
+                cbam.register_forward_hook(See(seen, cbam))
+            model.eval()
+            model.backbone(torch.zeros(1, 3, 224, 224))
+        except Exception as error:
+            return Outcome(family, reason=f'with CBAM: {_why(error)}')
+    if own - set(model.state_dict()):
+        return Outcome(family, reason="with CBAM: the backbone's own plugins are lost")
+    if not cbams or len(seen) < len(cbams):
+        return Outcome(family, reason=f'with CBAM: {len(seen)} of {len(cbams)} run')
+    return Outcome(family, len(cbams))
+
+
+def _why(error: Exception) -> str:
+    """One line, without what differs between machines."""
+    text = ' '.join(str(error).split())
+    if missing := MISSING.search(text):
+        return f'{missing[missing.lastindex]} is not installed'
+    if isinstance(error, FileNotFoundError):
+        return 'it names a file that is not there'
+    kind = '' if isinstance(error, InputError) else f'{type(error).__name__}: '
+    return f'{kind}{text}'.replace(f'{ZOO}/', '')[:200]
+
+
+EXAMPLES = """examples:
+  python -m benchmarks.sweep --only 'retinanet/*'
+  python -m benchmarks.sweep --out results/sweep.json"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Put CBAM into every config of the installed mmdet, and count what is built.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--only', default='*', help='pattern of configs (%(default)s)')
+    parser.add_argument('--out', type=Path, help='JSON file for the record')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    warnings.simplefilter('ignore')  # mmdet's, of its own configs
+    names = track(zoo(args.only), 'sweep', console=Console(stderr=True))
+    command = shlex.join(['python', '-m', 'benchmarks.sweep', *sys.argv[1:]])
+    print(sweep_table(write_record(args.out, command, sweep(names))))
+
+
+if __name__ == '__main__':
+    sys.exit(one_line_errors(main))

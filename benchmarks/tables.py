@@ -1,0 +1,242 @@
+"""Fill the tables of the READMEs from the records in results/, or check that they match."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from cbam_det.studies.study import read_study
+from cbam_det.studies.tables import detector_table, plan_table
+from cbam_det.studies.verdicts import breakdown, heat_table, table
+from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.records import made_by, table_row
+from cbam_det.visualization.focus import focus_table
+
+
+def demo_table(record: dict) -> str:
+    """The README's rows for a `metrics.json` of the digits' detector."""
+    numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
+    classes = [key for key in numbers if key.endswith('_precision')]
+    head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
+    keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
+    where = record['environment']
+    return '\n'.join(
+        [
+            table_row(head),
+            table_row(['---:'] * len(head)),
+            table_row(f'{numbers[f"bbox_{key}"]:.3f}' for key in keys),
+            '',
+            table_row(key.removesuffix('_precision') for key in classes),
+            table_row(['---:'] * len(classes)),
+            table_row(f'{numbers[key]:.3f}' for key in classes),
+            '',
+            f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
+            + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
+        ]
+    )
+
+
+def sweep_table(record: dict) -> str:
+    """The README's rows for a record of `python -m benchmarks.sweep`."""
+    rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
+    rows.append(table_row(['---', '---', '---:', '---:', '---:']))
+    for family, counts in record['families'].items():
+        pattern = ', '.join(f'`{one}`' for one in counts['pattern'] or ())
+        cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
+        rows.append(table_row([family, pattern, cbams, counts['built'], counts['refused']]))
+    totals = record['totals']
+    rows += [
+        '',
+        f'{totals["configs"]} configs of mmdet {record["environment"]["mmdet"]}: '
+        f'{totals["built"]} built, {totals["refused"]} refused',
+    ]
+    if record['reasons']:
+        rows += ['', table_row(['refused, since', 'configs']), table_row(['---', '---:'])]
+    rows += [table_row([reason, len(names)]) for reason, names in record['reasons'].items()]
+    return '\n'.join(rows)
+
+
+def module_table(record: dict) -> str:
+    """The README's rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
+
+    The times' factor is to the limit, what the bytes cost alone: a copy into fresh memory forward,
+    two and a half with the backward pass (it reads the input and the output's gradient, and writes
+    the input's).
+    """
+    rows = [
+        table_row(
+            ['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']
+        ),
+        table_row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
+    ]
+    for one in record['maps']:
+        name = _map(one)
+        copy = one['copy_ms'][0]
+        limit = dict(train_ms=2.5 * copy, infer_ms=copy)
+        for module, cost in one['rows'].items():
+            times = (
+                f'{median:.1f} ({low:.1f} to {high:.1f}), {median / limit[key]:.1f}x'
+                for key, (median, low, high) in ((key, cost[key]) for key in limit)
+            )
+            memory = (f'{cost[key]:.1f}' for key in ('kept', 'train_peak', 'infer_peak'))
+            rows.append(table_row([name, module, *times, *memory]))
+            name = ''
+        limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
+        rows.append(table_row(['', '*limit*', *limits, *[''] * 3]))
+    return '\n'.join([*rows, '', made_by(record)])
+
+
+def ratio_table(record: dict) -> str:
+    """The README's rows for how many times ours the others take, training / inference."""
+    peers = list(dict.fromkeys(name for one in record['maps'] for name in one['rows']))[1:]
+    rows = [table_row(['map', *peers]), table_row(['---', *['---:'] * len(peers)])]
+    for one in record['maps']:
+        ours = one['rows']['cbam_det']
+        cells = (
+            ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
+            for cost in (one['rows'][name] for name in peers)
+        )
+        rows.append(table_row([_map(one), *cells]))
+    return '\n'.join([*rows, '', made_by(record)])
+
+
+def _map(one: dict) -> str:
+    return f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
+
+
+def counts_table(record: dict) -> str:
+    """The README's rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
+    rows = [
+        table_row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
+        table_row(['---', *['---:'] * 6]),
+    ]
+    for name, kinds in record['rows'].items():
+        cells = []
+        for number, form in ((0, '.2f'), (1, '.3f')):
+            for kind in kinds.values():
+                ours, paper = kind['ours'][number], kind['paper'][number]
+                cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
+        rows.append(table_row([name, *cells]))
+    return '\n'.join(
+        [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
+    )
+
+
+def precision_table(record: dict) -> str:
+    """The README's rows for `python -m benchmarks.speed precision`."""
+    parts = ['output', 'input', 'parameters']
+    rows = [
+        table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
+        table_row(['---', '---:', '---:', '---:']),
+        *(
+            table_row([kind, *(f'{e[part]:.1e}' for part in parts)])
+            for kind, e in record['rows'].items()
+        ),
+    ]
+    return '\n'.join([*rows, '', made_by(record)])
+
+
+def evaluation_table(record: dict) -> str:
+    """The README's rows for `python -m benchmarks.speed evaluation`."""
+    rows = [
+        table_row(
+            ['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']
+        ),
+        table_row(['---:'] * 6),
+        table_row(
+            [
+                *(f'{record[key]:,}' for key in ('images', 'truths', 'detections')),
+                *(f'{record[key]:.1f} s' for key in ('pycocotools_s', 'faster_coco_eval_s')),
+                f'{record["largest_difference"]:.0e}',
+            ]
+        ),
+    ]
+    return '\n'.join([*rows, '', made_by(record)])
+
+
+def fuzz_table(record: dict) -> str:
+    """The README's rows for `python -m tests.fuzz`."""
+    head = ['what was damaged', 'refused in one line', 'read, and counted', 'read']
+    rows = [table_row(head), table_row(['---', *['---:'] * 3])]
+    for part, outcomes in record['outcomes'].items():
+        counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
+        rows.append(table_row([part, *counts]))
+    said = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
+    return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
+
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = {
+    'demo': demo_table,
+    'demo_amp': demo_table,
+    'fuzz': fuzz_table,
+    'focus': focus_table,
+    'focus_bccd': focus_table,
+    'plan': plan_table,
+    'sweep': sweep_table,
+    'benchmark_module': module_table,
+    'benchmark_module ratios': ratio_table,
+    'benchmark_detector': detector_table,
+    'benchmark_amp': detector_table,
+    'benchmark_counts': counts_table,
+    'benchmark_precision': precision_table,
+    'benchmark_evaluation': evaluation_table,
+}
+
+
+def fill_tables(text: str, folder: Path) -> str:
+    """`text` with each `<!-- results: NAME -->` block filled from `folder`/NAME.json.
+
+    A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
+    `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
+    `folder`, from its records in `folder`/experiments; with a second word `details` or `heat` with
+    its AP by size and class, or Grad-CAM's heat.
+
+    Raises:
+        InputError: a record or a study is missing.
+    """
+    kinds = {None: table, ' details': breakdown, ' heat': heat_table}
+
+    def block(match: re.Match) -> str:
+        path = folder / f'{match[1]}.json'
+        if not path.is_file():
+            raise InputError(f'no record {path}; run the command that makes it, or drop the block')
+        name = match[1] + (match[2] or '')
+        rows = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
+        return f'<!-- results: {name} -->\n{rows}\n<!-- end -->'
+
+    def study(match: re.Match) -> str:
+        found = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
+        rows = kinds[match[2]](found, folder / 'experiments')
+        return f'<!-- study: {match[1]}{match[2] or ""} -->\n{rows}\n<!-- end -->'
+
+    for form, fill in (
+        (r'<!-- results: (\w+)( \w+)? -->', block),
+        (r'<!-- study: (\w+)( details| heat)? -->', study),
+    ):
+        text = re.sub(form + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='example: python -m benchmarks.tables --check'
+    )
+    parser.add_argument('--check', action='store_true', help='write nothing; fail on a difference')
+    args = parser.parse_args()
+    if not (ROOT / 'README.md').is_file():
+        raise InputError(f'{ROOT} is no checkout of cbam_det, whose tables these are')
+    for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
+        text = readme.read_text(encoding='utf-8')
+        filled = fill_tables(text, ROOT / 'results')
+        if args.check and filled != text:
+            raise InputError(f'{readme} differs from results/; run python -m benchmarks.tables')
+        if not args.check:
+            readme.write_text(filled, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    sys.exit(one_line_errors(main))

@@ -1,0 +1,5 @@
+"""What a program calls: inference and export."""
+
+from ..utils.environment import require_stack
+
+require_stack()

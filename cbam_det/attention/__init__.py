@@ -1,6 +1,0 @@
-"""The attention module and its gates."""
-
-from .cbam import CBAM, ORDERS, ChannelGate, SpatialGate
-from .functional import POOLS
-
-__all__ = ['CBAM', 'ORDERS', 'POOLS', 'ChannelGate', 'SpatialGate']

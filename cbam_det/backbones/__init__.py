@@ -1,6 +1,0 @@
-"""Backbones that mmdet does not have."""
-
-from . import weights
-from .mobilenet_v1 import MobileNetV1
-
-__all__ = ['MobileNetV1', 'weights']

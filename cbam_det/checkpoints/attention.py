@@ -1,0 +1,87 @@
+"""The attention of a checkpoint beside that of a module: what is taken, lost or there in part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..models.insertion import named_cbams
+from ..utils.config import PRETRAINED, kind_of
+from ..utils.errors import InputError, some
+
+# The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
+NAMES = re.compile(
+    r'(^|\.)(cbam\w*|se|ca|sa|channel_gate|spatial_gate|ChannelGate|SpatialGate|'
+    r'channel_attention|spatial_attention)\.'
+)
+
+COUNTER = 'num_batches_tracked'  # older checkpoints lack it, and it changes nothing
+
+
+def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
+    """The weights of a checkpoint, those below `prefix`, without `module.` of DataParallel."""
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+
+
+def check_attention(
+    state: Mapping[str, Tensor], module: nn.Module, source: str, whole: bool
+) -> None:
+    """Check that the attention of a checkpoint and that of a module meet.
+
+    Args:
+        state: the checkpoint's weights.
+        module: what they are for.
+        source: where they are from, for the message.
+        whole: the checkpoint has to hold all attention of the module (a test, a resumed run).
+
+    Raises:
+        InputError: attention of the checkpoint is taken by no module, a CBAM is there in part, or
+            the module has attention that a whole checkpoint lacks.
+    """
+    own = module.state_dict()
+    lost = [
+        key
+        for key in state
+        if NAMES.search(key) and (key not in own or own[key].shape != state[key].shape)
+    ]
+    if lost:
+        near = [key for key in own if NAMES.search(key)]
+        raise InputError(
+            f'{source} carries {len(lost)} attention weights that no module takes ({some(lost)}); '
+            f'the model has {some(near) if near else "no attention"}; give the config that they '
+            'belong to, or convert them: tools/convert_checkpoint.py'
+        )
+    absent = [
+        key for key in own if NAMES.search(key) and key not in state and not key.endswith(COUNTER)
+    ]
+    for name, _ in named_cbams(module):
+        part = [key for key in absent if key.startswith(f'{name}.')]
+        if part and any(key.startswith(f'{name}.') for key in state):
+            raise InputError(
+                f'{source} holds a part of {name} and lacks {some(part)}; give the options that it '
+                "was trained with (without gain: start='paper')"
+            )
+    if whole and absent:
+        raise InputError(
+            f'the model has {len(absent)} attention weights that {source} lacks ({some(absent)}); '
+            'give the config that the checkpoint was trained with'
+        )
+
+
+def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, dict[str, Tensor]]]:
+    """Each part with `init_cfg=dict(type='Pretrained', ...)`: name, part, source, its weights."""
+    for name, module in model.named_modules():
+        inits = getattr(module, 'init_cfg', None) or ()
+        for init in [inits] if isinstance(inits, Mapping) else inits:
+            if kind_of(init) in PRETRAINED:
+                loaded = CheckpointLoader.load_checkpoint(
+                    init['checkpoint'], map_location='cpu', logger='silent'
+                )
+                prefix = init.get('prefix') or ''
+                prefix = prefix if prefix.endswith('.') or not prefix else f'{prefix}.'
+                yield name, module, init['checkpoint'], state_of(loaded, prefix)

@@ -1,0 +1,1 @@
+"""What a COCO or VOC data set holds, and every fault in it."""

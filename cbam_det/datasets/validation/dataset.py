@@ -1,0 +1,378 @@
+"""Checks of the data sets of a config, made before a model is built.
+
+Quick, always: folders, every annotation, every image's existence, classes against the config. Full,
+on request: every image is decoded as well. `annotations.py` finds the faults; which of them stop a
+run is said here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmdet.datasets import CocoDataset, XMLDataset
+from mmdet.registry import DATASETS
+from mmengine.config import ConfigDict
+
+from ...utils.config import kind_of, nearest
+from ...utils.errors import InputError, some
+from .annotations import (
+    FIX,
+    Content,
+    Fault,
+    decode_all,
+    image_faults,
+    pixel_notes,
+    quick_look,
+    read_coco,
+    read_list,
+    read_voc,
+    remedy_of,
+)
+
+COCO_LAYOUT = (
+    'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
+    'train2017/ and val2017/ in it'
+)
+VOC_LAYOUT = 'expected ImageSets/Main/, Annotations/ and JPEGImages/ in it'
+
+
+@dataclass
+class Summary:
+    """What a data set holds, for a line of log."""
+
+    where: str
+    images: int
+    objects: int
+    classes: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+    shapes: int = 1  # different widths and heights of its images
+
+    def __str__(self) -> str:
+        line = (
+            f'{self.where}: {self.images:,} images, {self.objects:,} objects, '
+            f'{len(self.classes)} classes'
+        )
+        return '; '.join([line, *self.notes])
+
+
+def leaf_datasets(dataset: dict) -> list[dict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
+    if 'datasets' in dataset:
+        return [leaf for inner in dataset['datasets'] for leaf in leaf_datasets(inner)]
+    return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
+
+
+def _kind(dataset: dict) -> type | None:
+    """The class of a data set, looked up in the scope of the config."""
+    if not isinstance(dataset['type'], str):
+        return dataset['type']
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        return registry.get(dataset['type'])
+
+
+def config_classes(dataset: dict) -> tuple[str, ...]:
+    """The class names that a data set's config stands for, in label order; () where unknown."""
+    kind = _kind(dataset)
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None:
+        classes = getattr(kind, 'METAINFO', {}).get('classes', ())
+    if isinstance(classes, str):
+        path = Path(classes)
+        if not path.is_file():
+            raise InputError(
+                f'metainfo.classes={classes!r} is no file; give a tuple of names, '
+                "('cat',) with a comma where there is one"
+            )
+        classes = path.read_text(encoding='utf-8').split('\n')
+    return tuple(name for name in classes if name)
+
+
+def check_dataset(
+    dataset: ConfigDict, full: bool = False, annotated: bool = True
+) -> Summary | None:
+    """Check one data set of a config (no wrapper).
+
+    Args:
+        dataset: the `dataset` of a dataloader, of type CocoDataset or XMLDataset or a subclass.
+        full: decode every image too, in parallel, with a progress bar.
+        annotated: ground truth is needed; False for COCO's test-dev.
+
+    Returns:
+        What was found, with what mmdet passes over counted in its notes; None where the data set
+        is of another kind or not on a local disk.
+
+    Raises:
+        InputError: a folder or file is missing, the annotations are not what they should be, a box
+            would make the loss infinite, the classes do not match, nothing is left to learn, or
+            images are missing or unreadable.
+    """
+    kind = _kind(dataset)
+    if kind is None:
+        raise InputError(
+            f'data set type {dataset["type"]!r} is not registered; check its spelling, or import '
+            'its module with custom_imports'
+        )
+    root = dataset.get('data_root') or ''
+    coco, voc = (_reads_as(kind, base) for base in (CocoDataset, XMLDataset))
+    if '://' in root or '://' in str(dataset.get('ann_file', '')) or not (coco or voc):
+        return None
+    classes = config_classes(dataset)
+    if not classes:
+        raise InputError(
+            f'{kind_of(dataset)} has no classes; give the data set metainfo=dict(classes=(...))'
+        )
+    _check_filter(dataset)
+    content = (_coco if coco else _voc)(dataset, Path(root), set(classes), annotated)
+    _refuse(
+        content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
+    )
+    summary = Summary(str(content.file), len(content.images), content.objects, classes)
+    summary.shapes = len({image.size for image in content.images if image.size})
+    _compare_classes(summary, list(content.classes), strict=coco)
+    if annotated and not content.objects:
+        raise InputError(
+            f'{content.file} has no annotations; there is nothing to learn or to score'
+        )
+    if annotated and not content.usable:
+        raise InputError(
+            f'{content.file} has {content.objects} annotations, but all are crowd, difficult, '
+            'ignored or without area; there is nothing to learn or to score'
+        )
+    _note_left_out(summary, content, dataset)
+    look = quick_look
+    if full:
+        paths = [image.path for image in content.images if image.path]
+        found = decode_all(paths, f'decoding the images of {content.file}')
+        look = found.__getitem__
+        summary.notes += pixel_notes(found.values())
+    _refuse(content, list(image_faults(content, look)))
+    return summary
+
+
+def fingerprint(dataset: dict) -> str:
+    """Twelve digits of a data set's annotations (no wrapper): of its file, and of the XML of each
+    image that a VOC list names; '' where the labels are folders' names. Images are not read.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if not dataset.get('ann_file'):
+        return ''
+    root, voc = Path(dataset.get('data_root') or ''), dataset['ann_file'].endswith('.txt')
+    file = _existing_file(root, dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
+    digest = hashlib.sha256(file.read_bytes())
+    if voc:
+        annotations, _ = _voc_folders(dataset, root)
+        for name in read_list(file):
+            xml = annotations / f'{name.strip()}.xml'
+            digest.update(xml.read_bytes() if xml.is_file() else b'')
+    return digest.hexdigest()[:12]
+
+
+def _reads_as(kind: type, base: type) -> bool:
+    """Whether `kind` is a `base` that reads its files as `base` does."""
+    return issubclass(kind, base) and all(
+        getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')
+    )
+
+
+def _coco(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
+    path = _existing_file(root, dataset, COCO_LAYOUT)
+    folder = root / ((dataset.get('data_prefix') or {}).get('img') or '')
+    return read_coco(path, folder, classes, annotated, bool(dataset.get('test_mode')))
+
+
+def _voc(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
+    path = _existing_file(root, dataset, VOC_LAYOUT)
+    return read_voc(path, *_voc_folders(dataset, root), classes)
+
+
+def _voc_folders(dataset: dict, root: Path) -> tuple[Path, Path]:
+    """Of the annotations and of the images."""
+    folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
+    named = ('ann_subdir', 'Annotations'), ('img_subdir', 'JPEGImages')
+    annotations, images = (folder / dataset.get(key, usual) for key, usual in named)
+    return annotations, images
+
+
+def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
+    """Raise InputError where a head of `model` predicts another number of classes."""
+    roi = model.get('roi_head') or {}
+    for place, owner in (('model', model), ('model.roi_head', roi)):
+        for part in ('bbox_head', 'mask_head'):
+            heads = owner.get(part) or []
+            for index, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
+                count = head.get('num_classes')
+                if count is not None and classes and count != len(classes):
+                    where = f'{place}.{part}'
+                    where += f'.{index}' if isinstance(heads, (list, tuple)) else ''
+                    raise InputError(
+                        f'{where}.num_classes={count}, but the data set has {len(classes)} classes '
+                        f'({some(list(classes), 4)}); set {where}.num_classes={len(classes)} or '
+                        "the data set's metainfo.classes"
+                    )
+
+
+def missing_root(root: Path, layout: str, own: bool) -> InputError:
+    """The error for a data folder that is not there, with the ways out; `own`: not COCO or VOC."""
+    where = '' if root.is_absolute() else f' below {Path.cwd()}'
+    checkout = Path(__file__).resolve().parents[3] / root
+    if checkout.is_dir():
+        ways = f'it is there as {checkout}: give --data-root {checkout}'
+    elif 'digits' in root.parts:
+        made = Path(*root.parts[: root.parts.index('digits') + 1])
+        ways = f'make it: python tools/make_digits.py {made}'
+    elif own:
+        ways = "correct the data set's data_root, or name its folder with --data-root"
+    else:
+        get = (
+            'cocodataset.org/#download'
+            if layout == COCO_LAYOUT
+            else 'host.robots.ox.ac.uk/pascal/VOC'
+        )
+        ways = (
+            f'get the data ({get}), name its folder with --data-root, or run on the embedded set: '
+            'python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
+        )
+    return InputError(f'no data folder {root}{where} ({layout}); {ways}')
+
+
+def _existing_file(root: Path, dataset: dict, layout: str) -> Path:
+    path = root / dataset['ann_file']
+    if not path.is_file():
+        folder = path if root == Path() else root
+        if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
+            own = bool((dataset.get('metainfo') or {}).get('classes'))
+            raise missing_root(folder, layout, own)
+        near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
+        there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
+        if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
+            there = (
+                f'{root} has VOC2007 alone: add VOC2012, or take the config for that year, whose '
+                'name ends in _voc07 (faster_rcnn_r50_cbam_voc07)'
+            )
+        raise InputError(f'no annotation file {path} ({layout}); {there}')
+    return path
+
+
+def _passed_over(fault: Fault, dataset: dict) -> bool:
+    """Whether a fault that hurts elsewhere does not under this config.
+
+    VOC's boxes without area: in a test no loss is taken of them; in training mmdet ignores those
+    below `filter_cfg.bbox_min_size`, and the pipeline's FilterAnnotations drops them, as it does
+    those outside of the image, once they are clipped.
+    """
+    if fault.kind not in ('box without area', 'box outside the image'):
+        return False
+    steps = [kind_of(step) for step in dataset.get('pipeline') or ()]
+    ignored = (dataset.get('filter_cfg') or {}).get('bbox_min_size') or 0
+    return (
+        bool(dataset.get('test_mode'))
+        or 'FilterAnnotations' in steps
+        or (fault.kind == 'box without area' and ignored >= 1)
+    )
+
+
+def _refuse(content: Content, faults: list[Fault]) -> None:
+    """Raise InputError for the first kind of `faults`, if any."""
+    if not faults:
+        return
+    kind = faults[0].kind
+    kinds = IMAGES if kind in IMAGES else (kind,)
+    alike = [fault for fault in faults if fault.kind in kinds]
+    where, total = content.file, len(content.images)
+    if kind in IMAGES:
+        first = some([str(fault) for fault in alike])
+        message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
+        remedy = f'restore them, or take them out of the annotation file ({FIX})'
+    elif kind == 'annotation missing':
+        folder = Path(alike[0].place).parent
+        names = [Path(fault.place).stem for fault in alike]
+        message = f'{len(alike)} of {total} annotations of {where} are missing: '
+        message += f'{folder}/{{{some(names)}}}.xml'
+        remedy = f'restore them or take them off the list ({FIX})'
+    else:
+        more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
+        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0])
+    raise InputError(f'{message}; {remedy}')
+
+
+IMAGES = ('image missing', 'image empty', 'image unreadable')
+
+
+def _check_filter(dataset: dict) -> None:
+    """mmdet ignores keys of `filter_cfg` that it does not know."""
+    known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+    for key in dataset.get('filter_cfg') or {}:
+        if key not in known:
+            raise InputError(
+                f'filter_cfg.{key} of {kind_of(dataset)} is unknown and would be ignored; '
+                f'mmdet knows {", ".join(known)}{nearest(key, known)}'
+            )
+    if dataset.get('test_mode') and 'bbox_min_size' in (dataset.get('filter_cfg') or {}):
+        raise InputError(
+            f'filter_cfg.bbox_min_size of {kind_of(dataset)} is for training, and mmdet refuses it '
+            'with test_mode=True; leave it out there'
+        )
+
+
+def _note_left_out(summary: Summary, content: Content, dataset: dict) -> None:
+    """Say which images and boxes mmdet does not train on."""
+    counted: dict[str, list[Fault]] = {}
+    for fault in content.faults:
+        counted.setdefault(fault.kind, []).append(fault)
+    summary.notes += [f'{kind}: {len(of)} ({of[0].place})' for kind, of in counted.items()]
+    rules = dataset.get('filter_cfg') or {}
+    if dataset.get('test_mode') or not rules:
+        return
+    smallest = rules.get('min_size') or 0
+    empty = [rules.get('filter_empty_gt') and not image.objects for image in content.images]
+    small = [image.size is not None and min(image.size) < smallest for image in content.images]
+    left_out = sum(map(any, zip(empty, small, strict=True)))
+    if left_out == len(content.images):
+        raise InputError(
+            f'mmdet leaves out all {left_out} images of {content.file}: {sum(small)} are below '
+            f'min_size={smallest} pixels, the others have no object of the classes; change the '
+            "data set's filter_cfg"
+        )
+    if left_out:
+        below = f'{sum(small)} below min_size={smallest} pixels'
+        summary.notes.append(
+            f'left out of training: {left_out} images ({sum(map(bool, empty))} without objects, '
+            f'{below})'
+        )
+
+
+def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
+    """Classes of the config against the annotations' own.
+
+    Annotations may have more classes than the config (training on some of them) and, where they
+    list no categories (VOC), fewer. Absent and foreign ones together mean another data set. Where
+    they list them (COCO), mmdet numbers the labels in that order.
+    """
+    absent = [name for name in summary.classes if name not in names]
+    foreign = [name for name in dict.fromkeys(names) if name not in summary.classes]
+    if absent and (strict or foreign):
+        near = difflib.get_close_matches(absent[0], names, 1)
+        hint = f' ({near[0]!r} is near)' if near else ''
+        raise InputError(
+            f'{summary.where} has no category {absent[0]!r}{hint}; '
+            f'{len(absent)} of the {len(summary.classes)} classes of the config are absent; it has '
+            f'{some(list(dict.fromkeys(names)), 5)}; '
+            "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
+        )
+    order = [name for name in names if name in summary.classes]
+    if strict and order != list(summary.classes):
+        raise InputError(
+            f'{summary.where} lists the classes in another order ({some(order, 5)}), by which '
+            f'mmdet numbers them: label 0 would be {order[0]!r} and be called '
+            f'{summary.classes[0]!r}; '
+            "put metainfo.classes in the file's order"
+        )
+    if foreign:
+        summary.notes.append(f'ignored, since the config leaves them out: {some(foreign)}')
+    if absent:
+        summary.notes.append(f'no object of {some(absent)}')

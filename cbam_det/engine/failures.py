@@ -1,0 +1,129 @@
+"""Faults of the machine in the middle of a run, as errors that tell what to do."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..utils.config import CBAMS, kind_of, walk
+from ..utils.errors import InputError
+
+FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
+REMEDIES = {
+    'ENOENT': ('read', 'put it back'),
+    'EIO': ('read or write', 'mend the disk or its connection'),
+    **dict.fromkeys(('EACCES', 'EPERM'), ('read or write', 'permit it to the user of the run')),
+    **dict.fromkeys((*FULL, 'writer'), ('write', 'make room or mend the disk')),
+}
+DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
+# mmdet's backbones with the option `with_cp`.
+CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
+
+
+def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
+    """What a fault of the disk, an image or a lack of memory means, or None for other errors.
+
+    Args:
+        error: what the run raised.
+        cfg: its merged config, for the present values of what takes memory.
+        work_dir: of a training, for the checkpoint from which it can go on; None for a test.
+    """
+    lines = str(error).strip().splitlines() or ['']
+    # A loader's worker passes on its traceback as text, the error in its last line.
+    told = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
+    if 'in DataLoader worker' in lines[0]:
+        told = lines[-1]
+    told = told[:200]
+    again = go_on(work_dir)
+    if _of_memory(error):
+        options = memory_options(cfg, training=work_dir is not None)
+        return InputError(f'out of memory ({told}); lower what takes it: {options}')
+    if fault := _disk_fault(error, lines[-1]):
+        name, file = fault
+        did, remedy = REMEDIES[name]
+        place = f' {file}' if file else ''
+        return InputError(f'the run could not {did}{place} ({told}); {remedy}, then {again}')
+    if image := re.search('failed to load image: (.+)', lines[-1]):  # mmcv's LoadImageFromFile
+        return InputError(
+            f'the image {image[1]} cannot be decoded; --check-images and tools/check_data.py find '
+            f'all of its kind, --fix of the latter leaves them out; mend it, then {again}'
+        )
+    return None
+
+
+def _of_memory(error: Exception) -> bool:
+    words = ("DefaultCPUAllocator: can't allocate", 'DefaultCPUAllocator: not enough memory')
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
+
+
+def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
+    """The name of a fault in `REMEDIES` and the file, which a worker tells in its `last` line."""
+    if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
+        return 'writer', None
+    if not isinstance(error, OSError):
+        return None
+    number, file = error.errno, error.filename
+    if number is None and (told := re.search(r"\[Errno (\d+)\] .*?(?:: '(.+)')?$", last)):
+        number, file = int(told[1]), told[2]
+    known = number in DISK and (file or number != errno.ENOENT)
+    return (DISK[number], file) if known else None
+
+
+def go_on(work_dir: str | None) -> str:
+    """How a run that ended early goes on; for the argument see `explain`."""
+    if work_dir is None:
+        return 'give the same command again'
+    path = last_checkpoint(work_dir)
+    if not path:
+        return 'give the same command again (no checkpoint was written before)'
+    state = f'{path} is whole' if Path(path).exists() else f'the last checkpoint {path} is gone'
+    return f'give the same command with --resume ({state})'
+
+
+def last_checkpoint(work_dir: str) -> str | None:
+    """The path in a work_dir's `last_checkpoint`, or None."""
+    try:
+        return (Path(work_dir) / 'last_checkpoint').read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def memory_options(cfg: Config, training: bool = True) -> str:
+    """What lowers the memory of a training or a test, with the present values; what is used up is
+    left out.
+
+    Returns:
+        'train_dataloader.batch_size (now 2); the image size (...); --amp', say.
+    """
+    name = 'train_dataloader' if training else 'test_dataloader'
+    loader = cfg.get(name) or {}
+    options = []
+    if (size := loader.get('batch_size', 1)) > 1:
+        options.append(f'{name}.batch_size (now {size})')
+    for path, node in walk(loader, name):
+        for key in ('scale', 'scales'):
+            if 'Resize' in kind_of(node) and node.get(key):
+                options.append(f'{path}.{key}, the image size (now {_pair(node[key])})')
+    if not training:
+        return '; '.join(options) or 'a smaller model'
+    wrappers = walk(cfg.get('optim_wrapper') or {})
+    if not any('Amp' in kind_of(node) for _, node in wrappers):
+        options.append('--amp (now off)')
+    for path, node in walk(cfg.get('model') or {}, 'model'):
+        kind = kind_of(node)
+        if kind in CBAMS and node.get('lean') is False:
+            options.append(f'{path}.lean=True (now False)')
+        if CHECKPOINTED.search(kind_of(node, 'base_type') or kind) and not node.get('with_cp'):
+            options.append(f'{path}.with_cp=True (now False)')
+    return '; '.join(options) or 'a smaller model'
+
+
+def _pair(value: object) -> str:
+    return str(tuple(value) if isinstance(value, list) else value)

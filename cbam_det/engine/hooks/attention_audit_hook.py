@@ -1,0 +1,201 @@
+"""What becomes of the attention in a run: which is there, loaded, new, trained, saturated."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ...checkpoints.attention import check_attention, pretrained_parts, state_of
+from ...models.insertion import is_doubled, named_cbams
+from ...models.layers import CBAM
+
+
+@HOOKS.register_module()
+class AttentionAudit(Hook):
+    """Reports every CBAM at the start of training, and the saturated ones after some steps.
+
+    Attention that a checkpoint carries and no module takes is an error, and so is attention that
+    a checkpoint to test or to resume lacks: MMEngine only warns.
+
+    Args:
+        saturation_at: the step after which gates are looked at, 0 for never.
+        limit: a weight below `1 - limit` or above `limit` of its range is saturated.
+
+    Raises:
+        InputError: see above; raised before the first step.
+    """
+
+    def __init__(self, saturation_at: int = 500, limit: float = 0.99) -> None:
+        self.saturation_at, self.limit = saturation_at, limit
+        self.sources: dict[str, str] = {}
+        self.handles: list = []
+        self.compiled: list = []
+        self.gates: dict[str, dict[str, Tensor]] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the weights that `init_cfg` names."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
+        for name, part, source, state in pretrained_parts(plain_model(runner)):
+            shared.setdefault(source, []).append((part, state))
+            self._note(state, part, source, f'{name}.' if name else '')
+        for source, parts in shared.items():
+            # A C4 detector has three stages in its backbone and the fourth in its head.
+            taken = [set(part.state_dict()) for part, _ in parts]
+            for (part, state), own in zip(parts, taken, strict=True):
+                others = set().union(*taken) - own
+                mine = {key: value for key, value in state.items() if key not in others}
+                check_attention(mine, part, source, whole=False)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check the weights of `load_from`, of a resumed run and of a test."""
+        testing = not isinstance(runner._train_loop, BaseLoop)
+        source = str(runner._load_from or 'the checkpoint')
+        state, model = state_of(checkpoint), plain_model(runner)
+        prefix = ''
+        if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
+            model, prefix = model.student, 'student.'  # mmdet loads both halves from one detector
+        check_attention(state, model, source, whole=testing or runner._resume)
+        self._note(state, model, source, prefix)
+
+    def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
+        for name, _ in named_cbams(part):
+            if any(key.startswith(f'{name}.') for key in state):
+                self.sources[prefix + name] = source
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the table of all attention."""
+        rates = {
+            id(value): group.get('initial_lr', group['lr'])
+            for optim in _optimizers(runner)
+            for group in optim.param_groups
+            for value in group['params']
+        }
+        table = Table('attention', 'options', 'parameters', 'weights', 'trains')
+        for name, cbam in named_cbams(plain_model(runner)):
+            count = sum(value.numel() for value in cbam.parameters())
+            new = f'new, start={"identity" if is_doubled(cbam) else "paper"}'
+            trains = _trains(cbam, rates)
+            table.add_row(name, _options(cbam), f'{count:,}', self.sources.get(name, new), trains)
+        if not table.row_count:
+            runner.logger.info('attention: this model has none')
+            return
+        runner.logger.info(f'attention of this run:\n{_text(table)}')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """At the chosen step, look at what each CBAM multiplies with."""
+        if self.saturation_at and runner.iter == self.saturation_at - 1:
+            for name, cbam in named_cbams(plain_model(runner)):
+                self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
+                # Compiled code does not know of a hook that came later.
+                self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
+                cbam._compiled_call_impl = None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Log the gates of which nine in ten weights are saturated."""
+        if not self.handles:
+            return
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        for cbam, compiled in self.compiled:
+            cbam._compiled_call_impl = compiled
+        self.compiled.clear()
+        table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
+        for name, gates in self.gates.items():
+            for kind, (weights, most) in gates.items():
+                share = weights / most
+                full = ((share < 1 - self.limit) | (share > self.limit)).float().mean().item()
+                if full > 0.9:
+                    numbers = (weights.min(), weights.mean(), weights.max())
+                    row = [f'{number.item():.3f}' for number in numbers]
+                    table.add_row(name, kind, f'{full:.0%}', *row)
+        looked = bool(self.gates)
+        self.gates.clear()
+        if table.row_count:
+            runner.logger.warning(
+                f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
+                f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
+            )
+        elif looked:
+            runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
+
+
+class _Look:
+    """A pre-hook that notes a CBAM's weights, and leaves its norm's statistics alone."""
+
+    def __init__(self, gates: dict, name: str) -> None:
+        self.gates, self.name = gates, name
+
+    def __call__(self, cbam: CBAM, args: tuple) -> None:
+        if self.name in self.gates:
+            return  # a shared head, or a checkpointed block's second forward
+        modes = {module: module.training for module in cbam.modules()}
+        cbam.eval()
+        x = args[0].detach().float()
+        # Not under autocast, which could keep the weights' casts without gradients for the step.
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            most = 2.0 if is_doubled(cbam) else 1.0
+            self.gates[self.name] = {
+                kind: (weights.cpu(), most) for kind, weights in cbam.gates(x).items()
+            }
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def plain_model(runner: Runner) -> nn.Module:
+    """The model of a run, without the wrappers of DDP and of test-time augmentation."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
+    wrapper = runner.optim_wrapper
+    many = getattr(wrapper, 'optim_wrappers', None)
+    return [one.optimizer for one in (many.values() if many else [wrapper])]
+
+
+def _options(cbam: CBAM) -> str:
+    parts = [cbam.order]
+    if gate := cbam.channel_gate:
+        parts.append('+'.join(gate.pools))
+    if gate := cbam.spatial_gate:
+        parts.append(f'{gate.conv.kernel_size[0]}x{gate.conv.kernel_size[0]}')
+    parts += ['lean=False'] * (not cbam.lean)
+    parts += ['compiled'] * (cbam._compiled_call_impl is not None)
+    return ', '.join(parts)
+
+
+def _trains(cbam: CBAM, rates: dict[int, float]) -> str:
+    values = list(cbam.parameters())
+    if not any(value.requires_grad for value in values):
+        own = cbam.frozen
+        return 'no: frozen=True' if own else 'no: frozen by its host (frozen_stages)'
+    if not any(id(value) in rates for value in values):
+        return 'no: not in the optimizer'
+    rate = max(rates.get(id(value), 0) for value in values)
+    return f'yes, lr {rate:g}' if rate else 'no: learning rate 0'
+
+
+def _text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table)
+    return console.file.getvalue()

@@ -1,0 +1,75 @@
+"""Attention maps of the same images at each validation, in MMEngine's visualizer."""
+
+from __future__ import annotations
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ...utils.errors import InputError
+from .attention_audit_hook import plain_model
+
+
+@HOOKS.register_module()
+class AttentionMaps(Hook):
+    """Writes what the CBAMs attend to after each validation: `vis_data/vis_image` and, where the
+    visualizer has one, TensorBoard or another backend.
+
+    A config takes it by `default_hooks = dict(attention_maps=dict(type='AttentionMaps'))`, any
+    command by `--cfg-options default_hooks.attention_maps.type=AttentionMaps`.
+
+    Args:
+        count: images, evenly over the validation data, 1 or more; a page each.
+        interval: validations from one page to the next, 1 or more.
+
+    Raises:
+        ValueError: `count` or `interval` is below 1.
+        InputError: before the training: the model has no CBAM, or the run no validation.
+    """
+
+    priority = 'ABOVE_NORMAL'  # before EMAHook takes back the weights that were validated
+
+    def __init__(self, count: int = 2, interval: int = 1) -> None:
+        for option, value in (('count', count), ('interval', interval)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{option}={value!r} is unfit; give a whole number, 1 or more')
+        self.count, self.interval = count, interval
+        self._seen = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Find faults before the first step."""
+        from ...visualization.attention import cbams
+
+        cbams(plain_model(runner))
+        if runner.val_loop is None:
+            raise InputError(
+                'AttentionMaps writes at each validation and this run has none; give it '
+                'val_dataloader, val_cfg and val_evaluator, or leave the hook out'
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Write the pages."""
+        self._seen += 1
+        if self._seen % self.interval == 0:
+            self._write(runner)
+
+    @master_only
+    def _write(self, runner: Runner) -> None:
+        from ...apis.inference import View, read_image
+        from ...visualization.attention import gates, page
+        from ...visualization.detections import evenly
+        from ...visualization.figures import pixels
+
+        dataset = runner.val_loop.dataloader.dataset
+        model = plain_model(runner)
+        training = model.training
+        model.eval()
+        try:
+            for number, index in enumerate(evenly(len(dataset), self.count)):
+                path = dataset.get_data_info(index)['img_path']
+                view = View.of(read_image(path), dataset[index], model)
+                picture = pixels(page(view, gates(model, view.data)))
+                runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
+        finally:
+            model.train(training)

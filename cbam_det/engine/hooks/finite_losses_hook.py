@@ -1,0 +1,119 @@
+"""A loss that is not finite stops the run, with the batch that gave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from ...utils.errors import InputError, some
+from ...utils.files import whole_file
+from .stop_signals_hook import any_process
+
+REMEDY = (
+    'look at these images and their boxes; lower the learning rate, lengthen the warm-up or clip '
+    'the gradients (optim_wrapper.clip_grad.max_norm), in mixed precision take '
+    "optim_wrapper.dtype='bfloat16'; then --resume from the last checkpoint"
+)
+
+
+@HOOKS.register_module()
+class FiniteLosses(Hook):
+    """Stops a run whose loss is NaN or infinite before anything of it is saved.
+
+    Each run of `tools/train.py` has it; `--cfg-options default_hooks.finite_losses=None` leaves it
+    out. mmdet's CheckInvalidLossHook asks every 50 iterations and tells no batch. Infinite
+    gradients, by which the loss scaling of mixed precision finds its scale, are passed over.
+
+    The batch lies in `nonfinite_iter_N.pth` in the work_dir then, for `torch.load`: `losses`,
+    `batch` (the images as the model's preprocessor gets them, the boxes, the paths), `iter`.
+
+    Raises:
+        InputError: a loss is not finite, after its iteration; or a weight, a statistic or a moving
+            average of them is not, before a checkpoint is written.
+    """
+
+    priority = 'VERY_HIGH'  # before what would log or save it
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Look at the losses."""
+        losses = {
+            key: value
+            for key, value in (outputs or {}).items()
+            if 'loss' in key and torch.is_tensor(value)  # as MMEngine tells what to sum
+        }
+        bad = [key for key, value in losses.items() if not value.isfinite().all()]
+        if not any_process(bool(bad)):
+            return
+        where = f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
+        if not bad:
+            raise InputError(f'the loss of another process is not finite ({where})')
+        batch = plain(data_batch)
+        rank = f'_process_{get_rank()}' if get_world_size() > 1 else ''
+        path = Path(runner.work_dir) / f'nonfinite_iter_{runner.iter + 1}{rank}.pth'
+        with whole_file(path) as part:
+            torch.save(dict(losses=plain(losses), batch=batch, iter=runner.iter + 1), part)
+        said = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in bad)
+        raise InputError(
+            f'the loss is not finite ({said}; {where}) on {some(image_paths(batch), 8)}; the batch '
+            f'is saved in {path}; {REMEDY}'
+        )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at the weights, which a gradient may have spoilt after a finite loss."""
+        states = {'': checkpoint['state_dict']}
+        for hook in runner.hooks:  # EMAHook's own place in the checkpoint is filled after this
+            if isinstance(hook, EMAHook):
+                states['ema_state_dict '] = hook.ema_model.state_dict()
+        bad = [
+            f'{where}{key}'
+            for where, state in states.items()
+            for key, value in state.items()
+            if torch.is_tensor(value) and not value.isfinite().all()
+        ]
+        if bad:
+            raise InputError(
+                f'{len(bad)} tensors of the weights are not finite ({some(bad)}; iteration '
+                f'{runner.iter}) and no checkpoint of them is written; clip the gradients '
+                '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; a '
+                'model that holds such a tensor on purpose takes default_hooks.finite_losses=None'
+            )
+
+
+def plain(value: object) -> object:
+    """A batch as tensors, numbers, texts, lists and dictionaries, which a safe load accepts."""
+    if isinstance(value, BaseDataElement):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    value = getattr(value, 'tensor', value)  # mmdet's boxes
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
+        value = torch.from_numpy(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def image_paths(batch: object) -> list[str]:
+    """The `img_path` of each sample of a plain batch, in its order."""
+    if isinstance(batch, dict):
+        own = [batch['img_path']] if isinstance(batch.get('img_path'), str) else []
+        return own + [path for one in batch.values() for path in image_paths(one)]
+    return [path for one in batch for path in image_paths(one)] if isinstance(batch, list) else []

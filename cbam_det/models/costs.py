@@ -1,0 +1,110 @@
+"""Parameters, multiply-adds and memory of a config's detector, counted on shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..utils.config import kind_of, walk
+from .build import build_model
+from .layers import CBAM
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs a detector.
+
+    Attributes:
+        size: height and width of the padded image that it is tested on, in pixels.
+        cbams: how many CBAMs (or SEs) it has.
+        parameters: all of them.
+        attention: those of the CBAMs.
+        multiply_adds: of all convolutions and linear layers, the paper's 'FLOPs'; for a two-stage
+            detector with the regions that its RPN may pass on.
+    """
+
+    size: tuple[int, int]
+    cbams: int
+    parameters: int
+    attention: int
+    multiply_adds: int
+
+
+def count(cfg: Config, training: bool = False) -> Cost:
+    """Count the detector of `cfg`, with as many regions as a test or a training has."""
+    size = input_size(cfg)
+    model = build_model(cfg).to('meta')
+    model.eval()
+    image = torch.empty(1, 3, *size, device='meta')
+    cbams = [module for module in model.modules() if isinstance(module, CBAM)]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        _forward(model, image, regions=_regions(model, training))
+    return Cost(
+        size,
+        len(cbams),
+        sum(parameter.numel() for parameter in model.parameters()),
+        sum(parameter.numel() for cbam in cbams for parameter in cbam.parameters()),
+        counter.get_total_flops() // 2,
+    )
+
+
+def kept_bytes(cfg: Config) -> int:
+    """Bytes that one image's maps take between forward and backward, float32, without the losses'.
+
+    Counted from what autograd saves in a pass of two images (a norm takes no single value), each
+    memory once, parameters not.
+    """
+    model = build_model(cfg).to('meta')
+    model.train()
+    own = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, lest another gets its address
+        return tensor
+
+    images = torch.empty(2, 3, *input_size(cfg), device='meta')
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        _forward(model, images, regions=len(images) * _regions(model, training=True))
+    return sum(storage.nbytes() for storage in kept.values()) // len(images)
+
+
+def input_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of a test image of the config's aspect, as the preprocessor pads it."""
+    dataset = cfg.test_dataloader.dataset
+    scale = next(node.scale for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
+    divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
+    width, height = (-(-side // divisor) * divisor for side in scale)
+    return height, width
+
+
+def _regions(model: nn.Module, training: bool) -> int:
+    """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
+    if not getattr(model, 'with_roi_head', False):
+        return 0
+    if not training:
+        return model.test_cfg.rpn.max_per_img
+    sampler = model.train_cfg.rcnn
+    return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
+
+
+def _forward(model: nn.Module, image: Tensor, regions: int) -> None:
+    features = model.extract_feat(image)
+    if not regions:
+        model.bbox_head(features)
+        return
+    model.rpn_head(features)
+    head = model.roi_head
+    heads = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
+    extractor = head.bbox_roi_extractor
+    extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+    side = extractor.roi_layers[0].output_size
+    rois = image.new_empty(regions, extractor.out_channels, *side)
+    for bbox_head in heads:
+        bbox_head(head.shared_head(rois) if head.with_shared_head else rois)

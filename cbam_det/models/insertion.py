@@ -1,0 +1,334 @@
+"""Plugins after any named module of any backbone, neck or head, by config.
+
+mmdet's own `plugins=` exists for bottleneck ResNets alone. `WithPlugins` builds any other host and
+hangs plugins behind modules that a pattern names::
+
+    backbone=dict(
+        type='WithPlugins',
+        base_type='ResNet',
+        depth=18,
+        plugins=[dict(cfg=dict(type='CBAM'), after='layer*.*.bn2')],
+    )
+
+The object is the host's own, with its state-dict keys unchanged, so that its pretrained weights
+load. The plugins are its child `inserted`, one key per place, run by forward hooks. They stand
+outside the stages: `frozen_stages` does not freeze them, a `Sequential` does not run them twice,
+and `init_weights` reaches them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
+
+import torch
+from mmcv.cnn import build_plugin_layer
+from mmengine.model import ModuleDict
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..utils.errors import InputError, some
+from .layers import CBAM
+
+ITSELF = '.'  # the pattern for the host's own output
+# Modules whose output is a tensor of its own, which none but hooks see before the plugins: there
+# attention without a backward pass writes its output over it.
+MAKERS = {nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm}
+
+
+@MODELS.register_module()
+def WithPlugins(
+    base_type: str | type, plugins: Sequence[dict] | None = None, **options
+) -> nn.Module:
+    """Build a host and insert plugins after its modules.
+
+    Args:
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
+        plugins: dictionaries with `cfg`, the plugin's config (its `in_channels` is found out), and
+            `after`, a pattern of module names or several. `*` stands for a part of a name between
+            dots, `**` for any number of parts, '.' for the host itself. Several plugins at one
+            place run in the order given. Entries with `position` are passed to the host.
+        options: the host's own options.
+
+    Returns:
+        The host, with the plugins in its child `inserted`.
+
+    Raises:
+        InputError: a pattern matches nothing, a module's output is no feature map (N, C, H, W), or
+            its channels cannot be found out; the message lists near names.
+    """
+    ours = [plugin for plugin in plugins or () if 'after' in plugin]
+    others = [plugin for plugin in plugins or () if 'after' not in plugin]
+    name = getattr(base_type, '__name__', base_type)
+    for plugin in others:
+        if 'position' not in plugin:
+            raise InputError(
+                f'the plugin {dict(plugin)} of {name} does not say where: give it after, a '
+                'pattern of module names'
+            )
+    if others:
+        kind = _registered(base_type)
+        if inspect.isclass(kind) and 'plugins' not in inspect.signature(kind).parameters:
+            raise InputError(
+                f"position={others[0]['position']!r} is for mmdet's bottleneck ResNets; "
+                f'{name} takes after, a pattern of module names'
+            )
+        options['plugins'] = others
+    for plugin in plugins or ():
+        kind = plugin.get('cfg', {}).get('type')
+        if isinstance(kind, str) and _registered(kind) is None:
+            raise InputError(
+                f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
+                'module with custom_imports'
+            )
+    host = MODELS.build(dict(type=base_type, **options))
+    return insert(host, ours, options.get('in_channels'))
+
+
+def _registered(name: str | type) -> object:
+    """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
+    if not isinstance(name, str):
+        return name
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(name)
+
+
+def insert(
+    host: nn.Module, plugins: Sequence[dict], in_channels: int | Sequence[int] | None = None
+) -> nn.Module:
+    """Insert `plugins` (see `WithPlugins`) into `host`, and return it.
+
+    Args:
+        host: a backbone, neck or head.
+        plugins: entries with `cfg` and `after`.
+        in_channels: of the host's input, one number a level, where it keeps none as attribute.
+    """
+    wanted: list[tuple[str, dict]] = []
+    for plugin in plugins:
+        if unknown := set(plugin) - {'cfg', 'after'}:
+            raise InputError(
+                f'plugin option {some(sorted(unknown))} is unknown; an entry has cfg and after'
+            )
+        wanted += [(name, plugin['cfg']) for name in match(host, plugin['after'])]
+    if not wanted:
+        return host
+    names = list(dict.fromkeys(name for name, _ in wanted))
+    channels = find_channels(host, names, in_channels)
+    # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
+    host.inserted = _Inserted({_key(name): ModuleDict() for name in names})
+    with _own_random_numbers():
+        for name, cfg in wanted:
+            place = host.inserted[_key(name)]
+            attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
+            same = sum(other.rstrip('0123456789') == attribute for other in place)
+            place[f'{attribute}{same + 1}' if same else attribute] = plugin
+    for name in names:
+        _hang(host, name)
+    # Conversions (SyncBatchNorm, quantisation) put new modules in place of old ones, without their
+    # hooks; before each forward the host looks after that.
+    host.register_forward_pre_hook(_Keep(names))
+    return host
+
+
+def places(host: nn.Module) -> Iterator[str]:
+    """The names that a pattern can match: every module of the host, and '.' for itself."""
+    for name, _ in host.named_modules():
+        if not name.startswith('inserted'):
+            yield name or ITSELF
+
+
+def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
+    """The modules of `host` that the pattern or patterns name, in the host's order.
+
+    Raises:
+        InputError: a pattern matches nothing; near names are listed.
+    """
+    names = list(places(host))
+    found = set()
+    for pattern in [after] if isinstance(after, str) else after:
+        here = {name for name in names if _matches(name.split('.'), pattern.split('.'))}
+        here |= {ITSELF} & {pattern}
+        if not here:
+            near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
+            crosses = any(fnmatchcase(name, pattern) for name in names)
+            hint = " (* is one part of a name; 'layer*.*.bn2' has three, '**' any number)"
+            raise InputError(
+                f'after={pattern!r} matches no module of {type(host).__name__}'
+                f'{hint if crosses else ""}; near names: {some(near, 5)}'
+            )
+        found |= here
+    return [name for name in names if name in found]
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(part == '**' for part in pattern)
+    if pattern[0] == '**':
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def find_channels(
+    host: nn.Module, names: Sequence[str], in_channels: int | Sequence[int] | None = None
+) -> dict[str, int]:
+    """C of each named module's output, seen in a forward of `host` on an empty input.
+
+    Where the host cannot be run on its own, the modules' own `out_channels` or `num_features`.
+
+    Raises:
+        InputError: an output is no feature map, or C cannot be found out.
+    """
+    seen: dict[str, object] = {}
+    hooks = [_module(host, name).register_forward_hook(See(seen, name)) for name in names]
+    modes = {module: module.training for module in host.modules()}
+    host.eval()
+    for size in (4, 32):  # 32 where a neck goes down further than 4 pixels allow
+        try:
+            with torch.no_grad():
+                host(_dummy(host, in_channels, size))
+            break
+        except Exception:
+            seen.clear()  # a host with other inputs: ask its modules
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes.items():
+        module.training = mode
+    return {name: _channels(host, name, seen) for name in names}
+
+
+def _dummy(
+    host: nn.Module, channels: int | Sequence[int] | None, size: int
+) -> Tensor | tuple[Tensor, ...]:
+    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
+    if channels is None:
+        channels = getattr(host, 'in_channels', 3)
+    if isinstance(channels, int) and hasattr(host, 'prior_generator'):
+        channels = [channels] * host.prior_generator.num_levels
+    if isinstance(channels, (list, tuple)):
+        sizes = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
+        return tuple(
+            torch.zeros(1, count, side, side) for count, side in zip(channels, sizes, strict=True)
+        )
+    return torch.zeros(1, 3, 224, 224)
+
+
+def _channels(host: nn.Module, name: str, seen: dict[str, object]) -> int:
+    module = _module(host, name)
+    where = f'{type(host).__name__}, after={name!r}'
+    if name in seen:
+        output = seen[name]
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(
+                f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
+                f'whose output is one: {some(_inside(host, name), 5)}'
+            )
+        return output.shape[1]
+    for attribute in ('out_channels', 'num_features', 'num_channels'):
+        if isinstance(getattr(module, attribute, None), int):
+            return getattr(module, attribute)
+    raise InputError(
+        f'{where}: the channels of its {type(module).__name__} cannot be found out; give '
+        'in_channels in cfg, or name a convolution or norm in it'
+    )
+
+
+def _inside(host: nn.Module, name: str) -> list[str]:
+    prefix = '' if name == ITSELF else f'{name}.'
+    return [
+        inner
+        for inner in places(host)
+        if inner.startswith(prefix) and inner != name and not list(_module(host, inner).children())
+    ] or ['(none)']
+
+
+def _module(host: nn.Module, name: str) -> nn.Module:
+    return host if name == ITSELF else host.get_submodule(name)
+
+
+def _key(name: str) -> str:
+    """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
+    return 'itself' if name == ITSELF else name.replace('.', '/')
+
+
+def _own_random_numbers() -> AbstractContextManager:
+    """What is drawn here does not count: the same seed gives the rest of a model the same start."""
+    gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
+
+
+class _Inserted(ModuleDict):
+    """The plugins of a host by place."""
+
+    def init_weights(self) -> None:
+        with _own_random_numbers():
+            super().init_weights()
+
+
+class See:
+    """A forward hook that notes the first output of its module under `key` in `seen`."""
+
+    def __init__(self, seen: dict, key: object) -> None:
+        self.seen, self.key = seen, key
+
+    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
+        self.seen.setdefault(self.key, output)
+
+
+class _Run:
+    """The forward hook of one place; it holds its plugins, so that copies hold their copies."""
+
+    def __init__(self, plugins: ModuleDict, name: str) -> None:
+        self.plugins, self.name = plugins, name
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
+        spare = type(module) in MAKERS and _unseen(module, ours=1)
+        for plugin in self.plugins.values():
+            if spare and type(plugin) is CBAM and all(map(_unseen, plugin.modules())):
+                output = plugin(output, inplace=True)
+            else:
+                output = plugin(output)
+            spare = False
+        return output
+
+
+def _unseen(module: nn.Module, ours: int = 0) -> bool:
+    """Whether none but our hooks can keep the maps of `module`, and its forward is its class's."""
+    everywhere = nn.modules.module
+    hooks = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    hooks += (module._forward_hooks, module._forward_pre_hooks)
+    return 'forward' not in vars(module) and sum(map(len, hooks)) == ours
+
+
+class _Keep:
+    """The host's pre-hook, which hangs a place's hook again where its module was replaced."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __call__(self, host: nn.Module, args: tuple) -> None:
+        if torch.compiler.is_compiling():
+            return
+        for name in self.names:
+            hooks = _module(host, name)._forward_hooks.values()
+            if not any(isinstance(hook, _Run) for hook in hooks):
+                _hang(host, name)
+
+
+def _hang(host: nn.Module, name: str) -> None:
+    _module(host, name).register_forward_hook(_Run(host.inserted[_key(name)], name))
+
+
+def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
+    """The CBAMs of a model with their paths."""
+    return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
+
+
+def is_doubled(cbam: CBAM) -> bool:
+    """Whether its gates lie in (0, 2), as from the identity start."""
+    return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

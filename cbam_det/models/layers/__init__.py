@@ -1,0 +1,6 @@
+"""The attention module and its gates."""
+
+from .cbam import CBAM, ORDERS, ChannelGate, SpatialGate
+from .pooling import POOLS
+
+__all__ = ['CBAM', 'ORDERS', 'POOLS', 'ChannelGate', 'SpatialGate']

@@ -1,0 +1,148 @@
+"""The places of a detector that can take a CBAM, with what one would cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ..utils.errors import InputError
+from .build import build_model
+from .insertion import ITSELF, See, match, places
+from .layers import CBAM
+
+HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module whose output is a feature map.
+
+    Attributes:
+        host: the part of the detector, a path in the config below `model`.
+        name: the module in the host, as `after` names it.
+        kind: its class.
+        shape: C, H, W of its first output.
+        parameters: what a CBAM there adds.
+        multiply_adds: what a CBAM there adds for one map: MLP, convolution and both products.
+    """
+
+    host: str
+    name: str
+    kind: str
+    shape: tuple[int, int, int]
+    parameters: int
+    multiply_adds: int
+
+
+def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> list[Place]:
+    """Every place of the detector of `cfg`, seen in a forward on an image of `size` pixels.
+
+    Args:
+        cfg: a detector's config.
+        size: side of the image in pixels, a multiple of 32.
+        pattern: of `HOST:NAME`, `*` for anything: 'backbone:layer*', say.
+        options: of the CBAM whose cost is counted (`ratio`, `kernel_size`, `order`, …).
+
+    Raises:
+        InputError: no place matches, or the detector does not run on an image.
+    """
+    model = build_model(cfg)
+    model.eval()
+    hosts = {}
+    for path in HOSTS:
+        try:
+            host = model.get_submodule(path)
+        except AttributeError:
+            continue
+        hosts.update(
+            {f'{path}.{at}': one for at, one in enumerate(host)}
+            if isinstance(host, nn.ModuleList)
+            else {path: host}
+        )
+    seen: dict[nn.Module, Tensor] = {}
+    for host in hosts.values():
+        for module in host.modules():
+            module.register_forward_hook(See(seen, module))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(size, size),
+            ori_shape=(size, size),
+            pad_shape=(size, size),
+            batch_input_shape=(size, size),
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    with torch.no_grad():
+        model.predict(torch.zeros(1, 3, size, size), [sample])
+    found = [
+        _place(path, name, module, seen[module], options)
+        for path, host in hosts.items()
+        for name in places(host)
+        if _is_map(seen.get(module := host if name == ITSELF else host.get_submodule(name)))
+        and fnmatchcase(f'{path}:{name}', pattern)
+    ]
+    if not found:
+        raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
+    return found
+
+
+def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
+    """The lines of a config that put a CBAM after the modules `after` of `host`.
+
+    Raises:
+        InputError: the detector has no such host or module; the config is a pure Python one.
+    """
+    node, around = cfg.model, []
+    while inside := [key for key in ('detector', 'module') if key in node]:  # trackers and the like
+        around += inside[:1]
+        node = node[inside[0]]
+    for key in host.split('.'):
+        if not isinstance(node, dict) or key not in node:
+            raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
+        node = node[key]
+    match(build_model(cfg).get_submodule(host), after)
+    kind = node.get('base_type', node['type'])
+    if not isinstance(kind, str):
+        raise InputError(
+            f'{cfg.filename} is a pure Python config, for which no lines are printed; in it, '
+            f'model.merge with type=WithPlugins, base_type={kind.__name__} and after={after!r} at '
+            f'{host} (README, "Any other place")'
+        )
+    # A list in a config replaces that of its base, so the host's own plugins are written again.
+    own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
+    text = (
+        f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}"
+        f"dict(cfg=dict(type='CBAM', start='identity'), after={after!r})])"
+    )
+    for key in reversed([*around, *host.split('.')]):
+        text = f'dict({key}={text})'
+    # The imports of the base, which these replace, are written again too.
+    imports = (cfg.get('custom_imports') or {}).get('imports', ())
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    imports += [] if 'cbam_det' in imports else ['cbam_det']
+    return f'custom_imports = dict(imports={imports!r})\nmodel = {text}'
+
+
+def _is_map(output: object) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 4
+
+
+def _place(path: str, name: str, module: nn.Module, output: Tensor, options: dict) -> Place:
+    channels, height, width = output.shape[1:]
+    # A ratio that the map is too narrow for would be an error there: count the widest that fits.
+    ratio = min(options.get('ratio', 16), channels)
+    cbam = CBAM(channels, **{**options, 'ratio': ratio})
+    adds = 0
+    if gate := cbam.channel_gate:
+        adds += len(gate.pools) * 2 * gate.fc1.weight.numel() + channels * height * width
+    if gate := cbam.spatial_gate:
+        adds += gate.conv.weight.numel() * height * width + channels * height * width
+        adds += channels * height * width if gate.summary is not None else 0
+    parameters = sum(parameter.numel() for parameter in cbam.parameters())
+    return Place(path, name, type(module).__name__, (channels, height, width), parameters, adds)

@@ -1,0 +1,1 @@
+"""Paired comparisons with seeds: studies, their runs, records and verdicts, and what runs cost."""

@@ -1,0 +1,172 @@
+"""A study of the ledger as a figure: every seed, gain against cost, learning curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ..utils.errors import InputError
+from ..visualization.figures import CYCLE, STYLE
+from .study import Row, Study, cost_path, read_record, recorded
+from .verdicts import difference, mean_interval, values
+
+
+def study_figure(study: Study, results: Path) -> Figure:
+    """The rows of `study` that have records, in two or three panels; one below the other for rows
+    of different metrics. Each of the first twelve looks different: in six colours, then in the same
+    with hollow points and a dashed line.
+
+    The first metric of every seed as a point, of one shape for each of a row's seeds, with the mean
+    and its 95% interval (Student's t). The metric at the validations, mean over the seeds that a
+    baseline and all that is compared with it have; where nothing was validated, the training loss.
+    And where costs are recorded, the difference to the row's baseline, paired by seeds, with its
+    interval, against what a training step takes longer. One legend stands below all panels.
+
+    Raises:
+        InputError: no run is recorded.
+    """
+    groups = [
+        [row for row in rows if values(study, row, results, next(iter(study.metrics_of(row))))]
+        for rows in study.measured_alike()
+    ]
+    groups = [rows for rows in groups if rows]
+    if not groups:
+        raise InputError(
+            f'no run of {study.name} is recorded in {results}; '
+            f'python tools/experiment.py run {study.name}'
+        )
+    cost = cost_path(results, study)
+    names = [row.name for rows in groups for row in rows]
+    looks = {name: _look(number) for number, name in enumerate(names)}
+    with plt.rc_context(STYLE):
+        height = 0.9 + 1.5 * len(groups) + 0.5 * len(names)
+        ratios = (1.25, 1, 1)[: 2 + cost.is_file()]
+        figure, panels = plt.subplots(
+            len(groups),
+            len(ratios),
+            figsize=(4 * len(ratios) + 1, height),
+            width_ratios=ratios,
+            height_ratios=[3 + len(rows) for rows in groups],
+            squeeze=False,
+        )
+        for rows, (seeds, curve, *rest) in zip(groups, panels, strict=True):
+            first = next(iter(study.metrics_of(rows[0])))
+            _seeds(seeds, study, rows, results, looks)
+            seeds.set(
+                xlabel=f'{first}, %, test; a shape for each seed',
+                title='every seed; mean, 95% interval',
+            )
+            _curves(curve, study, rows, results, looks)
+            for gain in rest:
+                times = recorded(cost)['rows']
+                _gains(gain, study, rows, results, looks, times)
+                gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
+                gain.set_xlabel('longer training step, %; quartiles')
+        figure.legend(
+            [Line2D([], [], marker='o', **look) for look in looks.values()],
+            [fill(name, 40) for name in looks],
+            loc='outside lower center',
+            ncols=len(ratios),
+            frameon=False,
+        )
+    return figure
+
+
+def _look(number: int) -> dict[str, object]:
+    look = dict(color=CYCLE[number % len(CYCLE)])
+    return look | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else look
+
+
+MARKS = 'osD^v<>pP*'  # one for each of a row's seeds, to be followed from row to row
+
+
+def _seeds(
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+) -> None:
+    first = next(iter(study.metrics_of(rows[0])))
+    for place, row in enumerate(rows):
+        found = values(study, row, results, first)
+        for seed, value in found.items():
+            mark = MARKS[list(row.seeds).index(seed) % len(MARKS)]
+            axis.plot(value, place, marker=mark, ms=5, alpha=0.7, **looks[row.name])
+        mean, low, high = mean_interval(list(found.values()))
+        reach = None if low is None else [[mean - low], [high - mean]]
+        axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
+    axis.set_yticks(range(len(rows)), [fill(row.name, 30) for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.6)
+
+
+def _gains(
+    axis: plt.Axes,
+    study: Study,
+    rows: list[Row],
+    results: Path,
+    looks: dict[str, dict],
+    times: dict,
+) -> None:
+    first = next(iter(study.metrics_of(rows[0])))
+    for row in rows:
+        seen = difference(study, row, results, first)
+        if seen is None:
+            continue
+        if not {row.name, row.against} <= set(times):
+            raise InputError(
+                f'the costs of {study.name} lack the row {row.name!r}; measure them anew: python '
+                f'tools/experiment.py cost {study.name}'
+            )
+        base = times[row.against]['train_ms'][0]
+        longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])
+        wide = [[longer - low], [high - longer]]
+        reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
+        axis.errorbar(longer, seen.mean, reach, wide, marker='o', capsize=3, **looks[row.name])
+    axis.axhline(0, color='black', lw=0.8)
+
+
+def _baseline(row: Row) -> str:
+    return row.against or row.name
+
+
+def _curves(
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+) -> None:
+    first, key = next(iter(study.metrics_of(rows[0]).items()))
+    runs = [
+        (row, {seed: one for seed in row.seeds if (one := read_record(results, study, row, seed))})
+        for row in rows
+    ]
+    # mmdet logs no metric where nothing was found.
+    validated = any(
+        key in metrics
+        for _, own in runs
+        for one in own.values()
+        for metrics in one['validation'].values()
+    )
+    for row, own in runs:
+        # Rows that are compared share a baseline; what they show is of the seeds that all have.
+        beside = [set(ran) for other, ran in runs if _baseline(other) == _baseline(row)]
+        chosen = set.intersection(*beside) or set(own)
+        lines = [
+            {
+                int(place): study.scale_of(row) * metrics[key]
+                for place, metrics in own[seed]['validation'].items()
+                if key in metrics
+            }
+            if validated
+            else {int(place): loss for place, loss in own[seed]['loss'].items()}
+            for seed in sorted(chosen)
+        ]
+        epochs = sorted(set.intersection(*map(set, lines)))
+        heights = [np.mean([line[epoch] for line in lines]) for epoch in epochs]
+        axis.plot(epochs, heights, marker='o', ms=4, **looks[row.name])
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(
+        title='validation, shared seeds' if validated else 'training, shared seeds',
+        xlabel='epoch or step',
+        ylabel=f'{first}, %' if validated else 'mean loss of the epoch',
+    )

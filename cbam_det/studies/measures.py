@@ -1,0 +1,199 @@
+"""What is measured of a study's rows beside its runs: their times, the weights of their gates."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from rich.progress import track
+
+from ..apis.inference import Subject
+from ..utils.config import CBAMS, detector, kind_of, walk
+from ..utils.errors import InputError
+from ..utils.records import write_record
+from ..visualization.attention import gates
+from ..visualization.detections import dataset_of, evenly
+from .runs import last_checkpoint
+from .study import (
+    GATES,
+    PROGRAM,
+    Row,
+    Study,
+    config_of,
+    cost_path,
+    focus_path,
+    gates_path,
+    read_record,
+    recorded,
+    run_name,
+)
+from .timing import detectors
+
+
+def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
+    """Measure a training step and inference of every row, in alternation, and write the record.
+
+    Trainings are no measure: what else their machine does, and when, is in their times.
+    """
+    configs = {name: config_of(study, row, row.seeds[0]) for name, row in study.rows.items()}
+    batch = next(iter(configs.values())).train_dataloader.batch_size
+    record = detectors(configs, rounds, device, batch=batch)
+    said = shlex.join(['python', *PROGRAM, 'cost', study.name])
+    return write_record(cost_path(results, study), said, record)
+
+
+def gate_weights(
+    study: Study, results: Path, work_dirs: Path, count: int, data_root: str | None = None
+) -> dict:
+    """Take the weights of all CBAMs after the trainings that are recorded, and write the record.
+
+    Runs that the record has already are kept as they are there, so that it can be made piece by
+    piece, wherever the checkpoints are.
+
+    Args:
+        work_dirs: where the runs and their last checkpoints lie.
+        count: images, evenly over the validation set.
+        data_root: folder to read instead of the configs'.
+
+    Returns:
+        'images'; 'rows': by row and gate the 5%, 50% and 95% quantiles of the weights, means over
+        its runs; and 'runs': by row and gate those of each run, by seed.
+
+    Raises:
+        InputError: no run with attention is recorded, the checkpoint of one is gone, or the record
+            is of another number of images.
+    """
+    path = gates_path(results, study)
+    seen: dict[str, dict[str, dict[str, list[float]]]] = _kept(path, dict(images=count))
+    for row in study.rows.values():
+        of_row = seen.get(row.name, {})
+        done = {seed for by_seed in of_row.values() for seed in by_seed}
+        for seed in track(_left(study, row, results, done), row.name, transient=True):
+            folder = work_dirs / run_name(study, row, seed)
+            for gate, found in _weights(study, row, seed, folder, count, data_root).items():
+                of_row = seen.setdefault(row.name, {})
+                of_row.setdefault(gate, {})[str(seed)] = found.round(4).tolist()
+    if not seen:
+        raise InputError(f'no run of {study.name} with attention is recorded in {results}')
+    means = {
+        name: {
+            gate: np.mean(list(by_seed.values()), axis=0).round(4).tolist()
+            for gate, by_seed in by_gate.items()
+        }
+        for name, by_gate in seen.items()
+    }
+    said = shlex.join(['python', *PROGRAM, 'gates', study.name])
+    return write_record(path, said, dict(images=count, rows=means, runs=seen))
+
+
+def heat_inside(
+    study: Study,
+    results: Path,
+    work_dirs: Path,
+    count: int,
+    score: float,
+    data_root: str | None = None,
+) -> dict:
+    """Measure how much of Grad-CAM's heat lies inside the objects of the test images, a row's run
+    beside its baseline's of the same seed, and write the record; see `gradcam.focus`.
+
+    Runs that the record has already are kept as they are there.
+
+    Args:
+        work_dirs: where the runs and their last checkpoints lie.
+        count: images, evenly over the test set.
+        score: detections below it find nothing, 0 to 1.
+        data_root: folder to read instead of the configs'.
+
+    Returns:
+        'images'; 'score'; and 'runs': by row and seed what `gradcam.focus` gives, the baseline
+        first.
+
+    Raises:
+        InputError: no pair of runs of detectors is recorded, the checkpoint of one is gone, or the
+            record is of another number of images or another score.
+    """
+    from ..visualization.focus import focus
+    from ..visualization.gradcam import Explainer
+
+    path = focus_path(results, study)
+    seen: dict[str, dict[str, dict]] = _kept(path, dict(images=count, score=score))
+    for row in study.rows.values():
+        base = study.rows.get(row.against)
+        if base is None or not _is_detector(config_of(study, row, row.seeds[0])):
+            continue
+        of_base = {str(seed) for seed in base.seeds if read_record(results, study, base, seed)}
+        done = set(seen.get(row.name, {}))
+        for seed in track(_left(study, row, results, done), row.name, transient=True):
+            if str(seed) not in of_base:
+                continue
+            explainers = []
+            for one in (base, row):
+                folder = _with_checkpoint(work_dirs / run_name(study, one, seed))
+                cfg = config_of(study, one, seed, data_root)
+                explainers.append(Explainer(Subject(cfg, last_checkpoint(folder), one.name)))
+            found = focus(cfg, explainers, 'test', count, score)
+            seen.setdefault(row.name, {})[str(seed)] = found
+            said = shlex.join(['python', *PROGRAM, 'focus', study.name])
+            write_record(path, said, dict(images=count, score=score, runs=seen))
+    if not seen:
+        raise InputError(
+            f'no detector of {study.name} is recorded in {results} beside its baseline, by the '
+            'same seed'
+        )
+    return recorded(path)
+
+
+def _is_detector(cfg: Config) -> bool:
+    model = detector(cfg)
+    return bool(model.get('bbox_head') or model.get('roi_head'))
+
+
+def _kept(path: Path, options: dict[str, object]) -> dict:
+    """The runs of a record of measures that was made with the same options; {} where none is."""
+    before = recorded(path)
+    for key, value in options.items():
+        if before and before[key] != value:
+            raise InputError(
+                f'{path} is of {key}={before[key]}, not {value}; give the same, or remove it'
+            )
+    return before.get('runs', {})
+
+
+def _left(study: Study, row: Row, results: Path, done: Collection[str]) -> list[int]:
+    """The seeds of a row that are recorded and not yet measured."""
+    return [
+        seed
+        for seed in row.seeds
+        if str(seed) not in done and read_record(results, study, row, seed) is not None
+    ]
+
+
+def _with_checkpoint(folder: Path) -> Path:
+    if not (folder / 'last_checkpoint').is_file():
+        raise InputError(f'{folder} holds no checkpoint; give the --work-dirs of the runs')
+    return folder
+
+
+def _weights(
+    study: Study, row: Row, seed: int, folder: Path, count: int, data_root: str | None
+) -> dict[str, np.ndarray]:
+    """Quantiles of the weights after a run, by gate; {} of a row without attention."""
+    cfg = config_of(study, row, seed, data_root)
+    if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
+        return {}
+    subject = Subject(cfg, last_checkpoint(_with_checkpoint(folder)))
+    dataset = dataset_of(cfg, 'val')
+    seen: dict[str, list[np.ndarray]] = {}
+    for index in evenly(len(dataset), count):
+        view = subject.see(dataset.get_data_info(index)['img_path'])
+        for one in gates(subject.model, view.data):
+            for gate in GATES:
+                if (weights := getattr(one, gate)) is not None:
+                    seen.setdefault(gate, []).append(weights.ravel())
+    return {
+        gate: np.quantile(np.concatenate(all_), (0.05, 0.5, 0.95)) for gate, all_ in seen.items()
+    }

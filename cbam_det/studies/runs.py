@@ -1,0 +1,421 @@
+"""The runs of the ledger: train and test a row with a seed by the tools, record it, repeat it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+from rich.status import Status
+from rich.text import Text
+
+from ..checkpoints.loading import check_checkpoint, weights_digest
+from ..utils.environment import shipped
+from ..utils.errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
+from ..utils.records import here, log_lines, write_record
+from .study import (
+    Row,
+    Study,
+    check_gpus,
+    check_records,
+    command,
+    config_hash,
+    data_digits,
+    options,
+    read_record,
+    record_path,
+    run_name,
+)
+
+# Where a loop of MMEngine is, as it logs it.
+PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
+
+
+def run(
+    study: Study,
+    row: Row,
+    seed: int,
+    results: Path,
+    work_dirs: Path,
+    gpus: int = 0,
+    data_root: str | None = None,
+    start: dict[str, tuple[Path, str]] | None = None,
+) -> dict:
+    """Train and test a row with a seed, and write its record; an interrupted run goes on.
+
+    Args:
+        results: folder of the records.
+        work_dirs: folder of the runs' work_dirs.
+        gpus: processes; `tools/dist_train.sh` starts more than one.
+        data_root: folder to read instead of the config's.
+        start: what `start_weights` gives, where that is not looked up here.
+
+    Returns:
+        The record, of this run or of one that is done already.
+
+    Raises:
+        InputError: the study is made for another number of processes; the weights that it starts
+            from are missing or others than recorded; a tool failed, or the test gave no metrics,
+            and its log is named.
+    """
+    check_gpus(study, gpus)
+    if (done := read_record(results, study, row, seed)) is not None:
+        check_records(study, results, [(row, seed)])
+        return done
+    digest = config_hash(study, row, seed)
+    data = data_digits(study, row, seed, data_root)
+    folder = work_dirs / run_name(study, row, seed)
+    if start is None:
+        start = start_weights(study, row, seed, results, work_dirs)
+    what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
+    what |= {key: found for key, (_, found) in start.items()}
+    with _claimed(folder, what) as commit:
+        given = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
+        pairs = [f'{key}={_text(value)}' for key, value in given.items()]
+        common = ['--work-dir', str(folder), '--cfg-options', *pairs]
+        if data_root:
+            common = ['--data-root', data_root, *common]
+        memory = _call('train', row.config, [], ['--resume', *common], folder, gpus)
+        last = last_checkpoint(folder)
+        _call('test', row.config, [last], common, folder, gpus)
+    logged, metrics = list(log_lines(folder)), _metrics(folder)
+    if lacking := set(study.metrics_of(row).values()) - set(metrics):
+        raise InputError(
+            f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
+            f'detector finds nothing at all; see {folder / "test.log"}'
+        )
+    record = dict(
+        seed=seed,
+        config=row.config,
+        overrides=dict(options(study, row, seed)),
+        config_hash=digest,
+        starts_from={row.weights[key]: found for key, (_, found) in start.items()},
+        weights=weights_digest(check_checkpoint(last, 'the last checkpoint')),
+        data=data,
+        commit=commit,
+        processes=max(gpus, 1),
+        train_seconds=_seconds(logged),
+        memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
+        loss=_losses(logged),
+        validation=_validation(logged),
+        metrics=metrics,
+    )
+    path = record_path(results, study, row, seed)
+    return write_record(path, command(study, row, seed, gpus), record)
+
+
+def start_weights(
+    study: Study, row: Row, seed: int, results: Path, work_dirs: Path
+) -> dict[str, tuple[Path, str]]:
+    """The files of weights that a run starts from, by dotted key, each with its `weights_digest`.
+
+    Each is the last checkpoint of another row's run with the same seed, of its first run or of its
+    repetition, whichever has the weights that its record names.
+
+    Raises:
+        InputError: that run is not recorded, or its weights are gone, damaged or others.
+    """
+    found = {}
+    for key, name in row.weights.items():
+        source = study.rows[name]
+        which = f'{row.name!r} starts from the weights of {name!r}, seed {seed}'
+        record = read_record(results, study, source, seed)
+        if record is None:
+            raise InputError(
+                f'{which}, and no such run is recorded in {results}; make it first: '
+                f'{command(study, source, seed)}'
+            )
+        check_records(study, results, [(source, seed)])
+        run_folders = [
+            folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
+        ]
+        files = [Path(last_checkpoint(one)) for one in run_folders if _has_checkpoint(one)]
+        faults = []
+        for path in files:
+            try:
+                digest = weights_digest(check_checkpoint(str(path), 'weights'))
+            except InputError as error:
+                faults.append(str(error).rpartition('; ')[0])
+                continue
+            if digest == record['weights']:
+                found[key] = path, digest
+                break
+            faults.append(f'{path} holds other weights ({digest}) than its record names')
+        else:
+            again = command(study, source, seed).replace(' run ', ' repeat ', 1)
+            raise InputError(
+                f'{which}, and they are not in {work_dirs} '
+                f'({"; ".join(faults) or "no checkpoint"}); make them again: {again}'
+            )
+    return found
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / 'last_checkpoint').is_file()
+
+
+def last_checkpoint(folder: Path) -> str:
+    """Of a run, in its folder wherever that was moved."""
+    return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
+
+
+@contextmanager
+def _claimed(folder: Path, what: dict) -> Iterator[str]:
+    """A work_dir for one command at a time, and for one config, batch and data for ever.
+
+    Yields:
+        The commit of the code with which its training began.
+
+    Raises:
+        InputError: it is of another run, or a command is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'run.json').open('a+', encoding='utf-8') as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f'another command is at work in {folder}; let it end') from None
+        stream.seek(0)
+        text = stream.read()
+        found = json.loads(text or '{}')
+        commit = found.pop('commit', _commit())
+        if text and found != what:
+            raise InputError(
+                f'{folder} is of another run ({text}), not {json.dumps(what)}; remove it, or keep '
+                'it by another --work-dirs'
+            )
+        if not text:
+            stream.write(json.dumps(dict(what, commit=commit)))
+            stream.flush()
+        yield commit
+
+
+def repeat(
+    study: Study,
+    row: Row,
+    seed: int,
+    results: Path,
+    work_dirs: Path,
+    gpus: int = 0,
+    data_root: str | None = None,
+) -> dict[str, tuple[object, object]]:
+    """Run a recorded run anew, beside it, and tell what came out otherwise; an interrupted one
+    goes on.
+
+    Returns:
+        By name the recorded and the new value of metrics, validations and losses that differ; {}
+        where all are equal to the last bit that the logs print.
+
+    Raises:
+        InputError: the run is not recorded, or on other data, a repetition lies there already, or
+            a tool failed.
+    """
+    before = read_record(results, study, row, seed)
+    if before is None:
+        path = record_path(results, study, row, seed)
+        raise InputError(f'no record {path}; make it: {command(study, row, seed, gpus)}')
+    folder = work_dirs / 'repeat'
+    inside = folder / run_name(study, row, seed) / 'record'  # removed with the run
+    if read_record(inside, study, row, seed) is not None:
+        raise InputError(f'{inside.parent} is there; remove it')
+    check_records(study, results, [(row, seed)])
+    data = data_digits(study, row, seed, data_root)
+    if (of := before.get('data', data)) != data:
+        raise InputError(
+            f'the record is of other data ({of}) than what is read here ({data}); give its folder '
+            'by --data-root'
+        )
+    start = start_weights(study, row, seed, results, work_dirs)
+    again = run(study, row, seed, inside, folder, gpus, data_root, start)
+    old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def elsewhere(record: dict) -> str:
+    """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
+    there, now = record['environment'], here()
+    keys = ('hardware', 'threads', 'torch')
+    return '; '.join(
+        f'{key} {there.get(key)}, here {now[key]}' for key in keys if there.get(key) != now[key]
+    )
+
+
+def _flat(record: dict) -> dict[str, float]:
+    flat = {f'test {key}': value for key, value in record['metrics'].items()}
+    flat |= {f'loss of epoch {epoch}': value for epoch, value in record['loss'].items()}
+    for epoch, metrics in record['validation'].items():
+        flat |= {f'validation {epoch} {key}': value for key, value in metrics.items()}
+    return flat
+
+
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _metrics(folder: Path) -> dict[str, float | None]:
+    """What the last test logged, as MMEngine writes it for any library: <time>/<time>.json."""
+    logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
+    text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
+    numbers = json.loads(text.splitlines()[-1])
+    # mmdet's number for a class that the set lacks is none of JSON.
+    return {key: None if value != value else value for key, value in numbers.items() if '/' in key}
+
+
+def _call(
+    name: str,
+    config: str,
+    first: list[str],
+    last: list[str],
+    folder: Path,
+    gpus: int,
+) -> int:
+    """Run a tool to its end; the most MiB that one of its processes, or this one, held.
+
+    Raises:
+        InputError: it did not end well.
+        Stopped: by a signal, which it was given to write its checkpoint.
+    """
+    tools = shipped('tools')
+    if gpus > 1:
+        shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
+    else:
+        shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
+    log = folder / f'{name}.log'
+    begin = log.stat().st_size if log.is_file() else 0
+    with log.open('a', encoding='utf-8') as stream:
+        # Our trainings stop by themselves and need their workers until then; others are all told.
+        listens = name == 'train'
+        shown = Status(LastLine(log, begin), refresh_per_second=2)
+        with _passed_on(listens) as watch, shown:
+            child = subprocess.Popen(
+                [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
+            )
+            watch(child.pid)
+            _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
+    child.returncode = os.waitstatus_to_exitcode(status)
+    number = child.returncode - 128 if child.returncode > 0 else -child.returncode
+    if number in SIGNALS:
+        raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
+    if child.returncode:
+        said = log.read_bytes()[begin:].decode(errors='replace').splitlines()
+        errors = [line for line in said if line.startswith('error: ')]
+        said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
+        raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
+    return usage.ru_maxrss // 1024
+
+
+class LastLine:
+    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `begin`
+    on, that tells an eta.
+    """
+
+    def __init__(self, log: Path, begin: int = 0) -> None:
+        self.log, self.begin = log, begin
+
+    def __rich__(self) -> Text:
+        found = []
+        with contextlib.suppress(OSError), self.log.open('rb') as stream:
+            stream.seek(max(self.begin, stream.seek(0, os.SEEK_END) - 65536))
+            found = PROGRESS.findall(stream.read().decode(errors='replace'))
+        last = ' '.join(found[-1].split()) if found else 'begins'
+        return Text(f'{last}, {self.log}', no_wrap=True, overflow='ellipsis')
+
+
+@contextmanager
+def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
+    """Give signals to a process, which has a session of its own, instead of obeying them.
+
+    What this process ignores (`nohup`, a script's background) it goes on ignoring.
+
+    Args:
+        listens: the process stops by itself with a checkpoint; else its children are told too.
+
+    Yields:
+        What to call with its id; signals that came before are given to it then.
+    """
+    send = os.kill if listens else os.killpg
+    child: list[int] = []
+    early: list[int] = []
+    told: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and listens and not told:
+            told.append(number)
+            tell_ctrl_c()
+        if not child:
+            early.append(number)
+        for one in child:
+            with contextlib.suppress(ProcessLookupError):
+                send(one, number)
+
+    def watch(pid: int) -> None:
+        child.append(pid)
+        while early:
+            send(pid, early.pop(0))
+
+    names = ('SIGHUP', 'SIGQUIT')  # of a terminal, of which the process has none
+    numbers = [*SIGNALS, *(getattr(signal, name) for name in names if hasattr(signal, name))]
+    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in obeyed}
+    try:
+        yield watch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _commit() -> str:
+    """The commit of the code, with + where files differ from it; '' outside a checkout."""
+    here = Path(__file__).parents[1]
+    git = ['git', '-C', str(here)]
+    head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return ''
+    changed = subprocess.run(
+        [*git, 'status', '--porcelain', '-uno', '--', '.', '../configs'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return head.stdout.strip() + '+' * bool(changed.stdout.strip())
+
+
+def _seconds(logged: list[dict]) -> int:
+    """Of all training steps, by the log; a resumed run counts each of them once."""
+    lines = {line['step']: line['time'] for line in logged if 'loss' in line}
+    steps = sorted(lines)
+    return round(sum(lines[step] * (step - last) for last, step in pairwise([0, *steps])))
+
+
+def _losses(logged: list[dict]) -> dict[int, float]:
+    """The mean of the losses logged in each epoch, or where steps alone are counted in each
+    twentieth of them, by its last step.
+    """
+    lines = {line['step']: line for line in logged if 'loss' in line}  # resumed: the later one
+    part = math.ceil(max(lines, default=1) / 20)
+    means: dict[int, list[float]] = {}
+    for step, line in sorted(lines.items()):
+        means.setdefault(line.get('epoch', math.ceil(step / part) * part), []).append(line['loss'])
+    return {place: round(statistics.mean(losses), 5) for place, losses in means.items()}
+
+
+def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:
+    """The metrics of each validation, by epoch or step; the test's are logged at step 0."""
+    return {
+        line['step']: {key: value for key, value in line.items() if '/' in key}
+        for line in logged
+        if 'loss' not in line and line.get('step')
+    }

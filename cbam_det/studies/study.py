@@ -1,0 +1,392 @@
+"""The ledger's files: rows of tables as configs, overrides and seeds, and where their records lie.
+
+A study is a file of `experiments/`:
+
+    title: Faster R-CNN on MS COCO (the paper's table 6)
+    metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key in the test's log
+    seeds: [0, 1, 2]
+    data: COCO 2017 in data/coco                             # optional
+    rows:
+      resnet50:
+        config: faster_rcnn_r50_c4
+        paper: {AP: 27.0, AP50: 46.2}                        # in percent, as printed
+      resnet50 + CBAM:
+        config: faster_rcnn_r50_c4_cbam
+        against: resnet50
+        overrides: {model.backbone.plugins.0.cfg.start: paper}
+        paper: {AP: 28.1, AP50: 48.2}
+
+A row can start from the weights of another row, by the same seed, and has its own metrics then:
+
+      classifier:
+        config: tiny_imagenet/resnet18_half
+        metrics: {Top-1: accuracy/top1}
+        scale: 1                                             # the log is in percent already
+      detector:
+        config: faster_rcnn_r18_half_voc07
+        weights: {model.backbone.init_cfg.checkpoint: classifier}
+
+A run is a row with a seed. Its record lies in `results/experiments/` under the name of the config,
+eight digits for the overrides, and the seed, so that tables which share a row share its runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+from mmengine.config import Config
+
+from ..datasets.validation.config import set_data_root
+from ..datasets.validation.dataset import fingerprint, leaf_datasets
+from ..utils.config import override, read_config
+from ..utils.environment import shipped
+from ..utils.errors import InputError, some
+
+# The command of the ledger, in a checkout or where the package is installed without one.
+INSTALLED = shipped('tools').parent == Path(__file__).parents[1]
+PROGRAM = ['-m', 'cbam_det.tools.experiment'] if INSTALLED else ['tools/experiment.py']
+KEYS = {
+    *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
+    'scale',
+}
+ROW_KEYS = {
+    *('config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet', 'metrics', 'scale'),
+    'weights',
+}
+# What the keys hold that are no texts.
+FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
+    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet', 'weights'), (dict, 'a mapping')),
+    **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
+    'seeds': (list, 'a list of whole numbers, each once'),
+    'scale': ((int, float), 'a number'),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: as the table prints it.
+        config: a shipped config's name.
+        against: the row that it is compared with, or None.
+        overrides: what `--cfg-options` gets, by dotted key.
+        seeds: one run each.
+        paper: the paper's figures by metric, in percent as printed; {} where it has none.
+        mmdet: those of mmdet's model zoo for the same detector.
+        note: a remark for the table.
+        weights: by the dotted key that names a file of weights, the row whose last checkpoint of
+            the same seed that file is.
+        metrics: as the study's, where the row has others; else {}.
+        scale: as the study's, where the row has another; else None.
+    """
+
+    name: str
+    config: str
+    against: str | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    paper: Mapping[str, float] = field(default_factory=dict)
+    mmdet: Mapping[str, float] = field(default_factory=dict)
+    note: str = ''
+    weights: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of the ledger.
+
+    Attributes:
+        name: of its file.
+        title: over the table.
+        metrics: by the name that is shown, the key in the test's log.
+        rows: by name, baselines before what is compared with them.
+        data: what it needs, and the command that prepares it.
+        images: how many images an epoch has, before a RepeatDataset; None where nothing is planned.
+        gpus: processes that the configs' learning rates and steps are made for; None for any.
+        note: a remark below the table.
+        options: overrides that all rows have.
+        scale: from the metrics to percent.
+    """
+
+    name: str
+    title: str
+    metrics: Mapping[str, str]
+    rows: Mapping[str, Row]
+    data: str = ''
+    images: int | None = None
+    gpus: int | None = None
+    note: str = ''
+    options: Mapping[str, object] = field(default_factory=dict)
+    scale: float = 100
+
+    def metrics_of(self, row: Row) -> Mapping[str, str]:
+        """The row's own metrics, or the study's; the first is the measure."""
+        return row.metrics or self.metrics
+
+    def scale_of(self, row: Row) -> float:
+        """From the row's metrics to percent."""
+        return self.scale if row.scale is None else row.scale
+
+    def measured_alike(self) -> list[list[Row]]:
+        """The rows, those with the same metrics together."""
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.rows.values():
+            groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
+        return list(groups.values())
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a file of the ledger.
+
+    Raises:
+        InputError: it cannot be read, a key is unknown, missing, twice there or of another type,
+            a row is compared with, or starts from, none that stands before it, is compared with
+            one that is the same or has other metrics, or starts from one that lacks its seeds.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding='utf-8'), _Unique)
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
+    _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
+    rows: dict[str, Row] = {}
+    for name, given in content['rows'].items():
+        _check_keys(f'{path}, row {name!r}', given, ROW_KEYS, {'config'})
+        row = Row(name=name, **{'seeds': content.get('seeds', [0]), **given})
+        if row.against is not None and row.against not in rows:
+            raise InputError(
+                f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
+                f'rows before it are {some(list(rows), 9)}'
+            )
+        base = rows.get(row.against)
+        same = ('config', 'overrides', 'weights')
+        if base and all(getattr(row, key) == getattr(base, key) for key in same):
+            raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
+        if base and (row.metrics, row.scale) != (base.metrics, base.scale):
+            raise InputError(
+                f'{path}: {name!r} is compared with {row.against!r}, which has other metrics; give '
+                'both the same metrics and scale'
+            )
+        _check_weights(path, row, rows)
+        rows[name] = row
+    head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
+    return Study(name=path.stem, rows=rows, **head)
+
+
+def _check_weights(path: Path, row: Row, before: Mapping[str, Row]) -> None:
+    for key, name in row.weights.items():
+        if name not in before:
+            raise InputError(
+                f'{path}: {row.name!r} starts from the weights of {name!r}, which is no row before '
+                f'it; the rows before it are {some(list(before), 9) or "none"}'
+            )
+        if absent := [seed for seed in row.seeds if seed not in before[name].seeds]:
+            raise InputError(
+                f'{path}: {row.name!r} starts from the weights of {name!r}, which has no seed '
+                f'{some(list(map(str, absent)))}; give both the same seeds'
+            )
+        if key in row.overrides:
+            raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
+
+
+def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
+    keys = set(given) if isinstance(given, dict) else set()
+    if not needed <= keys <= known:
+        raise InputError(
+            f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
+            f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
+        )
+    for key, value in given.items():
+        kind, form = FORMS.get(key, (str, 'a text'))
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if fits and key == 'seeds':
+            fits = all(type(one) is int for one in value) and len({*value}) == len(value) > 0
+        if not fits or (key in ('metrics', 'rows') and not value):
+            raise InputError(f'{where}: {key} takes {form}; found {value!r}')
+
+
+class _Unique(yaml.SafeLoader):
+    """YAML in which a key stands once: of two rows of a name the last would be taken."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.YAMLError(f'{some(list(map(repr, twice)))} twice{node.start_mark}')
+        return super().construct_mapping(node, deep)
+
+
+def options(study: Study, row: Row, seed: int) -> dict[str, object]:
+    """What `--cfg-options` gets in a run."""
+    return {**study.options, **row.overrides, 'randomness.seed': seed}
+
+
+def run_name(study: Study, row: Row, seed: int) -> str:
+    """The name of a run's record and work_dir."""
+    own = {**study.options, **row.overrides}
+    if row.weights:
+        own['weights'] = {
+            key: run_name(study, study.rows[name], seed) for key, name in row.weights.items()
+        }
+        own['weights'] = {key: name.rpartition('-')[0] for key, name in own['weights'].items()}
+    own = json.dumps(own, sort_keys=True)
+    digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
+    return '-'.join([Path(row.config).stem, *digits, str(seed)])
+
+
+def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
+    """Where the record of a run lies."""
+    return results / f'{run_name(study, row, seed)}.json'
+
+
+def cost_path(results: Path, study: Study) -> Path:
+    """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
+    return results / f'cost_{study.name}.json'
+
+
+GATES = ('channel', 'spatial')
+
+
+def gates_path(results: Path, study: Study) -> Path:
+    """Where the weights of a study's gates lie, which `tools/experiment.py gates` takes."""
+    return results / f'gates_{study.name}.json'
+
+
+def focus_path(results: Path, study: Study) -> Path:
+    """Where the heat inside objects lies, which `tools/experiment.py focus` measures."""
+    return results / f'focus_{study.name}.json'
+
+
+def recorded(path: Path) -> dict:
+    """A JSON file of records; {} where there is none."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f'{path} is no JSON ({error}); remove it, or get it back') from None
+
+
+def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
+    """The record of a run, or None where there is none yet."""
+    path = record_path(results, study, row, seed)
+    return recorded(path) if path.is_file() else None
+
+
+def records(study: Study, results: Path) -> list[dict]:
+    """The records of a study's runs, those that there are."""
+    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    found = (read_record(results, study, row, seed) for row, seed in runs)
+    return [record for record in found if record is not None]
+
+
+def orphans(study: Study, results: Path) -> list[Path]:
+    """The records that runs of the study left and none of its rows reads."""
+    known = {
+        record_path(results, study, row, seed) for row in study.rows.values() for seed in row.seeds
+    }
+    said = shlex.join(['run', study.name, '--row'])
+    others = [path for path in sorted(results.glob('*.json')) if path not in known]
+    return [path for path in others if said in recorded(path).get('command', '')]
+
+
+def command(
+    study: Study,
+    row: Row,
+    seed: int,
+    gpus: int = 0,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> str:
+    """The shell command of a run; `before` and `after` are options before `run` and at the end."""
+    gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
+    last = ['--gpus', str(gpus)] * bool(gpus)
+    what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
+    return shlex.join(['python', *PROGRAM, *before, *what, *last, *after])
+
+
+def check_gpus(study: Study, gpus: int) -> None:
+    """Raise InputError where the study is made for another number of processes."""
+    if study.gpus not in (None, max(gpus, 1)):
+        raise InputError(
+            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
+            f'another batch; give that, or change batch_size and gpus in its file'
+        )
+
+
+def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -> Config:
+    """The config of a run, which reads its data from `data_root` where that is given."""
+    cfg = override(copy.deepcopy(_read(row.config)), options(study, row, seed))
+    if data_root:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+@cache
+def _read(config: str) -> Config:
+    return read_config(config, tell=False)
+
+
+def config_hash(study: Study, row: Row, seed: int) -> str:
+    """Twelve digits that name a run's config, overrides included, and the configs of the rows whose
+    weights it starts from; paths of data change nothing.
+    """
+    cfg = json.dumps(config_of(study, row, seed).to_dict(), sort_keys=True, default=str)
+    for key, name in sorted(row.weights.items()):
+        cfg += f'{key}={config_hash(study, study.rows[name], seed)}'
+    return hashlib.sha256(cfg.encode()).hexdigest()[:12]
+
+
+def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
+    """By split the `fingerprint` of the data that a run reads."""
+    cfg = config_of(study, row, seed, data_root)
+    return {
+        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        for split in ('train', 'val', 'test')
+    }
+
+
+def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[Path]:
+    """The records that are of another config than their row's, as it is now.
+
+    Args:
+        runs: rows and seeds; all of the study where none is given.
+    """
+    every = ((row, seed) for row in study.rows.values() for seed in row.seeds)
+    return [
+        record_path(results, study, row, seed)
+        for row, seed in runs or every
+        if (record := read_record(results, study, row, seed)) is not None
+        and record['config_hash'] != config_hash(study, row, seed)
+    ]
+
+
+def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
+    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
+    of different data.
+    """
+    if found := stale(study, results, runs):
+        raise InputError(
+            f'{len(found)} records are of another config than their row has now '
+            f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
+        )
+    for row in study.rows.values():
+        compared = (row, study.rows.get(row.against, row))
+        paths = [record_path(results, study, one, seed) for one in compared for seed in one.seeds]
+        of = {path: data for path in paths if (data := recorded(path).get('data'))}
+        for path, data in of.items():
+            first = next(iter(of))
+            if data != of[first]:
+                raise InputError(
+                    f'{path} is of other data ({data}) than {first} ({of[first]}); remove the one '
+                    'that is wrong, and its work_dir'
+                )

@@ -1,0 +1,170 @@
+"""Time and memory of whole detectors, measured in alternation."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import InstanceData
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from ..models.build import build_model
+from ..models.costs import input_size
+from ..utils.environment import keep_memory
+
+MIB = 2**20
+
+
+def alternate(
+    calls: dict[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, list[float]]:
+    """Milliseconds of each call, as median and quartiles over `rounds`, taken in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-2, rounds):  # two to warm up
+        for name, call in calls.items():
+            _wait(device)
+            start = time.perf_counter()
+            call()
+            _wait(device)
+            if number >= 0:
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        name: [round(float(value), 3) for value in np.percentile(values, [50, 25, 75])]
+        for name, values in taken.items()
+    }
+
+
+def _wait(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
+    """MiB that a forward pass leaves allocated, its output with it, and the peak of a whole step.
+
+    Counted from torch's own allocations; what libraries take for themselves is not in it.
+    """
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        kept = step(forward_alone=True)
+        left = torch.cuda.memory_allocated() - before
+        del kept
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return left / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        kept = step(forward_alone=True)
+    left = sum(_allocations(seen))
+    del kept
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        step()
+    return left / MIB, max(np.cumsum(_allocations(seen)), default=0) / MIB
+
+
+def _allocations(seen: profile) -> list[int]:
+    events = [
+        event for event in seen.profiler.kineto_results.events() if event.name() == '[memory]'
+    ]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def detectors(
+    configs: dict[str, Config],
+    rounds: int,
+    device: str,
+    size: tuple[int, int] | None = None,
+    batch: int = 2,
+) -> dict:
+    """Training step and inference of whole detectors on random images, in alternation, in a
+    process that keeps its memory as those of `tools/train.py` and `tools/test.py` do. Inference
+    is with the weights of the start, in which all are the same but for the attention.
+
+    Args:
+        configs: by name; the first is the baseline.
+        size: height and width of the images in pixels, or the size that the config tests on.
+        batch: images of a training step; inference takes one.
+
+    Returns:
+        'size', 'batch', and 'rows': by name 'train_ms' and 'infer_ms', as median and quartiles,
+        and 'train_peak', the MiB of a step beyond the weights.
+    """
+    if device == 'cpu':
+        keep_memory()
+    size = size or input_size(next(iter(configs.values())))
+    train, infer = {}, {}
+    for name, cfg in configs.items():
+        torch.manual_seed(0)
+        model = build_model(cfg).to(device)
+        wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+        classes = _classes(cfg)
+        train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
+        infer[name] = _detection(model, _samples(1, size, classes))
+    # Inference first: what is left to suppress depends on the weights, which training parts.
+    infer_ms, train_ms = (alternate(calls, rounds, device) for calls in (infer, train))
+    rows = {
+        name: dict(
+            train_ms=train_ms[name],
+            infer_ms=infer_ms[name],
+            train_peak=round(memory(train[name], device)[1], 1),
+        )
+        for name in configs
+    }
+    return dict(size=list(size), batch=batch, rows=rows)
+
+
+def _classes(cfg: Config) -> int:
+    head = cfg.model.get('roi_head', cfg.model).bbox_head
+    return (head[0] if isinstance(head, (list, tuple)) else head).num_classes
+
+
+def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
+    random = np.random.default_rng(0)
+    height, width = size
+    inputs = [
+        torch.from_numpy(random.integers(256, size=(3, height, width), dtype=np.uint8))
+        for _ in range(batch)
+    ]
+    samples = []
+    for _ in range(batch):
+        corners = random.random((10, 2)) * (0.7 * width, 0.7 * height)
+        sides = random.uniform(0.05, 0.3, (10, 2)) * (width, height)
+        truth = InstanceData(
+            bboxes=torch.from_numpy(np.hstack([corners, corners + sides])).float(),
+            labels=torch.from_numpy(random.integers(classes, size=10)),
+        )
+        meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
+        sample = DetDataSample(metainfo=meta)
+        sample.gt_instances, sample.ignored_instances = (
+            truth,
+            InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)),
+        )
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def _detector_step(model: nn.Module, wrapper: object, data: dict) -> Callable[..., None]:
+    def step(forward_alone: bool = False) -> object:
+        model.train()
+        if not forward_alone:
+            return model.train_step(copy.deepcopy(data), wrapper) and None
+        return model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
+
+    return step
+
+
+def _detection(model: nn.Module, data: dict) -> Callable[..., None]:
+    def step(forward_alone: bool = False) -> object:
+        model.eval()
+        with torch.no_grad():
+            return model.test_step(copy.deepcopy(data))
+
+    return step

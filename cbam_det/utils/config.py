@@ -1,0 +1,155 @@
+"""The dictionaries of a config: all of them, the type of each, keys and names that are misspelt.
+
+A `type` is a name ('CBAM', 'mmdet.ResNet'), or in MMEngine's pure Python configs the class itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from .environment import shipped
+from .errors import InputError, some, tell
+
+# The names of one class: in the registry, and its own.
+PRETRAINED = ('Pretrained', 'PretrainedInit')
+CBAMS = ('CBAM', 'CBAMDet')
+# What MMEngine's runners and mmdet's tools read of a config; its other keys are for itself.
+RUNNER_KEYS = (
+    *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
+    *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
+    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
+    *('tta_model', 'tta_pipeline'),
+    'channels_last',  # of `engine.runner.CheckedRunner`
+)
+
+
+def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dictionary inside a config, with its dotted path."""
+    if isinstance(node, dict):
+        yield path, node
+        children = node.items()
+    elif isinstance(node, (list, tuple)):
+        children = enumerate(node)
+    else:
+        return
+    for key, child in children:
+        yield from walk(child, f'{path}.{key}' if path else str(key))
+
+
+def kind_of(node: dict, key: str = 'type') -> str:
+    """The name of a node's type without a scope, '' where it has none.
+
+    mmcv's SyncBN, a `SyncBatchNorm` as torch's is, has its name of the registry, 'MMSyncBN'.
+    """
+    kind = node.get(key) or ''
+    name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+    of_mmcv = str(getattr(kind, '__module__', kind)).startswith('mmcv.')
+    return 'MMSyncBN' if of_mmcv and name == 'SyncBatchNorm' else name
+
+
+def detector(cfg: Config) -> ConfigDict:
+    """The detector of a config, inside test-time augmentation or semi-supervision."""
+    model = cfg.model
+    while 'module' in model or 'detector' in model:
+        model = model.get('module') or model.get('detector')
+    return model
+
+
+def enter_scope(cfg: Config) -> None:
+    """Let names be looked up in the config's library, mmdet where it names none."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """'; near: max_epochs' for an error, or '' where nothing is near."""
+    near = difflib.get_close_matches(name, list(known), 2, cutoff)
+    return f'; near: {some(near)}' if near else ''
+
+
+def places_of(cfg: Config, key: str, kind: str = '') -> str:
+    """Where a key stands in a config, and what is near beside it, for an error.
+
+    Args:
+        kind: of whose nodes; of all where none has it.
+    """
+    found = [(path, node) for path, node in walk(cfg.to_dict()) if key in node]
+    own = [one for one in found if kind in (kind_of(one[1]), kind_of(one[1], 'base_type'))]
+    found = own or found
+    paths = [f'{path}.{key}'.lstrip('.') for path, _ in found]
+    beside = dict.fromkeys(name for _, node in found for name in node if name != key)
+    return f' ({some(paths)}{nearest(key, beside)})' if paths else ''
+
+
+def find_config(name: str, tell: bool = True) -> str:
+    """A config by its path, or a shipped one by its name, of which the path is printed if `tell`.
+
+    Raises:
+        InputError: there is none; the message lists near names.
+    """
+    if Path(name).is_file():
+        return name
+    folder = shipped('configs')
+    files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
+    known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
+    wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
+    if wanted in known:
+        if tell:
+            print(f'config: {known[wanted]}', file=sys.stderr)
+        return str(known[wanted])
+    near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
+    raise InputError(
+        f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
+        f'{folder}; near: {some(near)}'
+    )
+
+
+def read_config(name: str, options: dict | None = None, tell: bool = True) -> Config:
+    """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
+
+    Raises:
+        InputError: there is none, it cannot be read, or an option does not fit it.
+    """
+    path = find_config(name, tell)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise InputError(
+            f'{path} cannot be read as a config ({type(error).__name__}: {error})'.replace(
+                '\n', ' '
+            )
+        ) from None
+    return override(cfg, options)
+
+
+def override(cfg: Config, options: dict | None) -> Config:
+    """`cfg` with options by their dotted keys merged into it.
+
+    A key that MMEngine does not read is told, where the config or a hook of its own may.
+
+    Raises:
+        InputError: an option does not fit it, or its key is misspelt or stands deeper.
+    """
+    for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
+        if key in RUNNER_KEYS:
+            continue
+        meant = '' if key in cfg else nearest(key, RUNNER_KEYS, 0.8) or places_of(cfg, key)
+        if meant:
+            raise InputError(f'{key} of the options would have no effect{meant}')
+        used = ', and the config has used its own when it was read' * (key in cfg)
+        tell(f'{key} of the options: MMEngine reads no such key{used}')
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
+        raise InputError(
+            f'the options {options} do not fit {cfg.filename} ({error}); '
+            'give key=value with the keys that the config has'
+        ) from None
+    return cfg

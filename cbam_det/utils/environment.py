@@ -1,0 +1,280 @@
+"""Which software cbam_det stands on, what is wrong with it here, and the command that mends it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from ..version import __version__
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps training from working, and its remedy."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f'{self.what}\n    remedy: {self.remedy}'
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library by its import, its distributions (maintained, original) and the range that fits."""
+
+    module: str
+    maintained: str
+    original: str
+    lowest: str
+    below: str
+
+    @property
+    def distributions(self) -> list[str]:
+        """The names of those that pip has installed."""
+        found = []
+        for name in dict.fromkeys(
+            pin.partition('==')[0] for pin in (self.maintained, self.original)
+        ):
+            try:
+                importlib.metadata.version(name)
+                found.append(name)
+            except importlib.metadata.PackageNotFoundError:
+                pass
+        return found
+
+    @property
+    def version(self) -> str | None:
+        """The installed version by pip's record, else None."""
+        return importlib.metadata.version(self.distributions[0]) if self.distributions else None
+
+
+TORCH = Library('torch', 'torch==2.12.1', 'torch==2.5.1', '2.0', '3')
+
+TORCHVISION = Library('torchvision', 'torchvision==0.27.1', 'torchvision==0.20.1', '0.15', '1')
+
+MMENGINE = Library('mmengine', 'onedl-mmengine==0.10.12', 'mmengine==0.10.7', '0.8.3', '1')
+
+MMCV = Library('mmcv', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0', '2.0.0', '3')
+
+MMDET = Library('mmdet', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0', '3.0.0', '4')
+
+LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
+
+
+def _install(library: Library) -> str:
+    original = any(
+        other.original.partition('==')[0] in other.distributions
+        for other in (MMENGINE, MMCV, MMDET)
+    )
+    pin = library.original if original else library.maintained
+    if library is MMCV:
+        return (
+            'pip install ninja packaging "setuptools<81" wheel && '
+            f'pip install --no-build-isolation {pin}  (compiles for about 15 minutes)'
+        )
+    if library in (TORCH, TORCHVISION):
+        torch, vision = (
+            (TORCH.original, TORCHVISION.original)
+            if original
+            else (TORCH.maintained, TORCHVISION.maintained)
+        )
+        return f'pip install {torch} {vision}'
+    return f'pip install {pin}'
+
+
+def _rebuild() -> str:
+    """The command that compiles the operators of the installed mmcv again."""
+    name = MMCV.distributions[0] if MMCV.distributions else 'onedl-mmcv'
+    return (
+        'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps '
+        f'{name}=={MMCV.version}'
+    )
+
+
+def explain_import_error(library: Library, error: BaseException) -> Problem:
+    """The problem behind a failed import of an installed library."""
+    text = f'{type(error).__name__}: {error}'.strip().splitlines()[0]
+    what = f'{library.module} {library.version or ""} cannot be imported ({text})'
+    if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
+        return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
+    if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
+        return Problem(what, _install(MMCV))
+    if 'torchvision::nms' in text or library is TORCHVISION:
+        return Problem(f'{what}: it does not belong to torch {TORCH.version}', _install(TORCH))
+    if 'pkg_resources' in text:
+        return Problem(what, 'pip install "setuptools<81"')
+    if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
+        return Problem(f'{what}: its operators were not compiled for this torch', _rebuild())
+    return Problem(what, _install(library))
+
+
+def check_library(library: Library) -> Problem | None:
+    """Whether `library` is installed once, imports, and has a version that fits."""
+    if importlib.util.find_spec(library.module) is None:
+        return Problem(f'{library.module} is not installed', _install(library))
+    if len(library.distributions) > 1:
+        both = ' and '.join(library.distributions)
+        return Problem(
+            f'{both} are both installed and overwrite each other',
+            f'pip uninstall {" ".join(library.distributions)}, then {_install(library)}',
+        )
+    try:
+        module = importlib.import_module(library.module)
+    except Exception as error:
+        return explain_import_error(library, error)
+    version = library.version or getattr(module, '__version__', None)
+    try:
+        fits = Version(library.lowest) <= Version(version) < Version(library.below)
+    except (InvalidVersion, TypeError):
+        return None  # a source tree without a version: let it prove itself
+    if not fits:
+        return Problem(
+            f'{library.module} {version} does not fit: cbam_det needs '
+            f'>={library.lowest},<{library.below}',
+            _install(library),
+        )
+    return None
+
+
+def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
+    """The problems of the stack, in the order in which to mend them."""
+    problems = [problem for library in libraries if (problem := check_library(library))]
+    mmcv = importlib.util.find_spec('mmcv')
+    if mmcv and mmcv.origin and not any(Path(mmcv.origin).parent.glob('_ext*')):
+        problems.append(
+            Problem(
+                f'mmcv {MMCV.version} has no compiled operators (mmcv-lite, or a build without)',
+                f'pip uninstall -y mmcv-lite mmcv onedl-mmcv; {_install(MMCV)}',
+            )
+        )
+    return problems
+
+
+def check_operators() -> Problem | None:
+    """Whether mmcv's compiled operators load and compute; call where the libraries are fit."""
+    try:
+        import torch
+        from mmcv.ops import nms
+
+        kept = nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]]), torch.tensor([0.9, 0.8]), 0.5)[1]
+        if kept.tolist() != [0]:
+            return Problem(
+                f'mmcv.ops.nms kept boxes {kept.tolist()} instead of [0]', _install(MMCV)
+            )
+    except Exception as error:
+        return explain_import_error(MMCV, error)
+    return None
+
+
+def check_checkpoints() -> Problem | None:
+    """Whether MMEngine can read back the checkpoints that it writes."""
+    if not TORCH.version or 'mmengine' not in MMENGINE.distributions:
+        return None
+    if Version(TORCH.version) < Version('2.6') or Version(MMENGINE.version) > Version('0.10.7'):
+        return None
+    return Problem(
+        f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
+        '(torch.load reads weights only since 2.6)',
+        f'{_install(TORCH)}, or move to the stack of requirements/',
+    )
+
+
+def check_device() -> tuple[str, str]:
+    """The device that runs here use, and why: ('cuda' or 'cpu', a sentence)."""
+    import torch
+    from mmcv.ops import get_compiling_cuda_version
+
+    if not torch.cuda.is_available():
+        return 'cpu', 'torch sees no GPU'
+    if get_compiling_cuda_version() == 'not available':
+        reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
+        first = 'install the CUDA toolkit, then ' if reason else ''
+        return 'cpu', (
+            f"{torch.cuda.get_device_name()} is there, but mmcv's operators were compiled for the "
+            f'CPU{reason}; {first}{_rebuild()}'
+        )
+    return 'cuda', torch.cuda.get_device_name()
+
+
+def keep_memory() -> bool:
+    """Let glibc keep what this process frees, and use it again, instead of giving it back.
+
+    On a CPU the first writing of fresh pages costs more than the arithmetic on large maps. The
+    price is that the process keeps what it held at most. See mallopt(3).
+
+    Returns:
+        Whether it does now: not with another C library, nor where the environment sets glibc's
+        options (`MALLOC_…`, `GLIBC_TUNABLES`).
+    """
+    given = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
+    if given or platform.libc_ver()[0] != 'glibc':
+        return False
+    trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
+
+
+def shipped(name: str, beside: str = '') -> Path:
+    """A folder that comes with the package: inside it where that is installed, or in a checkout,
+    there by its name `beside` it, if that is another.
+    """
+    package = Path(__file__).parents[1]
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / (beside or name)
+
+
+def describe() -> dict[str, str]:
+    """Versions and hardware, for the record of a result."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        names = re.findall(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE)
+        processor = names[0] if names else processor
+    hardware = f'{processor}, {os.cpu_count()} cores'
+    if torch.cuda.is_available():
+        hardware += f', {torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+    return dict(
+        cbam_det=__version__,
+        python=platform.python_version(),
+        **{library.module: library.version or 'unknown' for library in LIBRARIES},
+        hardware=hardware,
+    )
+
+
+def stack_error() -> str | None:
+    """What is wrong with torch, torchvision, mmengine, mmcv and mmdet, each with its remedy; None
+    where nothing is.
+    """
+    problems = check_libraries()
+    if not problems:
+        return None
+    return (
+        'cbam_det cannot work with the libraries of this environment:\n'
+        + '\n'.join(f'  - {problem}' for problem in problems)
+        + f'\n`{sys.executable} -m cbam_det.doctor` shows the whole environment.'
+    )
+
+
+def require_stack() -> None:
+    """Raise what `stack_error` says, if anything.
+
+    Raises:
+        ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or unfit.
+    """
+    if error := stack_error():
+        raise ImportError(error)

@@ -1,0 +1,48 @@
+"""Records of results: JSON files with the command, the versions and the hardware that made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .environment import describe
+from .files import whole_file
+
+
+def log_lines(work_dir: str | Path) -> Iterator[dict]:
+    """What the runs of a work_dir logged, from the first run to the last."""
+    for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # the line that an interrupted run did not finish
+
+
+def made_by(record: dict) -> str:
+    """The command, the hardware and torch's version, for the line below a table."""
+    where = record['environment']
+    return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
+
+
+def here() -> dict[str, object]:
+    """The versions, the hardware and the threads of this process, as records have them."""
+    import torch
+
+    return dict(describe(), threads=torch.get_num_threads())
+
+
+def write_record(path: Path | None, command: str, record: dict) -> dict:
+    """`record` after the command, the versions and the hardware; written to `path`, if any."""
+    record = dict(command=command, environment=here(), **record)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    return record
+
+
+def table_row(cells: Iterable[object]) -> str:
+    """Cells as a row of a Markdown table."""
+    return f'| {" | ".join(map(str, cells))} |'
