@@ -24,9 +24,10 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from rich.progress import track
 
-from cbam_det.datasets.validation.annotations import read_coco
+from cbam_det.datasets.validation.clean import clean
+from cbam_det.datasets.validation.coco import read_coco
 from cbam_det.datasets.validation.dataset import check_dataset
-from cbam_det.datasets.validation.folder import clean, examine
+from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import write_record
 

@@ -60,7 +60,7 @@ def stubbed(monkeypatch):
         log.write_text(json.dumps({'coco/bbox_mAP': 0.4, 'accuracy/top1': 41.0}))
         return 0
 
-    monkeypatch.setattr('cbam_det.studies.runs._call', call)
+    monkeypatch.setattr('cbam_det.studies.runs.call_tool', call)
     return calls
 
 

@@ -15,15 +15,10 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
+from cbam_det.datasets.validation.clean import clean, config_options, write_clean
 from cbam_det.datasets.validation.config import check_data, set_data_root
 from cbam_det.datasets.validation.dataset import check_dataset
-from cbam_det.datasets.validation.folder import (
-    COCO_TOTALS,
-    clean,
-    config_options,
-    examine,
-    write_clean,
-)
+from cbam_det.datasets.validation.folder import COCO_TOTALS, examine
 from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, in_process

@@ -19,16 +19,9 @@ from pytorchcv.models import cbamresnet
 from torch import Tensor, nn
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import (
-    DEFAULTS,
-    FACTORS,
-    FORMS,
-    convert,
-    detect,
-    read_file,
-    to_identity,
-    to_paper,
-)
+from cbam_det.checkpoints.convert import convert, detect, to_identity, to_paper
+from cbam_det.checkpoints.files import read_file
+from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS
 from cbam_det.utils.errors import InputError, one_line_errors
 
 from .conftest import ROOT

@@ -187,7 +187,7 @@ def test_what_needs_no_mmdet_can_be_imported_where_it_is_broken_with_a_warning(t
     assert done.returncode == 0 and done.stdout[0].isdigit()
     assert 'UserWarning: cbam_det registers nothing in MMEngine: ' in done.stderr
     assert 'boom' in done.stderr and 'remedy: pip install' in done.stderr
-    parts = ('checkpoints.convert', 'datasets.validation.annotations')
+    parts = ('checkpoints.convert', 'datasets.validation.coco')
     for part in parts:
         assert python(f'import cbam_det.{part}', tmp_path).returncode == 0
 

@@ -28,7 +28,8 @@ from cbam_det.models.costs import count
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
-from cbam_det.studies.runs import LastLine, _losses, repeat, run
+from cbam_det.studies.processes import LastLine
+from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import (
     Row,
     Study,
@@ -207,7 +208,7 @@ def stubbed(monkeypatch, tmp_path):
         (folder / '20261122' / '20261122.json').write_text('{"coco/bbox_mAP": 0.4}')
         return 100
 
-    monkeypatch.setattr('cbam_det.studies.runs._call', call)
+    monkeypatch.setattr('cbam_det.studies.runs.call_tool', call)
     return calls
 
 

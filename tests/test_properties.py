@@ -16,8 +16,10 @@ from mmdet.datasets import CocoDataset, XMLDataset
 from torchvision.models import resnet18
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import FACTORS, FORMS, OURS, convert, to_identity, to_paper
-from cbam_det.datasets.validation.annotations import list_coco, read_voc
+from cbam_det.checkpoints.convert import convert, to_identity, to_paper
+from cbam_det.checkpoints.formats import FACTORS, FORMS, OURS
+from cbam_det.datasets.validation.coco import list_coco
+from cbam_det.datasets.validation.voc import read_voc
 from cbam_det.models.insertion import match, places
 from cbam_det.utils.errors import InputError
 

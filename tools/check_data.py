@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cbam_det.datasets.validation.annotations import remedy_of
-from cbam_det.datasets.validation.folder import Split, clean, config_options, examine, write_clean
+from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+from cbam_det.datasets.validation.content import remedy_of
+from cbam_det.datasets.validation.folder import Split, examine
 from cbam_det.utils.errors import one_line_errors
 
 EXAMPLES = """examples:

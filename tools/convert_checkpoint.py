@@ -13,18 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cbam_det.checkpoints.convert import (
-    FACTORS,
-    FORMS,
-    LAYOUTS,
-    OURS,
-    STARTS,
-    check_free,
-    convert,
-    detect,
-    read_file,
-    write_file,
-)
+from cbam_det.checkpoints.convert import convert, detect
+from cbam_det.checkpoints.files import check_free, read_file, write_file
+from cbam_det.checkpoints.formats import FACTORS, FORMS, LAYOUTS, OURS, STARTS
 from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
 from cbam_det.utils.errors import InputError, one_line_errors
 

@@ -21,7 +21,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..checkpoints.convert import check_free
+from ..checkpoints.files import check_free
 from ..utils.errors import InputError
 from ..version import __version__
 from .inference import Subject, View

@@ -13,134 +13,32 @@ file imports torch alone.
 
 from __future__ import annotations
 
-import pickletools
 import re
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from zipfile import ZipFile, is_zipfile
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..utils.errors import InputError, some
-from ..utils.files import whole_file
-
-OURS = 'cbam_det'
-STARTS = ('paper', 'identity')
-# What a ResNet has beside its CBAMs. Tokens: stage, block from 0 or from 1, layer, weights' names.
-TRUNK = (
-    *('conv1.weight', 'bn1.{n}', 'layer{s}.{b}.conv{i}.weight', 'layer{s}.{b}.bn{i}.{n}'),
-    *('layer{s}.{b}.downsample.0.weight', 'layer{s}.{b}.downsample.1.{n}', 'fc.{p}'),
+from .formats import (
+    CONV,
+    DEFAULTS,
+    FACTORS,
+    FC1,
+    FC2,
+    FORMS,
+    GATE,
+    LAYOUTS,
+    NORM,
+    OURS,
+    STARTS,
+    TOKENS,
+    TRUNK,
+    UNSEEN,
+    Form,
 )
-NORM = ('weight', 'bias', 'running_mean', 'running_var')
-TOKENS = dict(
-    **dict(s='[1-4]', b=r'\d+', b1=r'\d+', i='[123]', p='weight|bias'),
-    n='|'.join((*NORM, 'num_batches_tracked')),
-)
-FC1, FC2, CONV = 'channel_gate.fc1.', 'channel_gate.fc2.', 'spatial_gate.conv.'
-BATCH_NORM = 'spatial_gate.norm.{n}'
-GATE = re.compile(r'(?P<root>(?:.*\.)?)(?P<gate>(?:channel_gate|spatial_gate)\..+)')
-LAYOUTS = ('inserted', 'plugins')
-# From the identity's form to the paper's: fc1, what reads the map in the spatial gate, the norm
-# before the module. See docs/identity.md.
-FACTORS = {
-    'channel-spatial': (1 / 4, 1 / 2, 4),
-    'spatial-channel': (1 / 2, 1 / 4, 4),
-    'parallel': (1 / 4, 1 / 4, 4),
-    'channel': (1 / 2, 1, 2),
-    'spatial': (1, 1 / 2, 2),
-}
-UNSEEN = (
-    'taken for granted, as weights do not show it: order channel-spatial, pools avg and max, '
-    'spatial_pools max and avg, ReLU; give the config to have it checked'
-)
-DEFAULTS = dict(  # of the module's options that are worked out here
-    **dict(ratio=16, pools=('avg', 'max'), order='channel-spatial', kernel_size=7),
-    **dict(spatial_pools=('max', 'avg'), mlp_bias=True, conv_bias=False, start='paper'),
-    norm_cfg=dict(type='BN', momentum=0.01),
-)
-
-
-@dataclass(frozen=True)
-class Form:
-    """How another implementation names and shapes a CBAM.
-
-    Attributes:
-        block: where the CBAM of a ResNet's block stands.
-        module: pairs of our name and its name in the module; it is written by the first.
-        trunk: its names of `TRUNK`.
-        convs: the MLP has 1x1 convolutions, (C, C/r, 1, 1), not linear layers, (C, C/r).
-        pools: what its spatial convolution reads, in order.
-        kernel_size: of the spatial gate, where no other can be chosen.
-        norm_cfg: the norm of its spatial gate.
-        wrap: what comes before every key of a network.
-    """
-
-    block: str
-    module: tuple[tuple[str, str], ...]
-    trunk: tuple[str, ...] = TRUNK
-    convs: bool = True
-    pools: tuple[str, str] = ('avg', 'max')
-    kernel_size: int | None = None
-    norm_cfg: dict | None = field(default_factory=lambda: dict(type='BN'))
-    wrap: str = ''
-
-
-UNIT = 'features.stage{s}.unit{b1}.'
-FORMS = {
-    'authors': Form(
-        'layer{s}.{b}.cbam.',
-        (
-            *((FC1 + '{p}', 'ChannelGate.mlp.1.{p}'), (FC2 + '{p}', 'ChannelGate.mlp.3.{p}')),
-            (CONV + 'weight', 'SpatialGate.spatial.conv.weight'),
-            (BATCH_NORM, 'SpatialGate.spatial.bn.{n}'),
-        ),
-        **dict(convs=False, pools=('max', 'avg'), kernel_size=7, wrap='module.'),
-        norm_cfg=DEFAULTS['norm_cfg'],
-    ),
-    'pytorchcv': Form(
-        UNIT + 'cbam.',
-        (
-            *((FC1 + '{p}', 'ch_gate.mlp.fc1.{p}'), (FC2 + '{p}', 'ch_gate.mlp.fc2.{p}')),
-            *((CONV + 'weight', 'sp_gate.conv.conv.weight'), (BATCH_NORM, 'sp_gate.conv.bn.{n}')),
-        ),
-        (
-            *('features.init_block.conv.conv.weight', 'features.init_block.conv.bn.{n}'),
-            *(UNIT + 'body.conv{i}.conv.weight', UNIT + 'body.conv{i}.bn.{n}'),
-            *(UNIT + 'identity_conv.conv.weight', UNIT + 'identity_conv.bn.{n}', 'output.{p}'),
-        ),
-        **dict(convs=False, pools=('max', 'avg'), kernel_size=7),
-    ),
-    'timm': Form(
-        'layer{s}.{b}.se.',
-        (
-            *((FC1 + 'weight', 'channel.fc1.weight'), (FC2 + 'weight', 'channel.fc2.weight')),
-            (CONV + 'weight', 'spatial.conv.conv.weight'),
-            (BATCH_NORM, 'spatial.conv.bn.{n}'),
-        ),
-    ),
-    'mmyolo': Form(
-        'layer{s}.{b}.cbam.',
-        (
-            (FC1 + '{p}', 'channel_attention.fc.0.conv.{p}'),
-            (FC2 + '{p}', 'channel_attention.fc.1.conv.{p}'),
-            (CONV + '{p}', 'spatial_attention.conv.conv.{p}'),
-        ),
-        norm_cfg=None,
-    ),
-    'tutorial': Form(
-        'layer{s}.{b}.',
-        (
-            *((FC1 + 'weight', 'ca.fc1.weight'), (FC2 + 'weight', 'ca.fc2.weight')),
-            *((FC1 + 'weight', 'ca.fc.0.weight'), (FC2 + 'weight', 'ca.fc.2.weight')),
-            (CONV + 'weight', 'sa.conv1.weight'),
-        ),
-        norm_cfg=None,
-    ),
-}
 
 
 @dataclass
@@ -611,82 +509,3 @@ def _configs(items: dict[str, Item], given: Mapping) -> dict[str, dict]:
         | {name: value for name, value in cfg.items() if value != DEFAULTS.get(name, ...)}
         for place, cfg in cfgs.items()
     }
-
-
-class _Unread:
-    """Stands for what is pickled beside the weights (logs, numpy's values); nothing of it runs."""
-
-    def __init__(self, *args: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-def _unknown(path: Path) -> list[type]:
-    """A class that stands for each name that a checkpoint holds and torch does not know."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except AttributeError:  # torch < 2.6
-        with ZipFile(path) as file:
-            (pickled,) = (name for name in file.namelist() if name.endswith('/data.pkl'))
-            found = pickletools.genops(file.read(pickled))
-            words = {tuple(word.split(' ')) for code, word, _ in found if code.name == 'GLOBAL'}
-        words = [NAME_MAPPING.get(word, word) for word in words]
-        names = [f'{IMPORT_MAPPING.get(module, module)}.{name}' for module, name in words]
-    parts = (name.rpartition('.') for name in names)
-    return [type(name, (_Unread,), {'__module__': module}) for module, _, name in parts]
-
-
-def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
-    """A file's state dict, its plain `meta`, and the names of all else in it.
-
-    Raises:
-        InputError: it is missing or unreadable, or holds no weights; torch is older than 2.5.
-    """
-    path = Path(path)
-    if not hasattr(torch.serialization, 'safe_globals'):
-        raise InputError(f'torch {torch.__version__} cannot read {path} safely; use 2.5 or newer')
-    if not path.is_file():
-        raise InputError(f'no checkpoint {path}; give a file that torch.save wrote')
-    try:
-        # Files of torch before 1.6 are no zip files, and cannot be asked beforehand.
-        unknown = _unknown(path) if is_zipfile(path) else []
-        with torch.serialization.safe_globals(unknown):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a broken pickle raises anything
-        fault = str(error).strip().partition('\n')[0] or type(error).__name__
-        raise InputError(f'{path} is no readable checkpoint ({fault}); fetch it again') from None
-    content = content if isinstance(content, dict) else {}
-    state, meta = content.get('state_dict', content), content.get('meta')
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        has = some([str(key) for key in content]) or 'nothing'
-        raise InputError(f'{path} holds no weights, but {has}; give one with a state_dict')
-    if state is content:
-        return state, {}, []
-    meta = meta if isinstance(meta, dict) else {}
-    plain = {key: value for key, value in meta.items() if _plain(value)}
-    return state, plain, [str(key) for key in content if key not in ('state_dict', 'meta')]
-
-
-def _plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, (str, int, float))
-
-
-def check_free(path: str | Path) -> None:
-    """Raises InputError where `path` exists, or its folder does not."""
-    path = Path(path)
-    if path.exists():
-        raise InputError(f'{path} exists; remove it or give another name')
-    if not path.parent.is_dir():
-        raise InputError(f'no folder {path.parent} for {path.name}; make it or give another')
-
-
-def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint whole or not at all, and over no other file; see `check_free`."""
-    path = Path(path)
-    check_free(path)
-    with whole_file(path) as part:
-        torch.save(dict(meta=meta, state_dict=state), part)

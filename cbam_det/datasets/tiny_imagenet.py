@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..utils.errors import InputError, some
 from ..utils.files import whole_file
-from .validation.annotations import decode_all
+from .validation.images import decode_all
 
 CLASSES, TRAIN, VAL = 200, 500, 50  # classes; images of each
 LAYOUT = 'wnids.txt, train/WNID/images/*.JPEG, val/val_annotations.txt and val/images/*.JPEG'

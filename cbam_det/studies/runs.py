@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import math
-import os
-import re
-import signal
 import statistics
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
-
-from rich.status import Status
-from rich.text import Text
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
-from ..utils.environment import shipped
-from ..utils.errors import SIGNALS, InputError, Stopped, some, tell_ctrl_c
+from ..utils.errors import InputError, some
 from ..utils.records import here, log_lines, write_record
+from .processes import call_tool
 from .study import (
     Row,
     Study,
@@ -38,9 +29,6 @@ from .study import (
     record_path,
     run_name,
 )
-
-# Where a loop of MMEngine is, as it logs it.
-PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
 
 
 def run(
@@ -87,9 +75,9 @@ def run(
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
-        memory = _call('train', row.config, [], ['--resume', *common], folder, gpus)
+        memory = call_tool('train', row.config, [], ['--resume', *common], folder, gpus)
         last = last_checkpoint(folder)
-        _call('test', row.config, [last], common, folder, gpus)
+        call_tool('test', row.config, [last], common, folder, gpus)
     logged, metrics = list(log_lines(folder)), _metrics(folder)
     if lacking := set(study.metrics_of(row).values()) - set(metrics):
         raise InputError(
@@ -272,109 +260,6 @@ def _metrics(folder: Path) -> dict[str, float | None]:
     numbers = json.loads(text.splitlines()[-1])
     # mmdet's number for a class that the set lacks is none of JSON.
     return {key: None if value != value else value for key, value in numbers.items() if '/' in key}
-
-
-def _call(
-    name: str,
-    config: str,
-    first: list[str],
-    last: list[str],
-    folder: Path,
-    gpus: int,
-) -> int:
-    """Run a tool to its end; the most MiB that one of its processes, or this one, held.
-
-    Raises:
-        InputError: it did not end well.
-        Stopped: by a signal, which it was given to write its checkpoint.
-    """
-    tools = shipped('tools')
-    if gpus > 1:
-        shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
-    else:
-        shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
-    log = folder / f'{name}.log'
-    begin = log.stat().st_size if log.is_file() else 0
-    with log.open('a', encoding='utf-8') as stream:
-        # Our trainings stop by themselves and need their workers until then; others are all told.
-        listens = name == 'train'
-        shown = Status(LastLine(log, begin), refresh_per_second=2)
-        with _passed_on(listens) as watch, shown:
-            child = subprocess.Popen(
-                [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
-            )
-            watch(child.pid)
-            _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
-    child.returncode = os.waitstatus_to_exitcode(status)
-    number = child.returncode - 128 if child.returncode > 0 else -child.returncode
-    if number in SIGNALS:
-        raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
-    if child.returncode:
-        said = log.read_bytes()[begin:].decode(errors='replace').splitlines()
-        errors = [line for line in said if line.startswith('error: ')]
-        said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
-        raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
-    return usage.ru_maxrss // 1024
-
-
-class LastLine:
-    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `begin`
-    on, that tells an eta.
-    """
-
-    def __init__(self, log: Path, begin: int = 0) -> None:
-        self.log, self.begin = log, begin
-
-    def __rich__(self) -> Text:
-        found = []
-        with contextlib.suppress(OSError), self.log.open('rb') as stream:
-            stream.seek(max(self.begin, stream.seek(0, os.SEEK_END) - 65536))
-            found = PROGRESS.findall(stream.read().decode(errors='replace'))
-        last = ' '.join(found[-1].split()) if found else 'begins'
-        return Text(f'{last}, {self.log}', no_wrap=True, overflow='ellipsis')
-
-
-@contextmanager
-def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
-    """Give signals to a process, which has a session of its own, instead of obeying them.
-
-    What this process ignores (`nohup`, a script's background) it goes on ignoring.
-
-    Args:
-        listens: the process stops by itself with a checkpoint; else its children are told too.
-
-    Yields:
-        What to call with its id; signals that came before are given to it then.
-    """
-    send = os.kill if listens else os.killpg
-    child: list[int] = []
-    early: list[int] = []
-    told: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and listens and not told:
-            told.append(number)
-            tell_ctrl_c()
-        if not child:
-            early.append(number)
-        for one in child:
-            with contextlib.suppress(ProcessLookupError):
-                send(one, number)
-
-    def watch(pid: int) -> None:
-        child.append(pid)
-        while early:
-            send(pid, early.pop(0))
-
-    names = ('SIGHUP', 'SIGQUIT')  # of a terminal, of which the process has none
-    numbers = [*SIGNALS, *(getattr(signal, name) for name in names if hasattr(signal, name))]
-    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in obeyed}
-    try:
-        yield watch
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _commit() -> str:

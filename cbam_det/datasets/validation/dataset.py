@@ -1,8 +1,8 @@
 """Checks of the data sets of a config, made before a model is built.
 
 Quick, always: folders, every annotation, every image's existence, classes against the config. Full,
-on request: every image is decoded as well. `annotations.py` finds the faults; which of them stop a
-run is said here.
+on request: every image is decoded as well. `coco.py` and `voc.py` find the faults; which of
+them stop a run is said here.
 """
 
 from __future__ import annotations
@@ -18,19 +18,10 @@ from mmengine.config import ConfigDict
 
 from ...utils.config import kind_of, nearest
 from ...utils.errors import InputError, some
-from .annotations import (
-    FIX,
-    Content,
-    Fault,
-    decode_all,
-    image_faults,
-    pixel_notes,
-    quick_look,
-    read_coco,
-    read_list,
-    read_voc,
-    remedy_of,
-)
+from .coco import read_coco
+from .content import FIX, Content, Fault, remedy_of
+from .images import decode_all, image_faults, pixel_notes, quick_look
+from .voc import read_list, read_voc
 
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '

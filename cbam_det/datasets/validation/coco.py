@@ -1,0 +1,227 @@
+"""What a COCO file holds, as mmdet 3.x reads it, and every fault in it.
+
+One list of faults serves the check before a run (`dataset.py`) and that of a whole folder
+(`folder.py`). A fault *hurts* where mmdet would stop on it, learn from it or score by it; the
+others it passes over without a word (boxes of COCO without area, say), so that they are counted.
+Of this folder `coco.py`, `voc.py`, `images.py` and `content.py` import no mmdet.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import reprlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...utils.errors import InputError
+from .content import Content, Picture, as_id, is_number, place_fault
+
+COCO_REMEDY = 'give a COCO detection file with images, annotations and categories'
+
+
+def _is_text(value: object) -> bool:
+    """A name that can be written: JSON can spell halves of characters, which cannot."""
+    return isinstance(value, str) and value.encode('utf-8', 'replace').decode() == value != ''
+
+
+def _is_file_name(value: object) -> bool:
+    try:
+        return isinstance(value, str) and b'\0' not in os.fsencode(value) and value != ''
+    except UnicodeEncodeError:
+        return False
+
+
+def _load(path: Path, annotated: bool) -> dict:
+    try:
+        content = json.loads(path.read_bytes().decode('utf-8'))  # as mmdet opens it
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path} is no JSON in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8'
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is no JSON ({error}); {COCO_REMEDY}') from None
+    if isinstance(content, dict) and not annotated:
+        content.setdefault('annotations', [])
+    for key in ('images', 'annotations', 'categories'):
+        items = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise InputError(f'{path} is no COCO JSON, it lacks the list {key!r}; {COCO_REMEDY}')
+    if not content['images']:
+        raise InputError(f'{path} lists no images; {COCO_REMEDY}')
+    return content
+
+
+def read_coco(
+    path: Path,
+    folder: str | Path,
+    classes: Collection[str] | None = None,
+    annotated: bool = True,
+    needs_crowd: bool = True,
+) -> Content:
+    """Read a COCO detection file.
+
+    Args:
+        path: the JSON.
+        folder: where its `file_name`s lie.
+        classes: names to count as objects of an image; None for all.
+        annotated: False for a file of images alone, such as COCO's test-dev.
+        needs_crowd: the file is for evaluation, which reads `iscrowd` as well.
+
+    Raises:
+        InputError: the file is no COCO JSON at all, or lists no images.
+    """
+    with _without_collector():
+        return list_coco(path, _load(path, annotated), folder, classes, needs_crowd)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's garbage collector walks millions of new objects again and again, for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def list_coco(
+    path: Path,
+    raw: dict,
+    folder: str | Path,
+    classes: Collection[str] | None = None,
+    needs_crowd: bool = True,
+) -> Content:
+    """`read_coco` of a JSON that is read: dictionaries in the lists images, annotations and
+    categories.
+    """
+    content = Content(path, raw=raw)
+    images, annotations = content.raw['images'], content.raw['annotations']
+    names = _read_categories(content)
+    sizes = _read_images(content)
+    needed = ('id', 'image_id', 'category_id', 'bbox', 'area')
+    needed += ('iscrowd',) if needs_crowd else ()
+    objects: Counter[object] = Counter()
+    seen = set()
+    for index, item in enumerate(annotations):
+        found = _annotation_fault(item, sizes, names, needed, seen)
+        if found:
+            kind, said, hurts = found
+            content.say(kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index)
+        name = names.get(as_id(item.get('category_id')))
+        content.classes[name] += 1
+        if classes is None or name in classes:
+            objects[as_id(item.get('image_id'))] += 1
+            kept = found is None or found[0] in KEPT
+            content.usable += kept and not item.get('iscrowd') and not item.get('ignore')
+    content.classes.pop(None, None)
+    content.objects = len(annotations)
+    content.images = [
+        Picture(
+            os.path.join(folder, item['file_name']) if _is_file_name(item.get('file_name')) else '',
+            sizes.get(as_id(item.get('id'))),
+            objects[as_id(item.get('id'))],
+        )
+        for item in images
+    ]
+    return content
+
+
+KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
+
+
+def _read_categories(content: Content) -> dict:
+    """Category id -> name."""
+    names = {}
+    for index, item in enumerate(content.raw['categories']):
+        said = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
+        if said is None and as_id(item['id']) is None:
+            said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+        if said is None and not _is_text(item['name']):
+            said = f'has name={reprlib.repr(item["name"])}, no text'
+        if said is None and item['id'] in names:
+            said = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
+        if said is None and item['name'] in names.values():
+            said = f'has name={item["name"]!r}, which an earlier one has'
+        if said:
+            content.say('category entry', f'{content.file}: categories[{index}]', said)
+        else:
+            names[item['id']] = item['name']
+    content.classes.update(dict.fromkeys(names.values(), 0))
+    return names
+
+
+def _read_images(content: Content) -> dict:
+    """Image id -> (width, height), None where they are no size."""
+    sizes = {}
+    for index, item in enumerate(content.raw['images']):
+        kind, said = 'image entry', None
+        absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
+        number = as_id(item.get('id'))
+        if absent:
+            said = f'lacks {absent[0]!r}'
+        elif not _is_file_name(item['file_name']):
+            said = f'has file_name={reprlib.repr(item["file_name"])}, no name of a file'
+        elif number is None:
+            said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+        elif number in sizes:
+            kind, said = 'image id twice', f'has id={reprlib.repr(number)}, as an earlier one has'
+        size = item.get('width'), item.get('height')
+        if not (all(map(is_number, size)) and min(size) > 0):
+            said = said or f'has width={size[0]!r:.40} and height={size[1]!r:.40}, no size'
+            size = None
+        if number is not None:
+            sizes.setdefault(number, size)
+        if said:
+            content.say(kind, f'{content.file}: images[{index}]', said, image=index)
+    return sizes
+
+
+def _annotation_fault(
+    item: dict, sizes: dict, names: dict, needed: Iterable[str], seen: set
+) -> tuple[str, str, bool] | None:
+    """The first fault of an annotation as (kind, said, hurts); hot: a million of them are usual."""
+    for name in needed:
+        if item.get(name) is None:
+            return 'annotation entry', f'lacks {name!r}', True
+    box = item['bbox']
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        said = f'has bbox={reprlib.repr(box)}, not four numbers x, y, width, height'
+        return 'no box', said, True
+    if not is_number(item['area']):
+        return 'annotation entry', f'has area={reprlib.repr(item["area"])}, no number', True
+    number, image, category = item['id'], as_id(item['image_id']), as_id(item['category_id'])
+    if item.get('iscrowd') not in (0, 1, None):
+        said = f'has iscrowd={reprlib.repr(item["iscrowd"])}, neither 0 nor 1'
+        return 'annotation entry', said, True
+    if image not in sizes:
+        said = f'has image_id={reprlib.repr(item["image_id"])}, which the file does not list'
+        return 'image not listed', said, True
+    if category not in names:
+        said = f'has category_id={reprlib.repr(item["category_id"])}, which the file does not list'
+        return 'category not listed', said, True
+    if as_id(number) is None:
+        said = f'has id={reprlib.repr(number)}, neither a number nor a name'
+        return 'annotation entry', said, True
+    if number in seen:
+        return 'annotation id twice', f'has id={reprlib.repr(number)}, as an earlier one has', True
+    seen.add(number)
+    left, top, width, height = box
+    if width < 1 or height < 1 or item['area'] <= 0:
+        said = f'has bbox={box} and area={item["area"]}'
+        return 'box without area', f'{said}: below 1 pixel, which mmdet passes over', False
+    if size := sizes[image]:
+        found = place_fault((left, top, left + width, top + height), size)
+        if found:
+            said = f'has bbox={box} in an image of {size[0]} x {size[1]}'
+            said += ', which mmdet passes over' if found == 'box outside the image' else ''
+            return found, said, False
+    if number == 0:
+        said = 'has id=0, by which pycocotools takes a detection of it for a wrong one'
+        return 'annotation id 0', said, False
+    return None

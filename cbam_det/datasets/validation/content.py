@@ -1,0 +1,148 @@
+"""What an annotation file lists, and the faults in it, each with its remedy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+LARGEST = 1e15  # beyond it a float does not count single pixels
+
+
+# Kinds of fault and what mends them.
+FIX = 'tools/check_data.py --fix'
+
+
+MEND = f'mend the file, or leave it out by {FIX}'
+
+
+RESTORE = f'restore it, or take it out of the annotations ({FIX})'
+
+
+REMEDIES = {
+    'category entry': 'mend the file',
+    'image entry': MEND,
+    'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
+    'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
+    'no box': MEND,
+    'annotation id twice': f'give each annotation an id of its own ({FIX})',
+    'image not listed': MEND,
+    'category not listed': MEND,
+    'box without area': MEND,
+    'box outside the image': MEND,
+    'box beyond the edge': 'clip it, where it is more than rounding',
+    'annotation id 0': f'count annotation ids from 1 ({FIX})',
+    'list line': 'mmdet reads the whole line, so leave no blank lines and no second column',
+    'image listed twice': 'list it once',
+    'annotation missing': f'restore it, or take it off the list ({FIX})',
+    'no XML': f'restore it, or take it off the list ({FIX})',
+    'size': f'write the width and the height of the image, in whole pixels ({FIX})',
+    'image missing': RESTORE,
+    'image empty': RESTORE,
+    'image unreadable': RESTORE,
+    'same image in two splits': 'take it out of one of them',
+    'same image twice': 'keep one of them',
+    'count': 'fetch it again, where it should be whole',
+    'size differs': (
+        'the boxes may belong to another image: annotate it as it is shown, or take its EXIF '
+        'orientation away, which mmdet follows'
+    ),
+}
+
+
+# What the config can do where mmdet does not pass such a box over by itself.
+AREAS = {
+    'box without area': "pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1)",
+    'box outside the image': (
+        "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
+        'the pipeline'
+    ),
+}
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    Attributes:
+        kind: key of `REMEDIES`.
+        place: file, and what in it.
+        said: what is wrong there.
+        hurts: mmdet would stop on it, learn from it or score by it.
+        image: index in `Content.images`, or None.
+        object: index in COCO's `annotations` or among the XML's objects, or None.
+    """
+
+    kind: str
+    place: str
+    said: str
+    hurts: bool = True
+    image: int | None = None
+    object: int | None = None
+
+    def __str__(self) -> str:
+        return f'{self.place} {self.said}'
+
+
+def remedy_of(fault: Fault) -> str:
+    """What mends a fault, in the files or in the config."""
+    in_config = AREAS.get(fault.kind) if fault.hurts else None
+    return f'{in_config}, or {MEND}' if in_config else REMEDIES[fault.kind]
+
+
+class Picture(NamedTuple):
+    """An image of a set: its file, its size (width, height) if told, and how many objects."""
+
+    path: str
+    size: tuple[float, float] | None
+    objects: int
+
+
+@dataclass
+class Content:
+    """What one annotation file lists.
+
+    Attributes:
+        file: COCO's JSON, or VOC's image list.
+        images: its images in the file's order; a COCO entry that cannot be read has path ''.
+        faults: everything that is wrong, in the file's order.
+        classes: objects of each class name; names without objects too where the file lists them.
+        objects: all annotations.
+        usable: objects that can be learnt: whole, with area, neither crowd nor difficult.
+        raw: the JSON, or the image names of the list.
+    """
+
+    file: Path
+    images: list[Picture] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    classes: Counter[str] = field(default_factory=Counter)
+    objects: int = 0
+    usable: int = 0
+    raw: dict | list[str] = field(default_factory=dict)
+
+    def say(self, kind: str, place: str, said: str, **more: object) -> None:
+        """Add a fault of `kind` at `place`, which is within the file."""
+        self.faults.append(Fault(kind, place, said, **more))
+
+
+def is_number(value: object) -> bool:
+    """A finite number that a coordinate or an area can be."""
+    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
+
+
+def as_id(value: object) -> object:
+    """An id, if it can be one; else None, which no item has."""
+    return value if isinstance(value, (int, float, str)) and value == value else None
+
+
+def place_fault(box: tuple, size: tuple) -> str | None:
+    """The kind of fault of a box (left, top, right, bottom) where it is not within the image."""
+    left, top, right, bottom = box
+    width, height = size
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return None
+    if min(right, width) <= max(left, 0) or min(bottom, height) <= max(top, 0):
+        return 'box outside the image'
+    if left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
+        return 'box beyond the edge'
+    return None  # by rounding

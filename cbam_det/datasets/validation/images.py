@@ -1,0 +1,133 @@
+"""Images as mmdet decodes them, and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from .content import Content, Fault
+
+EXIF_ORIENTATION = 0x0112
+
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.webp', '.tif')
+
+
+# Whose size Pillow's header and the EXIF tag tell as OpenCV decodes it; others are decoded by both.
+LIKE_OPENCV = ('JPEG', 'MPO', 'PNG', 'BMP')
+
+
+class Decoded(NamedTuple):
+    """An image as mmdet decodes it, or why not.
+
+    Attributes:
+        fault: kind and what is said of it, or None.
+        size: (width, height) as shown, after its EXIF orientation.
+        stored: (width, height) as it lies in the file.
+        mode: Pillow's name of its pixels ('RGB', 'L', 'CMYK', 'I;16').
+        digest: SHA-1 of the file, or ''.
+    """
+
+    fault: tuple[str, str] | None
+    size: tuple[int, int] = (0, 0)
+    stored: tuple[int, int] = (0, 0)
+    mode: str = ''
+    digest: str = ''
+
+
+def quick_fault(path: str) -> tuple[str, str] | None:
+    """What the file system knows of an image that is not there, or holds nothing."""
+    try:
+        known = os.stat(path)
+    except OSError:
+        stem = os.path.splitext(path)[0]
+        near = [stem + ending for ending in ENDINGS if os.path.isfile(stem + ending)]
+        return 'image missing', f'missing, but {near[0]} is there' if near else 'missing'
+    if not stat.S_ISREG(known.st_mode):
+        return 'image missing', 'no file'
+    return None if known.st_size else ('image empty', 'empty')
+
+
+def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
+    """What mmdet handles of decoded images: pixels that are not RGB, images that it turns."""
+    looks = list(looks)
+    modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
+    notes = []
+    if modes:
+        said = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
+        notes.append(
+            f'{modes.total():,} images are not RGB ({said}); mmdet reads three channels of 8 bits'
+        )
+    if turned := sum(look.size != look.stored for look in looks):
+        notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
+    return notes
+
+
+def quick_look(path: str) -> Decoded:
+    """`decode` without opening the file."""
+    return Decoded(quick_fault(path))
+
+
+def decode(path: str) -> Decoded:
+    """Decode one image; a truncated one is a fault here, where OpenCV may fill it with grey."""
+    if fault := quick_fault(path):
+        return Decoded(fault)
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            size, stored = _turned(image)
+            mode = image.mode
+            image.load()
+            if image.format not in LIKE_OPENCV:
+                array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+                if array is None:
+                    said = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
+                    return Decoded(('image unreadable', f'{said} of mode {mode}'))
+                size = array.shape[1::-1]
+    except Exception as error:  # Pillow's formats raise errors of any kind on broken files
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        return Decoded(('image unreadable', f'unreadable: {said}'))
+    return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
+
+
+def _turned(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) as shown, and as stored."""
+    orientation = image.getexif().get(EXIF_ORIENTATION)
+    return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), image.size
+
+
+def decode_all(paths: Iterable[str], description: str, progress: bool = True) -> dict[str, Decoded]:
+    """Decode images in parallel, each once, with a progress bar."""
+    paths = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(decode, paths)
+        if progress:
+            done = track(done, description, total=len(paths), transient=True)
+        return dict(zip(paths, done, strict=True))
+
+
+def image_faults(content: Content, look: Callable[[str], Decoded]) -> Iterator[Fault]:
+    """The faults of a set's images, of which `look` tells each one's."""
+    for index, (path, size, _) in enumerate(content.images):
+        if not path:
+            continue  # no name: said already
+        found = look(path)
+        if found.fault:
+            yield Fault(found.fault[0], path, f'({found.fault[1]})', image=index)
+        elif size and found.size != (0, 0) and tuple(size) != tuple(found.size):
+            stored = '' if found.size == found.stored else ' once turned by its EXIF orientation'
+            said = f'is {found.size[0]} x {found.size[1]}{stored}, and annotated as '
+            said += f'{size[0]} x {size[1]}'
+            yield Fault('size differs', path, said, image=index)
