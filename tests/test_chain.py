@@ -13,12 +13,14 @@ import torch
 from cbam_det.checkpoints.loading import weights_digest
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import heat_inside
+from cbam_det.studies.records import config_hash
 from cbam_det.studies.runs import run, start_weights
-from cbam_det.studies.study import config_hash, read_study, record_path, run_name
+from cbam_det.studies.study import read_study, run_name
 from cbam_det.studies.verdicts import breakdown, heat_table, table
 from cbam_det.utils.errors import InputError
 
 from .conftest import in_process
+from .ledger import change_record, put_record
 
 CHAIN = """
 title: chain
@@ -114,8 +116,7 @@ def test_first_link_that_is_missing_damaged_or_other_is_named_with_its_command(s
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=f'they are not in .*no checkpoint.* {again}'):
         run(*what)
-    path = record_path(what[3], study, first, 0)
-    path.write_text(path.read_text().replace(config_hash(study, first, 0), 'another'))
+    change_record(what[3], study, first, 0, config_hash='another')
     with pytest.raises(InputError, match='of another config than their row has now'):
         run(*what)
 
@@ -173,8 +174,7 @@ def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
             }
             metrics |= {'coco/bbox_mAP_s': 0.1 + sign * 0.01, 'coco/bbox_mAP_m': -1.0}
             metrics |= {'coco/owl_precision': None, 'pascal_voc/mAP': 0.5}
-            path = record_path(tmp_path, study, study.rows[name], seed)
-            path.write_text(json.dumps(dict(metrics=metrics)))
+            put_record(tmp_path, study, study.rows[name], seed, metrics=metrics)
     lines = breakdown(study, tmp_path).splitlines()
     assert lines[0] == '| second with attention, AP | n | second | difference |'
     assert lines[2:6] == [
@@ -208,7 +208,7 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
 
     def ran(seed: int) -> None:
         for name in ('second', 'second with attention'):
-            record_path(results, study, study.rows[name], seed).write_text('{"metrics": {}}')
+            put_record(results, study, study.rows[name], seed, metrics={})
             folder = work / run_name(study, study.rows[name], seed)
             folder.mkdir(parents=True)
             (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
@@ -241,7 +241,7 @@ def test_plot_has_a_row_of_panels_for_each_measure_and_losses_where_nothing_was_
         metrics = {'accuracy/top1': 41.0} if first else {'coco/bbox_mAP': 0.4}
         validation = {2: {'accuracy/top1': 30.0}, 4: {'accuracy/top1': 41.0}} if first else {}
         made = dict(metrics=metrics, validation=validation, loss={1: 3.0, 2: 2.5})
-        record_path(tmp_path, study, row, 0).write_text(json.dumps(made))
+        put_record(tmp_path, study, row, 0, **made)
     top, below = np.array(study_figure(study, tmp_path).axes).reshape(2, 2)
     assert top[0].get_xlabel().startswith('Top-1, %') and below[0].get_xlabel().startswith('AP, %')
     assert top[1].lines[0].get_xydata().tolist() == [[2, 30], [4, 41]]

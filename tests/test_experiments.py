@@ -29,20 +29,24 @@ from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
 from cbam_det.studies.processes import LastLine
+from cbam_det.studies.records import (
+    check_records,
+    config_hash,
+    orphans,
+    read_record,
+    records_path,
+    stale,
+)
 from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import (
     Row,
     Study,
-    check_records,
     command,
-    config_hash,
     cost_path,
     gates_path,
     options,
-    read_record,
     read_study,
-    record_path,
-    stale,
+    run_name,
 )
 from cbam_det.studies.tables import plan_table
 from cbam_det.studies.verdicts import compare, difference, table, values
@@ -50,6 +54,7 @@ from cbam_det.utils.config import find_config, override, read_config
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
 
 from .conftest import QUICK, ROOT, in_process
+from .ledger import change_record, drop_record, put_record
 
 LEDGER = sorted((ROOT / 'experiments').glob('*.yaml'))
 SMALL = """
@@ -79,14 +84,12 @@ WHERE = dict(hardware='a CPU (2 cores)', threads=1, torch='2.12.1')
 
 def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
     for seed, ap in enumerate(aps):
-        path = record_path(results, study, study.rows[row], seed)
-        path.parent.mkdir(exist_ok=True)
         metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
         validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
         digest = config_hash(study, study.rows[row], seed)
         given = dict(metrics=metrics, validation=validation, environment=WHERE, config_hash=digest)
         given |= dict(train_seconds=120 + seed, commit='0123456789')
-        path.write_text(json.dumps(given))
+        put_record(results, study, study.rows[row], seed, **given)
 
 
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
@@ -152,8 +155,7 @@ def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
     assert lines[5:] == ['', origin]
     row = small.rows['paper start']
     left = replace(small, rows={**small.rows, 'paper start': replace(row, overrides={'a': 1})})
-    path = record_path(tmp_path / 'results', left, left.rows['paper start'], 0)
-    path.write_text(json.dumps(dict(command=command(left, left.rows['paper start'], 0))))
+    put_record(tmp_path / 'results', left, left.rows['paper start'], 0)
     lines = table(small, tmp_path / 'results').splitlines()
     assert lines[-1] == f'{origin}. Records of rows or seeds that the study has no more: 1'
     record(tmp_path / 'results', small, 'paper start', [0.41, 0.41, 0.42])
@@ -169,11 +171,12 @@ def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
 def test_records_of_another_config_are_found(small, tmp_path):
     row = small.rows['CBAM']
     for seed, digest in enumerate([config_hash(small, row, 0), 'another']):
-        path = record_path(tmp_path, small, row, seed)
-        path.write_text(json.dumps(dict(config_hash=digest)))
-    assert stale(small, tmp_path) == [record_path(tmp_path, small, row, 1)]
-    path.write_text('{"config_hash": ')
-    with pytest.raises(InputError, match=f'{path.name} is no JSON .*; remove it, or get it back'):
+        put_record(tmp_path, small, row, seed, config_hash=digest)
+    path = records_path(tmp_path, small)
+    assert stale(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
+    with path.open('a') as stream:
+        stream.write('{"config_hash": ')
+    with pytest.raises(InputError, match=f'{path.name}, line 3 is no record .*; remove the line'):
         stale(small, tmp_path)
 
 
@@ -240,9 +243,9 @@ def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     row, results, work = small.rows['none'], tmp_path / 'results', tmp_path / 'work'
     made = run(small, row, 0, results, work)
-    assert made['train_seconds'] == 10 and made['loss'] == {1: 15}  # past the line that is cut
+    assert made['train_seconds'] == 10 and made['loss'] == {'1': 15}  # past the line that is cut
     folder = work / 'faster_rcnn_r50_digits-0'
-    record_path(results, small, row, 0).unlink()
+    drop_record(results, small, row, 0)
     with pytest.raises(InputError, match='is of another run'):
         run(small, row, 0, results, work, data_root='elsewhere')
     (folder / 'run.json').write_text('{"config_hash": "another"}')
@@ -252,7 +255,7 @@ def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(InputError, match='another command is at work'):
             run(small, row, 0, results, work)
-    assert not results.exists() or not list(results.glob('*.json'))
+    assert read_record(results, small, row, 0) is None
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
@@ -289,8 +292,7 @@ def test_repetition_runs_each_time(small, stubbed, tmp_path):
             repeat(*what)
         shutil.rmtree(folder / 'record')  # as where it was interrupted before the end
     assert [name for name, _ in stubbed] == ['train', 'test'] * 3
-    path = record_path(*what[3:4], *what[:3])
-    path.write_text(path.read_text().replace('0.4', '0.5'))
+    change_record(*what[3:4], *what[:3], metrics={'coco/bbox_mAP': 0.5})
     assert repeat(*what) == {'test coco/bbox_mAP': (0.5, 0.4)}
 
 
@@ -299,7 +301,7 @@ def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monk
     what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
     monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'first')
     run(*what)
-    record_path(*what[3:4], *what[:3]).unlink()
+    drop_record(*what[3:4], *what[:3])
     log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
     log.parent.mkdir()
     log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
@@ -316,7 +318,7 @@ def test_records_of_other_data_than_their_baseline_s_are_refused(small, stubbed,
         seed = int(root == 'other')
         check_records(small, tmp_path / 'results')
         run(small, row, seed, tmp_path / 'results', tmp_path / 'work', data_root=root)
-    with pytest.raises(InputError, match=r"cbam_digits-1.json is of other data .*'other'.*'one'"):
+    with pytest.raises(InputError, match=r"cbam_digits-1 is of other data .*'other'.*'one'"):
         check_records(small, tmp_path / 'results')
 
 
@@ -363,16 +365,18 @@ def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_pat
         fingerprint(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt'))
 
 
-def test_rows_of_two_tables_that_are_the_same_share_a_run(small):
+def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):
     none, cbam, paper = small.rows.values()
-    names = {record_path(Path(), small, row, 0).name for row in (none, cbam, paper)}
-    assert len(names) == 3 and 'faster_rcnn_r50_cbam_digits-0.json' in names
+    names = {run_name(small, row, 0) for row in (none, cbam, paper)}
+    assert len(names) == 3 and 'faster_rcnn_r50_cbam_digits-0' in names
     one, other = (read_study(ROOT / 'experiments' / f'table{n}.yaml') for n in (2, 3))
-    names = [
-        {record_path(Path(), study, row, 0) for row in study.rows.values()}
-        for study in (one, other)
-    ]
+    names = [{run_name(study, row, 0) for row in study.rows.values()} for study in (one, other)]
     assert len(names[0] & names[1]) == 2  # SE, and CBAM
+    shared = next(row for row in one.rows.values() if run_name(one, row, 0) in names[1])
+    twin = next(row for row in other.rows.values() if run_name(other, row, 0) in names[0])
+    put_record(tmp_path, one, shared, 0, metrics={'accuracy/top1': 70.0})
+    assert read_record(tmp_path, other, twin, 0)['row'] == shared.name
+    assert orphans(other, tmp_path) == orphans(one, tmp_path) == []
 
 
 def test_hash_follows_the_config_and_nothing_else(small):
@@ -381,6 +385,28 @@ def test_hash_follows_the_config_and_nothing_else(small):
     assert (
         len({config_hash(small, row, seed) for row in (none, cbam, paper) for seed in (0, 1)}) == 6
     )
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'counts'),
+    [
+        ('optim_wrapper.optimizer.lr', 0.5, True),
+        ('train_dataloader.dataset.ann_file', 'annotations/other.json', True),
+        ('test_evaluator.metric', 'proposal', True),
+        ('default_hooks.ema.type', 'EMAHook', True),
+        ('channels_last', True, True),
+        ('train_dataloader.dataset.data_root', 'elsewhere/', False),
+        ('test_evaluator.ann_file', 'elsewhere/annotations/instances_val2017.json', False),
+        ('default_hooks.logger.interval', 7, False),
+        ('default_hooks.attention_audit.saturation_at', 9, False),
+        ('default_hooks.checkpoint.max_keep_ckpts', 2, False),
+        ('log_level', 'WARNING', False),
+    ],
+)
+def test_hash_counts_what_determines_the_numbers_of_a_run(small, key, value, counts):
+    row = small.rows['CBAM']
+    other = replace(row, overrides={key: value})
+    assert (config_hash(small, row, 0) != config_hash(small, other, 0)) == counts
 
 
 @pytest.mark.parametrize(
@@ -581,10 +607,10 @@ def test_a_run_comes_out_the_same_again_or_what_differs_is_told(quick, tool, tmp
     assert tool(*common, *again) == 2
     assert 'is there; remove it' in capsys.readouterr().err
     shutil.rmtree(tmp_path / 'work')
-    path = record_path(tmp_path / 'results', study, study.rows['CBAM'], 1)
-    changed = json.loads(path.read_text())
-    loss, changed['loss']['1'] = changed['loss']['1'], 7.5
-    path.write_text(json.dumps(changed))
+    which = (tmp_path / 'results', study, study.rows['CBAM'], 1)
+    losses = read_record(*which)['loss']
+    loss = losses['1']
+    change_record(*which, loss=losses | {'1': 7.5})
     assert tool(*common, *again) == 0
     assert f'differs: loss of epoch 1 7.5 -> {loss}' in capsys.readouterr().out
 

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from mmdet.datasets import CocoDataset, VOCDataset
 
-from cbam_det.studies.study import read_record, read_study
+from cbam_det.studies.records import read_record
+from cbam_det.studies.study import read_study
 
 from .conftest import ROOT, in_process
 

@@ -13,15 +13,14 @@ from rich.table import Table
 from cbam_det.studies import measures, runs, verdicts
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.plan import plan as planned
+from cbam_det.studies.records import check_records, read_record
 from cbam_det.studies.study import (
     INSTALLED,
     PROGRAM,
     Row,
     Study,
     check_gpus,
-    check_records,
     command,
-    read_record,
     read_study,
     run_name,
 )

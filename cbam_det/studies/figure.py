@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
-from .study import Row, Study, cost_path, read_record, recorded
+from .records import read_record
+from .study import Row, Study, cost_path, recorded
 from .verdicts import difference, mean_interval, values
 
 

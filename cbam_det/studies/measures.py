@@ -16,6 +16,7 @@ from ..utils.errors import InputError
 from ..utils.records import write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly
+from .records import read_record
 from .runs import last_checkpoint
 from .study import (
     GATES,
@@ -26,7 +27,6 @@ from .study import (
     cost_path,
     focus_path,
     gates_path,
-    read_record,
     recorded,
     run_name,
 )

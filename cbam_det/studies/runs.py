@@ -14,21 +14,10 @@ from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.errors import InputError, some
-from ..utils.records import here, log_lines, write_record
+from ..utils.records import here, log_lines, made_record
 from .processes import call_tool
-from .study import (
-    Row,
-    Study,
-    check_gpus,
-    check_records,
-    command,
-    config_hash,
-    data_digits,
-    options,
-    read_record,
-    record_path,
-    run_name,
-)
+from .records import add_record, check_records, config_hash, data_digits, read_record, records_path
+from .study import Row, Study, check_gpus, command, options, run_name
 
 
 def run(
@@ -100,8 +89,8 @@ def run(
         validation=_validation(logged),
         metrics=metrics,
     )
-    path = record_path(results, study, row, seed)
-    return write_record(path, command(study, row, seed, gpus), record)
+    made = made_record(command(study, row, seed, gpus), record)
+    return add_record(results, study, row, seed, made)
 
 
 def start_weights(
@@ -212,8 +201,8 @@ def repeat(
     """
     before = read_record(results, study, row, seed)
     if before is None:
-        path = record_path(results, study, row, seed)
-        raise InputError(f'no record {path}; make it: {command(study, row, seed, gpus)}')
+        path = records_path(results, study)
+        raise InputError(f'no record in {path}; make it: {command(study, row, seed, gpus)}')
     folder = work_dirs / 'repeat'
     inside = folder / run_name(study, row, seed) / 'record'  # removed with the run
     if read_record(inside, study, row, seed) is not None:
@@ -227,7 +216,7 @@ def repeat(
         )
     start = start_weights(study, row, seed, results, work_dirs)
     again = run(study, row, seed, inside, folder, gpus, data_root, start)
-    old, new = (_flat(one) for one in (before, json.loads(json.dumps(again))))
+    old, new = _flat(before), _flat(again)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 

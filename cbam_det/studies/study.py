@@ -26,8 +26,8 @@ A row can start from the weights of another row, by the same seed, and has its o
         config: faster_rcnn_r18_half_voc07
         weights: {model.backbone.init_cfg.checkpoint: classifier}
 
-A run is a row with a seed. Its record lies in `results/experiments/` under the name of the config,
-eight digits for the overrides, and the seed, so that tables which share a row share its runs.
+A run is a row with a seed. It is called by its config, eight digits for the overrides, and the
+seed, so that tables which share a row share its runs; see `records.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import copy
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,6 @@ import yaml
 from mmengine.config import Config
 
 from ..datasets.validation.config import set_data_root
-from ..datasets.validation.dataset import fingerprint, leaf_datasets
 from ..utils.config import override, read_config
 from ..utils.environment import shipped
 from ..utils.errors import InputError, some
@@ -233,7 +232,7 @@ def options(study: Study, row: Row, seed: int) -> dict[str, object]:
 
 
 def run_name(study: Study, row: Row, seed: int) -> str:
-    """The name of a run's record and work_dir."""
+    """The name of a run, by which its record and its work_dir are found."""
     own = {**study.options, **row.overrides}
     if row.weights:
         own['weights'] = {
@@ -243,11 +242,6 @@ def run_name(study: Study, row: Row, seed: int) -> str:
     own = json.dumps(own, sort_keys=True)
     digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
     return '-'.join([Path(row.config).stem, *digits, str(seed)])
-
-
-def record_path(results: Path, study: Study, row: Row, seed: int) -> Path:
-    """Where the record of a run lies."""
-    return results / f'{run_name(study, row, seed)}.json'
 
 
 def cost_path(results: Path, study: Study) -> Path:
@@ -274,29 +268,6 @@ def recorded(path: Path) -> dict:
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     except ValueError as error:
         raise InputError(f'{path} is no JSON ({error}); remove it, or get it back') from None
-
-
-def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
-    """The record of a run, or None where there is none yet."""
-    path = record_path(results, study, row, seed)
-    return recorded(path) if path.is_file() else None
-
-
-def records(study: Study, results: Path) -> list[dict]:
-    """The records of a study's runs, those that there are."""
-    runs = ((row, seed) for row in study.rows.values() for seed in row.seeds)
-    found = (read_record(results, study, row, seed) for row, seed in runs)
-    return [record for record in found if record is not None]
-
-
-def orphans(study: Study, results: Path) -> list[Path]:
-    """The records that runs of the study left and none of its rows reads."""
-    known = {
-        record_path(results, study, row, seed) for row in study.rows.values() for seed in row.seeds
-    }
-    said = shlex.join(['run', study.name, '--row'])
-    others = [path for path in sorted(results.glob('*.json')) if path not in known]
-    return [path for path in others if said in recorded(path).get('command', '')]
 
 
 def command(
@@ -334,59 +305,3 @@ def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -
 @cache
 def _read(config: str) -> Config:
     return read_config(config, tell=False)
-
-
-def config_hash(study: Study, row: Row, seed: int) -> str:
-    """Twelve digits that name a run's config, overrides included, and the configs of the rows whose
-    weights it starts from; paths of data change nothing.
-    """
-    cfg = json.dumps(config_of(study, row, seed).to_dict(), sort_keys=True, default=str)
-    for key, name in sorted(row.weights.items()):
-        cfg += f'{key}={config_hash(study, study.rows[name], seed)}'
-    return hashlib.sha256(cfg.encode()).hexdigest()[:12]
-
-
-def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
-    """By split the `fingerprint` of the data that a run reads."""
-    cfg = config_of(study, row, seed, data_root)
-    return {
-        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
-        for split in ('train', 'val', 'test')
-    }
-
-
-def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[Path]:
-    """The records that are of another config than their row's, as it is now.
-
-    Args:
-        runs: rows and seeds; all of the study where none is given.
-    """
-    every = ((row, seed) for row in study.rows.values() for seed in row.seeds)
-    return [
-        record_path(results, study, row, seed)
-        for row, seed in runs or every
-        if (record := read_record(results, study, row, seed)) is not None
-        and record['config_hash'] != config_hash(study, row, seed)
-    ]
-
-
-def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
-    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
-    of different data.
-    """
-    if found := stale(study, results, runs):
-        raise InputError(
-            f'{len(found)} records are of another config than their row has now '
-            f'({some(list(map(str, found)))}); remove them and their work_dirs to run them anew'
-        )
-    for row in study.rows.values():
-        compared = (row, study.rows.get(row.against, row))
-        paths = [record_path(results, study, one, seed) for one in compared for seed in one.seeds]
-        of = {path: data for path in paths if (data := recorded(path).get('data'))}
-        for path, data in of.items():
-            first = next(iter(of))
-            if data != of[first]:
-                raise InputError(
-                    f'{path} is of other data ({data}) than {first} ({of[first]}); remove the one '
-                    'that is wrong, and its work_dir'
-                )

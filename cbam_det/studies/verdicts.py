@@ -13,18 +13,8 @@ from scipy import stats
 
 from ..utils.errors import InputError
 from ..utils.records import table_row
-from .study import (
-    GATES,
-    PROGRAM,
-    Row,
-    Study,
-    focus_path,
-    gates_path,
-    orphans,
-    read_record,
-    recorded,
-    records,
-)
+from .records import orphans, read_record, records
+from .study import GATES, PROGRAM, Row, Study, focus_path, gates_path, recorded
 
 BESIDE = ('paper', 'mmdet')
 

@@ -33,9 +33,14 @@ def here() -> dict[str, object]:
     return dict(describe(), threads=torch.get_num_threads())
 
 
+def made_record(command: str, record: dict) -> dict:
+    """`record` after the command, the versions and the hardware that made it."""
+    return dict(command=command, environment=here(), **record)
+
+
 def write_record(path: Path | None, command: str, record: dict) -> dict:
-    """`record` after the command, the versions and the hardware; written to `path`, if any."""
-    record = dict(command=command, environment=here(), **record)
+    """`made_record`, written to `path`, if any."""
+    record = made_record(command, record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:

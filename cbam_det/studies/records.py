@@ -1,0 +1,193 @@
+"""The records of runs: a file for each study, a line of JSON for each run.
+
+`results/experiments/NAME.jsonl` holds the runs of `experiments/NAME.yaml`, in the order in which
+they ended. A run that another study has as well is found in its file. A record names its config by
+`config_hash`; where a row's config has changed since in what determines a run's numbers, the record
+is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from ..datasets.validation.dataset import fingerprint, leaf_datasets
+from ..utils.config import kind_of
+from ..utils.errors import InputError, some
+from .study import Row, Study, config_of, run_name
+
+# What of a config determines the numbers of a run. The rest names, logs, draws and saves.
+DETERMINE = (
+    *('model', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'randomness', 'load_from'),
+    *('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'),
+    *('train_cfg', 'val_cfg', 'test_cfg', 'custom_hooks', 'default_hooks', 'channels_last'),
+    *('sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy'),
+)
+# Hooks that change no number, and keys that only say where something lies.
+HOOKS = {
+    *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'WholeCheckpoints', 'ParamSchedulerHook'),
+    *('DistSamplerSeedHook', 'DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook'),
+    *('AttentionAudit', 'AttentionMaps', 'ExactResume', 'FiniteLosses', 'StopSignals'),
+}
+PLACES = ('_scope_', 'data_root', 'backend_args')
+
+
+def records_path(results: Path, study: Study) -> Path:
+    """Where the records of a study's own runs lie."""
+    return results / f'{study.name}.jsonl'
+
+
+def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
+    """The record of a run, or None where there is none yet."""
+    name = run_name(study, row, seed)
+    return next((found[name] for _, found in _files(results, study) if name in found), None)
+
+
+def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
+    """The file and the run's name, for a message."""
+    name = run_name(study, row, seed)
+    own = records_path(results, study)
+    path = next((path for path, found in _files(results, study) if name in found), own)
+    return f'{path}, {name}'
+
+
+def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -> dict:
+    """Write the record of a run as the last line of the study's file; returns it as it is read."""
+    path = records_path(results, study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = dict(run=run_name(study, row, seed), row=row.name)
+    line = json.dumps(head | record) + '\n'
+    with path.open('ab') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write(line.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    return read_record(results, study, row, seed)
+
+
+def records(study: Study, results: Path) -> list[dict]:
+    """The records of a study's runs, those that there are."""
+    found = (read_record(results, study, row, seed) for row, seed in _runs(study))
+    return [record for record in found if record is not None]
+
+
+def orphans(study: Study, results: Path) -> list[str]:
+    """The runs in the study's file that none of its rows has."""
+    known = {run_name(study, row, seed) for row, seed in _runs(study)}
+    return [name for name in _read_file(records_path(results, study)) if name not in known]
+
+
+def _runs(study: Study) -> list[tuple[Row, int]]:
+    return [(row, seed) for row in study.rows.values() for seed in row.seeds]
+
+
+def _files(results: Path, study: Study) -> Iterator[tuple[Path, dict[str, dict]]]:
+    """The files of records, the study's own first, as run name -> record."""
+    own = records_path(results, study)
+    yield own, _read_file(own)
+    for path in sorted(results.glob('*.jsonl')):
+        if path != own:
+            yield path, _read_file(path)
+
+
+def _read_file(path: Path) -> dict[str, dict]:
+    if not path.is_file():
+        return {}
+    known = path.stat()
+    return _parse(path, known.st_mtime_ns, known.st_size)
+
+
+@cache
+def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
+    found = {}
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        try:
+            record = json.loads(line)
+            found[record['run']] = record
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{path}, line {number} is no record ({error}); remove the line, or get it back'
+            ) from None
+    return found
+
+
+def config_hash(study: Study, row: Row, seed: int) -> str:
+    """Twelve digits of what determines a run's numbers: its config, overrides included, and the
+    configs of the rows whose weights it starts from; see `DETERMINE`.
+    """
+    cfg = config_of(study, row, seed).to_dict()
+    kept = _kept({key: cfg[key] for key in DETERMINE if key in cfg})
+    text = json.dumps(kept, sort_keys=True, default=str)
+    for key, name in sorted(row.weights.items()):
+        text += f'{key}={config_hash(study, study.rows[name], seed)}'
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _kept(node: object, key: str = '') -> object:
+    """`node` without places, and without hooks that change no number."""
+    if isinstance(node, dict):
+        if key.endswith('evaluator'):
+            node = {name: value for name, value in node.items() if name != 'ann_file'}
+        return {
+            name: _kept(value, name if name.endswith('evaluator') else key)
+            for name, value in node.items()
+            if name not in PLACES and not (isinstance(value, dict) and kind_of(value) in HOOKS)
+        }
+    if isinstance(node, (list, tuple)):
+        items = [one for one in node if not (isinstance(one, dict) and kind_of(one) in HOOKS)]
+        return [_kept(one, key) for one in items]
+    return node
+
+
+def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
+    """By split the `fingerprint` of the data that a run reads."""
+    cfg = config_of(study, row, seed, data_root)
+    return {
+        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        for split in ('train', 'val', 'test')
+    }
+
+
+def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[str]:
+    """The records that are of another config than their row's, as it is now; see `place_of`.
+
+    Args:
+        runs: rows and seeds; all of the study where none is given.
+    """
+    return [
+        place_of(results, study, row, seed)
+        for row, seed in runs or _runs(study)
+        if (record := read_record(results, study, row, seed)) is not None
+        and record['config_hash'] != config_hash(study, row, seed)
+    ]
+
+
+def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
+    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
+    of different data.
+    """
+    if found := stale(study, results, runs):
+        raise InputError(
+            f'{len(found)} records are of another config than their row has now ({some(found)}); '
+            'remove their lines and their work_dirs to run them anew'
+        )
+    for row in study.rows.values():
+        compared = (row, study.rows.get(row.against, row))
+        runs = [(one, seed) for one in compared for seed in one.seeds]
+        of = {
+            place_of(results, study, *run): record['data']
+            for run in runs
+            if (record := read_record(results, study, *run)) and record.get('data')
+        }
+        for place, data in of.items():
+            first = next(iter(of))
+            if data != of[first]:
+                raise InputError(
+                    f'{place} is of other data ({data}) than {first} ({of[first]}); remove the '
+                    'line of the one that is wrong, and its work_dir'
+                )
