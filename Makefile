@@ -54,7 +54,7 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: $(R)/stack.txt requirements/tests.txt setup.py $(DONE)/mmcv
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt pyproject.toml $(DONE)/mmcv
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .

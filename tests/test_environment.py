@@ -197,3 +197,12 @@ def test_installing_the_package_asks_for_no_part_of_the_stack():
 
     names = {requirement.split()[0].lower() for requirement in requires('cbam_det')}
     assert not names & {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet'}
+
+
+def test_every_package_of_the_source_is_one_of_the_wheel():
+    tomllib = pytest.importorskip('tomllib')  # of Python 3.11 on
+    listed = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
+    found = {
+        '.'.join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob('cbam_det/**/__init__.py')
+    }
+    assert set(listed['packages']) - set(listed['package-dir']) == found
