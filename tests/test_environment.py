@@ -202,7 +202,6 @@ def test_installing_the_package_asks_for_no_part_of_the_stack():
 def test_every_package_of_the_source_is_one_of_the_wheel():
     tomllib = pytest.importorskip('tomllib')  # of Python 3.11 on
     listed = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
-    found = {
-        '.'.join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob('cbam_det/**/__init__.py')
-    }
+    files = ROOT.glob('cbam_det/**/__init__.py')
+    found = {'.'.join(path.parent.relative_to(ROOT).parts) for path in files}
     assert set(listed['packages']) - set(listed['package-dir']) == found
