@@ -92,7 +92,7 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
     """
     made: dict[str, nn.Module] = {
         'cbam_det': CBAM(channels),
-        'cbam_det, lean=False': CBAM(channels, lean=False),
+        'cbam_det, memory_efficient=False': CBAM(channels, memory_efficient=False),
         "authors' form": AuthorsForm(channels),
     }
     with contextlib.suppress(ImportError):
@@ -219,7 +219,7 @@ def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[st
     """
     torch.manual_seed(0)
     kinds = ['float32', 'bfloat16'] + ['float16'] * (device == 'cuda')
-    exact = CBAM(shape[1], lean=False).double()
+    exact = CBAM(shape[1], memory_efficient=False).double()
     for parameter in exact.parameters():  # no gate at its start, where errors would vanish
         nn.init.normal_(parameter, 0.0, 0.3)
     x = torch.randn(shape, dtype=torch.float64)
@@ -237,12 +237,12 @@ def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[st
         dtype = getattr(torch, kind)
         rounded = [x.to(dtype), g.to(dtype)]
         wanted = gradients(exact, *(one.double() for one in rounded))
-        for lean in (True, False):
+        for efficient in (True, False):
             model = copy.deepcopy(exact).float().to(device)
-            model.lean = lean
+            model.memory_efficient = efficient
             with torch.autocast(device, dtype, enabled=kind != 'float32'):
                 found = gradients(model, *(one.to(device) for one in rounded))
-            name = kind if lean else f'{kind}, lean=False'
+            name = kind if efficient else f'{kind}, memory_efficient=False'
             errors[name] = {
                 what: float(f'{_relative(found[what], wanted[what]):.1e}') for what in wanted
             }

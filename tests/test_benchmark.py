@@ -13,7 +13,7 @@ from benchmarks.tables import TABLES
 from cbam_det import CBAM
 
 from .conftest import ROOT
-from .test_lean import assert_same, output_and_gradients
+from .test_memory_efficient import assert_same, output_and_gradients
 
 
 def test_peers_compute_what_ours_does_with_the_same_weights():
@@ -22,7 +22,7 @@ def test_peers_compute_what_ours_does_with_the_same_weights():
     peers = benchmark.contenders(32, compiled=False)
     assert list(peers) == [
         'cbam_det',
-        'cbam_det, lean=False',
+        'cbam_det, memory_efficient=False',
         "authors' form",
         'timm',
         'pytorchcv',
@@ -67,7 +67,9 @@ def test_lean_gates_round_no_more_than_autograd_s():
         ('bfloat16', ('output', 'parameters')),  # its tied maxima decide on the input's gradient
     ):
         for part in parts:
-            assert errors[kind][part] < max(1e-6, 2 * errors[f'{kind}, lean=False'][part])
+            assert errors[kind][part] < max(
+                1e-6, 2 * errors[f'{kind}, memory_efficient=False'][part]
+            )
 
 
 def test_counts_are_those_of_the_paper_s_tables_4_and_5_to_three_last_digits():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +16,15 @@ import torch
 from cbam_det.checkpoints.loading import weights_digest
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import heat_inside
-from cbam_det.studies.records import config_hash
+from cbam_det.studies.records import (
+    add_record,
+    check_records,
+    config_hash,
+    read_record,
+    records_path,
+)
 from cbam_det.studies.runs import run, start_weights
-from cbam_det.studies.study import read_study, run_name
+from cbam_det.studies.study import focus_path, read_study, run_name
 from cbam_det.studies.verdicts import breakdown, heat_table, table
 from cbam_det.utils.errors import InputError
 
@@ -50,7 +59,7 @@ def stubbed(monkeypatch):
     calls = []
     monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
 
-    def call(name, config, first, last, folder, gpus) -> int:
+    def call(name, config, first, last, folder, gpus, lock) -> int:
         calls.append((name, [*first, *last]))
         if name == 'train':
             state = {'backbone.w': torch.full((2,), float(len(calls)))}
@@ -102,7 +111,7 @@ def test_first_link_that_is_missing_damaged_or_other_is_named_with_its_command(s
     folder = tmp_path / 'work' / run_name(study, first, 0)
     moved = tmp_path / 'work' / 'repeat' / folder.name
     shutil.copytree(folder, moved)
-    again = make.replace(' run ', ' repeat ') + '$'
+    again = make.replace(' run ', ' repeat ')
     weights = folder / 'epoch_1.pth'
     weights.write_bytes(weights.read_bytes()[:100])
     ((path, _),) = start_weights(*what[:3], *what[3:]).values()  # the repetition has them, too
@@ -187,21 +196,25 @@ def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
     assert breakdown(study, tmp_path / 'none').startswith('no detector is recorded')
 
 
-def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
+def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path, capsys):
     study = study_of(tmp_path)
     results, work = tmp_path / 'results', tmp_path / 'work'
     results.mkdir()
     asked = []
 
     def focus(cfg, explainers, split, count, score) -> dict:
-        asked.append((cfg.randomness.seed, [one.subject for one in explainers], split, count))
+        models = [(one.subject.checkpoint, one.subject.name) for one in explainers]
+        asked.append((cfg.randomness.seed, models, split, count))
         shares = (0.20, 0.24) if cfg.randomness.seed else (0.20, 0.23)
         names = ('second', 'second with attention')
         rows = {name: dict(energy=[share, 0]) for name, share in zip(names, shares, strict=True)}
         return dict(rows=rows, objects=1000, chance=0.1, method='hirescam')
 
     monkeypatch.setattr('cbam_det.visualization.focus.focus', focus)
-    monkeypatch.setattr('cbam_det.studies.measures.Subject', lambda *what: what[1:])
+    monkeypatch.setattr(
+        'cbam_det.studies.measures.Subject',
+        lambda cfg, checkpoint, name: SimpleNamespace(cfg=cfg, checkpoint=checkpoint, name=name),
+    )
     what = (study, results, work, 50, 0.3)
     with pytest.raises(InputError, match='no detector of chain is recorded'):
         heat_inside(*what)
@@ -216,10 +229,16 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
     ran(0)
     heat_inside(*what)
     shutil.rmtree(work)  # as on another machine
+    put_record(results, study, study.rows['second'], 0, metrics={}, weights='of then')
     ran(1)
     found = heat_inside(*what)
+    focus_path(results, study).unlink()
+    assert list(heat_inside(*what)['runs']['second with attention']) == ['1']
+    assert 'passed over: no checkpoint with the recorded weights in ' in capsys.readouterr().err
+    focus_path(results, study).write_text(json.dumps(found))
     assert [(seed, split, count) for seed, _, split, count in asked] == [
         (0, 'test', 50),
+        (1, 'test', 50),
         (1, 'test', 50),
     ]
     (first, name), (second, _) = asked[0][1]
@@ -230,7 +249,7 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path):
         '| second with attention | 2 | 20.00 ± 0.00 | 23.50 ± 0.71 | +3.50 (-2.85 to +9.85) '
         '| 0.090 | no difference seen | 2,000 |'
     )
-    with pytest.raises(InputError, match='is of images=50, not 60; give the same, or remove it'):
+    with pytest.raises(InputError, match='is of --count 50, not 60; give the same, or remove it'):
         heat_inside(study, results, work, 60, 0.3)
 
 
@@ -248,3 +267,53 @@ def test_plot_has_a_row_of_panels_for_each_measure_and_losses_where_nothing_was_
     assert top[1].get_ylabel() == 'Top-1, %'
     assert [line.get_xydata().tolist() for line in below[1].lines] == [[[1, 3.0], [2, 2.5]]] * 2
     assert below[1].get_ylabel() == 'mean loss of the epoch'
+
+
+def test_run_that_began_with_other_weights_than_its_first_link_has_now_is_refused(tmp_path):
+    study = study_of(tmp_path)
+    first, second, _ = study.rows.values()
+    hashes = {row.name: config_hash(study, row, 0) for row in (first, second)}
+    put_record(tmp_path, study, first, 0, config_hash=hashes['first'], weights='new')
+    started = dict(config_hash=hashes['second'], starts_from={'first': 'new'})
+    put_record(tmp_path, study, second, 0, **started)
+    check_records(study, tmp_path)
+    change_record(tmp_path, study, second, 0, starts_from={'first': 'old'})
+    said = 'chain.jsonl, faster_rcnn_r50_digits-.* began with the weights old, .* ended with new; '
+    with pytest.raises(InputError, match=said):
+        check_records(study, tmp_path)
+
+
+def test_line_that_was_cut_off_costs_its_own_run_alone(tmp_path):
+    study = study_of(tmp_path)
+    first, second, _ = study.rows.values()
+    put_record(tmp_path, study, first, 0, metrics={})
+    path = records_path(tmp_path, study)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    assert (
+        read_record(tmp_path, study, first, 0) and read_record(tmp_path, study, second, 0) is None
+    )
+    add_record(tmp_path, study, second, 0, dict(metrics={}))
+    with pytest.raises(InputError, match=r'chain.jsonl, line 2 is no record .*; remove the line'):
+        read_record(tmp_path, study, second, 0)
+    path.write_bytes(whole + path.read_bytes().splitlines(keepends=True)[-1])
+    assert read_record(tmp_path, study, second, 0)['row'] == 'second'
+
+
+def test_records_of_processes_that_end_together_are_all_there(tmp_path):
+    study = study_of(tmp_path, CHAIN.replace('seeds: [0, 1]', f'seeds: {list(range(40))}'))
+    first = study.rows['first']
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: add_record(tmp_path, study, first, seed, {}), range(40)))
+    assert len(records_path(tmp_path, study).read_text().splitlines()) == 40
+    assert all(read_record(tmp_path, study, first, seed) for seed in range(40))
+
+
+def test_hash_of_a_row_leaves_out_the_file_that_its_weights_replace(tmp_path):
+    key = 'model.backbone.init_cfg.checkpoint'
+    text = CHAIN.replace('faster_rcnn_r50_digits', 'faster_rcnn_r18_half_voc07')
+    study = study_of(tmp_path, text)
+    second = study.rows['second']
+    moved = replace(second, overrides={key: 'elsewhere.pth'})
+    assert config_hash(study, second, 0) == config_hash(study, moved, 0)
+    assert config_hash(study, second, 0) != config_hash(study, replace(second, weights={}), 0)

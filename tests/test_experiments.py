@@ -175,7 +175,7 @@ def test_records_of_another_config_are_found(small, tmp_path):
     path = records_path(tmp_path, small)
     assert stale(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
     with path.open('a') as stream:
-        stream.write('{"config_hash": ')
+        stream.write('{"config_hash": \n')
     with pytest.raises(InputError, match=f'{path.name}, line 3 is no record .*; remove the line'):
         stale(small, tmp_path)
 
@@ -198,7 +198,7 @@ def stubbed(monkeypatch, tmp_path):
         lambda study, row, seed, root: dict(train=str(root)),
     )
 
-    def call(name, config, first, last, folder, gpus) -> int:
+    def call(name, config, first, last, folder, gpus, lock) -> int:
         calls.append((name, [*first, *last]))
         if name == 'train' and not (folder / 'last_checkpoint').is_file():
             (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
@@ -494,7 +494,9 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
     gates = ('gates', 'small', '--data-root', what[what.index('--data-root') + 1], '--count', 2)
     assert tool(*common, *gates) == 2
-    assert 'holds no checkpoint; give the --work-dirs' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'no checkpoint with the recorded weights in work_dirs/' in said
+    assert said.endswith('; give the --work-dirs of the runs\n')
     assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
     taken = json.loads(gates_path(tmp_path / 'results', study).read_text())
     assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2

@@ -687,7 +687,7 @@ def test_finite_losses_are_left_out_by_config(tmp_path):
 
 def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     cfg = Config.fromfile(CONFIG)
-    cfg.model.backbone.plugins[0].cfg.lean = False
+    cfg.model.backbone.plugins[0].cfg.memory_efficient = False
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50)
     said = str(faults.explain(error.value, cfg, 'work'))
@@ -696,7 +696,7 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
         'train_dataloader.batch_size (now 4)',
         'train_dataloader.dataset.pipeline.2.scale, the image size (now (192, 192))',
         '--amp (now off)',
-        'model.backbone.plugins.0.cfg.lean=True (now False)',
+        'model.backbone.plugins.0.cfg.memory_efficient=True (now False)',
         'model.backbone.with_cp=True (now False)',
     ):
         assert option in said
@@ -705,18 +705,18 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
             'optim_wrapper.type': 'AmpOptimWrapper',
             'train_dataloader.batch_size': 1,
             'model.backbone.with_cp': True,
-            'model.backbone.plugins.0.cfg.lean': True,
+            'model.backbone.plugins.0.cfg.memory_efficient': True,
         }
     )
     said = str(faults.explain(torch.cuda.OutOfMemoryError('CUDA out of memory.'), cfg, 'work'))
     assert '(OutOfMemoryError: CUDA out of memory.)' in said
     assert 'pipeline.2.scale' in said
-    assert not any(text in said for text in ('batch_size', '--amp', 'lean', 'with_cp'))
+    assert not any(text in said for text in ('batch_size', '--amp', 'memory_efficient', 'with_cp'))
     cfg.test_dataloader.batch_size = 3
     said = str(faults.explain(MemoryError(), cfg, None))
     assert said.startswith('out of memory (MemoryError); lower what takes it: test_dataloader.')
     assert 'test_dataloader.batch_size (now 3); test_dataloader.dataset.pipeline.1.scale' in said
-    assert not any(text in said for text in ('train', '--amp', 'lean', 'with_cp'))
+    assert not any(text in said for text in ('train', '--amp', 'memory_efficient', 'with_cp'))
 
 
 def test_other_errors_are_not_explained_away():

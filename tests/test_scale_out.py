@@ -295,7 +295,7 @@ def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike
 
 @pytest.mark.slow
 def test_losses_of_compiled_attention_are_those_of_eager(one_thread, monkeypatch):
-    """By the backend that generates no C++; what that makes of the module is test_lean's."""
+    """By the backend that generates no C++; for what that makes see test_memory_efficient.py."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
     found = losses(3, compile=True)

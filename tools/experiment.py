@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cbam_det.checkpoints.loading import read_weights_only
+from cbam_det.datasets.validation.dataset import leaf_datasets
 from cbam_det.studies import measures, runs, verdicts
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.plan import plan as planned
@@ -21,6 +23,7 @@ from cbam_det.studies.study import (
     Study,
     check_gpus,
     command,
+    config_of,
     read_study,
     run_name,
 )
@@ -168,6 +171,22 @@ def commands(args: argparse.Namespace, study: Study, asked: Runs, seen: set[str]
         seen.add(name)
 
 
+def check_data_root(args: argparse.Namespace, study: Study, asked: Runs) -> None:
+    """Raise InputError where one --data-root would be for rows that read different data."""
+    if not args.data_root:
+        return
+    roots = {
+        leaf.get('data_root') or ''
+        for row in {row.name: row for row, _ in asked}.values()
+        for leaf in leaf_datasets(config_of(study, row, row.seeds[0]).train_dataloader.dataset)
+    }
+    if len(roots) > 1:
+        raise InputError(
+            f'--data-root {args.data_root} cannot replace {", ".join(sorted(roots))}, which rows '
+            f'of {study.name} read; run those of one alone by --row, or put the data there'
+        )
+
+
 def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
     if not asked:
         print(f'{study.name}: what was asked for is recorded in {args.results}')
@@ -218,6 +237,7 @@ def show(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    read_weights_only()
     if args.command == 'list':
         show(args)
         return
@@ -232,6 +252,8 @@ def main() -> None:
     printed: set[str] = set()
     for study in chosen(args):
         asked = chosen_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
+        if asked:
+            check_data_root(args, study, asked)
         check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')

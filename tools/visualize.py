@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import Config, DictAction
 
-from benchmarks.tables import TABLES
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import write_record
 from cbam_det.visualization import figures
@@ -213,14 +212,14 @@ def check_out(out: str, ending: str) -> Path:
 def main() -> None:
     args = parse_args()
     if args.command == 'focus':
-        from cbam_det.visualization.focus import focus
+        from cbam_det.visualization.focus import focus, focus_table
 
         out = check_out(args.out, '.json')
         models = explainers(args)
         record = focus(models[0].subject.cfg, models, args.split, args.count, args.score)
         command = shlex.join(['tools/visualize.py', *sys.argv[1:]])
         record = write_record(out, command, dict(layer=args.layer, **record))
-        print(TABLES['focus'](record))
+        print(focus_table(record))
         print(f'record written to {out}')
     elif args.command == 'report':
         from cbam_det.visualization.report import write

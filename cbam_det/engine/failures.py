@@ -118,8 +118,8 @@ def memory_options(cfg: Config, training: bool = True) -> str:
         options.append('--amp (now off)')
     for path, node in walk(cfg.get('model') or {}, 'model'):
         kind = kind_of(node)
-        if kind in CBAMS and node.get('lean') is False:
-            options.append(f'{path}.lean=True (now False)')
+        if kind in CBAMS and node.get('memory_efficient') is False:
+            options.append(f'{path}.memory_efficient=True (now False)')
         if CHECKPOINTED.search(kind_of(node, 'base_type') or kind) and not node.get('with_cp'):
             options.append(f'{path}.with_cp=True (now False)')
     return '; '.join(options) or 'a smaller model'

@@ -39,8 +39,11 @@ def build_model(cfg: Config) -> nn.Module:
                 'StairNet have theirs in model.neck.plugins'
             )
     try:
+        model = copy.deepcopy(detector(cfg))
+        if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
+            model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
         with _process_group(cfg):
-            return MODELS.build(copy.deepcopy(detector(cfg)))
+            return MODELS.build(model)
     except (KeyError, TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         ours = Path(__file__).parents[1] in Path(raised_in).parents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from textwrap import fill
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
 from .records import read_record
-from .study import Row, Study, cost_path, recorded
+from .study import PROGRAM, Row, Study, cost_path, recorded
 from .verdicts import difference, mean_interval, values
 
 
@@ -40,7 +41,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     if not groups:
         raise InputError(
             f'no run of {study.name} is recorded in {results}; '
-            f'python tools/experiment.py run {study.name}'
+            f'{shlex.join(["python", *PROGRAM, "run", study.name])}'
         )
     cost = cost_path(results, study)
     names = [row.name for rows in groups for row in rows]
@@ -114,12 +115,12 @@ def _gains(
     first = next(iter(study.metrics_of(rows[0])))
     for row in rows:
         seen = difference(study, row, results, first)
-        if seen is None:
-            continue
+        if seen is None or not any(one.name in times for one in rows):
+            continue  # no pair of runs, or classifiers, whose steps are not measured
         if not {row.name, row.against} <= set(times):
             raise InputError(
-                f'the costs of {study.name} lack the row {row.name!r}; measure them anew: python '
-                f'tools/experiment.py cost {study.name}'
+                f'the costs of {study.name} lack the row {row.name!r}; measure them anew: '
+                f'{shlex.join(["python", *PROGRAM, "cost", study.name])}'
             )
         base = times[row.against]['train_ms'][0]
         longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])

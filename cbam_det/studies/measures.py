@@ -11,8 +11,9 @@ from mmengine.config import Config
 from rich.progress import track
 
 from ..apis.inference import Subject
+from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, detector, kind_of, walk
-from ..utils.errors import InputError
+from ..utils.errors import InputError, some, tell
 from ..utils.records import write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly
@@ -39,9 +40,12 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     Trainings are no measure: what else their machine does, and when, is in their times.
     """
     configs = {name: config_of(study, row, row.seeds[0]) for name, row in study.rows.items()}
+    configs = {name: cfg for name, cfg in configs.items() if _is_detector(cfg)}
+    if not configs:
+        raise InputError(f'{study.name} has no detectors, whose steps are measured')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    said = shlex.join(['python', *PROGRAM, 'cost', study.name])
+    said = shlex.join(['python', *PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
     return write_record(cost_path(results, study), said, record)
 
 
@@ -63,30 +67,62 @@ def gate_weights(
         its runs; and 'runs': by row and gate those of each run, by seed.
 
     Raises:
-        InputError: no run with attention is recorded, the checkpoint of one is gone, or the record
-            is of another number of images.
+        InputError: no run with attention is recorded, all their checkpoints are gone, or the record
+            is of another number of images. Single runs without their checkpoint are passed over.
     """
     path = gates_path(results, study)
     seen: dict[str, dict[str, dict[str, list[float]]]] = _kept(path, dict(images=count))
+    said = shlex.join(['python', *PROGRAM, 'gates', study.name, '--count', str(count)])
+    absent = []
     for row in study.rows.values():
+        cfg = config_of(study, row, row.seeds[0])
+        if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
+            continue
         of_row = seen.get(row.name, {})
         done = {seed for by_seed in of_row.values() for seed in by_seed}
         for seed in track(_left(study, row, results, done), row.name, transient=True):
             folder = work_dirs / run_name(study, row, seed)
+            if not _has_weights(folder, read_record(results, study, row, seed)):
+                absent.append(str(folder))
+                continue
             for gate, found in _weights(study, row, seed, folder, count, data_root).items():
                 of_row = seen.setdefault(row.name, {})
                 of_row.setdefault(gate, {})[str(seed)] = found.round(4).tolist()
-    if not seen:
-        raise InputError(f'no run of {study.name} with attention is recorded in {results}')
-    means = {
+            write_record(path, said, dict(images=count, rows=_means(seen), runs=seen))
+    _tell_absent(absent, seen, f'no run of {study.name} with attention is recorded in {results}')
+    return recorded(path)
+
+
+def _means(seen: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
+    return {
         name: {
             gate: np.mean(list(by_seed.values()), axis=0).round(4).tolist()
             for gate, by_seed in by_gate.items()
         }
         for name, by_gate in seen.items()
     }
-    said = shlex.join(['python', *PROGRAM, 'gates', study.name])
-    return write_record(path, said, dict(images=count, rows=means, runs=seen))
+
+
+def _has_weights(folder: Path, record: dict) -> bool:
+    """Whether a folder holds the weights that its run's record names; any where that names none."""
+    if not (folder / 'last_checkpoint').is_file():
+        return False
+    digest = record.get('weights')
+    path = last_checkpoint(folder)
+    return digest is None or weights_digest(check_checkpoint(path, 'weights')) == digest
+
+
+def _tell_absent(absent: list[str], seen: dict, nothing: str) -> None:
+    """Say which runs were passed over.
+
+    Raises:
+        InputError: nothing was measured at all.
+    """
+    said = f'no checkpoint with the recorded weights in {some(absent)}' if absent else nothing
+    if not seen:
+        raise InputError(f'{said}; give the --work-dirs of the runs' if absent else said)
+    if absent:
+        tell(f'{len(absent)} runs are passed over: {said}; --work-dirs names their folder')
 
 
 def heat_inside(
@@ -98,7 +134,7 @@ def heat_inside(
     data_root: str | None = None,
 ) -> dict:
     """Measure how much of Grad-CAM's heat lies inside the objects of the test images, a row's run
-    beside its baseline's of the same seed, and write the record; see `gradcam.focus`.
+    beside its baseline's of the same seed, and write the record; see `focus.focus`.
 
     Runs that the record has already are kept as they are there.
 
@@ -109,18 +145,21 @@ def heat_inside(
         data_root: folder to read instead of the configs'.
 
     Returns:
-        'images'; 'score'; and 'runs': by row and seed what `gradcam.focus` gives, the baseline
+        'images'; 'score'; and 'runs': by row and seed what `focus.focus` gives, the baseline
         first.
 
     Raises:
-        InputError: no pair of runs of detectors is recorded, the checkpoint of one is gone, or the
-            record is of another number of images or another score.
+        InputError: no pair of runs of detectors is recorded, all their checkpoints are gone, or the
+            record is of other options. Pairs without a checkpoint are passed over.
     """
     from ..visualization.focus import focus
     from ..visualization.gradcam import Explainer
 
     path = focus_path(results, study)
     seen: dict[str, dict[str, dict]] = _kept(path, dict(images=count, score=score))
+    options = ['--count', str(count), '--score', f'{score:g}']
+    said = shlex.join(['python', *PROGRAM, 'focus', study.name, *options])
+    absent: list[str] = []
     for row in study.rows.values():
         base = study.rows.get(row.against)
         if base is None or not _is_detector(config_of(study, row, row.seeds[0])):
@@ -130,20 +169,30 @@ def heat_inside(
         for seed in track(_left(study, row, results, done), row.name, transient=True):
             if str(seed) not in of_base:
                 continue
-            explainers = []
-            for one in (base, row):
-                folder = _with_checkpoint(work_dirs / run_name(study, one, seed))
-                cfg = config_of(study, one, seed, data_root)
-                explainers.append(Explainer(Subject(cfg, last_checkpoint(folder), one.name)))
-            found = focus(cfg, explainers, 'test', count, score)
+            folders = {one.name: work_dirs / run_name(study, one, seed) for one in (base, row)}
+            lacking = [
+                str(folders[one.name])
+                for one in (base, row)
+                if not _has_weights(folders[one.name], read_record(results, study, one, seed))
+            ]
+            absent += lacking
+            if lacking:
+                continue
+            explainers = [
+                Explainer(
+                    Subject(
+                        config_of(study, one, seed, data_root),
+                        last_checkpoint(folders[one.name]),
+                        one.name,
+                    )
+                )
+                for one in (base, row)
+            ]
+            found = focus(explainers[1].subject.cfg, explainers, 'test', count, score)
             seen.setdefault(row.name, {})[str(seed)] = found
-            said = shlex.join(['python', *PROGRAM, 'focus', study.name])
             write_record(path, said, dict(images=count, score=score, runs=seen))
-    if not seen:
-        raise InputError(
-            f'no detector of {study.name} is recorded in {results} beside its baseline, by the '
-            'same seed'
-        )
+    nothing = f'no detector of {study.name} is recorded in {results} beside its baseline'
+    _tell_absent(absent, seen, f'{nothing}, by the same seed')
     return recorded(path)
 
 
@@ -152,13 +201,18 @@ def _is_detector(cfg: Config) -> bool:
     return bool(model.get('bbox_head') or model.get('roi_head'))
 
 
+# The options by which a record's keys are given.
+OPTIONS = dict(images='count', score='score')
+
+
 def _kept(path: Path, options: dict[str, object]) -> dict:
     """The runs of a record of measures that was made with the same options; {} where none is."""
     before = recorded(path)
     for key, value in options.items():
         if before and before[key] != value:
             raise InputError(
-                f'{path} is of {key}={before[key]}, not {value}; give the same, or remove it'
+                f'{path} is of --{OPTIONS[key]} {before[key]}, not {value}; give the same, or '
+                'remove it'
             )
     return before.get('runs', {})
 
@@ -172,20 +226,12 @@ def _left(study: Study, row: Row, results: Path, done: Collection[str]) -> list[
     ]
 
 
-def _with_checkpoint(folder: Path) -> Path:
-    if not (folder / 'last_checkpoint').is_file():
-        raise InputError(f'{folder} holds no checkpoint; give the --work-dirs of the runs')
-    return folder
-
-
 def _weights(
     study: Study, row: Row, seed: int, folder: Path, count: int, data_root: str | None
 ) -> dict[str, np.ndarray]:
-    """Quantiles of the weights after a run, by gate; {} of a row without attention."""
+    """Quantiles of the weights after a run, by gate."""
     cfg = config_of(study, row, seed, data_root)
-    if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
-        return {}
-    subject = Subject(cfg, last_checkpoint(_with_checkpoint(folder)))
+    subject = Subject(cfg, last_checkpoint(folder))
     dataset = dataset_of(cfg, 'val')
     seen: dict[str, list[np.ndarray]] = {}
     for index in evenly(len(dataset), count):

@@ -30,6 +30,7 @@ def call_tool(
     last: list[str],
     folder: Path,
     gpus: int,
+    lock: int,
 ) -> int:
     """Run a tool to its end; the most MiB that one of its processes, or this one, held.
 
@@ -50,7 +51,11 @@ def call_tool(
         shown = Status(LastLine(log, begin), refresh_per_second=2)
         with _passed_on(listens) as watch, shown:
             child = subprocess.Popen(
-                [*shell, *last], stdout=stream, stderr=stream, start_new_session=True
+                [*shell, *last],
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                pass_fds=[lock],
             )
             watch(child.pid)
             _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used

@@ -9,11 +9,11 @@ is refused.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 from ..datasets.validation.dataset import fingerprint, leaf_datasets
@@ -23,7 +23,8 @@ from .study import Row, Study, config_of, run_name
 
 # What of a config determines the numbers of a run. The rest names, logs, draws and saves.
 DETERMINE = (
-    *('model', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'randomness', 'load_from'),
+    *('model', 'data_preprocessor', 'default_scope', 'optim_wrapper', 'param_scheduler'),
+    *('auto_scale_lr', 'randomness', 'load_from', 'compile', 'efficient_conv_bn_eval'),
     *('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'),
     *('train_cfg', 'val_cfg', 'test_cfg', 'custom_hooks', 'default_hooks', 'channels_last'),
     *('sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy'),
@@ -62,12 +63,16 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
     path.parent.mkdir(parents=True, exist_ok=True)
     head = dict(run=run_name(study, row, seed), row=row.name)
     line = json.dumps(head | record) + '\n'
-    with path.open('ab') as stream:
+    with path.open('ab+') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
+        if size := stream.seek(0, os.SEEK_END):
+            stream.seek(size - 1)
+            if stream.read(1) != b'\n':  # of a write that was cut off
+                line = f'\n{line}'
         stream.write(line.encode())
         stream.flush()
         os.fsync(stream.fileno())
-    return read_record(results, study, row, seed)
+    return json.loads(line)
 
 
 def records(study: Study, results: Path) -> list[dict]:
@@ -102,10 +107,13 @@ def _read_file(path: Path) -> dict[str, dict]:
     return _parse(path, known.st_mtime_ns, known.st_size)
 
 
-@cache
+@functools.cache
 def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
     found = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+    lines = path.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b'\n'):
+        lines.pop()  # another process is writing it, or was stopped in the middle
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             found[record['run']] = record
@@ -121,6 +129,10 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
     configs of the rows whose weights it starts from; see `DETERMINE`.
     """
     cfg = config_of(study, row, seed).to_dict()
+    for key in row.weights:  # a run has another file there
+        *path, last = key.split('.')
+        owner = functools.reduce(lambda node, part: (node or {}).get(part), path, cfg) or {}
+        owner.pop(last, None)
     kept = _kept({key: cfg[key] for key in DETERMINE if key in cfg})
     text = json.dumps(kept, sort_keys=True, default=str)
     for key, name in sorted(row.weights.items()):
@@ -131,8 +143,8 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
 def _kept(node: object, key: str = '') -> object:
     """`node` without places, and without hooks that change no number."""
     if isinstance(node, dict):
-        if key.endswith('evaluator'):
-            node = {name: value for name, value in node.items() if name != 'ann_file'}
+        if key.endswith('evaluator') and node.get('ann_file'):
+            node = {**node, 'ann_file': Path(node['ann_file']).name}
         return {
             name: _kept(value, name if name.endswith('evaluator') else key)
             for name, value in node.items()
@@ -177,6 +189,8 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
             'remove their lines and their work_dirs to run them anew'
         )
     for row in study.rows.values():
+        for seed in row.seeds:
+            _check_start(study, results, row, seed)
         compared = (row, study.rows.get(row.against, row))
         runs = [(one, seed) for one in compared for seed in one.seeds]
         of = {
@@ -191,3 +205,17 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
                     f'{place} is of other data ({data}) than {first} ({of[first]}); remove the '
                     'line of the one that is wrong, and its work_dir'
                 )
+
+
+def _check_start(study: Study, results: Path, row: Row, seed: int) -> None:
+    """Raise InputError where a run began with other weights than its first link ended with."""
+    record = read_record(results, study, row, seed) or {}
+    for name, digest in record.get('starts_from', {}).items():
+        source = study.rows.get(name)
+        first = source and read_record(results, study, source, seed)
+        if first and first.get('weights') != digest:
+            raise InputError(
+                f'{place_of(results, study, row, seed)} began with the weights {digest}, and '
+                f'{place_of(results, study, source, seed)} ended with {first.get("weights")}; '
+                "remove the former's line and its work_dir to run it anew"
+            )

@@ -16,7 +16,15 @@ from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.errors import InputError, some
 from ..utils.records import here, log_lines, made_record
 from .processes import call_tool
-from .records import add_record, check_records, config_hash, data_digits, read_record, records_path
+from .records import (
+    add_record,
+    check_records,
+    config_hash,
+    data_digits,
+    place_of,
+    read_record,
+    records_path,
+)
 from .study import Row, Study, check_gpus, command, options, run_name
 
 
@@ -58,39 +66,42 @@ def run(
         start = start_weights(study, row, seed, results, work_dirs)
     what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
     what |= {key: found for key, (_, found) in start.items()}
-    with _claimed(folder, what) as commit:
+    with _claimed(folder, what) as (commit, lock):
+        if (done := read_record(results, study, row, seed)) is not None:
+            return done  # by a command that had the folder until now
         given = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
         pairs = [f'{key}={_text(value)}' for key, value in given.items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
-        memory = call_tool('train', row.config, [], ['--resume', *common], folder, gpus)
+        where = (folder, gpus, lock)
+        memory = call_tool('train', row.config, [], ['--resume', *common], *where)
         last = last_checkpoint(folder)
-        call_tool('test', row.config, [last], common, folder, gpus)
-    logged, metrics = list(log_lines(folder)), _metrics(folder)
-    if lacking := set(study.metrics_of(row).values()) - set(metrics):
-        raise InputError(
-            f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
-            f'detector finds nothing at all; see {folder / "test.log"}'
+        call_tool('test', row.config, [last], common, *where)
+        logged, metrics = list(log_lines(folder)), _metrics(folder)
+        if lacking := set(study.metrics_of(row).values()) - set(metrics):
+            raise InputError(
+                f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
+                f'detector finds nothing at all; see {folder / "test.log"}'
+            )
+        record = dict(
+            seed=seed,
+            config=row.config,
+            overrides=dict(options(study, row, seed)),
+            config_hash=digest,
+            starts_from={row.weights[key]: found for key, (_, found) in start.items()},
+            weights=weights_digest(check_checkpoint(last, 'the last checkpoint')),
+            data=data,
+            commit=commit,
+            processes=max(gpus, 1),
+            train_seconds=_seconds(logged),
+            memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
+            loss=_losses(logged),
+            validation=_validation(logged),
+            metrics=metrics,
         )
-    record = dict(
-        seed=seed,
-        config=row.config,
-        overrides=dict(options(study, row, seed)),
-        config_hash=digest,
-        starts_from={row.weights[key]: found for key, (_, found) in start.items()},
-        weights=weights_digest(check_checkpoint(last, 'the last checkpoint')),
-        data=data,
-        commit=commit,
-        processes=max(gpus, 1),
-        train_seconds=_seconds(logged),
-        memory_mib=int(max((line.get('memory', 0) for line in logged), default=0) or memory),
-        loss=_losses(logged),
-        validation=_validation(logged),
-        metrics=metrics,
-    )
-    made = made_record(command(study, row, seed, gpus), record)
-    return add_record(results, study, row, seed, made)
+        made = made_record(command(study, row, seed, gpus), record)
+        return add_record(results, study, row, seed, made)
 
 
 def start_weights(
@@ -126,7 +137,7 @@ def start_weights(
             except InputError as error:
                 faults.append(str(error).rpartition('; ')[0])
                 continue
-            if digest == record['weights']:
+            if digest == record.get('weights'):
                 found[key] = path, digest
                 break
             faults.append(f'{path} holds other weights ({digest}) than its record names')
@@ -134,7 +145,9 @@ def start_weights(
             again = command(study, source, seed).replace(' run ', ' repeat ', 1)
             raise InputError(
                 f'{which}, and they are not in {work_dirs} '
-                f'({"; ".join(faults) or "no checkpoint"}); make them again: {again}'
+                f'({"; ".join(faults) or "no checkpoint"}); name the --work-dirs of the runs, make '
+                f'them again ({again}), or, where another machine rounds otherwise, remove the '
+                f'line of {place_of(results, study, source, seed)} and run it anew'
             )
     return found
 
@@ -149,11 +162,12 @@ def last_checkpoint(folder: Path) -> str:
 
 
 @contextmanager
-def _claimed(folder: Path, what: dict) -> Iterator[str]:
+def _claimed(folder: Path, what: dict) -> Iterator[tuple[str, int]]:
     """A work_dir for one command at a time, and for one config, batch and data for ever.
 
     Yields:
-        The commit of the code with which its training began.
+        The commit of the code with which its training began; and the descriptor of the lock, which
+        the tools hold too, as they may outlive this process.
 
     Raises:
         InputError: it is of another run, or a command is at work in it.
@@ -176,7 +190,7 @@ def _claimed(folder: Path, what: dict) -> Iterator[str]:
         if not text:
             stream.write(json.dumps(dict(what, commit=commit)))
             stream.flush()
-        yield commit
+        yield commit, stream.fileno()
 
 
 def repeat(

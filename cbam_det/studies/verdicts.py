@@ -183,14 +183,16 @@ def breakdown(study: Study, results: Path) -> str:
         ]
         for name in [*sizes, *classes]:
             seen, base_values = found[name]
-            kept = np.mean(list(base_values.values()))
+            kept = np.mean([base_values[seed] for seed in base_values if seed in ours[name]])
             lines.append(table_row([name, seen.count, f'{kept:.2f}', _interval(seen)]))
-        beyond = sum(found[name][0].verdict in ('helps', 'hurts') for name in classes)
-        lines += [
-            '',
-            f'{beyond} of {len(classes)} classes have an interval without 0; by chance alone '
-            f'{0.05 * len(classes):.1f} would.',
-        ]
+        intervals = [name for name in classes if found[name][0].low is not None]
+        if intervals:
+            beyond = sum(found[name][0].verdict in ('helps', 'hurts') for name in intervals)
+            lines += [
+                '',
+                f'{beyond} of {len(classes)} classes have an interval without 0; by chance alone '
+                f'{0.05 * len(classes):.1f} would.',
+            ]
         tables.append('\n'.join(lines))
     return '\n\n'.join(tables) or 'no detector is recorded beside its baseline'
 
@@ -234,7 +236,8 @@ def heat_table(study: Study, results: Path) -> str:
         chance += [100 * one['chance'] for one in by_seed.values()]
         objects = sum(one['objects'] for one in by_seed.values())
         cells = [name, seen.count, _spread(base), _spread(ours), _interval(seen), _p(seen)]
-        lines.append(table_row([*cells, seen.verdict, f'{objects:,}']))
+        planned = _pairs(study, study.rows[name]) if name in study.rows else seen.count
+        lines.append(table_row([*cells, _says(seen, planned), f'{objects:,}']))
     method = next(iter(next(iter(record['runs'].values())).values()))['method']
     return '\n'.join(
         [
@@ -257,7 +260,15 @@ def _origin(study: Study, results: Path) -> list[str]:
     wanted = sum(len(row.seeds) for row in study.rows.values())
     lines = [f'{len(found)} of {wanted} runs recorded']
     if found:
-        seconds = statistics.median(one['train_seconds'] for one in found)
+        groups = [
+            [one for row in rows for one in _of_row(study, row, results)]
+            for rows in study.measured_alike()
+        ]
+        minutes = [
+            f'{statistics.median(one["train_seconds"] for one in group) / 60:.1f}'
+            for group in groups
+            if group
+        ]
         where = {
             f'{at["hardware"]}, {at["threads"]} threads, torch {at["torch"]}'.replace(
                 ' 1 threads', ' 1 thread'
@@ -266,7 +277,9 @@ def _origin(study: Study, results: Path) -> list[str]:
         }
         commits = sorted({one['commit'][:7] for one in found if one.get('commit')})
         where = [*sorted(where), *(f'commit {one}' for one in commits)]
-        lines[0] += f', a training {seconds / 60:.1f} minutes (median); {"; ".join(where)}'
+        lines[0] += f', a training {" and ".join(minutes)} minutes (median'
+        lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
+        lines[0] += '; '.join(where)
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
     tests, measures = 0, {}
@@ -293,6 +306,11 @@ def _origin(study: Study, results: Path) -> list[str]:
     return lines + ['', study.note] * bool(study.note)
 
 
+def _of_row(study: Study, row: Row, results: Path) -> list[dict]:
+    found = (read_record(results, study, row, seed) for seed in row.seeds)
+    return [record for record in found if record is not None]
+
+
 def _range(quantiles: Sequence[float] | None) -> str:
     return '' if quantiles is None else f'{quantiles[0]:.2f} to {quantiles[-1]:.2f}'
 
@@ -304,9 +322,12 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     short = seen.count != len(values(study, row, results, metric))
     between = f', {seen.count} pairs' * short
     planned = _pairs(study, row)
+    return [f'{_interval(seen)}{between}', _p(seen), _says(seen, planned)]
+
+
+def _says(seen: Comparison, planned: int) -> str:
     early = f'{seen.count} of {planned} pairs: nothing yet'  # a few rounded values may all agree
-    says = early if seen.count < planned else seen.verdict
-    return [f'{_interval(seen)}{between}', _p(seen), says]
+    return early if seen.count < planned else seen.verdict
 
 
 def _interval(seen: Comparison) -> str:

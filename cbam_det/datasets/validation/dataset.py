@@ -153,6 +153,13 @@ def fingerprint(dataset: dict) -> str:
     if not dataset.get('ann_file'):
         return ''
     root, voc = Path(dataset.get('data_root') or ''), dataset['ann_file'].endswith('.txt')
+    if kind_of(dataset) == 'CustomDataset':  # mmpretrain's: a list of images and labels
+        file = root / dataset['ann_file']
+        if not file.is_file():
+            raise InputError(
+                f'no list {file}; for Tiny-ImageNet: python tools/prepare_tiny_imagenet.py {root}'
+            )
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     file = _existing_file(root, dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
     digest = hashlib.sha256(file.read_bytes())
     if voc:

@@ -179,7 +179,7 @@ def _options(cbam: CBAM) -> str:
         parts.append('+'.join(gate.pools))
     if gate := cbam.spatial_gate:
         parts.append(f'{gate.conv.kernel_size[0]}x{gate.conv.kernel_size[0]}')
-    parts += ['lean=False'] * (not cbam.lean)
+    parts += ['memory_efficient=False'] * (not cbam.memory_efficient)
     parts += ['compiled'] * (cbam._compiled_call_impl is not None)
     return ', '.join(parts)
 

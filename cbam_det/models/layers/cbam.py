@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import memory_efficient as lean
+from . import memory_efficient as efficient
 from .pooling import POOLS, pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -235,15 +235,15 @@ class SpatialGate(Gate):
 
 
 class _Conv(nn.Conv2d):
-    """A convolution whose gradient is fast for few maps on a CPU; see `lean.convolve`."""
+    """A convolution whose gradient is fast for few maps on a CPU; see `efficient.convolve`."""
 
-    lean = False
+    memory_efficient = False
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        if not self.lean or not trains or not x.is_cpu or lean.unfit(x):
+        if not self.memory_efficient or not trains or not x.is_cpu or efficient.unfit(x):
             return super()._conv_forward(x, weight, bias)
-        y = lean.convolve(x, weight)
+        y = efficient.convolve(x, weight)
         return y if bias is None else y + bias[:, None, None]
 
 
@@ -324,10 +324,10 @@ class CBAM(BaseModule):
         norm_eval: the spatial gate's BatchNorm keeps its statistics in training, whatever the
             host's option of that name says.
         frozen: the module does not train, its norm included.
-        lean: keep one feature map for the backward pass and recompute the rest, faster than
-            autograd on the equations (lean.py; pools 'lp', 'lse' and 'conv' by checkpointing);
-            without a backward pass make one map, the output ('lse' makes a second), or none
-            where `inplace` (see `forward`) lets the output take the input's place.
+        memory_efficient: keep one feature map for the backward pass and recompute the rest, faster
+            than autograd on the equations (memory_efficient.py; pools 'lp', 'lse' and 'conv' by
+            checkpointing); without a backward pass make one map, the output ('lse' makes a second),
+            or none where `inplace` (see `forward`) lets the output take the input's place.
             False leaves all to autograd, for a second derivative and for hooks on the gates that
             bring parameters of their own, which get no gradient otherwise. Either way such hooks
             see pooled values; `gates` returns the weights for a map.
@@ -356,7 +356,7 @@ class CBAM(BaseModule):
         start: str = 'paper',
         norm_eval: bool = False,
         frozen: bool = False,
-        lean: bool = True,
+        memory_efficient: bool = True,
         compile: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -373,11 +373,13 @@ class CBAM(BaseModule):
                 norm_eval=norm_eval or frozen,
                 start=start,
             )
-        switches = dict(frozen=frozen, norm_eval=norm_eval, lean=lean, compile=compile)
+        switches = dict(
+            frozen=frozen, norm_eval=norm_eval, memory_efficient=memory_efficient, compile=compile
+        )
         for option, value in switches.items():
             if not isinstance(value, bool):
                 raise ValueError(f'{option}={value!r} is unfit; give True or False')
-        self.frozen, self.lean = frozen, lean
+        self.frozen, self.memory_efficient = frozen, memory_efficient
         self.reset_parameters()
         if compile:
             _allow_compilations()
@@ -388,18 +390,18 @@ class CBAM(BaseModule):
     def extra_repr(self) -> str:
         """What the children do not show."""
         compiled = self._compiled_call_impl is not None
-        return f'order={self.order!r}, lean={self.lean}, compile={compiled}'
+        return f'order={self.order!r}, memory_efficient={self.memory_efficient}, compile={compiled}'
 
     @property
-    def lean(self) -> bool:
+    def memory_efficient(self) -> bool:
         """The option of that name; it can be changed."""
-        return self._lean
+        return self._memory_efficient
 
-    @lean.setter
-    def lean(self, lean: bool) -> None:
-        self._lean = lean
+    @memory_efficient.setter
+    def memory_efficient(self, memory_efficient: bool) -> None:
+        self._memory_efficient = memory_efficient
         if self.spatial_gate is not None:
-            self.spatial_gate.conv.lean = lean
+            self.spatial_gate.conv.memory_efficient = memory_efficient
 
     def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), the input times its weights.
@@ -407,7 +409,7 @@ class CBAM(BaseModule):
         Args:
             inplace: nobody else needs `x`: where there is no backward pass, the output may take its
                 place, which saves a map. `WithPlugins` says so after norms and convolutions. Order
-                'parallel', `lean=False`, compiled code and exports pass it over.
+                'parallel', `memory_efficient=False`, compiled code and exports pass it over.
 
         Raises:
             ValueError: the input is no such map, or has not the module's C.
@@ -419,13 +421,13 @@ class CBAM(BaseModule):
                 f'{self.in_channels}, H, W), or build it with the in_channels of the map'
             )
         with full_precision(x):
-            if not self.lean or lean.unfit(x):
+            if not self.memory_efficient or efficient.unfit(x):
                 return self._equations(x)
             if not torch.is_grad_enabled() or not (x.requires_grad or _trained(self)):
                 return self._equations(x, in_place=True, spare=inplace)
-            gates = self._lean_gates(x)
-            if lean.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
-                return lean.attend(x, gates, self.order == 'parallel')
+            gates = self._bound_gates(x)
+            if efficient.POOLS.issuperset(pool for gate in gates for pool in gate.pools):
+                return efficient.attend(x, gates, self.order == 'parallel')
             return self._checkpointed(x)
 
     def _equations(self, x: Tensor, in_place: bool = False, spare: bool = False) -> Tensor:
@@ -454,8 +456,8 @@ class CBAM(BaseModule):
             weights.append(gate(call(_pool_product, gate, x, *before), pooled=True))
         return call(_product, x, *weights)
 
-    def _lean_gates(self, x: Tensor) -> list[lean.Gate]:
-        """The gates for `lean.attend`, bound to the size of `x`."""
+    def _bound_gates(self, x: Tensor) -> list[efficient.Gate]:
+        """The gates for `efficient.attend`, bound to the size of `x`."""
         size = x.shape[2:]
 
         def weigh(gate: Gate, pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
@@ -465,9 +467,9 @@ class CBAM(BaseModule):
                 return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
 
         return [
-            lean.Gate(2, gate.pools, partial(weigh, gate), _trained(gate))
+            efficient.Gate(2, gate.pools, partial(weigh, gate), _trained(gate))
             if gate is self.channel_gate
-            else lean.Gate(1, gate.spatial_pools, partial(weigh, gate), _trained(gate))
+            else efficient.Gate(1, gate.spatial_pools, partial(weigh, gate), _trained(gate))
             for gate in self._sequence()
         ]
 

@@ -154,7 +154,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # else a second derivative would be silently incomplete
-            raise RuntimeError('the lean CBAM has no second derivative; give it lean=False')
+            raise RuntimeError(
+                'the memory-efficient CBAM has no second derivative; give it memory_efficient=False'
+            )
         (x,) = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             return _backward(x, g, ctx.gates, ctx.parallel, ctx.needs_input_grad[0])

@@ -5,8 +5,8 @@ Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521).
     N batch, C channels, H x W pixels, P pools chosen, K kernel size
 
 Deviation: 'max' is `amax`, whose gradient is shared equally among tied maxima (max pooling gives
-all of it to the first, the lean pass of lean.py to one); 'lp' has gradient 0, not NaN, where the
-whole map is 0.
+all of it to the first, the pass of memory_efficient.py to one); 'lp' has gradient 0, not NaN, where
+the whole map is 0.
 """
 
 from __future__ import annotations

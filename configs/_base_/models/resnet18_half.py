@@ -10,6 +10,7 @@ model = dict(
         stem_channels=32,
         out_indices=(3,),
         norm_eval=False,
+        zero_init_residual=False,  # as the authors'; CBAM would see zeros at first
     ),
     head=dict(num_classes=200, in_channels=256),
 )

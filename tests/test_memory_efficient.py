@@ -1,4 +1,4 @@
-"""The lean passes against autograd on the plain equations, and what they keep."""
+"""The memory-efficient pass against autograd on the plain equations, and what they keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks import contenders as benchmark
 from cbam_det import CBAM
 from cbam_det.models.layers import ORDERS
-from cbam_det.models.layers import memory_efficient as lean
+from cbam_det.models.layers import memory_efficient as efficient
 from cbam_det.models.layers import pooling as functional
 from cbam_det.models.layers.pooling import PART
 
@@ -31,7 +31,7 @@ BLOCKS = [2**23, 2**11, 1000]
 
 def plain(module: CBAM) -> CBAM:
     other = copy.deepcopy(module)
-    other.lean = False
+    other.memory_efficient = False
     return other
 
 
@@ -55,7 +55,7 @@ def assert_same(found: list[torch.Tensor], wanted: list[torch.Tensor], tolerance
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('options', OPTIONS, ids=str)
 def test_float64_output_and_gradients_equal_autograd_s(options, layout, block, monkeypatch):
-    monkeypatch.setitem(lean.BLOCK, 'cpu', block)
+    monkeypatch.setitem(efficient.BLOCK, 'cpu', block)
     module = randomised(**options)
     x, g = torch.randn(2, 3, 8, 9, 7, dtype=torch.float64)
     x = x.to(memory_format=LAYOUTS[layout])
@@ -68,7 +68,7 @@ def test_float64_output_and_gradients_equal_autograd_s(options, layout, block, m
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('shape', [(2, 67, 41, 39), (1, 256, 9, 31), (2, 70, 1, 600)], ids=str)
 def test_large_maps_equal_autograd_s_in_float32_and_float64(shape, layout, order, monkeypatch):
-    monkeypatch.setitem(lean.BLOCK, 'cpu', 2**18)
+    monkeypatch.setitem(efficient.BLOCK, 'cpu', 2**18)
     torch.manual_seed(1)  # no two maxima that float32 could take for each other
     module = randomised(in_channels=shape[1], order=order)
     for parameter in module.parameters():  # of a size that saturates no gate of many channels
@@ -90,7 +90,7 @@ def test_maximum_and_its_place_are_torch_s(shape, axis, layout):
     y = torch.randn(shape)
     if layout == 'channels_last':
         y = y.mT.contiguous().mT
-    value, place = lean.max_and_place(y, axis)
+    value, place = efficient.max_and_place(y, axis)
     wanted, where = y.max(axis)
     assert torch.equal(value, wanted)
     assert torch.equal(place, where)
@@ -111,7 +111,7 @@ def test_training_keeps_the_input_and_small_maps_alone():
     """The equations keep the map between the gates too."""
     x = torch.randn(2, 256, 72, 72, requires_grad=True)
     size = x.numel() * 4 / benchmark.MIB
-    for module, kept in ((CBAM(256), 0), (CBAM(256, lean=False), 1)):
+    for module, kept in ((CBAM(256), 0), (CBAM(256, memory_efficient=False), 1)):
         step = benchmark._training(module, x, torch.ones_like(x))
         left, peak = benchmark.memory(step, 'cpu')
         assert left / size - 1 == pytest.approx(kept, abs=0.04)
@@ -279,10 +279,12 @@ def test_second_derivative_is_refused_and_had_with_lean_off():
         (slope,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
         return torch.autograd.grad(slope.square().sum(), x)[0]
 
-    with pytest.raises(RuntimeError, match='no second derivative; give it lean=False'):
+    with pytest.raises(RuntimeError, match='no second derivative; give it memory_efficient=False'):
         penalty(module)
     inputs = torch.randn(1, 8, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(randomised(lean=False, act_cfg=dict(type='Tanh')), inputs)
+    assert torch.autograd.gradgradcheck(
+        randomised(memory_efficient=False, act_cfg=dict(type='Tanh')), inputs
+    )
 
 
 def test_forward_mode_of_inference_is_that_of_the_equations():
