@@ -34,6 +34,7 @@ from torch import nn
 from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
+from ..models.compat import to_channels_last
 from ..utils.config import (
     enter_scope,
     find_config,
@@ -126,12 +127,6 @@ class CheckedRunner(Runner):
             loading.check_pretrained(cfg)
             preflight.check_work_dir(cfg)
 
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """MMEngine's, of a model in torch's channels_last format where `channels_last` is set."""
-        if self.cfg.get('channels_last'):
-            model = model.to(memory_format=torch.channels_last)
-        return super().wrap_model(model_wrapper_cfg, model)
-
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """MMEngine's and the config's hooks, and those of each training."""
         if not self.testing:
@@ -147,7 +142,11 @@ class CheckedRunner(Runner):
         super().register_hook(hook, priority)
 
     def load_or_resume(self) -> None:
-        """MMEngine's, from the checkpoint that the first process found whole."""
+        """MMEngine's, from the checkpoint that the first process found whole; with `channels_last`,
+        of a model in that format, whose weights were drawn before, so that they are the same.
+        """
+        if self.cfg.get('channels_last'):
+            to_channels_last(self.model)
         if self._resume and self._load_from is None:
             found = [type(self).resume_from]
             broadcast_object_list(found)

@@ -11,6 +11,9 @@ import io
 import warnings
 from collections.abc import Callable
 
+import torch
+from torch import Tensor, nn
+
 
 def import_mmdet() -> None:
     """Import mmdet's parts without onedl-mmdetection's lines about an optional library.
@@ -35,3 +38,25 @@ def _with_loss(init: Callable) -> Callable:
             self.loss_cls = None
 
     return mended
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Bring a model's weights, and so its feature maps, into torch's channels_last format.
+
+    mmcv's compiled operators (RoIAlign, deformable convolutions) read a map's memory as if it were
+    contiguous, whatever its format is, and compute wrong numbers from others without a word. So
+    what its modules get is made contiguous first, and their own weights stay so.
+    """
+    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if type(module).__module__.startswith('mmcv.ops.'):
+            module.to(memory_format=torch.contiguous_format)
+            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+    return model
+
+
+def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
+    def one(value: object) -> object:
+        return value.contiguous() if isinstance(value, Tensor) else value
+
+    return tuple(map(one, args)), {name: one(value) for name, value in options.items()}
