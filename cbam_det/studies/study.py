@@ -83,8 +83,8 @@ class Row:
         paper: the paper's figures by metric, in percent as printed; {} where it has none.
         mmdet: those of mmdet's model zoo for the same detector.
         note: a remark for the table.
-        weights: by the dotted key that names a file of weights, the row whose last checkpoint of
-            the same seed that file is.
+        weights: by a config's dotted key, a row; the key gets the last checkpoint of that row's run
+            with the same seed.
         metrics: as the study's, where the row has others; else {}.
         scale: as the study's, where the row has another; else None.
     """
