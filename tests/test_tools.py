@@ -304,13 +304,15 @@ def test_installed_package_works_without_a_checkout(digits, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / 'work_dirs/faster_rcnn_r50_cbam_digits/epoch_1.pth').is_file()
     assert (site / 'cbam_det/configs/_base_/attention/cbam.py').is_file()
-    done = subprocess.run(
-        [sys.executable, '-m', 'cbam_det.tools.experiment', 'table', 'table6'],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(site)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    (tmp_path / 'results/experiments').mkdir(parents=True)
+    for tool, *arguments in (('visualize', '--help'), ('experiment', 'table', 'table6')):
+        done = subprocess.run(
+            [sys.executable, '-m', f'cbam_det.tools.{tool}', *arguments],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': str(site)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     assert '| ResNet50 + CBAM | 0 |' in done.stdout
     assert (site / 'cbam_det/tools/dist_train.sh').is_file()
