@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from cbam_det.datasets import tiny_imagenet
 from cbam_det.datasets.tiny_imagenet import write_lists
+from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, in_process
@@ -113,6 +115,14 @@ def test_classifier_trains_by_our_tool_and_a_test_writes_its_top_1(trained_class
     run('test.py', config, 'classifier/epoch_2.pth', '--work-dir', 'classifier', cwd=folder)
     found = json.loads(next((folder / 'classifier').glob('*/metrics.json')).read_text())['metrics']
     assert 0 <= found['accuracy/top1'] <= found['accuracy/top5'] <= 100
+
+
+def test_classifier_outside_of_a_run_normalises_as_the_run_does():
+    """mmpretrain's configs have the preprocessor beside the model, where the runner finds it."""
+    cfg = Config.fromfile(CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py')
+    made = build_model(cfg).data_preprocessor
+    assert made.mean.flatten().tolist() == pytest.approx(cfg.data_preprocessor.mean)
+    assert made.to_rgb and 'data_preprocessor' not in cfg.model
 
 
 @pytest.mark.slow
