@@ -7,18 +7,17 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from rich.progress import track
 
 from ..apis.inference import Subject
 from ..checkpoints.loading import check_checkpoint, weights_digest
-from ..utils.config import CBAMS, detector, kind_of, walk
+from ..utils.config import CBAMS, is_detector, kind_of, walk
 from ..utils.errors import InputError, some, tell
 from ..utils.records import write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly
 from .records import read_record
-from .runs import last_checkpoint
+from .runs import has_checkpoint, last_checkpoint
 from .study import (
     GATES,
     PROGRAM,
@@ -40,7 +39,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     Trainings are no measure: what else their machine does, and when, is in their times.
     """
     configs = {name: config_of(study, row, row.seeds[0]) for name, row in study.rows.items()}
-    configs = {name: cfg for name, cfg in configs.items() if _is_detector(cfg)}
+    configs = {name: cfg for name, cfg in configs.items() if is_detector(cfg)}
     if not configs:
         raise InputError(f'{study.name} has no detectors, whose steps are measured')
     batch = next(iter(configs.values())).train_dataloader.batch_size
@@ -105,7 +104,7 @@ def _means(seen: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
 
 def _has_weights(folder: Path, record: dict) -> bool:
     """Whether a folder holds the weights that its run's record names; any where that names none."""
-    if not (folder / 'last_checkpoint').is_file():
+    if not has_checkpoint(folder):
         return False
     digest = record.get('weights')
     path = last_checkpoint(folder)
@@ -162,12 +161,11 @@ def heat_inside(
     absent: list[str] = []
     for row in study.rows.values():
         base = study.rows.get(row.against)
-        if base is None or not _is_detector(config_of(study, row, row.seeds[0])):
+        if base is None or not is_detector(config_of(study, row, row.seeds[0])):
             continue
-        of_base = {str(seed) for seed in base.seeds if read_record(results, study, base, seed)}
         done = set(seen.get(row.name, {}))
         for seed in track(_left(study, row, results, done), row.name, transient=True):
-            if str(seed) not in of_base:
+            if read_record(results, study, base, seed) is None:
                 continue
             folders = {one.name: work_dirs / run_name(study, one, seed) for one in (base, row)}
             lacking = [
@@ -194,11 +192,6 @@ def heat_inside(
     nothing = f'no detector of {study.name} is recorded in {results} beside its baseline'
     _tell_absent(absent, seen, f'{nothing}, by the same seed')
     return recorded(path)
-
-
-def _is_detector(cfg: Config) -> bool:
-    model = detector(cfg)
-    return bool(model.get('bbox_head') or model.get('roi_head'))
 
 
 # The options by which a record's keys are given.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mmengine.config import Config
 
 from ..models.costs import count, kept_bytes
-from ..utils.config import detector
+from ..utils.config import is_detector
 from ..utils.errors import InputError
 from .study import Row, Study, config_of
 
@@ -41,8 +41,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         InputError: the study names no number of images or GPUs, or is of classifiers.
     """
     cfg = config_of(study, row, row.seeds[0])
-    model = detector(cfg)
-    if None in (study.images, study.gpus) or not (model.get('bbox_head') or model.get('roi_head')):
+    if None in (study.images, study.gpus) or not is_detector(cfg):
         raise InputError(
             f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
             f'and detectors, which {row.name!r} may not be'

@@ -75,9 +75,10 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
     return json.loads(line)
 
 
-def records(study: Study, results: Path) -> list[dict]:
-    """The records of a study's runs, those that there are."""
-    found = (read_record(results, study, row, seed) for row, seed in _runs(study))
+def records(study: Study, results: Path, rows: Iterable[Row] | None = None) -> list[dict]:
+    """The records of the runs of `rows`, or of all of a study's, those that there are."""
+    runs = [(row, seed) for row, seed in _runs(study) if rows is None or row in rows]
+    found = (read_record(results, study, row, seed) for row, seed in runs)
     return [record for record in found if record is not None]
 
 

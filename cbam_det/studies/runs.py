@@ -129,7 +129,7 @@ def start_weights(
         run_folders = [
             folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
         ]
-        files = [Path(last_checkpoint(one)) for one in run_folders if _has_checkpoint(one)]
+        files = [Path(last_checkpoint(one)) for one in run_folders if has_checkpoint(one)]
         faults = []
         for path in files:
             try:
@@ -152,7 +152,8 @@ def start_weights(
     return found
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run's folder has a checkpoint that `last_checkpoint` finds."""
     return (folder / 'last_checkpoint').is_file()
 
 

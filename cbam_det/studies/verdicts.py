@@ -260,10 +260,7 @@ def _origin(study: Study, results: Path) -> list[str]:
     wanted = sum(len(row.seeds) for row in study.rows.values())
     lines = [f'{len(found)} of {wanted} runs recorded']
     if found:
-        groups = [
-            [one for row in rows for one in _of_row(study, row, results)]
-            for rows in study.measured_alike()
-        ]
+        groups = [records(study, results, rows) for rows in study.measured_alike()]
         minutes = [
             f'{statistics.median(one["train_seconds"] for one in group) / 60:.1f}'
             for group in groups
@@ -304,11 +301,6 @@ def _origin(study: Study, results: Path) -> list[str]:
             f'{taken["images"]} validation images (`{taken["command"]}`)'
         )
     return lines + ['', study.note] * bool(study.note)
-
-
-def _of_row(study: Study, row: Row, results: Path) -> list[dict]:
-    found = (read_record(results, study, row, seed) for seed in row.seeds)
-    return [record for record in found if record is not None]
 
 
 def _range(quantiles: Sequence[float] | None) -> str:

@@ -63,6 +63,12 @@ def detector(cfg: Config) -> ConfigDict:
     return model
 
 
+def is_detector(cfg: Config) -> bool:
+    """Whether the model of a config predicts boxes; a classifier does not."""
+    model = detector(cfg)
+    return bool(model.get('bbox_head') or model.get('roi_head'))
+
+
 def enter_scope(cfg: Config) -> None:
     """Let names be looked up in the config's library, mmdet where it names none."""
     init_default_scope(cfg.get('default_scope') or 'mmdet')
