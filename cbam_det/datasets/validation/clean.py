@@ -45,11 +45,13 @@ def clean(split: Split) -> Clean:
     the XML of every listed image. The same image in two splits is left to the user.
 
     Raises:
-        InputError: nothing would be left, or the categories have to be mended by hand.
+        InputError: nothing would be left, or a category has to be corrected by hand.
     """
     for fault in split.content.faults:
         if fault.kind == 'category entry':
-            raise InputError(f'{fault}; which class is meant has to be mended by hand')
+            raise InputError(
+                f'{fault}; correct the file by hand: only you know which class is meant'
+            )
     return (_clean_voc if split.voc else _clean_coco)(split)
 
 

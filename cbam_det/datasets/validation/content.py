@@ -10,7 +10,7 @@ from typing import NamedTuple
 LARGEST = 1e15  # beyond it a float does not count single pixels
 
 
-# Kinds of fault and what mends them.
+# Kinds of fault, and the remedy for each.
 FIX = 'tools/check_data.py --fix'
 
 
