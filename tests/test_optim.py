@@ -13,6 +13,7 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK
 
-IMAGES = torch.rand(4, 3, 16, 16)
+IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 class Net(nn.Module):
@@ -114,7 +115,8 @@ def test_heads_return_and_roi_extractors_get_float32_in_a_step_and_no_hook_stays
             layer = dict(type='RoIAlign', output_size=2, sampling_ratio=0)
             self.extractor = SingleRoIExtractor(layer, 8, [1])
 
-    parts = Parts()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        parts = Parts()
     box = torch.tensor([[0, 1.01, 2.02, 9.03, 8.04]])  # which bfloat16 would round
     with wrap(parts).optim_context(parts):
         features = (parts.conv(IMAGES),)
