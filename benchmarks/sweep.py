@@ -1,6 +1,6 @@
 """A CBAM into every config of mmdet's model zoo, the way a user puts one in.
 
-Each config gets what `places.fragment` prints for the family of its backbone; the detector is
+Each config gets what `places.fragment` prints for the paper's places in its backbone; it is
 built, and its backbone runs on an image. No failure stops the sweep: a config ends as built, or as
 refused with its reason.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import mmdet
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
@@ -28,6 +29,7 @@ from benchmarks.tables import sweep_table
 from cbam_det.models.build import build_model
 from cbam_det.models.insertion import See
 from cbam_det.models.layers import CBAM
+from cbam_det.models.paper_places import PATTERNS
 from cbam_det.models.places import fragment
 from cbam_det.utils.config import detector
 from cbam_det.utils.errors import InputError, one_line_errors
@@ -39,30 +41,6 @@ MISSING = re.compile(
     r"(\w+) is not installed|(?:pip|mim) install (?!openmim)(\w+)|No module named '(\w+)"
     r"|'imports': \['(\w+)"
 )
-
-# Families of backbones, and where a CBAM goes in each: at the end of a residual branch, as in the
-# paper, where there is one. `?n3` is bn3 as well as gn3.
-BASIC = 'ResNet, basic blocks'
-BOTTLENECKS = (
-    *('ResNet', 'ResNeXt', 'ResNetV1d', 'Res2Net', 'ResNeSt', 'RegNet'),
-    *('TridentResNet', 'DetectoRS_ResNet', 'DetectoRS_ResNeXt', 'mmpretrain.ResNet'),
-)
-PATTERNS: dict[str, list[str]] = {
-    BASIC: ['layer*.*.?n2'],
-    **{kind: ['layer*.*.?n3'] for kind in BOTTLENECKS},
-    'HRNet': ['layer1.*.?n3', 'stage*.*.branches.*.*.?n2'],
-    'HourglassNet': ['**.?n2'],
-    'SSDVGG': ['features.22', 'features.34'],  # its two outputs
-    'MobileNetV2': ['layer*.*.linear_conv'],
-    'EfficientNet': ['layers.*.*.linear_conv'],
-    'Darknet': ['conv_res_block*.res*.conv2'],
-    'CSPDarknet': ['stage*.*.blocks.*.conv2'],
-    'CSPNeXt': ['stage*.*.blocks.*.conv2'],
-    'PyramidVisionTransformer': ['layers.*.1.*.ffn.layers'],
-    'PyramidVisionTransformerV2': ['layers.*.1.*.ffn.layers'],
-    # Its blocks have tokens (N, L, C). Maps are what enters a stage.
-    'SwinTransformer': ['patch_embed.projection', 'stages.*.downsample.adap_padding'],
-}
 
 
 @dataclass(frozen=True)
@@ -91,15 +69,15 @@ def sweep(names: Iterable[str]) -> dict:
     """`attempt` each config, and count: totals, families, and the reasons with their configs."""
     outcomes = {name: attempt(name) for name in names}
     families: dict[str, dict] = {}
-    for family in [*PATTERNS, *sorted({one.family for one in outcomes.values()} - {*PATTERNS, ''})]:
-        if counts := [one.cbams for one in outcomes.values() if one.family == family]:
-            built = [count for count in counts if count]
-            families[family] = dict(
-                pattern=PATTERNS.get(family),
-                built=len(built),
-                refused=len(counts) - len(built),
-                cbams=[min(built), max(built)] if built else None,
-            )
+    for family in sorted({one.family for one in outcomes.values()} - {''}):
+        counts = [one.cbams for one in outcomes.values() if one.family == family]
+        built = [count for count in counts if count]
+        families[family] = dict(
+            pattern=PATTERNS.get(_known(family)),
+            built=len(built),
+            refused=len(counts) - len(built),
+            cbams=[min(built), max(built)] if built else None,
+        )
     reasons: dict[str, list[str]] = {}
     for name, one in outcomes.items():
         if one.reason:
@@ -140,18 +118,15 @@ def attempt(name: str) -> Outcome:
 @torch.no_grad()
 def _attempt(cfg: Config, device: str) -> Outcome:
     backbone = cfg.model.backbone
-    basic = backbone.type == 'ResNet' and backbone.get('depth') in (18, 34)
-    family = BASIC if basic else backbone.type
+    family = backbone.type
     seen: dict[CBAM, object] = {}
     with torch.device(device):
         try:
             own = set(build_model(cfg).state_dict())
         except Exception as error:
             return Outcome(family, reason=f'mmdet cannot build it: {_why(error)}')
-        if family not in PATTERNS:
-            return Outcome(family, reason=f'no pattern for {family}')
         try:
-            lines = Config.fromstring(fragment(cfg, 'backbone', PATTERNS[family]), '.py')
+            lines = Config.fromstring(fragment(cfg, 'backbone'), '.py')
             merged = copy.deepcopy(cfg)
             merged.merge_from_dict(lines.to_dict())
             model = build_model(merged)
@@ -167,6 +142,12 @@ def _attempt(cfg: Config, device: str) -> Outcome:
     if not cbams or len(seen) < len(cbams):
         return Outcome(family, reason=f'with CBAM: {len(seen)} of {len(cbams)} run')
     return Outcome(family, len(cbams))
+
+
+def _known(family: str) -> str | None:
+    """The class, of those that have the paper's places, from which a backbone derives."""
+    kinds = MODELS.get(family).__mro__ if MODELS.get(family) else ()
+    return next((kind.__name__ for kind in kinds if kind.__name__ in PATTERNS), None)
 
 
 def _why(error: Exception) -> str:

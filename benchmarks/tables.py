@@ -44,7 +44,8 @@ def sweep_table(record: dict) -> str:
     rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
     rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
-        pattern = ', '.join(f'`{one}`' for one in counts['pattern'] or ())
+        choices = [[one] if isinstance(one, str) else one for one in counts['pattern'] or ()]
+        pattern = ', '.join(' or '.join(f'`{one}`' for one in choice) for choice in choices)
         cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
         rows.append(table_row([family, pattern, cbams, counts['built'], counts['refused']]))
     totals = record['totals']

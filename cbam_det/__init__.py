@@ -23,6 +23,7 @@ __all__ = [
     'SpatialGate',
     'StairNet',
     'StopSignals',
+    'TimmAttention',
     'WholeCheckpoints',
     'WithPlugins',
     '__version__',
@@ -45,8 +46,9 @@ if _error is None:
     from .evaluation.metrics import FastCocoMetric
     from .models.backbones import MobileNetV1
     from .models.insertion import WithPlugins
-    from .models.layers import CBAM, ChannelGate, SpatialGate
+    from .models.layers import ChannelGate, SpatialGate
     from .models.necks import StairNet
+    from .models.plugins import CBAM, TimmAttention
 elif MMENGINE.version:
     warnings.warn(f'cbam_det registers nothing in MMEngine: {_error}', stacklevel=2)
 

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         type='WithPlugins',
         base_type='ResNet',
-        plugins=[dict(cfg=attention, after='layer*.*.bn2')],
+        plugins=[dict(cfg=attention)],
         init_cfg=dict(checkpoint='work_dirs/resnet18_half_se/epoch_14.pth'),
     )
 )

@@ -4,16 +4,16 @@ _base_ = [
     './_base_/datasets/digits_voc.py',
     './_base_/schedules/digits.py',
     'mmdet::_base_/default_runtime.py',
-    './_base_/attention/cbam_ssd.py',
+    './_base_/attention/cbam.py',
 ]
 model = dict(
     backbone=dict(
         type='WithPlugins',
         base_type='SSDVGG',
         init_cfg=None,
-        plugins=_base_.backbone_plugins,
+        plugins=_base_.plugins,
     ),
-    neck=dict(type='WithPlugins', base_type='SSDNeck', plugins=_base_.neck_plugins),
+    neck=dict(type='WithPlugins', base_type='SSDNeck', plugins=_base_.plugins),
     bbox_head=dict(num_classes=10),
 )
 train_pipeline = _base_.train_pipeline

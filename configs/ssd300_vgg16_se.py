@@ -1,6 +1,6 @@
-_base_ = ['./ssd300_vgg16.py', './_base_/attention/se_ssd.py']
+_base_ = ['./ssd300_vgg16.py', './_base_/attention/se.py']
 model = dict(
-    backbone=dict(type='WithPlugins', base_type='SSDVGG', plugins=_base_.backbone_plugins),
-    neck=dict(type='WithPlugins', base_type='SSDNeck', plugins=_base_.neck_plugins),
+    backbone=dict(type='WithPlugins', base_type='SSDVGG', plugins=_base_.plugins),
+    neck=dict(type='WithPlugins', base_type='SSDNeck', plugins=_base_.plugins),
 )
 default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

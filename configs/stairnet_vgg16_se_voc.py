@@ -1,9 +1,4 @@
 _base_ = './stairnet_vgg16_voc.py'
-plugins = [
-    dict(
-        cfg=dict(type='CBAM', start='identity', pools=('avg',), order='channel'),
-        after='out_convs.*',
-    )
-]
+plugins = [dict(cfg=dict(type='CBAM', pools=('avg',), order='channel'))]
 model = dict(neck=dict(type='WithPlugins', base_type='StairNet', plugins=plugins))
 default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -85,7 +85,7 @@ def numpy_cbam(x, weights, order, pools, spatial_pools, training):
 
 def randomised(**options) -> CBAM:
     """A float64 module in which no parameter or statistic keeps a value that hides a fault."""
-    module = CBAM(**{'in_channels': 8, 'ratio': 2, **options}).double()
+    module = CBAM(**{'in_channels': 8, 'ratio': 2, 'start': 'paper', **options}).double()
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.2, 1.0)
@@ -223,12 +223,12 @@ def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
     ('options', 'words'),
     [
         (dict(ratio=512), 'ratio=512 leaves no hidden channel of 256; use ratio <= 256'),
-        (dict(ratio=0), 'ratio=0 is unfit'),
-        (dict(ratio=2.5), 'ratio=2.5 is unfit'),
-        (dict(in_channels=0), 'in_channels=0 is unfit'),
+        (dict(ratio=0), 'ratio=0 is not valid'),
+        (dict(ratio=2.5), 'ratio=2.5 is not valid'),
+        (dict(in_channels=0), 'in_channels=0 is not valid'),
         (dict(kernel_size=4), 'kernel_size=4 is even; use 5'),
-        (dict(kernel_size=-1), 'kernel_size=-1 is unfit'),
-        (dict(pools=()), r'pools=\(\) is unfit; give one or more of avg, max, lp, lse'),
+        (dict(kernel_size=-1), 'kernel_size=-1 is not valid'),
+        (dict(pools=()), r'pools=\(\) is not valid; give one or more of avg, max, lp, lse'),
         (dict(pools=('avg', 'avg')), 'each once'),
         (dict(pools=('mean',)), 'mean'),
         (dict(spatial_pools=('conv', 'max')), 'spatial_pools'),
@@ -302,10 +302,10 @@ def test_half_precision_weights_work_without_autocast():
     assert module(torch.randn(2, 16, 5, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_start_is_the_authors_and_a_host_does_not_overwrite_it():
+def test_paper_s_start_is_the_authors_and_a_host_does_not_overwrite_it():
     """ResNet's Constant init sets every norm's weight to 1; the gate's has to stay at 0."""
     with DefaultScope.overwrite_default_scope('mmdet'):
-        plugins = [dict(cfg=dict(type='CBAM'), position='after_conv3')]
+        plugins = [dict(cfg=dict(type='CBAM', start='paper'), position='after_conv3')]
         net = MODELS.build(dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins))
         net.init_weights()
     assert net.layer1[0].bn1.weight.eq(1).all()
@@ -408,12 +408,12 @@ def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval,
 
 
 def test_frozen_is_true_or_false():
-    with pytest.raises(ValueError, match="frozen='yes' is unfit; give True or False"):
+    with pytest.raises(ValueError, match="frozen='yes' is not valid; give True or False"):
         CBAM(16, frozen='yes')
 
 
 def test_unknown_start_names_the_known_ones():
-    with pytest.raises(ValueError, match="start='zero' is unknown; choose from paper, identity"):
+    with pytest.raises(ValueError, match="start='zero' is unknown; choose from identity, paper"):
         CBAM(16, start='zero')
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import sweep as module
-from benchmarks.sweep import BASIC, PATTERNS, Outcome, attempt, sweep, zoo
+from benchmarks.sweep import PATTERNS, Outcome, attempt, sweep, zoo
 from benchmarks.tables import sweep_table
 from cbam_det.utils.errors import InputError
 
@@ -20,12 +20,12 @@ TRACKING = 'bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-
 @pytest.mark.parametrize(
     ('name', 'family', 'cbams'),
     [
-        ('retinanet/retinanet_r18_fpn_1x_coco.py', BASIC, 8),
+        ('retinanet/retinanet_r18_fpn_1x_coco.py', 'ResNet', 8),
         ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'ResNet', 16),
         ('gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py', 'ResNet', 16),
         ('tridentnet/tridentnet_r50-caffe_1x_coco.py', 'TridentResNet', 4 + 6 + 3),
         ('hrnet/faster-rcnn_hrnetv2p-w18-1x_coco.py', 'HRNet', 4 + 4 * (2 + 4 * 3 + 3 * 4)),
-        ('ssd/ssd300_coco.py', 'SSDVGG', 2),
+        ('ssd/ssd300_coco.py', 'SSDVGG', 1),
         ('yolox/yolox_s_8xb8-300e_coco.py', 'CSPDarknet', 1 + 3 + 3 + 1),
         ('yolo/yolov3_d53_8xb8-320-273e_coco.py', 'Darknet', 1 + 2 + 8 + 8 + 4),
         ('swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 'SwinTransformer', 4),
@@ -42,7 +42,7 @@ def test_detectors_in_trackers_and_semi_supervision_are_found():
 
 
 def test_teacher_of_a_distillation_is_built_without_its_weights():
-    assert attempt('ld/ld_r18-gflv1-r101_fpn_1x_coco.py') == Outcome(BASIC, 8)
+    assert attempt('ld/ld_r18-gflv1-r101_fpn_1x_coco.py') == Outcome('ResNet', 8)
 
 
 def test_config_without_a_model_or_a_backbone_of_mmdet_is_refused():
@@ -51,9 +51,11 @@ def test_config_without_a_model_or_a_backbone_of_mmdet_is_refused():
     assert attempt('misc/d2_retinanet_r50-caffe_fpn_ms-90k_coco.py').reason == reason
 
 
-def test_family_without_a_pattern_is_refused_by_its_name(monkeypatch):
+def test_family_without_a_known_place_is_refused_by_its_name(monkeypatch):
     monkeypatch.delitem(PATTERNS, 'SSDVGG')
-    assert attempt('ssd/ssd300_coco.py') == Outcome('SSDVGG', 0, 'no pattern for SSDVGG')
+    outcome = attempt('ssd/ssd300_coco.py')
+    reason = 'with CBAM: the paper has no place for attention in SSDVGG; give after'
+    assert (outcome.family, outcome.cbams) == ('SSDVGG', 0) and outcome.reason.startswith(reason)
 
 
 def test_what_mmdet_itself_cannot_read_or_build_is_told_from_what_cbam_breaks(monkeypatch):
@@ -66,7 +68,7 @@ def test_what_mmdet_itself_cannot_read_or_build_is_told_from_what_cbam_breaks(mo
     assert own.family == 'ResNet' and own.reason.startswith('mmdet cannot build it: TypeError')
     monkeypatch.setitem(PATTERNS, 'SSDVGG', ['nothing'])
     ours = attempt('ssd/ssd300_coco.py').reason
-    assert ours.startswith("with CBAM: after='nothing' matches no module")
+    assert ours.startswith('with CBAM: this SSDVGG has none of the places of its family (nothing)')
 
 
 def test_attention_that_does_not_run_or_replaces_other_plugins_is_refused(monkeypatch):
@@ -84,24 +86,26 @@ def test_report_counts_families_and_reasons(monkeypatch):
         'a.py': Outcome('ResNet', 16),
         'b.py': Outcome('ResNet', 33),
         'c.py': Outcome('ResNet', 0, 'why'),
-        'd.py': Outcome('Other', 0, 'no pattern for Other'),
+        'd.py': Outcome('Other', 0, 'no place for Other'),
         'e.py': Outcome('', 0, 'why'),
     }
     monkeypatch.setattr(module, 'attempt', made.get)
     record = dict(sweep(made), environment=dict(mmdet='3.5.1'))
     assert record['totals'] == dict(configs=5, built=2, refused=3)
     assert record['families'] == {
-        'ResNet': dict(pattern=['layer*.*.?n3'], built=2, refused=1, cbams=[16, 33]),
+        'ResNet': dict(
+            pattern=[('layer*.*.?n3', 'layer*.*.?n2')], built=2, refused=1, cbams=[16, 33]
+        ),
         'Other': dict(pattern=None, built=0, refused=1, cbams=None),
     }
-    assert record['reasons'] == {'why': ['c.py', 'e.py'], 'no pattern for Other': ['d.py']}
+    assert record['reasons'] == {'why': ['c.py', 'e.py'], 'no place for Other': ['d.py']}
     rows = sweep_table(record).splitlines()
     assert rows[2:4] == [
-        '| ResNet | `layer*.*.?n3` | 16 to 33 | 2 | 1 |',
         '| Other |  |  | 0 | 1 |',
+        '| ResNet | `layer*.*.?n3` or `layer*.*.?n2` | 16 to 33 | 2 | 1 |',
     ]
     assert rows[5].startswith('5 configs of mmdet ') and rows[5].endswith('2 built, 3 refused')
-    assert rows[-2:] == ['| why | 2 |', '| no pattern for Other | 1 |']
+    assert rows[-2:] == ['| why | 2 |', '| no place for Other | 1 |']
 
 
 def test_norm_that_needs_a_process_group_gets_one():

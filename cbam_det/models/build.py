@@ -16,7 +16,8 @@ from torch import distributed, nn
 
 from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
 from ..utils.errors import InputError
-from .layers import CBAM
+from . import layers
+from .plugins import CBAM
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -55,7 +56,8 @@ def build_model(cfg: Config) -> nn.Module:
             )
             key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
             if key and 'CBAM' in key[1]:
-                said += nearest(key[2], inspect.signature(CBAM).parameters)
+                known = [inspect.signature(kind).parameters for kind in (CBAM, layers.CBAM)]
+                said += nearest(key[2], [*known[0], *known[1]])
             elif key:
                 said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
             raise InputError(f'the model of this config cannot be built: {said}') from None

@@ -60,3 +60,14 @@ def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, d
         return value.contiguous() if isinstance(value, Tensor) else value
 
     return tuple(map(one, args)), {name: one(value) for name, value in options.items()}
+
+
+def allow_compilations() -> None:
+    """Let `torch.compile` make as many forms of the CBAMs' code as a detector needs.
+
+    All CBAMs share their code, of which torch compiles 8 forms in a process and runs the rest as it
+    is. A ResNet's four widths, in training, in inference and behind frozen stages, are 12.
+    """
+    config = torch._dynamo.config
+    name = 'recompile_limit' if hasattr(config, 'recompile_limit') else 'cache_size_limit'
+    setattr(config, name, max(getattr(config, name), 64))

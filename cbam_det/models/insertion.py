@@ -1,13 +1,13 @@
-"""Plugins after any named module of any backbone, neck or head, by config.
+"""Plugins after any module of any backbone, neck or head, by config.
 
-mmdet's own `plugins=` exists for bottleneck ResNets alone. `WithPlugins` builds any other host and
-hangs plugins behind modules that a pattern names::
+mmdet's own `plugins=` exists for bottleneck ResNets alone. `WithPlugins` builds any host and hangs
+plugins behind its modules: at the paper's places, or behind those that a pattern names::
 
     backbone=dict(
         type='WithPlugins',
         base_type='ResNet',
         depth=18,
-        plugins=[dict(cfg=dict(type='CBAM'), after='layer*.*.bn2')],
+        plugins=[dict(cfg=dict(type='CBAM'))],  # or with after='layer4.*.bn2'
     )
 
 The object is the host's own, with its state-dict keys unchanged, so that its pretrained weights
@@ -32,11 +32,9 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError, some
 from .layers import CBAM
+from .paper_places import in_stages, patterns_of
 
 ITSELF = '.'  # the pattern for the host's own output
-# Modules whose output is a tensor of its own, which none but hooks see before the plugins: there
-# attention without a backward pass writes its output over it.
-MAKERS = {nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm}
 
 
 @MODELS.register_module()
@@ -47,34 +45,31 @@ def WithPlugins(
 
     Args:
         base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
-        plugins: dictionaries with `cfg`, the plugin's config (its `in_channels` is found out), and
-            `after`, a pattern of module names or several. `*` stands for a part of a name between
-            dots, `**` for any number of parts, '.' for the host itself. Several plugins at one
-            place run in the order given. Entries with `position` are passed to the host.
+        plugins: dictionaries with `cfg`, the plugin's config, whose `in_channels` is found out.
+            `after` is a pattern of module names or several: `*` stands for a part of a name between
+            dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
+            to the paper's places (paper_places.py). `stages`, one boolean a stage as in mmdet,
+            keeps the places in those stages. Several plugins at one place run in the order given.
+            Entries with `position` are passed to the host.
         options: the host's own options.
 
     Returns:
         The host, with the plugins in its child `inserted`.
 
     Raises:
-        InputError: a pattern matches nothing, a module's output is no feature map (N, C, H, W), or
-            its channels cannot be found out; the message lists near names.
+        InputError: a pattern matches nothing, the paper has no place in such a host, a module's
+            output is no feature map (N, C, H, W), or its channels cannot be found out; the message
+            lists near names.
     """
-    ours = [plugin for plugin in plugins or () if 'after' in plugin]
-    others = [plugin for plugin in plugins or () if 'after' not in plugin]
+    ours = [plugin for plugin in plugins or () if 'position' not in plugin]
+    others = [plugin for plugin in plugins or () if 'position' in plugin]
     name = getattr(base_type, '__name__', base_type)
-    for plugin in others:
-        if 'position' not in plugin:
-            raise InputError(
-                f'the plugin {dict(plugin)} of {name} does not say where: give it after, a '
-                'pattern of module names'
-            )
     if others:
         kind = _registered(base_type)
         if inspect.isclass(kind) and 'plugins' not in inspect.signature(kind).parameters:
             raise InputError(
                 f"position={others[0]['position']!r} is for mmdet's bottleneck ResNets; "
-                f'{name} takes after, a pattern of module names'
+                f"{name} takes after, a pattern of module names, or nothing for the paper's place"
             )
         options['plugins'] = others
     for plugin in plugins or ():
@@ -103,16 +98,17 @@ def insert(
 
     Args:
         host: a backbone, neck or head.
-        plugins: entries with `cfg` and `after`.
+        plugins: entries with `cfg`, `after` and `stages`; the latter two may be left out.
         in_channels: of the host's input, one number a level, where it keeps none as attribute.
     """
     wanted: list[tuple[str, dict]] = []
     for plugin in plugins:
-        if unknown := set(plugin) - {'cfg', 'after'}:
+        if unknown := set(plugin) - {'cfg', 'after', 'stages'}:
             raise InputError(
-                f'plugin option {some(sorted(unknown))} is unknown; an entry has cfg and after'
+                f'plugin option {some(sorted(unknown))} is unknown; an entry has cfg, after and '
+                'stages'
             )
-        wanted += [(name, plugin['cfg']) for name in match(host, plugin['after'])]
+        wanted += [(name, plugin['cfg']) for name in _places_of(host, **plugin)]
     if not wanted:
         return host
     names = list(dict.fromkeys(name for name, _ in wanted))
@@ -149,7 +145,7 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
     names = list(places(host))
     found = set()
     for pattern in [after] if isinstance(after, str) else after:
-        here = {name for name in names if _matches(name.split('.'), pattern.split('.'))}
+        here = {name for name in names if _fits(name, pattern)}
         here |= {ITSELF} & {pattern}
         if not here:
             near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
@@ -161,6 +157,47 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
             )
         found |= here
     return [name for name in names if name in found]
+
+
+def _places_of(
+    host: nn.Module,
+    cfg: dict,
+    after: str | Sequence[str] | None = None,
+    stages: Sequence[bool] | None = None,
+) -> list[str]:
+    """The modules after which an entry of `plugins` goes."""
+    names = paper_places(host) if after is None else match(host, after)
+    if stages is None:
+        return names
+    chosen = in_stages(host, names, stages)
+    if not chosen:
+        raise InputError(f'stages={tuple(stages)} leaves no place of {some(names, 5)}')
+    return chosen
+
+
+def paper_places(host: nn.Module) -> list[str]:
+    """The modules of `host` after which the paper has its attention, in the host's order.
+
+    Raises:
+        InputError: no place is known for such a host, or it has none of them.
+    """
+    patterns = [one if isinstance(one, tuple) else (one,) for one in patterns_of(host)]
+    found: set[str] = set()
+    names = list(places(host))
+    for choice in patterns:
+        hits = ({name for name in names if _fits(name, pattern)} for pattern in choice)
+        found |= next(filter(None, hits), set())
+    if not found:
+        raise InputError(
+            f'this {type(host).__name__} has none of the places of its family '
+            f'({some([one for choice in patterns for one in choice])}); give after, a pattern of '
+            'module names (tools/places.py lists them)'
+        )
+    return [name for name in names if name in found]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return _matches(name.split('.'), pattern.split('.'))
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
@@ -287,22 +324,9 @@ class _Run:
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
-        spare = type(module) in MAKERS and _unseen(module, ours=1)
         for plugin in self.plugins.values():
-            if spare and type(plugin) is CBAM and all(map(_unseen, plugin.modules())):
-                output = plugin(output, inplace=True)
-            else:
-                output = plugin(output)
-            spare = False
+            output = plugin(output)
         return output
-
-
-def _unseen(module: nn.Module, ours: int = 0) -> bool:
-    """Whether none but our hooks can keep the maps of `module`, and its forward is its class's."""
-    everywhere = nn.modules.module
-    hooks = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
-    hooks += (module._forward_hooks, module._forward_pre_hooks)
-    return 'forward' not in vars(module) and sum(map(len, hooks)) == ours
 
 
 class _Keep:
@@ -321,7 +345,23 @@ class _Keep:
 
 
 def _hang(host: nn.Module, name: str) -> None:
-    _module(host, name).register_forward_hook(_Run(host.inserted[_key(name)], name))
+    module = _module(host, name)
+    plugins = host.inserted[_key(name)]
+    module.register_forward_hook(_Run(plugins, name))
+    if name != ITSELF:  # which has the plugins as a child
+        module.extra_repr = _Shown(module, plugins)
+
+
+class _Shown:
+    """In the place of a module's `extra_repr`: what follows it is printed where it acts."""
+
+    def __init__(self, module: nn.Module, plugins: ModuleDict) -> None:
+        self.module, self.plugins = module, plugins
+
+    def __call__(self) -> str:
+        own = type(self.module).extra_repr(self.module)
+        kinds = ', '.join(type(plugin).__name__ for plugin in self.plugins.values())
+        return f'{own}, then {kinds}' if own else f'then {kinds}'
 
 
 def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:

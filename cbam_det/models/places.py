@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .build import build_model
-from .insertion import ITSELF, See, match, places
-from .layers import CBAM
+from .insertion import ITSELF, See, match, paper_places, places
+from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
 
@@ -92,8 +92,9 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     return found
 
 
-def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
-    """The lines of a config that put a CBAM after the modules `after` of `host`.
+def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -> str:
+    """The lines of a config that put a CBAM after the modules `after` of `host`, or at the paper's
+    places.
 
     Raises:
         InputError: the detector has no such host or module; the config is a pure Python one.
@@ -106,20 +107,23 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str]) -> str:
         if not isinstance(node, dict) or key not in node:
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
-    match(build_model(cfg).get_submodule(host), after)
+    built = build_model(cfg).get_submodule(host)
+    if after is None:
+        paper_places(built)
+    else:
+        match(built, after)
+    where = '' if after is None else f', after={after!r}'
+    plugin = f"dict(cfg=dict(type='CBAM'){where})"
     kind = node.get('base_type', node['type'])
     if not isinstance(kind, str):
         raise InputError(
             f'{cfg.filename} is a pure Python config, for which no lines are printed; in it, '
-            f'model.merge with type=WithPlugins, base_type={kind.__name__} and after={after!r} at '
-            f'{host} (README, "Any other place")'
+            f'model.merge with type=WithPlugins, base_type={kind.__name__} and the plugin {plugin} '
+            f'at {host} (README, "Any other place")'
         )
     # A list in a config replaces that of its base, so the host's own plugins are written again.
     own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
-    text = (
-        f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}"
-        f"dict(cfg=dict(type='CBAM', start='identity'), after={after!r})])"
-    )
+    text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}{plugin}])"
     for key in reversed([*around, *host.split('.')]):
         text = f'dict({key}={text})'
     # The imports of the base, which these replace, are written again too.

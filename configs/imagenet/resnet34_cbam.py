@@ -1,3 +1,2 @@
 _base_ = './resnet50_cbam.py'
-plugins = [dict(cfg=dict(type='CBAM', start='identity'), after='layer*.*.bn2')]
-model = dict(backbone=dict(depth=34, plugins=plugins), head=dict(in_channels=512))
+model = dict(backbone=dict(depth=34), head=dict(in_channels=512))

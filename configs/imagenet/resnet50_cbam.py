@@ -5,8 +5,8 @@ _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/schedules/imagenet_bs256.py',
     'mmpretrain::_base_/default_runtime.py',
-    '../_base_/attention/cbam.py',
 ]
+custom_imports = dict(imports=['cbam_det'])
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -15,7 +15,7 @@ model = dict(
         depth=50,
         out_indices=(3,),
         norm_eval=False,
-        plugins=_base_.plugins,
+        plugins=[dict(cfg=dict(type='CBAM', start='paper'))],
     )
 )
 default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -1,5 +1,5 @@
 # Squeeze-and-excitation in every block, trained with the network from the beginning.
 _base_ = './resnet18_half_cbam.py'
 attention = dict(type='CBAM', start='paper', pools=('avg',), order='channel')
-plugins = [dict(cfg=attention, after='layer*.*.bn2')]
+plugins = [dict(cfg=attention)]
 model = dict(backbone=dict(plugins=plugins))

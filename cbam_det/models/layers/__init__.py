@@ -1,4 +1,4 @@
-"""The attention module and its gates."""
+"""The attention module and its gates. Torch alone is needed."""
 
 from .cbam import CBAM, ORDERS, ChannelGate, SpatialGate
 from .pooling import POOLS

@@ -1,4 +1,4 @@
-"""CBAM's forward and backward pass with one feature map kept; this file needs torch alone.
+"""CBAM's forward and backward pass with one feature map kept: `attend`. Torch alone is needed.
 
 Autograd on the plain equations keeps the feature map before and after each gate, and reads or
 writes one about 20 times a step. Here the forward pass keeps its input, the gates' weights and the
@@ -22,26 +22,137 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
-from .pooling import is_compiling, wide_type
+from .cpu import max_and_place
+from .pooling import full_precision, is_traced, wide_type
+
+if TYPE_CHECKING:
+    from .cbam import Gate
 
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
 BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
-GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
 Block = tuple[slice, slice, slice]
 
 
+def fits(x: Tensor) -> bool:
+    """Whether `attend` takes `x`: not where torch reads the equations, nor on other devices."""
+    return not is_traced(x) and x.device.type in BLOCK
+
+
+def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
+    """`x` times the weights of one or two gates.
+
+    Without a backward pass one map is made, the output ('lse' makes a second). With one, `x` is
+    what is kept for it: by the pass of this file for the pools 'avg' and 'max', by checkpointing
+    for others.
+
+    Args:
+        x: (N, C, H, W), any float type, such that `fits` says yes.
+        gates: in their order, of different axes.
+        parallel: the second gate pools `x`, not `x` times the weights of the first.
+
+    Returns:
+        (N, C, H, W), in the type and memory format of `x`. Of tied maxima one gets the gradient.
+
+    Raises:
+        RuntimeError: in the backward pass, where a graph of it is asked for (`create_graph`).
+    """
+    with full_precision(x):
+        trained = any(_trained(gate) for gate in gates)
+        if not torch.is_grad_enabled() or not (x.requires_grad or trained):
+            return _in_one_map(x, gates, parallel)
+        if not POOLS.issuperset(pool for gate in gates for pool in gate.pools):
+            return _checkpointed(x, gates, parallel)
+        if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+            x = x.contiguous()
+        passes = [_pass_of(gate, x.shape[2:]) for gate in gates]
+        parameters = [value for one in passes for value in one.parameters.values()]
+        return _Attend.apply(x, passes, parallel, *parameters)
+
+
+def _in_one_map(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
+    """The equations, each product but the first in the place of the one before; never where a hook
+    of a gate brings a gradient.
+    """
+    y = x
+    for gate in gates:
+        weights = gate(gate.pool(x if parallel else y), pooled=True).to(y.dtype)
+        own = y is not x and not (y.requires_grad or weights.requires_grad)
+        y = y.mul_(weights) if own else y * weights
+    return y
+
+
+def _checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
+    """The equations with `x` alone kept: each step begins at it, in the backward pass anew."""
+    call = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    weights: list[Tensor] = []
+    for gate in gates:
+        before = () if parallel else weights
+        weights.append(gate(call(_pool_product, gate, x, *before), pooled=True))
+    return call(_product, x, *weights)
+
+
+def _product(x: Tensor, *weights: Tensor) -> Tensor:
+    for weight in weights:
+        x = x * weight.to(x.dtype)
+    return x
+
+
+def _pool_product(gate: Gate, x: Tensor, *weights: Tensor) -> Tensor:
+    return gate.pool(_product(x, *weights))
+
+
+def _pass_of(gate: Gate, size: torch.Size) -> GatePass:
+    """A gate for maps of that height and width."""
+
+    def weigh(pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        if gate.axis == 1:
+            pooled = pooled.unflatten(2, size)
+        with _parameters_alone(gate):
+            return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
+
+    return GatePass(gate.axis, gate.pools, weigh, _trained(gate))
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors with gradient by name; FSDP puts views in the parameters' stead."""
+    return {
+        f'{path}.{name}'.lstrip('.'): value
+        for path, part in module.named_modules()
+        for name, value in (*part._parameters.items(), *vars(part).items())
+        if isinstance(value, Tensor) and value.requires_grad
+    }
+
+
+@contextmanager
+def _parameters_alone(module: nn.Module) -> Iterator[None]:
+    """Without FSDP's attributes of the parameters' names, which hide what a call puts there."""
+    hidden = [
+        (vars(part), name, vars(part).pop(name))
+        for part in module.modules()
+        for name in vars(part).keys() & part._parameters.keys()
+    ]
+    try:
+        yield
+    finally:
+        for attributes, name, value in hidden:
+            attributes[name] = value
+
+
 @dataclass
-class Gate:
-    """A gate, and what its forward pass leaves for its backward pass.
+class GatePass:
+    """A gate in a forward pass, and what that leaves for the backward pass.
 
     Attributes:
         axis: the axis of (N, C, P) that it pools: 2 in a channel gate, 1 in a spatial gate.
@@ -111,42 +222,9 @@ class Gate:
         return of.get('avg', none) / size, of.get('max', none), parameters
 
 
-def unfit(x: Tensor) -> bool:
-    """Whether the plain equations are the choice for `x`: under `torch.compile`, a tracer, an
-    export or `torch.func`, and on a device that is neither CPU nor GPU nor 'meta'.
-    """
-    return (
-        is_compiling()
-        or torch.jit.is_tracing()
-        or type(x) not in (Tensor, torch.nn.Parameter)
-        or x.device.type not in BLOCK
-        or torch._C._are_functorch_transforms_active()
-    )
-
-
-def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
-    """`x` times the weights of one or two gates, for a backward pass.
-
-    Args:
-        x: (N, C, H, W), any float type, on a CPU or a GPU.
-        gates: in their order, of different axes.
-        parallel: the second gate pools `x`, not `x` times the weights of the first.
-
-    Returns:
-        (N, C, H, W), in the type and memory format of `x`. Of tied maxima one gets the gradient.
-
-    Raises:
-        RuntimeError: in the backward pass, where a graph of it is asked for (`create_graph`).
-    """
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        x = x.contiguous()
-    parameters = [value for gate in gates for value in gate.parameters.values()]
-    return _Attend.apply(x, gates, parallel, *parameters)
-
-
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, gates: Sequence[Gate], parallel: bool, *_: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, gates: Sequence[GatePass], parallel: bool, *_: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         ctx.gates, ctx.parallel = gates, parallel
         return _forward(x, gates, parallel)
@@ -162,7 +240,7 @@ class _Attend(torch.autograd.Function):
             return _backward(x, g, ctx.gates, ctx.parallel, ctx.needs_input_grad[0])
 
 
-def _forward(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
+def _forward(x: Tensor, gates: Sequence[GatePass], parallel: bool) -> Tensor:
     out = torch.empty_like(x)
     x, y = _flat(x), _flat(out)
 
@@ -183,7 +261,7 @@ def _forward(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
 
 
 def _backward(
-    x: Tensor, g: Tensor, gates: Sequence[Gate], parallel: bool, needs_dx: bool
+    x: Tensor, g: Tensor, gates: Sequence[GatePass], parallel: bool, needs_dx: bool
 ) -> tuple[Tensor | None, ...]:
     dx = torch.empty_like(x) if needs_dx else None
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
@@ -230,63 +308,6 @@ def _backward(
         for axis, places, peak in peaks:
             out.scatter_add_(axis, places, peak.to(out.dtype))
     return (dx, None, None, *first_grads, *grads)
-
-
-def max_and_place(y: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The maximum of (n, C, p) along an axis, and the place of one of those that have it.
-
-    Torch's own maximum with indices is not vectorised on a CPU. So the maxima of groups are taken
-    first; then the group that has the maximum, and its member, are looked for.
-    """
-    if y.stride(1) < y.stride(2):  # reductions of torch want the order that memory has
-        return max_and_place(y.mT, 3 - axis)
-    size = y.shape[axis]
-    members = size // GROUPS
-    if not y.is_cpu or members < 2 or y.numel() < 2**16:
-        return y.max(axis)
-    even = y.narrow(axis, 0, members * GROUPS).unflatten(axis, (members, GROUPS))
-    tops = even.amax(axis)
-    value = tops.amax(axis)
-    group = _place(tops, value, axis)
-    sizes = [-1] * even.dim()
-    sizes[axis] = members
-    chosen = group.unsqueeze(axis).unsqueeze(axis).expand(sizes)
-    place = group + GROUPS * _place(even.gather(axis + 1, chosen).squeeze(axis + 1), value, axis)
-    if left := size - members * GROUPS:
-        rest, place_of_rest = y.narrow(axis, size - left, left).max(axis)
-        place = torch.where(rest > value, place_of_rest + size - left, place)
-        value = torch.maximum(rest, value)
-    return value, place
-
-
-def _place(y: Tensor, value: Tensor, axis: int) -> Tensor:
-    numbers = torch.arange(y.shape[axis], dtype=torch.int32).view(-1, *[1] * (y.dim() - axis - 1))
-    return torch.where(y == value.unsqueeze(axis), numbers, 0).amax(axis).long()
-
-
-class _Convolve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, maps: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(maps, weight)
-        return F.conv2d(maps, weight, padding=weight.shape[-1] // 2)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        maps, weight = ctx.saved_tensors
-        padding = weight.shape[-1] // 2
-        turned = weight.flip(2, 3).transpose(0, 1)
-        return (
-            F.conv2d(grad, turned, padding=padding),
-            conv2d_weight(maps, weight.shape, grad, padding=padding),
-        )
-
-
-def convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    """`F.conv2d` of K maps, (N, K, H, W), by an odd kernel, (1, K, k, k), to one of the same size.
-
-    The gradient is written as a convolution: on a CPU oneDNN's takes 15 times as long.
-    """
-    return _Convolve.apply(maps, weight)
 
 
 def _sum(t: Tensor, weights: Tensor, axis: int) -> Tensor:

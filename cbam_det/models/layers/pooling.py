@@ -12,6 +12,7 @@ the whole map is 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -23,6 +24,25 @@ except ImportError:  # torch < 2.3
 
 POOLS = ('avg', 'max', 'lp', 'lse')
 PART = 2**20  # numbers of a half type that are copied to float32 at once
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """No autocast: it would round the pooled numbers, which are few, to half a type."""
+    if isinstance(x, Tensor) and x.device.type in ('cpu', 'cuda'):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether torch is reading the equations: `torch.compile`, a tracer, an export, `torch.func`,
+    or a type of tensor of their own.
+    """
+    return (
+        is_compiling()
+        or torch.jit.is_tracing()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def wide_type(x: Tensor) -> torch.dtype:

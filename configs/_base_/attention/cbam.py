@@ -1,4 +1,4 @@
-# CBAM after the last norm of every bottleneck, before the addition (figure 3 of the paper), from a
-# start that changes nothing (docs/identity.md).
+# CBAM at the paper's places (figure 3: in every residual branch, before the addition; in SSD and
+# StairNet before the predictors), from a start that changes nothing (docs/identity.md).
 custom_imports = dict(imports=['cbam_det'])
-plugins = [dict(cfg=dict(type='CBAM', start='identity'), after='layer*.*.bn3')]
+plugins = [dict(cfg=dict(type='CBAM'))]

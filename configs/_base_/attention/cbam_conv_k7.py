@@ -1,5 +1,3 @@
 # Table 2: spatial summary by a learned 1x1 convolution, kernel 7.
 custom_imports = dict(imports=['cbam_det'])
-plugins = [
-    dict(cfg=dict(type='CBAM', start='identity', spatial_pools='conv'), after='layer*.*.bn3')
-]
+plugins = [dict(cfg=dict(type='CBAM', spatial_pools='conv'))]

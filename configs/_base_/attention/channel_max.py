@@ -1,8 +1,3 @@
 # Table 1: channel gate alone, maximum pool.
 custom_imports = dict(imports=['cbam_det'])
-plugins = [
-    dict(
-        cfg=dict(type='CBAM', start='identity', pools=('max',), order='channel'),
-        after='layer*.*.bn3',
-    )
-]
+plugins = [dict(cfg=dict(type='CBAM', pools=('max',), order='channel'))]

@@ -1,8 +1,3 @@
 # Squeeze-and-excitation, the paper's comparison: average pool, channel gate alone.
 custom_imports = dict(imports=['cbam_det'])
-plugins = [
-    dict(
-        cfg=dict(type='CBAM', start='identity', pools=('avg',), order='channel'),
-        after='layer*.*.bn3',
-    )
-]
+plugins = [dict(cfg=dict(type='CBAM', pools=('avg',), order='channel'))]

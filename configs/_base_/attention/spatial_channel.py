@@ -1,5 +1,3 @@
 # Table 3: spatial gate, then channel gate.
 custom_imports = dict(imports=['cbam_det'])
-plugins = [
-    dict(cfg=dict(type='CBAM', start='identity', order='spatial-channel'), after='layer*.*.bn3')
-]
+plugins = [dict(cfg=dict(type='CBAM', order='spatial-channel'))]

@@ -1,0 +1,83 @@
+"""What the module's options and its input may be; errors name the value and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .pooling import POOLS
+
+
+def choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError where `value` is none of `choices`."""
+    if value not in choices:
+        raise ValueError(f'{option}={value!r} is unknown; choose from {", ".join(choices)}')
+
+
+def ratio(channels: int, ratio: int) -> None:
+    """Raise ValueError where an MLP of `channels // ratio` hidden channels cannot be made."""
+    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _whole('ratio', ratio, 'a whole number, 1 or more')
+    if ratio > channels:
+        raise ValueError(
+            f'ratio={ratio} leaves no hidden channel of {channels}; use ratio <= {channels}'
+        )
+
+
+def kernel(channels: int, size: int) -> None:
+    """Raise ValueError where `size` is no odd number of 1 or more."""
+    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _whole('kernel_size', size, 'an odd number such as 3 or 7')
+    if size % 2 == 0:
+        raise ValueError(f'kernel_size={size} is even; use {size + 1}')
+
+
+def norm(norm: nn.Module, start: str) -> None:
+    """Raise ValueError where a norm has no weight, which the identity start sets to 0."""
+    none = isinstance(norm, nn.Identity)
+    if start == 'identity' and not none and getattr(norm, 'weight', None) is None:
+        raise ValueError(
+            f"norm_cfg: {norm} has no weight, which start='identity' sets to 0; give it "
+            'affine=True, or norm_cfg=None'
+        )
+
+
+def switches(**options: bool) -> None:
+    """Raise ValueError where one is neither True nor False."""
+    for option, value in options.items():
+        if not isinstance(value, bool):
+            raise ValueError(f'{option}={value!r} is not valid; give True or False')
+
+
+def pools(option: str, given: Sequence[str] | str) -> tuple[str, ...]:
+    """The pools as a tuple.
+
+    Raises:
+        ValueError: there is none, one is unknown, or there twice.
+    """
+    chosen = (given,) if isinstance(given, str) else tuple(given)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(POOLS):
+        raise ValueError(
+            f'{option}={given!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
+        )
+    return chosen
+
+
+def feature_map(x: Tensor, channels: int) -> None:
+    """Raise ValueError where `x` is no (N, `channels`, H, W); not under tracers, whose sizes are no
+    numbers.
+    """
+    if torch.jit.is_tracing() or isinstance(x, torch.fx.Proxy):
+        return
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ValueError(
+            f'the input of this CBAM has the shape {tuple(x.shape)}; give it (N, '
+            f'{channels}, H, W), or build it with the in_channels of the map'
+        )
+
+
+def _whole(option: str, value: int, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{option}={value!r} is not valid; give {remedy}')

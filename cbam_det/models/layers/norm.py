@@ -1,0 +1,45 @@
+"""The norm of the spatial gate, which has one channel and a mode of its own."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def normalise(maps: Tensor, norm: nn.Module) -> Tensor:
+    """`norm(maps)`; BatchNorm uses its running statistics where a batch has one value in all, of
+    which there are no others.
+    """
+    alone = isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
+    if norm.training and alone and maps.numel() <= 1:
+        mean, variance = norm.running_mean, norm.running_var
+        return F.batch_norm(maps, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+    return norm(maps)
+
+
+class OwnNorm(nn.Module):
+    """A module whose child `norm` is in eval mode if the module is, or if `norm_eval` is set.
+
+    Hosts with norm_eval call `eval()` of every BatchNorm below them, which would stop the
+    statistics of a new norm at their start. That call does nothing here.
+    """
+
+    norm_eval = False
+
+    def train(self, mode: bool = True) -> OwnNorm:
+        """Set the mode."""
+        super().train(mode)
+        self.norm.train(mode and not self.norm_eval)
+        return self
+
+    def add_module(self, name: str, module: nn.Module) -> None:
+        """Add a child. Conversions to SyncBatchNorm put theirs in the norm's place by this too."""
+        super().add_module(name, module)
+        if name == 'norm':
+            module.train(self.training and not self.norm_eval)
+            module.eval = _keep_mode
+
+
+def _keep_mode() -> None:
+    pass
