@@ -169,6 +169,18 @@ def fuzz_table(record: dict) -> str:
     return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
 
 
+def timm_table(record: dict) -> str:
+    """The README's rows for a record of `python -m benchmarks.attentions`."""
+    hosts = list(next(iter(record['reasons'].values())))
+    rows = [table_row(['name', *hosts]), table_row(['---'] * (1 + len(hosts)))]
+    for name, reasons in record['reasons'].items():
+        cells = ['yes' if not reason else f'no: {reason}' for reason in reasons.values()]
+        if len(set(cells)) == 1 and cells[0] != 'yes':  # said once
+            cells = [cells[0], *['no'] * (len(cells) - 1)]
+        rows.append(table_row([f'`{name}`', *cells]))
+    return '\n'.join([*rows, '', made_by(record)])
+
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {
     'demo': demo_table,
@@ -178,6 +190,7 @@ TABLES = {
     'focus_bccd': focus_table,
     'plan': plan_table,
     'sweep': sweep_table,
+    'timm_attentions': timm_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,
     'benchmark_detector': detector_table,
