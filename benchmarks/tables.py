@@ -172,12 +172,11 @@ def fuzz_table(record: dict) -> str:
 def timm_table(record: dict) -> str:
     """The README's rows for a record of `python -m benchmarks.attentions`."""
     hosts = list(next(iter(record['reasons'].values())))
-    rows = [table_row(['name', *hosts]), table_row(['---'] * (1 + len(hosts)))]
+    rows = [table_row(['name', *hosts, 'timm says']), table_row(['---'] * (2 + len(hosts)))]
     for name, reasons in record['reasons'].items():
-        cells = ['yes' if not reason else f'no: {reason}' for reason in reasons.values()]
-        if len(set(cells)) == 1 and cells[0] != 'yes':  # said once
-            cells = [cells[0], *['no'] * (len(cells) - 1)]
-        rows.append(table_row([f'`{name}`', *cells]))
+        cells = ['no' if reason else 'yes' for reason in reasons.values()]
+        why = '; '.join(dict.fromkeys(filter(None, reasons.values())))
+        rows.append(table_row([f'`{name}`', *cells, why]))
     return '\n'.join([*rows, '', made_by(record)])
 
 
