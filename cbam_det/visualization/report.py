@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from ..apis.inference import Subject
-from ..checkpoints.loading import read_weights_only
+from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.costs import count
 from ..utils.config import read_config
