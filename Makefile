@@ -88,6 +88,7 @@ record:
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
 	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/demo_attention.jpg
 	$(PY) -m benchmarks.tables
+	$(PY) -m benchmarks.metafile
 
 lint: setup
 	$(PY) -m ruff check .
