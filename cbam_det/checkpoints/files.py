@@ -159,7 +159,7 @@ def _beside_weights() -> list[Any]:
 
     Before torch 2.6 MMEngine does not name what its own checkpoints hold, so it is done here.
     """
-    rebuild = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    rebuild: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
     # numpy 2 has them elsewhere, and a run may go on where numpy is another.
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     other = [_named(call, name) for call in rebuild for name in modules if name != call.__module__]

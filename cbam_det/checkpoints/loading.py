@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import overload
 from urllib.parse import urlparse
 
 import torch
@@ -55,6 +56,18 @@ def _where_to_put(source: str) -> str:
     return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
 
 
+@overload
+def check_checkpoint(
+    path: str, option: str, model: nn.Module | None = None, whole: bool = True
+) -> dict: ...
+
+
+@overload
+def check_checkpoint(
+    path: None, option: str, model: nn.Module | None = None, whole: bool = True
+) -> None: ...
+
+
 def check_checkpoint(
     path: str | None, option: str, model: nn.Module | None = None, whole: bool = True
 ) -> dict | None:
@@ -97,7 +110,7 @@ def weights_digest(checkpoint: dict) -> str:
     for name, value in sorted(state_of(checkpoint.get('state_dict', checkpoint)).items()):
         if isinstance(value, torch.Tensor):
             digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 
@@ -221,4 +234,4 @@ def _gates(cfg: Config) -> dict[str, dict]:
 def _plain(value: object) -> object:
     if isinstance(value, dict):  # a type may be a class here and its name there
         return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
-    return (value,) if isinstance(value, str) else tuple(value) if value else value
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
