@@ -26,11 +26,15 @@ DEMO_DIR := work_dirs/demo
 IMAGE := data/digits/val2017/000000001173.jpg
 LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 
-.PHONY: help setup demo record test test-all lint doctor clean
+# `make coverage TESTS=tests/test_voc.py` measures by some tests alone.
+TESTS ?= tests
+
+.PHONY: help setup demo record test test-all coverage lint doctor clean
 help:
 	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
 	@echo 'make test      lint and the fast tests'
 	@echo 'make test-all  the slow tests too'
+	@echo 'make coverage  the lines that the fast tests run (TESTS=FILE for some tests)'
 	@echo 'make doctor    report the environment'
 	@echo 'make setup     only set up $(VENV); every command above does this first'
 	@echo 'make clean     remove $(VENV); data/ and work_dirs/ stay'
@@ -54,8 +58,8 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: $(R)/stack.txt requirements/tests.txt pyproject.toml $(DONE)/mmcv
-	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt pyproject.toml $(DONE)/mmcv
+	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) -m cbam_det.doctor
@@ -88,10 +92,14 @@ record:
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
 	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/demo_attention.jpg
 	$(PY) -m benchmarks.tables
+	$(PY) -m benchmarks.metafile
 
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+ifeq ($(STACK),maintained)
+	$(PY) -m mypy  # by the types of this stack's torch and numpy
+endif
 	$(VENV)/bin/lint-imports --no-cache
 
 test: lint
@@ -99,6 +107,13 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+coverage: setup
+	$(PY) -m coverage erase
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest -n auto --maxprocesses 4 --dist loadgroup \
+	  -m 'not slow' $(TESTS)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
 
 doctor: setup
 	$(PY) -m cbam_det.doctor

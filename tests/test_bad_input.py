@@ -23,7 +23,7 @@ from mmengine.utils import digit_version
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.checkpoints import loading
+from cbam_det.checkpoints import files, loading
 from cbam_det.datasets.validation.config import check_data, set_data_root
 from cbam_det.datasets.validation.dataset import check_dataset, check_num_classes
 from cbam_det.engine import preflight, runner
@@ -321,8 +321,8 @@ class Dangerous:
 def test_logs_of_a_run_with_another_numpy_are_read_and_nothing_is_asked_of_other_classes(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setenv(loading.WEIGHTS_ONLY, '1')
-    loading.read_weights_only()
+    monkeypatch.setenv(files.WEIGHTS_ONLY, '1')
+    files.read_weights_only()
     logs = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save(dict(state_dict={}, logs=logs, last=np.float64(2)), tmp_path / 'own.pth')
     modules = [b'numpy._core.multiarray', b'numpy.core.multiarray']
@@ -351,7 +351,7 @@ class Asking:
 def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
     option, trained, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.delenv(loading.WEIGHTS_ONLY, raising=False)
+    monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
     monkeypatch.setattr(sys, 'argv', ['train.py'])
     monkeypatch.chdir(tmp_path)
     state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
@@ -509,7 +509,7 @@ def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkey
         raise URLError('no route to host')
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    monkeypatch.setattr(loading.CheckpointLoader, 'load_checkpoint', unreachable)
+    monkeypatch.setattr(files.CheckpointLoader, 'load_checkpoint', unreachable)
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
     with pytest.raises(InputError) as caught:
         loading.check_pretrained(cfg)

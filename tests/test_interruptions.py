@@ -32,7 +32,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from cbam_det.checkpoints import loading
+from cbam_det.checkpoints import files, loading
 from cbam_det.engine import failures as faults
 from cbam_det.engine import preflight
 from cbam_det.engine import runner as cli
@@ -111,8 +111,8 @@ RUNNERS: list[CheckedRunner] = []
 @pytest.fixture(autouse=True)
 def _training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(CheckedRunner, 'testing', False)
-    monkeypatch.setenv(loading.WEIGHTS_ONLY, '1')
-    loading.read_weights_only()  # as the tools do
+    monkeypatch.setenv(files.WEIGHTS_ONLY, '1')
+    files.read_weights_only()  # as the tools do
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # seconds, where others write much
     Draw.score = 0
     # Tests in a script's background ignore it, and so would the runs.

@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 
 from cbam_det import CBAM
 from cbam_det.checkpoints.convert import convert, to_identity, to_paper
-from cbam_det.checkpoints.formats import FACTORS, FORMS, OURS
+from cbam_det.checkpoints.formats import FACTORS, OURS, TARGETS
 from cbam_det.datasets.validation.coco import list_coco
 from cbam_det.datasets.validation.voc import read_voc
 from cbam_det.models.insertion import match, places
@@ -157,7 +157,7 @@ sizes = dict(
 
 
 @some_examples
-@given(form=st.sampled_from(list(FORMS)), **sizes)
+@given(form=st.sampled_from([form for form in TARGETS if form != OURS]), **sizes)
 def test_weights_come_back_from_every_form_to_the_bit(form, seed, channels, ratio):
     state = state_of(NEEDED[form], seed, channels, ratio)
     options = dict(NEEDED[form], ratio=ratio)

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.structures import InstanceData
@@ -25,6 +26,9 @@ from ..checkpoints.files import check_free
 from ..utils.errors import InputError
 from ..version import __version__
 from .inference import Subject, View
+
+if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
 
 OPSET = 17
 ABOUT = 'cbam_det.json'  # the key of what a file says of itself
@@ -41,12 +45,12 @@ class DensePart(nn.Module):
         InputError: it has none.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaseDetector) -> None:
         super().__init__()
-        self.head = getattr(model, 'bbox_head', None) or getattr(model, 'rpn_head', None)
-        if self.head is None or not hasattr(model, 'extract_feat'):
+        head = getattr(model, 'bbox_head', None) or getattr(model, 'rpn_head', None)
+        if head is None or not hasattr(model, 'extract_feat'):
             raise InputError(f'{type(model).__name__} has no dense head that could be exported')
-        self.model = model
+        self.model, self.head = model, head
         self.two_stage = hasattr(model, 'roi_head')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..models.insertion import named_cbams
 from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, some
+from .files import read_checkpoint
 
 # The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
 NAMES = re.compile(
@@ -79,9 +79,10 @@ def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, di
         inits = getattr(module, 'init_cfg', None) or ()
         for init in [inits] if isinstance(inits, Mapping) else inits:
             if kind_of(init) in PRETRAINED:
-                loaded = CheckpointLoader.load_checkpoint(
-                    init['checkpoint'], map_location='cpu', logger='silent'
+                source = init['checkpoint']
+                loaded = read_checkpoint(
+                    source, f'the pretrained weights {source} of {name}', 'fetch them again'
                 )
                 prefix = init.get('prefix') or ''
                 prefix = prefix if prefix.endswith('.') or not prefix else f'{prefix}.'
-                yield name, module, init['checkpoint'], state_of(loaded, prefix)
+                yield name, module, source, state_of(loaded, prefix)

@@ -1,29 +1,48 @@
 """How other implementations name and shape the weights of a CBAM, and what each start is.
 
-A form is a table of names with the shapes that go with them; `convert.py` goes by it.
+A form is a table of names with the shapes that go with them; `implementations.py` goes by it.
+
+    authors    Jongchan/attention-module, MODELS/cbam.py and model_resnet.py
+    pytorchcv  pytorchcv 0.0.74, models/cbamresnet.py
+    timm       timm 1.0.31, layers/cbam.py: create_model(..., block_args=dict(attn_layer='cbam'))
+    mmyolo     mmyolo's models/plugins/cbam.py, in a ResNet as mmdet's plugins= names it
+    tutorial   luuuyi/CBAM.PyTorch, model/resnet_cbam.py, both of its versions
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 OURS = 'cbam_det'
 STARTS = ('paper', 'identity')
-# What a ResNet has beside its CBAMs. Tokens: stage, block from 0 or from 1, layer, weights' names.
-TRUNK = (
-    *('conv1.weight', 'bn1.{n}', 'layer{s}.{b}.conv{i}.weight', 'layer{s}.{b}.bn{i}.{n}'),
-    *('layer{s}.{b}.downsample.0.weight', 'layer{s}.{b}.downsample.1.{n}', 'fc.{p}'),
-)
+LAYOUTS = ('inserted', 'plugins')
+
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
-TOKENS = dict(
-    **dict(s='[1-4]', b=r'\d+', b1=r'\d+', i='[123]', p='weight|bias'),
-    n='|'.join((*NORM, 'num_batches_tracked')),
+# What stands for what in a template: stage, block from 0 or from 1, layer, names of the weights.
+TOKENS = {
+    's': '[1-4]',
+    'b': r'\d+',
+    'b1': r'\d+',
+    'i': '[123]',
+    'p': 'weight|bias',
+    'n': '|'.join((*NORM, 'num_batches_tracked')),
+}
+# What a ResNet has beside its CBAMs.
+TRUNK = (
+    'conv1.weight',
+    'bn1.{n}',
+    'layer{s}.{b}.conv{i}.weight',
+    'layer{s}.{b}.bn{i}.{n}',
+    'layer{s}.{b}.downsample.0.weight',
+    'layer{s}.{b}.downsample.1.{n}',
+    'fc.{p}',
 )
 FC1, FC2, CONV = 'channel_gate.fc1.', 'channel_gate.fc2.', 'spatial_gate.conv.'
 BATCH_NORM = 'spatial_gate.norm.{n}'
 GATE = re.compile(r'(?P<root>(?:.*\.)?)(?P<gate>(?:channel_gate|spatial_gate)\..+)')
-LAYOUTS = ('inserted', 'plugins')
 # From the identity's form to the paper's: fc1, what reads the map in the spatial gate, the norm
 # before the module. See docs/identity.md.
 FACTORS = {
@@ -33,15 +52,27 @@ FACTORS = {
     'channel': (1 / 2, 1, 2),
     'spatial': (1, 1 / 2, 2),
 }
-UNSEEN = (
+ASSUMED = (
     'taken for granted, as weights do not show it: order channel-spatial, pools avg and max, '
     'spatial_pools max and avg, ReLU; give the config to have it checked'
 )
-DEFAULTS = dict(  # of the module's options that are worked out here
-    **dict(ratio=16, pools=('avg', 'max'), order='channel-spatial', kernel_size=7),
-    **dict(spatial_pools=('max', 'avg'), mlp_bias=True, conv_bias=False, start='paper'),
-    norm_cfg=dict(type='BN', momentum=0.01),
-)
+DEFAULTS: dict[str, Any] = {  # of the module's options that are worked out here
+    'ratio': 16,
+    'pools': ('avg', 'max'),
+    'order': 'channel-spatial',
+    'kernel_size': 7,
+    'spatial_pools': ('max', 'avg'),
+    'mlp_bias': True,
+    'conv_bias': False,
+    'start': 'paper',
+    'norm_cfg': dict(type='BN', momentum=0.01),
+}
+
+
+def pools_of(options: Mapping, option: str) -> tuple[str, ...]:
+    """`pools` or `spatial_pools` among a CBAM's options, the default where it is left out."""
+    pools = options.get(option, DEFAULTS[option])
+    return (pools,) if isinstance(pools, str) else tuple(pools)
 
 
 @dataclass(frozen=True)
@@ -56,7 +87,7 @@ class Form:
         pools: what its spatial convolution reads, in order.
         kernel_size: of the spatial gate, where no other can be chosen.
         norm_cfg: the norm of its spatial gate.
-        wrap: what comes before every key of a network.
+        wrap: what comes before every key of a network that is written.
     """
 
     block: str
@@ -74,30 +105,42 @@ FORMS = {
     'authors': Form(
         'layer{s}.{b}.cbam.',
         (
-            *((FC1 + '{p}', 'ChannelGate.mlp.1.{p}'), (FC2 + '{p}', 'ChannelGate.mlp.3.{p}')),
+            (FC1 + '{p}', 'ChannelGate.mlp.1.{p}'),
+            (FC2 + '{p}', 'ChannelGate.mlp.3.{p}'),
             (CONV + 'weight', 'SpatialGate.spatial.conv.weight'),
             (BATCH_NORM, 'SpatialGate.spatial.bn.{n}'),
         ),
-        **dict(convs=False, pools=('max', 'avg'), kernel_size=7, wrap='module.'),
+        convs=False,
+        pools=('max', 'avg'),
+        kernel_size=7,
         norm_cfg=DEFAULTS['norm_cfg'],
+        wrap='module.',
     ),
     'pytorchcv': Form(
         UNIT + 'cbam.',
         (
-            *((FC1 + '{p}', 'ch_gate.mlp.fc1.{p}'), (FC2 + '{p}', 'ch_gate.mlp.fc2.{p}')),
-            *((CONV + 'weight', 'sp_gate.conv.conv.weight'), (BATCH_NORM, 'sp_gate.conv.bn.{n}')),
+            (FC1 + '{p}', 'ch_gate.mlp.fc1.{p}'),
+            (FC2 + '{p}', 'ch_gate.mlp.fc2.{p}'),
+            (CONV + 'weight', 'sp_gate.conv.conv.weight'),
+            (BATCH_NORM, 'sp_gate.conv.bn.{n}'),
         ),
         (
-            *('features.init_block.conv.conv.weight', 'features.init_block.conv.bn.{n}'),
-            *(UNIT + 'body.conv{i}.conv.weight', UNIT + 'body.conv{i}.bn.{n}'),
-            *(UNIT + 'identity_conv.conv.weight', UNIT + 'identity_conv.bn.{n}', 'output.{p}'),
+            'features.init_block.conv.conv.weight',
+            'features.init_block.conv.bn.{n}',
+            UNIT + 'body.conv{i}.conv.weight',
+            UNIT + 'body.conv{i}.bn.{n}',
+            UNIT + 'identity_conv.conv.weight',
+            UNIT + 'identity_conv.bn.{n}',
+            'output.{p}',
         ),
-        **dict(convs=False, pools=('max', 'avg'), kernel_size=7),
+        convs=False,
+        pools=('max', 'avg'),
     ),
     'timm': Form(
         'layer{s}.{b}.se.',
         (
-            *((FC1 + 'weight', 'channel.fc1.weight'), (FC2 + 'weight', 'channel.fc2.weight')),
+            (FC1 + 'weight', 'channel.fc1.weight'),
+            (FC2 + 'weight', 'channel.fc2.weight'),
             (CONV + 'weight', 'spatial.conv.conv.weight'),
             (BATCH_NORM, 'spatial.conv.bn.{n}'),
         ),
@@ -114,10 +157,15 @@ FORMS = {
     'tutorial': Form(
         'layer{s}.{b}.',
         (
-            *((FC1 + 'weight', 'ca.fc1.weight'), (FC2 + 'weight', 'ca.fc2.weight')),
-            *((FC1 + 'weight', 'ca.fc.0.weight'), (FC2 + 'weight', 'ca.fc.2.weight')),
+            (FC1 + 'weight', 'ca.fc1.weight'),
+            (FC2 + 'weight', 'ca.fc2.weight'),
+            (FC1 + 'weight', 'ca.fc.0.weight'),
+            (FC2 + 'weight', 'ca.fc.2.weight'),
             (CONV + 'weight', 'sa.conv1.weight'),
         ),
         norm_cfg=None,
     ),
 }
+# The forms that are written, not only read: what is trained here goes on in projects that hold a
+# copy of the authors' cbam.py, in timm's networks and in mmyolo's detectors.
+TARGETS = (OURS, 'authors', 'timm', 'mmyolo')

@@ -1,38 +1,29 @@
-"""Weights before a run: can a file be read, safely, and does it fit the model that will have it?"""
+"""Weights before a run: can a file be read, and does it fit the model that will have it?"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import overload
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torchvision_models
-from mmengine.utils import digit_version
 from torch import nn
 
 from ..utils.config import CBAMS, PRETRAINED, detector, kind_of, walk
 from ..utils.errors import InputError, some
 from .attention import NAMES, check_attention, state_of
+from .files import Unreadable, read_checkpoint
+from .files import read_weights_only as read_weights_only
 
-WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 # Options that weights do not show, and their defaults.
 UNSEEN = dict(
     order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
 )
-
-
-class Unreadable(InputError):
-    """A file is damaged: empty, truncated, or no checkpoint at all."""
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -52,7 +43,7 @@ def check_pretrained(cfg: Config) -> None:
             f'{_where_to_put(source)}, or start without: --cfg-options {place}.init_cfg=None'
             f'{options} (it then needs a longer schedule)'
         )
-        _read(source, f'the pretrained weights {source} of {place}', remedy)
+        read_checkpoint(source, f'the pretrained weights {source} of {place}', remedy)
 
 
 def _where_to_put(source: str) -> str:
@@ -63,6 +54,18 @@ def _where_to_put(source: str) -> str:
         return f'name a file that exists instead of {source}'
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
+
+
+@overload
+def check_checkpoint(
+    path: str, option: str, model: nn.Module | None = None, whole: bool = True
+) -> dict: ...
+
+
+@overload
+def check_checkpoint(
+    path: None, option: str, model: nn.Module | None = None, whole: bool = True
+) -> None: ...
 
 
 def check_checkpoint(
@@ -90,7 +93,7 @@ def check_checkpoint(
         hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
         raise InputError(f'no checkpoint {path} ({option}){hint}')
     remedy = 'take another epoch or fetch it again'
-    checkpoint = _read(path, f'the checkpoint {path} ({option})', remedy)
+    checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(
@@ -107,7 +110,7 @@ def weights_digest(checkpoint: dict) -> str:
     for name, value in sorted(state_of(checkpoint.get('state_dict', checkpoint)).items()):
         if isinstance(value, torch.Tensor):
             digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:12]
 
 
@@ -135,8 +138,10 @@ def whole_checkpoint(
     named = file.read_text(encoding='utf-8').strip() if file.is_file() else ''
     folder = Path(named).parent if named and Path(named).parent.is_dir() else Path(work_dir)
     others = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    candidates = [named] if named else []
+    candidates += [str(path) for path in others if str(path) != named]
     broken = []
-    for path in dict.fromkeys([*[named] * bool(named), *map(str, others)]):
+    for path in candidates:
         if path == named and not Path(path).is_file():
             broken.append(f'no checkpoint {path} (--resume)')
             continue
@@ -163,37 +168,6 @@ def whole_checkpoint(
             'to resume from: name one by --resume PATH, or leave --resume out to begin anew'
         )
     return None
-
-
-def _read(source: str, what: str, remedy: str) -> dict:
-    """A checkpoint; InputError with the cause and `remedy` where it cannot be read."""
-    try:
-        return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
-    except Exception as error:
-        fault = _first_line(error)
-        file = Path(source)
-        kind = Unreadable
-        head = b'-'
-        if file.is_file():
-            with file.open('rb') as stream:
-                head = stream.read(64).lstrip().lower()
-        if not head:
-            fault = 'it is empty'
-        elif head.startswith(b'<'):
-            fault = 'it is a web page, not weights: a download was answered by a page'
-        elif file.is_file() and not (head.startswith(b'pk') or head.startswith(b'\x80')):
-            fault = 'it is no file of torch'
-        elif 'PytorchStreamReader' in str(error):
-            fault = 'it is cut off or damaged'
-        elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
-            fault = 'more than weights is pickled in it, which could run any code when it is read'
-            remedy = f'where you trust its source, put {WEIGHTS_ONLY}=0 before the command'
-            kind = InputError
-        raise kind(f'{what} cannot be loaded ({fault}); {remedy}') from None
-
-
-def _first_line(error: BaseException) -> str:
-    return f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
 
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
@@ -260,51 +234,4 @@ def _gates(cfg: Config) -> dict[str, dict]:
 def _plain(value: object) -> object:
     if isinstance(value, dict):  # a type may be a class here and its name there
         return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
-    return (value,) if isinstance(value, str) else tuple(value) if value else value
-
-
-def read_weights_only() -> None:
-    """Let torch read nothing but weights from a pickle, which else can run any code.
-
-    MMEngine reads a file unsafely, with a warning, where reading it safely fails; torch's own
-    variable closes that way. A user who has set it to 0 trusts the source of the files. Before
-    torch 2.6 MMEngine does not name what its own checkpoints hold beside weights, so it is done
-    here, and torch's own reader has known holes; before 2.4 it cannot be told anything, and
-    nothing changes.
-    """
-    if digit_version(torch.__version__) < digit_version('2.4.0'):
-        return
-    os.environ.setdefault(WEIGHTS_ONLY, '1')
-    known = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([one for one in _beside_weights() if one not in known])
-
-
-@functools.cache
-def _beside_weights() -> list[object]:
-    """What MMEngine's checkpoints hold beside weights: logs, with numbers of numpy."""
-    rebuild = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
-    # numpy 2 has them elsewhere, and a run may go on where numpy is another.
-    modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
-    other = [_named(one, name) for one in rebuild for name in modules if name != one.__module__]
-    if digit_version(torch.__version__) >= digit_version('2.6.0'):
-        return other  # MMEngine names the rest
-    numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
-    return [HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, *other, _statistic]
-
-
-def _named(function: Callable, module: str) -> Callable:
-    def call(*args: object) -> object:
-        return function(*args)
-
-    call.__module__, call.__name__, call.__qualname__ = module, *[function.__name__] * 2
-    return call
-
-
-def _statistic(owner: type, name: str) -> object:
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise UnpicklingError(f'{name} of {owner} is asked for')
-    return getattr(owner, name)
-
-
-# Stands for the `getattr` by which a HistoryBuffer's own methods are pickled in it.
-_statistic.__module__, _statistic.__name__ = 'builtins', 'getattr'
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

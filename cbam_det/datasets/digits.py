@@ -21,6 +21,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -240,7 +241,8 @@ def _write_split(root: Path, spec: Digits, split: str) -> None:
     )
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     # One numbering for both splits, since VOC keeps all images in one folder.
     first = 1 if split == 'train' else spec.train + 1
     count = getattr(spec, split)

@@ -9,18 +9,22 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from torch import distributed, nn
+from torch import distributed
 
 from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
 from ..utils.errors import InputError
 from . import layers
 from .plugins import CBAM
 
+if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
 
-def build_model(cfg: Config) -> nn.Module:
+
+def build_model(cfg: Config) -> BaseDetector:
     """The detector of `cfg`, not initialised, to check options and checkpoints on.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
@@ -12,6 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..utils.config import kind_of, walk
 from .build import build_model
 from .layers import CBAM
+
+if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,13 @@ def kept_bytes(cfg: Config) -> int:
 def input_size(cfg: Config) -> tuple[int, int]:
     """Height and width of a test image of the config's aspect, as the preprocessor pads it."""
     dataset = cfg.test_dataloader.dataset
-    scale = next(node.scale for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
+    scale = next(node['scale'] for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
     divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
     width, height = (-(-side // divisor) * divisor for side in scale)
     return height, width
 
 
-def _regions(model: nn.Module, training: bool) -> int:
+def _regions(model: BaseDetector, training: bool) -> int:
     """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
     if not getattr(model, 'with_roi_head', False):
         return 0
@@ -94,7 +98,7 @@ def _regions(model: nn.Module, training: bool) -> int:
     return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
 
 
-def _forward(model: nn.Module, image: Tensor, regions: int) -> None:
+def _forward(model: BaseDetector, image: Tensor, regions: int) -> None:
     features = model.extract_feat(image)
     if not regions:
         model.bbox_head(features)
@@ -102,8 +106,8 @@ def _forward(model: nn.Module, image: Tensor, regions: int) -> None:
     model.rpn_head(features)
     head = model.roi_head
     heads = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
-    extractor = head.bbox_roi_extractor
-    extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
+    extractors = head.bbox_roi_extractor
+    extractor: Any = extractors[0] if isinstance(extractors, nn.ModuleList) else extractors
     side = extractor.roi_layers[0].output_size
     rois = image.new_empty(regions, extractor.out_channels, *side)
     for bbox_head in heads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,7 +81,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     return figure
 
 
-def _look(number: int) -> dict[str, object]:
+def _look(number: int) -> dict[str, Any]:
     look = dict(color=CYCLE[number % len(CYCLE)])
     return look | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else look
 
@@ -98,7 +99,7 @@ def _seeds(
             mark = MARKS[list(row.seeds).index(seed) % len(MARKS)]
             axis.plot(value, place, marker=mark, ms=5, alpha=0.7, **looks[row.name])
         mean, low, high = mean_interval(list(found.values()))
-        reach = None if low is None else [[mean - low], [high - mean]]
+        reach = None if low is None or high is None else [[mean - low], [high - mean]]
         axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
     axis.set_yticks(range(len(rows)), [fill(row.name, 30) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.6)
@@ -125,7 +126,10 @@ def _gains(
         base = times[row.against]['train_ms'][0]
         longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])
         wide = [[longer - low], [high - longer]]
-        reach = None if seen.low is None else [[seen.mean - seen.low], [seen.high - seen.mean]]
+        if seen.low is None or seen.high is None:
+            reach = None
+        else:
+            reach = [[seen.mean - seen.low], [seen.high - seen.mean]]
         axis.errorbar(longer, seen.mean, reach, wide, marker='o', capsize=3, **looks[row.name])
     axis.axhline(0, color='black', lw=0.8)
 

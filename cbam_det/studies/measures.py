@@ -102,9 +102,9 @@ def _means(seen: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
     }
 
 
-def _has_weights(folder: Path, record: dict) -> bool:
+def _has_weights(folder: Path, record: dict | None) -> bool:
     """Whether a folder holds the weights that its run's record names; any where that names none."""
-    if not has_checkpoint(folder):
+    if record is None or not has_checkpoint(folder):
         return False
     digest = record.get('weights')
     path = last_checkpoint(folder)
@@ -160,7 +160,7 @@ def heat_inside(
     said = shlex.join(['python', *PROGRAM, 'focus', study.name, *options])
     absent: list[str] = []
     for row in study.rows.values():
-        base = study.rows.get(row.against)
+        base = study.baseline(row)
         if base is None or not is_detector(config_of(study, row, row.seeds[0])):
             continue
         done = set(seen.get(row.name, {}))

@@ -41,7 +41,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         InputError: the study names no number of images or GPUs, or is of classifiers.
     """
     cfg = config_of(study, row, row.seeds[0])
-    if None in (study.images, study.gpus) or not is_detector(cfg):
+    if study.images is None or study.gpus is None or not is_detector(cfg):
         raise InputError(
             f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
             f'and detectors, which {row.name!r} may not be'

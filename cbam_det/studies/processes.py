@@ -64,8 +64,8 @@ def call_tool(
     if number in SIGNALS:
         raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
     if child.returncode:
-        said = log.read_bytes()[begin:].decode(errors='replace').splitlines()
-        errors = [line for line in said if line.startswith('error: ')]
+        lines = log.read_bytes()[begin:].decode(errors='replace').splitlines()
+        errors = [line for line in lines if line.startswith('error: ')]
         said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
         raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
     return usage.ru_maxrss // 1024

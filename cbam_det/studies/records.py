@@ -192,7 +192,7 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
     for row in study.rows.values():
         for seed in row.seeds:
             _check_start(study, results, row, seed)
-        compared = (row, study.rows.get(row.against, row))
+        compared = (row, study.baseline(row) or row)
         runs = [(one, seed) for one in compared for seed in one.seeds]
         of = {
             place_of(results, study, *run): record['data']
@@ -214,7 +214,7 @@ def _check_start(study: Study, results: Path, row: Row, seed: int) -> None:
     for name, digest in record.get('starts_from', {}).items():
         source = study.rows.get(name)
         first = source and read_record(results, study, source, seed)
-        if first and first.get('weights') != digest:
+        if source and first and first.get('weights') != digest:
             raise InputError(
                 f'{place_of(results, study, row, seed)} began with the weights {digest}, and '
                 f'{place_of(results, study, source, seed)} ended with {first.get("weights")}; '

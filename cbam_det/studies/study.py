@@ -138,6 +138,10 @@ class Study:
         """From the row's metrics to percent."""
         return self.scale if row.scale is None else row.scale
 
+    def baseline(self, row: Row) -> Row | None:
+        """The row that `row` is compared with, or None."""
+        return None if row.against is None else self.rows[row.against]
+
     def measured_alike(self) -> list[list[Row]]:
         """The rows, those with the same metrics together."""
         groups: dict[tuple[str, ...], list[Row]] = {}
@@ -169,7 +173,7 @@ def read_study(path: str | Path) -> Study:
                 f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
                 f'rows before it are {some(list(rows), 9)}'
             )
-        base = rows.get(row.against)
+        base = rows[row.against] if row.against else None
         same = ('config', 'overrides', 'weights')
         if base and all(getattr(row, key) == getattr(base, key) for key in same):
             raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
@@ -202,7 +206,7 @@ def _check_weights(path: Path, row: Row, before: Mapping[str, Row]) -> None:
 
 def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
     keys = set(given) if isinstance(given, dict) else set()
-    if not needed <= keys <= known:
+    if not isinstance(given, dict) or not needed <= keys <= known:
         raise InputError(
             f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
             f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
@@ -236,12 +240,13 @@ def run_name(study: Study, row: Row, seed: int) -> str:
     own = {**study.options, **row.overrides}
     if row.weights:
         own['weights'] = {
-            key: run_name(study, study.rows[name], seed) for key, name in row.weights.items()
+            key: run_name(study, study.rows[name], seed).rpartition('-')[0]
+            for key, name in row.weights.items()
         }
-        own['weights'] = {key: name.rpartition('-')[0] for key, name in own['weights'].items()}
-    own = json.dumps(own, sort_keys=True)
-    digits = [hashlib.sha256(own.encode()).hexdigest()[:8]] * (own != '{}')
-    return '-'.join([Path(row.config).stem, *digits, str(seed)])
+    parts = [Path(row.config).stem]
+    if own:
+        parts.append(hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8])
+    return '-'.join([*parts, str(seed)])
 
 
 def cost_path(results: Path, study: Study) -> Path:

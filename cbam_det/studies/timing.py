@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,18 +13,21 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..models.build import build_model
 from ..models.costs import input_size
 from ..utils.environment import keep_memory
 
+if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
+    from mmengine.optim import OptimWrapper
+
 MIB = 2**20
 
 
 def alternate(
-    calls: dict[str, Callable[[], object]], rounds: int, device: str
+    calls: Mapping[str, Callable[..., object]], rounds: int, device: str
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, as median and quartiles over `rounds`, taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -71,9 +75,8 @@ def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
 
 
 def _allocations(seen: profile) -> list[int]:
-    events = [
-        event for event in seen.profiler.kineto_results.events() if event.name() == '[memory]'
-    ]
+    profiler: Any = seen.profiler  # torch's types lack what its own profiler reads
+    events = [event for event in profiler.kineto_results.events() if event.name() == '[memory]']
     return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
 
 
@@ -100,7 +103,8 @@ def detectors(
     if device == 'cpu':
         keep_memory()
     size = size or input_size(next(iter(configs.values())))
-    train, infer = {}, {}
+    train: dict[str, Callable[..., object]] = {}
+    infer: dict[str, Callable[..., object]] = {}
     for name, cfg in configs.items():
         torch.manual_seed(0)
         model = build_model(cfg).to(device)
@@ -151,17 +155,18 @@ def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
     return dict(inputs=inputs, data_samples=samples)
 
 
-def _detector_step(model: nn.Module, wrapper: object, data: dict) -> Callable[..., None]:
+def _detector_step(model: BaseDetector, wrapper: OptimWrapper, data: dict) -> Callable[..., object]:
     def step(forward_alone: bool = False) -> object:
         model.train()
         if not forward_alone:
-            return model.train_step(copy.deepcopy(data), wrapper) and None
+            model.train_step(copy.deepcopy(data), wrapper)
+            return None
         return model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
 
     return step
 
 
-def _detection(model: nn.Module, data: dict) -> Callable[..., None]:
+def _detection(model: BaseDetector, data: dict) -> Callable[..., object]:
     def step(forward_alone: bool = False) -> object:
         model.eval()
         with torch.no_grad():

@@ -39,7 +39,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """What the interval says, for a metric of which more is better."""
-        if self.low is None:
+        if self.low is None or self.high is None:
             return 'one seed: nothing'
         if self.low == self.high:
             return 'all pairs alike: nothing'
@@ -76,7 +76,7 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
     key = study.metrics_of(row).get(metric)
     for seed in row.seeds:
         record = read_record(results, study, row, seed)
-        value = record and record['metrics'].get(key)
+        value = None if record is None else record['metrics'].get(key)
         if value is not None:
             found[seed] = study.scale_of(row) * value
     return found
@@ -163,31 +163,29 @@ def breakdown(study: Study, results: Path) -> str:
     """
     tables = []
     for row in study.rows.values():
-        base = study.rows.get(row.against)
+        base = study.baseline(row)
         if base is None:
             continue
         ours, theirs = (_of_coco(study, one, results) for one in (row, base))
-        found = {
-            name: (compare(ours[name], theirs[name]), theirs[name])
-            for name in ours
-            if name in theirs
-        }
-        found = {name: pair for name, pair in found.items() if pair[0] is not None}
+        found: dict[str, Comparison] = {}
+        for name in ours:
+            if seen := compare(ours[name], theirs.get(name, {})):
+                found[name] = seen
         if not found:
             continue
         sizes = [name for name in SIZES.values() if name in found]
-        classes = sorted(set(found) - {*sizes}, key=lambda name: -found[name][0].mean)
+        classes = sorted(set(found) - {*sizes}, key=lambda name: -found[name].mean)
         lines = [
-            table_row([f'{row.name}, AP', 'n', row.against, 'difference']),
+            table_row([f'{row.name}, AP', 'n', base.name, 'difference']),
             table_row(['---', *['---:'] * 3]),
         ]
         for name in [*sizes, *classes]:
-            seen, base_values = found[name]
-            kept = np.mean([base_values[seed] for seed in base_values if seed in ours[name]])
+            kept = np.mean([theirs[name][seed] for seed in theirs[name] if seed in ours[name]])
+            seen = found[name]
             lines.append(table_row([name, seen.count, f'{kept:.2f}', _interval(seen)]))
-        intervals = [name for name in classes if found[name][0].low is not None]
+        intervals = [name for name in classes if found[name].low is not None]
         if intervals:
-            beyond = sum(found[name][0].verdict in ('helps', 'hurts') for name in intervals)
+            beyond = sum(found[name].verdict in ('helps', 'hurts') for name in intervals)
             lines += [
                 '',
                 f'{beyond} of {len(classes)} classes have an interval without 0; by chance alone '
@@ -233,6 +231,8 @@ def heat_table(study: Study, results: Path) -> str:
             for place in (0, 1)
         )
         seen = compare(ours, base)
+        if seen is None:
+            continue
         chance += [100 * one['chance'] for one in by_seed.values()]
         objects = sum(one['objects'] for one in by_seed.values())
         cells = [name, seen.count, _spread(base), _spread(ours), _interval(seen), _p(seen)]
@@ -266,25 +266,28 @@ def _origin(study: Study, results: Path) -> list[str]:
             for group in groups
             if group
         ]
-        where = {
+        machines = {
             f'{at["hardware"]}, {at["threads"]} threads, torch {at["torch"]}'.replace(
                 ' 1 threads', ' 1 thread'
             )
             for at in (one['environment'] for one in found)
         }
         commits = sorted({one['commit'][:7] for one in found if one.get('commit')})
-        where = [*sorted(where), *(f'commit {one}' for one in commits)]
+        where = [*sorted(machines), *(f'commit {one}' for one in commits)]
         lines[0] += f', a training {" and ".join(minutes)} minutes (median'
         lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
         lines[0] += '; '.join(where)
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
-    tests, measures = 0, {}
+    tests = 0
+    measures: list[str] = []
     for row in study.rows.values():
         first = next(iter(study.metrics_of(row)))
         seen = difference(study, row, results, first)
         if seen is not None and seen.count == _pairs(study, row) > 1:
-            tests, measures[first] = tests + 1, None
+            tests += 1
+            if first not in measures:
+                measures.append(first)
     if tests:
         chance = 100 * (1 - 0.95**tests)
         verb = 'is the measure' if len(measures) == 1 else 'are the measures'
@@ -332,13 +335,16 @@ def _p(seen: Comparison) -> str:
 
 
 def _pairs(study: Study, row: Row) -> int:
-    return len(set(row.seeds) & set(study.rows[row.against].seeds))
+    base = study.baseline(row)
+    return 0 if base is None else len(set(row.seeds) & set(base.seeds))
 
 
 def _theirs(study: Study, row: Row, metric: str) -> list[str]:
     paper = row.paper.get(metric)
-    gap = study.rows[row.against].paper.get(metric) if row.against else None
-    return [_printed(paper), '' if None in (paper, gap) else f'{paper - gap:+.2f}']
+    base = study.baseline(row)
+    against = base.paper.get(metric) if base else None
+    gap = '' if paper is None or against is None else f'{paper - against:+.2f}'
+    return [_printed(paper), gap]
 
 
 def _printed(value: float | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -35,7 +35,7 @@ def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
     """Every dictionary inside a config, with its dotted path."""
     if isinstance(node, dict):
         yield path, node
-        children = node.items()
+        children: Iterable[tuple[object, object]] = node.items()
     elif isinstance(node, (list, tuple)):
         children = enumerate(node)
     else:
@@ -44,7 +44,7 @@ def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
         yield from walk(child, f'{path}.{key}' if path else str(key))
 
 
-def kind_of(node: dict, key: str = 'type') -> str:
+def kind_of(node: Mapping, key: str = 'type') -> str:
     """The name of a node's type without a scope, '' where it has none.
 
     mmcv's SyncBN, a `SyncBatchNorm` as torch's is, has its name of the registry, 'MMSyncBN'.

@@ -135,10 +135,10 @@ def check_library(library: Library) -> Problem | None:
         module = importlib.import_module(library.module)
     except Exception as error:
         return explain_import_error(library, error)
-    version = library.version or getattr(module, '__version__', None)
+    version = str(library.version or getattr(module, '__version__', ''))
     try:
         fits = Version(library.lowest) <= Version(version) < Version(library.below)
-    except (InvalidVersion, TypeError):
+    except InvalidVersion:
         return None  # a source tree without a version: let it prove itself
     if not fits:
         return Problem(
@@ -181,7 +181,7 @@ def check_operators() -> Problem | None:
 
 def check_checkpoints() -> Problem | None:
     """Whether MMEngine can read back the checkpoints that it writes."""
-    if not TORCH.version or 'mmengine' not in MMENGINE.distributions:
+    if not TORCH.version or not MMENGINE.version or 'mmengine' not in MMENGINE.distributions:
         return None
     if Version(TORCH.version) < Version('2.6') or Version(MMENGINE.version) > Version('0.10.7'):
         return None

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import TracebackType
 
 # Those by which schedulers (and people, by Ctrl-C) stop a run.
 NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
@@ -74,6 +75,8 @@ def tell_ctrl_c() -> None:
         os.write(2, f'\n{CTRL_C}\n'.encode())
 
 
-def _silent_interrupt(kind: type[BaseException], *what: object) -> None:
+def _silent_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, *what)
+        sys.__excepthook__(kind, error, trace)

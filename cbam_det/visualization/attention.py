@@ -157,8 +157,12 @@ def page(view: View, seen: list[Gates], title: str = 'image') -> Figure:
         channel = None if one.channel is None else one.channel.mean(0)
         rows.append(
             GateRow(
-                *(name, '.'.join(parts[:number])),
-                *(channel, spatial, over_image, 2 if one.identity else 1),
+                name,
+                '.'.join(parts[:number]),
+                channel,
+                spatial,
+                over_image,
+                most=2 if one.identity else 1,
             )
         )
     return attention_sheet(view.picture, rows, title)

@@ -40,7 +40,7 @@ def read_run(work_dir: str | Path) -> Run:
     if 'loss' not in values:
         raise InputError(f'{work_dir} holds no log of a training; give the work_dir of a run')
     series = {
-        label: tuple(map(list, zip(*sorted(points.items()), strict=True)))
+        label: (sorted(points), [points[step] for step in sorted(points)])
         for label, points in values.items()
     }
     return Run(Path(work_dir).name, series)

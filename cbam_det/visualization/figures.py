@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -27,9 +29,9 @@ HEAT = 'inferno'
 
 CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     'font.size': 10,
-    'axes.prop_cycle': matplotlib.cycler(color=CYCLE),
+    'axes.prop_cycle': cycler(color=CYCLE),
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
@@ -75,8 +77,10 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8 RGB of `figure`, which is closed."""
-    figure.canvas.draw()
-    picture = np.array(figure.canvas.buffer_rgba())[..., :3]
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)  # the backend above
+    canvas.draw()
+    picture = np.array(canvas.buffer_rgba())[..., :3]
     plt.close(figure)
     return np.ascontiguousarray(picture)
 
@@ -118,7 +122,7 @@ def sheet(
             marks = [Line2D([], [], color=colour, lw=3) for colour in legend.values()]
             figure.legend(marks, legend, loc='outside lower center', ncols=len(legend))
         if heat:
-            _heat_bar(figure, axes, heat, location='bottom', shrink=0.9, aspect=40)
+            _heat_bar(figure, axes, heat, shrink=0.9)
     return figure
 
 
@@ -127,9 +131,11 @@ def lay_over(axis: plt.Axes, heat: np.ndarray) -> None:
     axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.25 + 0.55 * np.clip(heat, 0, 1))
 
 
-def _heat_bar(figure: Figure, axes: np.ndarray, text: str, **options: object) -> None:
+def _heat_bar(figure: Figure, axes: np.ndarray, text: str, shrink: float) -> None:
     colours = ScalarMappable(Normalize(0, 1), HEAT)
-    bar = figure.colorbar(colours, ax=axes, pad=0.01, label=text, **options)
+    bar = figure.colorbar(
+        colours, ax=axes, pad=0.01, label=text, location='bottom', shrink=shrink, aspect=40
+    )
     bar.outline.set_visible(False)
 
 
@@ -160,7 +166,7 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
 
     Weights that differ by less than 0.001 in a block are not drawn.
     """
-    maps = [row for row in rows if row.spatial is not None]
+    maps = [(row, row.spatial) for row in rows if row.spatial is not None]
     stages = list(dict.fromkeys(row.stage for row in rows if row.channel is not None))
     columns = min(6, max(len(maps) + 1, 3))
     lines = math.ceil((len(maps) + 1) / columns) if maps else 0
@@ -179,16 +185,19 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
                 axis.set_axis_off()
             axes.flat[0].imshow(picture)
             axes.flat[0].set_title(title, fontsize=8)
-            for axis, row in zip(list(axes.flat)[1:], maps, strict=False):
-                _spatial_panel(axis, picture, row)
+            for axis, (row, weights) in zip(list(axes.flat)[1:], maps, strict=False):
+                _spatial_panel(axis, picture, row, weights)
             text = 'spatial weight, lowest to highest of the block'
-            below_all = dict(location='bottom', shrink=0.6, aspect=40)
-            _heat_bar(axes.flat[0].figure, axes, text, **below_all)
+            _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6)
         if stages:
             axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
             most = max(row.most for row in rows)
             for (curve, histogram), stage in zip(axes.T, stages, strict=True):
-                shown = [row for row in rows if row.stage == stage and row.channel is not None]
+                shown = [
+                    (row, row.channel)
+                    for row in rows
+                    if row.stage == stage and row.channel is not None
+                ]
                 _channel_panels(curve, histogram, shown, most)
                 curve.set_title(stage, fontsize=9)
             axes[0, 0].set_ylabel('channel weight')
@@ -196,10 +205,10 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
     return figure
 
 
-def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow) -> None:
-    low, high = float(row.spatial.min()), float(row.spatial.max())
+def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow, weights: np.ndarray) -> None:
+    low, high = float(weights.min()), float(weights.max())
     even = high - low < 1e-3
-    heat = np.zeros_like(row.spatial) if even else (row.spatial - low) / (high - low)
+    heat = np.zeros_like(weights) if even else (weights - low) / (high - low)
     if row.over_image:
         axis.imshow(picture)
         if not even:
@@ -212,16 +221,16 @@ def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow) -> None:
 
 
 def _channel_panels(
-    curve: plt.Axes, histogram: plt.Axes, rows: Sequence[GateRow], most: int
+    curve: plt.Axes, histogram: plt.Axes, rows: Sequence[tuple[GateRow, np.ndarray]], most: int
 ) -> None:
     shades = plt.get_cmap('viridis')(np.linspace(0, 0.85, len(rows)))
-    bins = np.linspace(0, most, 42)  # one in the middle, where a gate changes nothing
-    for row, shade in zip(rows, shades, strict=True):
-        place = np.linspace(0, 1, len(row.channel))
-        curve.plot(place, np.sort(row.channel)[::-1], color=shade, lw=1.2, label=row.name)
-        share = np.full(len(row.channel), 1 / len(row.channel))
-        histogram.hist(row.channel, bins, weights=share, histtype='step', color=shade, lw=1.2)
-    curve.axhline(rows[0].most / 2, color='black', lw=0.6, ls=':')
+    bins = np.linspace(0, most, 42).tolist()  # one in the middle, where a gate changes nothing
+    for (row, weights), shade in zip(rows, shades, strict=True):
+        place = np.linspace(0, 1, len(weights))
+        curve.plot(place, np.sort(weights)[::-1], color=shade, lw=1.2, label=row.name)
+        share = np.full(len(weights), 1 / len(weights))
+        histogram.hist(weights, bins, weights=share, histtype='step', color=shade, lw=1.2)
+    curve.axhline(rows[0][0].most / 2, color='black', lw=0.6, ls=':')
     curve.set(ylim=(0, most), xlabel='channels, sorted')
     histogram.set(xlim=(0, most), xlabel='channel weight')
     if len(rows) <= 8:

@@ -18,7 +18,7 @@ from ..apis.inference import (
 from ..utils.errors import InputError
 from ..utils.records import made_by, table_row
 from .detections import dataset_of, evenly, match
-from .gradcam import Explainer, inside, together
+from .gradcam import Explainer, area_share, inside, together
 
 
 def focus_table(record: dict) -> str:
@@ -93,16 +93,17 @@ def focus(
         for place, item in enumerate(items):
             box = np.asarray(item['bbox'])
             twins = [hits.get(place) for hits in found]
-            seen = [None]
-            if None not in twins:
-                layer, heats = together(explainers, views, twins)
-                seen = [inside(heat, box) for heat in heats]
+            if None in twins:
+                left_out += 1
+                continue
+            layer, heats = together(explainers, views, twins)
+            seen = [inside(heat, box) for heat in heats if heat is not None]
             if None in seen:
                 left_out += 1
                 continue
             layers[layer] += 1
             rows.append(seen)
-            areas.append(inside(np.ones(views[0].picture.shape[:2]), box)[0])
+            areas.append(area_share(views[0].picture.shape[:2], box))
         if rows:
             objects += len(rows)
             shares, hits = np.moveaxis(np.array(rows, np.float64), 2, 0)

@@ -232,13 +232,22 @@ def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool] | None:
     Returns:
         None where there is no heat.
     """
-    rows, columns = (np.arange(size) + 0.5 for size in heat.shape)
-    x1, y1, x2, y2 = box
-    within = np.outer((rows > y1) & (rows < y2), (columns > x1) & (columns < x2))
+    within = _within(heat.shape, box)
     total = heat.sum(dtype=np.float64)
     if not total:
         return None
     return float(heat[within].sum(dtype=np.float64) / total), bool(within.flat[heat.argmax()])
+
+
+def area_share(shape: tuple[int, ...], box: np.ndarray) -> float:
+    """What `inside` is for heat spread evenly over a picture (H, W): the share of its pixels."""
+    return float(_within(shape, box).mean())
+
+
+def _within(shape: tuple[int, ...], box: np.ndarray) -> np.ndarray:
+    rows, columns = (np.arange(size) + 0.5 for size in shape)
+    x1, y1, x2, y2 = box
+    return np.outer((rows > y1) & (rows < y2), (columns > x1) & (columns < x2))
 
 
 def in_box(heat: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -300,13 +309,13 @@ def _explained(
     one: Explainer, view: View, twin: Found | None, heat: np.ndarray | None, norm_in_box: bool
 ) -> Cell:
     empty = Boxes(np.zeros((0, 4)), [], [])
-    if twin is None:
+    if twin is None or heat is None:
         return Cell(view.picture, empty, f'{one.subject.name}\nnot found')
     title = f'{one.subject.name}\nP = {float(twin.score):.3f}'
     if twin.box is None:
         return Cell(view.picture, empty, title, heat)
     share = inside(heat, twin.corners)
-    even = inside(np.ones_like(heat), twin.corners)[0]
+    even = area_share(heat.shape, twin.corners)
     says = f'{share[0]:.0%} of all heat in the box of {even:.0%}' if share else 'no heat here'
     shown = in_box(heat, twin.corners) if norm_in_box else heat
     boxes = Boxes(twin.corners[None], [''], [BLUE])

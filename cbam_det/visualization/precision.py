@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
     )
     if not counts.sum():
         raise InputError(f'no object is annotated in the {split} data; precision needs some')
-    curves = {}
+    curves: dict[str, np.ndarray] = {}
     for subject in subjects:
         name = unused(subject.name, curves)
         own = dataset if subject is first else _same_images(subject, dataset, split)
@@ -74,7 +75,8 @@ def _same_images(subject: Subject, dataset: BaseDataset, split: str) -> BaseData
 
 def ground_truth(dataset: BaseDataset) -> COCO:
     """The annotations of a data set of mmdet, of any layout; category ids are label numbers."""
-    images, annotations = [], []
+    images: list[dict[str, int]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         images.append(dict(id=index))

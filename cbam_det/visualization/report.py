@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from ..apis.inference import Subject
-from ..checkpoints.loading import read_weights_only
+from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.costs import count
 from ..utils.config import read_config
@@ -161,9 +161,17 @@ def _difference(runs: list[Trained]) -> Section:
         return Section(title, note='no baseline was given: --against its work_dir')
     for one in runs:
         one.cfg.work_dir, one.cfg.load_from = '', None
-    texts = [one.cfg.pretty_text.splitlines() for one in reversed(runs)]
-    names = [str(one.folder.name) for one in reversed(runs)]
-    lines = list(difflib.unified_diff(*texts, *names, lineterm='', n=2))
+    ours, base = runs
+    lines = list(
+        difflib.unified_diff(
+            base.cfg.pretty_text.splitlines(),
+            ours.cfg.pretty_text.splitlines(),
+            base.folder.name,
+            ours.folder.name,
+            lineterm='',
+            n=2,
+        )
+    )
     return Section(title, lines=lines, note='' if lines else 'the configs are the same')
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ...utils.errors import InputError
 from ...utils.files import whole_file
 from .coco import KEPT, list_coco
-from .content import as_id
+from .content import Content, as_id
 from .folder import CLEAN, Split
 
 # Faults of a whole image, which a clean file leaves out.
@@ -57,7 +57,7 @@ def clean(split: Split) -> Clean:
 
 def _clean_coco(split: Split) -> Clean:
     content, raw = split.content, split.content.raw
-    out = {fault.image for fault in content.faults if fault.kind in LEFT_OUT}
+    out = _left_out(content)
     for fault in content.faults:
         if fault.kind == 'image id twice':
             number = raw['images'][fault.image]['id']
@@ -87,6 +87,15 @@ def _clean_coco(split: Split) -> Clean:
     )
 
 
+def _left_out(content: Content) -> set[int]:
+    """The images that cannot be used."""
+    return {
+        fault.image
+        for fault in content.faults
+        if fault.image is not None and fault.kind in LEFT_OUT
+    }
+
+
 def _completed(annotations: list[dict]) -> list[dict]:
     """Copies with what can be told of the rest: area, iscrowd, an id of their own from 1."""
     numbers = [one.get('id') for one in annotations]
@@ -112,25 +121,26 @@ def _completed(annotations: list[dict]) -> list[dict]:
 
 def _clean_voc(split: Split) -> Clean:
     content = split.content
-    out = {fault.image for fault in content.faults if fault.kind in LEFT_OUT}
+    out = _left_out(content)
     objects: dict[int, set[int]] = {}
     sizes = {fault.image for fault in content.faults if fault.kind == 'size'}
     for fault in content.faults:
-        dropped = fault.object is not None and fault.kind not in KEPT
-        if dropped and (fault.hurts or fault.kind in ('box without area', 'box outside the image')):
+        if fault.image is None or fault.object is None or fault.kind in KEPT:
+            continue
+        if fault.hurts or fault.kind in ('box without area', 'box outside the image'):
             objects.setdefault(fault.image, set()).add(fault.object)
-    kept = [index for index in range(len(content.raw)) if index not in out]
+    kept = [index for index in range(len(content.names)) if index not in out]
     if not kept:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and XMLs')
     files, path = {}, content.file
     if out:
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
-        files[path] = ''.join(f'{content.raw[index]}\n' for index in kept).encode()
+        files[path] = ''.join(f'{content.names[index]}\n' for index in kept).encode()
     # Named even where it is the old one: the XMLs are those of this list.
     options = [f'ann_file={Path(split.sub, path.relative_to(split.root))}']
     if any(index in objects or index in sizes for index in kept):
         for index in kept:
-            name = content.raw[index]
+            name = content.names[index]
             file = split.root / 'Annotations' / f'{name}.xml'
             size = content.images[index].size if index in sizes else None
             copy = split.root / f'Annotations{CLEAN}' / f'{name}.xml'
@@ -142,16 +152,17 @@ def _clean_voc(split: Split) -> Clean:
     return Clean(files, options if files else [], len(out), objects_out)
 
 
-def _clean_xml(file: Path, objects: set[int], size: tuple[int, int] | None) -> bytes:
+def _clean_xml(file: Path, objects: set[int], size: tuple[float, float] | None) -> bytes:
     root = ET.parse(file).getroot()
     for index, item in enumerate(root.findall('object')):
         if index in objects:
             root.remove(item)
-    if size:
+    parent = root.find('size')
+    if size and parent is not None:
         for tag, value in zip(('width', 'height'), size, strict=True):
-            node = root.find('size').find(tag)
+            node = parent.find(tag)
             if node is None:
-                node = ET.SubElement(root.find('size'), tag)
+                node = ET.SubElement(parent, tag)
             node.text = str(value)
     return ET.tostring(root) + b'\n'
 

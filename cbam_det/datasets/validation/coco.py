@@ -104,22 +104,23 @@ def list_coco(
     images, annotations = content.raw['images'], content.raw['annotations']
     names = _read_categories(content)
     sizes = _read_images(content)
-    needed = ('id', 'image_id', 'category_id', 'bbox', 'area')
-    needed += ('iscrowd',) if needs_crowd else ()
+    needed = ['id', 'image_id', 'category_id', 'bbox', 'area']
+    if needs_crowd:
+        needed.append('iscrowd')
     objects: Counter[object] = Counter()
-    seen = set()
+    seen: set[object] = set()
     for index, item in enumerate(annotations):
         found = _annotation_fault(item, sizes, names, needed, seen)
         if found:
             kind, said, hurts = found
             content.say(kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index)
         name = names.get(as_id(item.get('category_id')))
-        content.classes[name] += 1
+        if name is not None:
+            content.classes[name] += 1
         if classes is None or name in classes:
             objects[as_id(item.get('image_id'))] += 1
             kept = found is None or found[0] in KEPT
             content.usable += kept and not item.get('iscrowd') and not item.get('ignore')
-    content.classes.pop(None, None)
     content.objects = len(annotations)
     content.images = [
         Picture(
@@ -135,9 +136,9 @@ def list_coco(
 KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
 
 
-def _read_categories(content: Content) -> dict:
+def _read_categories(content: Content) -> dict[object, str]:
     """Category id -> name."""
-    names = {}
+    names: dict[object, str] = {}
     for index, item in enumerate(content.raw['categories']):
         said = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
         if said is None and as_id(item['id']) is None:
@@ -156,9 +157,9 @@ def _read_categories(content: Content) -> dict:
     return names
 
 
-def _read_images(content: Content) -> dict:
+def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
     """Image id -> (width, height), None where they are no size."""
-    sizes = {}
+    sizes: dict[object, tuple[int, int] | None] = {}
     for index, item in enumerate(content.raw['images']):
         kind, said = 'image entry', None
         absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
@@ -171,10 +172,11 @@ def _read_images(content: Content) -> dict:
             said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
         elif number in sizes:
             kind, said = 'image id twice', f'has id={reprlib.repr(number)}, as an earlier one has'
-        size = item.get('width'), item.get('height')
-        if not (all(map(is_number, size)) and min(size) > 0):
-            said = said or f'has width={size[0]!r:.40} and height={size[1]!r:.40}, no size'
-            size = None
+        size, (width, height) = None, (item.get('width'), item.get('height'))
+        if is_number(width) and is_number(height) and min(width, height) > 0:
+            size = width, height
+        else:
+            said = said or f'has width={width!r:.40} and height={height!r:.40}, no size'
         if number is not None:
             sizes.setdefault(number, size)
         if said:

@@ -109,7 +109,8 @@ class Content:
         classes: objects of each class name; names without objects too where the file lists them.
         objects: all annotations.
         usable: objects that can be learnt: whole, with area, neither crowd nor difficult.
-        raw: the JSON, or the image names of the list.
+        raw: COCO's JSON.
+        names: those of the images that VOC's list has, by line.
     """
 
     file: Path
@@ -118,11 +119,21 @@ class Content:
     classes: Counter[str] = field(default_factory=Counter)
     objects: int = 0
     usable: int = 0
-    raw: dict | list[str] = field(default_factory=dict)
+    raw: dict = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
-    def say(self, kind: str, place: str, said: str, **more: object) -> None:
-        """Add a fault of `kind` at `place`, which is within the file."""
-        self.faults.append(Fault(kind, place, said, **more))
+    def say(
+        self,
+        kind: str,
+        place: str,
+        said: str,
+        *,
+        hurts: bool = True,
+        image: int | None = None,
+        object: int | None = None,
+    ) -> None:
+        """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
+        self.faults.append(Fault(kind, place, said, hurts, image, object))
 
 
 def is_number(value: object) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ...utils.config import kind_of, nearest
 from ...utils.errors import InputError, some
 from .coco import read_coco
 from .content import FIX, Content, Fault, remedy_of
-from .images import decode_all, image_faults, pixel_notes, quick_look
+from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
 from .voc import read_list, read_voc
 
 COCO_LAYOUT = (
@@ -133,7 +134,7 @@ def check_dataset(
             'ignored or without area; there is nothing to learn or to score'
         )
     _note_left_out(summary, content, dataset)
-    look = quick_look
+    look: Callable[[str], Decoded] = quick_look
     if full:
         paths = [image.path for image in content.images if image.path]
         found = decode_all(paths, f'decoding the images of {content.file}')

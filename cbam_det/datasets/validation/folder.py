@@ -23,8 +23,11 @@ from .voc import read_voc
 
 CLEAN = '_clean'  # what the names of mended files end in
 # Split -> images, objects (None: not compared), from the sets' own pages and files.
-COCO_TOTALS = {'instances_train2017': (118_287, 860_001), 'instances_val2017': (5_000, 36_781)}
-VOC_TOTALS = {
+COCO_TOTALS: dict[str, tuple[int, int | None]] = {
+    'instances_train2017': (118_287, 860_001),
+    'instances_val2017': (5_000, 36_781),
+}
+VOC_TOTALS: dict[str, tuple[int, int | None]] = {
     'VOC2007/trainval': (5_011, None),
     'VOC2007/test': (4_952, None),
     'VOC2012/trainval': (11_540, None),
@@ -174,12 +177,12 @@ def _compare_totals(split: Split, splits: list[Split]) -> None:
 
 def _absent_of_voc2007(splits: list[Split]) -> list[str]:
     """The images of VOC 2007 that neither trainval nor test lists; [] where one has no list."""
-    lists = {split.name: split.content.raw for split in splits}
-    names = [lists.get(f'VOC2007/{name}') for name in ('trainval', 'test')]
-    if None in names:
+    lists = {split.name: split.content.names for split in splits}
+    trainval, test = lists.get('VOC2007/trainval'), lists.get('VOC2007/test')
+    if trainval is None or test is None:
         return []
     every = {f'{number:06}' for number in range(1, 9964)}
-    return sorted(every - {*names[0], *names[1]})
+    return sorted(every - {*trainval, *test})
 
 
 def _note(split: Split, found: dict[str, Decoded]) -> None:

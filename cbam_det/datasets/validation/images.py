@@ -112,7 +112,7 @@ def decode_all(paths: Iterable[str], description: str, progress: bool = True) ->
     """Decode images in parallel, each once, with a progress bar."""
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool:
-        done = pool.map(decode, paths)
+        done: Iterable[Decoded] = pool.map(decode, paths)
         if progress:
             done = track(done, description, total=len(paths), transient=True)
         return dict(zip(paths, done, strict=True))

@@ -28,11 +28,11 @@ def read_voc(
     Raises:
         InputError: the list is no text in UTF-8, or is empty.
     """
-    content = Content(path, raw=read_list(path))
+    content = Content(path, names=read_list(path))
     seen = set()
-    for index, name in enumerate(content.raw):
+    for index, name in enumerate(content.names):
         file = annotations / f'{name}.xml'
-        size, kept, picture = None, 0, images / f'{name}.jpg'
+        size, kept, picture = None, 0, str(images / f'{name}.jpg')
         if not name.strip() or '\0' in name or (len(name.split()) > 1 and not file.is_file()):
             place = f'{path}, line {index + 1}:'
             content.say('list line', place, f'{name!r} is no image name', image=index)
@@ -40,13 +40,13 @@ def read_voc(
         elif not file.is_file():
             content.say('annotation missing', str(file), 'is not there', image=index)
         else:
-            size, kept = _read_xml(content, index, file, picture, classes)
+            size, kept = _read_xml(content, index, file, Path(picture), classes)
         if name in seen:
             place = f'{path}, line {index + 1}:'
             said = f'{name!r} is listed before'
             content.say('image listed twice', place, said, hurts=False, image=index)
         seen.add(name)
-        content.images.append(Picture(str(picture), size, kept))
+        content.images.append(Picture(picture, size, kept))
     return content
 
 
@@ -104,8 +104,8 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
         return None
     texts = [size.findtext(side) for side in ('width', 'height')]
     try:
-        width, height = map(int, texts)
-    except (TypeError, ValueError):
+        width, height = (int(text or '') for text in texts)
+    except ValueError:
         width = height = 0
     if not (0 < width < LARGEST and 0 < height < LARGEST):
         said = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
@@ -138,18 +138,18 @@ def _object_fault(
     sides = ['xmin', 'ymin', 'xmax', 'ymax']
     texts = [None if box is None else box.findtext(side) for side in sides]
     try:
-        values = [float(text) for text in texts]
-    except (TypeError, ValueError):
+        values = [float(text or '') for text in texts]
+    except ValueError:
         values = [float('nan')]
     if not all(map(is_number, values)):
         return 'no box', f'has no bndbox of four numbers ({reprlib.repr(texts)})', True
     if not name or not name.strip():
         return 'annotation entry', 'has no name', True
-    if item.find('difficult') is not None:
+    if (difficult := item.findtext('difficult')) is not None:
         try:
-            int(item.findtext('difficult'))
+            int(difficult)
         except ValueError:
-            said = f'has difficult={item.findtext("difficult")!r:.40}, neither 0 nor 1'
+            said = f'has difficult={difficult!r:.40}, neither 0 nor 1'
             return 'annotation entry', said, True
     # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
@@ -160,8 +160,7 @@ def _object_fault(
     if right <= left or bottom <= top:
         said += ' without area, for which the loss is infinite'
         return 'box without area', said, hurts
-    found = place_fault((left, top, right, bottom), size) if size else None
-    if found:
+    if size and (found := place_fault((left, top, right, bottom), size)):
         said += f' in an image of {size[0]} x {size[1]}'
         if found == 'box outside the image':
             said += '; mmdet clips it to a box without area, for which the loss is infinite'

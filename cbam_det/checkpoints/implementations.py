@@ -1,0 +1,132 @@
+"""Other implementations' names and shapes -> ours, and back, by the tables of `formats.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..utils.errors import InputError, some
+from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Form, pools_of
+from .keys import Item, is_module, last_norm, renamed, renamer
+
+
+def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
+    """The names and values of a form -> ours.
+
+    Raises:
+        InputError: a key is unexplained, or a weight is missing.
+    """
+    module = any(map(renamer(_name_pairs(form, module=True)), items))
+    items = renamed(
+        items,
+        renamer(_name_pairs(form, module)),
+        lambda key: (
+            f'unexplained in the form {name} of a CBAM or of a plain ResNet; leave such '
+            'keys out, or name the form that the file has'
+        ),
+    )
+    _check_complete(items, name, form)
+    return _reshaped(items, convs=False, flip=form.pools != DEFAULTS['spatial_pools'])
+
+
+def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> dict[str, Item]:
+    """Our names and values -> those of a form; the reverse of `from_form`.
+
+    Raises:
+        InputError: the form cannot express the weights or the options, or a weight is missing.
+    """
+    if options.get('order', 'channel-spatial') != 'channel-spatial':
+        raise InputError(f'order={options["order"]!r}: the form {name} has channel-spatial alone')
+    for option in ('pools', 'spatial_pools'):
+        if {*pools_of(options, option)} != {'avg', 'max'}:
+            raise InputError(f'{option}={options[option]!r}: the form {name} has avg and max alone')
+    module = is_module(items)
+    wrap = '' if module else form.wrap
+    pairs = [(ours, wrap + theirs) for theirs, ours in _name_pairs(form, module)]
+    # Names first: the reason of a key without a place says more than what is missing.
+    names = renamed(items, renamer(pairs), lambda key: _no_place(key, name))
+    _check_complete(items, name, form)
+    for key, item in items.items():
+        size = item.value.shape[-1] if key.endswith(CONV + 'weight') else None
+        if size and form.kernel_size not in (None, size):
+            raise InputError(
+                f'{item.source}: kernel_size={size}; the form {name} has {form.kernel_size} alone'
+            )
+    flip = form.pools != pools_of(options, 'spatial_pools')
+    return dict(zip(names, _reshaped(items, form.convs, flip).values(), strict=True))
+
+
+def _name_pairs(form: Form, module: bool) -> list[tuple[str, str]]:
+    """Its names and ours, of a single module or of a ResNet."""
+    if module:
+        return [(theirs, ours) for ours, theirs in form.module]
+    gates = [(form.block + theirs, 'layer{s}.{b}.cbam.' + ours) for ours, theirs in form.module]
+    return gates + list(zip(form.trunk, TRUNK, strict=True))
+
+
+def _expand(template: str) -> list[str]:
+    """The names that a template with {p} or {n} stands for, without the count of batches."""
+    values = NORM if '{n}' in template else ('weight', 'bias')
+    return list(dict.fromkeys(re.sub(r'\{[np]\}', value, template) for value in values))
+
+
+def _no_place(key: str, name: str) -> str:
+    """Why one of our keys has no name in a form."""
+    reasons = {
+        '_gate.gain': "no identity start; convert with start='paper' too",
+        'channel_gate.fc': 'no biases in its MLP',
+        CONV: "no bias in the spatial gate's convolution",
+        'spatial_gate.norm.': 'no norm in its spatial gate',
+        'spatial_gate.summary.': "no spatial_pools='conv'",
+    }
+    reason = next((reason for part, reason in reasons.items() if part in key), None)
+    return f'the form {name} has {reason or "such keys in no plain ResNet; leave them out"}'
+
+
+def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
+    """Refuse a network or module that lacks a weight (BatchNorm's count of batches is none)."""
+    gates = [leaf for ours, _ in form.module for leaf in _expand(ours)]
+    wanted = gates
+    if not is_module(items):
+        wanted = ['conv1.weight', *_expand('bn1.{n}')]
+        blocks = {f'layer{stage}.0.' for stage in range(1, 5)}
+        blocks |= {match[0] for match in map(re.compile(r'layer\d\.\d+\.').match, items) if match}
+        bare = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
+        if bare:
+            raise InputError(
+                f'no CBAM in {some([block[:-1] for block in bare])}, and the form {name} has one '
+                'in every block; give the whole weights of such a network'
+            )
+        last = last_norm(items)
+        for block in sorted(blocks):
+            wanted += [f'{block}cbam.{gate}' for gate in gates]
+            for i in range(1, last + 1):
+                wanted += [f'{block}conv{i}.weight', *_expand(f'{block}bn{i}.{{n}}')]
+            if block.endswith('.0.') and (last == 3 or block != 'layer1.0.'):
+                wanted += [f'{block}downsample.0.weight', *_expand(f'{block}downsample.1.{{n}}')]
+    if missing := [key for key in dict.fromkeys(wanted) if key not in items]:
+        raise InputError(
+            f'missing (by our names): {some(missing)}; give all weights of the form {name}'
+        )
+
+
+def _reshaped(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item]:
+    """MLPs as 1x1 convolutions or not, and spatial convolutions with their two maps exchanged."""
+    result = dict(items)
+    for key, item in items.items():
+        shape = tuple(item.value.shape)
+        if key.endswith((FC1 + 'weight', FC2 + 'weight')):
+            if shape[2:] not in ((), (1, 1)):
+                raise InputError(f'{item.source}: {shape} is neither a linear nor a 1x1 layer')
+            if convs != (len(shape) == 4):
+                value = item.value[:, :, None, None] if convs else item.value.flatten(1)
+                result[key] = Item(item.source, value, (*item.kinds, 'reshaped'))
+        elif key.endswith(CONV + 'weight'):
+            if len(shape) != 4 or shape[1] != 2:
+                raise InputError(
+                    f'{item.source}: {shape} does not read 2 maps; where they are summed to one '
+                    "(timm's lcbam) it is another function"
+                )
+            if flip:
+                result[key] = Item(item.source, item.value.flip(1), (*item.kinds, 'flipped'))
+    return result

@@ -1,0 +1,77 @@
+"""The paper's start turned into the identity's and back, the same function to the bit.
+
+docs/identity.md derives the factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..utils.errors import InputError
+from .formats import CONV, FACTORS, FC1, STARTS, pools_of
+from .keys import Item, cbam_roots
+from .layouts import norm_before
+
+
+def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item]:
+    """Turn our CBAMs, in place, into the other start, and return the items that this leaves out.
+
+    Raises:
+        InputError: a CBAM has that start already, or no weights make both the same function.
+    """
+    order = options.get('order', 'channel-spatial')
+    if start not in STARTS:
+        raise InputError(f'start={start!r} is unknown; choose from {", ".join(STARTS)}')
+    if order not in FACTORS:
+        raise InputError(f'order={order!r} is unknown; choose from {", ".join(FACTORS)}')
+    pools = {
+        'channel': pools_of(options, 'pools'),
+        'spatial': pools_of(options, 'spatial_pools'),
+    }
+    dropped = []
+    for root in cbam_roots(items):
+        if not root:
+            raise InputError(
+                'a single CBAM: the factor of a start goes into the norm before it; give the '
+                'weights of the whole network'
+            )
+        gates = [gate for gate in pools if any(k.startswith(f'{root}{gate}_gate.') for k in items)]
+        if {*gates} != {*order.replace('parallel', 'channel-spatial').split('-')}:
+            raise InputError(f'{root}: it has a {" and a ".join(gates)} gate, not order={order!r}')
+        if lse := [gate for gate in gates if 'lse' in pools[gate]]:
+            raise InputError(
+                f"{root}: the {lse[0]} gate's pool 'lse' is not homogeneous; no weights make both "
+                'starts the same function'
+            )
+        gains = [f'{root}{gate}_gate.gain' for gate in gates]
+        if any((gain in items) == (start == 'identity') for gain in gains):
+            raise InputError(f'{root}: is of the {start} form already')
+        conv, summary = root + CONV + 'weight', f'{root}spatial_gate.summary.weight'
+        if conv in items:
+            maps, learned = items[conv].value.shape[1], summary in items
+            if maps != len(pools['spatial']) or learned != (pools['spatial'] == ('conv',)):
+                raise InputError(f'{conv}: reads {maps}, which is not {pools["spatial"]}')
+        weight, bias = norm_before(items, root)
+        first, second, affine = FACTORS[order]
+        reads = summary if summary in items else conv
+        factors = {root + FC1 + 'weight': first, reads: second, weight: affine, bias: affine}
+        for key in factors.keys() & items.keys():
+            items[key] = _scaled(items[key], factors[key] ** (1 if start == 'paper' else -1))
+        for gain in gains:
+            if start == 'paper':
+                dropped.append(items.pop(gain))
+            else:
+                items[gain] = Item('', items[weight].value.new_tensor(2.0), ('added',))
+    return dropped
+
+
+def _scaled(item: Item, factor: float) -> Item:
+    value = item.value * factor
+    if not torch.equal(value / factor, item.value):
+        raise InputError(
+            f'{item.source}: {factor:g} times it leaves the range of {value.dtype}; convert the '
+            'weights to float32 first'
+        )
+    return Item(item.source, value, (*item.kinds, 'scaled'))
