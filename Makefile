@@ -58,7 +58,7 @@ $(DONE)/stack: $(R)/stack.txt requirements/tests.txt pyproject.toml $(DONE)/mmcv
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
-	$(PY) -m cbam_det.doctor
+	$(PY) tools/doctor.py
 	@touch $@
 
 setup: $(DONE)/stack
@@ -101,7 +101,7 @@ test-all: lint
 	$(PYTEST)
 
 doctor: setup
-	$(PY) -m cbam_det.doctor
+	$(PY) tools/doctor.py
 
 clean:
 	rm -rf $(VENV)

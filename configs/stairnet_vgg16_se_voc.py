@@ -6,4 +6,3 @@ plugins = [
     )
 ]
 model = dict(neck=dict(type='WithPlugins', base_type='StairNet', plugins=plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -1,4 +1,4 @@
-"""COCO's evaluation in C++: pycocotools' numbers in a fraction of its time."""
+"""COCO's evaluation: every number of it, and in C++ in a fraction of pycocotools' time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,25 @@ from mmdet.evaluation.metrics import CocoMetric, coco_metric
 from mmengine.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
+from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
+
+COCO_NUMBERS = [
+    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
+    *('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
+]
+
+
+def report_every_number(evaluator: dict | list[dict]) -> None:
+    """Let the COCO evaluators of a config's `test_evaluator` report mmdet's twelve numbers and the
+    AP of each class.
+    """
+    for _, node in walk(evaluator):
+        metrics = node.get('metric', 'bbox')
+        coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
+        if coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+            node['classwise'] = True
+            node.setdefault('metric_items', COCO_NUMBERS)
 
 
 @METRICS.register_module()

@@ -18,4 +18,4 @@ model = dict(
         plugins=_base_.plugins,
     )
 )
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))
+runner_type = 'CheckedRunner'  # for mmpretrain's own tool, which `mim train` calls
