@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from types import ModuleType
-from unittest import mock
 
 import cv2
 import mmcv
 import numpy as np
 import torch
-from mmdet.models.utils import select_single_mlvl
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
@@ -163,21 +159,6 @@ class Subject:
         """Run the model: its detections by falling score, or a classifier's classes."""
         with torch.no_grad():
             return findings(self.model(**view.data, mode='predict')[0])
-
-
-@contextmanager
-def attached() -> Iterator[None]:
-    """mmdet's dense heads predict with the gradient of their maps, which they cut off otherwise."""
-
-    def select(levels: Sequence[Tensor], number: int, detach: bool = True) -> list[Tensor]:
-        return [level[number] for level in levels]
-
-    name = select_single_mlvl.__name__
-    with ExitStack() as stack:
-        for holder in list(sys.modules.values()):
-            if isinstance(holder, ModuleType) and vars(holder).get(name) is select_single_mlvl:
-                stack.enter_context(mock.patch.object(holder, name, select))
-        yield
 
 
 def findings(sample: object) -> list[Found]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
-from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmdet.evaluation.metrics import CocoMetric
 from mmengine.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
+from ..models.compat import coco_evaluator
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
 
@@ -48,8 +47,7 @@ class FastCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """The metrics of `results`, by the names and in the units of CocoMetric."""
-        # CocoMetric takes the evaluator from its module, and gives no other way in.
-        with mock.patch.object(coco_metric, 'COCOeval', self.evaluator):
+        with coco_evaluator(self.evaluator):
             return super().compute_metrics(results)
 
 
