@@ -30,6 +30,7 @@ from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import find_config, kind_of, override, read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
 
 from .conftest import CONFIGS, QUICK, SMALL, free_port, in_process, without_warnings
 
@@ -197,9 +198,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     dataset = cfg.train_dataloader.dataset
     dataset.metainfo = dict(classes=('zero', 'cat'))
     with pytest.raises(InputError, match="no category 'cat'"):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
     dataset.metainfo = dict(classes=('zero', 'one'))
-    said = str(check_dataset(dataset))
+    said = str(check_dataset(DataSet.of(dataset)))
     assert 'ignored, since the config leaves them out: ' in said
     assert 'and 5 more' in said
 
@@ -213,10 +214,10 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
     dataset = Config.fromfile(config).train_dataloader.dataset
     dataset.data_root = '/no/such'
     with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
     dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
     with pytest.raises(InputError, match=f'get the data .{site}'):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
 
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
@@ -224,10 +225,10 @@ def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset
     dataset.data_root = str(copied)
-    summary = check_dataset(dataset)
+    summary = check_dataset(DataSet.of(dataset))
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
     with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
-        check_dataset(dataset, full=True)
+        check_dataset(DataSet.of(dataset), full=True)
 
 
 def test_number_of_classes_has_to_fit_the_head():
@@ -595,6 +596,28 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
+        (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
+        (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
+        ([], 'no checkpoint gone.pth (checkpoint)'),
+    ],
+)
+def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
+    options, words, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    hooks = "default_hooks = dict(_delete_=True, logger=dict(type='LoggerHook'))"
+    Path('mine.py').write_text(f'_base_ = {str(CONFIG)!r}\n{hooks}\n')
+    assert in_process('test')('mine.py', 'gone.pth', '--data-root', digits, *options) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
 
 
 def test_ablation_of_a_config_without_attention_is_named():

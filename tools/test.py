@@ -84,6 +84,11 @@ def test(args: argparse.Namespace, hidden_gpus: int) -> None:
         cfg = config_of(args, 'test')
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:
+            if 'visualization' not in cfg.get('default_hooks', {}):
+                raise InputError(
+                    '--show and --show-dir draw by default_hooks.visualization, which '
+                    f'{args.config} has not; give it dict(type="DetVisualizationHook") there'
+                )
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             average_over_views(cfg)

@@ -21,11 +21,11 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
-from ..datasets.validation.dataset import config_classes, leaf_datasets
 from ..models.build import build_model
 from ..utils.config import enter_scope, kind_of, nearest
 from ..utils.environment import check_device
 from ..utils.errors import InputError, some
+from ..utils.run_config import Split
 
 
 @dataclass
@@ -296,9 +296,8 @@ def default_layers(layers: dict[str, int | None]) -> list[str]:
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
-    if not cfg.get('test_dataloader'):
-        return ()
-    return config_classes(leaf_datasets(cfg.test_dataloader.dataset)[0]) or ()
+    split = Split.of(cfg, 'test')
+    return split.data_sets[0].classes if split else ()
 
 
 def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:

@@ -13,10 +13,10 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.loading import read_weights_only
-from ..datasets.validation.dataset import leaf_datasets
 from ..utils.environment import INSTALLED, shipped
 from ..utils.errors import InputError, some
 from ..utils.records import write_record
+from ..utils.run_config import leaf_datasets
 from ..visualization.figures import save
 from . import measures, runs, verdicts
 from .figure import study_figure

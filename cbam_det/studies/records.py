@@ -16,10 +16,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..datasets.validation.dataset import fingerprint, leaf_datasets
+from ..datasets.validation.dataset import fingerprint
 from ..engine.preflight import OWN_HOOKS
 from ..utils.config import kind_of
 from ..utils.errors import InputError, some
+from ..utils.run_config import Split
 from .study import Row, Study, config_of, run_name
 
 # What of a config determines the numbers of a run. The rest names, logs, draws and saves.
@@ -172,7 +173,7 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
     """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
-        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        split: '+'.join(map(fingerprint, Split.of(cfg, split).data_sets))
         for split in ('train', 'val', 'test')
     }
 
