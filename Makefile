@@ -62,7 +62,7 @@ $(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt pyp
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
-	$(PY) -m cbam_det.doctor
+	$(PY) tools/doctor.py
 	@touch $@
 
 setup: $(DONE)/stack
@@ -116,7 +116,7 @@ coverage: setup
 	$(PY) -m coverage report
 
 doctor: setup
-	$(PY) -m cbam_det.doctor
+	$(PY) tools/doctor.py
 
 clean:
 	rm -rf $(VENV)

@@ -12,19 +12,20 @@ from .version import __version__
 
 __all__ = [
     'CBAM',
-    'AttentionAudit',
-    'AttentionMaps',
+    'AtomicCheckpointHook',
+    'AttentionAuditHook',
+    'AttentionMapsHook',
     'CPUAmpOptimWrapper',
     'ChannelGate',
-    'ExactResume',
+    'CheckedRunner',
+    'ExactResumeHook',
     'FastCocoMetric',
-    'FiniteLosses',
+    'FiniteLossesHook',
     'MobileNetV1',
     'SpatialGate',
     'StairNet',
-    'StopSignals',
+    'StopSignalsHook',
     'TimmAttention',
-    'WholeCheckpoints',
     'WithPlugins',
     '__version__',
 ]
@@ -35,14 +36,15 @@ if _error is None:
 
     import_mmdet()
     from .engine.hooks import (
-        AttentionAudit,
-        AttentionMaps,
-        ExactResume,
-        FiniteLosses,
-        StopSignals,
-        WholeCheckpoints,
+        AtomicCheckpointHook,
+        AttentionAuditHook,
+        AttentionMapsHook,
+        ExactResumeHook,
+        FiniteLossesHook,
+        StopSignalsHook,
     )
     from .engine.optim_wrapper import CPUAmpOptimWrapper
+    from .engine.runner import CheckedRunner
     from .evaluation.metrics import FastCocoMetric
     from .models.backbones import MobileNetV1
     from .models.insertion import WithPlugins

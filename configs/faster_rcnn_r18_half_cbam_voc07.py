@@ -9,4 +9,3 @@ model = dict(
         init_cfg=dict(checkpoint='work_dirs/resnet18_half_cbam/epoch_14.pth'),
     )
 )
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

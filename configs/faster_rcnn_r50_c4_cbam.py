@@ -2,4 +2,3 @@ _base_ = ['./faster_rcnn_r50_c4.py', './_base_/attention/cbam.py']
 stage4 = dict(type='WithPlugins', base_type='ResLayer', plugins=_base_.plugins)
 trunk = dict(type='WithPlugins', base_type='ResNet', plugins=_base_.plugins)
 model = dict(backbone=trunk, roi_head=dict(shared_head=stage4))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -1,3 +1,2 @@
 _base_ = ['./retinanet_mobilenetv2_digits.py', './_base_/attention/cbam.py']
 model = dict(backbone=dict(type='WithPlugins', base_type='MobileNetV2', plugins=_base_.plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -3,4 +3,3 @@ _base_ = './retinanet_mobilenetv2_digits.py'
 custom_imports = dict(imports=['cbam_det'])
 plugins = [dict(cfg=dict(type='CBAM'))]
 model = dict(neck=dict(type='WithPlugins', base_type='FPN', plugins=plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -6,4 +6,3 @@ _base_ = [
     './_base_/attention/cbam.py',
 ]
 model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=_base_.plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -1,3 +1,2 @@
 _base_ = ['./retinanet_r50.py', './_base_/attention/se.py']
 model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=_base_.plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -2,4 +2,3 @@ _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['cbam_det'])
 plugins = [dict(cfg=dict(type='CBAM'), after='stage*')]
 model = dict(backbone=dict(type='WithPlugins', base_type='CSPNeXt', plugins=plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

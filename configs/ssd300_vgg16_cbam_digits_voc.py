@@ -24,4 +24,3 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

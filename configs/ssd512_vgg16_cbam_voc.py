@@ -3,4 +3,3 @@ model = dict(
     backbone=dict(type='WithPlugins', base_type='SSDVGG', plugins=_base_.plugins),
     neck=dict(type='WithPlugins', base_type='SSDNeck', plugins=_base_.plugins),
 )
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

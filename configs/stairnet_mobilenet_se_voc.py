@@ -1,4 +1,3 @@
 _base_ = './stairnet_mobilenet_voc.py'
 plugins = [dict(cfg=dict(type='CBAM', pools=('avg',), order='channel'))]
 model = dict(neck=dict(type='WithPlugins', base_type='StairNet', plugins=plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -1,4 +1,3 @@
 _base_ = './stairnet_mobilenetv2_voc07.py'
 plugins = [dict(cfg=dict(type='CBAM'))]
 model = dict(neck=dict(type='WithPlugins', base_type='StairNet', plugins=plugins))
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -121,7 +121,9 @@ def in_process(name: str) -> Callable[..., int]:
 
     def call(*args: object) -> int:
         sys.argv = [f'tools/{name}.py', *map(str, args)]
-        return module.one_line_errors(module.main)
+        if name.startswith('benchmarks.'):
+            return module.one_line_errors(module.main)
+        return module.main()
 
     call.module = module
     return call

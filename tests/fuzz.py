@@ -20,7 +20,6 @@ from pathlib import Path
 
 import cv2
 from mmdet.registry import DATASETS
-from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from rich.progress import track
 
@@ -30,6 +29,7 @@ from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import write_record
+from cbam_det.utils.run_config import DataSet
 
 from .test_data_faults import coco, voc
 
@@ -147,7 +147,7 @@ class Subject:
     def _outcome(self) -> str:
         picture = self.path.suffix == '.jpg'
         try:
-            summary = check_dataset(ConfigDict(copy.deepcopy(self.dataset)), full=picture)
+            summary = check_dataset(DataSet.of(self.dataset), full=picture)
         except InputError as error:
             assert '\n' not in str(error)
             self._mend()

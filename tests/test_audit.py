@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop
 from torch import nn
 
-from cbam_det import CBAM, AttentionAudit
+from cbam_det import CBAM, AttentionAuditHook
 from cbam_det.checkpoints.attention import check_attention, state_of
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
@@ -140,7 +140,7 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
         net = resnet(start='identity')
         net.train()
         optim = torch.optim.SGD(net.parameters(), 0.01)
-        audit = AttentionAudit(saturation_at)
+        audit = AttentionAuditHook(saturation_at)
         said: list[str] = []
         logger = SimpleNamespace(info=said.append, warning=said.append)
         runner = SimpleNamespace(model=net, iter=0, logger=logger)
@@ -172,12 +172,12 @@ def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
     loop = object.__new__(EpochBasedTrainLoop)
     runner = SimpleNamespace(model=model, _train_loop=loop)
     with patch.object(CheckpointLoader, 'load_checkpoint', return_value=state):
-        audit = AttentionAudit()
+        audit = AttentionAuditHook()
         audit.before_run(runner)
         assert len(audit.sources) == 16
         state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
         with pytest.raises(InputError, match='carries 1 attention weights'):
-            AttentionAudit().before_run(runner)
+            AttentionAuditHook().before_run(runner)
 
 
 def test_a_plain_detector_s_checkpoint_starts_both_halves_of_a_semi_supervised_one():
@@ -193,6 +193,6 @@ def test_a_plain_detector_s_checkpoint_starts_both_halves_of_a_semi_supervised_o
         _load_from='x.pth',
         _resume=False,
     )
-    audit = AttentionAudit()
+    audit = AttentionAuditHook()
     audit.after_load_checkpoint(runner, dict(state_dict=model.student.state_dict()))
     assert len(audit.sources) == 8 and all(name.startswith('student.') for name in audit.sources)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,12 +25,14 @@ from cbam_det import CBAM
 from cbam_det.checkpoints import files, loading
 from cbam_det.datasets.validation.config import check_data, set_data_root
 from cbam_det.datasets.validation.dataset import check_dataset, check_num_classes
-from cbam_det.engine import preflight, runner
+from cbam_det.engine import preflight
+from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import find_config, kind_of, override, read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
 
-from .conftest import CONFIGS, QUICK, SMALL, free_port, without_warnings
+from .conftest import CONFIGS, QUICK, SMALL, free_port, in_process, without_warnings
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
@@ -197,9 +198,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     dataset = cfg.train_dataloader.dataset
     dataset.metainfo = dict(classes=('zero', 'cat'))
     with pytest.raises(InputError, match="no category 'cat'"):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
     dataset.metainfo = dict(classes=('zero', 'one'))
-    said = str(check_dataset(dataset))
+    said = str(check_dataset(DataSet.of(dataset)))
     assert 'ignored, since the config leaves them out: ' in said
     assert 'and 5 more' in said
 
@@ -213,10 +214,10 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
     dataset = Config.fromfile(config).train_dataloader.dataset
     dataset.data_root = '/no/such'
     with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
     dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
     with pytest.raises(InputError, match=f'get the data .{site}'):
-        check_dataset(dataset)
+        check_dataset(DataSet.of(dataset))
 
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
@@ -224,10 +225,10 @@ def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset
     dataset.data_root = str(copied)
-    summary = check_dataset(dataset)
+    summary = check_dataset(DataSet.of(dataset))
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
     with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
-        check_dataset(dataset, full=True)
+        check_dataset(DataSet.of(dataset), full=True)
 
 
 def test_number_of_classes_has_to_fit_the_head():
@@ -352,7 +353,6 @@ def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
     option, trained, digits, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     monkeypatch.chdir(tmp_path)
     state = torch.load(trained / 'work/epoch_2.pth', weights_only=False)['state_dict']
     bad = tmp_path / 'bad.pth'
@@ -370,7 +370,7 @@ def test_checkpoint_that_runs_code_is_refused_unread_by_every_way_in(
         'init_cfg': ('train', 'mine.py'),
     }[option]
     tool, *arguments = map(str, (*arguments, '--data-root', digits))
-    assert runner.main(tool, arguments) == 2
+    assert in_process(tool)(*arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert 'more than weights is pickled in it, which could run any code' in error
     assert 'put TORCH_FORCE_WEIGHTS_ONLY_LOAD=0 before the command' in error
@@ -402,13 +402,12 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
 def test_resumed_checkpoint_of_other_gates_is_refused(
     named, trained, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     path = trained / 'work/epoch_2.pth'
     options = ['--resume', *[str(path)] * named]
     options += ['--work-dir', str(tmp_path if named else path.parent)]
     options += ['--data-root', str(digits)]
     options += ['--cfg-options', 'model.backbone.plugins.0.cfg.order=parallel']
-    assert runner.main('train', [str(CONFIG), *options]) == 2
+    assert in_process('train')(CONFIG, *options) == 2
     assert "was trained with order='channel-spatial'" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -438,7 +437,7 @@ def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monk
     cfg = Config.fromfile(CONFIG)
     cfg.default_scope = None  # as pure Python configs have it
     with DefaultScope.overwrite_default_scope('mmengine'):
-        assert type(runner.CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
+        assert type(CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
 
 
 def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
@@ -553,9 +552,21 @@ BAD_COMMANDS = {
         ['--cfg-options', 'default_hooks.loger.interval=1'],
         "default_hooks.loger={'interval': 1} has no type; near: logger",
     ),
-    'hook of every training without a type': (
-        ['--cfg-options', 'default_hooks.stop_signals.x=1'],
-        "default_hooks.stop_signals={'x': 1} has no type; give default_hooks.stop_signals.type too",
+    'misspelt option of a hook of every run': (
+        ['--cfg-options', 'default_hooks.attention_audit.saturation=1'],
+        'saturation is unknown, AttentionAuditHook has no such option; near: saturation_at',
+    ),
+    'hook without a type': (
+        ['--cfg-options', 'default_hooks.mine.x=1'],
+        "default_hooks.mine={'x': 1} has no type; give default_hooks.mine.type too",
+    ),
+    'misspelt type of a hook': (
+        ['--cfg-options', 'default_hooks.ema.type=EmaHook'],
+        "default_hooks.ema.type='EmaHook' is not registered; near: EMAHook",
+    ),
+    'misspelt setting of the checks': (
+        ['--cfg-options', 'preflight.check_image=True'],
+        'preflight.check_image is unknown; near: check_images',
     ),
     'key of an inner part alone': (
         ['--cfg-options', 'val_interval=2'],
@@ -581,11 +592,32 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     """In this process, which has imported everything; the tests above start the tools."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('RANK', raising=False)
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
-    assert runner.main('train', [str(CONFIG), '--data-root', str(digits), *options]) == 2
+    assert in_process('train')(CONFIG, '--data-root', digits, *options) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
+        (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
+        (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
+        ([], 'no checkpoint gone.pth (checkpoint)'),
+    ],
+)
+def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
+    options, words, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    hooks = "default_hooks = dict(_delete_=True, logger=dict(type='LoggerHook'))"
+    Path('mine.py').write_text(f'_base_ = {str(CONFIG)!r}\n{hooks}\n')
+    assert in_process('test')('mine.py', 'gone.pth', '--data-root', digits, *options) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
 
 
 def test_ablation_of_a_config_without_attention_is_named():
@@ -596,10 +628,9 @@ def test_ablation_of_a_config_without_attention_is_named():
 
 
 def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
     options += ['--cfg-options', 'train_cfg.max_epoch=1']
-    assert runner.main('train', [str(CONFIG), *options]) == 2
+    assert in_process('train')(CONFIG, *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith("argument 'max_epoch' (train_cfg.max_epoch; near: max_epochs)")
 
@@ -629,10 +660,9 @@ def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
 def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
     name, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     (tmp_path / name).write_text('of a run before')
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
-    assert runner.main('train', [str(CONFIG), *options]) == 2
+    assert in_process('train')(CONFIG, *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f'{tmp_path} holds {name} of a run before, which this one would overwrite' in error
     assert 'give another --work-dir, go on with that run by --resume, or move the files' in error
@@ -642,10 +672,9 @@ def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
 
 
 def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     (tmp_path / 'last_checkpoint').write_text('/moved/epoch_3.pth')
     options = ['--work-dir', str(tmp_path), '--resume', '--data-root', str(digits)]
-    assert runner.main('train', [str(CONFIG), *options]) == 2
+    assert in_process('train')(CONFIG, *options) == 2
     assert 'no checkpoint /moved/epoch_3.pth (--resume)' in capsys.readouterr().err
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
@@ -24,9 +22,9 @@ from cbam_det import CBAM
 from cbam_det.checkpoints.convert import convert, detect, to_identity, to_paper
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS, OURS, TARGETS
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
 
-from .conftest import ROOT
+from .conftest import in_process
 
 NEEDED = {  # what our config needs for the weights of each form
     'authors': {},
@@ -528,15 +526,12 @@ def test_a_cbam_at_another_position_of_a_block_is_told_by_its_channels():
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+def tool(capsys) -> Callable[..., tuple[int, str]]:
     """The command line in this process: its exit status and all that it printed."""
-    spec = importlib.util.spec_from_file_location('tool', ROOT / 'tools/convert_checkpoint.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    convert = in_process('convert_checkpoint')
 
     def call(*args: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, args)])
-        status = one_line_errors(module.main)
+        status = convert(*args)
         return status, ''.join(capsys.readouterr())
 
     return call

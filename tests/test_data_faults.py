@@ -22,10 +22,10 @@ from mmengine.utils import digit_version
 from PIL import Image
 
 from cbam_det.datasets.validation.dataset import check_dataset
-from cbam_det.engine import runner as cli
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
 
-from .conftest import CONFIGS
+from .conftest import CONFIGS, in_process
 
 CLASSES = ('cat', 'dog')
 SIZE = (48, 40)  # width, height of every image
@@ -409,12 +409,12 @@ def test_bad_data_is_refused_or_counted(layout, row, tmp_path):
     init_default_scope('mmdet')
     if row.error:
         with pytest.raises(InputError) as caught:
-            check_dataset(dataset, row.full)
+            check_dataset(DataSet.of(dataset), row.full)
         message = str(caught.value)
         assert row.error in message and '\n' not in message
         assert message.count(';') or message.endswith('score')  # a remedy
     else:
-        summary = check_dataset(dataset, row.full)
+        summary = check_dataset(DataSet.of(dataset), row.full)
         assert summary.notes == [] if row.note is None else row.note in str(summary)
 
 
@@ -471,7 +471,7 @@ def test_training_on_a_box_without_area_ends_before_the_model_is_built(
     file.write_text(re.sub(r'<xmax>\d+<', '<xmax>1<', file.read_text(), count=1))
     monkeypatch.chdir(tmp_path)
     config = str(CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py')
-    assert cli.main('train', [config, '--data-root', str(root)]) == 2
+    assert in_process('train')(config, '--data-root', root) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and f'error: {file}: object 1 has the box' in error[0]
     assert 'filter_cfg=dict(bbox_min_size=1)' in error[0]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
+from cbam_det.engine import launch, preflight
 from cbam_det.utils import environment
 from cbam_det.utils.environment import MMCV, MMDET, MMENGINE, TORCHVISION, explain_import_error
+from cbam_det.utils.errors import InputError
 
 from .conftest import ROOT
+
+DOCTOR = str(ROOT / 'tools/doctor.py')
 
 
 def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
@@ -20,7 +26,7 @@ def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, *options, *(['-c', code] if code else [])],
         cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(folder)},
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), *sys.path])},
         capture_output=True,
         text=True,
         check=False,
@@ -89,8 +95,7 @@ def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
 @pytest.mark.parametrize('module', ['mmengine', 'mmcv', 'mmdet'])
 def test_import_of_a_library_that_fails_is_explained(module, tmp_path):
     broken(tmp_path, module, 'raise ImportError("libGL.so.1: cannot open shared object file")')
-    tool = 'from cbam_det.engine.runner import main'
-    for code, options in ((tool, ()), ('', ('-u', '-m', 'cbam_det.doctor'))):
+    for code, options in (('from cbam_det import CheckedRunner', ()), ('', ('-u', DOCTOR))):
         done = python(code, tmp_path, *options)
         assert done.returncode == 1
         assert 'apt-get install libgl1 libglib2.0-0' in done.stdout + done.stderr
@@ -141,19 +146,77 @@ def test_mmcv_without_operators_is_a_problem(tmp_path):
     assert 'has no compiled operators' in done.stderr and '--no-build-isolation' in done.stderr
 
 
-def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(monkeypatch):
-    import mmcv.ops
+@pytest.fixture
+def some_gpu(monkeypatch):
+    """A GPU that torch sees, and no nvcc."""
     import torch
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'Some GPU')
-    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
     monkeypatch.setattr(environment.shutil, 'which', lambda name: None)
+
+
+def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(some_gpu, monkeypatch):
+    import mmcv.ops
+
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
     device, why = environment.check_device()
     assert device == 'cpu'
     assert 'Some GPU is there' in why and 'no nvcc' in why and '--no-cache-dir' in why
+    with pytest.raises(InputError, match='; or put CUDA_VISIBLE_DEVICES= before the command'):
+        preflight.prepare(Config(dict(model=dict())))  # where our tools have not hidden it before
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     assert environment.check_device() == ('cuda', 'Some GPU')
+
+
+def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(some_gpu, monkeypatch):
+    import mmcv.ops
+
+    def fails_there(device: str) -> list[int]:
+        if device == 'cpu':
+            return [0]
+        raise RuntimeError(f'no kernel image is available for {device}')
+
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
+    monkeypatch.setattr(environment, '_suppressed', fails_there)
+    problem = environment.check_operators()
+    assert "mmcv's operators do not compute on cuda:1 (RuntimeError: no kernel" in problem.what
+    assert re.match('pip install .*mmcv==[^ ]+; or put CUDA_VISIBLE_DEVICES= be', problem.remedy)
+
+
+HIDE = """
+import os, sys, torch
+torch.cuda.device_count = lambda: 3
+from cbam_det_tools import hide_gpus_without_operators
+
+print(hide_gpus_without_operators(), os.environ.get('CUDA_VISIBLE_DEVICES'))
+print(sorted({'mmcv', 'mmengine'} & set(sys.modules)), torch.cuda.is_initialized())
+from mmcv.ops import get_compiling_cuda_version, nms
+from mmengine.device import get_device
+
+boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]])
+print(get_compiling_cuda_version(), get_device(), nms(boxes, boxes[:, 2], 0.5)[1].tolist())
+"""
+
+
+def test_gpus_are_hidden_before_mmengine_asks_for_them_where_mmcv_cannot_use_them(tmp_path):
+    """The operators' file is loaded twice then, once without mmcv."""
+    done = python(HIDE, tmp_path)
+    assert done.returncode == 0, done.stderr
+    hidden, modules, then = done.stdout.splitlines()
+    assert modules == '[] False'
+    if then.startswith('not available'):
+        assert (hidden, then) == ('3 ', 'not available cpu [0]')
+    else:
+        assert hidden.startswith('0 ') and then.endswith('[0]')
+
+
+def test_processes_without_gpus_say_how_many_there_are(capsys):
+    with launch.whole_process(hidden_gpus=2):
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith("running on the CPU: 2 GPUs are there, but mmcv's operators were ")
 
 
 def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
@@ -167,7 +230,7 @@ def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
 
 
 def test_doctor_reports_a_sound_environment(tmp_path):
-    done = python('', tmp_path, '-m', 'cbam_det.doctor')
+    done = python('', tmp_path, DOCTOR)
     assert done.returncode == 0, done.stdout + done.stderr
     for words in ('load and compute', 'CBAM is registered', 'Ready to train', 'not here'):
         assert words in done.stdout
@@ -176,7 +239,7 @@ def test_doctor_reports_a_sound_environment(tmp_path):
 
 def test_doctor_runs_where_the_import_fails_and_ends_with_one(tmp_path):
     broken(tmp_path, 'mmdet', 'raise ImportError("boom")')
-    done = python('', tmp_path, '-m', 'cbam_det.doctor')
+    done = python('', tmp_path, DOCTOR)
     assert done.returncode == 1
     assert 'PROBLEM' in done.stdout and 'boom' in done.stdout and 'remedy' in done.stdout
 

@@ -18,7 +18,7 @@ from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.detections import made_up
-from cbam_det.engine import runner as cli
+from cbam_det.evaluation.metrics import COCO_NUMBERS, report_every_number
 from cbam_det.utils.errors import InputError
 
 from .conftest import CONFIGS, QUICK
@@ -98,7 +98,7 @@ def test_every_count_is_that_of_pycocotools(by_class, limits, classes, images, f
     'options',
     [
         dict(metric=['bbox', 'proposal'], classwise=True),
-        dict(metric='bbox', metric_items=cli.COCO_NUMBERS, proposal_nums=(1, 10, 100)),
+        dict(metric='bbox', metric_items=COCO_NUMBERS, proposal_nums=(1, 10, 100)),
         dict(metric='bbox', iou_thrs=np.array([0.5, 0.75]), prefix='other', use_mp_eval=True),
     ],
     ids=['boxes and proposals', 'every number', 'other IoUs'],
@@ -153,8 +153,8 @@ def test_without_faster_coco_eval_the_remedy_is_named(few):
 
 def test_a_run_reports_every_number_of_it():
     cfg = Config(dict(test_evaluator=dict(type='FastCocoMetric', metric='bbox')))
-    cli.report_every_number(cfg)
-    assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == cli.COCO_NUMBERS
+    report_every_number(cfg.test_evaluator)
+    assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == COCO_NUMBERS
 
 
 def test_a_shipped_config_takes_it_by_its_type(trained, digits, run, tmp_path):

@@ -52,6 +52,7 @@ from cbam_det.studies.tables import plan_table
 from cbam_det.studies.verdicts import compare, difference, table, values
 from cbam_det.utils.config import find_config, override, read_config
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+from cbam_det.utils.run_config import DataSet
 
 from .conftest import QUICK, ROOT, in_process
 from .ledger import change_record, drop_record, put_record
@@ -351,18 +352,18 @@ def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, ca
 def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_path):
     root = shutil.copytree(digits / 'VOCdevkit' / 'VOC2007', tmp_path / 'VOC2007')
     prefix = dict(sub_data_root='VOC2007/')
-    dataset = dict(data_root=str(tmp_path), data_prefix=prefix)
+    dataset = dict(type='XMLDataset', data_root=str(tmp_path), data_prefix=prefix)
     dataset['ann_file'] = 'VOC2007/ImageSets/Main/val.txt'
-    before = fingerprint(dataset)
+    before = fingerprint(DataSet.of(dataset))
     lists = [
         (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
     ]
     for names, same in zip(lists, (True, False), strict=True):
         with (root / f'Annotations/{names[0]}.xml').open('a') as file:
             file.write(' ')
-        assert (fingerprint(dataset) == before) is same
+        assert (fingerprint(DataSet.of(dataset)) == before) is same
     with pytest.raises(InputError, match=r'none\.txt'):
-        fingerprint(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt'))
+        fingerprint(DataSet.of(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):

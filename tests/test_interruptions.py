@@ -35,14 +35,13 @@ from torch.utils.data import Dataset
 from cbam_det.checkpoints import files, loading
 from cbam_det.engine import failures as faults
 from cbam_det.engine import preflight
-from cbam_det.engine import runner as cli
 from cbam_det.engine.hooks.exact_resume_hook import random_states, set_random_states
-from cbam_det.engine.hooks.finite_losses_hook import FiniteLosses
+from cbam_det.engine.hooks.finite_losses_hook import FiniteLossesHook
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.utils.errors import CTRL_C, SIGNALS, InputError, Stopped, one_line_errors
 from cbam_det.utils.files import whole_file
 
-from .conftest import CONFIGS, QUICK, ROOT, free_port, without_warnings
+from .conftest import CONFIGS, QUICK, ROOT, free_port, in_process, without_warnings
 
 CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 BEST = dict(save_best='toy/score', rule='greater')
@@ -110,7 +109,6 @@ RUNNERS: list[CheckedRunner] = []
 
 @pytest.fixture(autouse=True)
 def _training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(CheckedRunner, 'testing', False)
     monkeypatch.setenv(files.WEIGHTS_ONLY, '1')
     files.read_weights_only()  # as the tools do
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # seconds, where others write much
@@ -674,7 +672,8 @@ def ema(runner: CheckedRunner) -> nn.Module:
 
 
 def test_number_of_the_log_that_is_no_loss_may_be_nan():
-    FiniteLosses().after_train_iter(None, 0, None, dict(loss=torch.ones(()), acc=torch.tensor(nan)))
+    losses = dict(loss=torch.ones(()), acc=torch.tensor(nan))
+    FiniteLossesHook().after_train_iter(None, 0, None, losses)
 
 
 def test_finite_losses_are_left_out_by_config(tmp_path):
@@ -727,10 +726,9 @@ def test_other_errors_are_not_explained_away():
 def test_detector_resumed_after_an_epoch_has_the_weights_of_the_uninterrupted_run(
     trained, digits, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(sys, 'argv', ['train.py'])
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
     options += ['--resume', str(trained / 'work/epoch_1.pth'), '--cfg-options', *QUICK]
-    assert cli.main('train', [str(CONFIG), *options, 'train_cfg.max_epochs=2']) == 0
+    assert in_process('train')(CONFIG, *options, 'train_cfg.max_epochs=2') == 0
     whole, resumed = load(trained / 'work/epoch_2.pth'), load(tmp_path / 'epoch_2.pth')
     assert whole['state_dict'].keys() == resumed['state_dict'].keys()
     for key, value in whole['state_dict'].items():
@@ -753,10 +751,9 @@ def put(self, data, path):
             time.sleep(0.1)
 
 LocalBackend.put = put
-from cbam_det.engine.runner import main
+from cbam_det_tools.train import main
 
-sys.argv[0] = 'train.py'
-sys.exit(main('train'))
+sys.exit(main())
 """
 
 

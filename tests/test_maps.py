@@ -1,4 +1,4 @@
-"""AttentionMaps: pages at each validation of a real training."""
+"""AttentionMapsHook: pages at each validation of a real training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import get_priority
 from PIL import Image
 
-from cbam_det.engine.hooks import AttentionMaps
+from cbam_det.engine.hooks import AttentionMapsHook
 
 from .conftest import CONFIGS, QUICK
 
@@ -19,7 +19,7 @@ def test_pages_are_written_at_each_validation_and_change_no_weight(trained, digi
     config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
     run(
         *('train.py', config, '--work-dir', 'work', *options),
-        *(f'{HOOK}.type=AttentionMaps', f'{HOOK}.count=2'),
+        *(f'{HOOK}.type=AttentionMapsHook', f'{HOOK}.count=2'),
         cwd=tmp_path,
     )
     pages = sorted(path.name for path in tmp_path.glob('work/*/vis_data/vis_image/*.png'))
@@ -42,7 +42,7 @@ def test_a_model_without_cbam_is_refused_before_the_training(digits, run, tmp_pa
     done = run(
         *('train.py', CONFIGS / 'faster_rcnn_r50_digits.py', '--data-root', digits),
         *('--cfg-options', *QUICK, "custom_imports.imports=['cbam_det']"),
-        f'{HOOK}.type=AttentionMaps',
+        f'{HOOK}.type=AttentionMapsHook',
         cwd=tmp_path,
         status=2,
     )
@@ -50,10 +50,10 @@ def test_a_model_without_cbam_is_refused_before_the_training(digits, run, tmp_pa
 
 
 def test_pages_show_the_averaged_weights_that_were_validated():
-    assert get_priority(AttentionMaps.priority) < get_priority(EMAHook.priority)
+    assert get_priority(AttentionMapsHook.priority) < get_priority(EMAHook.priority)
 
 
 @pytest.mark.parametrize('options', [dict(count=0), dict(interval=0), dict(count='two')])
 def test_unfit_options_are_named(options):
     with pytest.raises(ValueError, match=f'{next(iter(options))}=.* is unfit'):
-        AttentionMaps(**options)
+        AttentionMapsHook(**options)

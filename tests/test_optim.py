@@ -137,18 +137,17 @@ def config(**options: object) -> Config:
 def test_without_a_gpu_the_config_gets_the_cpu_s_wrapper_and_loses_the_scaler_s_options(dtype):
     cfg = config(loss_scale='dynamic', use_fsdp=False, dtype=dtype, clip_grad=dict(max_norm=1))
     with mock.patch('torch.cuda.is_available', return_value=False):
-        preflight.amp_on_cpu(cfg)
+        found = preflight.amp_on_cpu(cfg.optim_wrapper)
     optimizer = dict(type='SGD', lr=0.1)
     left = dict(type='CPUAmpOptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1))
-    assert cfg.optim_wrapper == left
-    assert type(build_optim_wrapper(Net(), cfg.optim_wrapper)) is CPUAmpOptimWrapper
+    assert found == left
+    assert type(build_optim_wrapper(Net(), found)) is CPUAmpOptimWrapper
 
 
 def test_with_a_gpu_the_config_stays_as_it_is():
     cfg = config(loss_scale='dynamic', dtype='float16')
     with mock.patch('torch.cuda.is_available', return_value=True):
-        preflight.amp_on_cpu(cfg)
-    assert cfg.optim_wrapper == config(loss_scale='dynamic', dtype='float16').optim_wrapper
+        assert preflight.amp_on_cpu(cfg.optim_wrapper) == cfg.optim_wrapper
 
 
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
@@ -158,7 +157,7 @@ def test_float16_without_a_gpu_is_refused_with_the_remedy(dtype):
         mock.patch('torch.cuda.is_available', return_value=False),
         pytest.raises(InputError, match=words),
     ):
-        preflight.amp_on_cpu(config(dtype=dtype))
+        preflight.amp_on_cpu(config(dtype=dtype).optim_wrapper)
 
 
 @pytest.mark.parametrize(

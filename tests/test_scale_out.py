@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from functools import partial
-from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from mmengine.model import (
     revert_sync_batchnorm,
 )
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -27,7 +26,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.multiprocessing import start_processes
 from torch.utils.data import Dataset
 
-from cbam_det.engine import preflight
+from cbam_det.engine import launch, preflight
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.models.layers import CBAM
@@ -341,11 +340,8 @@ class Nothing(BaseMetric):
         return dict(images=len(results))
 
 
-def test_moving_average_follows_its_formula_and_is_what_is_validated_and_saved(
-    tmp_path, monkeypatch
-):
+def test_moving_average_follows_its_formula_and_is_what_is_validated_and_saved(tmp_path):
     """a <- (1 - m) a + m w after each step but the first, a = w; the training goes on from w."""
-    monkeypatch.setattr(CheckedRunner, 'testing', False)
     loader = dict(dataset=Images(), batch_size=4, num_workers=0)
     options = {'default_hooks.ema.type': 'EMAHook', 'default_hooks.ema.momentum': 0.25}
     cfg = override(Config(dict(default_hooks=dict())), options)
@@ -477,10 +473,11 @@ def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
 def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(InputError, match=words):
-        preflight.check_runner(Config(options))
+        preflight.check_sharding(Config(options))
 
 
-def test_other_runner_is_told_to_go_unchecked():
-    with mock.patch.object(preflight, 'print_log') as said:
-        preflight.check_runner(Config(dict(runner_type='FlexibleRunner')))
-    assert 'nothing is checked before this run' in said.call_args.args[0]
+def test_other_runner_is_told_to_go_unchecked(monkeypatch, capsys):
+    cfg = Config(dict(runner_type='FlexibleRunner'))
+    monkeypatch.setattr(RUNNERS, 'build', lambda given: given)
+    assert launch.build_runner(cfg, 'train') is cfg
+    assert 'nothing is checked before this run' in capsys.readouterr().out

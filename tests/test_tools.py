@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import mmdet.registry
 import pytest
 import torch
+from cbam_det_tools import TOOLS
+from cbam_det_tools.__main__ import main as cbam_det_main
 from mmengine.config import Config
 from mmengine.registry import Registry
 from PIL import Image
 
+from cbam_det.checkpoints import formats
 from cbam_det.checkpoints.loading import check_same_gates
+from cbam_det.datasets.digits import Digits
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.records import typed_command
 
 from .conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
@@ -238,14 +243,58 @@ def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
     assert refused.count('\n') == 1 and 'name another folder' in refused
 
 
-@pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.py')))
-def test_help_shows_an_example(tool, capsys):
-    """In this process: starting one for each takes torch and mmdet a minute and a half."""
-    sys.argv = [f'tools/{tool}.py', '--help']
+# Runs a tool by its path and tells its status and what it has imported.
+LIGHTLY = """
+import runpy, sys
+
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+except SystemExit as end:
+    print('status', end.code, sorted({'torch', 'mmdet', 'mmengine'} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize('tool', [name.replace('-', '_') for name in TOOLS])
+def test_help_and_a_mistake_are_answered_before_torch_and_mmdet_are_imported(tool):
+    path = str(ROOT / f'tools/{tool}.py')
+    for options, status in (['--help'], 0), (['--no-such-option'], 2):
+        code = f'import sys; sys.argv = {[path, *options]!r}\n{LIGHTLY}'
+        done = subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f'status {status} []', done.stderr
+        if options == ['--help']:
+            assert 'example' in done.stdout and f'python tools/{tool}.py' in done.stdout
+
+
+def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
+    scripts = {path.stem for path in (ROOT / 'tools').glob('[a-z]*.py')}
+    assert scripts == {name.replace('-', '_') for name in TOOLS}
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / 'tools' / f'{tool}.py'), run_name='__main__')
+        cbam_det_main(['--help'])
     said = capsys.readouterr().out
-    assert not end.value.code and 'example' in said and tool in said
+    assert end.value.code == 0
+    assert all(f'\n  {name} ' in said for name in TOOLS) and 'example:\n  cbam-det train' in said
+
+
+def test_subcommand_is_the_tool_under_its_own_name(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cbam_det_main(['make-digits', '--sise', '3'])
+    assert end.value.code == 2 and 'usage: cbam-det make-digits ' in capsys.readouterr().err
+    options = ['--train', '2', '--val', '1', '--size', '64']
+    assert cbam_det_main(['make-digits', str(tmp_path / 'data'), *options]) == 0
+    assert 'made' in capsys.readouterr().out
+    assert typed_command() == f'cbam-det make-digits {tmp_path}/data {" ".join(options)}'
+
+
+def test_parsers_name_what_the_package_knows():
+    """They repeat it, so that they need not import it."""
+    convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
+    assert (formats.OURS, *formats.FORMS) == convert.FORMS
+    assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
+    assert tuple(formats.FACTORS) == convert.ORDERS
+    made = vars(digits.parse_args([]))
+    assert {name: made[name] for name in asdict(Digits())} == asdict(Digits())
 
 
 @pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.sh')))
@@ -286,7 +335,7 @@ def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
 
 @pytest.mark.slow
 def test_installed_package_works_without_a_checkout(digits, tmp_path):
-    """`pip install .` into its own folder, then the tool as a module, on a config by its name."""
+    """`pip install .` into its own folder, then the console script, on a config by its name."""
     ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info')
     source = shutil.copytree(ROOT, tmp_path / 'source', ignore=ignored)
     site = tmp_path / 'site'
@@ -294,7 +343,7 @@ def test_installed_package_works_without_a_checkout(digits, tmp_path):
     subprocess.run([*install, '--target', str(site), str(source)], check=True)
     options = ['--data-root', str(digits), '--cfg-options', *QUICK, 'train_cfg.max_epochs=1']
     done = subprocess.run(
-        [sys.executable, '-m', 'cbam_det.tools.train', 'faster_rcnn_r50_cbam_digits', *options],
+        [site / 'bin/cbam-det', 'train', 'faster_rcnn_r50_cbam_digits', *options],
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(site)},
         capture_output=True,
@@ -307,7 +356,7 @@ def test_installed_package_works_without_a_checkout(digits, tmp_path):
     (tmp_path / 'results/experiments').mkdir(parents=True)
     for tool, *arguments in (('visualize', '--help'), ('experiment', 'table', 'table6')):
         done = subprocess.run(
-            [sys.executable, '-m', f'cbam_det.tools.{tool}', *arguments],
+            [sys.executable, '-m', 'cbam_det_tools', tool, *arguments],
             cwd=tmp_path,
             env={**os.environ, 'PYTHONPATH': str(site)},
             capture_output=True,
@@ -315,4 +364,4 @@ def test_installed_package_works_without_a_checkout(digits, tmp_path):
             check=True,
         )
     assert '| ResNet50 + CBAM | 0 |' in done.stdout
-    assert (site / 'cbam_det/tools/dist_train.sh').is_file()
+    assert (site / 'cbam_det_tools/dist_train.sh').is_file()

@@ -605,7 +605,7 @@ def test_further_base_writes_attention_maps():
     text = '_base_ = [{!r}, {!r}]'
     bases = (DIGITS, str(CONFIGS / '_base_' / 'attention_maps.py'))
     cfg = Config.fromstring(text.format(*bases), '.py')
-    assert cfg.custom_hooks == [dict(type='AttentionMaps', count=2)]
+    assert cfg.custom_hooks == [dict(type='AttentionMapsHook', count=2)]
 
 
 def test_near_names_of_a_missing_image_are_listed(photo):

@@ -2,16 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cbam_det.datasets.validation.clean import clean, config_options, write_clean
-from cbam_det.datasets.validation.content import remedy_of
-from cbam_det.datasets.validation.folder import Split, examine
-from cbam_det.utils.errors import one_line_errors
+if TYPE_CHECKING:
+    from cbam_det.datasets.validation.folder import Split
 
 EXAMPLES = """examples:
   python tools/check_data.py data/coco
@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 Exit status 1 where a fault would hurt a training or its scores and was not mended."""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,10 +32,12 @@ def parse_args() -> argparse.Namespace:
         help='write a clean annotation file beside each that hurts; no file is changed',
     )
     parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def show(splits: list[Split], first: int, console: Console) -> None:
+def show(splits: list['Split'], first: int, console: Console) -> None:
+    from cbam_det.datasets.validation.content import remedy_of
+
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
     kinds = Table('split', 'fault', 'hurts', 'count', 'first, and the remedy', show_lines=True)
     for split in splits:
@@ -60,8 +62,10 @@ def show(splits: list[Split], first: int, console: Console) -> None:
             console.print(f'{split.name}: {note}', markup=False)
 
 
-def main() -> int:
-    args = parse_args()
+def check(args: argparse.Namespace) -> int:
+    from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+    from cbam_det.datasets.validation.folder import examine
+
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     splits = examine(args.folder, args.images)
     show(splits, args.first, console)
@@ -82,5 +86,13 @@ def main() -> int:
     return int(left)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: check(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

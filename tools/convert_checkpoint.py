@@ -8,17 +8,18 @@ training (load_from, init_cfg) but not resume one.
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cbam_det.checkpoints.convert import convert, detect
-from cbam_det.checkpoints.files import check_free, read_file, write_file
-from cbam_det.checkpoints.formats import FACTORS, FORMS, LAYOUTS, OURS, STARTS
-from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
-from cbam_det.utils.errors import InputError, one_line_errors
-
+# As cbam_det.checkpoints.formats has them.
+OURS = 'cbam_det'
+FORMS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
+LAYOUTS = ('inserted', 'plugins')
+STARTS = ('paper', 'identity')
+ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
 EXAMPLES = """examples:
   # weights of the authors' code or of pytorchcv, for WithPlugins; then
   # backbone.init_cfg=dict(type='Pretrained', checkpoint='ours.pth')
@@ -32,30 +33,32 @@ EXAMPLES = """examples:
   python tools/convert_checkpoint.py paper.pth theirs.pth --to pytorchcv --order channel-spatial"""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    forms = (OURS, *FORMS)
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
     parser.add_argument('output', metavar='OUT', help='checkpoint to write, a new name')
-    parser.add_argument('--from', dest='source', choices=forms, help='form of IN (by its keys)')
-    parser.add_argument('--to', dest='target', choices=forms, default=OURS, help='(%(default)s)')
+    parser.add_argument('--from', dest='source', choices=FORMS, help='form of IN (by its keys)')
+    parser.add_argument('--to', dest='target', choices=FORMS, default=OURS, help='(%(default)s)')
     parser.add_argument(
         '--layout', choices=LAYOUTS, help='of our ResNets: WithPlugins or mmdet; else as it is'
     )
     parser.add_argument('--start', choices=STARTS, help='turn ours into this form')
     parser.add_argument('--config', help='config of IN, which tells the order and the pools')
-    parser.add_argument('--order', choices=FACTORS, help='of the gates, in place of --config')
+    parser.add_argument('--order', choices=ORDERS, help='of the gates, in place of --config')
     parser.add_argument('--pools', nargs='+', help='with --order; avg max unless given')
     parser.add_argument('--spatial-pools', nargs='+', help='with --order; max avg unless given')
     parser.add_argument('--drop-classifier', action='store_true', help='leave out fc.*')
     parser.add_argument('--verbose', action='store_true', help='list every key')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def find_options(args: argparse.Namespace) -> dict:
     """The CBAM's options by --config, or by --order and its like."""
+    from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
+    from cbam_det.utils.errors import InputError
+
     typed = dict(order=args.order, pools=args.pools, spatial_pools=args.spatial_pools)
     typed = {option: value for option, value in typed.items() if value}
     if args.config is None:
@@ -82,8 +85,11 @@ def code(value: object) -> str:
     return repr(value)
 
 
-def main() -> None:
-    args = parse_args()
+def write(args: argparse.Namespace) -> None:
+    from cbam_det.checkpoints.convert import convert, detect
+    from cbam_det.checkpoints.files import check_free, read_file, write_file
+    from cbam_det.utils.errors import InputError
+
     check_free(args.output)
     options = find_options(args)
     state, meta, left_out = read_file(args.input)
@@ -123,5 +129,13 @@ def main() -> None:
     print(f'written: {Path(args.output)}')
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: write(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

@@ -2,10 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from cbam_det.utils.config import read_config
-from cbam_det.utils.errors import one_line_errors
 
 EXAMPLE = """Number, height and width of the images stay open. mmdet makes boxes of the outputs:
 cbam_det.apis.export.detect.
@@ -14,7 +12,7 @@ example:
   python tools/export.py configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -30,14 +28,14 @@ def parse_args() -> argparse.Namespace:
         metavar=('HEIGHT', 'WIDTH'),
         help="that is traced, in pixels; the config's test images' without",
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def write(args: argparse.Namespace) -> None:
     from cbam_det.apis.export import export
     from cbam_det.apis.inference import Subject
     from cbam_det.models.costs import input_size
+    from cbam_det.utils.config import read_config
 
     cfg = read_config(args.config)
     gaps = export(Subject(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))
@@ -45,5 +43,13 @@ def main() -> None:
     print(' '.join(gaps))
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: write(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

@@ -2,34 +2,40 @@
 
 import argparse
 import sys
-
-from cbam_det.datasets.digits import Digits, make
-from cbam_det.utils.errors import one_line_errors
+from collections.abc import Sequence
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog='example: python tools/make_digits.py data/digits --train 1000 --val 200',
     )
     parser.add_argument('root', nargs='?', default='data/digits', help='folder to make')
-    for name, text in (
-        ('train', 'training images'),
-        ('val', 'validation images'),
-        ('size', 'side of the images in pixels'),
-        ('seed', 'seed of the scenes'),
+    for name, default, text in (
+        ('train', 1000, 'training images'),
+        ('val', 200, 'validation images'),
+        ('size', 192, 'side of the images in pixels'),
+        ('seed', 0, 'seed of the scenes'),
     ):
-        default = getattr(Digits(), name)
         parser.add_argument(f'--{name}', type=int, default=default, help=text)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def write(args: argparse.Namespace) -> None:
+    from cbam_det.datasets.digits import Digits, make
+
     made = make(args.root, Digits(args.train, args.val, args.size, args.seed))
     print(f'{args.root}: {"made" if made else "complete already"}')
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: write(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

@@ -2,21 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
-
-from cbam_det.models.places import find_places, fragment
-from cbam_det.utils.config import read_config
-from cbam_det.utils.errors import InputError, one_line_errors
 
 EXAMPLES = """examples:
   python tools/places.py configs/retinanet_r18.py --only 'backbone:layer*.bn2'
   python tools/places.py configs/retinanet_r18.py --insert 'backbone:layer*.*.bn2'"""
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,13 +22,18 @@ def parse_args() -> argparse.Namespace:
         '--insert', action='append', help='HOST:PATTERN; print the config that inserts there'
     )
     parser.add_argument('--size', type=int, default=256, help='side of the image (%(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
-    return parser.parse_args()
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+    )
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
-    cfg = read_config(args.config, args.cfg_options)
+def show(args: argparse.Namespace) -> None:
+    from cbam_det.models.places import find_places, fragment
+    from cbam_det.utils.config import parse_options, read_config
+    from cbam_det.utils.errors import InputError
+
+    cfg = read_config(args.config, parse_options(args.cfg_options))
     if args.insert:
         if len(args.insert) > 1:
             raise InputError('one --insert at a time; after= takes a list of patterns in a config')
@@ -54,5 +55,13 @@ def main() -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: show(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

@@ -2,26 +2,33 @@
 
 import argparse
 import sys
-
-from cbam_det.datasets.tiny_imagenet import write_lists
-from cbam_det.utils.errors import one_line_errors
+from collections.abc import Sequence
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='example: python tools/prepare_tiny_imagenet.py data/tiny-imagenet-200',
     )
     parser.add_argument('root', help='the folder tiny-imagenet-200')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def prepare(args: argparse.Namespace) -> None:
+    from cbam_det.datasets.tiny_imagenet import write_lists
+
     counts = write_lists(args.root)
     said = ', '.join(f'meta/{split}.txt with {count:,} images' for split, count in counts.items())
     print(f'{args.root}: {said}')
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: prepare(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

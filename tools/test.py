@@ -1,8 +1,113 @@
-"""Evaluate a detector: mmdet's own tool, its options and more, with metrics written as JSON."""
+"""Evaluate a detector or a classifier, and write its metrics as JSON beside the log."""
 
+import argparse
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cbam_det.engine.runner import main
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+EXAMPLES = """examples:
+  python tools/test.py configs/faster_rcnn_r50_cbam_digits.py work_dirs/demo/epoch_5.pth
+  python tools/test.py CONFIG CHECKPOINT --out predictions.pkl --show-dir pictures"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument(
+        '--work-dir', help='folder of the log and the metrics (work_dirs/NAME OF THE CONFIG)'
+    )
+    parser.add_argument('--out', help='write the predictions, .pkl')
+    parser.add_argument('--show', action='store_true', help='show the predictions in windows')
+    parser.add_argument(
+        '--show-dir', help='draw the predictions into this folder, beside the log of the test'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds of a window (%(default)s)'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over views, by the config's tta_model and tta_pipeline; else flipped, too",
+    )
+    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    parser.add_argument(
+        '--check-images', action='store_true', help='decode every image before the run'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]", without spaces',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='of several processes (%(default)s); see tools/dist_test.sh',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by launchers')
+    return parser.parse_args(argv)
+
+
+def average_over_views(cfg: 'Config') -> None:
+    """Test-time augmentation, by the config's own keys or of each image and its mirror image."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+    model = cfg.get('tta_model') or dict(type='DetTTAModel', tta_cfg=nms)
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+    packed = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    views = dict(type='TestTimeAug', transforms=[flips, [packed]])
+    pipeline = cfg.get('tta_pipeline') or [*dataset.pipeline[:-1], views]
+    cfg.model = dict(**model, module=cfg.model)
+    dataset.pipeline = pipeline
+
+
+def test(args: argparse.Namespace, hidden_gpus: int) -> None:
+    from mmdet.engine.hooks.utils import trigger_visualization_hook
+    from mmdet.evaluation import DumpDetResults
+
+    from cbam_det.engine.launch import build_runner, config_of, whole_process
+    from cbam_det.utils.errors import InputError
+
+    if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
+        raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
+    with whole_process(hidden_gpus):
+        cfg = config_of(args, 'test')
+        cfg.load_from = args.checkpoint
+        if args.show or args.show_dir:
+            if 'visualization' not in cfg.get('default_hooks', {}):
+                raise InputError(
+                    '--show and --show-dir draw by default_hooks.visualization, which '
+                    f'{args.config} has not; give it dict(type="DetVisualizationHook") there'
+                )
+            cfg = trigger_visualization_hook(cfg, args)
+        if args.tta:
+            average_over_views(cfg)
+        runner = build_runner(cfg, 'test')
+        if args.out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det_tools import hide_gpus_without_operators
+
+    hidden_gpus = hide_gpus_without_operators()
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: test(args, hidden_gpus))
+
 
 if __name__ == '__main__':
-    sys.exit(main('test'))
+    sys.exit(main())

@@ -1,8 +1,89 @@
-"""Train a detector: mmdet's own tool, its options and more, behind checks of what it is given."""
+"""Train a detector or a classifier, after checks of all that it is given."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 
-from cbam_det.engine.runner import main
+EXAMPLES = """examples:
+  python tools/train.py configs/faster_rcnn_r50_cbam_digits.py --resume
+  python tools/train.py configs/faster_rcnn_r50_cbam.py --data-root /data/coco --amp
+  python tools/train.py configs/faster_rcnn_r50_cbam.py --cfg-options train_cfg.max_epochs=24"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (work_dirs/NAME OF THE CONFIG)'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, or without one from the last whole one of the work_dir; '
+        'begin where that has none',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision, on the CPU bfloat16')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate to the batch size, by the config's auto_scale_lr",
+    )
+    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    parser.add_argument(
+        '--check-images', action='store_true', help='decode every image before the run'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]", without spaces',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='of several processes (%(default)s); see tools/dist_train.sh, tools/slurm_train.sh',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by launchers')
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace, hidden_gpus: int) -> None:
+    from cbam_det.engine.launch import build_runner, config_of, whole_process
+    from cbam_det.utils.errors import InputError
+
+    with whole_process(hidden_gpus):
+        cfg = config_of(args, 'train')
+        if args.amp:
+            amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+            cfg.merge_from_dict(dict(optim_wrapper=amp))
+        if args.auto_scale_lr:
+            if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+                raise InputError(
+                    f'--auto-scale-lr: {args.config} does not say for which batch size its '
+                    'learning rate is; give auto_scale_lr=dict(base_batch_size=...) there'
+                )
+            cfg.auto_scale_lr.enable = True
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        build_runner(cfg, 'train').train()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det_tools import hide_gpus_without_operators
+
+    hidden_gpus = hide_gpus_without_operators()
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: train(args, hidden_gpus))
+
 
 if __name__ == '__main__':
-    sys.exit(main('train'))
+    sys.exit(main())

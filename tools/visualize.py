@@ -1,19 +1,15 @@
 """Pictures: data, detections, curves, precision, what attention and Grad-CAM see, a report."""
 
 import argparse
-import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-
-from cbam_det.utils.errors import InputError, one_line_errors
-from cbam_det.utils.records import write_record
-from cbam_det.visualization import figures
-from cbam_det.visualization.curves import curves, read_run
-
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mmengine.config import Config
+
     from cbam_det.apis.inference import Subject
     from cbam_det.visualization.gradcam import Explainer
 
@@ -31,7 +27,7 @@ METHODS += ['eigengradcam']
 PICTURE = '.png, .svg or .jpg'
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +46,9 @@ def parse_args() -> argparse.Namespace:
         if weights:
             made.add_argument('checkpoint', nargs=None if needed else '?', help='its weights')
         made.add_argument('--data-root', help="folder to read instead of the config's data_root")
-        made.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
+        made.add_argument(
+            '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+        )
 
     def count(made: argparse.ArgumentParser, default: int, what: str = 'images') -> None:
         made.add_argument('--count', type=int, default=default, help=f'{what} (%(default)s)')
@@ -139,16 +137,16 @@ def parse_args() -> argparse.Namespace:
     made.add_argument('--against', metavar='WORK_DIR', help="the baseline's")
     made.add_argument('--image', help='to show the attention on (the first of the test data)')
     made.add_argument('--data-root', help="folder to read instead of the config's data_root")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def load_config(name: str, options: dict | None, data_root: str | None) -> Config:
-    from cbam_det.checkpoints.loading import read_weights_only
+def load_config(name: str, options: list[str] | None, data_root: str | None) -> 'Config':
+    from cbam_det.checkpoints.files import read_weights_only
     from cbam_det.datasets.validation.config import set_data_root
-    from cbam_det.utils.config import read_config
+    from cbam_det.utils.config import parse_options, read_config
 
     read_weights_only()
-    cfg = read_config(name, options)
+    cfg = read_config(name, parse_options(options))
     if data_root:
         set_data_root(cfg, data_root)
     return cfg
@@ -171,9 +169,11 @@ def explainers(args: argparse.Namespace) -> list['Explainer']:
     return [Explainer(one, args.layer, args.method, args.target) for one in subjects(args)]
 
 
-def picture(args: argparse.Namespace) -> figures.Figure:
-    """The figure of a command; what needs mmdet is imported where it is needed."""
+def picture(args: argparse.Namespace) -> 'Figure':
+    """The figure of a command."""
     if args.command == 'curves':
+        from cbam_det.visualization.curves import curves, read_run
+
         return curves([read_run(work_dir) for work_dir in args.work_dirs])
     if args.command == 'data':
         from cbam_det.visualization.detections import sample_page
@@ -204,21 +204,22 @@ def picture(args: argparse.Namespace) -> figures.Figure:
 
 
 def check_out(out: str, ending: str) -> Path:
+    from cbam_det.utils.errors import InputError
+
     if Path(out).suffix != ending:
         raise InputError(f'--out {out}: this command writes {ending}; end it so')
     return Path(out)
 
 
-def main() -> None:
-    args = parse_args()
+def show(args: argparse.Namespace) -> None:
     if args.command == 'focus':
+        from cbam_det.utils.records import typed_command, write_record
         from cbam_det.visualization.focus import focus, focus_table
 
         out = check_out(args.out, '.json')
         models = explainers(args)
         record = focus(models[0].subject.cfg, models, args.split, args.count, args.score)
-        command = shlex.join(['tools/visualize.py', *sys.argv[1:]])
-        record = write_record(out, command, dict(layer=args.layer, **record))
+        record = write_record(out, typed_command(), dict(layer=args.layer, **record))
         print(focus_table(record))
         print(f'record written to {out}')
     elif args.command == 'report':
@@ -228,9 +229,19 @@ def main() -> None:
         write(args.work_dir, out, args.against, args.image, args.data_root)
         print(f'report written to {out}')
     else:
+        from cbam_det.visualization import figures
+
         figures.check_ending(args.out)
         print(f'picture written to {figures.save(picture(args), args.out)}')
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: show(args))
+
+
 if __name__ == '__main__':
-    sys.exit(one_line_errors(main))
+    sys.exit(main())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from types import ModuleType
-from unittest import mock
 
 import cv2
 import mmcv
 import numpy as np
 import torch
-from mmdet.models.utils import select_single_mlvl
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
@@ -25,11 +21,11 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
-from ..datasets.validation.dataset import config_classes, leaf_datasets
 from ..models.build import build_model
 from ..utils.config import enter_scope, kind_of, nearest
 from ..utils.environment import check_device
 from ..utils.errors import InputError, some
+from ..utils.run_config import Split
 
 
 @dataclass
@@ -163,21 +159,6 @@ class Subject:
         """Run the model: its detections by falling score, or a classifier's classes."""
         with torch.no_grad():
             return findings(self.model(**view.data, mode='predict')[0])
-
-
-@contextmanager
-def attached() -> Iterator[None]:
-    """mmdet's dense heads predict with the gradient of their maps, which they cut off otherwise."""
-
-    def select(levels: Sequence[Tensor], number: int, detach: bool = True) -> list[Tensor]:
-        return [level[number] for level in levels]
-
-    name = select_single_mlvl.__name__
-    with ExitStack() as stack:
-        for holder in list(sys.modules.values()):
-            if isinstance(holder, ModuleType) and vars(holder).get(name) is select_single_mlvl:
-                stack.enter_context(mock.patch.object(holder, name, select))
-        yield
 
 
 def findings(sample: object) -> list[Found]:
@@ -315,9 +296,8 @@ def default_layers(layers: dict[str, int | None]) -> list[str]:
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
-    if not cfg.get('test_dataloader'):
-        return ()
-    return config_classes(leaf_datasets(cfg.test_dataloader.dataset)[0]) or ()
+    split = Split.of(cfg, 'test')
+    return split.data_sets[0].classes if split else ()
 
 
 def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:

@@ -14,11 +14,11 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torchvision_models
 from torch import nn
 
-from ..utils.config import CBAMS, PRETRAINED, detector, kind_of, walk
+from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, some
+from ..utils.run_config import pretrained_of
 from .attention import NAMES, check_attention, state_of
 from .files import Unreadable, read_checkpoint
-from .files import read_weights_only as read_weights_only
 
 # Options that weights do not show, and their defaults.
 UNSEEN = dict(
@@ -28,22 +28,15 @@ UNSEEN = dict(
 
 def check_pretrained(cfg: Config) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
-    nodes = dict(walk(cfg.model, 'model'))
-    for path, node in nodes.items():
-        source = node.get('checkpoint')
-        if kind_of(node) not in PRETRAINED or not source:
-            continue
-        place = path.removesuffix('.init_cfg')
-        options = ''.join(
-            f' {place}.{option}={value}'
-            for option, value in (('frozen_stages', -1), ('norm_eval', False))
-            if option in nodes.get(place, {})
-        )
+    off = dict(frozen_stages=-1, norm_eval=False)
+    for weights in pretrained_of(cfg):
+        options = ''.join(f' {weights.part}.{key}={off[key]}' for key in weights.options)
         remedy = (
-            f'{_where_to_put(source)}, or start without: --cfg-options {place}.init_cfg=None'
-            f'{options} (it then needs a longer schedule)'
+            f'{_where_to_put(weights.source)}, or start without: --cfg-options '
+            f'{weights.part}.init_cfg=None{options} (it then needs a longer schedule)'
         )
-        read_checkpoint(source, f'the pretrained weights {source} of {place}', remedy)
+        what = f'the pretrained weights {weights.source} of {weights.part}'
+        read_checkpoint(weights.source, what, remedy)
 
 
 def _where_to_put(source: str) -> str:

@@ -1,27 +1,110 @@
-"""Checks of a run before it begins: names, folders, device, processes.
+"""Checks of a run before it begins: names, folders, data, weights, device, processes.
 
-Most take a merged config. They raise `InputError` with the remedy and change nothing else; what a
-CPU needs in a config (`adapt_to_cpu`, `amp_on_cpu`) is the deliberate exception.
+They take a merged config, raise `InputError` with the remedy and change nothing else. What a config
+needs on this machine before a runner is built of it (`prepare`, `adapt_to_cpu`) is the exception.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import HOOKS, Registry
 from torch import distributed
 
-from ..utils.config import RUNNER_KEYS, kind_of, nearest, walk
+from ..checkpoints import loading
+from ..datasets.validation.config import check_data, set_data_root
+from ..models.build import build_model
+from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, nearest, walk
+from ..utils.environment import check_device
 from ..utils.errors import InputError, some
 
+Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
+# What each run has beside MMEngine's default hooks, by its key in `default_hooks`; None there
+# leaves one out. The audit is for models with a CBAM.
+OWN_HOOKS = dict(
+    attention_audit=dict(type='AttentionAuditHook'),
+    exact_resume=dict(type='ExactResumeHook'),
+    finite_losses=dict(type='FiniteLossesHook'),
+    stop_signals=dict(type='StopSignalsHook'),
+)
+SETTINGS = dict(data_root=None, check_images=False)  # of a config's `preflight`
+
+
+def prepare(cfg: Config) -> None:
+    """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
+
+    Raises:
+        InputError: a setting of `preflight`, a hook or its type is misspelt; the config's data sets
+            have several roots and `preflight.data_root` would replace them; there is a GPU and
+            mmcv's operators are for the CPU alone.
+    """
+    if data_root := _settings(cfg)['data_root']:
+        set_data_root(cfg, data_root)
+    enter_scope(cfg)
+    check_sharding(cfg)
+    if is_first_process(cfg):
+        check_names(cfg)
+    device, why = check_device()
+    if device == 'cpu' and _has_gpu():
+        raise InputError(f'{why}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU')
+
+
+def check_run(cfg: Config, task: Task) -> str | None:
+    """Check the data, the model, the weights and the folders of a run, in the first process.
+
+    Returns:
+        The checkpoint from which a training by `resume=True` goes on; None where it begins, or
+        where `load_from` names it.
+
+    Raises:
+        InputError: something is missing, damaged, or does not fit the rest; the first of that.
+    """
+    if task == 'train':
+        amp_on_cpu(cfg.get('optim_wrapper') or {})
+    if not is_first_process(cfg):
+        return None
+    if task == 'train' and not cfg.get('resume'):
+        check_unused(cfg.work_dir)
+    splits = ('test',) if task == 'test' else ('train', 'val')
+    check_data(cfg, splits, _settings(cfg)['check_images'])
+    check_sync_bn(cfg, training=task == 'train')
+    model = build_model(cfg)
+    if task == 'test':
+        checkpoint = loading.check_checkpoint(cfg.get('load_from'), 'checkpoint', model)
+        loading.check_same_gates(cfg, checkpoint or {})
+        return None
+    resume_from = None
+    if not cfg.get('resume'):
+        loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
+    elif cfg.get('load_from'):
+        checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
+        loading.check_same_gates(cfg, checkpoint)
+    else:
+        resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
+    loading.check_pretrained(cfg)
+    check_work_dir(cfg)
+    return resume_from
+
+
+def _settings(cfg: Config) -> dict:
+    given = cfg.get('preflight') or {}
+    for key in given:
+        if key not in SETTINGS:
+            raise InputError(
+                f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has {some(list(SETTINGS))}'
+            )
+    return {**SETTINGS, **given}
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -30,30 +113,65 @@ def is_first_process(cfg: Config) -> bool:
     return int(os.environ.get(rank.get(cfg.get('launcher', 'none'), ''), 0)) == 0
 
 
-def check_names(cfg: Config, hooks: Iterable[str] = ()) -> None:
-    """Name what would have no effect since it is misspelt: hooks, and keys of the config.
+def check_names(cfg: Config) -> None:
+    """Name what is misspelt: hooks, their types and options, and keys of the config.
 
     A key that is near to one of MMEngine's is only told: it may be the config's own.
 
-    Args:
-        cfg: a merged config.
-        hooks: names of default hooks beside those of the config.
-
     Raises:
-        InputError: a default hook has no type, which a misspelt one lacks.
+        InputError: a default hook has no type, which a misspelt one lacks; a hook's type is not
+            registered, or has no such option.
     """
-    own = cfg.get('default_hooks') or {}
-    for name, hook in own.items():
-        if isinstance(hook, dict) and not hook.get('type'):
-            near = nearest(name, {*own, *hooks} - {name})
-            raise InputError(
-                f'default_hooks.{name}={dict(hook)} has no type'
-                f'{near or f"; give default_hooks.{name}.type too"}'
-            )
+    default = cfg.get('default_hooks') or {}
+    for name, hook in default.items():
+        path = f'default_hooks.{name}'
+        if not isinstance(hook, dict):
+            continue  # None, or a hook that is made
+        hook = {**OWN_HOOKS.get(name, {}), **hook}
+        if not hook.get('type'):
+            near = nearest(name, {*default, *OWN_HOOKS} - {name})
+            raise InputError(f'{path}={hook} has no type{near or f"; give {path}.type too"}')
+        _check_hook(path, hook)
+    for number, hook in enumerate(cfg.get('custom_hooks') or []):
+        if isinstance(hook, dict) and hook.get('type'):
+            _check_hook(f'custom_hooks.{number}', hook)
     for key in cfg:
         near = '' if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 0.9)
         if near:
             print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
+
+
+def _check_hook(path: str, hook: dict) -> None:
+    """Raise InputError where no registry knows a hook's type, or the type not its options."""
+    kind = hook['type']
+    with HOOKS.switch_scope_and_registry(hook.get('_scope_')) as registry:
+        if isinstance(kind, str):
+            try:
+                kind = registry.get(kind)
+            except RuntimeError:  # MMEngine's, of a name that is no object's either
+                kind = None
+        names = _names(registry)
+    if kind is None:
+        raise InputError(
+            f'{path}.type={hook["type"]!r} is not registered{nearest(hook["type"], names)}; check '
+            'its spelling, or import its module with custom_imports'
+        )
+    known = inspect.signature(kind).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return
+    for option in hook:
+        if option not in {*known, 'type', 'priority', '_scope_'}:
+            raise InputError(
+                f'{path}.{option} is unknown, {kind_of(hook)} has no such option'
+                f'{nearest(option, known)}'
+            )
+
+
+def _names(registry: Registry | None) -> list[str]:
+    """What a registry and those above it know."""
+    if registry is None:
+        return []
+    return [*registry.module_dict, *_names(registry.parent)]
 
 
 def check_unused(work_dir: str) -> None:
@@ -102,12 +220,13 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
         )
 
 
-def check_runner(cfg: Config) -> None:
-    """Say what becomes of a config with MMEngine's FSDP, DeepSpeed, or a runner of its own.
+def check_sharding(cfg: Config) -> None:
+    """Check that a config's FSDP or DeepSpeed is for a runner and a machine that have it.
 
     Raises:
-        InputError: a strategy needs GPUs and there is none; the model is to be sharded by its
-            wrapper, where MMEngine's Runner would initialise and save fragments of the weights.
+        InputError: a strategy needs GPUs and there is none, or the runner has no strategies; the
+            model is to be sharded by its wrapper, where MMEngine's Runner would initialise and save
+            fragments of the weights.
     """
     strategy = kind_of(cfg.get('strategy') or {})
     if strategy in GPU_STRATEGIES and not _has_gpu():
@@ -121,16 +240,10 @@ def check_runner(cfg: Config) -> None:
             "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
             "strategy.type='FSDPStrategy' in its stead, on GPUs"
         )
-    if cfg.get('strategy') and not cfg.get('runner_type'):
+    if cfg.get('strategy') and kind_of(cfg, 'runner_type') in ('', 'CheckedRunner'):
         raise InputError(
             f"strategy={dict(cfg.strategy)} has no effect without runner_type='FlexibleRunner'; "
             'give both or neither'
-        )
-    if cfg.get('runner_type') and is_first_process(cfg):
-        print_log(
-            f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it goes '
-            'without exact resumption, whole checkpoints and the check of its losses',
-            level=logging.WARNING,
         )
 
 
@@ -158,16 +271,23 @@ def check_work_dir(cfg: Config) -> None:
             ) from None
 
 
-def amp_on_cpu(cfg: Config) -> None:
-    """Train in mixed precision without a GPU: `CPUAmpOptimWrapper` in AmpOptimWrapper's place.
+def amp_on_cpu(optim_wrapper: dict) -> dict:
+    """Mixed precision without a GPU: `CPUAmpOptimWrapper` in AmpOptimWrapper's place.
+
+    Args:
+        optim_wrapper: of a config; it is not changed.
+
+    Returns:
+        The optim_wrapper for this machine, equal to what was given where there is a GPU.
 
     Raises:
         InputError: the config asks for another type than bfloat16; float16 would need its losses
             scaled, for which torch has no scaler that MMEngine uses on the CPU.
     """
+    optim_wrapper = copy.deepcopy(optim_wrapper)
     if _has_gpu():
-        return
-    for path, node in walk(cfg.get('optim_wrapper') or {}, 'optim_wrapper'):
+        return optim_wrapper
+    for path, node in walk(optim_wrapper, 'optim_wrapper'):
         if kind_of(node) != 'AmpOptimWrapper':
             continue
         dtype = str(node.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
@@ -179,11 +299,7 @@ def amp_on_cpu(cfg: Config) -> None:
         node.pop('loss_scale', None)  # bfloat16 has float32's range: nothing to scale
         node.pop('use_fsdp', None)  # chooses among scalers alone
         node['type'] = 'CPUAmpOptimWrapper'
-        if is_first_process(cfg):
-            print_log(
-                'mixed precision on the CPU: bfloat16 autocast in training, without loss scaling; '
-                'weights, gradients, losses, validation in float32'
-            )
+    return optim_wrapper
 
 
 def adapt_to_cpu(cfg: Config) -> None:

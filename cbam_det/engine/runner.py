@@ -1,145 +1,153 @@
-"""`tools/train.py` and `tools/test.py`: mmdet's own tools behind cbam_det's checks.
+"""MMEngine's runner with checks before a run, whole checkpoints and exact resumption.
 
-mmdet ships its tools in its package. Here their `Runner` is replaced by one that checks the run
-first, and their parser gets two more options; all else, every option included, is mmdet's.
+`tools/train.py` and `tools/test.py` take it for each config. In mmdet's own tools, in `mim train`
+and in scripts a config chooses it by one line, `runner_type = 'CheckedRunner'`.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import importlib.util
+import copy
 import json
-import os
-import re
-import shlex
 import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import mmdet
-import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, RUNNERS
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..checkpoints import loading
-from ..datasets.validation.config import check_data, set_data_root
-from ..models.build import build_model
+from ..checkpoints import files, loading
+from ..evaluation.metrics import report_every_number
 from ..models.compat import to_channels_last
-from ..utils.config import (
-    enter_scope,
-    find_config,
-    kind_of,
-    places_of,
-    read_config,
-    walk,
-)
-from ..utils.environment import check_device, check_operators, describe, keep_memory
-from ..utils.errors import InputError, Stopped, one_line_errors
+from ..models.insertion import named_cbams
+from ..utils.environment import describe
+from ..utils.errors import Stopped
 from ..utils.files import whole_file
+from ..utils.records import typed_command
 from . import failures, preflight
-from .hooks.stop_signals_hook import StopSignals
+from .hooks.attention_audit_hook import AttentionAuditHook
+from .hooks.exact_resume_hook import random_states, set_random_states
+from .hooks.stop_signals_hook import StopSignalsHook
+from .preflight import OWN_HOOKS, Task
 
-COCO_NUMBERS = [
-    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
-    *('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
-]
-
-# What each training has beside MMEngine's default hooks; None in a config leaves one out.
-HOOKS_OF_TRAINING = dict(
-    exact_resume=dict(type='ExactResume'),
-    finite_losses=dict(type='FiniteLosses'),
-    stop_signals=dict(type='StopSignals'),
-)
-
-EXAMPLES = {
-    'train': 'example: python tools/train.py configs/faster_rcnn_r50_cbam_digits.py --resume',
-    'test': 'example: python tools/test.py configs/faster_rcnn_r50_cbam_digits.py '
-    'work_dirs/demo/epoch_5.pth --out predictions.pkl',
-}
+HookConfig = Hook | dict
 
 
+@RUNNERS.register_module()
 class CheckedRunner(Runner):
-    """MMEngine's runner, which checks a config before it builds anything from it.
+    """MMEngine's runner, which checks a config before it trains or tests by it.
 
-    Its trainings can be killed, stopped and resumed: see `HOOKS_OF_TRAINING`.
+    What it has beside MMEngine's:
 
-    Attributes:
-        data_root: folder that replaces the config's data root, or None.
-        check_images: decode every image in the check.
-        testing: the run is a test, which writes `metrics.json`.
+    - the checks of `preflight.check_run`, before the first step of a training or a test; where
+      `from_cfg` is told which of them follows, before anything is written;
+    - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
+      its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
+    - checkpoints that have their name only when they are whole (`save_checkpoint`);
+    - errors of the machine and of a config's keys that name the remedy (`failures`);
+    - `metrics.json` after a test.
+
+    A config's `preflight` has its settings, all of them optional:
+
+        preflight = dict(
+            data_root='data/coco',   # folder that replaces the data root of every data set
+            check_images=True,       # decode every image before the run
+        )
     """
 
-    data_root: str | None = None
-    check_images = False
-    testing = False
-    resume_from: str | None = None  # where the first process found a whole checkpoint
-    _resumed_at: int | None = None
+    def __init__(self, *args: object, **options: object) -> None:
+        self._checked_for: Task | None = None
+        self._resume_from: str | None = None  # where the first process found a whole checkpoint
+        self._resumed_at: int | None = None
+        super().__init__(*args, **options)
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> CheckedRunner:
-        """Check `cfg`, then build the runner.
+    def from_cfg(cls, cfg: Config | dict, task: Task | None = None) -> CheckedRunner:
+        """Build the runner of a config, which is not changed.
+
+        Args:
+            cfg: a merged config.
+            task: what the runner is for, which is checked before it writes anything. Without it
+                `train()` and `test()` check as they begin.
 
         Raises:
             InputError: see `preflight` and `loading`.
         """
-        cls.resume_from = None
-        if cls.data_root is not None:
-            set_data_root(cfg, cls.data_root)
-        if not cls.testing:
-            preflight.amp_on_cpu(cfg)
-        enter_scope(cfg)
-        if preflight.is_first_process(cfg):
-            cls._check(cfg)
+        cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
+        files.read_weights_only()
+        preflight.prepare(cfg)
+        resume_from = preflight.check_run(cfg, task) if task else None
         preflight.adapt_to_cpu(cfg)
-        if cls.testing:
-            report_every_number(cfg)
-        return super().from_cfg(cfg)
+        try:
+            runner = super().from_cfg(cfg)
+        except TypeError as error:
+            if explained := failures.unknown_key(error, cfg):
+                raise explained from None
+            raise
+        runner._checked_for, runner._resume_from = task, resume_from
+        return runner
 
-    @classmethod
-    def _check(cls, cfg: Config) -> None:
-        preflight.check_names(cfg, HOOKS_OF_TRAINING)
-        if not (cls.testing or cfg.get('resume')):
-            preflight.check_unused(cfg.work_dir)
-        check_data(cfg, ('test',) if cls.testing else ('train', 'val'), cls.check_images)
-        preflight.check_sync_bn(cfg, training=not cls.testing)
-        model = build_model(cfg)
-        if cls.testing:
-            checkpoint = loading.check_checkpoint(cfg.load_from, 'checkpoint', model)
-            loading.check_same_gates(cfg, checkpoint)
-        else:
-            if not cfg.get('resume'):
-                loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
-            elif cfg.get('load_from'):
-                checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
-                loading.check_same_gates(cfg, checkpoint)
-            else:
-                cls.resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
-            loading.check_pretrained(cfg)
-            preflight.check_work_dir(cfg)
+    def _check(self, task: Task) -> None:
+        """Check the run, where `from_cfg` was not told what it is; a runner of parts has no config
+        that could be.
+        """
+        if self._checked_for != task and self.cfg.get('model'):
+            states = random_states()  # the run is seeded, and the check builds a model
+            self._resume_from = preflight.check_run(self.cfg, task)
+            set_random_states(states)
+            self._checked_for = task
 
-    def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """MMEngine's and the config's hooks, and those of each training."""
-        if not self.testing:
-            hooks = {**HOOKS_OF_TRAINING, **(hooks or {})}
-            absent = {name for name in HOOKS_OF_TRAINING if hooks[name] is None}
-            hooks = {name: hook for name, hook in hooks.items() if name not in absent}
-        super().register_default_hooks(hooks)
+    def register_hooks(
+        self,
+        default_hooks: Mapping[str, HookConfig | None] | None = None,
+        custom_hooks: Sequence[HookConfig] | None = None,
+    ) -> None:
+        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
+        given = dict(default_hooks or {})
+        wanted = set(OWN_HOOKS)
+        others = [hook for name, hook in given.items() if name not in wanted]
+        audited = AttentionAuditHook in map(_kind, [*others, *(custom_hooks or [])])
+        if audited or not any(True for _ in named_cbams(self.model)):
+            wanted.remove('attention_audit')
+        for name, hook in OWN_HOOKS.items():
+            options = given.pop(name, {} if name in wanted else None)
+            if isinstance(options, dict):
+                options = {**hook, **options}
+            if options is not None:
+                given[name] = options
+        super().register_hooks(given, custom_hooks)
 
-    def register_hook(self, hook: object, priority: object = None) -> None:
-        """MMEngine's `register_hook`, with `WholeCheckpoints` in `CheckpointHook`'s place."""
+    def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
+        """MMEngine's `register_hook`, with `AtomicCheckpointHook` in `CheckpointHook`'s place."""
         if isinstance(hook, dict) and _kind(hook) is CheckpointHook:
-            hook = {**hook, 'type': 'WholeCheckpoints'}
+            hook = {**hook, 'type': 'AtomicCheckpointHook'}
         super().register_hook(hook, priority)
+
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
+        """MMEngine's, with mixed precision as a CPU has it where there is no GPU."""
+        if isinstance(optim_wrapper, dict):
+            on_cpu = preflight.amp_on_cpu(optim_wrapper)
+            if on_cpu != optim_wrapper:
+                self.logger.info(
+                    'mixed precision on the CPU: bfloat16 autocast in training, without loss '
+                    'scaling; weights, gradients, losses, validation in float32'
+                )
+            optim_wrapper = on_cpu
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's, whose COCO evaluators report every number that they have."""
+        if not isinstance(self._test_evaluator, Evaluator):
+            report_every_number(self._test_evaluator)
+        return super().build_test_loop(loop)
 
     def load_or_resume(self) -> None:
         """MMEngine's, from the checkpoint that the first process found whole; with `channels_last`,
@@ -148,12 +156,14 @@ class CheckedRunner(Runner):
         if self.cfg.get('channels_last'):
             to_channels_last(self.model)
         if self._resume and self._load_from is None:
-            found = [type(self).resume_from]
-            broadcast_object_list(found)
-            if found[0] is None:
+            if self._checked_for is None and is_main_process():
+                self._resume_from = loading.whole_checkpoint(self.work_dir)
+            checkpoint = [self._resume_from]
+            broadcast_object_list(checkpoint)
+            if checkpoint[0] is None:
                 self.logger.info(f'{self.work_dir} holds no checkpoint: the run begins')
                 return
-            self._load_from = found[0]
+            self._load_from = checkpoint[0]
         super().load_or_resume()
 
     def save_checkpoint(
@@ -181,15 +191,17 @@ class CheckedRunner(Runner):
         """Train, and say so where a resumed run was at its end already.
 
         Raises:
-            InputError: the disk is full, or memory is, or an image cannot be read; see `failures`.
-            Stopped: by a signal, with a checkpoint (see `StopSignals`), or at once by Ctrl-C.
+            InputError: the check found something; a key of the config is unknown; the disk or the
+                memory is full, or an image cannot be read; see `failures`.
+            Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
+        self._check('train')
         try:
             with self._explained(self.work_dir):
                 model = super().train()
         finally:
             for hook in self.hooks:
-                if isinstance(hook, StopSignals):
+                if isinstance(hook, StopSignalsHook):
                     hook.restore()
         if self._resume and self.iter == self._resumed_at:
             print_log(
@@ -220,9 +232,11 @@ class CheckedRunner(Runner):
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
 
         Raises:
-            InputError: an image cannot be read, or the memory is full; see `failures`.
+            InputError: the check found something; an image cannot be read, or the memory is full;
+                see `failures`.
             Stopped: by Ctrl-C.
         """
+        self._check('test')
         with self._explained(None):
             metrics = super().test()
         self._write_metrics(metrics)
@@ -234,7 +248,7 @@ class CheckedRunner(Runner):
         record = dict(
             config=self.cfg.filename and Path(self.cfg.filename).name,
             checkpoint=str(self._load_from),
-            command=shlex.join(['tools/test.py', *sys.argv[1:]]),
+            command=typed_command(),
             seed=self.seed,
             environment=describe(),
             metrics={key: None if value != value else value for key, value in metrics.items()},
@@ -244,105 +258,9 @@ class CheckedRunner(Runner):
         print_log(f'metrics written to {path}', 'current')
 
 
-def _kind(hook: dict) -> type:
-    return HOOKS.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
-
-
-def report_every_number(cfg: Config) -> None:
-    """Let COCO evaluators report mmdet's twelve numbers and the AP of each class."""
-    for _, node in walk(cfg.get('test_evaluator') or {}):
-        metrics = node.get('metric', 'bbox')
-        coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
-        if coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
-            node['classwise'] = True
-            node.setdefault('metric_items', COCO_NUMBERS)
-
-
-def _mmdet_tool(name: str) -> ModuleType:
-    path = Path(mmdet.__file__).parent / '.mim' / 'tools' / f'{name}.py'
-    if not path.is_file():
-        path = Path(mmdet.__file__).parents[1] / 'tools' / f'{name}.py'  # mmdet from source
-    if not path.is_file():
-        raise InputError(
-            f'this mmdet ({Path(mmdet.__file__).parent}) has no tools/{name}.py; install it from '
-            'a wheel, or in editable mode from a checkout'
-        )
-    spec = importlib.util.spec_from_file_location(f'mmdet_tool_{name}', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
-
-
-def _leave_gpu_without_operators() -> None:
-    """Start again without the GPU where mmcv's operators cannot run on it, and say why."""
-    device, why = check_device()
-    if device == 'cpu' and torch.cuda.is_available():
-        print(f'running on the CPU: {why}', file=sys.stderr, flush=True)
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def main(name: str, argv: Sequence[str] | None = None) -> int:
-    """Run mmdet's tool `name`, 'train' or 'test', with the checks; returns the exit status."""
-    return one_line_errors(lambda: _run(name, sys.argv[1:] if argv is None else list(argv)))
-
-
-def _run(name: str, argv: list[str]) -> None:
-    loading.read_weights_only()
-    tool = _mmdet_tool(name)
-
-    def parser(description: str) -> argparse.ArgumentParser:
-        made = argparse.ArgumentParser(prog=f'{name}.py', description=description)
-        made.epilog = EXAMPLES[name]
-        made.add_argument('--data-root', help="folder to read instead of the config's data_root")
-        made.add_argument(
-            '--check-images', action='store_true', help='decode every image before the run'
-        )
-        return made
-
-    mmdet_parse_args = tool.parse_args
-    given: dict[str, Config] = {}
-
-    def parse_args() -> argparse.Namespace:
-        try:
-            args = mmdet_parse_args()
-        except ValueError as error:
-            raise InputError(f'--cfg-options takes key=value pairs ({error})') from None
-        if args.launcher == 'pytorch' and 'RANK' not in os.environ:
-            raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{name}.sh')
-        if not str(getattr(args, 'out', None) or '.pkl').endswith(('.pkl', '.pickle')):
-            raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
-        args.config = find_config(args.config)
-        cfg = given['cfg'] = read_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        preflight.check_runner(cfg)
-        CheckedRunner.data_root = args.data_root
-        CheckedRunner.check_images = args.check_images
-        return args
-
-    CheckedRunner.testing = name == 'test'
-    tool.argparse = SimpleNamespace(ArgumentParser=parser)
-    tool.parse_args = parse_args
-    tool.Runner = CheckedRunner
-    sys.argv[1:] = argv
-    if not {'-h', '--help'} & set(argv):
-        if problem := check_operators():
-            raise InputError(str(problem).replace('\n    ', '; '))
-        _leave_gpu_without_operators()
-        if not torch.cuda.is_available():
-            keep_memory()
-    try:
-        tool.main()
-    except TypeError as error:
-        words = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
-        key = re.search(words, str(error))
-        if not (key and given):
-            raise
-        where = places_of(given['cfg'], key[2], key[1])
-        raise InputError(
-            f'the config or --cfg-options name an unknown key: {error}{where}'
-        ) from None
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Its threads can abort a process that ends. The runner's cycles hold it by the model.
-        torch.distributed.destroy_process_group()
-        gc.collect()
+def _kind(hook: HookConfig | None) -> type:
+    """The class of a hook or of a hook's config."""
+    if not isinstance(hook, dict):
+        return type(hook)
+    kind = hook.get('type')
+    return HOOKS.get(kind) if isinstance(kind, str) else kind

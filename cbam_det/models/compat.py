@@ -1,4 +1,4 @@
-"""What of mmdet is mended or silenced, each with its reason."""
+"""What of mmdet is changed, each by a function that says what, why and for how long."""
 
 from __future__ import annotations
 
@@ -8,23 +8,35 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 
 def import_mmdet() -> None:
-    """Import mmdet's parts without onedl-mmdetection's lines about an optional library.
-
-    Its SSD heads are mended: since mmdet 3.2 they train but fail to predict, for want of an
-    attribute (mmdetection issue 11780, open).
+    """Import mmdet's parts, without onedl-mmdetection's lines about an optional library, and give
+    its SSD heads what they lack (`mend_ssd_heads`).
     """
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')
+    mend_ssd_heads()
+
+
+def mend_ssd_heads() -> None:
+    """Give mmdet's `SSDHead` the attribute `loss_cls`, None, for the whole process.
+
+    Since mmdet 3.2 each dense head's prediction asks for it, and SSD's, which has no classification
+    loss of its own, is the one without: it trains but fails to predict. See
+    https://github.com/open-mmlab/mmdetection/issues/11780 and the fix that waits in its pull
+    request 11524.
+    """
     head = importlib.import_module('mmdet.models.dense_heads').SSDHead
     if not hasattr(head.__init__, '__wrapped__'):
         head.__init__ = _with_loss(head.__init__)
@@ -38,6 +50,50 @@ def _with_loss(init: Callable) -> Callable:
             self.loss_cls = None
 
     return mended
+
+
+@contextmanager
+def scores_with_gradients() -> Iterator[None]:
+    """Let mmdet's dense heads predict with the gradients of their maps, while the context lasts.
+
+    Their `predict_by_feat` takes each image's maps by `select_single_mlvl`, which detaches them
+    unless it is told not to, and nothing tells it. Grad-CAM needs the gradient of a detection's
+    score. The function is replaced in each module that has imported it by its name. mmdet's own
+    Grad-CAM, https://github.com/open-mmlab/mmdetection/pull/7987, was not merged.
+    """
+    original = importlib.import_module('mmdet.models.utils').select_single_mlvl
+
+    def select(levels: Sequence[Tensor], number: int, detach: bool = True) -> list[Tensor]:
+        return [level[number] for level in levels]
+
+    with ExitStack() as stack:
+        for module in list(sys.modules.values()):
+            if isinstance(module, ModuleType) and vars(module).get(original.__name__) is original:
+                stack.enter_context(_replaced(module, original.__name__, select))
+        yield
+
+
+@contextmanager
+def coco_evaluator(evaluator: type) -> Iterator[None]:
+    """Let mmdet's CocoMetric count by another class than pycocotools' COCOeval, while the context
+    lasts.
+
+    CocoMetric takes the class from its module, and gives no other way in: the option for one,
+    https://github.com/open-mmlab/mmdetection/pull/11776, was not merged.
+    """
+    module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
+    with _replaced(module, 'COCOeval', evaluator):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:

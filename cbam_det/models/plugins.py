@@ -38,7 +38,8 @@ class CBAM(layers.CBAM, BaseModule):
         act_cfg: mmcv's config of the activation in the channel gate's MLP.
         norm_cfg: mmcv's config of the norm in the spatial gate, or None.
         compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
-            passes take a minute. Copies of the module are not compiled.
+            passes take a minute. Copies of the module are not compiled. Outside of our tools call
+            `cbam_det.models.compat.allow_compilations` first.
         init_cfg: MMEngine's initialisation, applied over the start.
         options: those of `layers.CBAM` but for `act_layer` and `norm_layer`.
 

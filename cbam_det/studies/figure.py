@@ -42,7 +42,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     if not groups:
         raise InputError(
             f'no run of {study.name} is recorded in {results}; '
-            f'{shlex.join(["python", *PROGRAM, "run", study.name])}'
+            f'{shlex.join([*PROGRAM, "run", study.name])}'
         )
     cost = cost_path(results, study)
     names = [row.name for rows in groups for row in rows]
@@ -121,7 +121,7 @@ def _gains(
         if not {row.name, row.against} <= set(times):
             raise InputError(
                 f'the costs of {study.name} lack the row {row.name!r}; measure them anew: '
-                f'{shlex.join(["python", *PROGRAM, "cost", study.name])}'
+                f'{shlex.join([*PROGRAM, "cost", study.name])}'
             )
         base = times[row.against]['train_ms'][0]
         longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])

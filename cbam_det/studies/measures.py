@@ -44,7 +44,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
         raise InputError(f'{study.name} has no detectors, whose steps are measured')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    said = shlex.join(['python', *PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
+    said = shlex.join([*PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
     return write_record(cost_path(results, study), said, record)
 
 
@@ -71,7 +71,7 @@ def gate_weights(
     """
     path = gates_path(results, study)
     seen: dict[str, dict[str, dict[str, list[float]]]] = _kept(path, dict(images=count))
-    said = shlex.join(['python', *PROGRAM, 'gates', study.name, '--count', str(count)])
+    said = shlex.join([*PROGRAM, 'gates', study.name, '--count', str(count)])
     absent = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
@@ -157,7 +157,7 @@ def heat_inside(
     path = focus_path(results, study)
     seen: dict[str, dict[str, dict]] = _kept(path, dict(images=count, score=score))
     options = ['--count', str(count), '--score', f'{score:g}']
-    said = shlex.join(['python', *PROGRAM, 'focus', study.name, *options])
+    said = shlex.join([*PROGRAM, 'focus', study.name, *options])
     absent: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)

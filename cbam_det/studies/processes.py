@@ -16,7 +16,7 @@ from types import FrameType
 from rich.status import Status
 from rich.text import Text
 
-from ..utils.environment import shipped
+from ..utils.environment import tools_folder
 from ..utils.errors import SIGNALS, InputError, Stopped, tell_ctrl_c
 
 # Where a loop of MMEngine is, as it logs it.
@@ -38,7 +38,7 @@ def call_tool(
         InputError: it did not end well.
         Stopped: by a signal, which it was given to write its checkpoint.
     """
-    tools = shipped('tools')
+    tools = tools_folder()
     if gpus > 1:
         shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
     else:

@@ -16,9 +16,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..datasets.validation.dataset import fingerprint, leaf_datasets
+from ..datasets.validation.dataset import fingerprint
+from ..engine.preflight import OWN_HOOKS
 from ..utils.config import kind_of
 from ..utils.errors import InputError, some
+from ..utils.run_config import Split
 from .study import Row, Study, config_of, run_name
 
 # What of a config determines the numbers of a run. The rest names, logs, draws and saves.
@@ -31,9 +33,10 @@ DETERMINE = (
 )
 # Hooks that change no number, and keys that only say where something lies.
 HOOKS = {
-    *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'WholeCheckpoints', 'ParamSchedulerHook'),
-    *('DistSamplerSeedHook', 'DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook'),
-    *('AttentionAudit', 'AttentionMaps', 'ExactResume', 'FiniteLosses', 'StopSignals'),
+    *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
+    *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
+    *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
+    'StopSignalsHook',
 }
 PLACES = ('_scope_', 'data_root', 'backend_args')
 
@@ -134,6 +137,8 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
         *path, last = key.split('.')
         owner = functools.reduce(lambda node, part: (node or {}).get(part), path, cfg) or {}
         owner.pop(last, None)
+    if cfg.get('runner_type') == 'CheckedRunner':  # which the tools take anyway
+        del cfg['runner_type']
     kept = _kept({key: cfg[key] for key in DETERMINE if key in cfg})
     text = json.dumps(kept, sort_keys=True, default=str)
     for key, name in sorted(row.weights.items()):
@@ -149,19 +154,26 @@ def _kept(node: object, key: str = '') -> object:
         return {
             name: _kept(value, name if name.endswith('evaluator') else key)
             for name, value in node.items()
-            if name not in PLACES and not (isinstance(value, dict) and kind_of(value) in HOOKS)
+            if name not in PLACES and not _only_watches(value, name)
         }
     if isinstance(node, (list, tuple)):
-        items = [one for one in node if not (isinstance(one, dict) and kind_of(one) in HOOKS)]
+        items = [item for item in node if not _only_watches(item)]
         return [_kept(one, key) for one in items]
     return node
+
+
+def _only_watches(node: object, name: str = '') -> bool:
+    """Whether `node` is a hook that changes no number; its type may be that of `OWN_HOOKS`."""
+    if not isinstance(node, dict):
+        return False
+    return (kind_of(node) or kind_of(OWN_HOOKS.get(name, {}))) in HOOKS
 
 
 def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
     """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
-        split: '+'.join(map(fingerprint, leaf_datasets(cfg[f'{split}_dataloader'].dataset)))
+        split: '+'.join(map(fingerprint, Split.of(cfg, split).data_sets))
         for split in ('train', 'val', 'test')
     }
 

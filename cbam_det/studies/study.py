@@ -46,12 +46,11 @@ from mmengine.config import Config
 
 from ..datasets.validation.config import set_data_root
 from ..utils.config import override, read_config
-from ..utils.environment import shipped
+from ..utils.environment import INSTALLED
 from ..utils.errors import InputError, some
 
 # The command of the ledger, in a checkout or where the package is installed without one.
-INSTALLED = shipped('tools').parent == Path(__file__).parents[1]
-PROGRAM = ['-m', 'cbam_det.tools.experiment'] if INSTALLED else ['tools/experiment.py']
+PROGRAM = ['cbam-det', 'experiment'] if INSTALLED else ['python', 'tools/experiment.py']
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
     'scale',
@@ -287,7 +286,7 @@ def command(
     gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
     last = ['--gpus', str(gpus)] * bool(gpus)
     what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join(['python', *PROGRAM, *before, *what, *last, *after])
+    return shlex.join([*PROGRAM, *before, *what, *last, *after])
 
 
 def check_gpus(study: Study, gpus: int) -> None:

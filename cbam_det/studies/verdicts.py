@@ -220,7 +220,7 @@ def heat_table(study: Study, results: Path) -> str:
     record = recorded(path)
     if not record:
         raise InputError(
-            f'no record {path}; make it: {shlex.join(["python", *PROGRAM, "focus", study.name])}'
+            f'no record {path}; make it: {shlex.join([*PROGRAM, "focus", study.name])}'
         )
     head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'says', 'objects']
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
@@ -278,7 +278,7 @@ def _origin(study: Study, results: Path) -> list[str]:
         lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
         lines[0] += '; '.join(where)
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
-    lines[0] += f'. `{shlex.join(["python", *PROGRAM])} run {study.name}{with_gpus}`'
+    lines[0] += f'. `{shlex.join(PROGRAM)} run {study.name}{with_gpus}`'
     tests = 0
     measures: list[str] = []
     for row in study.rows.values():

@@ -5,13 +5,14 @@ A `type` is a name ('CBAM', 'mmdet.ResNet'), or in MMEngine's pure Python config
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -27,7 +28,7 @@ RUNNER_KEYS = (
     *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
     *('tta_model', 'tta_pipeline'),
-    'channels_last',  # of `engine.runner.CheckedRunner`
+    *('channels_last', 'preflight'),  # of `engine.runner.CheckedRunner`
 )
 
 
@@ -133,6 +134,20 @@ def read_config(name: str, options: dict | None = None, tell: bool = True) -> Co
             )
         ) from None
     return override(cfg, options)
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict:
+    """The `key=value` pairs of `--cfg-options`, by MMEngine's rules, as dotted key -> value.
+
+    Raises:
+        InputError: one is no such pair.
+    """
+    parsed = argparse.Namespace(options=None)
+    try:
+        DictAction(['--cfg-options'], 'options')(None, parsed, pairs or [])
+    except ValueError as error:
+        raise InputError(f'--cfg-options takes key=value pairs ({error})') from None
+    return parsed.options
 
 
 def override(cfg: Config, options: dict | None) -> Config:

@@ -19,6 +19,9 @@ from packaging.version import InvalidVersion, Version
 
 from ..version import __version__
 
+# Whether the package is installed without a checkout: it has the configs inside then.
+INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -106,7 +109,7 @@ def _rebuild() -> str:
 
 def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
-    text = f'{type(error).__name__}: {error}'.strip().splitlines()[0]
+    text = _first_line(error)
     what = f'{library.module} {library.version or ""} cannot be imported ({text})'
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
@@ -119,6 +122,10 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
     if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
         return Problem(f'{what}: its operators were not compiled for this torch', _rebuild())
     return Problem(what, _install(library))
+
+
+def _first_line(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'.strip().splitlines()[0]
 
 
 def check_library(library: Library) -> Problem | None:
@@ -164,19 +171,35 @@ def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
 
 
 def check_operators() -> Problem | None:
-    """Whether mmcv's compiled operators load and compute; call where the libraries are fit."""
+    """Whether mmcv's compiled operators load and compute on the device that a run here would use;
+    call where the libraries are fit.
+    """
     try:
-        import torch
-        from mmcv.ops import nms
-
-        kept = nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]]), torch.tensor([0.9, 0.8]), 0.5)[1]
-        if kept.tolist() != [0]:
-            return Problem(
-                f'mmcv.ops.nms kept boxes {kept.tolist()} instead of [0]', _install(MMCV)
-            )
+        kept = _suppressed('cpu')
     except Exception as error:
         return explain_import_error(MMCV, error)
+    if kept != [0]:
+        return Problem(f'mmcv.ops.nms kept boxes {kept} instead of [0]', _install(MMCV))
+    if check_device()[0] == 'cpu':
+        return None
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    try:
+        _suppressed(device)
+    except Exception as error:
+        return Problem(
+            f"mmcv's operators do not compute on {device} ({_first_line(error)})",
+            f'{_rebuild()}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU',
+        )
     return None
+
+
+def _suppressed(device: str) -> list[int]:
+    """What mmcv's non-maximum suppression keeps of two boxes of the same place: [0]."""
+    import torch
+    from mmcv.ops import nms
+
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 9]], device=device)
+    return nms(boxes, torch.tensor([0.9, 0.8], device=device), 0.5)[1].tolist()
 
 
 def check_checkpoints() -> Problem | None:
@@ -200,13 +223,18 @@ def check_device() -> tuple[str, str]:
     if not torch.cuda.is_available():
         return 'cpu', 'torch sees no GPU'
     if get_compiling_cuda_version() == 'not available':
-        reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
-        first = 'install the CUDA toolkit, then ' if reason else ''
-        return 'cpu', (
-            f"{torch.cuda.get_device_name()} is there, but mmcv's operators were compiled for the "
-            f'CPU{reason}; {first}{_rebuild()}'
-        )
+        return 'cpu', without_cuda(f'{torch.cuda.get_device_name()} is')
     return 'cuda', torch.cuda.get_device_name()
+
+
+def without_cuda(there: str) -> str:
+    """Why runs are on the CPU where mmcv was built without CUDA, with the remedy; `there` is the
+    GPU and 'is', or several and 'are'.
+    """
+    reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
+    first = 'install the CUDA toolkit, then ' if reason else ''
+    for_cpu = f"mmcv's operators were compiled for the CPU{reason}"
+    return f'{there} there, but {for_cpu}; {first}{_rebuild()}'
 
 
 def keep_memory() -> bool:
@@ -234,6 +262,12 @@ def shipped(name: str, beside: str = '') -> Path:
     package = Path(__file__).parents[1]
     inside = package / name
     return inside if inside.is_dir() else package.parent / (beside or name)
+
+
+def tools_folder() -> Path:
+    """Where the tools lie: `tools` of a checkout, or the installed package of them."""
+    beside = Path(__file__).parents[2]
+    return beside / ('cbam_det_tools' if INSTALLED else 'tools')
 
 
 def describe() -> dict[str, str]:
@@ -266,7 +300,7 @@ def stack_error() -> str | None:
     return (
         'cbam_det cannot work with the libraries of this environment:\n'
         + '\n'.join(f'  - {problem}' for problem in problems)
-        + f'\n`{sys.executable} -m cbam_det.doctor` shows the whole environment.'
+        + f'\n`{sys.executable} -m cbam_det_tools doctor` shows the whole environment.'
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,15 @@ def log_lines(work_dir: str | Path) -> Iterator[dict]:
                 yield json.loads(line)
             except ValueError:
                 continue  # the line that an interrupted run did not finish
+
+
+def typed_command() -> str:
+    """The command line of this process: 'tools/test.py CONFIG CHECKPOINT', say."""
+    program = Path(sys.argv[0])
+    words = program.name.split()  # 'cbam-det test'
+    if program.suffix == '.py':
+        words = ['/'.join(program.parts[-2:])]
+    return shlex.join([*words, *sys.argv[1:]])
 
 
 def made_by(record: dict) -> str:

@@ -24,7 +24,6 @@ from ..apis.inference import (
     Found,
     Subject,
     View,
-    attached,
     default_layers,
     feature_layers,
     findings,
@@ -32,6 +31,7 @@ from ..apis.inference import (
     same,
     same_classes,
 )
+from ..models.compat import scores_with_gradients
 from ..utils.errors import InputError
 from .figures import BLUE, Boxes, Cell, sheet
 
@@ -164,7 +164,7 @@ class Explainer:
             cam = METHODS[self.method](
                 _Predictions(self.subject, view), layers, reshape_transform=Tensor.clone
             )
-            with attached():
+            with scores_with_gradients():
                 heat = cam(view.data['inputs'], [_Target(wanted, self.target)])[0]
         except NotImplementedError:  # torch's: an operator has no backward pass
             raise InputError(

@@ -18,4 +18,4 @@ model = dict(
         plugins=[dict(cfg=dict(type='CBAM', start='paper'))],
     )
 )
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))
+runner_type = 'CheckedRunner'  # for mmpretrain's own tool, which `mim train` calls

@@ -4,4 +4,3 @@ plugins = [dict(cfg=dict(type='CBAM', start='paper'))]
 model = dict(
     backbone=dict(type='WithPlugins', base_type='mmdet.ResNet', plugins=plugins),
 )
-default_hooks = dict(attention_audit=dict(type='AttentionAudit'))

@@ -9,54 +9,45 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ...utils.config import detector, enter_scope, kind_of, walk
+from ...utils.config import detector, enter_scope, walk
 from ...utils.errors import InputError, some
-from .dataset import check_dataset, check_num_classes, config_classes, leaf_datasets
+from ...utils.run_config import DataSet, Split, leaf_datasets
+from .dataset import check_dataset, check_num_classes
 
 
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
-    for split in splits:
-        if not cfg.get(f'{split}_dataloader'):
-            continue
-        evaluator = list(walk(cfg.get(f'{split}_evaluator') or {}))
-        annotated = not any(node.get('format_only') for _, node in evaluator)
-        for dataset in leaf_datasets(cfg[f'{split}_dataloader'].dataset):
-            if summary := check_dataset(dataset, full, annotated):
-                print_log(f'{split} data: {summary}')
-                if split != 'train' and summary.shapes > 1:
-                    _tell_padding(cfg, split, dataset, summary.shapes)
+    for split in filter(None, (Split.of(cfg, name) for name in splits)):
+        for dataset in split.data_sets:
+            if summary := check_dataset(dataset, full, split.annotated):
+                print_log(f'{split.name} data: {summary}')
+                if split.name != 'train' and summary.shapes > 1:
+                    _tell_padding(split, dataset, summary.shapes)
             else:
                 print_log(
-                    f'{split} data: not checked, {kind_of(dataset)} reads neither as COCO nor VOC'
+                    f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
-            check_num_classes(detector(cfg), config_classes(dataset))
-        for path, node in evaluator:
-            file = node.get('ann_file')
+            check_num_classes(detector(cfg), dataset.classes)
+        for evaluator in split.evaluators:
+            file = evaluator.ann_file
             if isinstance(file, str) and '://' not in file and not Path(file).is_file():
-                place = '.'.join(filter(None, [f'{split}_evaluator', path, 'ann_file']))
                 raise InputError(
-                    f'{place}={file!r} is not there; name the annotation file that the data set '
-                    f'of {split}_dataloader reads'
+                    f'{evaluator.place}.ann_file={file!r} is not there; name the annotation file '
+                    f'that the data set of {split.name}_dataloader reads'
                 )
 
 
-def _tell_padding(cfg: Config, split: str, dataset: dict, shapes: int) -> None:
+def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:
     """Say that scores depend on the batch where images of different shapes are padded to each
     other: features near an edge see the padding.
     """
-    batch = cfg[f'{split}_dataloader'].get('batch_size', 1)
-    fixed = any(
-        (kind_of(step) == 'Resize' and not step.get('keep_ratio'))
-        or (kind_of(step) == 'Pad' and step.get('size'))
-        for step in dataset.get('pipeline') or ()
-    )
-    if batch > 1 and not fixed:
+    if split.batch_size > 1 and not dataset.fixed_size:
+        loader = f'{split.name}_dataloader'
         print_log(
-            f'{split}_dataloader.batch_size={batch}: its images have {shapes} different shapes and '
-            f'are padded to each other, so that scores depend on the batch; give '
-            f'--cfg-options {split}_dataloader.batch_size=1',
+            f'{loader}.batch_size={split.batch_size}: its images have {shapes} different shapes '
+            'and are padded to each other, so that scores depend on the batch; give '
+            f'--cfg-options {loader}.batch_size=1',
             level=logging.WARNING,
         )
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, XMLDataset
-from mmdet.registry import DATASETS
-from mmengine.config import ConfigDict
 
-from ...utils.config import kind_of, nearest
+from ...utils.config import nearest
 from ...utils.errors import InputError, some
+from ...utils.run_config import DataSet
 from .coco import read_coco
 from .content import FIX, Content, Fault, remedy_of
 from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
@@ -50,45 +49,11 @@ class Summary:
         return '; '.join([line, *self.notes])
 
 
-def leaf_datasets(dataset: dict) -> list[dict]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
-    if 'datasets' in dataset:
-        return [leaf for inner in dataset['datasets'] for leaf in leaf_datasets(inner)]
-    return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
-
-
-def _kind(dataset: dict) -> type | None:
-    """The class of a data set, looked up in the scope of the config."""
-    if not isinstance(dataset['type'], str):
-        return dataset['type']
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        return registry.get(dataset['type'])
-
-
-def config_classes(dataset: dict) -> tuple[str, ...]:
-    """The class names that a data set's config stands for, in label order; () where unknown."""
-    kind = _kind(dataset)
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None:
-        classes = getattr(kind, 'METAINFO', {}).get('classes', ())
-    if isinstance(classes, str):
-        path = Path(classes)
-        if not path.is_file():
-            raise InputError(
-                f'metainfo.classes={classes!r} is no file; give a tuple of names, '
-                "('cat',) with a comma where there is one"
-            )
-        classes = path.read_text(encoding='utf-8').split('\n')
-    return tuple(name for name in classes if name)
-
-
-def check_dataset(
-    dataset: ConfigDict, full: bool = False, annotated: bool = True
-) -> Summary | None:
-    """Check one data set of a config (no wrapper).
+def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) -> Summary | None:
+    """Check one data set of a config.
 
     Args:
-        dataset: the `dataset` of a dataloader, of type CocoDataset or XMLDataset or a subclass.
+        dataset: of type CocoDataset or XMLDataset or a subclass, or of another.
         full: decode every image too, in parallel, with a progress bar.
         annotated: ground truth is needed; False for COCO's test-dev.
 
@@ -101,23 +66,22 @@ def check_dataset(
             would make the loss infinite, the classes do not match, nothing is left to learn, or
             images are missing or unreadable.
     """
-    kind = _kind(dataset)
+    kind = dataset.kind
     if kind is None:
         raise InputError(
-            f'data set type {dataset["type"]!r} is not registered; check its spelling, or import '
+            f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
             'its module with custom_imports'
         )
-    root = dataset.get('data_root') or ''
     coco, voc = (_reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if '://' in root or '://' in str(dataset.get('ann_file', '')) or not (coco or voc):
+    if not dataset.local or not (coco or voc):
         return None
-    classes = config_classes(dataset)
+    classes = dataset.classes
     if not classes:
         raise InputError(
-            f'{kind_of(dataset)} has no classes; give the data set metainfo=dict(classes=(...))'
+            f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
         )
     _check_filter(dataset)
-    content = (_coco if coco else _voc)(dataset, Path(root), set(classes), annotated)
+    content = (_coco if coco else _voc)(dataset, set(classes), annotated)
     _refuse(
         content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
     )
@@ -144,27 +108,28 @@ def check_dataset(
     return summary
 
 
-def fingerprint(dataset: dict) -> str:
-    """Twelve digits of a data set's annotations (no wrapper): of its file, and of the XML of each
-    image that a VOC list names; '' where the labels are folders' names. Images are not read.
+def fingerprint(dataset: DataSet) -> str:
+    """Twelve digits of a data set's annotations: of its file, and of the XML of each image that a
+    VOC list names; '' where the labels are folders' names. Images are not read.
 
     Raises:
         InputError: the file is missing.
     """
-    if not dataset.get('ann_file'):
+    if not dataset.ann_file:
         return ''
-    root, voc = Path(dataset.get('data_root') or ''), dataset['ann_file'].endswith('.txt')
-    if kind_of(dataset) == 'CustomDataset':  # mmpretrain's: a list of images and labels
-        file = root / dataset['ann_file']
+    if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
+        file = dataset.root / dataset.ann_file
         if not file.is_file():
             raise InputError(
-                f'no list {file}; for Tiny-ImageNet: python tools/prepare_tiny_imagenet.py {root}'
+                f'no list {file}; for Tiny-ImageNet: python tools/prepare_tiny_imagenet.py '
+                f'{dataset.root}'
             )
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    file = _existing_file(root, dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
+    voc = dataset.ann_file.endswith('.txt')
+    file = _existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
     digest = hashlib.sha256(file.read_bytes())
     if voc:
-        annotations, _ = _voc_folders(dataset, root)
+        annotations, _ = dataset.voc_folders
         for name in read_list(file):
             xml = annotations / f'{name.strip()}.xml'
             digest.update(xml.read_bytes() if xml.is_file() else b'')
@@ -178,23 +143,13 @@ def _reads_as(kind: type, base: type) -> bool:
     )
 
 
-def _coco(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
-    path = _existing_file(root, dataset, COCO_LAYOUT)
-    folder = root / ((dataset.get('data_prefix') or {}).get('img') or '')
-    return read_coco(path, folder, classes, annotated, bool(dataset.get('test_mode')))
+def _coco(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+    path = _existing_file(dataset, COCO_LAYOUT)
+    return read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
 
 
-def _voc(dataset: dict, root: Path, classes: set[str], annotated: bool) -> Content:
-    path = _existing_file(root, dataset, VOC_LAYOUT)
-    return read_voc(path, *_voc_folders(dataset, root), classes)
-
-
-def _voc_folders(dataset: dict, root: Path) -> tuple[Path, Path]:
-    """Of the annotations and of the images."""
-    folder = root / ((dataset.get('data_prefix') or {}).get('sub_data_root') or '')
-    named = ('ann_subdir', 'Annotations'), ('img_subdir', 'JPEGImages')
-    annotations, images = (folder / dataset.get(key, usual) for key, usual in named)
-    return annotations, images
+def _voc(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+    return read_voc(_existing_file(dataset, VOC_LAYOUT), *dataset.voc_folders, classes)
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
@@ -239,13 +194,12 @@ def missing_root(root: Path, layout: str, own: bool) -> InputError:
     return InputError(f'no data folder {root}{where} ({layout}); {ways}')
 
 
-def _existing_file(root: Path, dataset: dict, layout: str) -> Path:
-    path = root / dataset['ann_file']
+def _existing_file(dataset: DataSet, layout: str) -> Path:
+    root, path = dataset.root, dataset.root / dataset.ann_file
     if not path.is_file():
         folder = path if root == Path() else root
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
-            own = bool((dataset.get('metainfo') or {}).get('classes'))
-            raise missing_root(folder, layout, own)
+            raise missing_root(folder, layout, own=bool(dataset.metainfo_classes))
         near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
         there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
@@ -257,7 +211,7 @@ def _existing_file(root: Path, dataset: dict, layout: str) -> Path:
     return path
 
 
-def _passed_over(fault: Fault, dataset: dict) -> bool:
+def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     """Whether a fault that hurts elsewhere does not under this config.
 
     VOC's boxes without area: in a test no loss is taken of them; in training mmdet ignores those
@@ -266,11 +220,10 @@ def _passed_over(fault: Fault, dataset: dict) -> bool:
     """
     if fault.kind not in ('box without area', 'box outside the image'):
         return False
-    steps = [kind_of(step) for step in dataset.get('pipeline') or ()]
-    ignored = (dataset.get('filter_cfg') or {}).get('bbox_min_size') or 0
+    ignored = dataset.rules.get('bbox_min_size') or 0
     return (
-        bool(dataset.get('test_mode'))
-        or 'FilterAnnotations' in steps
+        dataset.test_mode
+        or 'FilterAnnotations' in dataset.steps
         or (fault.kind == 'box without area' and ignored >= 1)
     )
 
@@ -302,30 +255,30 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
 IMAGES = ('image missing', 'image empty', 'image unreadable')
 
 
-def _check_filter(dataset: dict) -> None:
+def _check_filter(dataset: DataSet) -> None:
     """mmdet ignores keys of `filter_cfg` that it does not know."""
     known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-    for key in dataset.get('filter_cfg') or {}:
+    for key in dataset.rules:
         if key not in known:
             raise InputError(
-                f'filter_cfg.{key} of {kind_of(dataset)} is unknown and would be ignored; '
+                f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
                 f'mmdet knows {", ".join(known)}{nearest(key, known)}'
             )
-    if dataset.get('test_mode') and 'bbox_min_size' in (dataset.get('filter_cfg') or {}):
+    if dataset.test_mode and 'bbox_min_size' in dataset.rules:
         raise InputError(
-            f'filter_cfg.bbox_min_size of {kind_of(dataset)} is for training, and mmdet refuses it '
+            f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
             'with test_mode=True; leave it out there'
         )
 
 
-def _note_left_out(summary: Summary, content: Content, dataset: dict) -> None:
+def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None:
     """Say which images and boxes mmdet does not train on."""
     counted: dict[str, list[Fault]] = {}
     for fault in content.faults:
         counted.setdefault(fault.kind, []).append(fault)
     summary.notes += [f'{kind}: {len(of)} ({of[0].place})' for kind, of in counted.items()]
-    rules = dataset.get('filter_cfg') or {}
-    if dataset.get('test_mode') or not rules:
+    rules = dataset.rules
+    if dataset.test_mode or not rules:
         return
     smallest = rules.get('min_size') or 0
     empty = [rules.get('filter_empty_gt') and not image.objects for image in content.images]

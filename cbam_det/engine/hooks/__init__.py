@@ -1,17 +1,17 @@
 """Hooks of training."""
 
-from .attention_audit_hook import AttentionAudit
-from .attention_maps_hook import AttentionMaps
-from .checkpoint_hook import WholeCheckpoints
-from .exact_resume_hook import ExactResume
-from .finite_losses_hook import FiniteLosses
-from .stop_signals_hook import StopSignals
+from .attention_audit_hook import AttentionAuditHook
+from .attention_maps_hook import AttentionMapsHook
+from .checkpoint_hook import AtomicCheckpointHook
+from .exact_resume_hook import ExactResumeHook
+from .finite_losses_hook import FiniteLossesHook
+from .stop_signals_hook import StopSignalsHook
 
 __all__ = [
-    'AttentionAudit',
-    'AttentionMaps',
-    'ExactResume',
-    'FiniteLosses',
-    'StopSignals',
-    'WholeCheckpoints',
+    'AtomicCheckpointHook',
+    'AttentionAuditHook',
+    'AttentionMapsHook',
+    'ExactResumeHook',
+    'FiniteLossesHook',
+    'StopSignalsHook',
 ]

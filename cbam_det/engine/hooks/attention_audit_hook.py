@@ -20,8 +20,11 @@ from ...models.layers import CBAM
 
 
 @HOOKS.register_module()
-class AttentionAudit(Hook):
+class AttentionAuditHook(Hook):
     """Reports every CBAM at the start of training, and the saturated ones after some steps.
+
+    Each run of a `CheckedRunner` has it where its model has a CBAM; `None` as
+    `default_hooks.attention_audit` leaves it out.
 
     Attention that a checkpoint carries and no module takes is an error, and so is attention that
     a checkpoint to test or to resume lacks: MMEngine only warns.

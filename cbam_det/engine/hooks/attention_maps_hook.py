@@ -12,12 +12,12 @@ from .attention_audit_hook import plain_model
 
 
 @HOOKS.register_module()
-class AttentionMaps(Hook):
+class AttentionMapsHook(Hook):
     """Writes what the CBAMs attend to after each validation: `vis_data/vis_image` and, where the
     visualizer has one, TensorBoard or another backend.
 
-    A config takes it by `default_hooks = dict(attention_maps=dict(type='AttentionMaps'))`, any
-    command by `--cfg-options default_hooks.attention_maps.type=AttentionMaps`.
+    A config takes it by `default_hooks = dict(attention_maps=dict(type='AttentionMapsHook'))`, any
+    command by `--cfg-options default_hooks.attention_maps.type=AttentionMapsHook`.
 
     Args:
         count: images, evenly over the validation data, 1 or more; a page each.
@@ -44,7 +44,7 @@ class AttentionMaps(Hook):
         cbams(plain_model(runner))
         if runner.val_loop is None:
             raise InputError(
-                'AttentionMaps writes at each validation and this run has none; give it '
+                'AttentionMapsHook writes at each validation and this run has none; give it '
                 'val_dataloader, val_cfg and val_evaluator, or leave the hook out'
             )
 

@@ -16,8 +16,8 @@ from ...utils.files import whole_file
 
 
 @HOOKS.register_module()
-class WholeCheckpoints(CheckpointHook):
-    """Takes the place and the options of `CheckpointHook` in each run of `tools/train.py`.
+class AtomicCheckpointHook(CheckpointHook):
+    """Takes the place and the options of `CheckpointHook` in each run of a `CheckedRunner`.
 
     MMEngine removes what is too many (`max_keep_ckpts`, a best checkpoint that is not the best any
     more) before it writes the new one, and writes `last_checkpoint` in place; here the old ones go

@@ -42,8 +42,8 @@ def set_random_states(states: dict) -> None:
 
 
 @HOOKS.register_module()
-class ExactResume(Hook):
-    """Lets a resumed run equal an uninterrupted one; each run of `tools/train.py` has it.
+class ExactResumeHook(Hook):
+    """Lets a resumed run equal an uninterrupted one; each run of a `CheckedRunner` has it.
 
     MMEngine restores weights, optimizer, schedules and moving averages. This adds to a checkpoint
     the random states of each process, and how much of an epoch is done. From an epoch's end the

@@ -25,10 +25,10 @@ REMEDY = (
 
 
 @HOOKS.register_module()
-class FiniteLosses(Hook):
+class FiniteLossesHook(Hook):
     """Stops a run whose loss is NaN or infinite before anything of it is saved.
 
-    Each run of `tools/train.py` has it; `--cfg-options default_hooks.finite_losses=None` leaves it
+    Each run of a `CheckedRunner` has it; `--cfg-options default_hooks.finite_losses=None` leaves it
     out. mmdet's CheckInvalidLossHook asks every 50 iterations and tells no batch. Infinite
     gradients, by which the loss scaling of mixed precision finds its scale, are passed over.
 

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...utils.errors import SIGNALS, Stopped, tell_ctrl_c
-from .checkpoint_hook import WholeCheckpoints
+from .checkpoint_hook import AtomicCheckpointHook
 
 
 def any_process(flag: bool) -> bool:
@@ -26,11 +26,11 @@ def any_process(flag: bool) -> bool:
 
 
 @HOOKS.register_module()
-class StopSignals(Hook):
+class StopSignalsHook(Hook):
     """On SIGTERM, SIGUSR1 or Ctrl-C, writes `stopped.pth` after the current iteration and ends the
     run.
 
-    Each run of `tools/train.py` has it. With accumulated gradients the iteration is the one that
+    Each run of a `CheckedRunner` has it. With accumulated gradients the iteration is the one that
     updates the weights; a validation is finished before. Further signals change nothing: torchrun
     passes on to its processes what a scheduler sends to all of them. But a second Ctrl-C is from
     somebody who does not want to wait. A run that ignores SIGINT (in a script's background) goes
@@ -101,7 +101,7 @@ class StopSignals(Hook):
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
         name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
-        writers = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpoints)]
+        writers = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         what = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
         if not writers:
             saved = 'nothing is saved, since the config has no CheckpointHook'
@@ -113,7 +113,7 @@ class StopSignals(Hook):
         raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
 
 
-LISTENING: list[StopSignals] = []
+LISTENING: list[StopSignalsHook] = []
 
 
 # A process that a run forks ends by SIGTERM, from its first moment on: one that comes before Python

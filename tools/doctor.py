@@ -1,26 +1,23 @@
-"""`python -m cbam_det.doctor`: what this environment has, what is wrong, and what mends it."""
+"""Report the environment, its problems and their remedies.
 
-from __future__ import annotations
+Exit status 1 where training cannot work.
+"""
 
 import argparse
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from .models.compat import import_mmdet
-from .utils.environment import (
-    LIBRARIES,
-    Problem,
-    check_checkpoints,
-    check_device,
-    check_libraries,
-    check_operators,
-)
-from .version import __version__
+if TYPE_CHECKING:
+    from cbam_det.utils.environment import Problem
+
+EXAMPLE = 'example: python tools/doctor.py'
 
 DATA_SETS = {
     'COCO 2017': 'data/coco/annotations/instances_train2017.json',
@@ -30,12 +27,19 @@ DATA_SETS = {
 }
 
 
-def check_plugin() -> Problem | None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE).parse_args(argv)
+
+
+def check_plugin() -> 'Problem | None':
     """Whether mmdet's ResNet builds with CBAM in each of its blocks, found by its name."""
+    from cbam_det.models.compat import import_mmdet
+    from cbam_det.utils.environment import Problem
+
     try:
         from mmengine.registry import MODELS, DefaultScope
 
-        from .models.layers import CBAM
+        from cbam_det.models.layers import CBAM
 
         with DefaultScope.overwrite_default_scope('mmdet'):
             import_mmdet()
@@ -54,19 +58,22 @@ def check_plugin() -> Problem | None:
     return None
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; 0 where training can work, else 1."""
-    parser = argparse.ArgumentParser(
-        prog='python -m cbam_det.doctor',
-        description='Report the environment, its problems and their remedies. '
-        'Exit status 1 where training cannot work.',
-        epilog='example: python -m cbam_det.doctor',
+    parse_args(argv)
+    import cbam_det
+    from cbam_det.utils.environment import (
+        LIBRARIES,
+        check_checkpoints,
+        check_device,
+        check_libraries,
+        check_operators,
     )
-    parser.parse_args(argv)
+
     console = Console(highlight=False, soft_wrap=True)
 
     rows = [
-        ('cbam_det', f'{__version__}, {Path(__file__).parent}'),
+        ('cbam_det', f'{cbam_det.__version__}, {Path(cbam_det.__file__).parent}'),
         ('python', f'{platform.python_version()}, {sys.executable}'),
         ('machine', f'{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores'),
     ]

@@ -1,0 +1,101 @@
+"""What `tools/train.py` and `tools/test.py` have in common: from a parsed command line to a run."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import distributed
+
+from ..checkpoints.files import read_weights_only
+from ..datasets.validation.config import set_data_root
+from ..models.compat import allow_compilations
+from ..utils.config import find_config, parse_options, read_config
+from ..utils.environment import check_operators, keep_memory, without_cuda
+from ..utils.errors import InputError, tell
+from . import preflight
+from .preflight import Task
+from .runner import CheckedRunner
+
+
+def config_of(args: argparse.Namespace, task: Task) -> Config:
+    """The config of a command line, with the options that trainings and tests share.
+
+    Args:
+        args: with config, cfg_options, launcher, local_rank, work_dir, data_root, check_images.
+        task: what the command line is for.
+
+    Raises:
+        InputError: an option does not fit, or the config cannot be read.
+    """
+    options = parse_options(args.cfg_options)
+    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{task}.sh')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    path = find_config(args.config)
+    cfg = read_config(path, options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    if args.check_images:
+        cfg.preflight = {**(cfg.get('preflight') or {}), 'check_images': True}
+    return cfg
+
+
+def build_runner(cfg: Config, task: Task) -> Runner:
+    """The runner that a config names, or a `CheckedRunner`, which has checked `cfg` for the task.
+
+    Raises:
+        InputError: see `CheckedRunner.from_cfg`.
+    """
+    kind = cfg.get('runner_type', CheckedRunner)
+    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    if issubclass(kind, CheckedRunner):
+        return kind.from_cfg(cfg, task)
+    preflight.check_sharding(cfg)
+    if preflight.is_first_process(cfg):
+        print_log(
+            f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it goes '
+            'without exact resumption, whole checkpoints and the check of its losses',
+            level=logging.WARNING,
+        )
+    return RUNNERS.build(cfg)
+
+
+@contextmanager
+def whole_process(hidden_gpus: int = 0) -> Iterator[None]:
+    """Set up a process that is there for one run alone, and end its process group.
+
+    Args:
+        hidden_gpus: GPUs that were hidden from it, since mmcv's operators cannot use them.
+
+    Raises:
+        InputError: mmcv's operators do not compute here.
+    """
+    read_weights_only()
+    if problem := check_operators():
+        raise InputError(str(problem).replace('\n    ', '; '))
+    if hidden_gpus:
+        gpus = '1 GPU is' if hidden_gpus == 1 else f'{hidden_gpus} GPUs are'
+        tell(f'running on the CPU: {without_cuda(gpus)}')
+    if not torch.cuda.is_available():
+        keep_memory()
+    setup_cache_size_limit_of_dynamo()
+    allow_compilations()
+    yield
+    if distributed.is_available() and distributed.is_initialized():
+        # Its threads can abort a process that ends. The runner's cycles hold it by the model.
+        distributed.destroy_process_group()
+        gc.collect()

@@ -1,0 +1,35 @@
+"""`cbam-det NAME ...`, and `python -m cbam_det_tools NAME ...`: the tools by their names."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from . import TOOLS
+
+LIST = '\n'.join(f'  {name:24}{text}' for name, text in TOOLS.items())
+TEXT = f"""tools, each with a --help of its own:
+{LIST}
+
+example:
+  cbam-det train faster_rcnn_r50_cbam_digits --work-dir work_dirs/demo"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a tool by its name; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog='cbam-det',
+        description='CBAM attention for object detection with MMDetection 3.x.',
+        epilog=TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('name', choices=TOOLS, metavar='TOOL', help='one of those below')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='what the tool takes')
+    args = parser.parse_args(argv)
+    sys.argv = [f'cbam-det {args.name}', *args.arguments]  # for its usage and its records
+    tool = importlib.import_module(f'{__package__}.{args.name.replace("-", "_")}')
+    return tool.main(args.arguments)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
