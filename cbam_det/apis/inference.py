@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,6 +18,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
@@ -45,7 +46,7 @@ class View:
     @classmethod
     def of(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> View:
         """From a picture and what the config's pipeline packed of it."""
-        data = model.data_preprocessor(pseudo_collate([packed]), False)
+        data = model.get_submodule('data_preprocessor')(pseudo_collate([packed]), False)
         sample = data['data_samples'][0]
         scale = sample.get('scale_factor', (1, 1))[::-1]
         scaled = [round(side * by) for side, by in zip(picture.shape[:2], scale, strict=True)]
@@ -80,7 +81,8 @@ class Found:
 
     @property
     def corners(self) -> np.ndarray:
-        """The box, without gradient."""
+        """The box of a detection, without gradient."""
+        assert self.box is not None
         return self.box.detach().cpu().numpy()
 
 
@@ -103,7 +105,7 @@ class Subject:
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
         read = check_checkpoint(checkpoint, 'checkpoint', self.model)
-        meta = {}
+        meta: dict = {}
         if read is None:
             check_pretrained(cfg)
             self.model.init_weights()
@@ -114,7 +116,7 @@ class Subject:
         self.model.to(check_device()[0]).eval()
         for one in self.model.modules():  # compiled code knows no hooks and no second backward
             one._compiled_call_impl = None
-        self._pipeline = None
+        self._pipeline: Callable[[dict], dict] | None = None
 
     def name_of(self, label: int) -> str:
         """The class of that number, or the number itself where the classes are unknown."""
@@ -161,7 +163,7 @@ class Subject:
             return findings(self.model(**view.data, mode='predict')[0])
 
 
-def findings(sample: object) -> list[Found]:
+def findings(sample: BaseDataElement) -> list[Found]:
     """A detector's or a classifier's data sample -> what was found, by falling score.
 
     Raises:
@@ -193,7 +195,7 @@ def same(found: Iterable[Found], wanted: Found, overlap: float = 0.5) -> Found |
     rows = [row for row in found if row.label == wanted.label]
     if not rows or wanted.box is None:
         return rows[0] if rows else None
-    boxes = torch.stack([row.box.detach() for row in rows])
+    boxes = torch.stack([row.box.detach() for row in rows if row.box is not None])
     values, place = bbox_overlaps(wanted.box.detach()[None].to(boxes), boxes)[0].max(0)
     return rows[int(place)] if values >= overlap else None
 

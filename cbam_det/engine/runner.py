@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
@@ -38,7 +39,7 @@ from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
 from .preflight import OWN_HOOKS, Task
 
-HookConfig = Hook | dict
+HookConfig: TypeAlias = Hook | dict
 
 
 @RUNNERS.register_module()
@@ -111,14 +112,14 @@ class CheckedRunner(Runner):
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
         """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
-        given = dict(default_hooks or {})
+        given: dict[str, HookConfig | None] = dict(default_hooks or {})
         wanted = set(OWN_HOOKS)
         others = [hook for name, hook in given.items() if name not in wanted]
         audited = AttentionAuditHook in map(_kind, [*others, *(custom_hooks or [])])
         if audited or not any(True for _ in named_cbams(self.model)):
             wanted.remove('attention_audit')
         for name, hook in OWN_HOOKS.items():
-            options = given.pop(name, {} if name in wanted else None)
+            options: HookConfig | None = given.pop(name, {} if name in wanted else None)
             if isinstance(options, dict):
                 options = {**hook, **options}
             if options is not None:
@@ -163,7 +164,7 @@ class CheckedRunner(Runner):
             if checkpoint[0] is None:
                 self.logger.info(f'{self.work_dir} holds no checkpoint: the run begins')
                 return
-            self._load_from = checkpoint[0]
+            self._load_from: str | None = checkpoint[0]
         super().load_or_resume()
 
     def save_checkpoint(
@@ -258,7 +259,7 @@ class CheckedRunner(Runner):
         print_log(f'metrics written to {path}', 'current')
 
 
-def _kind(hook: HookConfig | None) -> type:
+def _kind(hook: HookConfig | None) -> type | None:
     """The class of a hook or of a hook's config."""
     if not isinstance(hook, dict):
         return type(hook)

@@ -60,8 +60,8 @@ def build_model(cfg: Config) -> BaseDetector:
             )
             key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
             if key and 'CBAM' in key[1]:
-                known = [inspect.signature(kind).parameters for kind in (CBAM, layers.CBAM)]
-                said += nearest(key[2], [*known[0], *known[1]])
+                own, others = (inspect.signature(kind).parameters for kind in (CBAM, layers.CBAM))
+                said += nearest(key[2], [*own, *others])
             elif key:
                 said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
             raise InputError(f'the model of this config cannot be built: {said}') from None

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def mend_ssd_heads() -> None:
 
 def _with_loss(init: Callable) -> Callable:
     @functools.wraps(init)
-    def mended(self: object, *args: object, **options: object) -> None:
+    def mended(self: Any, *args: object, **options: object) -> None:
         init(self, *args, **options)
         if not hasattr(self, 'loss_cls'):
             self.loss_cls = None
@@ -61,15 +62,16 @@ def scores_with_gradients() -> Iterator[None]:
     score. The function is replaced in each module that has imported it by its name. mmdet's own
     Grad-CAM, https://github.com/open-mmlab/mmdetection/pull/7987, was not merged.
     """
-    original = importlib.import_module('mmdet.models.utils').select_single_mlvl
+    name = 'select_single_mlvl'
+    original = getattr(importlib.import_module('mmdet.models.utils'), name)
 
     def select(levels: Sequence[Tensor], number: int, detach: bool = True) -> list[Tensor]:
         return [level[number] for level in levels]
 
     with ExitStack() as stack:
         for module in list(sys.modules.values()):
-            if isinstance(module, ModuleType) and vars(module).get(original.__name__) is original:
-                stack.enter_context(_replaced(module, original.__name__, select))
+            if isinstance(module, ModuleType) and vars(module).get(name) is original:
+                stack.enter_context(_replaced(module, name, select))
         yield
 
 
@@ -103,10 +105,10 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     contiguous, whatever its format is, and compute wrong numbers from others without a word. So
     what its modules get is made contiguous first, and their own weights stay so.
     """
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in model.modules():
         if type(module).__module__.startswith('mmcv.ops.'):
-            module.to(memory_format=torch.contiguous_format)
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_contiguous, with_kwargs=True)
     return model
 

@@ -242,8 +242,9 @@ def _dummy(
     """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
     if channels is None:
         channels = getattr(host, 'in_channels', 3)
-    if isinstance(channels, int) and hasattr(host, 'prior_generator'):
-        channels = [channels] * host.prior_generator.num_levels
+    priors = getattr(host, 'prior_generator', None)
+    if isinstance(channels, int) and priors is not None:
+        channels = [channels] * priors.num_levels
     if isinstance(channels, (list, tuple)):
         sizes = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
         return tuple(
@@ -346,21 +347,21 @@ class _Keep:
 
 def _hang(host: nn.Module, name: str) -> None:
     module = _module(host, name)
-    plugins = host.inserted[_key(name)]
+    plugins = host.get_submodule('inserted').get_submodule(_key(name))
     module.register_forward_hook(_Run(plugins, name))
     if name != ITSELF:  # which has the plugins as a child
-        module.extra_repr = _Shown(module, plugins)
+        module.extra_repr = _Shown(module, plugins)  # type: ignore[method-assign]
 
 
 class _Shown:
     """In the place of a module's `extra_repr`: what follows it is printed where it acts."""
 
-    def __init__(self, module: nn.Module, plugins: ModuleDict) -> None:
+    def __init__(self, module: nn.Module, plugins: nn.Module) -> None:
         self.module, self.plugins = module, plugins
 
     def __call__(self) -> str:
         own = type(self.module).extra_repr(self.module)
-        kinds = ', '.join(type(plugin).__name__ for plugin in self.plugins.values())
+        kinds = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
         return f'{own}, then {kinds}' if own else f'then {kinds}'
 
 

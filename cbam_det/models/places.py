@@ -54,7 +54,7 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     """
     model = build_model(cfg)
     model.eval()
-    hosts = {}
+    hosts: dict[str, nn.Module] = {}
     for path in HOSTS:
         try:
             host = model.get_submodule(path)
@@ -143,8 +143,8 @@ def _place(path: str, name: str, module: nn.Module, output: Tensor, options: dic
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
     adds = 0
-    if gate := cbam.channel_gate:
-        adds += len(gate.pools) * 2 * gate.fc1.weight.numel() + channels * height * width
+    if mlp := cbam.channel_gate:
+        adds += len(mlp.pools) * 2 * mlp.fc1.weight.numel() + channels * height * width
     if gate := cbam.spatial_gate:
         adds += gate.conv.weight.numel() * height * width + channels * height * width
         adds += channels * height * width if gate.summary is not None else 0

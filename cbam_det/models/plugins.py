@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmengine.model import BaseModule
@@ -35,6 +36,7 @@ class CBAM(layers.CBAM, BaseModule):
 
     Args:
         in_channels: C; the host fills it in.
+        ratio: as in `layers.CBAM`.
         act_cfg: mmcv's config of the activation in the channel gate's MLP.
         norm_cfg: mmcv's config of the norm in the spatial gate, or None.
         compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
@@ -52,12 +54,13 @@ class CBAM(layers.CBAM, BaseModule):
     def __init__(
         self,
         in_channels: int,
-        *args: object,
+        ratio: int = 16,
+        *,
         act_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN', momentum=0.01),  # noqa: B006 (mmcv's idiom)
         compile: bool = False,
         init_cfg: dict | list[dict] | None = None,
-        **options: object,
+        **options: Any,
     ) -> None:
         checks.switches(compile=compile)
 
@@ -68,7 +71,7 @@ class CBAM(layers.CBAM, BaseModule):
             return build_norm_layer(norm_cfg, channels)[1]
 
         norm_layer = norm if norm_cfg else None
-        super().__init__(in_channels, *args, act_layer=activation, norm_layer=norm_layer, **options)
+        super().__init__(in_channels, ratio, act_layer=activation, norm_layer=norm_layer, **options)
         self.init_cfg = copy.deepcopy(init_cfg)
         if compile:
             self.compile(dynamic=True)
@@ -102,7 +105,7 @@ class TimmAttention(nn.Module):
 
     _abbr_ = 'attention'
 
-    def __init__(self, in_channels: int, name: str, **options: object) -> None:
+    def __init__(self, in_channels: int, name: str, **options: Any) -> None:
         super().__init__()
         try:
             from timm.layers import create_attn

@@ -115,9 +115,9 @@ def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
             record = read_record(args.results, study, row, seed)
             if record and (other := runs.elsewhere(record)):
                 print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
-            other = runs.repeat(*what)
-            said = [f'{key} {old} -> {new}' for key, (old, new) in other.items()]
-            print(f'  differs: {some(said, 9)}' if said else '  all numbers are the same')
+            differing = runs.repeat(*what)
+            found = [f'{key} {old} -> {new}' for key, (old, new) in differing.items()]
+            print(f'  differs: {some(found, 9)}' if found else '  all numbers are the same')
             continue
         record = runs.run(*what)
         first, key = next(iter(study.metrics_of(row).items()))
@@ -183,16 +183,16 @@ def obey(args: argparse.Namespace) -> None:
         elif args.command == 'details':
             print(f'{study.title}\n\n{verdicts.breakdown(study, args.results)}\n')
         elif args.command == 'focus':
-            what = (args.work_dirs, args.count, args.score, args.data_root)
-            measures.heat_inside(study, args.results, *what)
+            measures.heat_inside(
+                study, args.results, args.work_dirs, args.count, args.score, args.data_root
+            )
             print(verdicts.heat_table(study, args.results))
         elif args.command == 'plot':
             print(save(study_figure(study, args.results), args.out))
         elif args.command == 'cost':
             print(detector_table(measures.costs(study, args.results, args.rounds, args.device)))
         elif args.command == 'gates':
-            what = (study, args.results, args.work_dirs, args.count, args.data_root)
-            measures.gate_weights(*what)
+            measures.gate_weights(study, args.results, args.work_dirs, args.count, args.data_root)
             print(verdicts.table(study, args.results))
         elif args.command == 'commands':
             commands(args, study, asked, printed)

@@ -173,8 +173,9 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
     """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
-        split: '+'.join(map(fingerprint, Split.of(cfg, split).data_sets))
+        split: '+'.join(map(fingerprint, read.data_sets))
         for split in ('train', 'val', 'test')
+        if (read := Split.of(cfg, split)) is not None
     }
 
 

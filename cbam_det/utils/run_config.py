@@ -93,7 +93,7 @@ class DataSet:
                     f'metainfo.classes={classes!r} is no file; give a tuple of names, '
                     "('cat',) with a comma where there is one"
                 )
-            classes = path.read_text(encoding='utf-8').split('\n')
+            classes = tuple(path.read_text(encoding='utf-8').split('\n'))
         return tuple(name for name in classes if name)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -70,8 +70,9 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
         found = {name: found[name] for name in _chosen(found, names)}
     seen: list[Gates] = []
 
-    def look(name: str) -> object:
-        def hook(cbam: CBAM, args: tuple[Tensor]) -> None:
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(cbam: nn.Module, args: tuple[Tensor]) -> None:
+            assert isinstance(cbam, CBAM)
             if not len(args[0]):  # a head without a region
                 return
             weights = {kind: value.cpu().numpy() for kind, value in cbam.gates(args[0]).items()}

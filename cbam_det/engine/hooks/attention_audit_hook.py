@@ -64,10 +64,14 @@ class AttentionAuditHook(Hook):
         """Check the weights of `load_from`, of a resumed run and of a test."""
         testing = not isinstance(runner._train_loop, BaseLoop)
         source = str(runner._load_from or 'the checkpoint')
-        state, model = state_of(checkpoint), plain_model(runner)
+        state = state_of(checkpoint)
+        model: nn.Module = plain_model(runner)
         prefix = ''
         if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
-            model, prefix = model.student, 'student.'  # mmdet loads both halves from one detector
+            model, prefix = (
+                model.get_submodule('student'),
+                'student.',
+            )  # mmdet loads both halves from one detector
         check_attention(state, model, source, whole=testing or runner._resume)
         self._note(state, model, source, prefix)
 
@@ -178,10 +182,11 @@ def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
 
 def _options(cbam: CBAM) -> str:
     parts = [cbam.order]
-    if gate := cbam.channel_gate:
-        parts.append('+'.join(gate.pools))
-    if gate := cbam.spatial_gate:
-        parts.append(f'{gate.conv.kernel_size[0]}x{gate.conv.kernel_size[0]}')
+    if cbam.channel_gate:
+        parts.append('+'.join(cbam.channel_gate.pools))
+    if cbam.spatial_gate:
+        size = cbam.spatial_gate.conv.kernel_size[0]
+        parts.append(f'{size}x{size}')
     parts += ['memory_efficient=False'] * (not cbam.memory_efficient)
     parts += ['compiled'] * (cbam._compiled_call_impl is not None)
     return ', '.join(parts)
@@ -199,6 +204,6 @@ def _trains(cbam: CBAM, rates: dict[int, float]) -> str:
 
 
 def _text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=140)
-    console.print(table)
-    return console.file.getvalue()
+    page = io.StringIO()
+    Console(file=page, width=140).print(table)
+    return page.getvalue()

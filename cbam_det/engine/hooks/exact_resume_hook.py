@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def random_states() -> dict:
     _, key, position, has_gauss, gauss = np.random.get_state()
     return dict(
         python=random.getstate(),
-        numpy=[torch.from_numpy(key.astype(np.int64)), position, has_gauss, gauss],
+        numpy=[torch.from_numpy(np.asarray(key, np.int64)), position, has_gauss, gauss],
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     )
@@ -97,13 +98,14 @@ class ExactResumeHook(Hook):
         if isinstance(sampler, InfiniteSampler) and not hasattr(begun, 'skip_iter'):
             sampler.indices = sampler._indices_of_rank()
             rest = _rest(loader, runner.iter)
-            runner.train_loop.dataloader_iterator = _Skipping(type(begun), rest, runner.iter)
+            kind = iter if begun is None else type(begun)
+            runner.train_loop.dataloader_iterator = _Skipping(kind, rest, runner.iter)
         if self.resumed:
-            self._go_on(runner, loader)
+            self._go_on(runner, loader, self.resumed)
         self.resumed = None
 
-    def _go_on(self, runner: Runner, loader: DataLoader) -> None:
-        states = self.resumed['random_states']
+    def _go_on(self, runner: Runner, loader: DataLoader, resumed: dict) -> None:
+        states = resumed['random_states']
         if len(states) == get_world_size():
             set_random_states(states[get_rank()])
         else:
@@ -111,7 +113,7 @@ class ExactResumeHook(Hook):
                 f'the checkpoint holds the random states of {len(states)} processes, and there '
                 f'are {get_world_size()}: the run goes on with other random numbers'
             )
-        done, batches = self.resumed['batch'], self.resumed['batches']
+        done, batches = resumed['batch'], resumed['batches']
         if not done or not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         if batches != len(loader) or loader.batch_sampler is None:
@@ -146,7 +148,8 @@ class ExactResumeHook(Hook):
 
     def after_val(self, runner: Runner) -> None:
         """Restore them."""
-        set_random_states(self.before_validation)
+        if self.before_validation is not None:
+            set_random_states(self.before_validation)
         self.before_validation = None
 
     def before_processes_save(self, runner: Runner) -> None:
@@ -176,7 +179,9 @@ class WorkerStart:
     def __call__(self, worker_id: int) -> None:
         if self.inner is not None:
             self.inner(worker_id)
-        seed = get_worker_info().seed
+        info = get_worker_info()
+        assert info is not None
+        seed = info.seed
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -221,7 +226,7 @@ class _Skipping:
 
 
 class _Rest:
-    def __init__(self, batches: object, done: int) -> None:
+    def __init__(self, batches: Any, done: int) -> None:
         self.batches, self.done = batches, done
         self.sampler = batches.sampler  # of which MMEngine sets the epoch
 

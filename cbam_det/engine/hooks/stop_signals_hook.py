@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
@@ -46,7 +47,7 @@ class StopSignalsHook(Hook):
     def __init__(self) -> None:
         self.received: int | None = None
         self.interrupted = False
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""

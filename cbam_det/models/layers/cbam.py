@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from . import checks, memory_efficient
 from .cpu import FewMapsConv2d
+from .gate import Gate
 from .norm import OwnNorm, normalise
-from .pooling import full_precision, pool_channels, pool_space
+from .pooling import pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
 NormLayer = Callable[[int], nn.Module]
@@ -32,32 +33,6 @@ BatchNorm = partial(nn.BatchNorm2d, momentum=0.01)
 
 torch.fx.wrap('pool_space')  # whose sums depend on the type, which a tracer does not know
 torch.fx.wrap('pool_channels')
-
-
-class Gate(nn.Module):
-    """What both gates share. From the identity start they have a buffer `gain` of 2, by which a
-    checkpoint of one start does not load into the other: `2 * sigmoid(0)` is exactly 1."""
-
-    def __init__(self, start: str) -> None:
-        super().__init__()
-        checks.choice('start', start, ('identity', 'paper'))
-        self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
-
-    def forward(self, x: Tensor, pooled: bool = False) -> Tensor:
-        """The weights for a feature map, (N, C, H, W), or for what `pool` made of one: (N, C, 1, 1)
-        of the channel gate, (N, 1, H, W) of the spatial gate, in the type of `x`, from 0 to 1 (to 2
-        with `start='identity'`). They are computed in float32 under autocast.
-        """
-        with full_precision(x):
-            weights = torch.sigmoid(self.logits(x if pooled else self.pool(x)))
-            if self.gain is not None:
-                weights = self.gain.to(weights.dtype) * weights
-            return weights.to(x.dtype)
-
-    def _zero_biases(self) -> None:
-        for name, parameter in self.named_parameters():
-            if name.endswith('bias'):
-                nn.init.zeros_(parameter)
 
 
 class ChannelGate(Gate):
@@ -94,7 +69,7 @@ class ChannelGate(Gate):
         """PyTorch's start, but biases at 0; for the identity the last layer's weights as well."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
-        self._zero_biases()
+        self.zero_biases()
         if self.gain is not None:
             nn.init.zeros_(self.fc2.weight)
 
@@ -144,9 +119,10 @@ class SpatialGate(OwnNorm, Gate):
         """
         for conv in filter(None, (self.summary, self.conv)):
             nn.init.kaiming_normal_(conv.weight, mode='fan_out')
-        self._zero_biases()
-        if getattr(self.norm, 'weight', None) is not None:
-            nn.init.zeros_(self.norm.weight)
+        self.zero_biases()
+        weight = getattr(self.norm, 'weight', None)
+        if weight is not None:
+            nn.init.zeros_(weight)
         elif self.gain is not None:
             nn.init.zeros_(self.conv.weight)
 
@@ -205,7 +181,8 @@ class CBAM(nn.Module):
         checks.switches(frozen=frozen, norm_eval=norm_eval, memory_efficient=memory_efficient)
         self.in_channels, self.order = in_channels, order
         self.frozen, self.memory_efficient = frozen, memory_efficient
-        self.channel_gate, self.spatial_gate = None, None
+        self.channel_gate: ChannelGate | None = None
+        self.spatial_gate: SpatialGate | None = None
         if order != 'spatial':
             self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_layer, start)
         if order != 'channel':

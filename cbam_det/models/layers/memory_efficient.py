@@ -23,9 +23,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +32,8 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from .cpu import max_and_place
+from .gate import Gate
 from .pooling import full_precision, is_traced, wide_type
-
-if TYPE_CHECKING:
-    from .cbam import Gate
 
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
@@ -166,9 +163,9 @@ class GatePass:
     pools: Sequence[str]
     function: Callable[[Tensor, dict[str, Tensor]], Tensor]
     parameters: dict[str, Tensor]
-    pooled: Tensor | None = None
-    places: Tensor | None = None
-    made: Tensor | None = None
+    pooled: Tensor = field(init=False)
+    places: Tensor = field(init=False)
+    made: Tensor = field(init=False)
 
     def weigh(self, y: Tensor, fill: Callable[[Block], None] | None = None) -> Tensor:
         """Pool a map, (N, C, P), of which `fill` first writes the block; return the weights.
@@ -208,12 +205,14 @@ class GatePass:
             self.made = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
         return self.made.detach()
 
-    def back(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    def back(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
         """From the weights' gradient to what comes out of a mean over `size`, per pooled number,
         of a maximum, and the parameters' gradients. The first two have size 1 along `axis`.
         """
         pooled, *parameters = torch.autograd.grad(
-            *(self.made, (self.pooled, *self.parameters.values()), grad.to(self.made.dtype)),
+            self.made,
+            (self.pooled, *self.parameters.values()),
+            grad.to(self.made.dtype),
             retain_graph=True,  # the caller decides how often there is a backward pass
             allow_unused=True,
         )
@@ -266,7 +265,7 @@ def _backward(
     dx = torch.empty_like(x) if needs_dx else None
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     g = _flat(g.contiguous(memory_format=layout))
-    x, out = _flat(x), None if dx is None else _flat(dx)
+    x, out = _flat(x), _flat(dx) if dx is not None else None
     first, *rest = gates
     wide, along = wide_type(x), 3 - first.axis  # the first gate's weights lie along this axis
     u = first.made.detach().to(wide)
@@ -274,13 +273,14 @@ def _backward(
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
     for block in _blocks(x):
         # dx is free until the last pass, and fresh memory costs more than arithmetic.
-        free = out[block] if dx is not None and dx.dtype == wide else None
+        free = out[block] if out is not None and out.dtype == wide else None
         t = torch.mul(g[block].to(wide), x[block], out=free)
         _at(du, block).add_(_sum(t, _at(v, block), first.axis))
         if rest:
             _at(dv, block).add_(_sum(t, _at(u, block), along))
 
-    r, peaks, grads = v.new_zeros(1, 1, 1), [], []
+    r, peaks = v.new_zeros(1, 1, 1), []
+    grads: Sequence[Tensor | None] = []
     for second in rest:
         r, peak, grads = second.back(dv, x.shape[along])
         if not parallel and 'avg' in second.pools:
@@ -296,7 +296,7 @@ def _backward(
     if 'max' in first.pools:
         peaks.append((first.axis, first.places.unsqueeze(first.axis), peak))
 
-    if dx is not None:
+    if out is not None:
         for block in _blocks(x):
             here = out[block]
             if parallel:

@@ -11,8 +11,8 @@ def normalise(maps: Tensor, norm: nn.Module) -> Tensor:
     """`norm(maps)`; BatchNorm uses its running statistics where a batch has one value in all, of
     which there are no others.
     """
-    alone = isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
-    if norm.training and alone and maps.numel() <= 1:
+    one = norm.training and maps.numel() <= 1
+    if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and one:
         mean, variance = norm.running_mean, norm.running_var
         return F.batch_norm(maps, mean, variance, norm.weight, norm.bias, eps=norm.eps)
     return norm(maps)
@@ -25,6 +25,7 @@ class OwnNorm(nn.Module):
     statistics of a new norm at their start. That call does nothing here.
     """
 
+    norm: nn.Module
     norm_eval = False
 
     def train(self, mode: bool = True) -> OwnNorm:
@@ -33,12 +34,12 @@ class OwnNorm(nn.Module):
         self.norm.train(mode and not self.norm_eval)
         return self
 
-    def add_module(self, name: str, module: nn.Module) -> None:
+    def add_module(self, name: str, module: nn.Module | None) -> None:
         """Add a child. Conversions to SyncBatchNorm put theirs in the norm's place by this too."""
         super().add_module(name, module)
-        if name == 'norm':
+        if name == 'norm' and module is not None:
             module.train(self.training and not self.norm_eval)
-            module.eval = _keep_mode
+            module.eval = _keep_mode  # type: ignore[method-assign, assignment]
 
 
 def _keep_mode() -> None:

@@ -1,0 +1,65 @@
+"""What the channel gate and the spatial gate share: a map is pooled, and weights are made of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import checks
+from .pooling import full_precision
+
+
+class Gate(nn.Module):
+    """A gate of CBAM.
+
+    Args:
+        start: 'identity' or 'paper'.
+
+    Attributes:
+        name: 'channel' or 'spatial'.
+        axis: the axis of (N, C, H * W) that is pooled.
+        pools: the pools, in their order.
+        gain: 2 from the identity start, as `2 * sigmoid(0)` is exactly 1; else None. It is a
+            buffer, so that a checkpoint of one start does not load silently into the other.
+    """
+
+    name: str
+    axis: int
+    pools: tuple[str, ...]
+    gain: Tensor | None
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        checks.choice('start', start, ('identity', 'paper'))
+        self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """A feature map, (N, C, H, W), -> what the weights are made of."""
+        raise NotImplementedError
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """What `pool` made -> the weights before the sigmoid."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Set the start."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, pooled: bool = False) -> Tensor:
+        """The weights for a feature map, (N, C, H, W), or for what `pool` made of one.
+
+        Returns:
+            (N, C, 1, 1) from the channel gate, (N, 1, H, W) from the spatial gate, in the type of
+            `x`, from 0 to 1 (to 2 from the identity start); computed in float32 under autocast.
+        """
+        with full_precision(x):
+            weights = torch.sigmoid(self.logits(x if pooled else self.pool(x)))
+            if self.gain is not None:
+                weights = self.gain.to(weights.dtype) * weights
+            return weights.to(x.dtype)
+
+    def zero_biases(self) -> None:
+        """Set every bias to 0."""
+        for name, parameter in self.named_parameters():
+            if name.endswith('bias'):
+                nn.init.zeros_(parameter)
