@@ -68,10 +68,8 @@ class AttentionAuditHook(Hook):
         model: nn.Module = plain_model(runner)
         prefix = ''
         if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
-            model, prefix = (
-                model.get_submodule('student'),
-                'student.',
-            )  # mmdet loads both halves from one detector
+            # mmdet loads both halves from one detector.
+            model, prefix = model.get_submodule('student'), 'student.'
         check_attention(state, model, source, whole=testing or runner._resume)
         self._note(state, model, source, prefix)
 
