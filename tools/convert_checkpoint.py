@@ -17,6 +17,7 @@ from rich.table import Table
 # As cbam_det.checkpoints.formats has them.
 OURS = 'cbam_det'
 FORMS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
+TARGETS = (OURS, 'authors', 'timm', 'mmyolo')
 LAYOUTS = ('inserted', 'plugins')
 STARTS = ('paper', 'identity')
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -30,7 +31,7 @@ EXAMPLES = """examples:
   # from start='identity' to the paper's gates, the same function; the config tells order and pools
   python tools/convert_checkpoint.py epoch_12.pth paper.pth --start paper --config config.py
   # the backbone of a detector for another implementation
-  python tools/convert_checkpoint.py paper.pth theirs.pth --to pytorchcv --order channel-spatial"""
+  python tools/convert_checkpoint.py paper.pth theirs.pth --to authors --order channel-spatial"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
     parser.add_argument('output', metavar='OUT', help='checkpoint to write, a new name')
     parser.add_argument('--from', dest='source', choices=FORMS, help='form of IN (by its keys)')
-    parser.add_argument('--to', dest='target', choices=FORMS, default=OURS, help='(%(default)s)')
+    parser.add_argument('--to', dest='target', choices=TARGETS, default=OURS, help='(%(default)s)')
     parser.add_argument(
         '--layout', choices=LAYOUTS, help='of our ResNets: WithPlugins or mmdet; else as it is'
     )
