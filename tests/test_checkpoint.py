@@ -6,7 +6,7 @@ import inspect
 import os
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import timm
@@ -22,17 +22,22 @@ from cbam_det import CBAM
 from cbam_det.checkpoints.convert import convert, detect, to_identity, to_paper
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS, OURS, TARGETS
+from cbam_det.models import layers
 from cbam_det.utils.errors import InputError
 
 from .conftest import in_process
 
 NEEDED = {  # what our config needs for the weights of each form
-    'authors': {},
-    'pytorchcv': dict(norm_cfg=dict(type='BN')),
-    'timm': dict(norm_cfg=dict(type='BN'), mlp_bias=False),
-    'mmyolo': dict(norm_cfg=None, conv_bias=True),
-    'tutorial': dict(norm_cfg=None, mlp_bias=False),
+    'authors': dict(start='paper'),
+    'pytorchcv': dict(start='paper', norm_cfg=dict(type='BN')),
+    'timm': dict(start='paper', norm_cfg=dict(type='BN'), mlp_bias=False),
+    'mmyolo': dict(start='paper', norm_cfg=None, conv_bias=True),
+    'tutorial': dict(start='paper', norm_cfg=None, mlp_bias=False),
 }
+
+
+def signature(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
 
 
 class Authors(nn.Module):
@@ -256,8 +261,9 @@ def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
         small = dict(kernel_size=3) if form in ('timm', 'mmyolo') else {}
         rest = {key: value for key, value in options.items() if key not in ('type', 'ratio')}
         assert rest == NEEDED[form] | small and options.get('ratio') == ratio
-    signature = inspect.signature(CBAM).parameters
-    assert {name: signature[name].default for name in DEFAULTS} == DEFAULTS
+    kinds = (layers.CBAM, CBAM)  # mmcv's options are of the second
+    known = {name: one.default for kind in kinds for name, one in signature(kind).items()}
+    assert {name: known[name] for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize('form', [form for form in TARGETS if form != OURS])
@@ -316,7 +322,9 @@ def test_second_names_of_the_tutorial_are_read_too(theirs):
 
 def test_weights_from_before_torch_counted_batches_load(theirs):
     state = {k: v for k, v in theirs('authors').state_dict().items() if 'num_batches' not in k}
-    build(18, {}).load_state_dict(convert(state, drop_classifier=True).state, strict=True)
+    build(18, NEEDED['authors']).load_state_dict(
+        convert(state, drop_classifier=True).state, strict=True
+    )
 
 
 @pytest.mark.parametrize('order', FACTORS)
@@ -337,7 +345,7 @@ def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
         randomised(nets['identity']).load_state_dict(gain, strict=False)
         identity = nets['identity'].state_dict()
         paper = to_paper(identity, options)
-        assert paper.options[0].get('start') is None
+        assert paper.options[0]['start'] == 'paper'
         assert {row[0] for row in paper.rows if row[0]} == identity.keys()
         nets['paper'].load_state_dict(paper.state, strict=True)
         nets['paper'].eval()
@@ -348,7 +356,7 @@ def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
             assert one.std() > 0 and torch.equal(one, other)
         again = to_identity(paper.state, options)
         assert equal(again.state, identity)
-        assert again.options[0]['start'] == 'identity'
+        assert 'start' not in again.options[0]
         assert {row[1] for row in again.rows} == identity.keys()
         # In a detector the rest stays as it is.
         rest = {
@@ -391,7 +399,7 @@ def test_backbone_of_a_detector_becomes_another_implementation_s(theirs):
 def test_weights_of_others_start_as_the_identity_does_by_one_call(theirs):
     state = theirs('authors').state_dict()
     done = convert(state, start='identity')
-    assert done.options == [dict(type='CBAM', start='identity')]
+    assert done.options == [dict(type='CBAM')]
     assert equal(done.state, to_identity(convert(state).state, {}).state)
     assert equal(
         convert(done.state, target='authors', start='paper').state,
@@ -466,6 +474,7 @@ def timm_light() -> dict[str, Tensor]:
     ],
 )
 def test_what_a_form_cannot_express_is_refused_with_the_reason(options, form, message):
+    options = dict(start='paper') | options
     for state in (
         CBAM(16, **options).state_dict(),
         build(18, options, base_channels=16).state_dict(),
@@ -476,7 +485,7 @@ def test_what_a_form_cannot_express_is_refused_with_the_reason(options, form, me
 
 def test_order_of_the_spatial_pools_decides_what_is_flipped():
     for pools in (['avg', 'max'], ['max', 'avg']):
-        cbam = randomised(CBAM(16, spatial_pools=pools)).double()
+        cbam = randomised(CBAM(16, spatial_pools=pools, start='paper')).double()
         other = Authors(16).double().eval()
         other.load_state_dict(
             convert(cbam.state_dict(), target='authors', options=dict(spatial_pools=pools)).state
@@ -517,7 +526,8 @@ def test_a_start_that_cannot_be_converted_is_refused_with_the_reason():
 
 
 def test_a_cbam_at_another_position_of_a_block_is_told_by_its_channels():
-    entry = dict(cfg=dict(type='CBAM'), stages=(True,) * 4, position='after_conv2')
+    cfg = dict(type='CBAM', start='paper')
+    entry = dict(cfg=cfg, stages=(True,) * 4, position='after_conv2')
     with DefaultScope.overwrite_default_scope('mmdet'):
         net = MODELS.build(dict(type='ResNet', depth=50, base_channels=16, plugins=[entry]))
     for change in (dict(layout='inserted'), dict(start='identity')):
@@ -545,7 +555,7 @@ def test_tool_converts_a_file_and_reports_every_key(tool, tmp_path, theirs):
     assert 'left out, OUT cannot resume a training: epoch, arch' in said
     assert (
         '8 CBAM, layer1.0.bn2 to layer4.1.bn2: '
-        "dict(type='CBAM', norm_cfg=dict(type='BN'), mlp_bias=False)"
+        "dict(type='CBAM', norm_cfg=dict(type='BN'), start='paper', mlp_bias=False)"
     ) in said
     for row in ('dropped │ 2', 'flipped │ 8', 'reshaped │ 16', 'layer1.0.se.channel.fc1.weight'):
         assert row.replace(' ', '') in said.replace(' ', '')
@@ -602,7 +612,7 @@ def test_tool_overwrites_nothing_and_refuses_in_one_line(tool, tmp_path):
         status, said = tool(*args)
         assert status == 2 and message in said and said.count('\n') == 1, said
     status, said = tool(state, tmp_path / 'b.pth')  # of the format of torch before 1.6
-    assert status == 0 and "1 CBAM: dict(type='CBAM')" in said
+    assert status == 0 and "1 CBAM: dict(type='CBAM', start='paper')" in said
 
 
 def test_options_saved_beside_the_weights_are_read_and_code_is_refused_unread(tmp_path):

@@ -291,6 +291,7 @@ def test_parsers_name_what_the_package_knows():
     """They repeat it, so that they need not import it."""
     convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
     assert (formats.OURS, *formats.FORMS) == convert.FORMS
+    assert formats.TARGETS == convert.TARGETS
     assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
     assert tuple(formats.FACTORS) == convert.ORDERS
     made = vars(digits.parse_args([]))

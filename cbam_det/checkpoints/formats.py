@@ -64,7 +64,7 @@ DEFAULTS: dict[str, Any] = {  # of the module's options that are worked out here
     'spatial_pools': ('max', 'avg'),
     'mlp_bias': True,
     'conv_bias': False,
-    'start': 'paper',
+    'start': 'identity',
     'norm_cfg': dict(type='BN', momentum=0.01),
 }
 
