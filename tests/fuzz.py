@@ -147,7 +147,8 @@ class Subject:
     def _outcome(self) -> str:
         picture = self.path.suffix == '.jpg'
         try:
-            summary = check_dataset(DataSet.of(self.dataset), full=picture)
+            with DefaultScope.overwrite_default_scope('mmdet'):
+                summary = check_dataset(DataSet.of(self.dataset), full=picture)
         except InputError as error:
             assert '\n' not in str(error)
             self._mend()

@@ -476,6 +476,12 @@ def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
         preflight.check_sharding(Config(options))
 
 
+def test_misspelt_runner_is_named_with_what_is_near():
+    words = "runner_type='CheckRunner' is not registered; near: CheckedRunner"
+    with pytest.raises(InputError, match=words):
+        launch.build_runner(Config(dict(runner_type='CheckRunner')), 'train')
+
+
 def test_other_runner_is_told_to_go_unchecked(monkeypatch, capsys):
     cfg = Config(dict(runner_type='FlexibleRunner'))
     monkeypatch.setattr(RUNNERS, 'build', lambda given: given)

@@ -71,31 +71,30 @@ def average_over_views(cfg: 'Config') -> None:
     dataset.pipeline = pipeline
 
 
-def test(args: argparse.Namespace, hidden_gpus: int) -> None:
+def test(args: argparse.Namespace) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmdet.evaluation import DumpDetResults
 
-    from cbam_det.engine.launch import build_runner, config_of, whole_process
+    from cbam_det.engine.launch import build_runner, config_of
     from cbam_det.utils.errors import InputError
 
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
         raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
-    with whole_process(hidden_gpus):
-        cfg = config_of(args, 'test')
-        cfg.load_from = args.checkpoint
-        if args.show or args.show_dir:
-            if 'visualization' not in cfg.get('default_hooks', {}):
-                raise InputError(
-                    '--show and --show-dir draw by default_hooks.visualization, which '
-                    f'{args.config} has not; give it dict(type="DetVisualizationHook") there'
-                )
-            cfg = trigger_visualization_hook(cfg, args)
-        if args.tta:
-            average_over_views(cfg)
-        runner = build_runner(cfg, 'test')
-        if args.out:
-            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-        runner.test()
+    cfg = config_of(args, 'test')
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise InputError(
+                '--show and --show-dir draw by default_hooks.visualization, which '
+                f'{args.config} has not; give it dict(type="DetVisualizationHook") there'
+            )
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        average_over_views(cfg)
+    runner = build_runner(cfg, 'test')
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,9 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cbam_det_tools import hide_gpus_without_operators
 
     hidden_gpus = hide_gpus_without_operators()
+    from cbam_det.engine.launch import in_whole_process
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: test(args, hidden_gpus))
+    return one_line_errors(lambda: in_whole_process(test, args, hidden_gpus))
 
 
 if __name__ == '__main__':

@@ -52,26 +52,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def train(args: argparse.Namespace, hidden_gpus: int) -> None:
-    from cbam_det.engine.launch import build_runner, config_of, whole_process
+def train(args: argparse.Namespace) -> None:
+    from cbam_det.engine.launch import build_runner, config_of
     from cbam_det.utils.errors import InputError
 
-    with whole_process(hidden_gpus):
-        cfg = config_of(args, 'train')
-        if args.amp:
-            amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
-            cfg.merge_from_dict(dict(optim_wrapper=amp))
-        if args.auto_scale_lr:
-            if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-                raise InputError(
-                    f'--auto-scale-lr: {args.config} does not say for which batch size its '
-                    'learning rate is; give auto_scale_lr=dict(base_batch_size=...) there'
-                )
-            cfg.auto_scale_lr.enable = True
-        if args.resume:
-            cfg.resume = True
-            cfg.load_from = None if args.resume == 'auto' else args.resume
-        build_runner(cfg, 'train').train()
+    cfg = config_of(args, 'train')
+    if args.amp:
+        amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+        cfg.merge_from_dict(dict(optim_wrapper=amp))
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise InputError(
+                f'--auto-scale-lr: {args.config} does not say for which batch size its '
+                'learning rate is; give auto_scale_lr=dict(base_batch_size=...) there'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    build_runner(cfg, 'train').train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cbam_det_tools import hide_gpus_without_operators
 
     hidden_gpus = hide_gpus_without_operators()
+    from cbam_det.engine.launch import in_whole_process
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: train(args, hidden_gpus))
+    return one_line_errors(lambda: in_whole_process(train, args, hidden_gpus))
 
 
 if __name__ == '__main__':

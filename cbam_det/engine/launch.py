@@ -6,8 +6,7 @@ import argparse
 import gc
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import distributed
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.compat import allow_compilations
-from ..utils.config import find_config, parse_options, read_config
+from ..utils.config import enter_scope, find_config, parse_options, read_config
 from ..utils.environment import check_operators, keep_memory, without_cuda
 from ..utils.errors import InputError, tell
 from . import preflight
@@ -58,10 +57,10 @@ def build_runner(cfg: Config, task: Task) -> Runner:
     """The runner that a config names, or a `CheckedRunner`, which has checked `cfg` for the task.
 
     Raises:
-        InputError: see `CheckedRunner.from_cfg`.
+        InputError: no runner of that name is registered; see `CheckedRunner.from_cfg`.
     """
-    kind = cfg.get('runner_type', CheckedRunner)
-    kind = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    enter_scope(cfg)
+    kind = preflight.registered(RUNNERS, cfg.get('runner_type') or CheckedRunner, 'runner_type')
     if issubclass(kind, CheckedRunner):
         return kind.from_cfg(cfg, task)
     preflight.check_sharding(cfg)
@@ -74,15 +73,18 @@ def build_runner(cfg: Config, task: Task) -> Runner:
     return RUNNERS.build(cfg)
 
 
-@contextmanager
-def whole_process(hidden_gpus: int = 0) -> Iterator[None]:
-    """Set up a process that is there for one run alone, and end its process group.
+def in_whole_process(
+    run: Callable[[argparse.Namespace], None], args: argparse.Namespace, hidden_gpus: int = 0
+) -> None:
+    """Call `run` in a process that is there for it alone, and end the process group after it.
 
     Args:
+        run: a training or a test, whose runner does not outlive it.
+        args: its command line.
         hidden_gpus: GPUs that were hidden from it, since mmcv's operators cannot use them.
 
     Raises:
-        InputError: mmcv's operators do not compute here.
+        InputError: mmcv's operators do not compute here; or what `run` raises.
     """
     read_weights_only()
     if problem := check_operators():
@@ -94,7 +96,7 @@ def whole_process(hidden_gpus: int = 0) -> Iterator[None]:
         keep_memory()
     setup_cache_size_limit_of_dynamo()
     allow_compilations()
-    yield
+    run(args)
     if distributed.is_available() and distributed.is_initialized():
         # Its threads can abort a process that ends. The runner's cycles hold it by the model.
         distributed.destroy_process_group()

@@ -143,19 +143,7 @@ def check_names(cfg: Config) -> None:
 
 def _check_hook(path: str, hook: dict) -> None:
     """Raise InputError where no registry knows a hook's type, or the type not its options."""
-    kind = hook['type']
-    with HOOKS.switch_scope_and_registry(hook.get('_scope_')) as registry:
-        if isinstance(kind, str):
-            try:
-                kind = registry.get(kind)
-            except RuntimeError:  # MMEngine's, of a name that is no object's either
-                kind = None
-        names = _names(registry)
-    if kind is None:
-        raise InputError(
-            f'{path}.type={hook["type"]!r} is not registered{nearest(hook["type"], names)}; check '
-            'its spelling, or import its module with custom_imports'
-        )
+    kind = registered(HOOKS, hook['type'], f'{path}.type', hook.get('_scope_'))
     known = inspect.signature(kind).parameters
     if any(one.kind is one.VAR_KEYWORD for one in known.values()):
         return
@@ -165,6 +153,33 @@ def _check_hook(path: str, hook: dict) -> None:
                 f'{path}.{option} is unknown, {kind_of(hook)} has no such option'
                 f'{nearest(option, known)}'
             )
+
+
+def registered(registry: Registry, kind: str | type, path: str, scope: str | None = None) -> type:
+    """The class that a name of a config stands for, looked up in the config's scope.
+
+    Args:
+        registry: MMEngine's of its kind.
+        kind: the name, or the class itself.
+        path: where the config has it, for the message.
+        scope: one of its own.
+
+    Raises:
+        InputError: no registry knows the name; what is near is listed.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(scope) as own:
+        try:
+            found = own.get(kind)
+        except RuntimeError:  # MMEngine's, of a name that is no object's either
+            found = None
+        if found is None:
+            raise InputError(
+                f'{path}={kind!r} is not registered{nearest(kind, _names(own))}; check its '
+                'spelling, or import its module with custom_imports'
+            )
+        return found
 
 
 def _names(registry: Registry | None) -> list[str]:
