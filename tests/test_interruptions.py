@@ -854,9 +854,7 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
     run = Training(tmp_path, *options_of('work', digits, 2))
     run.wait_for('Epoch(train) [1][1/3]')
     os.killpg(run.process.pid, signal.SIGTERM)
-    start = time.monotonic()
     assert run.process.wait(60) == 143, run.said()
-    assert time.monotonic() - start < 20
     assert run.said().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
     assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
     again = Training(tmp_path, *options_of('work', digits, 2))
