@@ -26,7 +26,7 @@ DEMO_DIR := work_dirs/demo
 IMAGE := data/digits/val2017/000000001173.jpg
 LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 
-# `make coverage TESTS=tests/test_voc.py` measures by some tests alone.
+# `make coverage TESTS=tests/datasets/test_voc.py` measures by some tests alone.
 TESTS ?= tests
 
 .PHONY: help setup demo record test test-all coverage lint doctor clean

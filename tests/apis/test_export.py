@@ -1,0 +1,133 @@
+"""Exported files compute what the detector does, and mmdet makes the same boxes of them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from cbam_det.apis.export import DensePart, about, detect, export, runner
+from cbam_det.apis.inference import Subject
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+
+from ..conftest import in_process
+
+# A block of ResNet-18 for each form of the module.
+FORMS = {
+    'layer1.0.bn2': dict(order='channel-spatial'),
+    'layer1.1.bn2': dict(order='spatial-channel'),
+    'layer2.0.bn2': dict(order='parallel'),
+    'layer2.1.bn2': dict(order='channel', pools='avg'),
+    'layer3.0.bn2': dict(order='spatial'),
+    'layer3.1.bn2': dict(pools=('max', 'lp'), spatial_pools='conv'),
+    'layer4.0.bn2': dict(pools='lse', start='identity'),
+    'layer4.1.bn2': dict(pools=('avg', 'max'), spatial_pools=('avg', 'max'), kernel_size=3),
+}
+
+
+def subject(leaf: str, **model: object) -> Subject:
+    """A detector with random weights, the gates' too."""
+    cfg = read_config(leaf)
+    cfg.merge_from_dict(dict(model=model))
+    cfg.model.backbone.init_cfg = None
+    one = Subject(cfg)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in one.model.named_parameters():
+            if '_gate.' in name or 'cls' in name:
+                value.add_(0.1 * torch.randn(value.shape, generator=generator))
+    return one
+
+
+@pytest.fixture(scope='module')
+def retinanet() -> Subject:
+    plugins = [dict(cfg=dict(type='CBAM', **cfg), after=place) for place, cfg in FORMS.items()]
+    backbone = dict(depth=18, plugins=plugins)
+    neck = dict(in_channels=[16, 32, 64, 128])
+    return subject('retinanet_r50_cbam_digits_voc', backbone=backbone, neck=neck)
+
+
+@pytest.mark.parametrize('ending', ['onnx', 'pt'])
+def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp_path, digits):
+    path = tmp_path / f'net.{ending}'
+    gaps = export(retinanet, path, (96, 96))
+    assert list(gaps) == [f'{kind}_{n}' for kind in ('cls_scores', 'bbox_preds') for n in range(5)]
+    assert max(gaps.values()) < 1e-4
+    run = runner(path)
+    for shape in ((3, 3, 64, 128), (1, 3, 160, 96)):
+        images = torch.randn(shape)
+        with torch.no_grad():
+            wanted = DensePart(retinanet.model)(images)
+        for found, one in zip(run(images).values(), wanted, strict=True):
+            torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-4)
+    told = about(path)
+    assert told['mean'] == [123.675, 116.28, 103.53] and told['bgr_to_rgb'] is True
+    assert told['classes'] == list(retinanet.classes) and told['outputs'] == list(gaps)
+    assert [step['type'] for step in told['pipeline']][1] == 'Resize'
+    # The boxes of a real image.
+    image = next((digits / 'val2017').glob('*.jpg'))
+    view = retinanet.see(image)
+    boxes = detect(retinanet, view, run(view.data['inputs']))
+    theirs = retinanet.look(view)
+    assert len(boxes) == len(theirs) > 0
+    for ours, found in zip(boxes, theirs, strict=True):
+        torch.testing.assert_close(ours.scores[0], found.score, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.bboxes[0], found.box, rtol=1e-3, atol=1e-2)
+        assert ours.labels[0] == found.label
+    with pytest.raises(InputError, match='exists; remove it'):
+        export(retinanet, path, (96, 96))
+
+
+def test_two_stages_export_the_neck_s_maps_and_the_rpn(tmp_path):
+    one = subject('faster_rcnn_r18_cbam_digits')
+    gaps = export(one, tmp_path / 'net.onnx', (96, 96))
+    kinds = ('features', 'cls_scores', 'bbox_preds')
+    assert list(gaps) == [f'{kind}_{level}' for kind in kinds for level in range(5)]
+    with pytest.raises(InputError, match='has two stages'):
+        detect(one, None, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('leaf', ['ssd300_vgg16_cbam', 'fcos_r50_cbam', 'rtmdet_tiny_cbam'])
+@pytest.mark.parametrize('ending', ['onnx', 'pt'])
+def test_other_detectors_are_exported(leaf, ending, tmp_path):
+    size = (300, 300) if 'ssd' in leaf else (128, 128)
+    path = tmp_path / f'net.{ending}'
+    gaps = export(subject(leaf), path, size)
+    assert ('score_factors_0' in gaps) == ('fcos' in leaf)
+    images = torch.randn(2, 3, *size)
+    assert list(runner(path)(images)) == list(gaps)
+
+
+def test_a_file_that_computes_something_else_is_not_left(retinanet, tmp_path, monkeypatch):
+    monkeypatch.setattr('cbam_det.apis.export.TOLERANCE', -1.0)
+    with pytest.raises(InputError, match='does not compute what the model does'):
+        export(retinanet, tmp_path / 'net.pt', (64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named(retinanet, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match='no ending that is known'):
+        export(retinanet, tmp_path / 'net.xml', (64, 64))
+    monkeypatch.setattr(retinanet.model.bbox_head, 'forward', lambda features: 1 / 0)
+    with pytest.raises(InputError, match='RetinaHead cannot be exported at 64x96 pixels'):
+        export(retinanet, tmp_path / 'net.pt', (64, 96))
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    with pytest.raises(InputError, match='pip install onnx onnxruntime'):
+        export(retinanet, tmp_path / 'net.onnx', (64, 64))
+
+
+def test_tool_exports_a_checkpoint(trained, tmp_path, capsys):
+    work = trained / 'work'
+    out = tmp_path / 'net.pt'
+    tool = in_process('export')
+    status = tool(
+        *('faster_rcnn_r50_cbam_digits', work / 'epoch_2.pth', '--out', out, '--size', 96, 96)
+    )
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert '15 outputs, at most' in said.out
+    assert about(out)['pad_size_divisor'] == 32

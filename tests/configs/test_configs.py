@@ -1,0 +1,312 @@
+"""Every config of the repository: it builds, trains a step, and twins differ in attention alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
+
+from cbam_det import CBAM
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import walk
+
+from ..conftest import CONFIGS, in_process
+
+first_base = in_process('benchmarks.leaves').module.first_base
+LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
+# What the tables of the paper call each fragment, and the options that make it.
+ABLATIONS = {
+    'cbam': {},
+    'cbam_k3': dict(kernel_size=3),
+    'cbam_conv_k3': dict(spatial_pools='conv', kernel_size=3),
+    'cbam_conv_k7': dict(spatial_pools='conv'),
+    'channel': dict(order='channel'),
+    'channel_max': dict(order='channel', pools=('max',)),
+    'parallel': dict(order='parallel'),
+    'se': dict(order='channel', pools=('avg',)),
+    'spatial_channel': dict(order='spatial-channel'),
+}
+FASTER = {'cbam_compiled': dict(compile=True)}
+
+
+# CBAMs of each architecture, by its name's part in that of the leaf.
+BLOCKS = {
+    'mobilenetv2_cbam_neck': 5,
+    'stairnet': 6,
+    'mobilenetv2': 14,
+    'ssd300': 6,
+    'ssd512': 7,
+    'rtmdet': 4,
+    'r18': 8,
+    'r50': 16,
+    '101': 33,
+}
+
+
+def image_size(leaf: str) -> int:
+    """The side of the smallest image that the levels of the leaf's neck allow."""
+    return 300 if 'ssd' in leaf or 'stairnet' in leaf else 64
+
+
+def count_expected(leaf: str) -> int:
+    if '_cbam' not in leaf and '_se' not in leaf:
+        return 0
+    return next(count for part, count in BLOCKS.items() if part in leaf)
+
+
+def train_step(
+    model_cfg: dict, optim_cfg: dict, size: int = 64
+) -> tuple[torch.nn.Module, dict, dict]:
+    """One step of the whole detector on random images: the model, its losses, its old weights."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(model_cfg).train()
+        model.init_weights()
+        optim = build_optim_wrapper(model, optim_cfg)
+        sample = DetDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size)))
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1])
+        )
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
+        losses = model.train_step(dict(inputs=[image] * 2, data_samples=[sample] * 2), optim)
+    return model, losses, before
+
+
+class Features(torch.nn.Module):
+    """What a detector computes up to its proposals, as one function of the image."""
+
+    def __init__(self, detector: torch.nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        features = self.detector.extract_feat(image)
+        shared = getattr(getattr(self.detector, 'roi_head', None), 'shared_head', None)
+        head = getattr(self.detector, 'rpn_head', None) or self.detector.bbox_head
+        after = [shared(features[-1])] if shared is not None else []
+        return [*features, *after, *(level for output in head(features) for level in output)]
+
+
+def quick(cfg: Config) -> Config:
+    """No weights that would have to be fetched, and a few regions for the second stage."""
+    for _, node in walk(cfg.model.get('train_cfg') or {}):
+        if 'sampler' in node:
+            node.sampler.num = 16
+    cfg.model.backbone.init_cfg = None
+    if 'shared_head' in cfg.model.get('roi_head', {}):
+        cfg.model.roi_head.shared_head.init_cfg = None
+    return cfg
+
+
+def slow_twin(leaf: str) -> bool:
+    """Ten seconds each, and another leaf of the same parts is run."""
+    parts = ('ssd300_vgg16_cbam', 'stairnet_vgg16_cbam_voc', 'ssd300_mobilenet_voc')
+    return image_size(leaf) == 300 and leaf not in (*parts, 'stairnet_mobilenet_cbam_voc')
+
+
+@pytest.mark.parametrize(
+    'leaf',
+    [pytest.param(leaf, marks=[pytest.mark.slow] * slow_twin(leaf)) for leaf in LEAVES],
+)
+def test_every_leaf_trains_a_step_predicts_and_traces(leaf):
+    cfg = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
+    model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(leaf))
+    assert torch.isfinite(losses['loss']) and losses['loss'] > 0
+    found = [name for name, module in model.named_modules() if isinstance(module, CBAM)]
+    assert len(found) == count_expected(leaf)
+    after = dict(model.named_parameters())
+    for path in found:  # those of frozen stages too
+        own = [name for name in after if name.startswith(f'{path}.')]
+        assert all(after[name].requires_grad for name in own)
+        for gate in {name.split('cbam.')[1].split('.')[0] for name in own}:
+            moved = [not torch.equal(before[name], after[name]) for name in own if gate in name]
+            assert any(moved), f'{path}.{gate}'
+
+    net = Features(model)
+    net.eval()
+    size = image_size(leaf)
+    sample = DetDataSample(
+        metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
+    )
+    image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
+    with torch.no_grad():
+        found = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_instances
+    assert torch.isfinite(found.scores).all() and torch.isfinite(found.bboxes).all()
+    one, other = torch.rand(2, 1, 3, size, size)
+    traced = torch.jit.trace(net, one, check_trace=False)
+    for ours, theirs in zip(net(other), traced(other), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('fragment', FRAGMENTS)
+def test_every_fragment_is_the_ablation_that_it_names_and_trains(fragment, monkeypatch):
+    """A step of the small detector with the fragment in place of CBAM."""
+    # A graph is made as a user's is; to generate code for it would take minutes.
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
+    plugins = Config.fromfile(CONFIGS / f'_base_/attention/{fragment}.py').plugins
+    options = (ABLATIONS | FASTER)[fragment]
+    assert plugins == [dict(cfg=dict(type='CBAM', **options))]
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
+    cfg.model.backbone.update(type='WithPlugins', base_type='ResNet', plugins=plugins)
+    model, losses, _ = train_step(cfg.model, cfg.optim_wrapper)
+    assert torch.isfinite(losses['loss'])
+    assert sum(isinstance(module, CBAM) for module in model.modules()) == 16
+
+
+def test_every_ablation_of_the_paper_has_a_fragment():
+    assert set(ABLATIONS) | set(FASTER) == set(FRAGMENTS)
+
+
+def strip(node: object) -> object:
+    """A config without its attention, and without the package that mmengine notes in it."""
+    if isinstance(node, dict):
+        node = {key: strip(value) for key, value in node.items() if key != '_scope_'}
+        if node.get('type') == 'WithPlugins':
+            node['type'] = node.pop('base_type')
+        if any(plugin['cfg']['type'] == 'CBAM' for plugin in node.get('plugins', ())):
+            del node['plugins']
+        if str(node.get('checkpoint')).startswith('work_dirs/'):  # of the classifier's own twin
+            node['checkpoint'] = re.sub('_(cbam|se)/', '/', node['checkpoint'])
+    return [strip(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+WITH_ATTENTION = [leaf for leaf in LEAVES if count_expected(leaf)]
+# They put the parts of a detector together themselves.
+WHOLE = [leaf for leaf in WITH_ATTENTION if leaf.endswith('_digits_voc')]
+
+
+@pytest.mark.parametrize('leaf', sorted(set(WITH_ATTENTION) - set(WHOLE)))
+def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
+    # What the leaf is without its attention: another leaf, or a config of mmdet.
+    base = first_base(CONFIGS / f'{leaf}.py')
+    ours = Config.fromfile(CONFIGS / f'{leaf}.py').to_dict()
+    theirs = get_config(base) if base.startswith('mmdet::') else Config.fromfile(CONFIGS / base)
+    theirs = theirs.to_dict()
+    assert strip(ours['model']) == strip(theirs['model'])
+    assert ours['custom_imports'] == dict(imports=['cbam_det'])
+    for name in set(ours) - {'model', 'custom_imports'}:
+        if name in theirs:
+            assert strip(ours[name]) == strip(theirs[name]), name
+        else:  # the fragment's own variables
+            assert 'CBAM' in str(ours[name]), name
+    assert set(theirs) <= set(ours)
+
+
+@pytest.mark.parametrize('twin', ['se', 'cbam'])
+def test_classifiers_of_tiny_imagenet_differ_in_the_attention_alone(twin):
+    ours, theirs = (
+        Config.fromfile(CONFIGS / f'tiny_imagenet/resnet18_half{name}.py').to_dict()
+        for name in (f'_{twin}', '')
+    )
+    assert ours['model'] != theirs['model']
+    for name in set(ours) - {'plugins', 'attention'}:
+        assert strip(ours[name]) == strip(theirs[name]), name
+
+
+@pytest.mark.parametrize(
+    ('leaf', 'options'),
+    [
+        ('faster_rcnn_r101_cbam', {'model.backbone.plugins': None}),
+        ('rtmdet_tiny_cbam', {'model.backbone.plugins': None}),
+        ('ssd512_vgg16_cbam', {'model.backbone.plugins': None, 'model.neck.plugins': None}),
+    ],
+)
+def test_override_of_plugins_gives_the_baseline(leaf, options):
+    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+    cfg.merge_from_dict(options)
+    ours, theirs = build_model(cfg), build_model(get_config(first_base(CONFIGS / f'{leaf}.py')))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_full_leaf_is_mmdets_own_config():
+    ours = Config.fromfile(CONFIGS / 'faster_rcnn_r50.py').to_dict()
+    theirs = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').to_dict()
+    assert strip(ours) == strip(theirs)
+
+
+def test_quarter_width_keeps_the_architecture():
+    """The digits' detector has the modules of the full one, and a quarter of its channels."""
+    full = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py').model
+    small = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py').model
+    full.neck.norm_cfg = small.neck.norm_cfg  # the norm of the neck is the one addition
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        one, other = MODELS.build(full), MODELS.build(small)
+    assert [name for name, _ in one.named_modules()] == [name for name, _ in other.named_modules()]
+    assert (
+        other.backbone.layer4[0].conv3.out_channels * 4 == one.backbone.layer4[0].conv3.out_channels
+    )
+
+
+def test_ablation_by_an_option_of_the_command_line():
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+    cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'parallel'})
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    assert {module.order for module in model.modules() if isinstance(module, CBAM)} == {'parallel'}
+
+
+def test_config_registers_the_plugin_for_mmdets_own_tools():
+    """`custom_imports` alone makes CBAM known, with no tool of ours."""
+    code = (
+        'from mmengine.config import Config; from mmengine.registry import MODELS; import sys; '
+        f'Config.fromfile({str(CONFIGS / "faster_rcnn_r50_cbam.py")!r}); '
+        'sys.exit(MODELS.get("CBAM") is None)'
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_table_of_the_leaves_is_that_of_the_configs(run, tmp_path):
+    run('benchmarks.leaves', '--check', cwd=tmp_path)
+
+
+@pytest.mark.parametrize('leaf', ['faster_rcnn_r50', 'retinanet_r18', 'ssd300_vgg16'])
+def test_losses_and_detections_at_the_start_are_the_baseline_s_to_the_bit(leaf):
+    plain = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
+    ours = quick(Config.fromfile(CONFIGS / f'{leaf}_cbam.py'))
+    size, results, state = image_size(leaf), [], None
+    for cfg in (plain, ours):
+        for _, node in walk(cfg.model.test_cfg):
+            node.update({key: 0.0 for key in node if key == 'score_thr'})
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            model = MODELS.build(cfg.model)
+            model.init_weights()
+        state = state or model.state_dict()
+        model.load_state_dict(state, strict=False)
+        shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (size, size))
+        shapes['batch_input_shape'] = (size, size)
+        sample = DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0)))
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1])
+        )
+        torch.manual_seed(1)
+        image = torch.rand(2, 3, size, size)
+        model.train()
+        losses = model.loss(image, [sample] * 2)
+        model.eval()
+        with torch.no_grad():
+            found = model.predict(image, [sample] * 2)[0].pred_instances
+        results.append((losses, found))
+    (losses, found), (our_losses, our_found) = results
+    assert list(losses) == list(our_losses) and len(found) == len(our_found) > 0
+    for name, value in losses.items():
+        pairs = (
+            zip(value, our_losses[name], strict=True)
+            if isinstance(value, list)
+            else [(value, our_losses[name])]
+        )
+        assert all(torch.equal(*pair) for pair in pairs), name
+    assert torch.equal(found.scores, our_found.scores)
+    assert torch.equal(found.bboxes, our_found.bboxes)

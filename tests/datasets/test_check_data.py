@@ -1,0 +1,232 @@
+"""The doctor of a data folder: what it finds, what it writes beside, and what it leaves alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+
+from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import COCO_TOTALS, examine
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from ..conftest import CONFIGS, in_process
+from .test_data_faults import XML, coco, entry, swap, voc
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob('*') if path.is_file()}
+
+
+def kinds(root: Path) -> dict[str, list[str]]:
+    """The kinds of fault of each split that hurt."""
+    return {
+        split.name: [fault.kind for fault in split.content.faults if fault.hurts]
+        for split in examine(root, progress=False)
+    }
+
+
+@pytest.fixture
+def full_voc(tmp_path: Path) -> tuple[Path, ConfigDict]:
+    """The small set of VOC with its list where VOC has it."""
+    dataset = voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    (tmp_path / 'train.txt').rename(tmp_path / 'ImageSets/Main/train.txt')
+    dataset.ann_file = 'ImageSets/Main/train.txt'
+    init_default_scope('mmdet')
+    return tmp_path, dataset
+
+
+def test_healthy_folder_is_told_so_by_status_0_in_both_layouts(digits, capsys):
+    check = in_process('check_data')
+    for folder in (digits, digits / 'VOCdevkit', digits / 'VOCdevkit/VOC2007'):
+        assert check(folder) == 0
+        said = capsys.readouterr().out
+        assert 'instances_train2017' in said if folder == digits else 'VOC2007/trainval' in said
+
+
+def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_path, capsys):
+    dataset = coco(tmp_path)
+    entry('annotations', 0, 'area', 'iscrowd', id=4)(tmp_path)  # filled in, and numbered anew
+    entry('annotations', 1, bbox=[0, 0, 0, 9])(tmp_path)  # left out
+    (tmp_path / 'train/number two.jpg').write_bytes(b'\xff\xd8')  # left out with its boxes
+    before = contents(tmp_path)
+    check = in_process('check_data')
+    assert check(tmp_path) == 1
+    assert contents(tmp_path) == before
+    assert check(tmp_path, '--fix') == 0
+    said = capsys.readouterr().out
+    assert '--cfg-options train_dataloader.dataset.ann_file=train_clean.json' in said
+    assert 'train_clean.json, without 1 images and 3 objects; use it:' in said
+    path = tmp_path / 'train_clean.json'
+    assert {key: value for key, value in contents(tmp_path).items() if key != path} == before
+    made = json.loads(path.read_text())
+    assert [image['file_name'] for image in made['images']] == ['one.jpg']
+    (box,) = made['annotations']
+    assert (box['area'], box['iscrowd'], box['bbox']) == (480, 0, [5, 6, 20, 24])
+    init_default_scope('mmdet')
+    dataset.ann_file = path.name
+    assert str(check_dataset(DataSet.of(dataset), full=True)).endswith(
+        '1 images, 1 objects, 2 classes'
+    )
+
+
+def test_fix_repeats_itself_and_overwrites_nothing_else(tmp_path, capsys):
+    coco(tmp_path)
+    entry('annotations', 0, 'bbox')(tmp_path)
+    check = in_process('check_data')
+    assert check(tmp_path, '--fix') == check(tmp_path, '--fix') == 0
+    (tmp_path / 'train_clean.json').write_text('mine')
+    assert check(tmp_path, '--fix') == 2
+    assert 'train_clean.json exists and holds something else' in capsys.readouterr().err
+    assert (tmp_path / 'train_clean.json').read_text() == 'mine'
+
+
+def test_two_images_of_one_id_are_left_out_with_the_boxes_that_may_be_of_either(tmp_path):
+    coco(tmp_path)
+    entry('images', 1, id=1)(tmp_path)
+    entry('annotations', 2, image_id=1)(tmp_path)
+    (split,) = examine(tmp_path, progress=False)
+    with pytest.raises(InputError, match=r'nothing of .* could be kept'):
+        clean(split)
+    entry('images', 1, file_name='one.jpg')(tmp_path)  # the same image, listed twice
+    (split,) = examine(tmp_path, progress=False)
+    made = json.loads(clean(split)[0][tmp_path / 'train_clean.json'])
+    assert len(made['images']) == 1 and [one['id'] for one in made['annotations']] == [1, 2, 3]
+
+
+def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(full_voc):
+    root, dataset = full_voc
+    swap('<xmax>25', '<xmax>5')(root)
+    (split,) = examine(root, progress=False)
+    files, options, *_ = clean(split)
+    write_clean(files)
+    assert set(files) == {root / f'Annotations_clean/{name}.xml' for name in ('one', 'number two')}
+    assert options == ['ann_file=ImageSets/Main/train.txt', 'ann_subdir=Annotations_clean']
+    assert clean(split)[2:] == (0, 1)
+    assert (root / 'Annotations_clean/number two.xml').read_text() == XML
+    dataset.ann_subdir = 'Annotations_clean'
+    assert 'train.txt: 2 images, 3 objects' in str(check_dataset(DataSet.of(dataset), full=True))
+    (root / 'JPEGImages/one.jpg').unlink()
+    (split,) = examine(root, progress=False)
+    files, options, *_ = clean(split)
+    assert files == {root / 'ImageSets/Main/train_clean.txt': b'number two\n'}
+    assert clean(split)[2:] == (1, 2)
+    line = config_options(split, options)
+    assert line == (
+        '--cfg-options train_dataloader.dataset.ann_file=ImageSets/Main/train_clean.txt'
+    )
+
+
+def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
+    root, dataset = full_voc
+    swap('<width>48', '<width>0')(root)
+    (split,) = examine(root, progress=False)
+    write_clean(clean(split)[0])
+    dataset.ann_subdir = 'Annotations_clean'
+    assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
+    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+
+
+def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeypatch):
+    root, _ = full_voc
+    swap('<xmax>25', '<xmax>5')(root)
+    (split,) = examine(root, progress=False)
+    files = clean(split)[0]
+    full = mock.Mock(side_effect=[None, OSError(errno.ENOSPC, 'full')])
+    with monkeypatch.context() as patched, pytest.raises(OSError, match='full'):
+        patched.setattr(os, 'fsync', full)
+        write_clean(files)
+    assert len(list((root / 'Annotations_clean').iterdir())) == 1
+    write_clean(files)
+    assert all(path.read_bytes() == data for path, data in files.items())
+
+
+def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tmp_path, capsys):
+    cfg = Config.fromfile(CONFIGS / 'retinanet_r50_cbam_voc.py')
+    set_data_root(cfg, str(tmp_path))
+    for year in ('VOC2007', 'VOC2012'):
+        root = tmp_path / year
+        root.mkdir()
+        voc(root)
+        for path in root.glob('JPEGImages/*'):  # other bytes than the other year's
+            path.write_bytes(path.read_bytes() + year.encode())
+        (root / 'ImageSets/Main').mkdir(parents=True)
+        (root / 'train.txt').rename(root / 'ImageSets/Main/trainval.txt')
+    swap('<xmax>25', '<xmax>5')(tmp_path / 'VOC2007')
+    (tmp_path / 'VOC2007/JPEGImages/number two.jpg').unlink()
+    (tmp_path / 'VOC2012/JPEGImages/one.jpg').unlink()
+    with pytest.raises(InputError):
+        check_data(cfg, ('train',))
+    assert in_process('check_data')(tmp_path, '--fix') == 0
+    said = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
+    assert said == [
+        (
+            'VOC2007/trainval',
+            'ann_file=VOC2007/ImageSets/Main/trainval_clean.txt, ann_subdir=Annotations_clean',
+        ),
+        ('VOC2012/trainval', 'ann_file=VOC2012/ImageSets/Main/trainval_clean.txt'),
+    ]
+    for number, (_, options) in enumerate(said):
+        key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
+        cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split(', ')))
+    check_data(cfg, ('train',))
+
+
+def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):
+    root = Path(shutil.copytree(digits, tmp_path / 'digits'))
+    shutil.copy(root / 'train2017/000000000003.jpg', root / 'val2017/000000000013.jpg')
+    found = kinds(root)
+    assert found == {
+        'instances_train2017': ['same image in two splits'],
+        'instances_val2017': [],
+    }
+    (root / 'VOCdevkit/VOC2007/ImageSets/Main/test.txt').write_text('000000000001\n')
+    found = kinds(root / 'VOCdevkit')
+    assert found['VOC2007/test'] == 2 * ['same image in two splits']  # train, trainval
+    assert found['VOC2007/val'] == found['VOC2007/train'] == []  # trainval has both
+
+
+def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
+    coco(tmp_path)
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'train').rename(tmp_path / 'val2017')
+    (tmp_path / 'train.json').rename(tmp_path / 'annotations/instances_val2017.json')
+    (split,) = examine(tmp_path, progress=False)  # somebody's own cats and dogs
+    assert not [fault for fault in split.content.faults if fault.kind == 'count']
+    file = tmp_path / 'annotations/instances_val2017.json'
+    names = enumerate(CocoDataset.METAINFO['classes'], 1)
+    categories = [dict(id=number, name=name) for number, name in names]
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
+    (split,) = examine(tmp_path, progress=False)
+    assert [fault.said for fault in split.content.faults if fault.kind == 'count'] == [
+        'lists 2 images, the published one 5,000',
+        'lists 4 objects, the published one 36,781',
+    ]
+    assert COCO_TOTALS['instances_train2017'] == (118_287, 860_001)
+
+
+def test_folder_that_is_no_data_set_is_named_with_both_layouts(tmp_path, capsys):
+    check = in_process('check_data')
+    assert check(tmp_path / 'nowhere') == 2
+    assert check(tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0].startswith(f'error: no data folder {tmp_path}/nowhere')
+    assert 'instances_train2017.json' in error[1] and 'ImageSets/Main/' in error[1]
+    coco(tmp_path)
+    (tmp_path / 'train').rename(tmp_path / 'elsewhere')
+    assert check(tmp_path) == 2
+    assert 'name their folder with --images' in capsys.readouterr().err
+    assert check(tmp_path, '--images', tmp_path / 'elsewhere') == 0

@@ -1,0 +1,478 @@
+"""Bad data by kind: how it is made, and the message that ends a run or the note that counts it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.utils import digit_version
+from PIL import Image
+
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from ..conftest import CONFIGS, in_process
+
+CLASSES = ('cat', 'dog')
+SIZE = (48, 40)  # width, height of every image
+XML = """<annotation><size><width>48</width><height>40</height><depth>3</depth></size>
+<object><name>cat</name><difficult>0</difficult>
+<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>30</ymax></bndbox></object>
+<object><name>dog</name>
+<bndbox><xmin>21</xmin><ymin>1</ymin><xmax>48</xmax><ymax>40</ymax></bndbox></object></annotation>
+"""
+
+
+def picture(path: Path, seed: int = 0, **options: object) -> None:
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 255, (*SIZE[::-1], 3), np.uint8)).save(path, **options)
+
+
+def coco(root: Path) -> ConfigDict:
+    """Two images of two objects each, one with a space in its name; the config to train on it."""
+    (root / 'train').mkdir()
+    names = ('one.jpg', 'number two.jpg')
+    for number, name in enumerate(names):
+        picture(root / 'train' / name, number)
+    images = [
+        dict(id=number, file_name=name, width=SIZE[0], height=SIZE[1])
+        for number, name in enumerate(names, 1)
+    ]
+    boxes = [[5, 6, 20, 24], [20, 0, 28, 40], [1.5, 2.5, 9, 9], [0, 0, 48, 40]]
+    annotations = [
+        dict(id=n + 1, image_id=1 + n // 2, category_id=1 + n % 2, bbox=box, area=9, iscrowd=0)
+        for n, box in enumerate(boxes)
+    ]
+    categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'train.json').write_text(json.dumps(content))
+    return ConfigDict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file='train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+    )
+
+
+def voc(root: Path) -> ConfigDict:
+    """The same in VOC's layout, from one XML."""
+    for folder in ('Annotations', 'JPEGImages'):
+        (root / folder).mkdir()
+    for number, name in enumerate(('one', 'number two')):
+        picture(root / f'JPEGImages/{name}.jpg', number)
+        (root / f'Annotations/{name}.xml').write_text(XML)
+    (root / 'train.txt').write_text('one\nnumber two\n')
+    return ConfigDict(
+        type='XMLDataset',
+        data_root=str(root),
+        ann_file='train.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+    )
+
+
+class Row(NamedTuple):
+    """How a kind is made, and what is said: `error` ends the run, `note` is in its summary.
+
+    Attributes:
+        make: damages the files in the folder, or the config.
+        error, note: the words; both None where the check has nothing to say, since mmdet copes.
+        full: seen where the images are decoded too (`--check-images`).
+        config: more keys of the data set's config.
+    """
+
+    make: Callable[[Path], object] = lambda root: None
+    error: str | None = None
+    note: str | None = None
+    full: bool = False
+    config: dict = {}
+
+
+def entry(list_: str, index: int = 0, *without: str, **values: object) -> Callable[[Path], None]:
+    """Change an entry of the COCO file."""
+
+    def change(root: Path) -> None:
+        content = json.loads((root / 'train.json').read_text())
+        content[list_][index].update(values)
+        for key in without:
+            del content[list_][index][key]
+        (root / 'train.json').write_text(json.dumps(content))
+
+    return change
+
+
+def every(list_: str, **values: object) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        content = json.loads((root / 'train.json').read_text())
+        content[list_] = [dict(item, **values) for item in content[list_]]
+        (root / 'train.json').write_text(json.dumps(content))
+
+    return change
+
+
+def cut(list_: str, keep: int) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        content = json.loads((root / 'train.json').read_text())
+        content[list_] = content[list_][:keep]
+        (root / 'train.json').write_text(json.dumps(content))
+
+    return change
+
+
+def text(content: bytes, name: str = 'train.json') -> Callable[[Path], object]:
+    return lambda root: (root / name).write_bytes(content)
+
+
+def swap(old: str, new: str) -> Callable[[Path], None]:
+    """Change the first XML."""
+
+    def change(root: Path) -> None:
+        assert old in XML
+        (root / 'Annotations/one.xml').write_text(XML.replace(old, new, 1))
+
+    return change
+
+
+def box(xmin: object, ymin: object, xmax: object, ymax: object) -> Callable[[Path], None]:
+    """Give the first object of the first XML another box."""
+    old = '<xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>30</ymax>'
+    new = f'<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>'
+    return swap(old, new)
+
+
+def image(mode: str = 'RGB', size: tuple = SIZE, suffix: str = 'JPEG', **options: object):
+    """Replace the first image by one of another kind under the same name."""
+
+    def change(root: Path) -> None:
+        dtype, shape = (np.uint16, size[::-1]) if mode == 'I;16' else (np.uint8, (*size[::-1], 3))
+        made = Image.fromarray(np.full(shape, 200, dtype))
+        made = made if mode == 'I;16' else made.convert(mode)
+        made.save(root / 'train/one.jpg', suffix, **options)
+
+    return change
+
+
+def bomb(root: Path) -> None:
+    """A PNG whose header claims 100,000 x 100,000 pixels."""
+    head = b'IHDR' + struct.pack('>2I5B', 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = [head, b'IDAT' + zlib.compress(b'')]
+    data = b''.join(
+        struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
+        for chunk in chunks
+    )
+    (root / 'train/one.jpg').write_bytes(b'\x89PNG\r\n\x1a\n' + data)
+
+
+def shorten(root: Path) -> None:
+    file = root / 'train/one.jpg'
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def sideways() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+# OpenCV reads none before 4.12.
+GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
+COCO = {
+    # The file
+    'empty file': Row(text(b''), 'train.json is no JSON'),
+    'web page': Row(text(b'<html>'), 'train.json is no JSON'),
+    'truncated JSON': Row(text(b'{"images": [{"id":'), 'train.json is no JSON'),
+    'JSON nested too deep': Row(text(b'[' * 200_000), 'train.json is no JSON'),
+    'JSON of Latin-1': Row(text('{"images": "é"}'.encode('latin-1')), 'no JSON in UTF-8'),
+    'JSON with a byte order mark': Row(text(b'\xef\xbb\xbf{}'), 'is no JSON (Unexpected UTF-8 BOM'),
+    'a number': Row(text(b'3'), "is no COCO JSON, it lacks the list 'images'"),
+    'captions': Row(text(b'{"images": [], "annotations": []}'), "lacks the list 'categories'"),
+    'no images': Row(cut('images', 0), 'lists no images'),
+    'no annotations': Row(cut('annotations', 0), 'has no annotations'),
+    # Categories
+    'category without name': Row(entry('categories', 0, 'name'), "categories[0] lacks 'name'"),
+    'category id twice': Row(entry('categories', 1, id=1), 'categories[1] has id=1, which an earl'),
+    'category name twice': Row(entry('categories', 1, name='cat'), "categories[1] has name='cat'"),
+    # Images
+    'image without width': Row(entry('images', 1, 'width'), "images[1] lacks 'width'"),
+    'image of no size': Row(entry('images', 0, width=0), 'images[0] has width=0 and height=40'),
+    'image size of words': Row(entry('images', 0, width='48'), "images[0] has width='48'"),
+    'image name of a number': Row(entry('images', 0, file_name=7), 'images[0] has file_name=7, no'),
+    'image name of half a character': Row(entry('images', file_name='\ud800'), 'no name of a file'),
+    'image id of a list': Row(entry('images', 0, id=[1]), 'images[0] has id=[1], neither'),
+    'image id twice': Row(entry('images', 1, id=1), 'images[1] has id=1, as an earlier one has'),
+    # Annotations
+    'annotation id twice': Row(entry('annotations', 1, id=1), 'annotations[1] has id=1, as an ear'),
+    'unlisted image': Row(entry('annotations', 2, image_id=9), 'annotations[2] has image_id=9'),
+    'unlisted category': Row(entry('annotations', category_id=9), 'annotations[0] has category_id'),
+    'category of a list': Row(entry('annotations', category_id=[1]), 'has category_id=[1]'),
+    'box of null': Row(entry('annotations', 0, bbox=None), "annotations[0] lacks 'bbox'"),
+    'box of words': Row(entry('annotations', bbox=['1', 2, 3, 4]), "has bbox=['1', 2, 3, 4], not"),
+    'box of NaN': Row(entry('annotations', bbox=[1, 2, float('nan'), 4]), 'not four numbers'),
+    'box of a huge number': Row(entry('annotations', bbox=[1, 2, 3, 10**400]), 'not four numbers'),
+    'area of words': Row(entry('annotations', 0, area='9'), "has area='9', no number"),
+    'iscrowd of words': Row(entry('annotations', 0, iscrowd='no'), "has iscrowd='no', neither 0"),
+    'all crowd': Row(every('annotations', iscrowd=1), 'all are crowd, difficult, ignored or with'),
+    'crowd': Row(entry('annotations', 0, iscrowd=1)),
+    # mmdet passes these boxes over by itself
+    'box without width': Row(
+        entry('annotations', 0, bbox=[5, 6, 0, 9]), note='box without area: 1 ('
+    ),
+    'box of negative size': Row(
+        entry('annotations', 0, bbox=[25, 30, -20, -24]), note='box without area: 1 ('
+    ),
+    'box below a pixel': Row(
+        entry('annotations', 0, bbox=[5, 6, 0.5, 9]), note='box without area: 1 ('
+    ),
+    'box outside': Row(
+        entry('annotations', 3, bbox=[48, 0, 9, 9]), note='box outside the image: 1 ('
+    ),
+    'box beyond the edge': Row(
+        entry('annotations', 3, bbox=[-9, 0, 90, 9]), note='box beyond the edge: 1 ('
+    ),
+    'every box without area': Row(every('annotations', bbox=[1, 1, 0, 0]), 'or without area'),
+    'annotation id 0': Row(entry('annotations', 0, id=0), note='annotation id 0: 1 ('),
+    'image without objects': Row(
+        cut('annotations', 2), note='left out of training: 1 images (1 without objects, 0 below'
+    ),
+    'all images small': Row(
+        every('images', width=31), 'mmdet leaves out all 2 images of', config=dict(test_mode=False)
+    ),
+    # Image files
+    'missing': Row(lambda root: (root / 'train/one.jpg').unlink(), 'one.jpg (missing)'),
+    'missing, another ending': Row(
+        lambda root: (root / 'train/one.jpg').rename(root / 'train/one.png'), 'one.png is there)'
+    ),
+    'zero bytes': Row(text(b'', 'train/one.jpg'), 'one.jpg (empty)'),
+    'folder for an image': Row(entry('images', 0, file_name='.'), '(no file)'),
+    'corrupt': Row(
+        text(b'\xff\xd8' + 99 * b'x', 'train/one.jpg'), 'one.jpg (unreadable', full=True
+    ),
+    'truncated': Row(shorten, 'one.jpg (unreadable: image file is truncated', full=True),
+    'decompression bomb': Row(bomb, 'decompression bomb', full=True),
+    'no format of OpenCV': Row(image(suffix='PCX'), 'has no PCX of mode RGB', full=True),
+    'grey': Row(image('L'), full=True, note='1 images are not RGB (L 1)'),
+    'RGBA': Row(image('RGBA', suffix='PNG'), full=True, note='not RGB (RGBA 1)'),
+    '16 bits': Row(image('I;16', suffix='PNG'), full=True, note='not RGB (I;16 1)'),
+    'CMYK': Row(image('CMYK'), full=True, note='not RGB (CMYK 1)'),
+    'palette': Row(image('P', suffix='PNG'), full=True, note='not RGB (P 1)'),
+    'GIF': Row(image('P', suffix='GIF'), GIF, full=True, note='not RGB (P 1)'),
+    'another size': Row(image(size=(30, 40)), 'is 30 x 40, and annotated as 48 x 40', full=True),
+    'turned by EXIF': Row(
+        image(exif=sideways()), 'is 40 x 48 once turned by its EXIF orientation', full=True
+    ),
+    'turned by EXIF as annotated': Row(
+        image(size=SIZE[::-1], exif=sideways()), full=True, note='1 images are turned by'
+    ),
+    'one pixel': Row(
+        lambda root: (image(size=(1, 1))(root), entry('images', 0, width=1, height=1)(root)),
+        note='left out of training: 1 images (0 without objects, 1 below min_size=32 pixels)',
+        full=True,
+    ),
+    # The config
+    'misspelt filter': Row(
+        error='filter_cfg.bbox_size of', config=dict(filter_cfg=dict(bbox_size=1))
+    ),
+    'misspelt type': Row(error="'CoCoDataset' is not registered", config=dict(type='CoCoDataset')),
+    'misspelt class': Row(
+        error="no category 'dogs' ('dog' is near)", config=dict(metainfo=dict(classes=('dogs',)))
+    ),
+    'classes in another order': Row(
+        error="label 0 would be 'cat' and be called 'dog'",
+        config=dict(metainfo=dict(classes=CLASSES[::-1])),
+    ),
+    'a class left out': Row(
+        note='the config leaves them out: dog', config=dict(metainfo=dict(classes=('cat',)))
+    ),
+    'test without iscrowd': Row(
+        entry('annotations', 0, 'iscrowd'), "lacks 'iscrowd'", config=dict(test_mode=True)
+    ),
+}
+
+EDGE = 'box outside the image'
+VOC = {
+    # The list
+    'empty list': Row(text(b'', 'train.txt'), 'train.txt lists no images'),
+    'blank line': Row(text(b'one\n\none\n', 'train.txt'), "line 2: '' is no image name"),
+    'second column': Row(text(b'one 1\n', 'train.txt'), "line 1: 'one 1' is no image name"),
+    'list of Latin-1': Row(text(b'one\nd\xe9j\xe0\n', 'train.txt'), 'line 2 is no UTF-8'),
+    'byte order mark': Row(text(b'\xef\xbb\xbfone\n', 'train.txt'), 'begins with a byte order'),
+    'lines as in Windows': Row(text(b'one\r\nnumber two\r\n', 'train.txt')),
+    'listed twice': Row(text(b'one\none\n', 'train.txt'), note='image listed twice: 1 ('),
+    'unknown name': Row(text(b'one\ngone\n', 'train.txt'), 'annotations of'),
+    'PNG images': Row(
+        lambda root: (root / 'JPEGImages/one.jpg').rename(root / 'JPEGImages/one.png'),
+        'one.png is there)',
+    ),
+    # The XML
+    'broken XML': Row(text(b'<annotation>', 'Annotations/one.xml'), 'one.xml is no XML'),
+    'XML of unknown encoding': Row(
+        text(b'<?xml version="1.0" encoding="x"?><a/>', 'Annotations/one.xml'), 'one.xml is no XML'
+    ),
+    'no size': Row(swap(XML.splitlines()[0].removeprefix('<annotation>'), '')),
+    'size without height': Row(swap('<height>40</height>', ''), "has a size of '48' x None"),
+    'size of 0': Row(swap('<width>48', '<width>0'), "one.xml: has a size of '0' x '40'"),
+    'size with a point': Row(swap('<width>48', '<width>48.0'), "has a size of '48.0' x"),
+    'size of another image': Row(
+        swap('<width>48', '<width>50'), 'is 48 x 40, and annotated as 50 x 40', full=True
+    ),
+    'no name': Row(swap('<name>cat</name>', ''), 'object 1 has no name'),
+    'empty name': Row(swap('<name>cat</name>', '<name/>'), 'object 1 has no name'),
+    'no bndbox': Row(swap('<bndbox>', '<bndbox/><box>'), 'is no XML'),
+    'side missing': Row(swap('<ymax>30</ymax>', ''), 'object 1 has no bndbox of four numbers'),
+    'side of words': Row(box('left', 6, 25, 30), 'object 1 has no bndbox of four numbers'),
+    'side of NaN': Row(box('nan', 6, 25, 30), 'object 1 has no bndbox of four numbers'),
+    'side of infinity': Row(box(5, 6, 'inf', 30), 'object 1 has no bndbox of four numbers'),
+    'difficult of words': Row(
+        swap('<difficult>0', '<difficult>no'), "object 1 has difficult='no', neither 0 nor 1"
+    ),
+    'another class': Row(swap('cat', 'cow'), note='ignored, since the config leaves them out: cow'),
+    'missing class': Row(
+        lambda root: [
+            (root / f'Annotations/{name}.xml').write_text(XML.replace('dog', 'cat'))
+            for name in ('one', 'number two')
+        ],
+        note='no object of dog',
+    ),
+    'no objects': Row(
+        lambda root: [
+            (root / f'Annotations/{name}.xml').write_text('<annotation/>')
+            for name in ('one', 'number two')
+        ],
+        'has no annotations',
+    ),
+    # An infinite loss, unless the config passes the box over
+    'box without width': Row(box(5, 6, 5, 30), 'xmin=5, ymin=6, xmax=5, ymax=30 without area'),
+    'box below a pixel': Row(box(5.2, 6, 5.9, 30), 'without area, for which the loss is infinite'),
+    'box of reversed corners': Row(box(25, 30, 5, 6), 'filter_cfg=dict(bbox_min_size=1), or mend'),
+    'such a box, by filter_cfg': Row(
+        box(5, 6, 5, 30),
+        note='box without area: 1 (',
+        config=dict(filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=1)),
+    ),
+    'such a box, by the pipeline': Row(
+        box(5, 6, 5, 30),
+        note='box without area: 1 (',
+        config=dict(pipeline=[dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1))]),
+    ),
+    'such a box, in a test': Row(
+        box(5, 6, 5, 30), note='box without area: 1 (', config=dict(test_mode=True)
+    ),
+    'such a box, of another class': Row(
+        box(5, 6, 5, 30), note='leaves them out: cat', config=dict(metainfo=dict(classes=('dog',)))
+    ),
+    'box outside': Row(box(49, 6, 60, 30), 'clips it to a box without area'),
+    'box outside, by filter_cfg': Row(
+        box(49, 6, 60, 30),
+        "dict(type='FilterAnnotations'",
+        config=dict(filter_cfg=dict(bbox_min_size=1)),
+    ),
+    'box before the first pixel': Row(box(0, 6, 1, 30), 'clips it to a box without area'),
+    'box counted from 0': Row(box(0, 0, 25, 30)),
+    'box beyond the edge': Row(box(5, 6, 99, 30), note='box beyond the edge: 1 ('),
+    'bbox_min_size in a test': Row(
+        error='filter_cfg.bbox_min_size of XMLDataset is for training',
+        config=dict(test_mode=True, filter_cfg=dict(bbox_min_size=1)),
+    ),
+    'no classes': Row(error='XMLDataset has no classes', config=dict(metainfo=None)),
+}
+
+
+@pytest.mark.parametrize(
+    ('layout', 'row'),
+    [
+        pytest.param(layout, row, id=f'{layout.__name__}, {kind}')
+        for layout, table in ((coco, COCO), (voc, VOC))
+        for kind, row in table.items()
+    ],
+)
+def test_bad_data_is_refused_or_counted(layout, row, tmp_path):
+    dataset = layout(tmp_path)
+    row.make(tmp_path)
+    dataset.update(row.config)
+    init_default_scope('mmdet')
+    if row.error:
+        with pytest.raises(InputError) as caught:
+            check_dataset(DataSet.of(dataset), row.full)
+        message = str(caught.value)
+        assert row.error in message and '\n' not in message
+        assert message.count(';') or message.endswith('score')  # a remedy
+    else:
+        summary = check_dataset(DataSet.of(dataset), row.full)
+        assert summary.notes == [] if row.note is None else row.note in str(summary)
+
+
+def test_more_than_a_hundred_kinds_are_in_the_tables():
+    assert len(COCO) + len(VOC) >= 100
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        *('grey', 'RGBA', '16 bits', 'CMYK', 'palette', 'turned by EXIF as annotated'),
+        *['GIF'] * (GIF is None),
+    ],
+)
+def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_size(
+    kind, tmp_path
+):
+    coco(tmp_path)
+    COCO[kind].make(tmp_path)
+    pixels = mmcv.imread(str(tmp_path / 'train/one.jpg'))
+    assert (pixels.shape, pixels.dtype) == ((*SIZE[::-1], 3), np.uint8)
+
+
+def test_mmdet_numbers_classes_in_the_order_of_the_file_whatever_the_config_says(tmp_path):
+    dataset = coco(tmp_path)
+    dataset.metainfo = dict(classes=CLASSES[::-1])
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        labels = [one['bbox_label'] for one in DATASETS.build(dataset)[0]['instances']]
+    assert labels == [0, 1]  # the cat, then the dog
+
+
+def test_mmdet_ignores_the_box_without_area_that_bbox_min_size_passes_over(tmp_path):
+    dataset = voc(tmp_path)
+    box(5, 6, 5, 30)(tmp_path)
+    for smallest, flags in ((None, [0, 0]), (1, [1, 0])):
+        dataset.filter_cfg = dict(bbox_min_size=smallest)
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            instances = DATASETS.build(dataset)[0]['instances']
+        assert [one['ignore_flag'] for one in instances] == flags
+
+
+def test_training_on_a_box_without_area_ends_before_the_model_is_built(
+    digits, tmp_path, monkeypatch, capsys
+):
+    """The case that made us look: its loss was infinite from the first step on."""
+    root = tmp_path / 'VOC2007'
+    (root / 'ImageSets/Main').mkdir(parents=True)
+    for folder in ('Annotations', 'JPEGImages'):
+        shutil.copytree(digits / 'VOCdevkit/VOC2007' / folder, root / folder)
+    names = (digits / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').read_text()
+    for split in ('trainval', 'test'):
+        (root / f'ImageSets/Main/{split}.txt').write_text(names)
+    file = root / f'Annotations/{names.split()[0]}.xml'
+    file.write_text(re.sub(r'<xmax>\d+<', '<xmax>1<', file.read_text(), count=1))
+    monkeypatch.chdir(tmp_path)
+    config = str(CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py')
+    assert in_process('train')(config, '--data-root', root) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and f'error: {file}: object 1 has the box' in error[0]
+    assert 'filter_cfg=dict(bbox_min_size=1)' in error[0]
+    assert not (tmp_path / 'work_dirs').exists()

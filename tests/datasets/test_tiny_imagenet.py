@@ -1,0 +1,176 @@
+"""Tiny-ImageNet's lists, and the chain from a classifier to a detector, run for real."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from cbam_det.datasets import tiny_imagenet
+from cbam_det.datasets.tiny_imagenet import write_lists
+from cbam_det.models.build import build_model
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIGS, in_process
+from .test_voc import write_devkit
+
+WNIDS = ('n02', 'n01', 'n10')  # the archive's order is not that of the ids
+
+
+def make_archive(root: Path) -> Path:
+    """The official folders with 3 classes of 4 training and 2 validation images."""
+    random = np.random.default_rng(0)
+
+    def image(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(path, 'JPEG')
+
+    lines = []
+    for number, wnid in enumerate(WNIDS):
+        for k in range(4):
+            image(root / f'train/{wnid}/images/{wnid}_{k}.JPEG')
+        for k in range(2):
+            image(root / f'val/images/val_{2 * number + k}.JPEG')
+            lines.append(f'val_{2 * number + k}.JPEG\t{wnid}\t0\t1\t62\t63')
+    (root / 'wnids.txt').write_text('\n'.join(WNIDS))
+    (root / 'val/val_annotations.txt').write_text('\n'.join(lines) + '\n')
+    return root
+
+
+@pytest.fixture
+def archive(monkeypatch, tmp_path) -> Path:
+    for name, value in (('CLASSES', 3), ('TRAIN', 4), ('VAL', 2)):
+        monkeypatch.setattr(tiny_imagenet, name, value)
+    return make_archive(tmp_path / 'data/tiny-imagenet-200')
+
+
+def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, capsys):
+    assert in_process('prepare_tiny_imagenet')(archive) == 0
+    said = 'meta/train.txt with 12 images, meta/val.txt with 6 images'
+    assert said in capsys.readouterr().out
+    train = [line.split() for line in (archive / 'meta/train.txt').read_text().splitlines()]
+    assert [label for _, label in train] == [*'000011112222']
+    assert {path.split('/')[1]: label for path, label in train} == dict(n01='0', n02='1', n10='2')
+    val = (archive / 'meta/val.txt').read_text().splitlines()
+    assert val[:3] == [
+        'val/images/val_0.JPEG 1',
+        'val/images/val_1.JPEG 1',
+        'val/images/val_2.JPEG 0',
+    ]
+    assert all((archive / path).is_file() for path, _ in train)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'said'),
+    [
+        (lambda root: (root / 'wnids.txt').unlink(), 'no file .*wnids.txt; unpack'),
+        (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'names 2 classes, not 200'),
+        (
+            lambda root: shutil.rmtree(root / 'train/n10'),
+            'classes in .*train do not have 4.* n10 has 0',
+        ),
+        (lambda root: (root / 'train/n01/images/n01_2.JPEG').unlink(), 'n01 has 3; unpack'),
+        (lambda root: (root / 'val/images/val_3.JPEG').unlink(), r'val_3.JPEG \(missing\)'),
+        (lambda root: (root / 'val/images/val_3.JPEG').write_bytes(b'x'), 'val_3.JPEG .unreadable'),
+        (lambda root: (root / 'val/val_annotations.txt').unlink(), 'no file .*val_annotations.txt'),
+        (
+            lambda root: (root / 'val/val_annotations.txt').write_text('a.JPEG\tn9\n'),
+            "line 1: class 'n9'",
+        ),
+        (lambda root: (root / 'val/val_annotations.txt').write_text('\n'), "line 1: class ''"),
+    ],
+)
+def test_archive_that_lacks_something_is_named_and_no_list_is_written(damage, said, archive):
+    damage(archive)
+    with pytest.raises(InputError, match=said):
+        write_lists(archive)
+    assert not (archive / 'meta').exists()
+
+
+TINY = (
+    *('train_dataloader.batch_size=4', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2'),
+    *('param_scheduler.0.end=2', 'default_hooks.logger.interval=1', 'randomness.seed=3'),
+)
+
+
+@pytest.fixture
+def trained_classifier(archive, run, tmp_path) -> Path:
+    """The working folder after a training of the CBAM classifier by the command line."""
+    write_lists(archive)
+    config = CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py'
+    run('train.py', config, '--work-dir', 'classifier', '--cfg-options', *TINY, cwd=tmp_path)
+    return tmp_path
+
+
+def test_classifier_trains_by_our_tool_and_a_test_writes_its_top_1(trained_classifier, run):
+    folder = trained_classifier
+    config = CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py'
+    log = next((folder / 'classifier').glob('*/*.log')).read_text()
+    assert 'backbone.inserted.layer4/1/bn2.cbam' in log and 'start=paper' in log
+    run('test.py', config, 'classifier/epoch_2.pth', '--work-dir', 'classifier', cwd=folder)
+    found = json.loads(next((folder / 'classifier').glob('*/metrics.json')).read_text())['metrics']
+    assert 0 <= found['accuracy/top1'] <= found['accuracy/top5'] <= 100
+
+
+def test_classifier_outside_of_a_run_normalises_as_the_run_does():
+    """mmpretrain's configs have the preprocessor beside the model, where the runner finds it."""
+    cfg = Config.fromfile(CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py')
+    made = build_model(cfg).data_preprocessor
+    assert made.mean.flatten().tolist() == pytest.approx(cfg.data_preprocessor.mean)
+    assert made.to_rgb and 'data_preprocessor' not in cfg.model
+
+
+@pytest.mark.slow
+def test_chain_of_classifier_and_detector_is_run_recorded_and_bit_equal_when_run_again(
+    archive, tmp_path, monkeypatch, capsys
+):
+    """The ledger's own rows, shortened, on pictures of noise."""
+    write_lists(archive)
+    box = (11, 11, 90, 90)
+    write_devkit(tmp_path / 'data/VOCdevkit', [[('cat', box, 0)], [('dog', box, 0)]] * 4)
+    lists = tmp_path / 'data/VOCdevkit/VOC2007/ImageSets/Main'
+    shutil.copy(lists / 'test.txt', lists / 'trainval.txt')
+    ledger = tmp_path / 'ledger'
+    ledger.mkdir()
+    short = {'randomness.deterministic': False, 'default_hooks.logger.interval': 1}
+    short |= {'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 4}
+    (ledger / 'tiny.yaml').write_text(
+        json.dumps(
+            dict(
+                title='tiny',
+                metrics={'AP50': 'pascal_voc/mAP', 'AP': 'coco/bbox_mAP'},
+                seeds=[0],
+                options={'optim_wrapper.type': 'AmpOptimWrapper', **short},
+                rows=dict(
+                    classifier=dict(
+                        config='tiny_imagenet/resnet18_half_cbam',
+                        metrics={'Top-1': 'accuracy/top1'},
+                        scale=1,
+                    ),
+                    detector=dict(
+                        config='faster_rcnn_r18_half_cbam_voc07',
+                        weights={'model.backbone.init_cfg.checkpoint': 'classifier'},
+                        overrides={'model.test_cfg.rcnn.score_thr': 0.0},
+                    ),
+                ),
+            )
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    tool = in_process('experiment')
+    common = ('--ledger', 'ledger', '--results', 'results')
+    assert tool(*common, 'run', 'tiny', '--work-dirs', 'work') == 0, capsys.readouterr().err
+    first, second = map(json.loads, Path('results/tiny.jsonl').read_text().splitlines())
+    assert second['starts_from'] == {'classifier': first['weights']}
+    assert second['weights'] != first['weights'] and 'pascal_voc_area/mAP' in second['metrics']
+    for row in ('classifier', 'detector'):
+        what = ('repeat', 'tiny', '--row', row, '--seed', 0, '--work-dirs', 'work')
+        assert tool(*common, *what) == 0, capsys.readouterr().err
+        assert 'all numbers are the same' in capsys.readouterr().out
+    assert tool(*common, 'table', 'tiny') == 0
+    assert '| Top-1 of its start |' in capsys.readouterr().out

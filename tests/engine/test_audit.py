@@ -1,0 +1,198 @@
+"""The audit of the attention: its table in the log, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader, EpochBasedTrainLoop
+from torch import nn
+
+from cbam_det import CBAM, AttentionAuditHook
+from cbam_det.checkpoints.attention import check_attention, state_of
+from cbam_det.models.build import build_model
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIGS, QUICK, ROOT
+
+DIGITS = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+
+
+def resnet(**cfg) -> nn.Module:
+    plugins = [dict(cfg=dict(type='CBAM', ratio=2, **cfg), after='layer*.*.bn2')]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(
+            dict(type='WithPlugins', base_type='ResNet', depth=18, base_channels=8, plugins=plugins)
+        )
+
+
+def rows(log: str) -> list[list[str]]:
+    """The cells of the table of attention."""
+    found = [line.strip('│ ').split('│') for line in log.splitlines() if '.cbam ' in line]
+    return [[cell.strip() for cell in row] for row in found]
+
+
+def test_training_logs_every_cbam_and_the_saturation(trained):
+    log = next((trained / 'work').glob('*/*.log')).read_text()
+    table = rows(log)
+    assert len(table) == 16
+    assert table[0] == [
+        *('backbone.inserted.layer1/0/bn3.cbam', 'channel-spatial, avg+max, 7x7'),
+        *('680', 'new, start=identity', 'yes, lr 0.001'),
+    ]
+
+
+def test_fine_tuning_tells_what_was_loaded_what_is_frozen_and_what_is_saturated(
+    trained, digits, run, tmp_path
+):
+    """One CBAM's weights are taken out of the checkpoint, and one gate is wide open."""
+    checkpoint = torch.load(trained / 'work/epoch_2.pth', weights_only=False)
+    gone, wide = (f'backbone.inserted.layer{stage}/0/bn3.cbam.' for stage in (1, 2))
+    state = {key: v for key, v in checkpoint['state_dict'].items() if not key.startswith(gone)}
+    state[f'{wide}channel_gate.fc2.bias'].fill_(50)
+    torch.save(dict(state_dict=state), tmp_path / 'start.pth')
+    audit = 'default_hooks.attention_audit.saturation_at=2'
+    options = ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', 'load_from=start.pth', audit)
+    frozen = 'model.backbone.plugins.0.cfg.frozen=True'
+    run(
+        'train.py', DIGITS, '--data-root', digits, '--work-dir', 'w', *options, frozen, cwd=tmp_path
+    )
+    log = next((tmp_path / 'w').glob('*/*.log')).read_text()
+    table = [row for row in rows(log) if len(row) == 5]
+    assert [row[3] for row in table] == ['new, start=identity'] + 15 * ['start.pth']
+    assert {row[4] for row in table} == {'no: frozen=True'}
+    [saturated] = [row for row in rows(log) if len(row) == 6]
+    assert saturated[:3] == ['backbone.inserted.layer2/0/bn3.cbam', 'channel', '100%']
+    assert [float(cell) for cell in saturated[3:]] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'module.layer1.0.cbam.ChannelGate.mlp.1.weight',
+        'layer1.0.se.channel.fc1.weight',
+        'layer1.0.ca.fc1.weight',
+        'channel_attention.fc.0.conv.weight',
+        'inserted.layer9/0/bn2.cbam.channel_gate.fc1.weight',
+    ],
+)
+def test_attention_that_no_module_takes_is_an_error_that_names_it(key):
+    net = resnet()
+    state = state_of({**net.state_dict(), key: torch.zeros(1)})
+    name = re.escape(key.removeprefix('module.'))
+    with pytest.raises(InputError, match=rf'carries 1 attention weights .*{name}.*convert'):
+        check_attention(state, net, 'x.pth', whole=False)
+
+
+def test_attention_of_another_shape_is_an_error():
+    state = resnet().state_dict()
+    key = 'inserted.layer1/0/bn2.cbam.channel_gate.fc1.weight'
+    state[key] = state[key][:1]
+    with pytest.raises(InputError, match='carries 1 attention weights'):
+        check_attention(state, resnet(), 'x.pth', whole=False)
+
+
+def test_absent_attention_is_new_in_training_and_an_error_in_a_test():
+    net = resnet()
+    plain = {key: v for key, v in net.state_dict().items() if not key.startswith('inserted.')}
+    check_attention(plain, net, 'resnet.pth', whole=False)
+    with pytest.raises(InputError, match=r'attention weights that resnet\.pth lacks'):
+        check_attention(plain, net, 'resnet.pth', whole=True)
+
+
+def test_weights_of_the_other_start_are_an_error_both_ways():
+    one, other = resnet(start='identity'), resnet()
+    with pytest.raises(InputError, match='carries 16 attention weights'):
+        check_attention(one.state_dict(), other, 'x.pth', whole=True)
+    with pytest.raises(InputError, match=r'x\.pth holds a part of .*cbam'):
+        check_attention(other.state_dict(), one, 'x.pth', whole=False)
+
+
+def test_pretrained_backbone_with_foreign_attention_stops_before_the_first_step(
+    digits, run, tmp_path
+):
+    torch.save(
+        {'layer1.0.cbam.ChannelGate.mlp.1.weight': torch.zeros(1), 'conv1.weight': torch.zeros(1)},
+        tmp_path / 'authors.pth',
+    )
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {str(DIGITS)!r}\n'
+        "init = dict(_delete_=True, type='Pretrained', checkpoint='authors.pth')\n"
+        'model = dict(backbone=dict(init_cfg=init))\n'
+    )
+    done = run('train.py', 'mine.py', '--data-root', digits, cwd=tmp_path, status=2)
+    error = done.stderr.splitlines()[-1]
+    assert 'authors.pth carries 1 attention weights that no module takes' in error
+    assert 'tools/convert_checkpoint.py' in error and (ROOT / 'tools').is_dir()
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
+    """The same weights after three steps with a look at the second and without."""
+    results = []
+    for saturation_at in (0, 2):
+        torch.manual_seed(0)
+        net = resnet(start='identity')
+        net.train()
+        optim = torch.optim.SGD(net.parameters(), 0.01)
+        audit = AttentionAuditHook(saturation_at)
+        said: list[str] = []
+        logger = SimpleNamespace(info=said.append, warning=said.append)
+        runner = SimpleNamespace(model=net, iter=0, logger=logger)
+        for step in range(3):
+            runner.iter = step
+            audit.before_train_iter(runner, step)
+            with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+                loss = sum(level.square().mean() for level in net(torch.rand(2, 3, 64, 64)))
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+            audit.after_train_iter(runner, step)
+        results.append(net.state_dict())
+        assert len(said) == (1 if saturation_at else 0)
+        assert not any(
+            module._forward_pre_hooks for module in net.modules() if type(module) is CBAM
+        )
+    plain, looked_at = results
+    assert all(torch.equal(plain[key], looked_at[key]) for key in plain)
+
+
+def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
+    """C4: stages 1 to 3 in the backbone, 4 in the head, one file for both."""
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_c4_cbam.py')
+    init = dict(type='Pretrained', checkpoint='both.pth')
+    cfg.model.backbone.init_cfg = cfg.model.roi_head.shared_head.init_cfg = init
+    model = build_model(cfg)
+    state = {**model.backbone.state_dict(), **model.roi_head.shared_head.state_dict()}
+    loop = object.__new__(EpochBasedTrainLoop)
+    runner = SimpleNamespace(model=model, _train_loop=loop)
+    with patch.object(CheckpointLoader, 'load_checkpoint', return_value=state):
+        audit = AttentionAuditHook()
+        audit.before_run(runner)
+        assert len(audit.sources) == 16
+        state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
+        with pytest.raises(InputError, match='carries 1 attention weights'):
+            AttentionAuditHook().before_run(runner)
+
+
+def test_a_plain_detector_s_checkpoint_starts_both_halves_of_a_semi_supervised_one():
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student, self.teacher = resnet(), resnet()
+
+    model = Halves()
+    runner = SimpleNamespace(
+        model=model,
+        _train_loop=object.__new__(EpochBasedTrainLoop),
+        _load_from='x.pth',
+        _resume=False,
+    )
+    audit = AttentionAuditHook()
+    audit.after_load_checkpoint(runner, dict(state_dict=model.student.state_dict()))
+    assert len(audit.sources) == 8 and all(name.startswith('student.') for name in audit.sources)

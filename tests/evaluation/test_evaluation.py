@@ -1,0 +1,173 @@
+"""FastCocoMetric: pycocotools' numbers under CocoMetric's names and switches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmdet.registry import METRICS
+from mmengine.config import Config
+from pycocotools import mask
+from pycocotools.cocoeval import COCOeval
+
+from benchmarks.detections import made_up
+from cbam_det.evaluation.metrics import COCO_NUMBERS, report_every_number
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIGS, QUICK
+
+CLASSES = [f'class {label}' for label in range(80)]
+
+
+@pytest.fixture(scope='module')
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    """The annotation file of 200 images of 80 classes, and 120 detections of each."""
+    content, found = made_up(200, len(CLASSES), 120)
+    things = content['annotations']
+    assert sum(thing['iscrowd'] for thing in things) > 10
+    assert len({thing['image_id'] for thing in things}) < 195
+    assert min(thing['area'] for thing in things) < 32**2 < 96**2 < things[0]['area']
+    path = tmp_path_factory.mktemp('made_up') / 'annotations.json'
+    path.write_text(json.dumps(content))
+    return path, found
+
+
+def metric_of(kind: str, path: Path, **options: object) -> CocoMetric:
+    metric = METRICS.build(dict(type=kind, ann_file=str(path), **options))
+    metric.dataset_meta = dict(classes=CLASSES)
+    return metric
+
+
+def evaluated(kind: str, path: Path, found: list, **options: object) -> dict[str, float]:
+    metric = metric_of(kind, path, **options)
+    for image, values in enumerate(found, 1):
+        given = dict(
+            zip(('bboxes', 'scores', 'labels'), map(torch.as_tensor, values[:3]), strict=True)
+        )
+        if len(values) > 3:
+            given['masks'] = values[3]
+        sample = dict(img_id=image, ori_shape=(640, 640), pred_instances=given)
+        metric.process({}, [sample])
+    return metric.evaluate(len(found))
+
+
+@pytest.mark.parametrize(
+    ('by_class', 'limits', 'classes', 'images'),
+    [
+        (1, [100, 300, 1000], 80, 200),
+        (0, [100, 300, 1000], 80, 200),
+        (1, [1, 10, 100], 80, 200),
+        (0, [10, 100, 120], 30, 100),
+    ],
+    ids=['boxes', 'proposals', 'limits of COCO', 'proposals of a part'],
+)
+def test_every_count_is_that_of_pycocotools(by_class, limits, classes, images, few):
+    """The 12 numbers; precision and recall for each IoU, class, area and limit; the scores."""
+    path, found = few
+    truth = COCO(str(path))
+    rows = [
+        dict(image_id=image, category_id=int(label) + 1, bbox=[*box[:2], *(box[2:] - box[:2])])
+        | dict(score=score)
+        for image, (boxes, scores, labels) in enumerate(found, 1)
+        for box, score, label in zip(boxes, scores, labels, strict=True)
+    ]
+    counts = []
+    for evaluator in (COCOeval, metric_of('FastCocoMetric', path).evaluator):
+        run = evaluator(truth, truth.loadRes(rows), 'bbox')
+        run.params.useCats, run.params.maxDets = by_class, limits
+        run.params.catIds = list(range(1, classes + 1))
+        run.params.imgIds = list(range(1, images + 1))
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+        counts.append([run.stats, *(run.eval[key] for key in ('precision', 'recall', 'scores'))])
+    for one, other in zip(*counts, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+    assert counts[0][0][0] > 0.1 and counts[0][0][-1] > 0.1
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(metric=['bbox', 'proposal'], classwise=True),
+        dict(metric='bbox', metric_items=COCO_NUMBERS, proposal_nums=(1, 10, 100)),
+        dict(metric='bbox', iou_thrs=np.array([0.5, 0.75]), prefix='other', use_mp_eval=True),
+    ],
+    ids=['boxes and proposals', 'every number', 'other IoUs'],
+)
+def test_metrics_names_and_order_are_those_of_coco_metric(options, few):
+    plain = {**options, 'use_mp_eval': False}
+    first = evaluated('CocoMetric', *few, **plain)
+    second = evaluated('FastCocoMetric', *few, **options)
+    assert list(first) == list(second)
+    np.testing.assert_allclose([*second.values()], [*first.values()], rtol=0, atol=1e-6)
+    assert all(key.startswith(f'{options.get("prefix", "coco")}/') for key in second)
+    assert ('coco/class 79_precision' in second) == options.get('classwise', False)
+    assert coco_metric.COCOeval is COCOeval
+
+
+def test_masks_have_coco_metric_s_numbers(tmp_path):
+    content, found = made_up(40, 5, 20)
+    for thing in content['annotations']:
+        x, y, w, h = thing['bbox']
+        triangle = [x, y, x + w, y, x + w, y + h]
+        thing['segmentation'] = [triangle]
+        if thing['iscrowd']:
+            thing['segmentation'] = mask.merge(mask.frPyObjects([triangle], 640, 640))
+            thing['segmentation']['counts'] = thing['segmentation']['counts'].decode()
+    path = tmp_path / 'annotations.json'
+    path.write_text(json.dumps(content))
+    masked = [
+        (boxes, scores, labels)
+        + (mask.frPyObjects([[a, b, c, b, c, d] for a, b, c, d in boxes.tolist()], 640, 640),)
+        for boxes, scores, labels in found
+    ]
+    options = dict(metric=['bbox', 'segm'], classwise=True)
+    first = evaluated('CocoMetric', path, masked, **options)
+    second = evaluated('FastCocoMetric', path, masked, **options)
+    assert list(first) == list(second) and first['coco/segm_mAP'] > 0.1
+    np.testing.assert_allclose([*second.values()], [*first.values()], rtol=0, atol=1e-6)
+
+
+def test_nothing_detected_is_reported_as_coco_metric_does(few):
+    nothing = [(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * 3
+    assert evaluated('FastCocoMetric', few[0], nothing) == {}
+    assert evaluated('CocoMetric', few[0], nothing) == {}
+
+
+def test_without_faster_coco_eval_the_remedy_is_named(few):
+    with (
+        mock.patch.dict(sys.modules, faster_coco_eval=None),
+        pytest.raises(InputError, match=r'pip install faster-coco-eval==1\.8\.0'),
+    ):
+        metric_of('FastCocoMetric', few[0])
+
+
+def test_a_run_reports_every_number_of_it():
+    cfg = Config(dict(test_evaluator=dict(type='FastCocoMetric', metric='bbox')))
+    report_every_number(cfg.test_evaluator)
+    assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == COCO_NUMBERS
+
+
+def test_a_shipped_config_takes_it_by_its_type(trained, digits, run, tmp_path):
+    """And finds what CocoMetric found in the validation after the last epoch of training."""
+    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
+    kinds = ('val_evaluator.type=FastCocoMetric', 'test_evaluator.type=FastCocoMetric')
+    config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    done = run('test.py', config, trained / 'work/epoch_2.pth', *options, *kinds, cwd=tmp_path)
+    (file,) = tmp_path.glob('work/*/metrics.json')
+    second = json.loads(file.read_text())['metrics']
+    assert "type='FastCocoMetric'" in done.stdout
+    assert 'coco/seven_precision' in second and 'coco/bbox_AR@1000' in second
+    (log,) = trained.glob('work/*/vis_data/scalars.json')
+    first = json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1])
+    names = [name for name in first if name.startswith('coco/')]
+    assert len(names) == 6 and all(first[name] == second[name] for name in names)

@@ -1,0 +1,78 @@
+"""What of mmdet is changed: what is wrong there still, and what becomes of it here.
+
+A test of what is wrong that fails says that mmdet has mended it: remove the patch then.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from mmdet.evaluation.metrics import CocoMetric, coco_metric
+from mmdet.models.dense_heads import SSDHead
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from cbam_det.models.compat import coco_evaluator, scores_with_gradients
+
+from ..conftest import ROOT
+
+ANCHORS = dict(type='SSDAnchorGenerator', strides=[8], ratios=[[2]], min_sizes=[30], max_sizes=[60])
+
+
+def ssd_head() -> nn.Module:
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(
+            dict(
+                type='SSDHead',
+                in_channels=(8,),
+                num_classes=2,
+                anchor_generator=ANCHORS,
+                test_cfg=ConfigDict(
+                    nms_pre=100,
+                    nms=dict(type='nms', iou_threshold=0.5),
+                    score_thr=0.0,
+                    max_per_img=5,
+                ),
+            )
+        )
+
+
+def scores(head: nn.Module) -> torch.Tensor:
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), scale_factor=(1, 1)))
+    maps = [torch.rand(1, 8, 8, 8, requires_grad=True)]
+    return head.predict(maps, [sample], rescale=False)[0].scores
+
+
+def test_ssd_heads_of_mmdet_cannot_predict_and_ours_can(monkeypatch):
+    assert len(scores(ssd_head())) == 5
+    monkeypatch.setattr(SSDHead, '__init__', SSDHead.__init__.__wrapped__)
+    with pytest.raises(AttributeError, match="'SSDHead' object has no attribute 'loss_cls'"):
+        scores(ssd_head())
+
+
+def test_scores_of_mmdet_have_no_gradient_and_have_one_while_the_context_lasts():
+    head = ssd_head()
+    assert not scores(head).requires_grad
+    with scores_with_gradients():
+        assert scores(head).requires_grad
+    assert not scores(head).requires_grad
+
+
+def test_coco_metric_has_no_way_in_for_another_evaluator_and_has_it_back_after_the_context():
+    assert 'COCOeval(' in inspect.getsource(CocoMetric.compute_metrics)
+    assert not [name for name in inspect.signature(CocoMetric).parameters if 'faster' in name]
+    original = coco_metric.COCOeval
+    with pytest.raises(ZeroDivisionError), coco_evaluator(dict):
+        assert coco_metric.COCOeval is dict
+        raise ZeroDivisionError
+    assert coco_metric.COCOeval is original
+
+
+def test_nothing_else_of_the_package_changes_another_library_by_mock():
+    files = list((ROOT / 'cbam_det').rglob('*.py'))
+    assert len(files) > 50
+    assert not [path for path in files if 'mock' in path.read_text()]

@@ -1,0 +1,101 @@
+"""The list of places, its costs, and the config that it prints."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import MODELS, DefaultScope
+
+from cbam_det import CBAM
+from cbam_det.models.build import build_model
+from cbam_det.models.places import find_places, fragment
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIGS
+
+
+def small() -> Config:
+    return Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
+
+
+def test_places_of_all_parts_have_their_shapes_and_costs():
+    found = {(place.host, place.name): place for place in find_places(small(), size=64)}
+    assert {host for host, _ in found} == {
+        *('backbone', 'neck', 'rpn_head', 'roi_head.bbox_roi_extractor')
+    }
+    place = found['backbone', 'layer2.0.bn3']
+    assert (place.kind, place.shape) == ('BatchNorm2d', (128, 8, 8))
+    cbam = CBAM(128)
+    assert place.parameters == sum(value.numel() for value in cbam.parameters())
+    # Two pools through two layers, the 7x7 convolution of two maps, and two products.
+    assert place.multiply_adds == 2 * 2 * 128 * 8 + 98 * 64 + 2 * 128 * 64
+    assert found['roi_head.bbox_roi_extractor', '.'].shape == (64, 7, 7)
+    assert ('backbone', '.') not in found  # its output is a tuple
+
+
+def test_pattern_and_options_narrow_and_change_the_cost():
+    found = find_places(small(), 64, 'backbone:layer1.?.bn3', order='channel', ratio=8)
+    assert [place.name for place in found] == [f'layer1.{block}.bn3' for block in range(3)]
+    assert {place.multiply_adds for place in found} == {2 * 2 * 64 * 8 + 64 * 16 * 16}
+    with pytest.raises(InputError, match="no place matches 'backbone:nothing'"):
+        find_places(small(), 64, 'backbone:nothing')
+
+
+def test_printed_fragment_builds_the_choice(run, tmp_path):
+    base = CONFIGS / 'faster_rcnn_r50_digits.py'
+    for number, (choice, count) in enumerate(
+        {
+            'backbone:layer4.*.bn3': 3,
+            'neck:fpn_convs.*': 4,
+            'roi_head.bbox_roi_extractor:.': 1,
+        }.items()
+    ):
+        printed = run('places.py', base, '--insert', choice, cwd=tmp_path).stdout
+        mine = tmp_path / f'mine{number}.py'
+        mine.write_text(f'_base_ = {str(base)!r}\n{printed}')
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            model = MODELS.build(Config.fromfile(mine).model)
+        assert sum(isinstance(module, CBAM) for module in model.modules()) == count
+
+
+def test_printed_fragment_keeps_the_backbone_s_own_plugins():
+    cfg = get_config('mmdet::gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py')
+    base = build_model(cfg)
+    own = [name for name in base.state_dict() if 'context_block' in name]
+    text = fragment(cfg, 'backbone', 'layer1.*.bn3')
+    cfg.merge_from_dict(Config.fromstring(text, '.py').to_dict())
+    model = build_model(cfg)
+    assert own == [name for name in model.state_dict() if 'context_block' in name] != []
+    assert sum(isinstance(module, CBAM) for module in model.modules()) == 3
+
+
+def test_fragment_reaches_the_detector_inside_another_model():
+    name = 'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    cfg = get_config(f'mmdet::soft_teacher/{name}')
+    text = fragment(cfg, 'backbone', ['layer1.*.bn3', 'layer2.*.bn3'])
+    cfg.merge_from_dict(Config.fromstring(text, '.py').to_dict())
+    assert cfg.model.detector.backbone.type == 'WithPlugins'
+    assert sum(isinstance(module, CBAM) for module in build_model(cfg).modules()) == 7
+
+
+def test_fragment_keeps_the_imports_of_the_base():
+    cfg = small()
+    cfg.custom_imports = dict(imports=['os.path'], allow_failed_imports=False)
+    assert "custom_imports = dict(imports=['os.path', 'cbam_det'])" in fragment(
+        cfg, 'neck', 'fpn_convs.*'
+    )
+
+
+def test_unknown_host_and_module_are_named():
+    with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
+        fragment(small(), 'bbox_head', '.')
+    with pytest.raises(InputError, match='near names'):
+        fragment(small(), 'neck', 'fpn_conv.*')
+
+
+def test_tool_prints_a_table(run, tmp_path):
+    config = CONFIGS / 'faster_rcnn_r50_digits.py'
+    options = ('--size', 64, '--only', 'neck:fpn_convs.0')
+    said = run('places.py', config, *options, cwd=tmp_path).stdout
+    assert '64 x 16 x 16' in said and 'fpn_convs.0' in said

@@ -1,0 +1,368 @@
+"""The command lines, run as a user runs them: train, resume, test, several processes, pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import mmdet.registry
+import pytest
+import torch
+from cbam_det_tools import TOOLS
+from cbam_det_tools.__main__ import main as cbam_det_main
+from mmengine.config import Config
+from mmengine.registry import Registry
+from PIL import Image
+
+from cbam_det.checkpoints import formats
+from cbam_det.checkpoints.loading import check_same_gates
+from cbam_det.datasets.digits import Digits
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.records import typed_command
+
+from ..conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
+
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+COCO_NUMBERS = {
+    *(f'coco/bbox_{name}' for name in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')),
+    *(f'coco/bbox_AR{name}@1000' for name in ('', '_s', '_m', '_l')),
+    *('coco/bbox_AR@100', 'coco/bbox_AR@300'),
+}
+
+
+def metrics(work_dir: Path) -> dict[str, float]:
+    newest = max(work_dir.glob('*/metrics.json'))
+    return json.loads(newest.read_text())['metrics']
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def test_training_writes_checkpoints_log_and_scores(trained):
+    state = weights(trained / 'work/epoch_2.pth')
+    assert sum('cbam.channel_gate.fc1.weight' in key for key in state) == 16
+    assert (trained / 'work/last_checkpoint').read_text() == str(trained / 'work/epoch_2.pth')
+    rows = [
+        json.loads(line) for line in next((trained / 'work').glob('*/vis_data/scalars.json')).open()
+    ]
+    assert [row['step'] for row in rows if 'loss' in row] == [1, 2, 3, 4, 5, 6]
+    assert [row['step'] for row in rows if 'coco/bbox_mAP' in row] == [1, 2]
+
+
+def test_test_tool_gives_coco_s_twelve_numbers_and_each_class(trained, digits, run):
+    done = run(
+        *('test.py', CONFIG, 'work/epoch_2.pth', '--work-dir', 'tested', '--data-root', digits),
+        *('--out', 'predictions.pkl', '--show-dir', 'shown', '--cfg-options', *QUICK),
+        cwd=trained,
+    )
+    assert len(re.findall(r'^ Average (Precision|Recall) ', done.stdout, re.MULTILINE)) == 12
+    assert 'metrics written to' in done.stdout + done.stderr
+    found = metrics(trained / 'tested')
+    assert set(found) >= COCO_NUMBERS
+    classes = {key for key in found if key.endswith('_precision')}
+    named = {json.loads(line)['name'] for line in category_lines(digits)}
+    assert {key.removeprefix('coco/').removesuffix('_precision') for key in classes} == named
+    assert (trained / 'predictions.pkl').stat().st_size
+    assert len(list((trained / 'tested').glob('*/shown/*.jpg'))) == SMALL.val
+    assert 'OneDL' not in done.stdout + done.stderr
+
+
+def category_lines(digits: Path) -> list[str]:
+    content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
+    return [json.dumps(category) for category in content['categories']]
+
+
+def test_test_time_augmentation_runs(trained, digits, run):
+    options = ('--tta', '--data-root', digits, '--cfg-options', *QUICK)
+    run('test.py', CONFIG, 'work/epoch_2.pth', '--work-dir', 'tta', *options, cwd=trained)
+    assert set(metrics(trained / 'tta')) >= COCO_NUMBERS
+
+
+def test_resume_goes_on_from_the_last_epoch(trained, digits, run, tmp_path):
+    shutil.copytree(trained / 'work', tmp_path / 'work')
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
+    options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
+    done = run(
+        *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=3'),
+        cwd=tmp_path,
+    )
+    said = done.stdout + done.stderr
+    assert 'resumed epoch: 2, iter: 6' in said
+    assert 'Epoch(train) [3]' in said and 'Epoch(train) [2]' not in said
+    assert torch.load(tmp_path / 'work/epoch_3.pth', weights_only=False)['meta']['iter'] == 9
+
+
+def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run, tmp_path):
+    shutil.copytree(trained / 'work', tmp_path / 'work')
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
+    before = weights(tmp_path / 'work/epoch_2.pth')
+    options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
+    done = run(
+        *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=2'),
+        cwd=tmp_path,
+    )
+    assert 'reached epoch 2 of 2; raise train_cfg.max_epochs' in done.stdout + done.stderr
+    after = weights(tmp_path / 'work/epoch_2.pth')
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not (tmp_path / 'work/epoch_3.pth').exists()
+
+
+class Name(str):
+    """A class's name, which stands in a config's text as it is."""
+
+    __repr__ = str.__str__
+
+
+def pure_python(cfg: Config) -> str:
+    """A config in MMEngine's newer style: classes for the names that mmdet's registries know."""
+    registries = [
+        one
+        for name, one in vars(mmdet.registry).items()
+        if isinstance(one, Registry) and not name.startswith('MMENGINE')
+    ]
+    imports = set()
+
+    def classes(value: object, key: str = '') -> object:
+        if isinstance(value, dict):
+            items = {name: one for name, one in value.items() if name != '_scope_'}
+            return {name: classes(one, name) for name, one in items.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(classes, value))
+        found = [one.get(value) for one in registries] if key in ('type', 'base_type') else []
+        for kind in filter(None, found):
+            imports.add(f'from {kind.__module__} import {kind.__name__}')
+            return Name(kind.__name__)
+        return value
+
+    content = cfg.to_dict() | dict(default_scope=None, custom_imports=None)
+    lines = [f'{key} = {value!r}' for key, value in classes(content).items()]
+    return '\n'.join([*sorted(imports), *lines])
+
+
+def test_pure_python_config_trains_to_the_weights_of_its_text_twin(trained, digits, run, tmp_path):
+    text = pure_python(Config.fromfile(CONFIG))
+    assert "'type': CBAM" in text and "'base_type': ResNet" in text
+    (tmp_path / 'pure.py').write_text(text)
+    options = ('--data-root', digits, '--work-dir', 'work', '--cfg-options', *QUICK)
+    run('train.py', 'pure.py', *options, 'train_cfg.max_epochs=1', cwd=tmp_path)
+    ours, twin = (weights(one / 'work/epoch_1.pth') for one in (tmp_path, trained))
+    assert list(ours) == list(twin) and all(torch.equal(ours[key], twin[key]) for key in twin)
+    run('test.py', 'pure.py', 'work/epoch_1.pth', *options, cwd=tmp_path)
+    assert set(metrics(tmp_path / 'work')) >= COCO_NUMBERS | {'coco/zero_precision'}
+    other = {'model.backbone.plugins.0.cfg.order': 'parallel'}
+    checkpoint = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
+    with pytest.raises(InputError, match="trained with order='channel-spatial'"):
+        check_same_gates(read_config(str(tmp_path / 'pure.py'), other), checkpoint)
+
+
+def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digits, run, tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/digits').symlink_to(digits)
+    options = ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1')
+    run('train.py', 'faster_rcnn_r50_digits', *options, cwd=tmp_path)
+    assert (tmp_path / 'work_dirs/faster_rcnn_r50_digits/epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize(
+    'detector',
+    ['faster_rcnn_r50', 'retinanet_r50', pytest.param('ssd300_vgg16', marks=pytest.mark.slow)],
+)
+def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(
+    detector, digits, run, tmp_path
+):
+    options = ('--work-dir', 'work', '--data-root', digits / 'VOCdevkit/VOC2007')
+    stage = 'rcnn.' if detector == 'faster_rcnn_r50' else ''
+    every = f'model.test_cfg.{stage}score_thr=0.0'  # three steps find nothing with confidence
+    options += ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', every)
+    config = CONFIGS / f'{detector}_cbam_digits_voc.py'
+    said = run('train.py', config, *options, cwd=tmp_path).stdout
+    assert 'coco/bbox_mAP' in said and 'pascal_voc/mAP' in said
+    assert re.search(r'\| zero +\|', said) and 'aeroplane' not in said
+
+
+def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, run, tmp_path):
+    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
+    environment = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PORT=str(free_port()))
+    options += ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    done = run('dist_train.sh', CONFIG, 2, *options, cwd=tmp_path, **environment)
+    assert re.findall(r'Epoch\(train\) \[1\]\[(\d)/3\]', done.stdout + done.stderr) == [*'123']
+    checkpoint = tmp_path / 'work/epoch_1.pth'
+    data = ('--data-root', digits)
+    outputs = {}
+    for name, command in (
+        ('one', ('test.py', CONFIG, checkpoint)),
+        ('two', ('dist_test.sh', CONFIG, checkpoint, 2)),
+    ):
+        extra = ('--work-dir', name, '--out', f'{name}.pkl', *data, '--cfg-options', *QUICK)
+        run(*command, *extra, cwd=tmp_path, **environment)
+        outputs[name] = metrics(tmp_path / name)
+    assert outputs['one'] == pytest.approx(outputs['two'], abs=2e-3, nan_ok=True)
+    import pickle
+
+    one, two = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('one', 'two'))
+    ids = [sample['img_id'] for sample in two]
+    assert ids == [sample['img_id'] for sample in one]
+    for alone, merged in zip(one, two, strict=True):
+        for key, value in alone['pred_instances'].items():
+            torch.testing.assert_close(merged['pred_instances'][key], value, msg=key)
+    assert len(ids) == len(set(ids)) == SMALL.val == 5  # odd, so that one process has one less
+
+
+def test_pictures_of_data_detections_and_curves(trained, digits, run):
+    data = ('--data-root', digits)
+    run('visualize.py', 'data', CONFIG, *data, '--count', 5, '--out', 'data.svg', cwd=trained)
+    assert (trained / 'data.svg').read_text().startswith('<?xml')
+    run(
+        *('visualize.py', 'detections', CONFIG, 'work/epoch_2.pth', *data, '--count', 2),
+        *('--score', 0.01),
+        cwd=trained,
+    )
+    run('visualize.py', 'curves', 'work', 'work', '--out', 'deep/curves.png', cwd=trained)
+    for name in ('detections.png', 'deep/curves.png'):
+        with Image.open(trained / name) as picture:
+            assert min(picture.size) > 200
+            assert len(picture.convert('RGB').getcolors(10**7)) > 20
+
+
+def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tool = in_process('make_digits')
+    options = ('data', '--train', 2, '--val', 1, '--size', 64)
+    assert tool(*options) == 0 and 'data: made' in capsys.readouterr().out
+    assert tool(*options) == 0 and 'data: complete already' in capsys.readouterr().out
+    assert tool('data', '--seed', 7) == 2
+    refused = capsys.readouterr().err
+    assert refused.count('\n') == 1 and 'name another folder' in refused
+
+
+# Runs a tool by its path and tells its status and what it has imported.
+LIGHTLY = """
+import runpy, sys
+
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+except SystemExit as end:
+    print('status', end.code, sorted({'torch', 'mmdet', 'mmengine'} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize('tool', [name.replace('-', '_') for name in TOOLS])
+def test_help_and_a_mistake_are_answered_before_torch_and_mmdet_are_imported(tool):
+    path = str(ROOT / f'tools/{tool}.py')
+    for options, status in (['--help'], 0), (['--no-such-option'], 2):
+        code = f'import sys; sys.argv = {[path, *options]!r}\n{LIGHTLY}'
+        done = subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f'status {status} []', done.stderr
+        if options == ['--help']:
+            assert 'example' in done.stdout and f'python tools/{tool}.py' in done.stdout
+
+
+def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
+    scripts = {path.stem for path in (ROOT / 'tools').glob('[a-z]*.py')}
+    assert scripts == {name.replace('-', '_') for name in TOOLS}
+    with pytest.raises(SystemExit) as end:
+        cbam_det_main(['--help'])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(f'\n  {name} ' in said for name in TOOLS) and 'example:\n  cbam-det train' in said
+
+
+def test_subcommand_is_the_tool_under_its_own_name(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cbam_det_main(['make-digits', '--sise', '3'])
+    assert end.value.code == 2 and 'usage: cbam-det make-digits ' in capsys.readouterr().err
+    options = ['--train', '2', '--val', '1', '--size', '64']
+    assert cbam_det_main(['make-digits', str(tmp_path / 'data'), *options]) == 0
+    assert 'made' in capsys.readouterr().out
+    assert typed_command() == f'cbam-det make-digits {tmp_path}/data {" ".join(options)}'
+
+
+def test_parsers_name_what_the_package_knows():
+    """They repeat it, so that they need not import it."""
+    convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
+    assert (formats.OURS, *formats.FORMS) == convert.FORMS
+    assert formats.TARGETS == convert.TARGETS
+    assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
+    assert tuple(formats.FACTORS) == convert.ORDERS
+    made = vars(digits.parse_args([]))
+    assert {name: made[name] for name in asdict(Digits())} == asdict(Digits())
+
+
+@pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.sh')))
+def test_scripts_show_an_example(tool, run, tmp_path):
+    said = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout
+    assert 'example' in said and tool in said
+
+
+def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
+    """A small real set in VOC's layout, where CBAM_DET_VOC_FOLDER names one."""
+    folder = os.environ.get('CBAM_DET_VOC_FOLDER')
+    if not folder:
+        pytest.skip('set CBAM_DET_VOC_FOLDER to a folder in VOC layout to run this')
+    folder = Path(folder).resolve()
+    lists = folder / 'ImageSets/Main'
+    names = sorted(
+        {
+            name
+            for file in (folder / 'Annotations').glob('*.xml')
+            for name in re.findall(r'<name>(.+?)</name>', file.read_text())
+        }
+    )
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {str(CONFIGS / "faster_rcnn_r50_cbam_digits_voc.py")!r}\n'
+        f'data = dict(data_root={str(folder)!r}, metainfo=dict(classes={tuple(names)!r}))\n'
+        'train = dict(ann_file="ImageSets/Main/train.txt", filter_cfg=dict(bbox_min_size=1))\n'
+        'train_dataloader = dict(dataset=dict(data, **train))\n'
+        'val_dataloader = test_dataloader = dict(dataset=data)\n'
+        f'model = dict(roi_head=dict(bbox_head=dict(num_classes={len(names)})))\n'
+    )
+    assert (lists / 'test.txt').is_file() and (lists / 'train.txt').is_file()
+    run('train.py', 'mine.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    run('test.py', 'mine.py', 'work_dirs/mine/epoch_1.pth', cwd=tmp_path)
+    found = metrics(tmp_path / 'work_dirs/mine')
+    assert set(found) >= COCO_NUMBERS
+    assert 0 <= found['coco/bbox_mAP_50'] <= 1
+
+
+@pytest.mark.slow
+def test_installed_package_works_without_a_checkout(digits, tmp_path):
+    """`pip install .` into its own folder, then the console script, on a config by its name."""
+    ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info')
+    source = shutil.copytree(ROOT, tmp_path / 'source', ignore=ignored)
+    site = tmp_path / 'site'
+    install = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-build-isolation']
+    subprocess.run([*install, '--target', str(site), str(source)], check=True)
+    options = ['--data-root', str(digits), '--cfg-options', *QUICK, 'train_cfg.max_epochs=1']
+    done = subprocess.run(
+        [site / 'bin/cbam-det', 'train', 'faster_rcnn_r50_cbam_digits', *options],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'work_dirs/faster_rcnn_r50_cbam_digits/epoch_1.pth').is_file()
+    assert (site / 'cbam_det/configs/_base_/attention/cbam.py').is_file()
+    (tmp_path / 'results/experiments').mkdir(parents=True)
+    for tool, *arguments in (('visualize', '--help'), ('experiment', 'table', 'table6')):
+        done = subprocess.run(
+            [sys.executable, '-m', 'cbam_det_tools', tool, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': str(site)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert '| ResNet50 + CBAM | 0 |' in done.stdout
+    assert (site / 'cbam_det_tools/dist_train.sh').is_file()

@@ -1,0 +1,76 @@
+"""The report of a run: one HTML file with everything in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from cbam_det.visualization.report import write
+
+from ..conftest import CONFIGS, QUICK
+
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
+
+
+@pytest.fixture(scope='session')
+def report(trained, digits, run, tmp_path_factory):
+    """Of the run of two epochs against one of the baseline that was not tested."""
+    folder = tmp_path_factory.mktemp('report')
+    shutil.copytree(trained / 'work', folder / 'cbam')
+    data = ('--data-root', digits)
+    options = (*data, '--cfg-options', *QUICK, 'train_cfg.max_epochs=1')
+    baseline = CONFIGS / 'faster_rcnn_r50_digits.py'
+    run('train.py', baseline, '--work-dir', 'baseline', *options, cwd=folder)
+    run('test.py', CONFIG, 'cbam/epoch_2.pth', '--work-dir', 'cbam', *data, cwd=folder)
+    run('visualize.py', 'report', 'cbam', '--against', 'baseline', *data, cwd=folder)
+    return folder / 'report.html'
+
+
+def test_report_holds_every_part_and_needs_no_network(report):
+    text = report.read_text(encoding='utf-8')
+    titles = re.findall(r'<h2 id="s\d">(.*?)</h2>', text)
+    assert titles == [
+        *('set-up', 'difference to the baseline', 'curves', 'scores', 'detections', 'attention'),
+        *('Grad-CAM', 'cost'),
+    ]
+    assert 'cbam: faster_rcnn_r50_cbam_digits' in text
+    assert re.search(r'class="add">\+.*plugins', text)
+    assert 'AP small' in text and '>four<' in text
+    assert 'baseline has no metrics.json: tools/test.py' in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    pictures = re.findall(r'src="data:image/(png|svg\+xml);base64,', text)
+    # Grad-CAM is a picture, or the note that no detection reaches the score.
+    assert pictures.count('png') >= 2 and pictures.count('svg+xml') == 1
+    assert pictures.count('png') == 3 or 'lower --score' in text
+
+
+def test_numbers_of_the_report_are_those_of_the_run(report):
+    text = report.read_text(encoding='utf-8')
+    record = next(report.parent.glob('cbam/*/metrics.json')).read_text()
+    ap = float(re.search(r'"coco/bbox_mAP": ([\d.]+)', record)[1])
+    assert f'<td>{ap:.3f}</td>' in text
+    assert '<td>17</td>' not in text and '<td>16</td>' in text  # CBAMs
+
+
+def test_report_without_a_baseline_says_how_to_give_one(report, digits, tmp_path):
+    out = write(report.parent / 'cbam', tmp_path / 'deep' / 'one.html', data_root=str(digits))
+    assert 'no baseline was given: --against' in out.read_text(encoding='utf-8')
+
+
+@pytest.mark.skipif(not CHROMIUM, reason='Chromium is not installed')
+def test_chromium_shows_the_report_without_an_error(report, tmp_path):
+    flags = ('--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path}')
+    shot = tmp_path / 'shot.png'
+    done = subprocess.run(
+        [CHROMIUM, *flags, '--enable-logging=stderr', f'--screenshot={shot}', report.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert 'CONSOLE' not in done.stderr
+    assert shot.stat().st_size > 10_000
