@@ -32,9 +32,13 @@ __all__ = [
 
 _error = stack_error()
 if _error is None:
-    from .models.compat import import_mmdet
+    from .models.compat import import_mmdet, mend_coco_metric, mend_voc_metric
 
     import_mmdet()
+    from .evaluation.coco_ids import Annotations, NumberedEval, NumberedEvalMP
+
+    mend_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
+    mend_voc_metric()
     from .engine.hooks import (
         AtomicCheckpointHook,
         AttentionAuditHook,
