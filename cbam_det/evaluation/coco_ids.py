@@ -60,7 +60,7 @@ class NumberedEvalMP(ByNumber, COCOevalMP):
 class Annotations(COCO):
     """mmdet's COCO, which takes one text for one id."""
 
-    def loadCats(self, ids: object = ()) -> list[dict]:  # noqa: N802, pycocotools' name
+    def loadCats(self, ids: object = ()) -> list[dict]:
         """The categories of ids, or of one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
 

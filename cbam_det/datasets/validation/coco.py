@@ -226,6 +226,6 @@ def _annotation_fault(
             said += ', which mmdet passes over' if found == 'box outside the image' else ''
             return found, said, False
     if number == 0:
-        said = 'has id=0, a detection of which counts as wrong where pycocotools is used without cbam_det'
+        said = 'has id=0, of which pycocotools alone, without cbam_det, takes a detection for wrong'
         return 'annotation id 0', said, False
     return None
