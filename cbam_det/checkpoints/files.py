@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +30,28 @@ from ..utils.files import whole_file
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
 
+TRUE = ('1', 'y', 'yes', 'true')  # as torch reads them
+NO_WEIGHTS_ONLY = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+UNSAFE = (
+    'more than weights is pickled in it, which could run any code when it is read); where you '
+    f'trust its source, put {WEIGHTS_ONLY}=0 before the command'
+)
+
+
 class Unreadable(InputError):
-    """A file is damaged: empty, truncated, or no checkpoint at all."""
+    """A file is damaged: empty, truncated, or no checkpoint at all.
+
+    Attributes:
+        fault: what is wrong, without the name of the file.
+    """
+
+    def __init__(self, message: str, fault: str = '') -> None:
+        super().__init__(message)
+        self.fault = fault or message
+
+
+class Unsafe(InputError):
+    """A file holds more than weights, and was not read."""
 
 
 def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
@@ -45,22 +67,81 @@ def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
         InputError: more than weights is pickled in it.
     """
     try:
-        _check_head(Path(source))
-        with _weights_only():
-            return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
+        return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
+    except Unsafe:
+        raise InputError(f'{what} cannot be loaded ({UNSAFE}') from None
     except Exception as error:  # a broken pickle raises anything
+        if isinstance(error, InputError) and not isinstance(error, Unreadable):
+            raise
         fault = f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
         if isinstance(error, Unreadable):
-            fault = str(error)
+            fault = error.fault
         elif 'PytorchStreamReader' in str(error):
             fault = 'it is cut off or damaged'
-        elif isinstance(error, UnpicklingError) and 'weights only' in str(error).lower():
-            raise InputError(
-                f'{what} cannot be loaded (more than weights is pickled in it, which could run any '
-                f'code when it is read); where you trust its source, put {WEIGHTS_ONLY}=0 before '
-                'the command'
-            ) from None
         raise Unreadable(f'{what} cannot be loaded ({fault}); {remedy}') from None
+
+
+def guard_mmengine() -> None:
+    """Let MMEngine read no checkpoint that could run code, in the whole process.
+
+    Whoever imports cbam_det has it: `init_detector`, `DetInferencer`, `load_from`, `resume` and
+    `init_cfg` of mmdet's own tools read weights by `CheckpointLoader`, which by itself reads a file
+    unsafely, with a warning, where reading it safely fails. What a program reads by `torch.load`
+    itself is left alone.
+    """
+    load = CheckpointLoader.load_checkpoint.__func__
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @functools.wraps(load)
+    def guarded(cls: type, filename: str, *args: object, **options: object) -> Any:
+        with _weights_only():
+            try:
+                return load(cls, filename, *args, **options)
+            except Unreadable as error:
+                raise Unreadable(
+                    f'{filename} cannot be loaded ({error}); fetch it again', error.fault
+                ) from None
+            except Exception as error:
+                if 'weights_only' in str(error) or 'weights only' in str(error).lower():
+                    raise Unsafe(f'{filename} cannot be loaded ({UNSAFE}') from None
+                raise
+
+    CheckpointLoader.load_checkpoint = classmethod(guarded)
+    CheckpointLoader.register_scheme(prefixes='', loader=_load_local, force=True)
+
+
+def _load_local(filename: str, map_location: Any = None) -> Any:
+    """In the place of MMEngine's reader of files, which would say how to read one unsafely."""
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'{filename} can not be found.')  # MMEngine's words
+    _check_head(path)
+    _check_sums(path)
+    old = digit_version(torch.__version__) < digit_version('2.4.0')
+    return torch.load(path, map_location=map_location, weights_only=not (old or _is_trusted()))
+
+
+def _check_sums(path: Path) -> None:
+    """Raise Unreadable where the content of a file is not what was written.
+
+    torch's files are zip archives with a checksum of each part, at which torch does not look. A
+    program can write them without (`torch.serialization.set_crc32_options`): then none is right.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's format before 1.6
+    right, wrong = 0, []
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            try:
+                with archive.open(part) as stream:
+                    while stream.read(1 << 20):
+                        pass
+                right += part.file_size > 0
+            except (zipfile.BadZipFile, zlib.error, EOFError):
+                wrong.append(part.filename)
+    if wrong and right:
+        raise Unreadable(f'it is damaged: {some(wrong)} is not what was written')
 
 
 def _check_head(file: Path) -> None:
@@ -133,20 +214,34 @@ def read_weights_only() -> None:
     with a warning, where reading it safely fails; torch's own variable closes that way. A user who
     has set it to 0 trusts the source of the files. Before torch 2.4 torch cannot be told what is
     allowed, and nothing changes.
+
+    Raises:
+        InputError: torch's opposite variable is set, with which no file could be read.
     """
     if digit_version(torch.__version__) < digit_version('2.4.0'):
         return
     os.environ.setdefault(WEIGHTS_ONLY, '1')
+    if not _is_trusted() and os.environ.get(NO_WEIGHTS_ONLY) in TRUE:
+        value = os.environ[NO_WEIGHTS_ONLY]
+        raise InputError(
+            f'{NO_WEIGHTS_ONLY}={value} in the environment would let checkpoints run code, and '
+            f'they are read as weights alone; take it out: unset {NO_WEIGHTS_ONLY}'
+        )
     known = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals([kind for kind in _beside_weights() if kind not in known])
+
+
+def _is_trusted() -> bool:
+    """Whether the user trusts the source of the files: torch's variable is set, and not to 1."""
+    return os.environ.get(WEIGHTS_ONLY, '1') not in TRUE
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
     """As `read_weights_only`, and a program that uses the package reads its own files as before."""
     given = os.environ.get(WEIGHTS_ONLY)
-    read_weights_only()
     try:
+        read_weights_only()
         yield
     finally:
         if given is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 from typing import overload
 from urllib.parse import urlparse
@@ -16,10 +17,11 @@ from torch import nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, some
-from ..utils.run_config import pretrained_of
+from ..utils.run_config import Split, pretrained_of
 from .attention import NAMES, check_attention, state_of
 from .files import Unreadable, read_checkpoint
 
+WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
 # Options that weights do not show, and their defaults.
 UNSEEN = dict(
     order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
@@ -127,13 +129,11 @@ def whole_checkpoint(
         InputError: there are some and none can be read; that of `last_checkpoint` does not fit, or
             could run code; the one to go on from has other gates.
     """
-    file = Path(work_dir) / 'last_checkpoint'
-    named = file.read_text(encoding='utf-8').strip() if file.is_file() else ''
+    named, broken = _last_named(Path(work_dir))
     folder = Path(named).parent if named and Path(named).parent.is_dir() else Path(work_dir)
     others = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
     candidates = [named] if named else []
     candidates += [str(path) for path in others if str(path) != named]
-    broken = []
     for path in candidates:
         if path == named and not Path(path).is_file():
             broken.append(f'no checkpoint {path} (--resume)')
@@ -161,6 +161,25 @@ def whole_checkpoint(
             'to resume from: name one by --resume PATH, or leave --resume out to begin anew'
         )
     return None
+
+
+def _last_named(work_dir: Path) -> tuple[str, list[str]]:
+    """The checkpoint that `last_checkpoint` names, '' for none, and what is wrong with it."""
+    file = work_dir / 'last_checkpoint'
+    if not file.is_file():
+        return '', []
+    try:
+        named = file.read_text(encoding='utf-8').strip()
+        Path(named).is_file()
+    except (UnicodeDecodeError, OSError) as error:
+        return '', [f'{file} is damaged ({type(error).__name__})']
+    if named and not named.isprintable():
+        return '', [f'{file} is damaged (it names no file)']
+    beside = [path for path in work_dir.glob('*.pth') if WRITTEN.fullmatch(path.name)]
+    if named and beside and Path(named).parent.resolve() != work_dir.resolve():
+        here = work_dir / Path(named).name  # the folder was copied or moved
+        return str(here) if here in beside else '', [f'{file} names {named}, of another folder']
+    return named, []
 
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
@@ -217,6 +236,31 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
                     f'the checkpoint was trained with {option}={was!r} of {place}, and the config '
                     f'has {now!r}: the same weights would be another function; give the same option'
                 )
+
+
+def check_same_classes(cfg: Config, checkpoint: dict) -> None:
+    """Compare the classes of the test data with those that a checkpoint was trained on.
+
+    Raises:
+        InputError: they are the same in another order, so that each label would be another class.
+    """
+    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
+    split = Split.of(cfg, 'test')
+    for dataset in split.data_sets if split else ():
+        own = dataset.classes
+        if own != trained and sorted(own) == sorted(trained):
+            raise InputError(
+                f'the checkpoint was trained on the classes {some(list(trained), 5)}, and '
+                f'test_dataloader has them in another order ({some(list(own), 5)}): each label '
+                "would be scored as another class; put metainfo.classes in the checkpoint's order"
+            )
+        if trained and own and own != trained:
+            print_log(
+                f'the checkpoint was trained on the classes {some(list(trained), 5)}, the test '
+                f'data has {some(list(own), 5)}',
+                level=logging.WARNING,
+            )
 
 
 def _gates(cfg: Config) -> dict[str, dict]:

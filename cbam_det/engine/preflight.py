@@ -10,7 +10,6 @@ import copy
 import inspect
 import logging
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -83,6 +82,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'test':
         checkpoint = loading.check_checkpoint(cfg.get('load_from'), 'checkpoint', model)
         loading.check_same_gates(cfg, checkpoint or {})
+        loading.check_same_classes(cfg, checkpoint or {})
         return None
     resume_from = None
     if not cfg.get('resume'):
@@ -191,8 +191,7 @@ def _names(registry: Registry | None) -> list[str]:
 
 def check_unused(work_dir: str) -> None:
     """Raise InputError where a run that begins would overwrite the checkpoints of another."""
-    written = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')
-    files = [path for path in Path(work_dir).glob('*.pth') if written.fullmatch(path.name)]
+    files = [path for path in Path(work_dir).glob('*.pth') if loading.WRITTEN.fullmatch(path.name)]
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     # Whatever the checkpoints are called and wherever they are written, MMEngine names the last.
     found = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]

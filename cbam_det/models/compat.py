@@ -88,6 +88,49 @@ def coco_evaluator(evaluator: type) -> Iterator[None]:
         yield
 
 
+def mend_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
+    """Let mmdet's CocoMetric evaluate and read by these classes, for the whole process.
+
+    It takes them from its module and gives no other way in (see `coco_evaluator`).
+
+    Args:
+        evaluator: for pycocotools' COCOeval.
+        parallel: for mmdet's COCOevalMP.
+        annotations: for mmdet's COCO.
+    """
+    module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
+    replaced = dict(COCOeval=evaluator, COCOevalMP=parallel, COCO=annotations)
+    for name, value in replaced.items():
+        if hasattr(module, name):  # COCOevalMP came with mmdet 3.1
+            setattr(module, name, value)
+
+
+def mend_voc_metric() -> None:
+    """Let mmdet's VOCMetric call classes by the data set's names, for the whole process.
+
+    A `VOCDataset` in a folder VOC2007 or VOC2012 makes it print VOC's names (aeroplane, bicycle)
+    beside the APs of whatever classes the data set has.
+    """
+    metric = importlib.import_module('mmdet.evaluation.metrics').VOCMetric
+    if not hasattr(metric.compute_metrics, '__wrapped__'):
+        metric.compute_metrics = _with_own_names(metric.compute_metrics)
+
+
+def _with_own_names(compute: Callable) -> Callable:
+    @functools.wraps(compute)
+    def mended(self: Any, results: list) -> dict:
+        names = importlib.import_module('mmdet.datasets').VOCDataset.METAINFO['classes']
+        given = self.dataset_meta
+        if tuple(given['classes']) != tuple(names):
+            self.dataset_meta = {**given, 'dataset_type': None}
+        try:
+            return compute(self, results)
+        finally:
+            self.dataset_meta = given
+
+    return mended
+
+
 @contextmanager
 def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
     original = getattr(module, name)

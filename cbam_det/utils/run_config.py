@@ -28,6 +28,7 @@ class DataSet:
         steps: the names of its pipeline's transforms.
         fixed_size: a transform brings all images to one size.
         local: it lies on a disk of this machine.
+        indices: the part of it that is read, None for all.
     """
 
     of_type: type | str
@@ -42,6 +43,7 @@ class DataSet:
     steps: tuple[str, ...] = ()
     fixed_size: bool = False
     local: bool = True
+    indices: int | list[int] | None = None
 
     @classmethod
     def of(cls, node: dict) -> DataSet:
@@ -61,6 +63,7 @@ class DataSet:
             steps=tuple(map(kind_of, steps)),
             fixed_size=any(map(_fixes_size, steps)),
             local='://' not in root and '://' not in ann_file,
+            indices=node.get('indices'),
         )
 
     @property
@@ -116,11 +119,31 @@ class Evaluator:
         place: its dotted path, 'val_evaluator' or 'test_evaluator.metrics.0'.
         ann_file: the annotations that it reads itself, None where it reads none.
         format_only: it writes predictions down and needs no ground truth.
+        kind: the name of its class.
+        metrics: what it is to evaluate, 'bbox' or 'segm'.
+        number: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
     """
 
     place: str
     ann_file: str | None
     format_only: bool
+    kind: str = ''
+    metrics: tuple[str, ...] = ()
+    number: int | None = None
+
+    @classmethod
+    def of(cls, place: str, node: dict, several: bool = False) -> Evaluator:
+        """From a config's dictionary; `several`: of a MultiDatasetsEvaluator."""
+        metrics = node.get('metric') or ()
+        number = place.rpartition('.')[2]
+        return cls(
+            place,
+            node.get('ann_file'),
+            bool(node.get('format_only')),
+            kind_of(node),
+            (metrics,) if isinstance(metrics, str) else tuple(metrics),
+            int(number) if several and number.isdigit() else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -146,13 +169,14 @@ class Split:
         if not loader:
             return None
         key = f'{name}_evaluator'
+        given = cfg.get(key) or {}
+        several = isinstance(given, dict) and kind_of(given) == 'MultiDatasetsEvaluator'
         return cls(
             name=name,
             batch_size=loader.get('batch_size', 1),
             data_sets=tuple(map(DataSet.of, leaf_datasets(loader['dataset']))),
             evaluators=tuple(
-                Evaluator(place, node.get('ann_file'), bool(node.get('format_only')))
-                for place, node in walk(cfg.get(key) or {}, key)
+                Evaluator.of(place, node, several) for place, node in walk(given, key)
             ),
         )
 

@@ -24,8 +24,10 @@ COCO_REMEDY = 'give a COCO detection file with images, annotations and categorie
 
 
 def _is_text(value: object) -> bool:
-    """A name that can be written: JSON can spell halves of characters, which cannot."""
-    return isinstance(value, str) and value.encode('utf-8', 'replace').decode() == value != ''
+    """A name of one line that can be written: JSON can spell halves of characters, which cannot."""
+    if not isinstance(value, str) or value.splitlines() != [value]:
+        return False  # the tables of the metrics fail on line breaks
+    return value.encode('utf-8', 'replace').decode() == value
 
 
 def _is_file_name(value: object) -> bool:
@@ -144,7 +146,7 @@ def _read_categories(content: Content) -> dict[object, str]:
         if said is None and as_id(item['id']) is None:
             said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
         if said is None and not _is_text(item['name']):
-            said = f'has name={reprlib.repr(item["name"])}, no text'
+            said = f'has name={reprlib.repr(item["name"])}, no text of one line'
         if said is None and item['id'] in names:
             said = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
         if said is None and item['name'] in names.values():
@@ -224,6 +226,6 @@ def _annotation_fault(
             said += ', which mmdet passes over' if found == 'box outside the image' else ''
             return found, said, False
     if number == 0:
-        said = 'has id=0, by which pycocotools takes a detection of it for a wrong one'
+        said = 'has id=0, of which pycocotools alone, without cbam_det, takes a detection for wrong'
         return 'annotation id 0', said, False
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -13,6 +12,7 @@ from ...utils.config import detector, enter_scope, walk
 from ...utils.errors import InputError, some
 from ...utils.run_config import DataSet, Split, leaf_datasets
 from .dataset import check_dataset, check_num_classes
+from .evaluators import check_evaluators, check_same_classes
 
 
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
@@ -29,13 +29,14 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
             check_num_classes(detector(cfg), dataset.classes)
-        for evaluator in split.evaluators:
-            file = evaluator.ann_file
-            if isinstance(file, str) and '://' not in file and not Path(file).is_file():
-                raise InputError(
-                    f'{evaluator.place}.ann_file={file!r} is not there; name the annotation file '
-                    f'that the data set of {split.name}_dataloader reads'
-                )
+        check_evaluators(split, detector(cfg))
+    check_same_classes(
+        {
+            f'the data set of {split.name}_dataloader': dataset.classes
+            for split in filter(None, (Split.of(cfg, name) for name in ('train', *splits)))
+            for dataset in split.data_sets
+        }
+    )
 
 
 def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:

@@ -72,7 +72,7 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
             f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
             'its module with custom_imports'
         )
-    coco, voc = (_reads_as(kind, base) for base in (CocoDataset, XMLDataset))
+    coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
     if not dataset.local or not (coco or voc):
         return None
     classes = dataset.classes
@@ -136,7 +136,7 @@ def fingerprint(dataset: DataSet) -> str:
     return digest.hexdigest()[:12]
 
 
-def _reads_as(kind: type, base: type) -> bool:
+def reads_as(kind: type, base: type) -> bool:
     """Whether `kind` is a `base` that reads its files as `base` does."""
     return issubclass(kind, base) and all(
         getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')

@@ -62,7 +62,8 @@ class AtomicCheckpointHook(CheckpointHook):
             elsewhere.mkdir(exist_ok=True)
             try:
                 super()._save_checkpoint_with_step(_Elsewhere(runner, str(elsewhere)), step, meta)
-                (elsewhere / last.name).replace(last)
+                with whole_file(last) as part:
+                    part.write_bytes((elsewhere / last.name).read_bytes())
             finally:
                 shutil.rmtree(elsewhere)
 

@@ -1,0 +1,96 @@
+"""COCO's evaluation for the ids that people's files have: in any order, from 0, numbers or texts.
+
+pycocotools sorts the ids of the classes, while mmdet's CocoMetric reads the APs in the order of the
+file and so gives one class the AP of another where ids do not ascend
+(https://github.com/facebookresearch/Detectron/issues/1010 has the same mistake). It marks the match
+of a detection by the id of the annotation, and so counts annotation 0 as missed
+(https://github.com/cocodataset/cocoapi/issues/664). It reads text ids letter by letter, and
+faster-coco-eval matches none of them. So what is evaluated has numbers from 1 here; the predictions
+that CocoMetric writes keep the ids of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable
+
+from mmdet.datasets.api_wrappers import COCO, COCOevalMP
+from pycocotools.cocoeval import COCOeval
+
+
+class ByNumber:
+    """Evaluates copies of both sets whose images, classes and annotations are numbered from 1.
+
+    To be inherited beside a COCOeval. Classes are numbered in the order of `params.catIds`, which
+    is the order of the precision's third axis then; images in that of their ids.
+
+    Args:
+        truth, found: the annotations and the detections, which stay as they are.
+        iou_type: 'bbox' or 'segm'.
+    """
+
+    def __init__(self, truth: COCO, found: COCO, iou_type: str = 'segm') -> None:
+        super().__init__(None, None, iou_type)  # given the sets, it would sort their ids
+        self.cocoGt, self.cocoDt = truth, found
+        self.params.imgIds = truth.getImgIds()
+        self.params.catIds = truth.getCatIds()
+
+    def evaluate(self) -> None:
+        """Match the detections of `params.imgIds` and `params.catIds`, which are numbers then."""
+        params, truth, found = self.params, self.cocoGt, self.cocoDt
+        categories = _numbers([*params.catIds, *truth.cats])
+        ids = {*params.imgIds, *truth.imgs}
+        images = _numbers(sorted(ids, key=lambda value: (isinstance(value, str), value)))
+        self.cocoGt = _numbered(truth, images, categories)
+        self.cocoDt = _numbered(found, images, categories)
+        params.imgIds = [images[value] for value in params.imgIds]
+        params.catIds = [categories[value] for value in params.catIds]
+        super().evaluate()
+
+
+class NumberedEval(ByNumber, COCOeval):
+    """pycocotools' evaluation; takes its place in mmdet's CocoMetric."""
+
+
+class NumberedEvalMP(ByNumber, COCOevalMP):
+    """mmdet's evaluation in several processes (`use_mp_eval`)."""
+
+
+class Annotations(COCO):
+    """mmdet's COCO, which takes one text for one id."""
+
+    def loadCats(self, ids: object = ()) -> list[dict]:
+        """The categories of ids, or of one id."""
+        return super().loadCats([ids] if isinstance(ids, str) else ids)
+
+
+def _numbers(ids: Iterable) -> dict[object, int]:
+    return {value: number for number, value in enumerate(dict.fromkeys(ids), 1)}
+
+
+def _numbered(coco: COCO, images: dict[object, int], categories: dict[object, int]) -> COCO:
+    """A copy by these numbers, without what is of other images or categories."""
+    content = coco.dataset
+    annotations = [
+        one
+        for one in content.get('annotations', [])
+        if one['image_id'] in images and one['category_id'] in categories
+    ]
+    copy = COCO()
+    copy.dataset = dict(
+        images=[{**one, 'id': images[one['id']]} for one in content['images']],
+        categories=[{**one, 'id': categories[one['id']]} for one in content['categories']],
+        annotations=[
+            {
+                **one,
+                'id': number,
+                'image_id': images[one['image_id']],
+                'category_id': categories[one['category_id']],
+            }
+            for number, one in enumerate(annotations, 1)
+        ],
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        copy.createIndex()
+    return copy

@@ -1,0 +1,230 @@
+"""No path by which weights are taken runs what lies in the file, or takes damaged weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.apis import DetInferencer, init_detector
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from torch import nn
+
+from cbam_det.apis.inference import Subject
+from cbam_det.checkpoints import files, loading
+from cbam_det.checkpoints.attention import pretrained_parts
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization import report
+from tools import export as export_tool
+
+from .conftest import CONFIGS, ROOT, in_process
+
+CONFIG = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
+REFUSED = 'more than weights is pickled in it, which could run any code'
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), 'w')
+
+
+@pytest.fixture(scope='module')
+def weights() -> dict:
+    cfg = read_config(str(CONFIG))
+    return build_model(cfg).state_dict()
+
+
+@pytest.fixture
+def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run's whole checkpoint, in whose `meta` an object lies that makes the file `ran`."""
+    monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
+    monkeypatch.chdir(tmp_path)
+    meta = dict(epoch=1, iter=9, dataset_meta=dict(classes=('one',)), extra=Payload(Path('ran')))
+    folder = tmp_path / 'work'
+    folder.mkdir()
+    torch.save(dict(meta=meta, state_dict=weights, optimizer={}), folder / 'epoch_1.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    read_config(str(CONFIG)).dump(folder / CONFIG.name)
+    (folder / 'vis_data').mkdir()
+    return folder / 'epoch_1.pth'
+
+
+def snippet(bad: Path) -> None:
+    """The README's example of an exported detector, up to the weights."""
+    text = (ROOT / 'README.md').read_text()
+    code = re.search(r'```python\n(from cbam_det\.apis\.export import.*?)\nview = ', text, re.S)[1]
+    code = re.sub(r"'configs/\w+\.py'", repr(str(CONFIG)), code).replace('epoch_12.pth', str(bad))
+    assert str(CONFIG) in code and str(bad) in code
+    exec(code, {})
+
+
+def init_cfg(bad: Path) -> None:
+    """MMEngine's own initialisation, as mmdet's train.py has it."""
+    init = dict(type='Pretrained', checkpoint=str(bad))
+    BaseModule(init_cfg=init).init_weights()
+
+
+def audited(bad: Path) -> list:
+    module = BaseModule(init_cfg=dict(type='Pretrained', checkpoint=str(bad)))
+    return list(pretrained_parts(module))
+
+
+def pretrained(bad: Path) -> None:
+    cfg = read_config(str(CONFIG))
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(bad))
+    Subject(cfg)
+
+
+def runner_s_own(bad: Path) -> None:
+    """What `load_from` and `resume` of MMEngine's runner, so of mmdet's train.py, call."""
+    model = nn.Linear(1, 1)
+    runner = Runner(model, str(bad.parent / 'runner'), load_from=str(bad))
+    runner.load_or_resume()
+
+
+PATHS: dict[str, Callable[[Path], object]] = {
+    'read_checkpoint': lambda bad: files.read_checkpoint(str(bad), 'it', 'go'),
+    'read_file': files.read_file,
+    'check_checkpoint': lambda bad: loading.check_checkpoint(str(bad), 'load_from'),
+    'whole_checkpoint': lambda bad: loading.whole_checkpoint(str(bad.parent)),
+    'Subject': lambda bad: Subject(read_config(str(CONFIG)), str(bad)),
+    "Subject's init_cfg": pretrained,
+    'pretrained_parts': audited,
+    'report.write': lambda bad: report.write(bad.parent, 'report.html'),
+    'README, export': snippet,
+    'init_detector': lambda bad: init_detector(str(CONFIG), str(bad), device='cpu'),
+    'DetInferencer': lambda bad: DetInferencer(str(CONFIG), str(bad), device='cpu'),
+    'load_checkpoint': lambda bad: load_checkpoint(nn.Linear(1, 1), str(bad)),
+    'CheckpointLoader': lambda bad: CheckpointLoader.load_checkpoint(str(bad)),
+    "MMEngine's init_cfg": init_cfg,
+    "MMEngine's runner": runner_s_own,
+    'tools/export.py': lambda bad: export_tool.write(
+        export_tool.parse_args([str(CONFIG), str(bad), '--out', 'net.onnx'])
+    ),
+}
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_payload_in_a_checkpoint_is_refused_unread_by_every_call(path, bad, capfd):
+    with pytest.raises(InputError, match=REFUSED):
+        PATHS[path](bad)
+    assert not Path('ran').exists()
+    assert files.WEIGHTS_ONLY not in os.environ or path == 'report.write'
+    said = ''.join(capfd.readouterr())
+    assert 'weights_only' not in said  # torch's and MMEngine's advice
+
+
+COMMANDS = {
+    'export': lambda bad: (CONFIG, bad, '--out', 'net.onnx'),
+    'convert_checkpoint': lambda bad: (bad, 'out.pth'),
+    'visualize': lambda bad: ('report', bad.parent, '--out', 'report.html'),
+}
+
+
+@pytest.mark.parametrize('tool', COMMANDS)
+def test_payload_is_refused_by_the_tools_in_one_line(tool, bad, capsys):
+    """Those of `train.py` and `test.py` are in test_bad_input.py."""
+    assert in_process(tool)(*COMMANDS[tool](bad)) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
+    assert REFUSED in line and 'weights_only' not in line
+    assert not Path('ran').exists()
+
+
+def test_weights_are_read_in_one_place_of_the_repository():
+    """Another needs a row in PATHS."""
+    folders = ('cbam_det', 'tools', 'benchmarks', 'examples')
+    readers = re.compile(
+        r'\btorch\.load\(|\bload_url\(|\bpickle\.loads?\(|load_state_dict_from_url'
+    )
+    found = {
+        path.relative_to(ROOT).as_posix(): readers.findall(path.read_text())
+        for folder in folders
+        for path in (ROOT / folder).rglob('*.py')
+    }
+    assert {name: calls for name, calls in found.items() if calls} == {
+        'cbam_det/checkpoints/files.py': ['torch.load('],
+        'cbam_det/models/backbones/weights.py': ['torch.load('],
+    }
+    own = (ROOT / 'cbam_det/models/backbones/weights.py').read_text()
+    assert "torch.load(file, map_location='cpu', weights_only=True)" in own
+
+
+def saved(path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=nn.Linear(64, 64).state_dict(), optimizer={}, meta={}), path)
+    return path
+
+
+def flip(path: Path, count: int = 4096) -> None:
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 - count // 2
+    data[middle : middle + count] = bytes(byte ^ 0xFF for byte in data[middle : middle + count])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('count', [1, 4096])
+def test_flipped_bytes_of_a_checkpoint_are_noticed(count, tmp_path):
+    path = saved(tmp_path / 'a.pth')
+    assert loading.check_checkpoint(str(path), 'checkpoint')['state_dict']
+    flip(path, count)
+    assert torch.load(path, weights_only=True)  # torch does not
+    with pytest.raises(InputError, match=r'it is damaged: \S+/data/0 is not what was written'):
+        loading.check_checkpoint(str(path), 'checkpoint')
+    with pytest.raises(InputError, match=re.escape(f'{path} cannot be loaded (it is damaged')):
+        load_checkpoint(nn.Linear(64, 64), str(path))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'\0' * 40,
+        b'\xff\xfe\x80',
+        b'x' * 9000,
+        b'a\nb',
+        b'{other}/epoch_7.pth',
+        b'/gone/epoch_1.pth',
+    ],
+    ids=['zeros', 'not UTF-8', 'too long', 'two lines', 'another folder', 'a folder that is gone'],
+)
+def test_damaged_last_checkpoint_does_not_defeat_resume(content, tmp_path):
+    work, other = tmp_path / 'work', tmp_path / 'other'
+    work.mkdir()
+    other.mkdir()
+    saved(other / 'epoch_7.pth')
+    for number in (1, 2):
+        os.utime(saved(work / f'epoch_{number}.pth'), (number, number))
+    last = work / 'last_checkpoint'
+    last.write_bytes(content.replace(b'{other}', os.fsencode(other)))
+    newest = 1 if b'epoch_1' in content else 2  # of the same name, beside it: the folder was moved
+    assert loading.whole_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
+
+
+def test_damaged_last_checkpoint_alone_is_named(tmp_path):
+    (tmp_path / 'last_checkpoint').write_bytes(b'\xff')
+    with pytest.raises(InputError, match='last_checkpoint is damaged'):
+        loading.whole_checkpoint(str(tmp_path))
+
+
+def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, monkeypatch):
+    path = saved(tmp_path / 'a.pth')
+    monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    for read in (files.read_file, lambda path: load_checkpoint(nn.Linear(64, 64), str(path))):
+        with pytest.raises(InputError, match='unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
+            read(path)
+    (tmp_path / 'last_checkpoint').write_text(str(path))
+    with pytest.raises(InputError, match='unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
+        loading.whole_checkpoint(str(tmp_path))
+    monkeypatch.setenv(files.WEIGHTS_ONLY, '0')  # trusted
+    assert files.read_file(path)[0]
