@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable
+from typing import Any
 
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
@@ -30,8 +31,11 @@ class ByNumber:
         iou_type: 'bbox' or 'segm'.
     """
 
+    params: Any
+
     def __init__(self, truth: COCO, found: COCO, iou_type: str = 'segm') -> None:
-        super().__init__(None, None, iou_type)  # given the sets, it would sort their ids
+        # Given the sets, it would sort their ids.
+        super().__init__(None, None, iou_type)  # type: ignore[call-arg]
         self.cocoGt, self.cocoDt = truth, found
         self.params.imgIds = truth.getImgIds()
         self.params.catIds = truth.getCatIds()
@@ -46,7 +50,7 @@ class ByNumber:
         self.cocoDt = _numbered(found, images, categories)
         params.imgIds = [images[value] for value in params.imgIds]
         params.catIds = [categories[value] for value in params.catIds]
-        super().evaluate()
+        super().evaluate()  # type: ignore[misc]
 
 
 class NumberedEval(ByNumber, COCOeval):

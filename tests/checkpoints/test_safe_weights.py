@@ -23,7 +23,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.visualization import report
 from tools import export as export_tool
 
-from .conftest import CONFIGS, ROOT, in_process
+from ..conftest import CONFIGS, ROOT, in_process
 
 CONFIG = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
 REFUSED = 'more than weights is pickled in it, which could run any code'
