@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--fix',
         action='store_true',
-        help='write a clean annotation file beside each that hurts; no file is changed',
+        help='write a clean annotation file beside each with faults; no file is changed',
     )
     parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
     return parser.parse_args(argv)
@@ -64,6 +64,7 @@ def show(splits: list['Split'], first: int, console: Console) -> None:
 
 def check(args: argparse.Namespace) -> int:
     from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+    from cbam_det.datasets.validation.content import FIX, remedy_of
     from cbam_det.datasets.validation.folder import examine
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
@@ -72,7 +73,8 @@ def check(args: argparse.Namespace) -> int:
     left = False
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}
-        if args.fix and hurting:
+        mendable = any(FIX in remedy_of(fault) for fault in split.content.faults)
+        if args.fix and (hurting or mendable):
             made = clean(split)
             write_clean(made.files)
             for path in list(made.files)[:1]:

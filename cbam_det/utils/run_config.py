@@ -26,6 +26,7 @@ class DataSet:
         rules: mmdet's `filter_cfg`.
         test_mode: nothing is filtered.
         steps: the names of its pipeline's transforms.
+        asked: what `LoadAnnotations` of the pipeline takes beside boxes: 'mask', 'seg'.
         fixed_size: a transform brings all images to one size.
         local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
@@ -41,6 +42,7 @@ class DataSet:
     rules: dict = field(default_factory=dict)
     test_mode: bool = False
     steps: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     fixed_size: bool = False
     local: bool = True
     indices: int | list[int] | None = None
@@ -61,6 +63,13 @@ class DataSet:
             rules=dict(node.get('filter_cfg') or {}),
             test_mode=bool(node.get('test_mode')),
             steps=tuple(map(kind_of, steps)),
+            asked=tuple(
+                what
+                for what in ('mask', 'seg')
+                if any(
+                    'Annotations' in kind_of(step) and step.get(f'with_{what}') for step in steps
+                )
+            ),
             fixed_size=any(map(_fixes_size, steps)),
             local='://' not in root and '://' not in ann_file,
             indices=node.get('indices'),

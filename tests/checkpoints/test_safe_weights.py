@@ -56,7 +56,8 @@ def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(dict(meta=meta, state_dict=weights, optimizer={}), folder / 'epoch_1.pth')
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
     read_config(str(CONFIG)).dump(folder / CONFIG.name)
-    (folder / 'vis_data').mkdir()
+    (folder / 'log/vis_data').mkdir(parents=True)
+    (folder / 'log/vis_data/scalars.json').write_text('{"loss": 1.0, "iter": 1, "step": 1}\n')
     return folder / 'epoch_1.pth'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from ...utils.errors import InputError
 from ...utils.files import whole_file
 from .coco import KEPT, list_coco
-from .content import Content, as_id
+from .content import REMEDIES, Content, as_id, is_box
 from .folder import CLEAN, Split
 
 # Faults of a whole image, which a clean file leaves out.
@@ -48,6 +49,8 @@ def clean(split: Split) -> Clean:
         InputError: nothing would be left, or a category has to be corrected by hand.
     """
     for fault in split.content.faults:
+        if fault.kind in ('boxes in 0..1', 'no objects'):
+            raise InputError(f'{fault}; {REMEDIES[fault.kind]}')
         if fault.kind == 'category entry':
             raise InputError(
                 f'{fault}; correct the file by hand: only you know which class is meant'
@@ -64,8 +67,10 @@ def _clean_coco(split: Split) -> Clean:
             same = [n for n, one in enumerate(raw['images']) if one.get('id') == number]
             names = {str(raw['images'][n].get('file_name')) for n in same}
             out.update(same[1:] if len(names) == 1 else same)  # of two images: whose boxes?
+    annotations = _completed(_joined(raw, out))
     images = [image for index, image in enumerate(raw['images']) if index not in out]
-    annotations = _completed(raw['annotations'])
+    if any(fault.kind == 'corners for sizes' for fault in content.faults):
+        annotations = [_from_corners(one) for one in annotations]
     mended = dict(raw, images=images, annotations=annotations)
     faulty = {
         fault.object
@@ -85,6 +90,39 @@ def _clean_coco(split: Split) -> Clean:
         len(raw['images']) - len(images),
         len(annotations) - len(kept),
     )
+
+
+def _joined(raw: dict, out: set[int]) -> list[dict]:
+    """The annotations, those of a file's later entries given to its first one.
+
+    Args:
+        out: indices of the images that are left out, to which the later entries are added.
+    """
+    first: dict[str, object] = {}
+    moved: dict[object, object] = {}
+    for index, image in enumerate(raw['images']):
+        name, number = image.get('file_name'), as_id(image.get('id'))
+        if index in out or not isinstance(name, str) or number is None:
+            continue
+        kept = first.setdefault(os.path.normpath(name), number)
+        if kept != number:
+            moved[number] = kept
+            out.add(index)
+    return [
+        {**one, 'image_id': moved[one['image_id']]} if as_id(one.get('image_id')) in moved else one
+        for one in raw['annotations']
+    ]
+
+
+def _from_corners(annotation: dict) -> dict:
+    box = annotation.get('bbox')
+    if not is_box(box):
+        return annotation
+    left, top, right, bottom = box
+    made = {**annotation, 'bbox': [left, top, right - left, bottom - top]}
+    if annotation.get('area') == right * bottom:
+        made['area'] = (right - left) * (bottom - top)
+    return made
 
 
 def _left_out(content: Content) -> set[int]:
@@ -190,8 +228,13 @@ def config_options(split: Split, options: list[str]) -> str:
     """
     if split.sub:
         return f'in the data set of {split.name}: {", ".join(options)}'
-    name = split.content.file.stem
-    loaders = ['train'] if 'train' in name else ['val', 'test']
+    if split.role is None:
+        lines = [_options_of(split, options, one) for one in (['train'], ['val', 'test'])]
+        return '\n  or, where it is for validation and test:\n  '.join(lines)
+    return _options_of(split, options, ['train'] if split.role == 'train' else ['val', 'test'])
+
+
+def _options_of(split: Split, options: list[str], loaders: list[str]) -> str:
     line = [f'{one}_dataloader.dataset.{option}' for one in loaders for option in options]
     if not split.voc and loaders != ['train']:
         file = split.root / options[0].removeprefix('ann_file=')

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...utils.errors import InputError
-from .content import Content, Picture, as_id, is_number, place_fault
+from .content import Content, Picture, as_id, is_box, is_number, place_fault
 
 COCO_REMEDY = 'give a COCO detection file with images, annotations and categories'
 
@@ -124,6 +124,7 @@ def list_coco(
             kept = found is None or found[0] in KEPT
             content.usable += kept and not item.get('iscrowd') and not item.get('ignore')
     content.objects = len(annotations)
+    _judge_boxes(content, sizes)
     content.images = [
         Picture(
             os.path.join(folder, item['file_name']) if _is_file_name(item.get('file_name')) else '',
@@ -133,6 +134,42 @@ def list_coco(
         for item in images
     ]
     return content
+
+
+# Copies that are fewer change no score that is printed; COCO itself may have some.
+FEW = 0.01
+
+
+def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
+    """Add the faults that all boxes show together: corners for sizes, numbers in 0..1."""
+    copies = sum(fault.kind == 'box twice' for fault in content.faults)
+    if copies < FEW * content.objects:
+        content.faults = [
+            fault._replace(hurts=False) if fault.kind == 'box twice' else fault
+            for fault in content.faults
+        ]
+    boxes = [
+        (item['bbox'], size)
+        for item in content.raw['annotations']
+        if (size := sizes.get(as_id(item.get('image_id')))) and is_box(item.get('bbox'))
+    ]
+    relative = all(0 <= value <= 1 for box, _ in boxes for value in box)
+    if relative and any(box[2] > 0 and box[3] > 0 for box, _ in boxes):
+        said = f'has {len(boxes)} boxes, all of numbers from 0 to 1 ({boxes[0][0]}), not pixels'
+        content.say('boxes in 0..1', f'{content.file}:', said)
+        return
+    if not all(box[2] > box[0] and box[3] > box[1] for box, _ in boxes):
+        return
+    leaving = [
+        (box, size)
+        for box, size in boxes
+        if place_fault((box[0], box[1], box[0] + box[2], box[1] + box[3]), size)
+    ]
+    fitting = sum(place_fault(tuple(box), size) is None for box, size in leaving)
+    if len(leaving) >= max(3, 0.1 * len(boxes)) and fitting > 0.9 * len(leaving):
+        said = f'has {len(boxes)} boxes, of which {len(leaving)} leave their image as x, y, width, '
+        said += f'height, and {fitting} of these fit it as x1, y1, x2, y2 ({leaving[0][0]})'
+        content.say('corners for sizes', f'{content.file}:', said)
 
 
 KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
@@ -162,6 +199,7 @@ def _read_categories(content: Content) -> dict[object, str]:
 def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
     """Image id -> (width, height), None where they are no size."""
     sizes: dict[object, tuple[int, int] | None] = {}
+    files: set[str] = set()
     for index, item in enumerate(content.raw['images']):
         kind, said = 'image entry', None
         absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
@@ -174,6 +212,10 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
             said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
         elif number in sizes:
             kind, said = 'image id twice', f'has id={reprlib.repr(number)}, as an earlier one has'
+        elif (file := os.path.normpath(item['file_name'])) in files:
+            kind, said = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
+        else:
+            files.add(file)
         size, (width, height) = None, (item.get('width'), item.get('height'))
         if is_number(width) and is_number(height) and min(width, height) > 0:
             size = width, height
@@ -194,7 +236,7 @@ def _annotation_fault(
         if item.get(name) is None:
             return 'annotation entry', f'lacks {name!r}', True
     box = item['bbox']
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+    if not is_box(box):
         said = f'has bbox={reprlib.repr(box)}, not four numbers x, y, width, height'
         return 'no box', said, True
     if not is_number(item['area']):
@@ -216,6 +258,11 @@ def _annotation_fault(
         return 'annotation id twice', f'has id={reprlib.repr(number)}, as an earlier one has', True
     seen.add(number)
     left, top, width, height = box
+    key = image, category, left, top, width, height
+    if key in seen:
+        said = f'has the class and the box {box} of an earlier one of its image'
+        return 'box twice', said, True
+    seen.add(key)
     if width < 1 or height < 1 or item['area'] <= 0:
         said = f'has bbox={box} and area={item["area"]}'
         return 'box without area', f'{said}: below 1 pixel, which mmdet passes over', False

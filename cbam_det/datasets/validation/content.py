@@ -32,6 +32,14 @@ REMEDIES = {
     'box without area': MEND,
     'box outside the image': MEND,
     'box beyond the edge': 'clip it, where it is more than rounding',
+    'file listed twice': f'give each file one entry, with all its boxes ({FIX} joins them)',
+    'box twice': f'list it once ({FIX})',
+    'corners for sizes': f'write x, y, width, height, not both corners ({FIX} does)',
+    'boxes in 0..1': (
+        'multiply them by the width and the height of the image (and where x, y are the centre, as '
+        "YOLO's are, take half the width and height away)"
+    ),
+    'no objects': 'annotate objects, or leave the file out: there is nothing to learn or to score',
     'annotation id 0': f'count annotation ids from 1 ({FIX})',
     'list line': 'mmdet reads the whole line, so leave no blank lines and no second column',
     'image listed twice': 'list it once',
@@ -136,9 +144,26 @@ class Content:
         self.faults.append(Fault(kind, place, said, hurts, image, object))
 
 
+def nothing_usable(content: Content) -> str | None:
+    """What is said of a set in which there is nothing to learn; None where there is."""
+    if not content.objects:
+        return 'has no annotations'
+    if not content.usable:
+        return (
+            f'has {content.objects} annotations, but all are crowd, difficult, ignored or without '
+            'area'
+        )
+    return None
+
+
 def is_number(value: object) -> bool:
     """A finite number that a coordinate or an area can be."""
     return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
+
+
+def is_box(value: object) -> bool:
+    """Four numbers, as COCO's `bbox` has."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def as_id(value: object) -> object:

@@ -19,7 +19,7 @@ from ...utils.config import nearest
 from ...utils.errors import InputError, some
 from ...utils.run_config import DataSet
 from .coco import read_coco
-from .content import FIX, Content, Fault, remedy_of
+from .content import FIX, Content, Fault, nothing_usable, remedy_of
 from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
 from .voc import read_list, read_voc
 
@@ -82,21 +82,15 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
         )
     _check_filter(dataset)
     content = (_coco if coco else _voc)(dataset, set(classes), annotated)
+    _check_asked(dataset, content)
     _refuse(
         content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
     )
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
     _compare_classes(summary, list(content.classes), strict=coco)
-    if annotated and not content.objects:
-        raise InputError(
-            f'{content.file} has no annotations; there is nothing to learn or to score'
-        )
-    if annotated and not content.usable:
-        raise InputError(
-            f'{content.file} has {content.objects} annotations, but all are crowd, difficult, '
-            'ignored or without area; there is nothing to learn or to score'
-        )
+    if annotated and (said := nothing_usable(content)):
+        raise InputError(f'{content.file} {said}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
     look: Callable[[str], Decoded] = quick_look
     if full:
@@ -268,6 +262,28 @@ def _check_filter(dataset: DataSet) -> None:
         raise InputError(
             f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
             'with test_mode=True; leave it out there'
+        )
+
+
+def _check_asked(dataset: DataSet, content: Content) -> None:
+    """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
+    where = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
+    if 'mask' in dataset.asked:
+        boxes = content.raw.get('annotations') or []
+        kept = [one for one in boxes if not one.get('ignore')]
+        absent = sum(not one.get('segmentation') for one in kept)
+        if absent or not boxes:
+            says = 'has no masks'
+            if boxes:
+                says = f'has {absent} of {len(kept)} annotations without a segmentation'
+            raise InputError(
+                f'{where.format("mask")} {says}; give with_mask=False (and a model without a '
+                'mask_head), or annotate masks'
+            )
+    if 'seg' in dataset.asked and not dataset.prefixes.get('seg'):
+        raise InputError(
+            f'{where.format("seg")} has no maps beside it; give with_seg=False, or '
+            "data_prefix=dict(seg='FOLDER/')"
         )
 
 

@@ -8,6 +8,7 @@ and VOC.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmdet.datasets import CocoDataset, VOCDataset
 
 from ...utils.errors import InputError, some
 from .coco import read_coco
-from .content import Content
+from .content import Content, nothing_usable
 from .dataset import COCO_LAYOUT, VOC_LAYOUT
 from .images import Decoded, decode_all, image_faults, pixel_notes
 from .voc import read_voc
@@ -56,6 +57,16 @@ class Split:
     sub: str = ''
 
     @property
+    def role(self) -> str | None:
+        """'train', 'val' or 'test', by its name or by the folders of its file and its images."""
+        folders = (self.content.file.parent, self.images)
+        names = [folder.name for folder in folders if folder != self.root]
+        for name in (self.content.file.stem, *names):
+            if found := re.search('train|(?<![a-z])(val|test)', name.lower()):
+                return found[0]
+        return None
+
+    @property
     def voc(self) -> bool:
         return self.content.file.suffix == '.txt'
 
@@ -76,7 +87,11 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     paths = [image.path for split in splits for image in split.content.images if image.path]
     found = decode_all(paths, f'decoding the images of {folder}', progress)
     for split in splits:
-        split.content.faults += image_faults(split.content, found.__getitem__)
+        content = split.content
+        hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
+        if not hurts and (said := nothing_usable(content)):
+            content.say('no objects', str(content.file), said)
+        content.faults += image_faults(content, found.__getitem__)
         _compare_totals(split, splits)
         _note(split, found)
     _compare_splits(splits, found)
@@ -113,8 +128,14 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
             image._replace(path=image.path and os.path.join(at, image.path))
             for image in content.images
         ]
-        splits.append(Split(file.stem, folder, at, content))
+        splits.append(Split(_name(file, files), folder, at, content))
     return splits
+
+
+def _name(file: Path, files: list[Path]) -> str:
+    """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
+    alike = sum(other.stem == file.stem for other in files) > 1
+    return f'{file.parent.resolve().name}/{file.stem}' if alike else file.stem
 
 
 def _voc_lists(root: Path) -> list[Path]:
@@ -222,5 +243,6 @@ def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
             place = its[digest]
             said = f'is {theirs[digest]} of {other.name} too'
             said = f'is in {other.name} too' if place == theirs[digest] else said
-            hurts = 'train' in one.name + other.name  # val and test may be the same
+            roles = {one.role, other.role}
+            hurts = roles not in ({'val'}, {'test'}, {'val', 'test'})  # which may be the same
             one.content.say('same image in two splits', place, said, hurts=hurts)

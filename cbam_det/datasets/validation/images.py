@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from .content import Content, Fault
@@ -91,27 +92,44 @@ def decode(path: str) -> Decoded:
             mode = image.mode
             image.load()
             if image.format not in LIKE_OPENCV:
-                array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-                if array is None:
+                size = _size_by_opencv(data)
+                if size is None:
                     said = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
                     return Decoded(('image unreadable', f'{said} of mode {mode}'))
-                size = array.shape[1::-1]
+    except (Image.DecompressionBombError, UnidentifiedImageError) as error:
+        size = _size_by_opencv(data)  # which has other limits and formats
+        if size is None:
+            return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
+        return Decoded(None, size, size, '', hashlib.sha1(data).hexdigest())
     except Exception as error:  # Pillow's formats raise errors of any kind on broken files
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return Decoded(('image unreadable', f'unreadable: {said}'))
     return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
 
 
+def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of an image as mmdet reads it; None where it cannot."""
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # of more than 2^30 pixels
+        return None
+    return None if array is None else array.shape[1::-1]
+
+
 def _turned(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) as shown, and as stored."""
-    orientation = image.getexif().get(EXIF_ORIENTATION)
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # damaged, of any kind: OpenCV takes the pixels as they are stored
+        orientation = None
     return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), image.size
 
 
 def decode_all(paths: Iterable[str], description: str, progress: bool = True) -> dict[str, Decoded]:
     """Decode images in parallel, each once, with a progress bar."""
     paths = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, of metadata and sizes that mmdet does not mind
         done: Iterable[Decoded] = pool.map(decode, paths)
         if progress:
             done = track(done, description, total=len(paths), transient=True)

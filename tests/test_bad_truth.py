@@ -1,0 +1,228 @@
+"""Truth that is wrong without a sign: the run and the doctor stop on it, and `--fix` keeps all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from .conftest import in_process
+from .test_data_faults import SIZE, coco
+
+
+def entry_for_each_box(content: dict) -> None:
+    """What a converter writes that walks over the rows of a CSV."""
+    images = {one['id']: one for one in content['images']}
+    content['images'] = [
+        dict(images[one['image_id']], id=one['id']) for one in content['annotations']
+    ]
+    for one in content['annotations']:
+        one['image_id'] = one['id']
+
+
+def twice(content: dict) -> None:
+    boxes = content['annotations']
+    content['annotations'] = boxes + [dict(one, id=one['id'] + len(boxes)) for one in boxes]
+
+
+def corners(content: dict) -> None:
+    boxes = [[5, 6, 25, 30], [20, 1, 47, 40], [12, 21, 44, 39], [8, 9, 46, 38]]
+    for one, box in zip(content['annotations'], boxes, strict=True):
+        one.update(bbox=box, area=box[2] * box[3])
+
+
+def in_0_1(content: dict) -> None:
+    for one in content['annotations']:
+        x, y, w, h = one['bbox']
+        one['bbox'] = [x / SIZE[0], y / SIZE[1], w / SIZE[0], h / SIZE[1]]
+
+
+def empty(content: dict) -> None:
+    content['annotations'] = []
+
+
+def crowds(content: dict) -> None:
+    for one in content['annotations']:
+        one['iscrowd'] = 1
+
+
+def changed(root: Path, change: Callable[[dict], object]) -> ConfigDict:
+    init_default_scope('mmdet')
+    dataset = coco(root)
+    content = json.loads((root / 'train.json').read_text())
+    change(content)
+    (root / 'train.json').write_text(json.dumps(content))
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ('change', 'said', 'boxes'),
+    [
+        (entry_for_each_box, "has file_name='one.jpg', as an earlier one has", None),
+        (twice, 'has the class and the box .* of an earlier one', None),
+        (corners, 'of which 3 leave their image .* and 3 of these fit', [5, 6, 20, 24]),
+    ],
+    ids=['an entry for each box', 'each box twice', 'corners for sizes'],
+)
+def test_what_the_run_refuses_hurts_in_the_doctor_and_fix_keeps_every_image_and_box(
+    change, said, boxes, tmp_path
+):
+    dataset = changed(tmp_path, change)
+    with pytest.raises(InputError, match=said):
+        check_dataset(DataSet.of(dataset))
+    check = in_process('check_data')
+    assert check(tmp_path) == 1
+    assert check(tmp_path, '--fix') == 0
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert len(made['images']) == 2 and len(made['annotations']) == 4
+    assert [one['image_id'] for one in made['annotations']] in ([1, 1, 2, 2], [1, 1, 3, 3])
+    first = made['annotations'][0]
+    assert first['bbox'] == (boxes or [5, 6, 20, 24])
+    if boxes:
+        assert first['area'] == 20 * 24
+    dataset.ann_file = 'train_clean.json'
+    assert str(check_dataset(DataSet.of(dataset))).endswith('2 images, 4 objects, 2 classes')
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (in_0_1, 'has 4 boxes, all of numbers from 0 to 1'),
+        (empty, 'has no annotations'),
+        (crowds, 'has 4 annotations, but all are crowd'),
+    ],
+)
+def test_what_only_the_user_can_mend_hurts_in_the_doctor_as_in_the_run(
+    change, said, tmp_path, capsys
+):
+    dataset = changed(tmp_path, change)
+    with pytest.raises(InputError, match=said):
+        check_dataset(DataSet.of(dataset))
+    check = in_process('check_data')
+    assert check(tmp_path) == 1
+    assert said in ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert check(tmp_path, '--fix') == 2
+    assert said in capsys.readouterr().err
+
+
+def test_few_copies_of_boxes_among_many_are_counted_and_stop_nothing(tmp_path):
+    def many(content: dict) -> None:
+        box = content['annotations'][0]
+        content['annotations'] = [
+            dict(box, id=n + 1, bbox=[n % 20, n // 20 % 20, 5 + n // 400, 9]) for n in range(150)
+        ]
+        content['annotations'][-1]['bbox'] = content['annotations'][0]['bbox']
+
+    dataset = changed(tmp_path, many)
+    assert 'box twice: 1' in str(check_dataset(DataSet.of(dataset)))
+
+
+def test_annotation_id_0_is_numbered_anew_by_fix_though_nothing_hurts(tmp_path):
+    def from_0(content: dict) -> None:
+        for one in content['annotations']:
+            one['id'] -= 1
+
+    changed(tmp_path, from_0)
+    assert in_process('check_data')(tmp_path, '--fix') == 0
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert sorted(one['id'] for one in made['annotations']) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'hurts'),
+    [
+        ('train/_annotations.coco.json', 'valid/_annotations.coco.json', True),
+        ('annotations/instances_Train.json', 'annotations/instances_Test.json', True),
+        ('annotations/a.json', 'annotations/b.json', True),
+        ('annotations/val.json', 'annotations/test.json', False),
+    ],
+)
+def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hurts, tmp_path):
+    source = tmp_path / 'source'
+    source.mkdir()
+    coco(source)
+    content = json.loads((source / 'train.json').read_text())
+    root = tmp_path / 'set'
+    for file, prefix in ((root / first, ''), (root / second, 'Copy of ')):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        images = [dict(one, file_name=prefix + one['file_name']) for one in content['images']]
+        for one in content['images']:
+            shutil.copy(
+                source / 'train' / one['file_name'], file.parent / f'{prefix}{one["file_name"]}'
+            )
+        file.write_text(json.dumps(dict(content, images=images)))
+    splits = examine(root, progress=False)
+    assert len({split.name for split in splits}) == 2
+    found = [fault.hurts for fault in splits[0].content.faults]
+    assert found == [hurts] * 2
+
+
+def test_line_for_a_clean_file_is_of_the_split_that_the_folder_names(tmp_path):
+    lines = {}
+    for name in ('train', 'valid', 'default'):
+        root = tmp_path / name
+        root.mkdir()
+        coco(root)
+        (root / 'train').rename(root / 'images')
+        folder = root / name
+        folder.mkdir()
+        twice_written = json.loads((root / 'train.json').read_text())
+        twice(twice_written)
+        (folder / '_annotations.coco.json').write_text(json.dumps(twice_written))
+        (root / 'train.json').unlink()
+        (split,) = examine(root, progress=False)
+        made = clean(split)
+        write_clean(made.files)
+        lines[name] = config_options(split, made.options)
+    assert 'train_dataloader' in lines['train'] and 'val_' not in lines['train']
+    assert 'val_dataloader' in lines['valid'] and 'train_' not in lines['valid']
+    assert 'train_dataloader' in lines['default'] and 'val_dataloader' in lines['default']
+
+
+def test_damaged_metadata_makes_no_image_unreadable(tmp_path, recwarn):
+    dataset = changed(tmp_path, lambda content: None)
+    path = tmp_path / 'train/one.jpg'
+    data = path.read_bytes()
+    exif = b'Exif\0\0' + b'\0\x08' * 20  # no TIFF header
+    path.write_bytes(data[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + data[2:])
+    assert cv2.imread(str(path)).shape == (SIZE[1], SIZE[0], 3)
+    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+    (split,) = examine(tmp_path, progress=False)
+    assert split.content.faults == [] and not recwarn.list
+
+
+def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
+    dataset = changed(tmp_path, lambda content: None)
+    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+
+
+@pytest.mark.parametrize('what', ['mask', 'seg'])
+def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(what, tmp_path):
+    dataset = changed(tmp_path, lambda content: None)
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
+    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but'):
+        check_dataset(DataSet.of(dataset))
+
+
+def test_masks_that_are_there_pass(tmp_path):
+    def masked(content: dict) -> None:
+        for one in content['annotations']:
+            one['segmentation'] = [[1, 1, 9, 1, 9, 9]]
+
+    dataset = changed(tmp_path, masked)
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    check_dataset(DataSet.of(dataset))
