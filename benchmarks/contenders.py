@@ -91,8 +91,8 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
         compiled: timm's and ours by `torch.compile` too; each takes up to a minute to compile.
     """
     made: dict[str, nn.Module] = {
-        'cbam_det': CBAM(channels),
-        'cbam_det, memory_efficient=False': CBAM(channels, memory_efficient=False),
+        'cbam_det': CBAM(channels, start='paper'),
+        'cbam_det, memory_efficient=False': CBAM(channels, start='paper', memory_efficient=False),
         "authors' form": AuthorsForm(channels),
     }
     with contextlib.suppress(ImportError):
@@ -106,7 +106,7 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
 
         made['pytorchcv'] = CbamBlock(channels)
     if compiled:
-        made['cbam_det, compiled'] = CBAM(channels, compile=True)
+        made['cbam_det, compiled'] = CBAM(channels, start='paper', compile=True)
     return made
 
 
@@ -219,7 +219,7 @@ def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[st
     """
     torch.manual_seed(0)
     kinds = ['float32', 'bfloat16'] + ['float16'] * (device == 'cuda')
-    exact = CBAM(shape[1], memory_efficient=False).double()
+    exact = CBAM(shape[1], start='paper', memory_efficient=False).double()
     for parameter in exact.parameters():  # no gate at its start, where errors would vanish
         nn.init.normal_(parameter, 0.0, 0.3)
     x = torch.randn(shape, dtype=torch.float64)

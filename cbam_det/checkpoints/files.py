@@ -252,16 +252,14 @@ def _weights_only() -> Iterator[None]:
 def _beside_weights() -> list[Any]:
     """What checkpoints hold beside weights: MMEngine's logs, numbers of numpy, options of a run.
 
-    Before torch 2.6 MMEngine does not name what its own checkpoints hold, so it is done here.
+    MMEngine's own list has `getattr`, by which a file can reach any function.
     """
     rebuild: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
     # numpy 2 has them elsewhere, and a run may go on where numpy is another.
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     other = [_named(call, name) for call in rebuild for name in modules if name != call.__module__]
     # timm's and many other training scripts save their options; it takes attributes alone.
-    allowed = [*other, argparse.Namespace]
-    if digit_version(torch.__version__) >= digit_version('2.6.0'):
-        return allowed  # MMEngine names the rest
+    allowed = [*other, argparse.Namespace, slice]
     numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
     return [*allowed, HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, _statistic]
 
@@ -284,4 +282,5 @@ def _statistic(owner: type, name: str) -> object:
     return getattr(owner, name)
 
 
-_statistic.__module__, _statistic.__name__ = 'builtins', 'getattr'
+_statistic.__module__ = 'builtins'
+_statistic.__name__ = _statistic.__qualname__ = 'getattr'

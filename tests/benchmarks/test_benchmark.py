@@ -18,7 +18,7 @@ from ..models.test_memory_efficient import assert_same, output_and_gradients
 
 def test_peers_compute_what_ours_does_with_the_same_weights():
     """Else their times would compare different things."""
-    ours = CBAM(32)
+    ours = CBAM(32, start='paper')
     peers = benchmark.contenders(32, compiled=False)
     assert list(peers) == [
         'cbam_det',
@@ -27,7 +27,7 @@ def test_peers_compute_what_ours_does_with_the_same_weights():
         'timm',
         'pytorchcv',
     ]
-    like_timm = CBAM(32, mlp_bias=False, spatial_pools=('avg', 'max'))
+    like_timm = CBAM(32, start='paper', mlp_bias=False, spatial_pools=('avg', 'max'))
     x, g = torch.randn(2, 2, 32, 9, 8)
     for name, peer in peers.items():
         same = like_timm if name == 'timm' else ours

@@ -19,7 +19,7 @@ from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
-from .conftest import in_process
+from ..conftest import in_process
 from .test_data_faults import SIZE, coco
 
 
