@@ -108,7 +108,7 @@ def mixed(cfg: Config) -> Config:
     """The config as `tools/train.py --amp` trains it."""
     cfg = copy.deepcopy(cfg)
     cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    amp_on_cpu(cfg)
+    cfg.optim_wrapper = amp_on_cpu(cfg.optim_wrapper)
     return cfg
 
 

@@ -116,7 +116,7 @@ def _joined(raw: dict, out: set[int]) -> list[dict]:
 
 def _from_corners(annotation: dict) -> dict:
     box = annotation.get('bbox')
-    if not is_box(box):
+    if box is None or not is_box(box):
         return annotation
     left, top, right, bottom = box
     made = {**annotation, 'bbox': [left, top, right - left, bottom - top]}

@@ -92,15 +92,16 @@ def decode(path: str) -> Decoded:
             mode = image.mode
             image.load()
             if image.format not in LIKE_OPENCV:
-                size = _size_by_opencv(data)
-                if size is None:
+                read = _size_by_opencv(data)
+                size = read or size
+                if read is None:
                     said = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
                     return Decoded(('image unreadable', f'{said} of mode {mode}'))
     except (Image.DecompressionBombError, UnidentifiedImageError) as error:
-        size = _size_by_opencv(data)  # which has other limits and formats
-        if size is None:
+        read = _size_by_opencv(data)  # which has other limits and formats
+        if read is None:
             return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
-        return Decoded(None, size, size, '', hashlib.sha1(data).hexdigest())
+        return Decoded(None, read, read, '', hashlib.sha1(data).hexdigest())
     except Exception as error:  # Pillow's formats raise errors of any kind on broken files
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return Decoded(('image unreadable', f'unreadable: {said}'))
