@@ -106,7 +106,7 @@ def test_absent_attention_is_new_in_training_and_an_error_in_a_test():
 
 
 def test_weights_of_the_other_start_are_an_error_both_ways():
-    one, other = resnet(start='identity'), resnet()
+    one, other = resnet(), resnet(start='paper')
     with pytest.raises(InputError, match='carries 16 attention weights'):
         check_attention(one.state_dict(), other, 'x.pth', whole=True)
     with pytest.raises(InputError, match=r'x\.pth holds a part of .*cbam'):
