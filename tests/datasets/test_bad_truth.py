@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import in_process
-from .test_data_faults import SIZE, coco
+from .test_data_faults import SIZE, coco, voc
 
 
 def entry_for_each_box(content: dict) -> None:
@@ -226,3 +227,39 @@ def test_masks_that_are_there_pass(tmp_path):
     dataset = changed(tmp_path, masked)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
     check_dataset(DataSet.of(dataset))
+
+
+def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path):
+    def renamed(content: dict) -> None:
+        first, second = content['images']
+        first['file_name'] = 'images\\one.jpg'
+        second['file_name'] = 'images/number two.png'
+
+    dataset = changed(tmp_path, renamed)
+    (tmp_path / 'train').rename(tmp_path / 'images')
+    dataset.data_prefix = dict(img='')
+    with pytest.raises(InputError, match=r'missing, but \S+/images/one\.jpg is there'):
+        check_dataset(DataSet.of(dataset))
+    check = in_process('check_data')
+    assert check(tmp_path) == 1
+    assert check(tmp_path, '--fix') == 0
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    names = [one['file_name'] for one in made['images']]
+    assert names == ['images/one.jpg', 'images/number two.jpg']
+    dataset.ann_file = 'train_clean.json'
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.of(dataset), full=True))
+
+
+def test_png_of_voc_is_not_left_out_and_the_printed_line_links_it(tmp_path, capsys):
+    voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    (tmp_path / 'train.txt').rename(tmp_path / 'ImageSets/Main/train.txt')
+    (tmp_path / 'JPEGImages').rename(tmp_path / 'elsewhere')
+    (tmp_path / 'JPEGImages').mkdir()
+    for path in (tmp_path / 'elsewhere').iterdir():
+        path.rename(tmp_path / 'JPEGImages' / f'{path.stem}.png')
+    check = in_process('check_data')
+    assert check(tmp_path, '--fix') == 2
+    line = capsys.readouterr().err.partition('endings: ')[2]
+    subprocess.run(['sh', '-c', line], check=True, cwd='/')
+    assert check(tmp_path) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from ...utils.files import whole_file
 from .coco import KEPT, list_coco
 from .content import REMEDIES, Content, as_id, is_box
 from .folder import CLEAN, Split
+from .images import file_under_another_name
 
 # Faults of a whole image, which a clean file leaves out.
 LEFT_OUT = (
@@ -68,7 +70,12 @@ def _clean_coco(split: Split) -> Clean:
             names = {str(raw['images'][n].get('file_name')) for n in same}
             out.update(same[1:] if len(names) == 1 else same)  # of two images: whose boxes?
     annotations = _completed(_joined(raw, out))
-    images = [image for index, image in enumerate(raw['images']) if index not in out]
+    names = _names_there(split)
+    images = [
+        {**image, 'file_name': names[index]} if index in names else image
+        for index, image in enumerate(raw['images'])
+        if index not in out
+    ]
     if any(fault.kind == 'corners for sizes' for fault in content.faults):
         annotations = [_from_corners(one) for one in annotations]
     mended = dict(raw, images=images, annotations=annotations)
@@ -80,7 +87,7 @@ def _clean_coco(split: Split) -> Clean:
     kept = [one for index, one in enumerate(annotations) if index not in faulty]
     if not images or not kept:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and boxes')
-    if len(images) == len(raw['images']) and kept == raw['annotations']:
+    if images == raw['images'] and kept == raw['annotations']:
         return Clean({}, [])
     path = content.file.with_name(f'{content.file.stem}{CLEAN}.json')
     text = json.dumps(dict(mended, annotations=kept))
@@ -90,6 +97,17 @@ def _clean_coco(split: Split) -> Clean:
         len(raw['images']) - len(images),
         len(annotations) - len(kept),
     )
+
+
+def _names_there(split: Split) -> dict[int, str]:
+    """Index -> name below the images' folder, of images that are there under another name."""
+    names = {}
+    for fault in split.content.faults:
+        if fault.kind == 'image under another name' and fault.image is not None:
+            there = file_under_another_name(fault.place)
+            if there is not None:
+                names[fault.image] = Path(os.path.relpath(there, split.images)).as_posix()
+    return names
 
 
 def _joined(raw: dict, out: set[int]) -> list[dict]:
@@ -159,6 +177,12 @@ def _completed(annotations: list[dict]) -> list[dict]:
 
 def _clean_voc(split: Split) -> Clean:
     content = split.content
+    if any(fault.kind == 'image under another name' for fault in content.faults):
+        files = f'{shlex.quote(str(split.images.absolute()))}/*'
+        raise InputError(
+            f"mmdet reads VOC's images as NAME.jpg; link those of other endings: for f in {files}; "
+            'do [ -e "${f%.*}.jpg" ] || ln -s "${f##*/}" "${f%.*}.jpg"; done'
+        )
     out = _left_out(content)
     objects: dict[int, set[int]] = {}
     sizes = {fault.image for fault in content.faults if fault.kind == 'size'}

@@ -47,6 +47,9 @@ REMEDIES = {
     'no XML': f'restore it, or take it off the list ({FIX})',
     'size': f'write the width and the height of the image, in whole pixels ({FIX})',
     'image missing': RESTORE,
+    'image under another name': (
+        f"write the name that is there ({FIX} does); VOC's are NAME.jpg: link it by that name"
+    ),
     'image empty': RESTORE,
     'image unreadable': RESTORE,
     'same image in two splits': 'take it out of one of them',

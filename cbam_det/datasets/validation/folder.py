@@ -164,6 +164,7 @@ def _coco_images(folder: Path, file: Path, content: Content) -> Path:
     split = file.stem.removeprefix('instances_')
     places = [folder / split, folder / 'images' / split, folder / 'images', file.parent, folder]
     names = [image.path for image in content.images if image.path][:20]
+    names = [name.replace('\\', '/') for name in names]  # Windows' names are a fault, said later
     best = max(places, key=lambda place: sum((place / name).is_file() for name in names))
     if best == places[0] and not best.is_dir():
         tried = some(list(map(str, places)), 5)

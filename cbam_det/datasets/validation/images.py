@@ -53,12 +53,22 @@ def quick_fault(path: str) -> tuple[str, str] | None:
     try:
         known = os.stat(path)
     except OSError:
-        stem = os.path.splitext(path)[0]
-        near = [stem + ending for ending in ENDINGS if os.path.isfile(stem + ending)]
-        return 'image missing', f'missing, but {near[0]} is there' if near else 'missing'
+        if near := file_under_another_name(path):
+            return 'image under another name', f'missing, but {near} is there'
+        return 'image missing', 'missing'
     if not stat.S_ISREG(known.st_mode):
         return 'image missing', 'no file'
     return None if known.st_size else ('image empty', 'empty')
+
+
+def file_under_another_name(path: str) -> str | None:
+    """The file that is there for one that is not: of another ending, or with / for Windows' \\."""
+    for name in (path, path.replace('\\', '/')):
+        stem = os.path.splitext(name)[0]
+        for other in (name, *(stem + ending for ending in ENDINGS)):
+            if os.path.isfile(other):
+                return other
+    return None
 
 
 def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
