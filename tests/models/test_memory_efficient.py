@@ -23,7 +23,7 @@ from cbam_det.models.layers import pooling as functional
 from cbam_det.models.layers.cpu import max_and_place
 from cbam_det.models.layers.pooling import PART
 
-from .test_attention import OPTIONS, randomised
+from .cbam_options import OPTIONS, randomised
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
