@@ -139,6 +139,7 @@ def randomised(net: nn.Module) -> nn.Module:
 
 
 def build(depth: int, options: dict, layout: str = 'inserted', **host: object) -> nn.Module:
+    """mmdet's ResNet with a CBAM of these options before every addition."""
     last = 3 if depth > 34 else 2
     cfg = dict(type='CBAM', **options)
     entry = dict(cfg=cfg, after=f'layer*.*.bn{last}')
@@ -168,15 +169,18 @@ def stages(net: nn.Module, image: Tensor) -> list[Tensor]:
 
 
 def error(given: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value that is expected."""
     assert given.shape == expected.shape
     return ((given - expected).abs().max() / expected.abs().max()).item()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two state dicts have the same keys, types and values to the bit."""
     return one.keys() == other.keys() and all(
         one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
     )
 
 
 def ours_of(form: str, theirs: Callable, **options: object) -> dict[str, Tensor]:
+    """The converted weights of the network of another implementation."""
     return convert(theirs(form).state_dict(), drop_classifier=True, **options).state

@@ -123,19 +123,23 @@ def toy(
 
 
 def load(path: Path) -> dict:
+    """The content of a checkpoint."""
     return CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint and of its moving average."""
     loaded = load(path)
     return {**loaded['state_dict'], **loaded['ema_state_dict']}
 
 
 def same(one: Path, other: Path) -> bool:
+    """Whether two checkpoints have the same weights to the bit."""
     one, other = state(one), state(other)
     assert one.keys() == other.keys() and len(one) >= 6
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
 def kill(runner: CheckedRunner) -> None:
+    """Send SIGTERM to this process."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -87,6 +87,7 @@ HOSTS = {
 
 
 def with_cbam(host: dict, after: object, **options) -> nn.Module:
+    """The host with a CBAM of these options after each of these places."""
     plugins = [dict(cfg=dict(type='CBAM', ratio=2, **options), after=after)]
     base = {key: value for key, value in host.items() if key != 'type'}
     return MODELS.build(dict(type='WithPlugins', base_type=host['type'], plugins=plugins, **base))
