@@ -20,6 +20,7 @@ from cbam_det.datasets.digits import Digits, make
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'  # of the embedded set
 SMALL = Digits(train=12, val=5, size=96, seed=3)
 # A run of seconds: everything else is the shipped config.
 QUICK = (
@@ -134,6 +135,5 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory, run: Callabl
     """The folder of a run of two epochs on the small set, with work_dir `work` in it."""
     folder = tmp_path_factory.mktemp('trained')
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
-    config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
-    run('train.py', config, *options, 'train_cfg.max_epochs=2', cwd=folder)
+    run('train.py', CONFIG, *options, 'train_cfg.max_epochs=2', cwd=folder)
     return folder

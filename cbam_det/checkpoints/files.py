@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as runner_checkpoint
 from mmengine.utils import digit_version
 from torch import Tensor
 
@@ -120,11 +119,7 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
     _check_head(path)
     _check_sums(path)
     old = digit_version(torch.__version__) < digit_version('2.4.0')
-    if old or _is_trusted():
-        return torch.load(path, map_location=map_location, weights_only=False)
-    own = getattr(runner_checkpoint, 'get_torch_safe_globals', None)  # from torch 2.6 on
-    with torch.serialization.safe_globals(own() if own else []):
-        return torch.load(path, map_location=map_location, weights_only=True)
+    return torch.load(path, map_location=map_location, weights_only=not (old or _is_trusted()))
 
 
 def _check_sums(path: Path) -> None:

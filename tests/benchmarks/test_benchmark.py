@@ -13,7 +13,7 @@ from benchmarks.tables import TABLES
 from cbam_det import CBAM
 
 from ..conftest import ROOT
-from ..models.test_memory_efficient import assert_same, output_and_gradients
+from ..models.gradients import assert_same, output_and_gradients
 
 
 def test_peers_compute_what_ours_does_with_the_same_weights():

@@ -23,7 +23,7 @@ from cbam_det.datasets.validation.voc import read_voc
 from cbam_det.models.insertion import match, places
 from cbam_det.utils.errors import InputError
 
-from ..checkpoints.test_checkpoint import NEEDED
+from ..checkpoints.other_implementations import NEEDED
 from ..fuzz import damaged, fuzz, subjects
 
 some_examples = settings(max_examples=80, deadline=None, database=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""Several processes, accumulated gradients, moving averages, bfloat16: what numbers come out."""
+"""Several processes, accumulated gradients, bfloat16: what numbers come out."""
 
 from __future__ import annotations
 
@@ -9,30 +9,19 @@ from functools import partial
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
-from mmengine.model import (
-    BaseModel,
-    MMDistributedDataParallel,
-    convert_sync_batchnorm,
-    revert_sync_batchnorm,
-)
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, RUNNERS, DefaultScope
-from mmengine.structures import BaseDataElement, InstanceData
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.multiprocessing import start_processes
-from torch.utils.data import Dataset
 
-from cbam_det.engine import launch, preflight
-from cbam_det.engine.runner import CheckedRunner
-from cbam_det.models.build import build_model
 from cbam_det.models.layers import CBAM
 from cbam_det.models.layers.cbam import ORDERS
-from cbam_det.utils.config import override
-from cbam_det.utils.errors import InputError
+
+from .random_attention import MAPS, randomise
 
 SIZE, IMAGES = 64, 4
 POOLS, SPATIAL = (('avg', 'max'), ('lp', 'lse')), (('max', 'avg'), 'conv')
@@ -85,14 +74,6 @@ def detector(**attention: object) -> nn.Module:
     model.init_weights()
     randomise(model)
     return model.train()
-
-
-def randomise(model: nn.Module) -> None:
-    """Take the attention off its start, at which some of its gradients are 0."""
-    for module in model.modules():
-        if isinstance(module, CBAM):
-            for parameter in module.parameters():
-                nn.init.normal_(parameter, 0, 0.3)
 
 
 def batch(same_boxes: bool = False) -> dict:
@@ -173,7 +154,6 @@ WRAPPERS = {
     'FSDP': sharded,
     'FSDP of each': partial(sharded, auto_wrap_policy=ModuleWrapPolicy({CBAM})),
 }
-MAPS = torch.arange(2 * 2 * 4 * 6 * 6).view(2, 2, 4, 6, 6).sin()  # a batch for each process
 
 
 def wrapped_gradients(wrap: Callable[[nn.Module], nn.Module], rank: int) -> list[Tensor]:
@@ -294,196 +274,9 @@ def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike
 
 @pytest.mark.slow
 def test_losses_of_compiled_attention_are_those_of_eager(one_thread, monkeypatch):
-    """By the backend that generates no C++; for what that makes see test_memory_efficient.py."""
+    """By the backend that generates no C++; for what that makes see test_compiled.py."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
     found = losses(3, compile=True)
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
     torch.testing.assert_close(found, losses(3), rtol=1e-4, atol=0)
-
-
-class Images(Dataset):
-    """Twelve maps by their number."""
-
-    metainfo = dict(classes=('one',))
-
-    def __len__(self) -> int:
-        return 12
-
-    def __getitem__(self, index: int) -> dict:
-        inputs = torch.arange(float(4 * 6 * 6)).view(4, 6, 6).mul(index + 1).sin()
-        return dict(inputs=inputs, data_samples=BaseDataElement(metainfo=dict(img_path='')))
-
-
-class Attended(BaseModel):
-    """A CBAM; it notes its weights before each step and in each validation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cbam = CBAM(4, 2)
-        randomise(self)
-        self.trained: list[Tensor] = []
-        self.validated: list[Tensor] = []
-
-    def forward(self, inputs: list, data_samples: list, mode: str = 'tensor') -> object:
-        y = self.cbam(torch.stack(list(inputs)))
-        weights = nn.utils.parameters_to_vector(self.parameters()).detach().clone()
-        (self.trained if mode == 'loss' else self.validated).append(weights)
-        return dict(loss=(y - 1).square().mean()) if mode == 'loss' else [dict()] * len(y)
-
-
-class Nothing(BaseMetric):
-    def process(self, data_batch: object, data_samples: object) -> None:
-        self.results.append(0)
-
-    def compute_metrics(self, results: list) -> dict:
-        return dict(images=len(results))
-
-
-def test_moving_average_follows_its_formula_and_is_what_is_validated_and_saved(tmp_path):
-    """a <- (1 - m) a + m w after each step but the first, a = w; the training goes on from w."""
-    loader = dict(dataset=Images(), batch_size=4, num_workers=0)
-    options = {'default_hooks.ema.type': 'EMAHook', 'default_hooks.ema.momentum': 0.25}
-    cfg = override(Config(dict(default_hooks=dict())), options)
-    runner = CheckedRunner(
-        model=Attended(),
-        work_dir=str(tmp_path),
-        train_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-        val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
-        train_cfg=dict(by_epoch=True, max_epochs=2),
-        val_cfg=dict(),
-        val_evaluator=[Nothing()],
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.5)),
-        default_hooks=cfg.default_hooks,
-        experiment_name=f'ema_{tmp_path.name}',
-    )
-    model = runner.train()
-    after = [*model.trained[1:], nn.utils.parameters_to_vector(model.parameters()).detach()]
-    average, wanted = after[0], [after[0]]
-    for weights in after[1:]:
-        average = 0.75 * average + 0.25 * weights
-        wanted.append(average)
-    torch.testing.assert_close(model.validated[0], wanted[2])
-    torch.testing.assert_close(model.validated[-1], wanted[5])
-    assert (wanted[5] - after[5]).norm() > 0.01
-    state = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
-    saved = [state[name].flatten() for name, _ in model.named_parameters()]
-    torch.testing.assert_close(torch.cat(saved), wanted[5])
-
-
-def config(**options: object) -> Config:
-    norm = dict(type=options.pop('norm', 'BN'))
-    plugins = [dict(cfg=dict(type='CBAM', norm_cfg=norm), after='layer4.*.bn2')]
-    return Config(dict(model=dict(backbone=dict(plugins=plugins)), **options))
-
-
-PLACE = 'model.backbone.plugins.0.cfg.norm_cfg'
-SYNC_ON_CPU = f"^{PLACE} with type='{{}}' needs GPUs, .*: --cfg-options {PLACE}.type=BN$"
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (dict(norm='SyncBN', launcher='pytorch'), SYNC_ON_CPU.format('SyncBN')),
-        (dict(norm='MMSyncBN', launcher='pytorch'), SYNC_ON_CPU.format('MMSyncBN')),
-        (dict(norm='MMSyncBN'), f'^{PLACE} .* needs a launcher .* {PLACE}.type=BN$'),
-        (dict(sync_bn='torch', launcher='pytorch'), "sync_bn='torch' needs GPUs"),
-        (dict(sync_bn='yes'), "sync_bn='yes' is unknown; give 'torch', 'mmcv' or None"),
-    ],
-)
-def test_synchronised_norm_that_cannot_be_had_is_refused(options, words, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(InputError, match=words):
-        preflight.check_sync_bn(config(**options))
-
-
-@pytest.mark.parametrize(
-    ('gpu', 'options'),
-    [
-        (True, dict(norm='SyncBN', launcher='pytorch', sync_bn='torch')),
-        (True, dict(norm='MMSyncBN', launcher='pytorch')),
-        (False, dict(norm='SyncBN')),  # MMEngine makes BatchNorm of it
-        (False, dict(norm='BN', launcher='pytorch')),
-    ],
-)
-def test_synchronised_norm_that_can_be_had_passes(gpu, options, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    cfg = config(**options)
-    before = cfg.pretty_text
-    preflight.check_sync_bn(cfg)
-    assert cfg.pretty_text == before
-
-
-def test_sync_bn_in_the_gate_is_batchnorm_in_one_process():
-    """MMEngine's own conversion; a single value has no batch statistics in either."""
-    synced, plain = (
-        CBAM(4, 2, norm_cfg=dict(type=kind, momentum=0.01)) for kind in ('SyncBN', 'BN')
-    )
-    assert isinstance(synced.spatial_gate.norm, nn.SyncBatchNorm)
-    synced = revert_sync_batchnorm(synced)
-    randomise(plain)
-    synced.load_state_dict(plain.state_dict())
-    for x in (MAPS[0], MAPS[0][:1, :, :1, :1]):
-        torch.testing.assert_close(synced(x), plain(x))
-    buffers = (dict(module.named_buffers()) for module in (synced, plain))
-    torch.testing.assert_close(*buffers)
-
-
-def test_the_option_sync_bn_converts_the_gate_and_keeps_its_options():
-    cbam = CBAM(4, 2, norm_cfg=dict(type='BN', momentum=0.03, eps=1e-4), norm_eval=True)
-    norm = convert_sync_batchnorm(cbam, 'torch').train().spatial_gate.norm
-    assert (type(norm), norm.momentum, norm.eps) == (nn.SyncBatchNorm, 0.03, 1e-4)
-    cbam(MAPS[0])
-    assert not norm.training and not norm.num_batches_tracked
-
-
-def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
-    model = dict(
-        type='WithPlugins',
-        base_type='ResNet',
-        depth=18,
-        base_channels=8,
-        plugins=[
-            dict(
-                cfg=dict(type='CBAM', ratio=4, norm_eval=True, norm_cfg=dict(type='MMSyncBN')),
-                after='layer4.1.bn2',
-            )
-        ],
-    )
-    net = build_model(Config(dict(model=model)))
-    assert not torch.distributed.is_initialized()
-    gate = next(one for one in net.modules() if isinstance(one, CBAM)).spatial_gate
-    assert type(gate.norm).__module__ == 'mmcv.ops.sync_bn'
-    gate(torch.rand(2, 64, 3, 3))
-    assert not gate.norm.training and not gate.norm.num_batches_tracked
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (dict(runner_type='FlexibleRunner', strategy=dict(type='FSDPStrategy')), 'needs GPUs'),
-        (dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')), 'needs GPUs'),
-        (
-            dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')),
-            "give runner_type='FlexibleRunner'",
-        ),
-        (dict(strategy=dict(type='DDPStrategy')), "no effect without runner_type='FlexibleRunner'"),
-    ],
-)
-def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(InputError, match=words):
-        preflight.check_sharding(Config(options))
-
-
-def test_misspelt_runner_is_named_with_what_is_near():
-    words = "runner_type='CheckRunner' is not registered; near: CheckedRunner"
-    with pytest.raises(InputError, match=words):
-        launch.build_runner(Config(dict(runner_type='CheckRunner')), 'train')
-
-
-def test_other_runner_is_told_to_go_unchecked(monkeypatch, capsys):
-    cfg = Config(dict(runner_type='FlexibleRunner'))
-    monkeypatch.setattr(RUNNERS, 'build', lambda given: given)
-    assert launch.build_runner(cfg, 'train') is cfg
-    assert 'nothing is checked before this run' in capsys.readouterr().out

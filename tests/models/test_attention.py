@@ -1,4 +1,4 @@
-"""CBAM against an independent NumPy module, and its counts, gradients, types and options."""
+"""CBAM against an independent NumPy module, and its counts, gradients and types."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mmcv.cnn import build_plugin_layer
-from mmengine.registry import MODELS, DefaultScope, Registry
-from torch import nn
+from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.layers import ORDERS, POOLS
 from cbam_det.models.layers.pooling import pool
+
+from .cbam_options import OPTIONS, randomised
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 PARAMETERS = {18: 11_779_392, 34: 21_960_468, 50: 28_089_624, 101: 49_330_172}
@@ -83,16 +83,6 @@ def numpy_cbam(x, weights, order, pools, spatial_pools, training):
     return x
 
 
-def randomised(**options) -> CBAM:
-    """A float64 module in which no parameter or statistic keeps a value that hides a fault."""
-    module = CBAM(**{'in_channels': 8, 'ratio': 2, 'start': 'paper', **options}).double()
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if tensor.is_floating_point():
-            nn.init.uniform_(tensor, 0.2, 1.0)
-            tensor.data -= 0.5 * (tensor.dim() > 1)
-    return module
-
-
 def expected(module: CBAM, x: torch.Tensor, **options) -> np.ndarray:
     weights = {key: value.numpy() for key, value in module.state_dict().items()}
     chosen = {
@@ -102,23 +92,6 @@ def expected(module: CBAM, x: torch.Tensor, **options) -> np.ndarray:
         **{key: options[key] for key in ('order', 'pools', 'spatial_pools') if key in options},
     }
     return numpy_cbam(x.numpy(), weights, **chosen, training=module.training)
-
-
-SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(POOLS, size)] + [
-    ('max', 'avg')
-]
-OPTIONS = [
-    *[dict(order=order) for order in ORDERS],
-    *[dict(order=order, spatial_pools='conv', kernel_size=3) for order in ORDERS],
-    *[dict(pools=pools) for pools in SUBSETS],
-    *[dict(spatial_pools=pools) for pools in SUBSETS],
-    *[dict(kernel_size=size) for size in (1, 3, 5, 11)],
-    *[dict(ratio=ratio) for ratio in (1, 3, 8)],
-    dict(mlp_bias=False),
-    dict(conv_bias=True),
-    dict(norm_cfg=None),
-    dict(norm_cfg=None, conv_bias=True, mlp_bias=False, spatial_pools=('avg', 'max')),
-]
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
@@ -193,68 +166,6 @@ def test_squeeze_and_excitation_has_the_paper_s_parameters():
     assert sum(parameter.numel() for parameter in module.parameters()) == 2 * 256 * 16 + 256 + 16
 
 
-@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmyolo', 'mmrotate'])
-@pytest.mark.parametrize('name', ['CBAM', 'CBAMDet'])
-def test_plugin_builder_finds_the_module_in_every_scope(scope, name):
-    made = scope not in ('mmengine', *MODELS.children)
-    registry = Registry('model', scope=scope, parent=MODELS) if made else None
-    registry = registry or MODELS.children.get(scope, MODELS)
-    try:
-        assert registry.get(name) is CBAM
-        attribute, module = build_plugin_layer(dict(type=name), '_x', in_channels=32)
-        assert (attribute, type(module)) == ('cbam_x', CBAM)
-    finally:
-        if made:
-            del MODELS.children[scope]
-
-
-def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
-    other = Registry('model', scope='has_own_cbam', parent=MODELS)
-    try:
-        other.register_module(name='CBAM', module=nn.Identity)
-        assert other.get('CBAM') is nn.Identity
-        assert other.get('CBAMDet') is CBAM
-        assert other.get('mmengine.CBAM') is CBAM
-    finally:
-        del MODELS.children['has_own_cbam']
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (dict(ratio=512), 'ratio=512 leaves no hidden channel of 256; use ratio <= 256'),
-        (dict(ratio=0), 'ratio=0 is not valid'),
-        (dict(ratio=2.5), 'ratio=2.5 is not valid'),
-        (dict(in_channels=0), 'in_channels=0 is not valid'),
-        (dict(kernel_size=4), 'kernel_size=4 is even; use 5'),
-        (dict(kernel_size=-1), 'kernel_size=-1 is not valid'),
-        (dict(pools=()), r'pools=\(\) is not valid; give one or more of avg, max, lp, lse'),
-        (dict(pools=('avg', 'avg')), 'each once'),
-        (dict(pools=('mean',)), 'mean'),
-        (dict(spatial_pools=('conv', 'max')), 'spatial_pools'),
-        (dict(order='space'), "order='space' is unknown; choose from channel-spatial"),
-    ],
-    ids=str,
-)
-def test_unfit_option_names_value_and_remedy(options, words):
-    with pytest.raises(ValueError, match=words):
-        CBAM(**{'in_channels': 256, **options})
-
-
-def test_misspelt_option_is_an_error():
-    with pytest.raises(TypeError, match='reduction'):
-        build_plugin_layer(dict(type='CBAM', reduction=8), '', in_channels=64)
-
-
-def test_option_of_an_absent_gate_has_no_say():
-    assert CBAM(8, order='spatial').channel_gate is None  # ratio 16 would not fit 8 channels
-
-
-def test_hidden_width_reaches_one_and_not_zero():
-    assert CBAM(16, ratio=16).channel_gate.fc1.out_features == 1
-    assert CBAM(31, ratio=16).channel_gate.fc1.out_features == 1
-
-
 @pytest.mark.parametrize('shape', [(0, 8, 4, 4), (1, 8, 1, 1), (2, 8, 1, 1), (1, 8, 1, 7)])
 @pytest.mark.parametrize('order', ORDERS)
 def test_any_batch_and_map_size_trains(shape, order):
@@ -302,122 +213,8 @@ def test_half_precision_weights_work_without_autocast():
     assert module(torch.randn(2, 16, 5, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_paper_s_start_is_the_authors_and_a_host_does_not_overwrite_it():
-    """ResNet's Constant init sets every norm's weight to 1; the gate's has to stay at 0."""
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        plugins = [dict(cfg=dict(type='CBAM', start='paper'), position='after_conv3')]
-        net = MODELS.build(dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins))
-        net.init_weights()
-    assert net.layer1[0].bn1.weight.eq(1).all()
-    cbam = net.layer1[0].cbam
-    assert cbam.spatial_gate.norm.weight.item() == 0
-    assert cbam.channel_gate.fc1.bias.eq(0).all()
-    assert cbam.gates(torch.randn(1, 64, 3, 3))['spatial'].unique().tolist() == [0.5]
-
-
-def test_init_cfg_is_honoured_over_the_authors_start():
-    module = CBAM(8, 2, init_cfg=dict(type='Constant', layer='Linear', val=0.25, bias=0.5))
-    module.init_weights()
-    assert module.channel_gate.fc1.weight.unique().tolist() == [0.25]
-    assert module.channel_gate.fc2.bias.unique().tolist() == [0.5]
-    assert module.spatial_gate.norm.weight.item() == 0
-
-
-def test_other_norm_and_activation_are_built():
-    norm_cfg = dict(type='GN', num_groups=1)
-    module = CBAM(8, 2, norm_cfg=norm_cfg, act_cfg=dict(type='GELU'))
-    assert isinstance(module.spatial_gate.norm, nn.GroupNorm)
-    assert isinstance(module.channel_gate.act, nn.GELU)
-    assert module(torch.randn(1, 8, 4, 4)).shape == (1, 8, 4, 4)
-
-
 def test_copy_and_pickle_keep_the_function():
     module = randomised().eval()
     x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(x), module(x))
-
-
-GATE_OPTIONS = [
-    {},
-    dict(pools=('lp', 'lse'), spatial_pools=('lse', 'lp')),
-    dict(pools='avg', spatial_pools='conv'),
-    dict(norm_cfg=None, conv_bias=True),
-    dict(norm_cfg=dict(type='GN', num_groups=1), mlp_bias=False),
-]
-
-
-@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('order', ORDERS)
-@pytest.mark.parametrize('options', GATE_OPTIONS, ids=str)
-def test_identity_start_returns_the_input_to_the_bit_and_trains_from_there(
-    options, order, training
-):
-    module = CBAM(32, start='identity', order=order, **options).train(training)
-    module.init_weights()
-    x = torch.randn(2, 32, 7, 5) * 10
-    assert torch.equal(module(x), x)
-    module.train()
-    before = copy.deepcopy(dict(module.named_parameters()))
-    optim = torch.optim.SGD(module.parameters(), 1e-4)
-    for _ in range(2):
-        optim.zero_grad()
-        (module(x) * torch.randn_like(x)).sum().backward()
-        optim.step()
-    for gate in module.gates(x).values():
-        assert gate.min() >= 0 and gate.max() <= 2 and not torch.equal(gate, torch.ones_like(gate))
-    moved = {
-        name.split('.')[0]
-        for name, value in module.named_parameters()
-        if not torch.equal(value, before[name])
-    }
-    assert moved == {name for name, _ in module.named_children()}
-
-
-@pytest.mark.parametrize('order', ORDERS)
-def test_gates_of_the_identity_start_are_twice_those_of_the_paper_s_with_its_weights(order):
-    paper, double = randomised(order=order).eval(), CBAM(8, 2, start='identity', order=order).eval()
-    assert double.double().load_state_dict(paper.state_dict(), strict=False).unexpected_keys == []
-    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
-    if order in ('channel', 'spatial'):
-        torch.testing.assert_close(double(x), 2 * paper(x))
-    first = next(iter(paper.gates(x)))
-    torch.testing.assert_close(double.gates(x)[first], 2 * paper.gates(x)[first])
-
-
-@pytest.mark.parametrize(('ours', 'other'), [('paper', 'identity'), ('identity', 'paper')])
-def test_weights_of_one_form_do_not_load_silently_into_the_other(ours, other):
-    with pytest.raises(RuntimeError, match=r'channel_gate\.gain'):
-        CBAM(16, start=ours).load_state_dict(CBAM(16, start=other).state_dict())
-
-
-@pytest.mark.parametrize(
-    ('norm_eval', 'frozen', 'moves'),
-    [(False, False, True), (True, False, False), (False, True, False)],
-)
-def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval, frozen, moves):
-    module = CBAM(8, 4, norm_eval=norm_eval, frozen=frozen).train()
-    module.spatial_gate.norm.eval()  # what a host with norm_eval=True does
-    module(torch.randn(2, 8, 6, 6))
-    assert (module.spatial_gate.norm.running_mean.item() != 0) == moves
-    assert all(value.requires_grad != frozen for value in module.parameters())
-    module.eval()
-    before = module.spatial_gate.norm.running_mean.item()
-    module(torch.randn(2, 8, 6, 6))
-    assert module.spatial_gate.norm.running_mean.item() == before
-
-
-def test_frozen_is_true_or_false():
-    with pytest.raises(ValueError, match="frozen='yes' is not valid; give True or False"):
-        CBAM(16, frozen='yes')
-
-
-def test_unknown_start_names_the_known_ones():
-    with pytest.raises(ValueError, match="start='zero' is unknown; choose from identity, paper"):
-        CBAM(16, start='zero')
-
-
-def test_identity_start_refuses_a_norm_without_a_weight():
-    """It would blow a first step of any size up to unit variance."""
-    with pytest.raises(ValueError, match='give it affine=True, or norm_cfg=None'):
-        CBAM(16, start='identity', norm_cfg=dict(type='BN', affine=False))

@@ -1,0 +1,232 @@
+"""Converted weights compute what they did before, and turn back to the bit."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from cbam_det import CBAM
+from cbam_det.checkpoints.convert import convert, detect, to_identity, to_paper
+from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS, OURS, TARGETS
+from cbam_det.models import layers
+
+from .other_implementations import (
+    MAKERS,
+    MODULES,
+    NEEDED,
+    Authors,
+    build,
+    equal,
+    error,
+    ours_of,
+    randomised,
+    stages,
+)
+
+
+def signature(kind: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
+
+
+@pytest.mark.parametrize(
+    ('form', 'depth', 'layout'),
+    [
+        *((form, 18, 'inserted') for form in FORMS),
+        *(('authors', 50, 'plugins'), ('pytorchcv', 50, 'inserted'), ('timm', 50, 'inserted')),
+    ],
+)
+def test_features_of_a_network_are_those_of_the_other_implementation(form, depth, layout, theirs):
+    net = theirs(form, depth)
+    state = net.state_dict()
+    before = {key: value.clone() for key, value in state.items()}
+    assert detect(state) == form
+    done = convert(state, layout=layout, drop_classifier=True)
+    assert equal(state, before)
+    assert done.options == [dict(type='CBAM', **NEEDED[form])]
+    mine = build(depth, NEEDED[form], layout)
+    mine.load_state_dict(done.state, strict=True)
+    mine.eval()
+    for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        image = torch.randn(2, 3, 64, 96, dtype=dtype)
+        with torch.no_grad():
+            given = mine.to(dtype)(image)
+        for level, expected in zip(given, stages(net.to(dtype), image), strict=True):
+            assert error(level, expected) < bound
+    net.float()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_a_module_alone_computes_what_the_other_implementation_does(form):
+    net = randomised(MODULES[form]()).double()
+    x = torch.randn(2, 24 if form == 'timm' else 48, 9, 11, dtype=torch.float64)
+    done = convert(net.state_dict())
+    (options,) = done.options
+    mine = CBAM(x.shape[1], **{key: value for key, value in options.items() if key != 'type'})
+    mine.double().load_state_dict(done.state, strict=True)
+    with torch.no_grad():
+        assert error(mine.eval()(x), net(x)) < 1e-12
+        torch.testing.assert_close(mine.train()(x), net.train()(x), rtol=1e-12, atol=1e-12)
+    new = convert(net.state_dict()).state
+    for key, value in mine.state_dict().items():  # the statistics of the norm too
+        torch.testing.assert_close(value, new[key], rtol=1e-12, atol=1e-12)
+
+
+def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
+    ratios = {'authors': 8, 'pytorchcv': 8, 'timm': 12, 'mmyolo': 5, 'tutorial': None}
+    for form, ratio in ratios.items():
+        (options,) = convert(MODULES[form]().state_dict()).options
+        small = dict(kernel_size=3) if form in ('timm', 'mmyolo') else {}
+        rest = {key: value for key, value in options.items() if key not in ('type', 'ratio')}
+        assert rest == NEEDED[form] | small and options.get('ratio') == ratio
+    kinds = (layers.CBAM, CBAM)  # mmcv's options are of the second
+    known = {name: one.default for kind in kinds for name, one in signature(kind).items()}
+    assert {name: known[name] for name in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize('form', [form for form in TARGETS if form != OURS])
+def test_round_trips_return_every_bit_and_dtype(form, theirs):
+    for dtype in (torch.float32, torch.float16):
+        state = {
+            key: value.to(dtype) if value.is_floating_point() else value
+            for key, value in theirs(form).state_dict().items()
+        }
+        mine = convert(state)
+        back = convert(mine.state, target=form)
+        named = {key.removeprefix('module.'): value for key, value in back.state.items()}
+        assert equal(named, state)
+        assert equal(convert(back.state).state, mine.state)
+        counts = Counter(kind for row in mine.rows for kind in row[2])
+        assert counts['mapped'] + counts['kept'] == len(state)
+        assert counts['flipped'] == (0 if form == 'authors' else 8)
+        assert counts['reshaped'] == (0 if form == 'authors' else 16)
+    module = MODULES[form]().state_dict()
+    assert equal(convert(convert(module).state, target=form).state, module)
+
+
+def test_weights_of_the_authors_are_written_as_their_script_saves_them(theirs):
+    state = {f'module.{key}': value for key, value in theirs('authors').state_dict().items()}
+    assert equal(convert(convert(state).state, target='authors').state, state)
+
+
+def test_weights_of_a_zoo_go_on_in_the_authors_code(theirs):
+    zoo = theirs('pytorchcv')
+    state = {
+        key.removeprefix('module.'): value
+        for key, value in convert(zoo.state_dict(), target='authors').state.items()
+    }
+    net = MAKERS['authors'](18)
+    net.load_state_dict(state, strict=True)
+    image = torch.randn(1, 3, 64, 64)
+    for level, expected in zip(stages(net.eval(), image), stages(zoo, image), strict=True):
+        assert error(level, expected) < 1e-5
+
+
+def test_second_names_of_the_tutorial_are_read_too(theirs):
+    state = theirs('tutorial').state_dict()
+    newer = {
+        key.replace('ca.fc1', 'ca.fc.0').replace('ca.fc2', 'ca.fc.2'): state[key] for key in state
+    }
+    assert newer.keys() != state.keys()
+    assert equal(convert(newer).state, convert(state).state)
+
+
+def test_weights_from_before_torch_counted_batches_load(theirs):
+    state = {k: v for k, v in theirs('authors').state_dict().items() if 'num_batches' not in k}
+    build(18, NEEDED['authors']).load_state_dict(
+        convert(state, drop_classifier=True).state, strict=True
+    )
+
+
+@pytest.mark.parametrize('order', FACTORS)
+@pytest.mark.parametrize('layout', ['inserted', 'plugins'])
+def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
+    for pools in (
+        {},
+        dict(pools=['lp', 'max'], spatial_pools=['lp', 'avg']),
+        dict(spatial_pools='conv'),
+    ):
+        options = dict(order=order, **pools)
+        depth = 50 if layout == 'plugins' else 18
+        nets = {
+            start: build(depth, dict(start=start, ratio=4, **options), layout, base_channels=8)
+            for start in ('paper', 'identity')
+        }
+        gain = {key: value for key, value in nets['identity'].state_dict().items() if 'gain' in key}
+        randomised(nets['identity']).load_state_dict(gain, strict=False)
+        identity = nets['identity'].state_dict()
+        paper = to_paper(identity, options)
+        assert paper.options[0]['start'] == 'paper'
+        assert {row[0] for row in paper.rows if row[0]} == identity.keys()
+        nets['paper'].load_state_dict(paper.state, strict=True)
+        nets['paper'].eval()
+        image = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            outputs = nets['identity'](image), nets['paper'](image)
+        for one, other in zip(*outputs, strict=True):
+            assert one.std() > 0 and torch.equal(one, other)
+        again = to_identity(paper.state, options)
+        assert equal(again.state, identity)
+        assert 'start' not in again.options[0]
+        assert {row[1] for row in again.rows} == identity.keys()
+        # In a detector the rest stays as it is.
+        rest = {
+            'neck.lateral_convs.0.conv.weight': torch.ones(1),
+            'rpn_head.rpn_cls.bias': torch.ones(2),
+        }
+        detector = {**{f'backbone.{key}': value for key, value in identity.items()}, **rest}
+        expected = {**{f'backbone.{key}': value for key, value in paper.state.items()}, **rest}
+        assert equal(to_paper(detector, options).state, expected)
+
+
+def test_layouts_turn_into_each_other_also_in_a_detector():
+    inserted = randomised(build(50, {}, 'inserted', base_channels=16)).state_dict()
+    plugins = build(50, {}, 'plugins', base_channels=16)
+    done = convert(inserted, layout='plugins')
+    plugins.load_state_dict(done.state, strict=True)
+    assert equal(convert(done.state, layout='inserted').state, inserted)
+    rest = {'neck.inserted.fpn_convs/0.cbam.channel_gate.fc1.weight': torch.ones(1, 16)}
+    detector = {**{f'backbone.{key}': value for key, value in inserted.items()}, **rest}
+    done = convert(detector, layout='plugins')
+    expected = {f'backbone.{key}': value for key, value in plugins.state_dict().items()}
+    assert equal(done.state, expected | rest)
+    assert equal(convert(done.state, layout='inserted').state, detector)
+
+
+def test_backbone_of_a_detector_becomes_another_implementation_s(theirs):
+    net = theirs('timm')
+    state = {f'backbone.{key}': value for key, value in ours_of('timm', theirs).items()}
+    done = convert({**state, 'neck.weight': torch.ones(1)}, target='timm')
+    assert ('neck.weight', '', ('dropped',)) in done.rows
+    assert any('taken for granted' in note for note in done.notes)
+    mine = MAKERS['timm'](18)
+    missing, unexpected = mine.load_state_dict(done.state, strict=False)
+    assert missing == ['fc.weight', 'fc.bias'] and not unexpected
+    image = torch.randn(1, 3, 64, 64)
+    for level, expected in zip(stages(mine.eval(), image), stages(net, image), strict=True):
+        assert error(level, expected) < 1e-5
+
+
+def test_weights_of_others_start_as_the_identity_does_by_one_call(theirs):
+    state = theirs('authors').state_dict()
+    done = convert(state, start='identity')
+    assert done.options == [dict(type='CBAM')]
+    assert equal(done.state, to_identity(convert(state).state, {}).state)
+    assert equal(
+        convert(done.state, target='authors', start='paper').state,
+        {f'module.{key}': value for key, value in state.items()},
+    )
+
+
+def test_order_of_the_spatial_pools_decides_what_is_flipped():
+    for pools in (['avg', 'max'], ['max', 'avg']):
+        cbam = randomised(CBAM(16, spatial_pools=pools, start='paper')).double()
+        other = Authors(16).double().eval()
+        other.load_state_dict(
+            convert(cbam.state_dict(), target='authors', options=dict(spatial_pools=pools)).state
+        )
+        x = torch.randn(2, 16, 9, 9, dtype=torch.float64)
+        assert error(other(x), cbam(x)) < 1e-12

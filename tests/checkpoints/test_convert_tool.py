@@ -1,0 +1,122 @@
+"""The command that converts a file: what it prints, writes and refuses, and how a file is read."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from cbam_det.checkpoints.convert import detect, to_paper
+from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
+from cbam_det.utils.errors import InputError
+
+from ..conftest import in_process
+from .other_implementations import NEEDED, Authors, build, equal, ours_of, randomised
+
+
+@pytest.fixture
+def tool(capsys) -> Callable[..., tuple[int, str]]:
+    """The command line in this process: its exit status and all that it printed."""
+    convert = in_process('convert_checkpoint')
+
+    def call(*args: object) -> tuple[int, str]:
+        status = convert(*args)
+        return status, ''.join(capsys.readouterr())
+
+    return call
+
+
+def test_tool_converts_a_file_and_reports_every_key(tool, tmp_path, theirs):
+    source, target = tmp_path / 'theirs.pth', tmp_path / 'ours.pth'
+    torch.save({'state_dict': theirs('timm').state_dict(), 'epoch': 3, 'arch': 'r18'}, source)
+    status, said = tool(source, target, '--drop-classifier', '--verbose')
+    assert status == 0, said
+    assert 'left out, OUT cannot resume a training: epoch, arch' in said
+    assert (
+        '8 CBAM, layer1.0.bn2 to layer4.1.bn2: '
+        "dict(type='CBAM', norm_cfg=dict(type='BN'), start='paper', mlp_bias=False)"
+    ) in said
+    for row in ('dropped │ 2', 'flipped │ 8', 'reshaped │ 16', 'layer1.0.se.channel.fc1.weight'):
+        assert row.replace(' ', '') in said.replace(' ', '')
+    state, meta, rest = read_file(target)
+    assert equal(state, ours_of('timm', theirs)) and (meta, rest) == ({}, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['ours.pth', 'theirs.pth']
+    net = build(18, NEEDED['timm'], init_cfg=dict(type='Pretrained', checkpoint=str(target)))
+    net.init_weights()
+    assert equal(net.state_dict(), state)
+
+
+def test_tool_turns_a_trained_detector_s_start_with_the_options_of_its_config(tool, tmp_path):
+    cfg = dict(start='identity', order='parallel')
+    state = randomised(build(50, cfg, 'plugins', base_channels=16)).state_dict()
+    state = {f'backbone.{key}': value for key, value in state.items()}
+    log = HistoryBuffer([1.0], [1])
+    meta = dict(epoch=3, cfg='model = {}', dataset_meta=dict(classes=('a', 'b')), log=log)
+    file, config = tmp_path / 'epoch_3.pth', tmp_path / 'config.py'
+    rest = dict(message_hub=dict(log_scalars={'loss': log}), optimizer={}, ema_state_dict={})
+    torch.save(dict(meta=meta, state_dict=state, **rest), file)
+    plugins = [dict(cfg=dict(type='CBAM', **cfg), after='layer*.*.bn3')]
+    config.write_text(f'model = dict(backbone=dict(plugins={plugins!r}))')
+    status, said = tool(file, tmp_path / 'paper.pth', '--start', 'paper')
+    assert status == 2 and 'give --config, or --order' in said
+    assert not (tmp_path / 'paper.pth').exists()
+    status, said = tool(file, tmp_path / 'paper.pth', '--start', 'paper', '--config', config)
+    assert status == 0, said
+    assert 'message_hub, optimizer, ema_state_dict' in said
+    assert '16 CBAM, backbone.layer1.0.bn3 to backbone.layer4.2.bn3' in said
+    got, kept, _ = read_file(tmp_path / 'paper.pth')
+    assert equal(got, to_paper(state, cfg).state)
+    assert kept == {key: meta[key] for key in ('epoch', 'cfg', 'dataset_meta')}
+    config.write_text('model = dict(backbone=dict())')
+    status, said = tool(file, tmp_path / 'b.pth', '--start', 'paper', '--config', config)
+    assert status == 2 and 'the model has no CBAM' in said
+
+
+def test_tool_overwrites_nothing_and_refuses_in_one_line(tool, tmp_path):
+    state, broken = tmp_path / 'a.pth', tmp_path / 'broken.pth'
+    torch.save(Authors(16).state_dict(), state, _use_new_zipfile_serialization=False)
+    broken.write_bytes(b'not a checkpoint')
+    torch.save({'optimizer': {}}, tmp_path / 'none.pth')
+    for args, message in (
+        ((state, state), 'a.pth exists; remove it or give another name'),
+        ((state, tmp_path / 'no' / 'b.pth'), 'no folder'),
+        ((tmp_path / 'c.pth', tmp_path / 'b.pth'), 'no checkpoint'),
+        (
+            (broken, tmp_path / 'b.pth'),
+            'broken.pth cannot be loaded (it is no file of torch); fetch it again',
+        ),
+        ((tmp_path / 'none.pth', tmp_path / 'b.pth'), 'holds no weights, but optimizer'),
+        ((state, tmp_path / 'b.pth', '--to', 'timm'), 'no biases in its MLP'),
+    ):
+        status, said = tool(*args)
+        assert status == 2 and message in said and said.count('\n') == 1, said
+    status, said = tool(state, tmp_path / 'b.pth')  # of the format of torch before 1.6
+    assert status == 0 and "1 CBAM: dict(type='CBAM', start='paper')" in said
+
+
+def test_options_saved_beside_the_weights_are_read_and_code_is_refused_unread(tmp_path):
+    class Harm:
+        def __reduce__(self) -> tuple:
+            return (exec, ('raise SystemExit',))
+
+    weights = dict(state_dict=Authors(16).state_dict())
+    torch.save(weights | dict(args=Namespace(lr=0.1)), tmp_path / 'timm.pth')
+    state, _, rest = read_file(tmp_path / 'timm.pth')
+    assert rest == ['args'] and detect(state) == 'authors'
+    torch.save(weights | dict(harm=Harm()), tmp_path / 'harm.pth')
+    with pytest.raises(InputError, match='more than weights is pickled in it'):
+        read_file(tmp_path / 'harm.pth')
+
+
+def test_reading_a_checkpoint_leaves_the_program_s_own_reading_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.delenv(WEIGHTS_ONLY, raising=False)
+    torch.save(dict(state_dict=Authors(16).state_dict()), tmp_path / 'a.pth')
+    read_file(tmp_path / 'a.pth')
+    assert WEIGHTS_ONLY not in os.environ
+    monkeypatch.setenv(WEIGHTS_ONLY, '0')
+    read_file(tmp_path / 'a.pth')
+    assert os.environ[WEIGHTS_ONLY] == '0'

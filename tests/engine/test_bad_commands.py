@@ -1,0 +1,251 @@
+"""Mistakes in a command or a config end in one line with the remedy, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mmcv.ops
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from cbam_det import CBAM
+from cbam_det.engine import preflight
+from cbam_det.engine.runner import CheckedRunner
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import find_config, kind_of, override, read_config
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIG, CONFIGS, free_port, in_process, without_warnings
+
+
+def test_amp_in_float16_without_a_gpu_is_refused_before_anything_is_read(run, tmp_path):
+    options = ('--amp', '--cfg-options', 'optim_wrapper.dtype=float16')
+    done = run('train.py', CONFIG, *options, cwd=tmp_path, status=2, CUDA_VISIBLE_DEVICES='')
+    assert "error: optim_wrapper.dtype='float16' needs a GPU" in done.stderr
+    assert "give optim_wrapper.dtype='bfloat16'" in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_unknown_config_lists_near_ones(run, tmp_path):
+    done = run('train.py', 'configs/faster_rcnn_r50_cbam_digit.py', cwd=tmp_path, status=2)
+    assert 'no config configs/faster_rcnn_r50_cbam_digit.py' in done.stderr
+    assert 'faster_rcnn_r50_cbam_digits' in done.stderr
+    with pytest.raises(InputError, match='near: '):
+        find_config('something/else.py')
+
+
+def test_a_shipped_config_that_is_taken_by_its_name_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = find_config('configs/faster_rcnn_r50_cbam_digits.py')
+    assert Path(path) == CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
+    assert capsys.readouterr().err == f'config: {path}\n'
+    assert find_config(path) == find_config('faster_rcnn_r50_cbam_digits', tell=False) == path
+    assert not capsys.readouterr().err
+
+
+def test_types_that_are_classes_have_their_names_of_the_registry():
+    named = {CBAM: 'CBAM', 'mmdet.ResNet': 'ResNet', nn.SyncBatchNorm: 'SyncBatchNorm', None: ''}
+    named |= dict.fromkeys((mmcv.ops.SyncBatchNorm, 'mmcv.ops.SyncBatchNorm'), 'MMSyncBN')
+    for kind, name in named.items():
+        assert kind_of(dict(type=kind)) == name
+
+
+def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monkeypatch):
+    found = classmethod(lambda cls, cfg: MODELS.build(dict(type='L1Loss')))
+    monkeypatch.setattr(Runner, 'from_cfg', found)
+    monkeypatch.setattr(preflight, 'is_first_process', lambda cfg: False)
+    cfg = Config.fromfile(CONFIG)
+    cfg.default_scope = None  # as pure Python configs have it
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        assert type(CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'model.backbone.base_type': 'ResNe'}, 'ResNe is not in the'),
+        ({'model.backbone.plugins.0.cfg.norm_cfg': dict(type='BatchNorm')}, 'a type is misspelt'),
+        ({'model.backbone.plugins.0.cfg.kernal_size': 3}, "keyword argument 'kernal_size'"),
+    ],
+)
+def test_misspelt_type_or_option_is_one_line(change, words):
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
+    cfg.merge_from_dict(change)
+    with pytest.raises(InputError, match=words):
+        build_model(cfg)
+
+
+BAD_COMMANDS = {
+    'no key=value': (['--cfg-options', 'foo'], '--cfg-options takes key=value pairs'),
+    'no such plugin': (
+        ['--cfg-options', 'model.backbone.plugins.5.cfg.order=parallel'],
+        'do not fit',
+    ),
+    'unknown order': (
+        ['--cfg-options', 'model.backbone.plugins.0.cfg.order=space'],
+        "order='space' is unknown; choose from channel-spatial",
+    ),
+    'misspelt option': (
+        ['--cfg-options', 'model.backbone.plugins.0.cfg.reduction=8'],
+        "unexpected keyword argument 'reduction'",
+    ),
+    'misspelt key of a backbone': (
+        ['--cfg-options', 'model.backbone.plugin.0.cfg.order=channel'],
+        "ResNet.__init__() got an unexpected keyword argument 'plugin' (model.backbone.plugin; "
+        'near: plugins)',
+    ),
+    'misspelt hook': (
+        ['--cfg-options', 'default_hooks.loger.interval=1'],
+        "default_hooks.loger={'interval': 1} has no type; near: logger",
+    ),
+    'misspelt option of a hook of every run': (
+        ['--cfg-options', 'default_hooks.attention_audit.saturation=1'],
+        'saturation is unknown, AttentionAuditHook has no such option; near: saturation_at',
+    ),
+    'hook without a type': (
+        ['--cfg-options', 'default_hooks.mine.x=1'],
+        "default_hooks.mine={'x': 1} has no type; give default_hooks.mine.type too",
+    ),
+    'misspelt type of a hook': (
+        ['--cfg-options', 'default_hooks.ema.type=EmaHook'],
+        "default_hooks.ema.type='EmaHook' is not registered; near: EMAHook",
+    ),
+    'misspelt setting of the checks': (
+        ['--cfg-options', 'preflight.check_image=True'],
+        'preflight.check_image is unknown; near: check_images',
+    ),
+    'key of an inner part alone': (
+        ['--cfg-options', 'val_interval=2'],
+        'val_interval of the options would have no effect (train_cfg.val_interval)',
+    ),
+    'key of another part': (
+        ['--cfg-options', 'model.neck.depth=3'],
+        "FPN.__init__() got an unexpected keyword argument 'depth' (model.neck.depth)",
+    ),
+    'misspelt key of the config': (
+        ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
+        'optim_wraper of the options would have no effect; near: optim_wrapper',
+    ),
+    'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
+    'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
+}
+
+
+@pytest.mark.parametrize(('options', 'words'), BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_bad_command_ends_in_one_line_before_anything_is_written(
+    options, words, digits, tmp_path, monkeypatch, capsys
+):
+    """In this process, which has imported everything; the tests above start the tools."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    assert in_process('train')(CONFIG, '--data-root', digits, *options) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
+        (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
+        (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
+        ([], 'no checkpoint gone.pth (checkpoint)'),
+    ],
+)
+def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
+    options, words, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    hooks = "default_hooks = dict(_delete_=True, logger=dict(type='LoggerHook'))"
+    Path('mine.py').write_text(f'_base_ = {str(CONFIG)!r}\n{hooks}\n')
+    assert in_process('test')('mine.py', 'gone.pth', '--data-root', digits, *options) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
+
+
+def test_ablation_of_a_config_without_attention_is_named():
+    cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
+    cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
+    with pytest.raises(InputError, match='there has to be attention at that place: take the _cbam'):
+        build_model(cfg)
+
+
+def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, capsys):
+    options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
+    options += ['--cfg-options', 'train_cfg.max_epoch=1']
+    assert in_process('train')(CONFIG, *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("argument 'max_epoch' (train_cfg.max_epoch; near: max_epochs)")
+
+
+def test_misspelt_key_of_a_config_s_own_is_told(capsys):
+    cfg = Config(dict(optim_wraper=dict(accumulative_counts=4), train_pipeline=[]))
+    preflight.check_names(cfg)
+    said = capsys.readouterr().out
+    assert said == 'MMEngine reads no optim_wraper of the config; near: optim_wrapper\n'
+    leaves = [Config.fromfile(path) for path in CONFIGS.glob('*.py')]
+    for cfg in leaves:
+        preflight.check_names(cfg)
+    assert len(leaves) > 40 and capsys.readouterr().out == ''
+
+
+def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
+    cfg = override(Config.fromfile(CONFIG), dict(max_epochs=2, custom=3))
+    assert cfg.train_cfg.max_epochs == 5
+    assert capsys.readouterr().err.splitlines() == [
+        'max_epochs of the options: MMEngine reads no such key, and the config has used its own '
+        'when it was read',
+        'custom of the options: MMEngine reads no such key',
+    ]
+
+
+@pytest.mark.parametrize('name', ['epoch_2.pth', 'iter_90.pth', 'stopped.pth', 'last_checkpoint'])
+def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
+    name, digits, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / name).write_text('of a run before')
+    options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
+    assert in_process('train')(CONFIG, *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f'{tmp_path} holds {name} of a run before, which this one would overwrite' in error
+    assert 'give another --work-dir, go on with that run by --resume, or move the files' in error
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).rename(tmp_path / 'converted.pth')  # which no run writes
+    preflight.check_unused(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'text', ['model = dict(', "_base_ = 'mmdet::no/such.py'", "_base_ = './absent.py'"]
+)
+def test_config_that_cannot_be_read_is_named(text, tmp_path):
+    (tmp_path / 'mine.py').write_text(text)
+    with pytest.raises(InputError, match='cannot be read as a config'):
+        read_config(str(tmp_path / 'mine.py'))
+
+
+def test_several_processes_repeat_the_error_as_their_last_line(run, tmp_path):
+    config = CONFIGS / 'faster_rcnn_r50_cbam.py'
+    environment = dict(PORT=str(free_port()), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    done = run('dist_train.sh', config, 2, cwd=tmp_path, status=1, **environment)
+    assert done.stderr.splitlines()[-1].startswith('error: no data folder data/coco')
+
+
+def test_picture_of_another_kind_is_refused_before_the_work(run, tmp_path):
+    done = run('visualize.py', 'curves', 'nowhere', '--out', 'a.pdf', cwd=tmp_path, status=2)
+    assert without_warnings(done.stderr) == 'error: a.pdf is no picture that can be written; ' + (
+        'end it in .png, .svg or .jpg\n'
+    )
+
+
+def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = Config(dict(launcher='slurm'))
+    with pytest.raises(InputError, match='on CPUs use tools'):
+        preflight.adapt_to_cpu(cfg)

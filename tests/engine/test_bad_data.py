@@ -1,0 +1,246 @@
+"""Faults of a data set are named with the file, the place in it and the remedy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.datasets.validation.dataset import check_dataset, check_num_classes
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from ..conftest import CONFIG, CONFIGS, SMALL
+
+VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
+ANNOTATIONS = 'annotations/instances_train2017.json'
+
+
+@pytest.fixture
+def copied(digits: Path, tmp_path: Path) -> Path:
+    """A copy of the small set that a test may damage."""
+    return Path(shutil.copytree(digits, tmp_path / 'digits'))
+
+
+def change_json(change: Callable[[dict], object], split: str = 'train') -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        file = root / ANNOTATIONS.replace('train', split)
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return damage
+
+
+def first_image(root: Path) -> Path:
+    return root / 'train2017/000000000001.jpg'
+
+
+COCO_FAULTS = {
+    'no folder': (lambda root: shutil.rmtree(root), 'make it: python tools/make_digits.py'),
+    'no annotation file': (lambda root: (root / ANNOTATIONS).unlink(), 'no annotation file'),
+    'empty annotation file': (lambda root: (root / ANNOTATIONS).write_text(''), 'is no JSON'),
+    'a list': (lambda root: (root / ANNOTATIONS).write_text('[]'), "lacks the list 'images'"),
+    'another JSON': (
+        lambda root: (root / ANNOTATIONS).write_text('{"images": []}'),
+        "lacks the list 'annotations'",
+    ),
+    'an entry without a name': (
+        change_json(lambda content: content['images'][0].pop('file_name')),
+        "images[0] lacks 'file_name'",
+    ),
+    'no images listed': (change_json(lambda content: content['images'].clear()), 'lists no images'),
+    'unknown category id': (
+        change_json(lambda content: content['annotations'][0].update(category_id=77)),
+        'annotations[0] has category_id=77',
+    ),
+    'names for images': (
+        change_json(lambda content: content.update(images=['a.jpg'])),
+        "lacks the list 'images'",
+    ),
+    'unknown image id': (
+        change_json(lambda content: content['annotations'][1].update(image_id=999)),
+        'annotations[1] has image_id=999',
+    ),
+    **{
+        f'annotation without {key}': (
+            change_json(lambda content, key=key: content['annotations'][0].pop(key)),
+            f"annotations[0] lacks '{key}'",
+        )
+        for key in ('id', 'image_id', 'category_id', 'bbox', 'area')
+    },
+    'box of three numbers': (
+        change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, 3])),
+        'bbox=[1, 2, 3], not four numbers',
+    ),
+    'box that is not finite': (
+        change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, float('nan'), 4])),
+        'not four numbers',
+    ),
+    'no annotations': (
+        change_json(lambda content: content['annotations'].clear()),
+        'has no annotations',
+    ),
+    'val annotation without iscrowd': (
+        change_json(lambda content: content['annotations'][0].pop('iscrowd'), 'val'),
+        "annotations[0] lacks 'iscrowd'",
+    ),
+    'other categories': (
+        change_json(lambda content: content['categories'][3].update(name='thee')),
+        "no category 'three' ('thee' is near)",
+    ),
+    'missing image': (
+        lambda root: first_image(root).unlink(),
+        f'1 of {SMALL.train} images',
+    ),
+    'all images missing': (
+        lambda root: shutil.rmtree(root / 'train2017'),
+        f'{SMALL.train} of {SMALL.train} images',
+    ),
+    'empty image': (lambda root: first_image(root).write_bytes(b''), '000000000001.jpg (empty)'),
+}
+
+
+@pytest.mark.parametrize(('damage', 'words'), COCO_FAULTS.values(), ids=COCO_FAULTS)
+def test_coco_fault_is_named(damage, words, copied):
+    damage(copied)
+    cfg = Config.fromfile(CONFIG)
+    set_data_root(cfg, str(copied))
+    with pytest.raises(InputError) as caught:
+        check_data(cfg, ('train', 'val'))
+    message = str(caught.value)
+    assert words in message
+    assert str(copied) in message
+    assert '\n' not in message
+
+
+def xml(root: Path) -> Path:
+    return root / 'VOCdevkit/VOC2007/Annotations/000000000001.xml'
+
+
+def change_list(change: Callable[[str], str]) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        file = root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt'
+        file.write_text(change(file.read_text()))
+
+    return damage
+
+
+def change_xml(old: str, new: str) -> Callable[[Path], object]:
+    def damage(root: Path) -> None:
+        assert old in xml(root).read_text()
+        xml(root).write_text(xml(root).read_text().replace(old, new))
+
+    return damage
+
+
+VOC_FAULTS = {
+    'second column': (
+        change_list(lambda text: text.replace('\n', ' 1\n')),
+        "line 1: '000000000001 1' is no image name",
+    ),
+    'blank line': (change_list(lambda text: f'{text}\n'), "line 13: '' is no image name"),
+    'object without a box': (change_xml('bndbox', 'box'), 'object 1 has no bndbox'),
+    'object without a name': (change_xml('name>', 'class>'), 'object 1 has no name'),
+    'box of words': (change_xml('<xmin>', '<xmin>left'), 'object 1 has no bndbox of four numbers'),
+    'no list': (
+        lambda root: (root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').unlink(),
+        'test.txt',
+    ),
+    'empty list': (
+        lambda root: (root / 'VOCdevkit/VOC2007/ImageSets/Main/trainval.txt').write_text('\n'),
+        'lists no images',
+    ),
+    'no annotation': (lambda root: xml(root).unlink(), f'1 of {SMALL.train} annotations'),
+    'broken annotation': (lambda root: xml(root).write_text('<annotation>'), 'is no XML'),
+    'missing image': (
+        lambda root: (root / 'VOCdevkit/VOC2007/JPEGImages/000000000001.jpg').unlink(),
+        f'1 of {SMALL.train} images',
+    ),
+}
+
+
+@pytest.mark.parametrize(('damage', 'words'), VOC_FAULTS.values(), ids=VOC_FAULTS)
+def test_voc_fault_is_named(damage, words, copied):
+    damage(copied)
+    cfg = Config.fromfile(VOC)
+    set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    with pytest.raises(InputError, match=words):
+        check_data(cfg, ('train', 'val'))
+
+
+def test_voc_classes_of_another_set_are_named(copied):
+    cfg = Config.fromfile(VOC)
+    set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
+    dataset = cfg.train_dataloader.dataset
+    dataset.metainfo = dict(classes=('zero', 'cat'))
+    with pytest.raises(InputError, match="no category 'cat'"):
+        check_dataset(DataSet.of(dataset))
+    dataset.metainfo = dict(classes=('zero', 'one'))
+    said = str(check_dataset(DataSet.of(dataset)))
+    assert 'ignored, since the config leaves them out: ' in said
+    assert 'and 5 more' in said
+
+
+@pytest.mark.parametrize(
+    ('config', 'kind', 'site'),
+    [(CONFIG, 'CocoDataset', 'cocodataset'), (VOC, 'VOCDataset', 'host.robots.ox')],
+)
+def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, kind, site):
+    init_default_scope('mmdet')
+    dataset = Config.fromfile(config).train_dataloader.dataset
+    dataset.data_root = '/no/such'
+    with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
+        check_dataset(DataSet.of(dataset))
+    dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
+    with pytest.raises(InputError, match=f'get the data .{site}'):
+        check_dataset(DataSet.of(dataset))
+
+
+def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
+    first_image(copied).write_bytes(first_image(copied).read_bytes()[:900])
+    (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
+    dataset = Config.fromfile(CONFIG).train_dataloader.dataset
+    dataset.data_root = str(copied)
+    summary = check_dataset(DataSet.of(dataset))
+    assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
+    with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
+        check_dataset(DataSet.of(dataset), full=True)
+
+
+def test_number_of_classes_has_to_fit_the_head():
+    model = Config.fromfile(CONFIG).model
+    check_num_classes(model, ('a',) * 10)
+    with pytest.raises(InputError, match=r'set model.roi_head.bbox_head.num_classes=3'):
+        check_num_classes(model, ('a', 'b', 'c'))
+
+
+def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(CONFIG)
+    cfg.val_dataloader.dataset.data_root = str(digits)
+    with pytest.raises(InputError, match=r"val_evaluator.ann_file='data/digits/annotations"):
+        check_data(cfg, ('val',))
+
+
+def test_data_root_with_several_roots_is_refused(digits):
+    cfg = Config.fromfile(CONFIG)
+    cfg.val_dataloader.dataset.data_root = 'elsewhere/'
+    with pytest.raises(InputError, match='several data roots'):
+        set_data_root(cfg, str(digits))
+
+
+def test_coco_config_without_data_shows_the_layout_and_the_embedded_set(run, tmp_path):
+    done = run('train.py', CONFIGS / 'faster_rcnn_r50_cbam.py', cwd=tmp_path, status=2)
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f'error: no data folder data/coco below {tmp_path}')
+    assert 'annotations/instances_train2017.json' in error
+    assert 'faster_rcnn_r50_cbam_digits.py' in error
+    assert 'Traceback' not in done.stderr
+    assert list(tmp_path.iterdir()) == []

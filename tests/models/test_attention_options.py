@@ -1,0 +1,112 @@
+"""Options of CBAM: how it is found by name, what they build, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmcv.cnn import build_plugin_layer
+from mmengine.registry import MODELS, Registry
+from torch import nn
+
+from cbam_det import CBAM
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmyolo', 'mmrotate'])
+@pytest.mark.parametrize('name', ['CBAM', 'CBAMDet'])
+def test_plugin_builder_finds_the_module_in_every_scope(scope, name):
+    made = scope not in ('mmengine', *MODELS.children)
+    registry = Registry('model', scope=scope, parent=MODELS) if made else None
+    registry = registry or MODELS.children.get(scope, MODELS)
+    try:
+        assert registry.get(name) is CBAM
+        attribute, module = build_plugin_layer(dict(type=name), '_x', in_channels=32)
+        assert (attribute, type(module)) == ('cbam_x', CBAM)
+    finally:
+        if made:
+            del MODELS.children[scope]
+
+
+def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
+    other = Registry('model', scope='has_own_cbam', parent=MODELS)
+    try:
+        other.register_module(name='CBAM', module=nn.Identity)
+        assert other.get('CBAM') is nn.Identity
+        assert other.get('CBAMDet') is CBAM
+        assert other.get('mmengine.CBAM') is CBAM
+    finally:
+        del MODELS.children['has_own_cbam']
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(ratio=512), 'ratio=512 leaves no hidden channel of 256; use ratio <= 256'),
+        (dict(ratio=0), 'ratio=0 is not valid'),
+        (dict(ratio=2.5), 'ratio=2.5 is not valid'),
+        (dict(in_channels=0), 'in_channels=0 is not valid'),
+        (dict(kernel_size=4), 'kernel_size=4 is even; use 5'),
+        (dict(kernel_size=-1), 'kernel_size=-1 is not valid'),
+        (dict(pools=()), r'pools=\(\) is not valid; give one or more of avg, max, lp, lse'),
+        (dict(pools=('avg', 'avg')), 'each once'),
+        (dict(pools=('mean',)), 'mean'),
+        (dict(spatial_pools=('conv', 'max')), 'spatial_pools'),
+        (dict(order='space'), "order='space' is unknown; choose from channel-spatial"),
+    ],
+    ids=str,
+)
+def test_unfit_option_names_value_and_remedy(options, words):
+    with pytest.raises(ValueError, match=words):
+        CBAM(**{'in_channels': 256, **options})
+
+
+def test_misspelt_option_is_an_error():
+    with pytest.raises(TypeError, match='reduction'):
+        build_plugin_layer(dict(type='CBAM', reduction=8), '', in_channels=64)
+
+
+def test_option_of_an_absent_gate_has_no_say():
+    assert CBAM(8, order='spatial').channel_gate is None  # ratio 16 would not fit 8 channels
+
+
+def test_hidden_width_reaches_one_and_not_zero():
+    assert CBAM(16, ratio=16).channel_gate.fc1.out_features == 1
+    assert CBAM(31, ratio=16).channel_gate.fc1.out_features == 1
+
+
+def test_init_cfg_is_honoured_over_the_authors_start():
+    module = CBAM(8, 2, init_cfg=dict(type='Constant', layer='Linear', val=0.25, bias=0.5))
+    module.init_weights()
+    assert module.channel_gate.fc1.weight.unique().tolist() == [0.25]
+    assert module.channel_gate.fc2.bias.unique().tolist() == [0.5]
+    assert module.spatial_gate.norm.weight.item() == 0
+
+
+def test_other_norm_and_activation_are_built():
+    norm_cfg = dict(type='GN', num_groups=1)
+    module = CBAM(8, 2, norm_cfg=norm_cfg, act_cfg=dict(type='GELU'))
+    assert isinstance(module.spatial_gate.norm, nn.GroupNorm)
+    assert isinstance(module.channel_gate.act, nn.GELU)
+    assert module(torch.randn(1, 8, 4, 4)).shape == (1, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ('norm_eval', 'frozen', 'moves'),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval, frozen, moves):
+    module = CBAM(8, 4, norm_eval=norm_eval, frozen=frozen).train()
+    module.spatial_gate.norm.eval()  # what a host with norm_eval=True does
+    module(torch.randn(2, 8, 6, 6))
+    assert (module.spatial_gate.norm.running_mean.item() != 0) == moves
+    assert all(value.requires_grad != frozen for value in module.parameters())
+    module.eval()
+    before = module.spatial_gate.norm.running_mean.item()
+    module(torch.randn(2, 8, 6, 6))
+    assert module.spatial_gate.norm.running_mean.item() == before
+
+
+def test_frozen_is_true_or_false():
+    with pytest.raises(ValueError, match="frozen='yes' is not valid; give True or False"):
+        CBAM(16, frozen='yes')

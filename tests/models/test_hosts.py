@@ -1,0 +1,148 @@
+"""Any host takes plugins: its own keys, features, initialisation and training stay as they are."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from torch import nn
+
+from cbam_det import CBAM
+
+from .hosts import BLOCKS, FPN, HOSTS, R18, with_cbam
+
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
+
+
+@pytest.mark.parametrize(('host', 'after', 'count'), HOSTS.values(), ids=HOSTS)
+def test_any_host_takes_cbam_with_its_own_keys_and_modes_unchanged(host, after, count):
+    plain = MODELS.build(copy.deepcopy(host))
+    ours = with_cbam(host, after)
+    assert sum(isinstance(module, CBAM) for module in ours.modules()) == count
+    assert type(ours) is type(plain)
+    own = [key for key in ours.state_dict() if not key.startswith('inserted.')]
+    assert own == list(plain.state_dict())
+    modes = {name: module.training for name, module in ours.named_modules()}
+    assert {name: modes[name] for name, _ in plain.named_modules()} == {
+        name: module.training for name, module in plain.named_modules()
+    }
+    plain.init_weights()  # the L2Norm of SSD's neck has no numbers before
+    ours.load_state_dict(plain.state_dict(), strict=False)
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[key])
+
+
+def flat(output: object) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    return [tensor for part in output for tensor in flat(part)]
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('name', sorted(set(HOSTS) - {'RoIAlign'}))
+def test_identity_start_leaves_the_features_of_any_host_as_they_are_to_the_bit(name, training):
+    host, after, _ = HOSTS[name]
+    plain, ours = MODELS.build(copy.deepcopy(host)), with_cbam(host, after, start='identity')
+    plain.init_weights()
+    missing, unknown = ours.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown and all(key.startswith('inserted.') for key in missing)
+    plain.train(training)
+    ours.train(training)
+    channels = host.get('in_channels', 3)
+    if host['type'] in ('RetinaHead', 'RPNHead'):
+        inputs = tuple(torch.rand(2, channels, size, size) for size in (32, 16, 8, 4, 2))
+    elif isinstance(channels, (list, tuple)):
+        inputs = tuple(
+            torch.rand(2, count, size, size) for count, size in zip(channels, (38, 19), strict=True)
+        )
+    else:
+        inputs = torch.rand(2, 3, 96, 96)
+    torch.manual_seed(1)
+    target = flat(plain(inputs))
+    torch.manual_seed(1)
+    found = flat(ours(inputs))
+    assert len(found) == len(target)
+    assert all(torch.equal(*pair) for pair in zip(found, target, strict=True))
+
+
+@pytest.mark.parametrize('plugin', [{}, dict(frozen=True)])
+def test_attention_of_frozen_stages_trains_unless_its_config_freezes_it(plugin):
+    host = dict(type='ResNet', depth=50, base_channels=8, frozen_stages=1, norm_eval=True)
+    net = with_cbam(host, 'layer*.*.bn3', **plugin)
+    for _ in range(2):
+        net.train()
+        frozen = {name for name, value in net.named_parameters() if not value.requires_grad}
+        inserted = {name for name, _ in net.named_parameters() if name.startswith('inserted.')}
+        assert (inserted & frozen) == (inserted if plugin else set())
+        assert any(name.startswith('layer1.') for name in frozen)
+        net(torch.rand(2, 3, 64, 64))
+        moved = [
+            module.running_mean.item() != 0
+            for name, module in net.named_modules()
+            if name.startswith('inserted.') and isinstance(module, nn.BatchNorm2d)
+        ]
+        assert len(moved) == 16 and all(moved) != bool(plugin)
+
+
+def test_learning_rate_and_decay_of_the_attention_are_set_by_paramwise_cfg():
+    net = with_cbam(dict(type='ResNet', depth=50, base_channels=8), 'layer*.*.bn3')
+    own = dict(custom_keys={'cbam': dict(lr_mult=10, decay_mult=0)})
+    optim = build_optim_wrapper(
+        net,
+        dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01), paramwise_cfg=own),
+    ).optimizer
+    names = {id(value): name for name, value in net.named_parameters()}
+    for group in optim.param_groups:
+        ours = '.cbam.' in names[id(group['params'][0])]
+        assert (group['lr'], group['weight_decay']) == ((1.0, 0.0) if ours else (0.1, 0.01))
+
+
+def test_host_s_own_plugins_and_ours_stand_side_by_side():
+    plugins = [
+        dict(cfg=dict(type='CBAM', ratio=4), position='after_conv3'),
+        dict(cfg=dict(type='CBAM', ratio=4), after='layer4'),
+    ]
+    net = MODELS.build(
+        dict(type='WithPlugins', base_type='ResNet', depth=50, base_channels=8, plugins=plugins)
+    )
+    assert sum(isinstance(module, CBAM) for module in net.modules()) == 17
+
+
+def test_no_plugins_build_the_host_alone():
+    net = MODELS.build(dict(type='WithPlugins', base_type='ResNet', depth=18, plugins=None))
+    assert not hasattr(net, 'inserted')
+
+
+def test_plugins_of_frozen_stages_train():
+    net = with_cbam(dict(R18, frozen_stages=2), BLOCKS)
+    net.train()
+    assert not any(parameter.requires_grad for parameter in net.layer1.parameters())
+    assert all(parameter.requires_grad for parameter in net.inserted.parameters())
+
+
+def test_host_s_initialisation_keeps_the_start_of_the_plugin():
+    net = with_cbam(R18, BLOCKS)
+    net.init_weights()
+    for place in net.inserted.values():
+        assert place.cbam.spatial_gate.norm.weight.item() == 0
+
+
+def test_same_seed_gives_the_rest_of_a_pretrained_model_the_same_start(tmp_path):
+    """The plugins draw random numbers too; a fair comparison needs equal heads."""
+    torch.save(MODELS.build(copy.deepcopy(R18)).state_dict(), tmp_path / 'r18.pth')
+    host = dict(R18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'r18.pth')))
+    states = []
+    for build in (lambda: MODELS.build(copy.deepcopy(host)), lambda: with_cbam(host, BLOCKS)):
+        torch.manual_seed(0)
+        net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
+        for part in net:
+            part.init_weights()
+        states.append({**net.state_dict(), 'next': torch.rand(3)})
+    plain, ours = states
+    assert set(plain) < set(ours)
+    assert all(torch.equal(value, ours[key]) for key, value in plain.items())
+    place = '0.inserted.layer1/{}/bn2.cbam.channel_gate.fc1.weight'
+    assert not torch.equal(ours[place.format(0)], ours[place.format(1)])

@@ -1,0 +1,92 @@
+"""The command of the studies: its arguments, lists, plans and measured costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from cbam_det.models.costs import count
+from cbam_det.studies.measures import costs
+from cbam_det.studies.plan import plan
+from cbam_det.studies.study import cost_path, read_study
+from cbam_det.studies.tables import plan_table
+from cbam_det.utils.config import read_config
+
+from ..conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (('run', 'bccd', '--seed', '99'), 'bccd has no seed 99 there; it has 0, 1'),
+        (('commands', 'digits', '--gpus', '8'), 'digits is made for --gpus 1'),
+        (('repeat', 'bccd', '--row', 'none'), 'name them by --row and --seed'),
+        (('--results', 'nowhere', 'table', 'bccd'), 'no folder of records nowhere'),
+        (('--ledger', 'nowhere', 'table', 'bccd'), "no study 'bccd' in nowhere; it has none"),
+    ],
+)
+def test_wrong_argument_is_named_before_anything_runs(arguments, said, tool, capsys):
+    with contextlib.suppress(SystemExit):  # argparse's
+        assert tool(*arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, capsys):
+    options = ('--data-root', 'a b', '--work-dirs', 'runs')
+    assert tool('--results', tmp_path, 'commands', 'table2', 'table3', *options) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('python')]
+    assert len(lines) == 6 + 4 - 2
+    head, tail = f'python tools/experiment.py --results {tmp_path} run table2', 'runs'
+    assert lines[0].startswith(head) and lines[0].endswith(tail)
+    assert "--gpus 8 --data-root 'a b'" in lines[0]
+
+
+@pytest.mark.slow
+def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
+    small = replace(small, rows={name: small.rows[name] for name in ('none', 'CBAM')})
+    found = costs(small, tmp_path, rounds=2, device='cpu')
+    assert found == json.loads(cost_path(tmp_path, small).read_text())
+    assert list(found['rows']) == ['none', 'CBAM'] and found['batch'] == 4
+    assert all(0 < row['train_ms'][0] < 60_000 for row in found['rows'].values())
+    assert found['command'] == 'python tools/experiment.py cost small'
+
+
+def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
+    study = read_study(ROOT / 'experiments' / 'table7.yaml')
+    found = plan(study, study.rows['VGG16 SSD'], teraflops=8)
+    assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
+    assert found.images == 64 * found.steps
+    assert (
+        found.multiply_adds == count(read_config('ssd300_vgg16_voc'), training=True).multiply_adds
+    )
+    assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
+    study = read_study(ROOT / 'experiments' / 'table6.yaml')
+    found = plan(study, study.rows['ResNet50'], teraflops=8)
+    assert found.steps == found.images == 490_000  # max_iters, one image each
+    assert tool('run', 'table6', '--gpus', 8) == 2
+    assert (
+        'table6 is made for --gpus 1, and 8 would train on another batch' in capsys.readouterr().err
+    )
+    assert tool('plan', 'table7', '--gpus', 16, '--out', tmp_path / 'plan.json') == 0
+    said = capsys.readouterr().out
+    record = json.loads((tmp_path / 'plan.json').read_text())
+    rows = record['studies']['table7']['rows']
+    assert len(rows) == 8 and rows['VGG16 SSD']['steps'] == 24 * math.ceil(16551 * 10 / 64)
+    hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows.values()) / 16
+    assert f'about {hours:.0f} hours for all runs on 16 GPUs' in said
+    assert plan_table(record) in said
+    assert tool('plan', 'table1') == 2
+    assert 'table1 cannot be planned' in capsys.readouterr().err
+
+
+def test_tool_lists_the_ledger_and_names_what_it_lacks(tool, capsys):
+    assert tool('list', 'table6') == 0
+    assert 'ResNet101 + CBAM' in capsys.readouterr().out
+    assert tool('table', 'table9') == 2
+    assert "no study 'table9'" in capsys.readouterr().err
+    assert tool('run', 'table6', '--row', 'ResNet9') == 2
+    assert "no row 'ResNet9'; it has ResNet50" in capsys.readouterr().err

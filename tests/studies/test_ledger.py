@@ -1,0 +1,151 @@
+"""The ledger: its files and their mistakes, and the configs and data that its records are of."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import mmdet
+import pytest
+
+from cbam_det.datasets.validation.dataset import fingerprint
+from cbam_det.models.build import build_model
+from cbam_det.studies.records import config_hash, orphans, read_record, records_path, stale
+from cbam_det.studies.study import options, read_study, run_name
+from cbam_det.utils.config import find_config, override, read_config
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from ..conftest import ROOT
+from ..ledger import put_record
+from .small_study import SMALL
+
+LEDGER = sorted((ROOT / 'experiments').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
+def test_every_row_of_the_ledger_has_a_config_that_its_overrides_fit(path):
+    study = read_study(path)
+    for row in study.rows.values():
+        assert Path(find_config(row.config)).is_file()
+        assert row.seeds and set(row.paper) <= set(study.metrics_of(row))
+        cfg = override(read_config(row.config), options(study, row, 7))
+        assert cfg.randomness.seed == 7
+        attention = [key for key in build_model(cfg).state_dict() if '_gate.' in key]
+        assert attention or row.against is None
+
+
+def test_the_ledger_has_every_row_of_the_paper_s_tables():
+    rows = {path.stem: len(read_study(path).rows) for path in LEDGER}
+    wanted = dict(table1=4, table2=6, table3=4, table4=24, table5=6, table6=4, table7=8)
+    assert {name: rows[name] for name in wanted} == wanted
+    paper = read_study(ROOT / 'experiments' / 'table6.yaml').rows
+    assert paper['ResNet101 + CBAM'].paper == dict(AP=30.8, AP50=50.5, AP75=32.6)
+
+
+def test_records_of_another_config_are_found(small, tmp_path):
+    row = small.rows['CBAM']
+    for seed, digest in enumerate([config_hash(small, row, 0), 'another']):
+        put_record(tmp_path, small, row, seed, config_hash=digest)
+    path = records_path(tmp_path, small)
+    assert stale(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
+    with path.open('a') as stream:
+        stream.write('{"config_hash": \n')
+    with pytest.raises(InputError, match=f'{path.name}, line 3 is no record .*; remove the line'):
+        stale(small, tmp_path)
+
+
+@pytest.mark.skipif(mmdet.__version__ != '3.5.1', reason="the records' configs have its bases")
+@pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
+def test_records_are_of_the_configs_as_they_are(path):
+    for folder in ('experiments', 'repeats'):
+        assert stale(read_study(path), ROOT / 'results' / folder) == []
+
+
+def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_path):
+    root = shutil.copytree(digits / 'VOCdevkit' / 'VOC2007', tmp_path / 'VOC2007')
+    prefix = dict(sub_data_root='VOC2007/')
+    dataset = dict(type='XMLDataset', data_root=str(tmp_path), data_prefix=prefix)
+    dataset['ann_file'] = 'VOC2007/ImageSets/Main/val.txt'
+    before = fingerprint(DataSet.of(dataset))
+    lists = [
+        (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
+    ]
+    for names, same in zip(lists, (True, False), strict=True):
+        with (root / f'Annotations/{names[0]}.xml').open('a') as file:
+            file.write(' ')
+        assert (fingerprint(DataSet.of(dataset)) == before) is same
+    with pytest.raises(InputError, match=r'none\.txt'):
+        fingerprint(DataSet.of(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
+
+
+def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):
+    none, cbam, paper = small.rows.values()
+    names = {run_name(small, row, 0) for row in (none, cbam, paper)}
+    assert len(names) == 3 and 'faster_rcnn_r50_cbam_digits-0' in names
+    one, other = (read_study(ROOT / 'experiments' / f'table{n}.yaml') for n in (2, 3))
+    names = [{run_name(study, row, 0) for row in study.rows.values()} for study in (one, other)]
+    assert len(names[0] & names[1]) == 2  # SE, and CBAM
+    shared = next(row for row in one.rows.values() if run_name(one, row, 0) in names[1])
+    twin = next(row for row in other.rows.values() if run_name(other, row, 0) in names[0])
+    put_record(tmp_path, one, shared, 0, metrics={'accuracy/top1': 70.0})
+    assert read_record(tmp_path, other, twin, 0)['row'] == shared.name
+    assert orphans(other, tmp_path) == orphans(one, tmp_path) == []
+
+
+def test_hash_follows_the_config_and_nothing_else(small):
+    none, cbam, paper = small.rows.values()
+    assert config_hash(small, cbam, 0) == config_hash(small, cbam, 0)
+    assert (
+        len({config_hash(small, row, seed) for row in (none, cbam, paper) for seed in (0, 1)}) == 6
+    )
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'counts'),
+    [
+        ('optim_wrapper.optimizer.lr', 0.5, True),
+        ('train_dataloader.dataset.ann_file', 'annotations/other.json', True),
+        ('test_evaluator.metric', 'proposal', True),
+        ('default_hooks.ema.type', 'EMAHook', True),
+        ('channels_last', True, True),
+        ('train_dataloader.dataset.data_root', 'elsewhere/', False),
+        ('test_evaluator.ann_file', 'elsewhere/annotations/instances_val2017.json', False),
+        ('default_hooks.logger.interval', 7, False),
+        ('default_hooks.attention_audit.saturation_at', 9, False),
+        ('default_hooks.checkpoint.max_keep_ckpts', 2, False),
+        ('log_level', 'WARNING', False),
+    ],
+)
+def test_hash_counts_what_determines_the_numbers_of_a_run(small, key, value, counts):
+    row = small.rows['CBAM']
+    other = replace(row, overrides={key: value})
+    assert (config_hash(small, row, 0) != config_hash(small, other, 0)) == counts
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'said'),
+    [
+        ('title: small', 'titel: small', 'titel'),
+        ('against: none', 'against: nothing', "against 'nothing', which is no row before it"),
+        ('config: faster_rcnn_r50_digits, ', '', "row 'none': it takes the keys"),
+        ('rows:', 'rows: [', 'cannot be read as YAML'),
+        ('  CBAM:', '  none:', "'none' twice"),
+        ('seeds: [0, 1, 2]', 'seeds: 3', 'seeds takes a list of whole numbers, each once; found 3'),
+        ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'seeds takes .*; found \[0, 0\]'),
+        ('seeds: [0, 1, 2]', 'rows: []', "'rows' twice"),
+        (
+            'metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}',
+            'metrics: {}',
+            'one entry or more',
+        ),
+        ('seeds:', "gpus: '1'\nseeds:", "gpus takes a whole number; found '1'"),
+        ('faster_rcnn_r50_cbam_digits, ', 'faster_rcnn_r50_digits, ', "the same as 'none'"),
+    ],
+)
+def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
+    path = tmp_path / 'small.yaml'
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(InputError, match=said):
+        read_study(path)

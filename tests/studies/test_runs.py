@@ -1,0 +1,249 @@
+"""Runs of the ledger: their work_dirs, records, signals, progress and repetitions."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+import signal
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from rich.spinner import Spinner
+
+from cbam_det.studies.processes import LastLine
+from cbam_det.studies.records import check_records, read_record
+from cbam_det.studies.runs import _losses, repeat, run
+from cbam_det.studies.study import command, gates_path, read_study
+from cbam_det.studies.verdicts import values
+from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+
+from ..conftest import QUICK
+from ..ledger import change_record, drop_record
+from .small_study import SMALL
+
+
+@pytest.fixture
+def stubbed(monkeypatch, tmp_path):
+    """Tools that only write what a training and a test leave, and data known by their folder; the
+    calls as (name, arguments).
+    """
+    calls = []
+    monkeypatch.setattr(
+        'cbam_det.studies.runs.data_digits',
+        lambda study, row, seed, root: dict(train=str(root)),
+    )
+
+    def call(name, config, first, last, folder, gpus, lock) -> int:
+        calls.append((name, [*first, *last]))
+        if name == 'train' and not (folder / 'last_checkpoint').is_file():
+            (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+            torch.save(dict(state_dict={'weight': torch.ones(1)}), folder / 'epoch_1.pth')
+            log = folder / 'now' / 'vis_data' / 'scalars.json'
+            log.parent.mkdir(parents=True)
+            lines = [dict(step=n, epoch=1, loss=n, time=0.5) for n in (10, 20)]
+            log.write_text(''.join(f'{json.dumps(line)}\n' for line in lines) + '{"step": 3')
+        (folder / '20261122').mkdir(exist_ok=True)
+        (folder / '20261122' / '20261122.json').write_text('{"coco/bbox_mAP": 0.4}')
+        return 100
+
+    monkeypatch.setattr('cbam_det.studies.runs.call_tool', call)
+    return calls
+
+
+def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
+    def shown(begin: int = 0, width: int = 999) -> str:
+        console = Console(width=width, file=io.StringIO())
+        console.print(Spinner('dots', LastLine(log, begin)))  # as rich's Status does
+        return console.file.getvalue()[2:].removesuffix('\n').rstrip(' ')
+
+    log = tmp_path / 'train.log'
+    log.write_text('2026/01/01 - mmengine - INFO - [config] of the model\n')
+    assert shown() == f'begins, {log}'
+    epoch = 'Epoch(train) [2][ 50/250]  lr: 8.6e-04  eta: {}  time: 0.2  loss: 1.5'
+    lines = [epoch.format('1 day, 0:03:11'), epoch.format('0:03:00'), 'Saving checkpoint']
+    with log.open('a') as stream:
+        for line in lines:
+            stream.write(f'2026/01/01 00:00:00 - mmengine - INFO - {line}\n')
+            stream.write('x' * 30_000 + '\n')
+        stream.write('2026/01/01 00:00:00 - mmengine - INFO - Epoch(tr')
+    last = f'Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00, {log}'
+    assert shown() == last
+    assert shown(width=60) == f'{last[:57]}\u2026'  # in one line, or what is above would be erased
+    assert shown(begin=log.stat().st_size) == f'begins, {log}'
+    log.unlink()
+    assert shown() == f'begins, {log}'
+
+
+def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    row, results, work = small.rows['none'], tmp_path / 'results', tmp_path / 'work'
+    made = run(small, row, 0, results, work)
+    assert made['train_seconds'] == 10 and made['loss'] == {'1': 15}  # past the line that is cut
+    folder = work / 'faster_rcnn_r50_digits-0'
+    drop_record(results, small, row, 0)
+    with pytest.raises(InputError, match='is of another run'):
+        run(small, row, 0, results, work, data_root='elsewhere')
+    (folder / 'run.json').write_text('{"config_hash": "another"}')
+    with pytest.raises(InputError, match='is of another run'):
+        run(small, row, 0, results, work)
+    with (folder / 'run.json').open() as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match='another command is at work'):
+            run(small, row, 0, results, work)
+    assert read_record(results, small, row, 0) is None
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
+def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
+    name, small, monkeypatch, tmp_path
+):
+    program = tmp_path / 'python'
+    program.write_text(
+        '#!/bin/bash\n'
+        f'trap "touch {tmp_path}/saved; exit $((128 + $(kill -l {name})))" {name}\n'
+        f'kill -s {name} $PPID; while true; do sleep 0.1; done\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(program))
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
+        run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    assert stop.value.status == 128 + signal.Signals[name]
+    assert (tmp_path / 'saved').exists()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_repetition_runs_each_time(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    run(*what)
+    with pytest.raises(InputError, match='the record is of other data'):
+        repeat(*what, data_root='elsewhere')
+    folder = tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0'
+    for _ in range(2):
+        assert repeat(*what) == {}
+        with pytest.raises(InputError, match='is there; remove it'):
+            repeat(*what)
+        shutil.rmtree(folder / 'record')  # as where it was interrupted before the end
+    assert [name for name, _ in stubbed] == ['train', 'test'] * 3
+    change_record(*what[3:4], *what[:3], metrics={'coco/bbox_mAP': 0.5})
+    assert repeat(*what) == {'test coco/bbox_mAP': (0.5, 0.4)}
+
+
+def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monkeypatch, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'first')
+    run(*what)
+    drop_record(*what[3:4], *what[:3])
+    log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
+    log.parent.mkdir()
+    log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
+    monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'second')
+    again = run(*what)
+    assert again['commit'] == 'first'
+    assert again['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}
+
+
+def test_records_of_other_data_than_their_baseline_s_are_refused(small, stubbed, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    none, cbam, _ = small.rows.values()
+    for row, root in ((none, 'one'), (cbam, 'one'), (cbam, 'other')):
+        seed = int(root == 'other')
+        check_records(small, tmp_path / 'results')
+        run(small, row, seed, tmp_path / 'results', tmp_path / 'work', data_root=root)
+    with pytest.raises(InputError, match=r"cbam_digits-1 is of other data .*'other'.*'one'"):
+        check_records(small, tmp_path / 'results')
+
+
+def test_losses_are_told_by_epoch_or_by_twentieths_of_the_steps():
+    by_epoch = [dict(step=step, epoch=1 + step // 3, loss=step) for step in range(1, 6)]
+    assert _losses([*by_epoch, dict(step=5, epoch=2, loss=9)]) == {1: 1.5, 2: pytest.approx(16 / 3)}
+    by_step = [dict(step=step, loss=step) for step in range(1, 101)]
+    found = _losses(by_step)
+    assert list(found) == list(range(5, 101, 5)) and found[5] == 3 and found[100] == 98
+
+
+@pytest.fixture
+def quick(tmp_path, small, digits):
+    """The ledger of a run of seconds, and the tool's arguments that run its row and seed."""
+    path = tmp_path / 'ledger' / 'small.yaml'
+    pairs = {**dict(pair.split('=') for pair in QUICK), 'train_cfg.max_epochs': '1'}
+    pairs.pop('randomness.seed')
+    given = {key: json.loads(value.lower()) for key, value in pairs.items()}
+    path.write_text(f'{SMALL}\noptions: {json.dumps(given)}\n')
+    common = ('--ledger', path.parent, '--results', tmp_path / 'results')
+    what = ('run', 'small', '--row', 'CBAM', '--seed', 1, '--data-root', digits)
+    return read_study(path), common, (*what, '--work-dirs', tmp_path / 'work')
+
+
+def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, capsys):
+    study, common, what = quick
+    assert tool(*common, *what) == 0, capsys.readouterr().err
+    first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
+    assert first['seed'] == 1 and first['environment']['torch']
+    assert first['command'] == command(study, study.rows['CBAM'], 1)
+    assert first['memory_mib'] > 100 and first['train_seconds'] > 0
+    train, val = (
+        hashlib.sha256((digits / f'annotations/instances_{split}2017.json').read_bytes())
+        for split in ('train', 'val')
+    )
+    train, val = train.hexdigest()[:12], val.hexdigest()[:12]
+    assert first['data'] == dict(train=train, val=val, test=val)
+    log = [
+        json.loads(line)
+        for path in tmp_path.glob('work/*/*/vis_data/scalars.json')
+        for line in path.open()
+    ]
+    mean = np.mean([x['loss'] for x in log if 'loss' in x])
+    assert first['loss'] == {'1': pytest.approx(mean, abs=1e-5)}
+    found = [{k: v for k, v in x.items() if '/' in k} for x in log if 'loss' not in x and x['step']]
+    assert found and first['validation'] == {'1': found[0]}
+    assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
+        1: 100 * first['metrics']['coco/bbox_mAP']
+    }
+    assert 'config:' not in capsys.readouterr().err
+    assert tool(*common, *what) == 0
+    assert capsys.readouterr().out.startswith('small: what was asked for is recorded in ')
+    assert tool(*common, 'commands', 'small') == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
+    gates = ('gates', 'small', '--data-root', what[what.index('--data-root') + 1], '--count', 2)
+    assert tool(*common, *gates) == 2
+    said = capsys.readouterr().err
+    assert 'no checkpoint with the recorded weights in work_dirs/' in said
+    assert said.endswith('; give the --work-dirs of the runs\n')
+    assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
+    taken = json.loads(gates_path(tmp_path / 'results', study).read_text())
+    assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2
+    (low, middle, high), spatial = taken['rows']['CBAM'].values()
+    assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
+    assert taken['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
+    said = capsys.readouterr().out
+    assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in said
+    assert '5% to 95%, means over the runs, on 2 validation images' in said
+
+
+@pytest.mark.slow
+def test_a_run_comes_out_the_same_again_or_what_differs_is_told(quick, tool, tmp_path, capsys):
+    study, common, what = quick
+    again = ('repeat', *what[1:])
+    assert tool(*common, *what) == 0
+    assert tool(*common, *again) == 0
+    assert 'all numbers are the same' in capsys.readouterr().out
+    assert tool(*common, *again) == 2
+    assert 'is there; remove it' in capsys.readouterr().err
+    shutil.rmtree(tmp_path / 'work')
+    which = (tmp_path / 'results', study, study.rows['CBAM'], 1)
+    losses = read_record(*which)['loss']
+    loss = losses['1']
+    change_record(*which, loss=losses | {'1': 7.5})
+    assert tool(*common, *again) == 0
+    assert f'differs: loss of epoch 1 7.5 -> {loss}' in capsys.readouterr().out
