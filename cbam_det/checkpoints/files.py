@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -123,7 +123,7 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
     if old or _is_trusted():
         return torch.load(path, map_location=map_location, weights_only=False)
     own = getattr(runner_checkpoint, 'get_torch_safe_globals', None)  # from torch 2.6 on
-    with torch.serialization.safe_globals(own() if own else []):
+    with torch.serialization.safe_globals(own()) if own else nullcontext():
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
