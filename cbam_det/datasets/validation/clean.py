@@ -67,8 +67,8 @@ def _clean_coco(split: Split) -> Clean:
         if fault.kind == 'image id twice':
             number = raw['images'][fault.image]['id']
             same = [n for n, one in enumerate(raw['images']) if one.get('id') == number]
-            names = {str(raw['images'][n].get('file_name')) for n in same}
-            out.update(same[1:] if len(names) == 1 else same)  # of two images: whose boxes?
+            files = {str(raw['images'][n].get('file_name')) for n in same}
+            out.update(same[1:] if len(files) == 1 else same)  # of two images: whose boxes?
     annotations = _completed(_joined(raw, out))
     names = _names_there(split)
     images = [
@@ -194,10 +194,11 @@ def _clean_voc(split: Split) -> Clean:
     kept = [index for index in range(len(content.names)) if index not in out]
     if not kept:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and XMLs')
-    files, path = {}, content.file
+    made: dict[Path, bytes] = {}
+    path = content.file
     if out:
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
-        files[path] = ''.join(f'{content.names[index]}\n' for index in kept).encode()
+        made[path] = ''.join(f'{content.names[index]}\n' for index in kept).encode()
     # Named even where it is the old one: the XMLs are those of this list.
     options = [f'ann_file={Path(split.sub, path.relative_to(split.root))}']
     if any(index in objects or index in sizes for index in kept):
@@ -207,11 +208,11 @@ def _clean_voc(split: Split) -> Clean:
             size = content.images[index].size if index in sizes else None
             copy = split.root / f'Annotations{CLEAN}' / f'{name}.xml'
             faulty = objects.get(index, set())
-            files[copy] = _clean_xml(file, faulty, size) if faulty or size else file.read_bytes()
+            made[copy] = _clean_xml(file, faulty, size) if faulty or size else file.read_bytes()
         options.append(f'ann_subdir=Annotations{CLEAN}')
     objects_out = sum(len(objects.get(index, ())) for index in kept)
     objects_out += sum(content.images[index].objects for index in out)
-    return Clean(files, options if files else [], len(out), objects_out)
+    return Clean(made, options if made else [], len(out), objects_out)
 
 
 def _clean_xml(file: Path, objects: set[int], size: tuple[float, float] | None) -> bytes:
