@@ -101,10 +101,9 @@ def figures(results: Path, studies: Path) -> Iterator[tuple[str, dict, dict]]:
                 pairs = (f'{key}={value}' for key, value in overrides.items())
                 metadata['Overrides'] = ' '.join(pairs)
             metrics = {
-                METRICS.get(name, name): mean(
-                    [run['metrics'][key] for run in runs], study.scale_of(row)
-                )
+                METRICS[name]: mean([run['metrics'][key] for run in runs], study.scale_of(row))
                 for name, key in study.metrics_of(row).items()
+                if name in METRICS
             }
             yield row.config, metadata, metrics
     demo = json.loads((results / 'demo.json').read_text(encoding='utf-8'))
