@@ -103,6 +103,11 @@ def guard_mmengine() -> None:
                     f'{filename} cannot be loaded ({error}); fetch it again', error.fault
                 ) from None
             except Exception as error:
+                if 'Unsupported operand' in str(error):  # no pickle, but the middle of a file
+                    fault = 'it is cut off or damaged'
+                    raise Unreadable(
+                        f'{filename} cannot be loaded ({fault}); fetch it again', fault
+                    ) from None
                 if 'weights_only' in str(error) or 'weights only' in str(error).lower():
                     raise Unsafe(f'{filename} cannot be loaded ({UNSAFE}') from None
                 raise

@@ -9,9 +9,9 @@ from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from torch import nn
 
+from cbam_det import CBAM
 from cbam_det.engine import launch, preflight
 from cbam_det.models.build import build_model
-from cbam_det.models.layers import CBAM
 from cbam_det.utils.errors import InputError
 
 from .random_attention import MAPS, randomise
