@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from cbam_det.datasets.digits import Digits, make
 
@@ -51,9 +52,15 @@ def free_port() -> int:
 
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
-    """The same random numbers; what a tool run in this process sets does not reach other tests."""
+    """The same random numbers and mmdet's scope; what a tool run in this process sets does not
+    reach other tests.
+    """
     torch.manual_seed(0)
-    with mock.patch.dict(os.environ), mock.patch.object(sys, 'argv', [*sys.argv]):
+    with (
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, 'argv', [*sys.argv]),
+        DefaultScope.overwrite_default_scope('mmdet'),
+    ):
         yield
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
@@ -46,7 +47,8 @@ class View:
     @classmethod
     def of(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> View:
         """From a picture and what the config's pipeline packed of it."""
-        data = model.get_submodule('data_preprocessor')(pseudo_collate([packed]), False)
+        preprocess: Any = model.data_preprocessor
+        data = preprocess(pseudo_collate([packed]), False)
         sample = data['data_samples'][0]
         scale = sample.get('scale_factor', (1, 1))[::-1]
         scaled = [round(side * by) for side, by in zip(picture.shape[:2], scale, strict=True)]

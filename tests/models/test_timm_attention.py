@@ -49,7 +49,7 @@ def test_the_plugin_is_what_timm_computes():
     ('options', 'words'),
     [
         (dict(name='ecaa'), "no attention 'ecaa' for 64 channels .*near: eca"),
-        (dict(name='bat'), "no attention 'bat' for 64 channels"),
+        (dict(name='bottleneck'), "no attention 'bottleneck' for 64 channels"),
         (dict(name='eca', kernl=3), "no attention 'eca' .*kernl"),
         (dict(name=3), 'name=3 of TimmAttention is no name'),
     ],
