@@ -8,8 +8,9 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.progress import track
 
+from benchmarks.pages import write_or_check
 from cbam_det.models.costs import Cost, count
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import one_line_errors
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 HEAD = """# The configs
@@ -51,10 +52,7 @@ def main() -> None:
         for leaf in track(leaves, 'counting', transient=True)
     ]
     text, file = HEAD + ''.join(rows), CONFIGS / 'README.md'
-    if not args.check:
-        file.write_text(text, encoding='utf-8')
-    elif not file.is_file() or file.read_text(encoding='utf-8') != text:
-        raise InputError(f'{file} differs from the configs; run python -m benchmarks.leaves')
+    write_or_check(file, text, args.check, 'the configs', 'benchmarks.leaves')
 
 
 if __name__ == '__main__':

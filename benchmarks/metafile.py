@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.pages import write_or_check
 from cbam_det.studies.records import records
 from cbam_det.studies.study import Row, Study, read_study
 from cbam_det.utils.errors import InputError, one_line_errors
@@ -164,10 +165,7 @@ def main() -> None:
     args = parser.parse_args()
     file = ROOT / 'configs' / 'metafile.yml'
     text = metafile(ROOT / 'configs', ROOT / 'results', ROOT / 'experiments')
-    if not args.check:
-        file.write_text(text, encoding='utf-8')
-    elif not file.is_file() or file.read_text(encoding='utf-8') != text:
-        raise InputError(f'{file} differs from the records; run python -m benchmarks.metafile')
+    write_or_check(file, text, args.check, 'the records', 'benchmarks.metafile')
 
 
 if __name__ == '__main__':

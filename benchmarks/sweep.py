@@ -29,7 +29,7 @@ from benchmarks.tables import sweep_table
 from cbam_det.models.build import build_model
 from cbam_det.models.insertion import See
 from cbam_det.models.layers import CBAM
-from cbam_det.models.paper_places import PATTERNS
+from cbam_det.models.paper_places import PATTERNS, family_of
 from cbam_det.models.places import fragment
 from cbam_det.utils.config import detector
 from cbam_det.utils.errors import InputError, one_line_errors
@@ -73,7 +73,7 @@ def sweep(names: Iterable[str]) -> dict:
         counts = [one.cbams for one in outcomes.values() if one.family == family]
         built = [count for count in counts if count]
         families[family] = dict(
-            pattern=PATTERNS.get(_known(family)),
+            pattern=_patterns(family),
             built=len(built),
             refused=len(counts) - len(built),
             cbams=[min(built), max(built)] if built else None,
@@ -144,10 +144,9 @@ def _attempt(cfg: Config, device: str) -> Outcome:
     return Outcome(family, len(cbams))
 
 
-def _known(family: str) -> str | None:
-    """The class, of those that have the paper's places, from which a backbone derives."""
-    kinds = MODELS.get(family).__mro__ if MODELS.get(family) else ()
-    return next((kind.__name__ for kind in kinds if kind.__name__ in PATTERNS), None)
+def _patterns(backbone: str) -> list[str | tuple[str, ...]] | None:
+    kind = MODELS.get(backbone)
+    return PATTERNS.get(family_of(kind)) if kind else None
 
 
 def _why(error: Exception) -> str:

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from benchmarks.pages import write_or_check
 from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
 from cbam_det.studies.verdicts import breakdown, heat_table, table
@@ -245,10 +246,7 @@ def main() -> None:
     for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
         text = readme.read_text(encoding='utf-8')
         filled = fill_tables(text, ROOT / 'results')
-        if args.check and filled != text:
-            raise InputError(f'{readme} differs from results/; run python -m benchmarks.tables')
-        if not args.check:
-            readme.write_text(filled, encoding='utf-8')
+        write_or_check(readme, filled, args.check, 'results/', 'benchmarks.tables')
 
 
 if __name__ == '__main__':

@@ -42,15 +42,19 @@ PATTERNS: dict[str, list[str | tuple[str, ...]]] = {
 STAGE = re.compile(r'(?:res_)?(?:layer|stage|conv_res_block)\d+')
 
 
+def family_of(kind: type) -> str | None:
+    """The key of `PATTERNS` for a class: its own name, or that of a class that it derives from."""
+    return next((base.__name__ for base in kind.__mro__ if base.__name__ in PATTERNS), None)
+
+
 def patterns_of(host: nn.Module) -> list[str | tuple[str, ...]]:
-    """The patterns of a host's family, found by its class or a class that it derives from.
+    """The patterns of a host's family.
 
     Raises:
         InputError: no place is known for it.
     """
-    for kind in type(host).__mro__:
-        if kind.__name__ in PATTERNS:
-            return PATTERNS[kind.__name__]
+    if family := family_of(type(host)):
+        return PATTERNS[family]
     raise InputError(
         f'the paper has no place for attention in {type(host).__name__}; give after, a pattern of '
         'module names (tools/places.py lists them)'
