@@ -3,6 +3,7 @@
 Each parses its arguments before it imports cbam_det, which imports torch and mmdet.
 """
 
+import argparse
 import importlib.util
 import os
 from pathlib import Path
@@ -20,6 +21,32 @@ TOOLS = {
     'prepare-tiny-imagenet': "check Tiny-ImageNet's archive and write its lists",
     'doctor': 'report the environment, and what is wrong with it',
 }
+
+
+def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
+    """Add the options that a training and a test share.
+
+    Args:
+        parser: of the tool.
+        scripts: those that start it in several processes, for the help.
+    """
+    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    parser.add_argument(
+        '--check-images', action='store_true', help='decode every image before the run'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]", without spaces',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help=f'of several processes (%(default)s); see {scripts}',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by launchers')
 
 
 def hide_gpus_without_operators() -> int:

@@ -14,6 +14,8 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import add_run_options
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,23 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="average over views, by the config's tta_model and tta_pipeline; else flipped, too",
     )
-    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
-    parser.add_argument(
-        '--check-images', action='store_true', help='decode every image before the run'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]", without spaces',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='of several processes (%(default)s); see tools/dist_test.sh',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by launchers')
+    add_run_options(parser, 'tools/dist_test.sh')
     return parser.parse_args(argv)
 
 
