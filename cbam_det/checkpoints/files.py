@@ -28,8 +28,6 @@ from ..utils.errors import InputError, some
 from ..utils.files import whole_file
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-
-
 TRUE = ('1', 'y', 'yes', 'true')  # as torch reads them
 NO_WEIGHTS_ONLY = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 UNSAFE = (
@@ -103,11 +101,6 @@ def guard_mmengine() -> None:
                     f'{filename} cannot be loaded ({error}); fetch it again', error.fault
                 ) from None
             except Exception as error:
-                if 'Unsupported operand' in str(error):  # no pickle, but the middle of a file
-                    fault = 'it is cut off or damaged'
-                    raise Unreadable(
-                        f'{filename} cannot be loaded ({fault}); fetch it again', fault
-                    ) from None
                 if 'weights_only' in str(error) or 'weights only' in str(error).lower():
                     raise Unsafe(f'{filename} cannot be loaded ({UNSAFE}') from None
                 raise
@@ -134,6 +127,9 @@ def _check_sums(path: Path) -> None:
     program can write them without (`torch.serialization.set_crc32_options`): then none is right.
     """
     if not zipfile.is_zipfile(path):
+        with path.open('rb') as stream:
+            if stream.read(2) == b'PK':
+                raise Unreadable('it is cut off or damaged')
         return  # torch's format before 1.6
     right, wrong = 0, []
     with zipfile.ZipFile(path) as archive:
