@@ -45,12 +45,12 @@ def mend_ssd_heads() -> None:
 
 def _with_loss(init: Callable) -> Callable:
     @functools.wraps(init)
-    def mended(self: Any, *args: object, **options: object) -> None:
+    def init_with_loss(self: Any, *args: object, **options: object) -> None:
         init(self, *args, **options)
         if not hasattr(self, 'loss_cls'):
             self.loss_cls = None
 
-    return mended
+    return init_with_loss
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def mend_voc_metric() -> None:
 
 def _with_own_names(compute: Callable) -> Callable:
     @functools.wraps(compute)
-    def mended(self: Any, results: list) -> dict:
+    def compute_with_own_names(self: Any, results: list) -> dict:
         names = importlib.import_module('mmdet.datasets').VOCDataset.METAINFO['classes']
         given = self.dataset_meta
         if tuple(given['classes']) != tuple(names):
@@ -128,7 +128,7 @@ def _with_own_names(compute: Callable) -> Callable:
         finally:
             self.dataset_meta = given
 
-    return mended
+    return compute_with_own_names
 
 
 @contextmanager
@@ -166,8 +166,9 @@ def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, d
 def allow_compilations() -> None:
     """Let `torch.compile` make as many forms of the CBAMs' code as a detector needs.
 
-    All CBAMs share their code, of which torch compiles 8 forms in a process and runs the rest as it
-    is. A ResNet's four widths, in training, in inference and behind frozen stages, are 12.
+    torch compiles a function for 8 kinds of input, and runs it uncompiled for any further kind. All
+    CBAMs share one function, and a ResNet needs 12 kinds: its four widths, each in training, in
+    inference and behind frozen stages.
     """
     config = torch._dynamo.config
     name = 'recompile_limit' if hasattr(config, 'recompile_limit') else 'cache_size_limit'

@@ -1,4 +1,4 @@
-"""No path by which weights are taken runs what lies in the file, or takes damaged weights."""
+"""Whatever reads weights refuses a file that would run code, and one that is damaged."""
 
 from __future__ import annotations
 

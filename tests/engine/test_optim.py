@@ -13,7 +13,6 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -115,8 +114,7 @@ def test_heads_return_and_roi_extractors_get_float32_in_a_step_and_no_hook_stays
             layer = dict(type='RoIAlign', output_size=2, sampling_ratio=0)
             self.extractor = SingleRoIExtractor(layer, 8, [1])
 
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        parts = Parts()
+    parts = Parts()
     box = torch.tensor([[0, 1.01, 2.02, 9.03, 8.04]])  # which bfloat16 would round
     with wrap(parts).optim_context(parts):
         features = (parts.conv(IMAGES),)

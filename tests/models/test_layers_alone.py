@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import nn
 
 from cbam_det.models.layers import CBAM
@@ -62,7 +64,6 @@ print(convert.__module__)
 
 
 def test_timm_builds_its_networks_with_it():
-    timm = pytest.importorskip('timm')
     net = timm.create_model('resnet18', num_classes=5, block_args=dict(attn_layer=CBAM))
     cbams = [module for module in net.modules() if isinstance(module, CBAM)]
     assert [cbam.in_channels for cbam in cbams] == [64, 64, 128, 128, 256, 256, 512, 512]
@@ -74,7 +75,6 @@ def test_timm_builds_its_networks_with_it():
 
 
 def test_torchvision_s_resnet_takes_it_behind_a_norm():
-    torchvision = pytest.importorskip('torchvision')
     net = torchvision.models.resnet18(num_classes=5).eval()
     x = torch.randn(1, 3, 64, 64)
     before = net(x)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from timm.layers import create_attn
 from torch import nn
 
 from cbam_det import TimmAttention
 from cbam_det.models.plugins import TIMM
 from cbam_det.utils.errors import InputError
 
-timm_layers = pytest.importorskip('timm.layers')
 # What timm builds of no more than its name and the channels.
 PLAIN = [name for name in TIMM if name not in ('ge', 'bottleneck', 'halo', 'bat')]
 
@@ -27,7 +27,7 @@ def test_each_attention_is_timm_s_own_and_trains_in_every_block_of_a_resnet(name
     torch.manual_seed(0)
     net = host('ResNet', name, depth=18, base_channels=16)
     found = [one for one in net.inserted.modules() if isinstance(one, TimmAttention)]
-    own = timm_layers.create_attn(name, 16)
+    own = create_attn(name, 16)
     assert len(found) == 8 and type(found[0].attention) is type(own)
     shapes = [one.shape for one in found[0].parameters()]
     assert shapes == [one.shape for one in own.parameters()]
