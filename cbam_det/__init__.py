@@ -32,14 +32,14 @@ __all__ = [
 
 _error = stack_error()
 if _error is None:
-    from .models.compat import import_mmdet, mend_coco_metric, mend_voc_metric
+    from .models.compat import fix_coco_metric, fix_voc_metric, import_mmdet
 
     import_mmdet()
     from .checkpoints.files import guard_mmengine
     from .evaluation.coco_ids import Annotations, NumberedEval, NumberedEvalMP
 
-    mend_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
-    mend_voc_metric()
+    fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
+    fix_voc_metric()
     guard_mmengine()
     from .engine.hooks import (
         AtomicCheckpointHook,

@@ -87,10 +87,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det.studies.commands import obey
+    from cbam_det.studies.commands import run_command
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: obey(args))
+    return one_line_errors(lambda: run_command(args))
 
 
 if __name__ == '__main__':

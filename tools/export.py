@@ -33,12 +33,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def write(args: argparse.Namespace) -> None:
     from cbam_det.apis.export import export
-    from cbam_det.apis.inference import Subject
+    from cbam_det.apis.inference import Predictor
     from cbam_det.models.costs import input_size
     from cbam_det.utils.config import read_config
 
     cfg = read_config(args.config)
-    gaps = export(Subject(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))
+    gaps = export(Predictor(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))
     print(f'{args.out}: {len(gaps)} outputs, at most {max(gaps.values()):.0e} from the model')
     print(' '.join(gaps))
 

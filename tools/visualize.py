@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mmengine.config import Config
 
-    from cbam_det.apis.inference import Subject
+    from cbam_det.apis.inference import Predictor
     from cbam_det.visualization.gradcam import Explainer
 
 EXAMPLES = """examples:
@@ -152,13 +152,13 @@ def load_config(name: str, options: list[str] | None, data_root: str | None) -> 
     return cfg
 
 
-def subjects(args: argparse.Namespace) -> list['Subject']:
-    from cbam_det.apis.inference import Subject
+def predictors(args: argparse.Namespace) -> list['Predictor']:
+    from cbam_det.apis.inference import Predictor
 
     first = (args.config, args.checkpoint, args.cfg_options)
     others = [(config, checkpoint, None) for config, checkpoint in getattr(args, 'against', ())]
     return [
-        Subject(load_config(config, options, args.data_root), checkpoint)
+        Predictor(load_config(config, options, args.data_root), checkpoint)
         for config, checkpoint, options in (first, *others)
     ]
 
@@ -166,7 +166,7 @@ def subjects(args: argparse.Namespace) -> list['Subject']:
 def explainers(args: argparse.Namespace) -> list['Explainer']:
     from cbam_det.visualization.gradcam import Explainer
 
-    return [Explainer(one, args.layer, args.method, args.target) for one in subjects(args)]
+    return [Explainer(one, args.layer, args.method, args.target) for one in predictors(args)]
 
 
 def picture(args: argparse.Namespace) -> 'Figure':
@@ -183,18 +183,18 @@ def picture(args: argparse.Namespace) -> 'Figure':
     if args.command == 'detections':
         from cbam_det.visualization.detections import detection_page
 
-        return detection_page(subjects(args)[0], args.count, args.score)
+        return detection_page(predictors(args)[0], args.count, args.score)
     if args.command == 'pr':
         from cbam_det.visualization.precision import precision_page
 
-        return precision_page(subjects(args), args.split)
+        return precision_page(predictors(args), args.split)
     from cbam_det.apis.inference import read_image
 
     read_image(args.image)  # before the models are built
     if args.command == 'attention':
         from cbam_det.visualization.attention import attention_page
 
-        return attention_page(subjects(args)[0], args.image, args.layer)
+        return attention_page(predictors(args)[0], args.image, args.layer)
     from cbam_det.visualization.gradcam import gradcam_page
 
     return gradcam_page(
@@ -218,7 +218,7 @@ def show(args: argparse.Namespace) -> None:
 
         out = check_out(args.out, '.json')
         models = explainers(args)
-        record = focus(models[0].subject.cfg, models, args.split, args.count, args.score)
+        record = focus(models[0].predictor.cfg, models, args.split, args.count, args.score)
         record = write_record(out, typed_command(), dict(layer=args.layer, **record))
         print(focus_table(record))
         print(f'record written to {out}')

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..checkpoints.files import check_free
 from ..utils.errors import InputError
 from ..version import __version__
-from .inference import Subject, View
+from .inference import Predictor, PreparedImage
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
@@ -71,14 +71,14 @@ class DensePart(nn.Module):
         return [f'{name}_{level}' for name, levels in kinds.items() for level in range(len(levels))]
 
 
-def export(subject: Subject, path: str | Path, size: tuple[int, int]) -> dict[str, float]:
+def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dict[str, float]:
     """Write the dense part of a detector and compare what the file computes with the model.
 
     Number, height and width of the images stay open; the comparison is made with two images of
     another size than the traced one.
 
     Args:
-        subject: the detector with its weights.
+        predictor: the detector with its weights.
         path: .onnx, or .pt for TorchScript; over no file that is there.
         size: height and width in pixels that are traced, multiples of the detector's padding.
 
@@ -93,12 +93,12 @@ def export(subject: Subject, path: str | Path, size: tuple[int, int]) -> dict[st
     if path.suffix not in ('.onnx', '.pt'):
         raise InputError(f'{path} has no ending that is known; give .onnx, or .pt for TorchScript')
     check_free(path)
-    part = DensePart(copy.deepcopy(subject.model)).cpu().eval()
+    part = DensePart(copy.deepcopy(predictor.model)).cpu().eval()
     height, width = size
     generator = torch.Generator().manual_seed(0)
     traced, other = (
         torch.randn(shape, generator=generator)
-        for shape in ((1, 3, height, width), (2, 3, height, width + _step(subject)))
+        for shape in ((1, 3, height, width), (2, 3, height, width + _step(predictor)))
     )
     try:
         names = part.names(traced)
@@ -108,7 +108,7 @@ def export(subject: Subject, path: str | Path, size: tuple[int, int]) -> dict[st
     try:
         write = _write_onnx if path.suffix == '.onnx' else _write_torchscript
         try:
-            write(part, traced, names, _about(subject, names), temporary)
+            write(part, traced, names, _about(predictor, names), temporary)
         except InputError:
             raise
         except Exception as error:
@@ -168,33 +168,36 @@ def about(path: str | Path) -> dict:
     return json.loads(next(one.value for one in model.metadata_props if one.key == ABOUT))
 
 
-def detect(subject: Subject, view: View, outputs: Mapping[str, Tensor]) -> InstanceData:
+def detect(
+    predictor: Predictor, prepared: PreparedImage, outputs: Mapping[str, Tensor]
+) -> InstanceData:
     """The boxes that mmdet makes of one image's outputs, in pixels of the original image.
 
     Args:
-        view: the image that went in, see `Subject.see`; its `data['inputs']` are the images.
+        prepared: the image that went in, see `Predictor.prepare`; its `data['inputs']` hold
+            the images.
         outputs: of a one-stage detector, by name.
 
     Raises:
         InputError: the detector has a second stage, which makes its boxes.
     """
-    part = DensePart(subject.model)
+    part = DensePart(predictor.model)
     if part.two_stage:
-        raise InputError(f'{subject.name} has two stages; its boxes come from its roi_head')
+        raise InputError(f'{predictor.name} has two stages; its boxes come from its roi_head')
     kinds: dict[str, list[Tensor]] = {}
     for name, one in outputs.items():
         kinds.setdefault(name.rpartition('_')[0], []).append(one)
-    metas = [sample.metainfo for sample in view.data['data_samples']]
+    metas = [sample.metainfo for sample in prepared.data['data_samples']]
     return part.head.predict_by_feat(*kinds.values(), batch_img_metas=metas, rescale=True)[0]
 
 
-def _about(subject: Subject, names: Sequence[str]) -> str:
-    given = subject.cfg.model.get('data_preprocessor') or {}
+def _about(predictor: Predictor, names: Sequence[str]) -> str:
+    given = predictor.cfg.model.get('data_preprocessor') or {}
     keys = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
     told = {key: given[key] for key in keys if key in given}
-    loader = subject.cfg.get('test_dataloader') or {}
+    loader = predictor.cfg.get('test_dataloader') or {}
     told['pipeline'] = loader.get('dataset', {}).get('pipeline', [])
-    told |= dict(classes=subject.classes, outputs=names, cbam_det=__version__)
+    told |= dict(classes=predictor.classes, outputs=names, cbam_det=__version__)
     return json.dumps(told, default=str)
 
 
@@ -243,6 +246,6 @@ def _package(name: str) -> ModuleType:
         raise InputError(f'an .onnx file needs {name}: pip install onnx onnxruntime') from None
 
 
-def _step(subject: Subject) -> int:
+def _step(predictor: Predictor) -> int:
     """Pixels by which another size differs that fits the strides."""
-    return max(32, subject.cfg.model.data_preprocessor.get('pad_size_divisor', 1))
+    return max(32, predictor.cfg.model.data_preprocessor.get('pad_size_divisor', 1))

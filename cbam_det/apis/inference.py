@@ -26,12 +26,12 @@ from ..checkpoints.loading import check_checkpoint, check_pretrained
 from ..models.build import build_model
 from ..utils.config import enter_scope, kind_of, nearest
 from ..utils.environment import check_device
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split
 
 
 @dataclass
-class View:
+class PreparedImage:
     """A picture as a person sees it and as the model does.
 
     Attributes:
@@ -45,7 +45,7 @@ class View:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> View:
+    def of(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> PreparedImage:
         """From a picture and what the config's pipeline packed of it."""
         preprocess: Any = model.data_preprocessor
         data = preprocess(pseudo_collate([packed]), False)
@@ -68,7 +68,7 @@ class View:
 
 
 @dataclass
-class Found:
+class Prediction:
     """What a model says of a picture: a detection, or a class of a classifier.
 
     Attributes:
@@ -88,7 +88,7 @@ class Found:
         return self.box.detach().cpu().numpy()
 
 
-class Subject:
+class Predictor:
     """A model with its config and its weights, in eval mode.
 
     Args:
@@ -137,10 +137,10 @@ class Subject:
         if name.isdecimal() and (not self.classes or int(name) < len(self.classes)):
             return int(name)
         near = difflib.get_close_matches(name, self.classes, 3, 0.5)
-        hint = f'near: {some(near)}' if near else f'it has {some(list(self.classes), 12)}'
+        hint = f'near: {first_few(near)}' if near else f'it has {first_few(list(self.classes), 12)}'
         raise InputError(f'{self.name} knows no class {name!r}; {hint}')
 
-    def see(self, path: str | Path) -> View:
+    def prepare(self, path: str | Path) -> PreparedImage:
         """Read an image file as the config's test pipeline does.
 
         Raises:
@@ -157,15 +157,15 @@ class Subject:
             kept = [one for one in steps if 'Annotations' not in kind_of(one)]
             self._pipeline = Compose(kept)
         packed = self._pipeline(dict(img_path=str(path), img_id=0))
-        return View.of(picture, packed, self.model)
+        return PreparedImage.of(picture, packed, self.model)
 
-    def look(self, view: View) -> list[Found]:
+    def predict(self, prepared: PreparedImage) -> list[Prediction]:
         """Run the model: its detections by falling score, or a classifier's classes."""
         with torch.no_grad():
-            return findings(self.model(**view.data, mode='predict')[0])
+            return predictions_of(self.model(**prepared.data, mode='predict')[0])
 
 
-def findings(sample: BaseDataElement) -> list[Found]:
+def predictions_of(sample: BaseDataElement) -> list[Prediction]:
     """A detector's or a classifier's data sample -> what was found, by falling score.
 
     Raises:
@@ -177,11 +177,11 @@ def findings(sample: BaseDataElement) -> list[Found]:
         if boxes.shape[1] != 4:
             raise InputError(f'boxes of {boxes.shape[1]} numbers; upright ones of 4 are understood')
         rows = [
-            Found(int(label), score, box)
+            Prediction(int(label), score, box)
             for label, score, box in zip(found.labels, found.scores, boxes, strict=True)
         ]
     elif 'pred_score' in sample:
-        rows = [Found(label, score) for label, score in enumerate(sample.pred_score)]
+        rows = [Prediction(label, score) for label, score in enumerate(sample.pred_score)]
     else:
         raise InputError(
             'this model predicts neither boxes nor classes; give a detector or a classifier'
@@ -189,7 +189,9 @@ def findings(sample: BaseDataElement) -> list[Found]:
     return sorted(rows, key=lambda row: -float(row.score.detach()))
 
 
-def same(found: Iterable[Found], wanted: Found, overlap: float = 0.5) -> Found | None:
+def same(
+    found: Iterable[Prediction], wanted: Prediction, overlap: float = 0.5
+) -> Prediction | None:
     """Of `found` the one that is `wanted`: of its class, and with the highest IoU with its box.
 
     None where no box reaches the IoU `overlap`.
@@ -202,13 +204,13 @@ def same(found: Iterable[Found], wanted: Found, overlap: float = 0.5) -> Found |
     return rows[int(place)] if values >= overlap else None
 
 
-def same_classes(subjects: Sequence[Subject], classes: Sequence[str] = ()) -> None:
+def same_classes(predictors: Sequence[Predictor], classes: Sequence[str] = ()) -> None:
     """Check that models, and a data set where its classes are given, have the same classes.
 
     Raises:
         InputError: they differ; the first difference is named.
     """
-    sets = [(one.name, one.classes) for one in subjects if one.classes]
+    sets = [(one.name, one.classes) for one in predictors if one.classes]
     sets = [('the data set', tuple(classes))] * bool(classes) + sets
     for name, own in sets[1:]:
         first, known = sets[0]
@@ -260,7 +262,7 @@ def hooked(handles: list) -> Iterator[None]:
             handle.remove()
 
 
-def feature_layers(subject: Subject, view: View) -> dict[str, int | None]:
+def feature_layers(predictor: Predictor, prepared: PreparedImage) -> dict[str, int | None]:
     """The modules that make one feature map in a pass, by name in the order in which they end.
 
     Returns:
@@ -272,10 +274,10 @@ def feature_layers(subject: Subject, view: View) -> dict[str, int | None]:
     def note(name: str) -> object:
         return lambda module, args, output: made.setdefault(name, []).append(output)
 
-    model = subject.model
+    model = predictor.model
     handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
     with hooked(handles), torch.no_grad():
-        model(**view.data, mode='predict')
+        model(**prepared.data, mode='predict')
     last = made.get('backbone', [()])[-1]
     handed = list(last) if isinstance(last, (tuple, list)) else [last]
     return {
@@ -315,4 +317,4 @@ def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Mod
     near = difflib.get_close_matches(name, layers, 4, 0.4) or list(layers)[-4:]
     known = name in dict(model.named_modules())
     why = 'makes no feature map, or several' if known else 'is no layer of this model'
-    raise InputError(f'--layer {name} {why}; near: {some(near, 4)}')
+    raise InputError(f'--layer {name} {why}; near: {first_few(near, 4)}')

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..models.insertion import named_cbams
 from ..utils.config import PRETRAINED, kind_of
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .files import read_checkpoint
 
 # The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
@@ -52,9 +52,9 @@ def check_attention(
     if lost:
         near = [key for key in own if NAMES.search(key)]
         raise InputError(
-            f'{source} carries {len(lost)} attention weights that no module takes ({some(lost)}); '
-            f'the model has {some(near) if near else "no attention"}; give the config that they '
-            'belong to, or convert them: tools/convert_checkpoint.py'
+            f'{source} carries {len(lost)} attention weights that no module takes '
+            f'({first_few(lost)}); the model has {first_few(near) if near else "no attention"}; '
+            'give the config that they belong to, or convert them: tools/convert_checkpoint.py'
         )
     absent = [
         key for key in own if NAMES.search(key) and key not in state and not key.endswith(COUNTER)
@@ -63,13 +63,13 @@ def check_attention(
         part = [key for key in absent if key.startswith(f'{name}.')]
         if part and any(key.startswith(f'{name}.') for key in state):
             raise InputError(
-                f'{source} holds a part of {name} and lacks {some(part)}; give the options that it '
-                "was trained with (without gain: start='paper')"
+                f'{source} holds a part of {name} and lacks {first_few(part)}; give the options '
+                "that it was trained with (without gain: start='paper')"
             )
     if whole and absent:
         raise InputError(
-            f'the model has {len(absent)} attention weights that {source} lacks ({some(absent)}); '
-            'give the config that the checkpoint was trained with'
+            f'the model has {len(absent)} attention weights that {source} lacks '
+            f'({first_few(absent)}); give the config that the checkpoint was trained with'
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .formats import ASSUMED, CONV, DEFAULTS, FC1, FORMS, OURS, STARTS, TARGETS, pools_of
 from .implementations import from_form, to_form
 from .keys import Item, cbam_roots, is_module, last_norm, renamer
@@ -63,7 +63,7 @@ def detect(state: Iterable[str]) -> str:
     if len(forms) != 1:
         what = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
         raise InputError(
-            f'the keys ({some(keys)}) show {what}; give the state dict of one module, of one '
+            f'the keys ({first_few(keys)}) show {what}; give the state dict of one module, of one '
             f'ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
         )
     return forms[0]
@@ -107,7 +107,7 @@ def convert(
             there is nothing to convert.
     """
     if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise InputError(f'{some(odd)}: no tensor; give a state dict')
+        raise InputError(f'{first_few(odd)}: no tensor; give a state dict')
     source = source or detect(state)
     for name in (source, target):
         if name not in (OURS, *FORMS):

@@ -24,7 +24,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import Tensor
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.files import whole_file
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
@@ -142,7 +142,7 @@ def _check_sums(path: Path) -> None:
             except (zipfile.BadZipFile, zlib.error, EOFError):
                 wrong.append(part.filename)
     if wrong and right:
-        raise Unreadable(f'it is damaged: {some(wrong)} is not what was written')
+        raise Unreadable(f'it is damaged: {first_few(wrong)} is not what was written')
 
 
 def _check_head(file: Path) -> None:
@@ -174,7 +174,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
     content = content if isinstance(content, dict) else {}
     state, meta = content.get('state_dict', content), content.get('meta')
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        has = some([str(key) for key in content]) or 'nothing'
+        has = first_few([str(key) for key in content]) or 'nothing'
         raise InputError(f'{path} holds no weights, but {has}; give one with a state_dict')
     if state is content:
         return state, {}, []

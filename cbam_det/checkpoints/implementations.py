@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Form, pools_of
 from .keys import Item, is_module, last_norm, renamed, renamer
 
@@ -94,8 +94,8 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
         bare = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
         if bare:
             raise InputError(
-                f'no CBAM in {some([block[:-1] for block in bare])}, and the form {name} has one '
-                'in every block; give the whole weights of such a network'
+                f'no CBAM in {first_few([block[:-1] for block in bare])}, and the form {name} has '
+                'one in every block; give the whole weights of such a network'
             )
         last = last_norm(items)
         for block in sorted(blocks):
@@ -106,7 +106,7 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
                 wanted += [f'{block}downsample.0.weight', *_expand(f'{block}downsample.1.{{n}}')]
     if missing := [key for key in dict.fromkeys(wanted) if key not in items]:
         raise InputError(
-            f'missing (by our names): {some(missing)}; give all weights of the form {name}'
+            f'missing (by our names): {first_few(missing)}; give all weights of the form {name}'
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .formats import GATE, TOKENS
 
 
@@ -80,7 +80,7 @@ def renamed(
         else:
             names[key] = name
     if unexplained:
-        raise InputError(f'{some(unexplained)}: {fault(unexplained[0])}')
+        raise InputError(f'{first_few(unexplained)}: {fault(unexplained[0])}')
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
-        raise InputError(f'several keys become {some(twice)}; leave in one of them')
+        raise InputError(f'several keys become {first_few(twice)}; leave in one of them')
     return {names[key]: item for key, item in items.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .formats import FC2, GATE, LAYOUTS
 from .keys import Item, cbam_roots, is_module, last_norm, renamed
 
@@ -50,7 +50,7 @@ def split_host(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]:
         return items, []
     hosts = {place_of(items, root)[0] for root in cbam_roots(items)}
     if len(hosts) > 1:
-        raise InputError(f'CBAMs in {some(sorted(hosts))}: other forms are of one ResNet')
+        raise InputError(f'CBAMs in {first_few(sorted(hosts))}: other forms are of one ResNet')
     host = ''.join(hosts)
     inside = {key.removeprefix(host): item for key, item in items.items() if key.startswith(host)}
     return inside, [item for key, item in items.items() if not key.startswith(host)]

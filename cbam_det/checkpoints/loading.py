@@ -16,7 +16,7 @@ from mmengine.runner.checkpoint import get_torchvision_models
 from torch import nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split, pretrained_of
 from .attention import NAMES, check_attention, state_of
 from .files import Unreadable, read_checkpoint
@@ -85,7 +85,7 @@ def check_checkpoint(
     if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
         near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-        hint = f'; {folder} has {some(near)}' if near else '; train one with tools/train.py'
+        hint = f'; {folder} has {first_few(near)}' if near else '; train one with tools/train.py'
         raise InputError(f'no checkpoint {path} ({option}){hint}')
     remedy = 'take another epoch or fetch it again'
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
@@ -200,7 +200,9 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
     paper = bool(absent) and all(key.endswith('_gate.gain') for key in absent)
     if any(faults.values()) if whole else not fitting:
         said = '; '.join(
-            f'{len(keys)} weights {what} ({some(keys)})' for what, keys in faults.items() if keys
+            f'{len(keys)} weights {what} ({first_few(keys)})'
+            for what, keys in faults.items()
+            if keys
         )
         raise InputError(
             f'{path} ({option}) does not fit the model of this config: {said}; '
@@ -251,14 +253,15 @@ def check_same_classes(cfg: Config, checkpoint: dict) -> None:
         own = dataset.classes
         if own != trained and sorted(own) == sorted(trained):
             raise InputError(
-                f'the checkpoint was trained on the classes {some(list(trained), 5)}, and '
-                f'test_dataloader has them in another order ({some(list(own), 5)}): each label '
-                "would be scored as another class; put metainfo.classes in the checkpoint's order"
+                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
+                f'test_dataloader has them in another order ({first_few(list(own), 5)}): each '
+                'label would be scored as another class; put metainfo.classes in the '
+                "checkpoint's order"
             )
         if trained and own and own != trained:
             print_log(
-                f'the checkpoint was trained on the classes {some(list(trained), 5)}, the test '
-                f'data has {some(list(own), 5)}',
+                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
+                f'test data has {first_few(list(own), 5)}',
                 level=logging.WARNING,
             )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.files import whole_file
 from .validation.images import decode_all
 
@@ -44,7 +44,7 @@ def write_lists(root: str | Path) -> dict[str, int]:
     decoded = decode_all([*paths['train'], *paths['val']], f'decoding the images of {root}')
     faults = [f'{path} ({found.fault[1]})' for path, found in decoded.items() if found.fault]
     if faults:
-        raise InputError(f'{len(faults)} images cannot be used: {some(faults)}; {REMEDY}')
+        raise InputError(f'{len(faults)} images cannot be used: {first_few(faults)}; {REMEDY}')
     for split, found in entries.items():
         path = root / 'meta' / f'{split}.txt'
         path.parent.mkdir(exist_ok=True)
@@ -93,5 +93,5 @@ def _compare_counts(
     if wrong:
         raise InputError(
             f'{len(wrong)} of {CLASSES} classes in {folder} do not have {wanted} images: '
-            f'{some(wrong)}; {REMEDY}'
+            f'{first_few(wrong)}; {REMEDY}'
         )

@@ -22,7 +22,7 @@ from ..datasets.validation.config import set_data_root
 from ..models.compat import allow_compilations
 from ..utils.config import enter_scope, find_config, parse_options, read_config
 from ..utils.environment import check_operators, keep_memory, without_cuda
-from ..utils.errors import InputError, tell
+from ..utils.errors import InputError, print_stderr
 from . import preflight
 from .preflight import Task
 from .runner import CheckedRunner
@@ -91,7 +91,7 @@ def in_whole_process(
         raise InputError(str(problem).replace('\n    ', '; '))
     if hidden_gpus:
         gpus = '1 GPU is' if hidden_gpus == 1 else f'{hidden_gpus} GPUs are'
-        tell(f'running on the CPU: {without_cuda(gpus)}')
+        print_stderr(f'running on the CPU: {without_cuda(gpus)}')
     if not torch.cuda.is_available():
         keep_memory()
     setup_cache_size_limit_of_dynamo()

@@ -25,7 +25,7 @@ from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
 from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, nearest, walk
 from ..utils.environment import check_device
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 
 Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
@@ -102,7 +102,8 @@ def _settings(cfg: Config) -> dict:
     for key in given:
         if key not in SETTINGS:
             raise InputError(
-                f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has {some(list(SETTINGS))}'
+                f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has '
+                f'{first_few(list(SETTINGS))}'
             )
     return {**SETTINGS, **given}
 
@@ -197,8 +198,8 @@ def check_unused(work_dir: str) -> None:
     found = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]
     if found:
         raise InputError(
-            f'{work_dir} holds {some(found)} of a run before, which this one would overwrite; give '
-            'another --work-dir, go on with that run by --resume, or move the files away'
+            f'{work_dir} holds {first_few(found)} of a run before, which this one would overwrite; '
+            'give another --work-dir, go on with that run by --resume, or move the files away'
         )
 
 
@@ -224,7 +225,7 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
             need = 'a launcher (tools/dist_train.sh)' if alone else 'GPUs, and torch sees none'
             options = ' '.join(f'{path}.type=BN' for path in paths)
             raise InputError(
-                f"{some(paths)} with type='{kind}' needs {need}; give type='BN': "
+                f"{first_few(paths)} with type='{kind}' needs {need}; give type='BN': "
                 f'--cfg-options {options}'
             )
     if everywhere and without_gpu:

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 def import_mmdet() -> None:
     """Import mmdet's parts, without onedl-mmdetection's lines about an optional library, and give
-    its SSD heads what they lack (`mend_ssd_heads`).
+    its SSD heads what they lack (`fix_ssd_heads`).
     """
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')
-    mend_ssd_heads()
+    fix_ssd_heads()
 
 
-def mend_ssd_heads() -> None:
+def fix_ssd_heads() -> None:
     """Give mmdet's `SSDHead` the attribute `loss_cls`, None, for the whole process.
 
     Since mmdet 3.2 each dense head's prediction asks for it, and SSD's, which has no classification
@@ -88,7 +88,7 @@ def coco_evaluator(evaluator: type) -> Iterator[None]:
         yield
 
 
-def mend_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
+def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
     """Let mmdet's CocoMetric evaluate and read by these classes, for the whole process.
 
     It takes them from its module and gives no other way in (see `coco_evaluator`).
@@ -105,7 +105,7 @@ def mend_coco_metric(evaluator: type, parallel: type, annotations: type) -> None
             setattr(module, name, value)
 
 
-def mend_voc_metric() -> None:
+def fix_voc_metric() -> None:
     """Let mmdet's VOCMetric call classes by the data set's names, for the whole process.
 
     A `VOCDataset` in a folder VOC2007 or VOC2012 makes it print VOC's names (aeroplane, bicycle)

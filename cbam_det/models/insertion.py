@@ -30,7 +30,7 @@ from mmengine.model import ModuleDict
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 
@@ -105,8 +105,8 @@ def insert(
     for plugin in plugins:
         if unknown := set(plugin) - {'cfg', 'after', 'stages'}:
             raise InputError(
-                f'plugin option {some(sorted(unknown))} is unknown; an entry has cfg, after and '
-                'stages'
+                f'plugin option {first_few(sorted(unknown))} is unknown; an entry has cfg, after '
+                'and stages'
             )
         wanted += [(name, plugin['cfg']) for name in _places_of(host, **plugin)]
     if not wanted:
@@ -153,7 +153,7 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
             hint = " (* is one part of a name; 'layer*.*.bn2' has three, '**' any number)"
             raise InputError(
                 f'after={pattern!r} matches no module of {type(host).__name__}'
-                f'{hint if crosses else ""}; near names: {some(near, 5)}'
+                f'{hint if crosses else ""}; near names: {first_few(near, 5)}'
             )
         found |= here
     return [name for name in names if name in found]
@@ -171,7 +171,7 @@ def _places_of(
         return names
     chosen = in_stages(host, names, stages)
     if not chosen:
-        raise InputError(f'stages={tuple(stages)} leaves no place of {some(names, 5)}')
+        raise InputError(f'stages={tuple(stages)} leaves no place of {first_few(names, 5)}')
     return chosen
 
 
@@ -190,8 +190,8 @@ def paper_places(host: nn.Module) -> list[str]:
     if not found:
         raise InputError(
             f'this {type(host).__name__} has none of the places of its family '
-            f'({some([one for choice in patterns for one in choice])}); give after, a pattern of '
-            'module names (tools/places.py lists them)'
+            f'({first_few([one for choice in patterns for one in choice])}); give after, a pattern '
+            'of module names (tools/places.py lists them)'
         )
     return [name for name in names if name in found]
 
@@ -219,7 +219,7 @@ def find_channels(
         InputError: an output is no feature map, or C cannot be found out.
     """
     seen: dict[str, object] = {}
-    hooks = [_module(host, name).register_forward_hook(See(seen, name)) for name in names]
+    hooks = [_module(host, name).register_forward_hook(KeepOutput(seen, name)) for name in names]
     modes = {module: module.training for module in host.modules()}
     host.eval()
     for size in (4, 32):  # 32 where a neck goes down further than 4 pixels allow
@@ -262,7 +262,7 @@ def _channels(host: nn.Module, name: str, seen: dict[str, object]) -> int:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
-                f'whose output is one: {some(_inside(host, name), 5)}'
+                f'whose output is one: {first_few(_inside(host, name), 5)}'
             )
         return output.shape[1]
     for attribute in ('out_channels', 'num_features', 'num_channels'):
@@ -306,7 +306,7 @@ class _Inserted(ModuleDict):
             super().init_weights()
 
 
-class See:
+class KeepOutput:
     """A forward hook that notes the first output of its module under `key` in `seen`."""
 
     def __init__(self, seen: dict, key: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .build import build_model
-from .insertion import ITSELF, See, match, paper_places, places
+from .insertion import ITSELF, KeepOutput, match, paper_places, places
 from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -68,7 +68,7 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     seen: dict[nn.Module, Tensor] = {}
     for host in hosts.values():
         for module in host.modules():
-            module.register_forward_hook(See(seen, module))
+            module.register_forward_hook(KeepOutput(seen, module))
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),

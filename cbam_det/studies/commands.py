@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
 from ..utils.environment import INSTALLED, shipped
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.records import write_record
 from ..utils.run_config import leaf_datasets
 from ..visualization.figures import save
@@ -52,7 +52,7 @@ def chosen_runs(args: argparse.Namespace, study: Study) -> Runs:
     seeds = sorted({seed for row in rows for seed in row.seeds})
     if unknown := sorted({*(args.seed or ())} - {*seeds}):
         raise InputError(
-            f'{study.name} has no seed {some(list(map(str, unknown)))} there; it has '
+            f'{study.name} has no seed {first_few(list(map(str, unknown)))} there; it has '
             f'{", ".join(map(str, seeds))}'
         )
     # Seed by seed, so that what is done at any time can be compared in pairs.
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
                 print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
             differing = runs.repeat(*what)
             found = [f'{key} {old} -> {new}' for key, (old, new) in differing.items()]
-            print(f'  differs: {some(found, 9)}' if found else '  all numbers are the same')
+            print(f'  differs: {first_few(found, 9)}' if found else '  all numbers are the same')
             continue
         record = runs.run(*what)
         first, key = next(iter(study.metrics_of(row).items()))
@@ -153,7 +153,7 @@ def show(args: argparse.Namespace) -> None:
     Console(width=140).print(table)
 
 
-def obey(args: argparse.Namespace) -> None:
+def run_command(args: argparse.Namespace) -> None:
     """Do what a command line of `tools/experiment.py` asks for.
 
     Raises:

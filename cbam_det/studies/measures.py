@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from ..apis.inference import Subject
+from ..apis.inference import Predictor
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, is_detector, kind_of, walk
-from ..utils.errors import InputError, some, tell
+from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.records import write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly
@@ -117,11 +117,11 @@ def _tell_absent(absent: list[str], seen: dict, nothing: str) -> None:
     Raises:
         InputError: nothing was measured at all.
     """
-    said = f'no checkpoint with the recorded weights in {some(absent)}' if absent else nothing
+    said = f'no checkpoint with the recorded weights in {first_few(absent)}' if absent else nothing
     if not seen:
         raise InputError(f'{said}; give the --work-dirs of the runs' if absent else said)
     if absent:
-        tell(f'{len(absent)} runs are passed over: {said}; --work-dirs names their folder')
+        print_stderr(f'{len(absent)} runs are passed over: {said}; --work-dirs names their folder')
 
 
 def heat_inside(
@@ -178,7 +178,7 @@ def heat_inside(
                 continue
             explainers = [
                 Explainer(
-                    Subject(
+                    Predictor(
                         config_of(study, one, seed, data_root),
                         last_checkpoint(folders[one.name]),
                         one.name,
@@ -186,7 +186,7 @@ def heat_inside(
                 )
                 for one in (base, row)
             ]
-            found = focus(explainers[1].subject.cfg, explainers, 'test', count, score)
+            found = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
             seen.setdefault(row.name, {})[str(seed)] = found
             write_record(path, said, dict(images=count, score=score, runs=seen))
     nothing = f'no detector of {study.name} is recorded in {results} beside its baseline'
@@ -224,12 +224,12 @@ def _weights(
 ) -> dict[str, np.ndarray]:
     """Quantiles of the weights after a run, by gate."""
     cfg = config_of(study, row, seed, data_root)
-    subject = Subject(cfg, last_checkpoint(folder))
+    predictor = Predictor(cfg, last_checkpoint(folder))
     dataset = dataset_of(cfg, 'val')
     seen: dict[str, list[np.ndarray]] = {}
     for index in evenly(len(dataset), count):
-        view = subject.see(dataset.get_data_info(index)['img_path'])
-        for one in gates(subject.model, view.data):
+        prepared = predictor.prepare(dataset.get_data_info(index)['img_path'])
+        for one in gates(predictor.model, prepared.data):
             for gate in GATES:
                 if (weights := getattr(one, gate)) is not None:
                     seen.setdefault(gate, []).append(weights.ravel())

@@ -17,7 +17,7 @@ from rich.status import Status
 from rich.text import Text
 
 from ..utils.environment import tools_folder
-from ..utils.errors import SIGNALS, InputError, Stopped, tell_ctrl_c
+from ..utils.errors import SIGNALS, InputError, Stopped, explain_ctrl_c
 
 # Where a loop of MMEngine is, as it logs it.
 PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
@@ -108,7 +108,7 @@ def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
     def pass_on(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and listens and not told:
             told.append(number)
-            tell_ctrl_c()
+            explain_ctrl_c()
         if not child:
             early.append(number)
         for one in child:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..datasets.validation.dataset import fingerprint
 from ..engine.preflight import OWN_HOOKS
 from ..utils.config import kind_of
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split
 from .study import Row, Study, config_of, run_name
 
@@ -199,8 +199,8 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
     """
     if found := stale(study, results, runs):
         raise InputError(
-            f'{len(found)} records are of another config than their row has now ({some(found)}); '
-            'remove their lines and their work_dirs to run them anew'
+            f'{len(found)} records are of another config than their row has now '
+            f'({first_few(found)}); remove their lines and their work_dirs to run them anew'
         )
     for row in study.rows.values():
         for seed in row.seeds:

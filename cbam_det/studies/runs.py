@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
-from ..utils.errors import InputError, some
-from ..utils.records import here, log_lines, made_record
+from ..utils.errors import InputError, first_few
+from ..utils.records import current_environment, log_lines, made_record
 from .processes import call_tool
 from .records import (
     add_record,
@@ -81,8 +81,8 @@ def run(
         logged, metrics = list(log_lines(folder)), _metrics(folder)
         if lacking := set(study.metrics_of(row).values()) - set(metrics):
             raise InputError(
-                f'the test logged no {some(sorted(lacking))}, which mmdet leaves out where the '
-                f'detector finds nothing at all; see {folder / "test.log"}'
+                f'the test logged no {first_few(sorted(lacking))}, which mmdet leaves out where '
+                f'the detector finds nothing at all; see {folder / "test.log"}'
             )
         record = dict(
             seed=seed,
@@ -238,7 +238,7 @@ def repeat(
 
 def elsewhere(record: dict) -> str:
     """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
-    there, now = record['environment'], here()
+    there, now = record['environment'], current_environment()
     keys = ('hardware', 'threads', 'torch')
     return '; '.join(
         f'{key} {there.get(key)}, here {now[key]}' for key in keys if there.get(key) != now[key]

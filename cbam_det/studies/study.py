@@ -47,7 +47,7 @@ from mmengine.config import Config
 from ..datasets.validation.config import set_data_root
 from ..utils.config import override, read_config
 from ..utils.environment import INSTALLED
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 
 # The command of the ledger, in a checkout or where the package is installed without one.
 PROGRAM = ['cbam-det', 'experiment'] if INSTALLED else ['python', 'tools/experiment.py']
@@ -170,7 +170,7 @@ def read_study(path: str | Path) -> Study:
         if row.against is not None and row.against not in rows:
             raise InputError(
                 f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
-                f'rows before it are {some(list(rows), 9)}'
+                f'rows before it are {first_few(list(rows), 9)}'
             )
         base = rows[row.against] if row.against else None
         same = ('config', 'overrides', 'weights')
@@ -192,12 +192,12 @@ def _check_weights(path: Path, row: Row, before: Mapping[str, Row]) -> None:
         if name not in before:
             raise InputError(
                 f'{path}: {row.name!r} starts from the weights of {name!r}, which is no row before '
-                f'it; the rows before it are {some(list(before), 9) or "none"}'
+                f'it; the rows before it are {first_few(list(before), 9) or "none"}'
             )
         if absent := [seed for seed in row.seeds if seed not in before[name].seeds]:
             raise InputError(
                 f'{path}: {row.name!r} starts from the weights of {name!r}, which has no seed '
-                f'{some(list(map(str, absent)))}; give both the same seeds'
+                f'{first_few(list(map(str, absent)))}; give both the same seeds'
             )
         if key in row.overrides:
             raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
@@ -225,7 +225,7 @@ class _Unique(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep) for key, _ in node.value]
         if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.YAMLError(f'{some(list(map(repr, twice)))} twice{node.start_mark}')
+            raise yaml.YAMLError(f'{first_few(list(map(repr, twice)))} twice{node.start_mark}')
         return super().construct_mapping(node, deep)
 
 
@@ -308,4 +308,4 @@ def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -
 
 @cache
 def _read(config: str) -> Config:
-    return read_config(config, tell=False)
+    return read_config(config, announce=False)

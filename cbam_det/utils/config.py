@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from .environment import shipped
-from .errors import InputError, some, tell
+from .errors import InputError, first_few, print_stderr
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
@@ -78,7 +78,7 @@ def enter_scope(cfg: Config) -> None:
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """'; near: max_epochs' for an error, or '' where nothing is near."""
     near = difflib.get_close_matches(name, list(known), 2, cutoff)
-    return f'; near: {some(near)}' if near else ''
+    return f'; near: {first_few(near)}' if near else ''
 
 
 def places_of(cfg: Config, key: str, kind: str = '') -> str:
@@ -92,10 +92,10 @@ def places_of(cfg: Config, key: str, kind: str = '') -> str:
     found = own or found
     paths = [f'{path}.{key}'.lstrip('.') for path, _ in found]
     beside = dict.fromkeys(name for _, node in found for name in node if name != key)
-    return f' ({some(paths)}{nearest(key, beside)})' if paths else ''
+    return f' ({first_few(paths)}{nearest(key, beside)})' if paths else ''
 
 
-def find_config(name: str, tell: bool = True) -> str:
+def find_config(name: str, announce: bool = True) -> str:
     """A config by its path, or a shipped one by its name, of which the path is printed if `tell`.
 
     Raises:
@@ -108,23 +108,23 @@ def find_config(name: str, tell: bool = True) -> str:
     known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
     wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
     if wanted in known:
-        if tell:
+        if announce:
             print(f'config: {known[wanted]}', file=sys.stderr)
         return str(known[wanted])
     near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
-        f'{folder}; near: {some(near)}'
+        f'{folder}; near: {first_few(near)}'
     )
 
 
-def read_config(name: str, options: dict | None = None, tell: bool = True) -> Config:
+def read_config(name: str, options: dict | None = None, announce: bool = True) -> Config:
     """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
         InputError: there is none, it cannot be read, or an option does not fit it.
     """
-    path = find_config(name, tell)
+    path = find_config(name, announce)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
@@ -165,7 +165,7 @@ def override(cfg: Config, options: dict | None) -> Config:
         if meant:
             raise InputError(f'{key} of the options would have no effect{meant}')
         used = ', and the config has used its own when it was read' * (key in cfg)
-        tell(f'{key} of the options: MMEngine reads no such key{used}')
+        print_stderr(f'{key} of the options: MMEngine reads no such key{used}')
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError, IndexError) as error:

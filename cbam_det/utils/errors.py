@@ -35,7 +35,7 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-def some(names: list[str], most: int = 3) -> str:
+def first_few(names: list[str], most: int = 3) -> str:
     """The first of many names, and how many more there are: 'a, b, c and 7 more'."""
     more = len(names) - most
     return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')
@@ -51,25 +51,25 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except InputError as error:
-        tell(f'error: {error}')
+        print_stderr(f'error: {error}')
         return 2
     except Stopped as stopped:
-        tell(str(stopped))
+        print_stderr(str(stopped))
         if stopped.status != 128 + signal.SIGINT:
             return stopped.status
     except KeyboardInterrupt:
-        tell('interrupted')
+        print_stderr('interrupted')
     sys.excepthook = _silent_interrupt
     raise KeyboardInterrupt
 
 
-def tell(line: str) -> None:
+def print_stderr(line: str) -> None:
     """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
-def tell_ctrl_c() -> None:
+def explain_ctrl_c() -> None:
     """Tell what the first Ctrl-C does; by os.write, as a handler may come in a print's middle."""
     with contextlib.suppress(OSError):
         os.write(2, f'\n{CTRL_C}\n'.encode())

@@ -37,7 +37,7 @@ def made_by(record: dict) -> str:
     return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
 
 
-def here() -> dict[str, object]:
+def current_environment() -> dict[str, object]:
     """The versions, the hardware and the threads of this process, as records have them."""
     import torch
 
@@ -46,7 +46,7 @@ def here() -> dict[str, object]:
 
 def made_record(command: str, record: dict) -> dict:
     """`record` after the command, the versions and the hardware that made it."""
-    return dict(command=command, environment=here(), **record)
+    return dict(command=command, environment=current_environment(), **record)
 
 
 def write_record(path: Path | None, command: str, record: dict) -> dict:

@@ -14,10 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..apis.inference import Subject, View, hooked
+from ..apis.inference import Predictor, PreparedImage, hooked
 from ..models.insertion import is_doubled, named_cbams
 from ..models.layers import CBAM
-from ..utils.errors import InputError, some
+from ..utils.errors import InputError, first_few
 from .figures import GateRow, attention_sheet
 
 
@@ -119,28 +119,30 @@ def _chosen(found: Iterable[str], names: Iterable[str]) -> list[str]:
         ]
         if not hits:
             near = difflib.get_close_matches(name, short.values(), 4, 0.3) or [*short.values()]
-            raise InputError(f'--layer {name} is no CBAM of this model; it has {some(near, 4)}')
+            raise InputError(
+                f'--layer {name} is no CBAM of this model; it has {first_few(near, 4)}'
+            )
         chosen.update(hits)
     return [path for path in short if path in chosen]
 
 
-def attention_page(subject: Subject, image: str, names: Iterable[str] | None = None) -> Figure:
+def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None = None) -> Figure:
     """A contact sheet of the spatial gates over an image, then the channel gates of each stage.
 
     Args:
-        subject: a detector, or a classifier.
+        predictor: a detector, or a classifier.
         image: path of an image file.
         names: CBAMs to show, None for all; see `gates`.
 
     Raises:
         InputError: no image, no CBAM, or none of such a name.
     """
-    view = subject.see(image)
-    title = 'image' if subject.trained else 'image; the model is untrained'
-    return page(view, gates(subject.model, view.data, names), title)
+    prepared = predictor.prepare(image)
+    title = 'image' if predictor.trained else 'image; the model is untrained'
+    return page(prepared, gates(predictor.model, prepared.data, names), title)
 
 
-def page(view: View, seen: list[Gates], title: str = 'image') -> Figure:
+def page(prepared: PreparedImage, seen: list[Gates], title: str = 'image') -> Figure:
     """`attention_page` of weights that were taken already; `title` stands over the picture."""
     rows = []
     passes = Counter(one.name for one in seen)
@@ -154,7 +156,7 @@ def page(view: View, seen: list[Gates], title: str = 'image') -> Figure:
         spatial = one.spatial
         over_image = 'roi_head' not in parts  # which sees regions
         if spatial is not None:
-            spatial = view.put(spatial[0]) if over_image else spatial.mean(0)
+            spatial = prepared.put(spatial[0]) if over_image else spatial.mean(0)
         channel = None if one.channel is None else one.channel.mean(0)
         rows.append(
             GateRow(
@@ -166,4 +168,4 @@ def page(view: View, seen: list[Gates], title: str = 'image') -> Figure:
                 most=2 if one.identity else 1,
             )
         )
-    return attention_sheet(view.picture, rows, title)
+    return attention_sheet(prepared.picture, rows, title)

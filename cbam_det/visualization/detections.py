@@ -12,7 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from rich.progress import track
 
-from ..apis.inference import Subject, read_image
+from ..apis.inference import Predictor, read_image
 from ..datasets.validation.config import check_data
 from ..utils.config import enter_scope
 from ..utils.errors import InputError
@@ -34,28 +34,28 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
     return sheet(grid(cells, 4))
 
 
-def detection_page(subject: Subject, count: int = 6, score: float = 0.5) -> Figure:
+def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> Figure:
     """Ground truth above, detections below: true positives green, false ones orange.
 
     A detection is true where it has the class and IoU >= 0.5 with an object that no detection of
     higher score has taken.
 
     Args:
-        subject: a detector; its test data are shown.
+        predictor: a detector; its test data are shown.
         count: images, evenly over the data set.
         score: detections below it are left out, 0 to 1.
 
     Raises:
         InputError: the data cannot be used.
     """
-    dataset = dataset_of(subject.cfg, 'test')
+    dataset = dataset_of(predictor.cfg, 'test')
     classes = dataset.metainfo['classes']
     truths, found = [], []
     for index in track(evenly(len(dataset), count), 'detecting', transient=True):
         info = dataset.get_data_info(index)
         image = read_image(info['img_path'])
         with torch.no_grad():
-            result = subject.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+            result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
         result = result[result.scores >= score].numpy()
         objects = match(info, result.bboxes, result.labels, result.scores)
         true = [one is not None for one in objects]

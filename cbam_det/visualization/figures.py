@@ -115,7 +115,7 @@ def sheet(
             for cell, axis in zip(row, row_axes, strict=False):
                 axis.imshow(cell.picture)
                 if cell.heat is not None:
-                    lay_over(axis, cell.heat)
+                    draw_heat(axis, cell.heat)
                 axis.set_title(cell.title, fontsize=9)
                 _draw(axis, cell.boxes)
         if legend:
@@ -126,7 +126,7 @@ def sheet(
     return figure
 
 
-def lay_over(axis: plt.Axes, heat: np.ndarray) -> None:
+def draw_heat(axis: plt.Axes, heat: np.ndarray) -> None:
     """Heat, (H, W) from 0 to 1, over the picture of the same size that `axis` shows."""
     axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.25 + 0.55 * np.clip(heat, 0, 1))
 
@@ -212,7 +212,7 @@ def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow, weights: n
     if row.over_image:
         axis.imshow(picture)
         if not even:
-            lay_over(axis, heat)
+            draw_heat(axis, heat)
     else:
         axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
     where = '' if row.over_image else ', mean of regions'

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from rich.progress import track
 
 from ..apis.inference import (
-    Found,
-    View,
+    Prediction,
+    PreparedImage,
     same_classes,
     unused,
 )
@@ -79,15 +79,18 @@ def focus(
         InputError: the data cannot be used, the classes differ, or no object is found by all.
     """
     dataset = dataset_of(cfg, split)
-    same_classes([one.subject for one in explainers], dataset.metainfo['classes'])
+    same_classes([one.predictor for one in explainers], dataset.metainfo['classes'])
     energy, pointing, chance = [], [], []
     objects = left_out = 0
     layers: Counter[str] = Counter()
     infos = [dataset.get_data_info(index) for index in evenly(len(dataset), count)]
     infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
     for info in track(infos, 'explaining', transient=True):
-        views = [one.subject.see(info['img_path']) for one in explainers]
-        found = [_hits(one, view, info, score) for one, view in zip(explainers, views, strict=True)]
+        prepared_images = [one.predictor.prepare(info['img_path']) for one in explainers]
+        found = [
+            _hits(one, prepared, info, score)
+            for one, prepared in zip(explainers, prepared_images, strict=True)
+        ]
         items = [item for item in info['instances'] if not item.get('ignore_flag')]
         rows, areas = [], []
         for place, item in enumerate(items):
@@ -96,14 +99,14 @@ def focus(
             if None in twins:
                 left_out += 1
                 continue
-            layer, heats = together(explainers, views, twins)
+            layer, heats = together(explainers, prepared_images, twins)
             seen = [inside(heat, box) for heat in heats if heat is not None]
             if None in seen:
                 left_out += 1
                 continue
             layers[layer] += 1
             rows.append(seen)
-            areas.append(area_share(views[0].picture.shape[:2], box))
+            areas.append(area_share(prepared_images[0].picture.shape[:2], box))
         if rows:
             objects += len(rows)
             shares, hits = np.moveaxis(np.array(rows, np.float64), 2, 0)
@@ -117,7 +120,7 @@ def focus(
         )
     table: dict[str, dict] = {}
     for number, one in enumerate(explainers):
-        row = table[unused(one.subject.name, table)] = {}
+        row = table[unused(one.predictor.name, table)] = {}
         for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
             row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
             if number:
@@ -136,11 +139,13 @@ def focus(
     )
 
 
-def _hits(one: Explainer, view: View, info: dict, score: float) -> dict[int, Found]:
+def _hits(
+    one: Explainer, prepared: PreparedImage, info: dict, score: float
+) -> dict[int, Prediction]:
     """By the place of an object, the detection that finds it."""
-    found = [row for row in one.subject.look(view) if float(row.score) >= score]
+    found = [row for row in one.predictor.predict(prepared) if float(row.score) >= score]
     if found and found[0].box is None:
-        raise InputError(f'{one.subject.name} is no detector; focus needs boxes')
+        raise InputError(f'{one.predictor.name} is no detector; focus needs boxes')
     corners = np.array([row.corners for row in found]).reshape(-1, 4)
     labels, scores = (
         np.array([float(getattr(row, key)) for row in found]) for key in ('label', 'score')

@@ -21,13 +21,13 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ..apis.inference import (
-    Found,
-    Subject,
-    View,
+    Prediction,
+    Predictor,
+    PreparedImage,
     default_layers,
     feature_layers,
-    findings,
     module,
+    predictions_of,
     same,
     same_classes,
 )
@@ -56,24 +56,24 @@ TARGETS = ('score', 'box')
 
 
 class _Predictions(nn.Module):
-    """A model as the library calls it: an input tensor -> the findings of its one image."""
+    """A model as the library calls it: an input tensor -> the predictions for its one image."""
 
-    def __init__(self, subject: Subject, view: View) -> None:
+    def __init__(self, predictor: Predictor, prepared: PreparedImage) -> None:
         super().__init__()
-        self.model, self.samples = subject.model, view.data['data_samples']
+        self.model, self.samples = predictor.model, prepared.data['data_samples']
 
-    def forward(self, inputs: Tensor) -> list[list[Found]]:
-        return [findings(self.model(inputs, self.samples, mode='predict')[0])]
+    def forward(self, inputs: Tensor) -> list[list[Prediction]]:
+        return [predictions_of(self.model(inputs, self.samples, mode='predict')[0])]
 
 
 @dataclass
 class _Target:
     """The number whose gradient is asked for: the score of a finding, or the size of its box."""
 
-    wanted: Found
+    wanted: Prediction
     kind: str
 
-    def __call__(self, found: list[Found]) -> Tensor:
+    def __call__(self, found: list[Prediction]) -> Tensor:
         rows = [row for row in found if row.label == self.wanted.label]
         if not rows:
             raise InputError('the model does not find this in the image; explain what it finds')
@@ -98,7 +98,7 @@ class Explainer:
     """Grad-CAM of one model.
 
     Args:
-        subject: a detector, or a classifier.
+        predictor: a detector, or a classifier.
         layers: names of modules that make a feature map; several are averaged, each from 0 to 1.
             None is the backbone's outputs; see `together`.
         method: a key of `METHODS`.
@@ -110,7 +110,7 @@ class Explainer:
 
     def __init__(
         self,
-        subject: Subject,
+        predictor: Predictor,
         layers: Sequence[str] | None = None,
         method: str = 'hirescam',
         target: str = 'score',
@@ -118,10 +118,10 @@ class Explainer:
         for option, value, known in (('method', method, METHODS), ('target', target, TARGETS)):
             if value not in known:
                 raise InputError(f'--{option} {value} is unknown; choose from {", ".join(known)}')
-        self.subject, self.names, self.method, self.target = subject, layers, method, target
+        self.predictor, self.names, self.method, self.target = predictor, layers, method, target
         self._choices: dict[str, list[nn.Module]] | None = None
 
-    def choices(self, view: View) -> dict[str, list[nn.Module]]:
+    def choices(self, prepared: PreparedImage) -> dict[str, list[nn.Module]]:
         """What can be looked at, by name: the layers that were asked for, or by default each of the
         backbone's outputs, the last one first.
 
@@ -129,32 +129,32 @@ class Explainer:
             InputError: a name is none of a layer with a feature map; near names are listed.
         """
         if self._choices is None:
-            known = feature_layers(self.subject, view)
+            known = feature_layers(self.predictor, prepared)
             if not known:
-                raise InputError(f'{self.subject.name} has no layer that makes a feature map')
+                raise InputError(f'{self.predictor.name} has no layer that makes a feature map')
             names = [self.names] if self.names else [[one] for one in default_layers(known)]
-            model = self.subject.model
+            model = self.predictor.model
             self._choices = {
                 ', '.join(choice): [module(model, one, known) for one in choice] for choice in names
             }
         return self._choices
 
-    def heat(self, view: View, wanted: Found, choice: int = 0) -> np.ndarray:
+    def heat(self, prepared: PreparedImage, wanted: Prediction, choice: int = 0) -> np.ndarray:
         """(H, W) over the picture, 0 to 1: what speaks for a finding.
 
         All 0 where nothing does, as for a score that is 1 to the last digit: it has no gradient.
         Gradients of the model's parameters are dropped.
 
         Args:
-            view: what the subject sees.
+            prepared: what the predictor sees.
             wanted: one of what it finds there.
             choice: the place of one of `choices`.
 
         Raises:
             InputError: the model does not find it, or no gradient reaches a layer from it.
         """
-        model = self.subject.model
-        layers = list(self.choices(view).values())[choice]
+        model = self.predictor.model
+        layers = list(self.choices(prepared).values())[choice]
         frozen = [one for one in model.parameters() if not one.requires_grad]
         cam = None
         try:
@@ -162,13 +162,13 @@ class Explainer:
                 one.requires_grad_()
             # A copy, since what comes after a layer may write into its map.
             cam = METHODS[self.method](
-                _Predictions(self.subject, view), layers, reshape_transform=Tensor.clone
+                _Predictions(self.predictor, prepared), layers, reshape_transform=Tensor.clone
             )
             with scores_with_gradients():
-                heat = cam(view.data['inputs'], [_Target(wanted, self.target)])[0]
+                heat = cam(prepared.data['inputs'], [_Target(wanted, self.target)])[0]
         except NotImplementedError:  # torch's: an operator has no backward pass
             raise InputError(
-                f'{self.subject.name} has a step without gradient after its head, such as '
+                f'{self.predictor.name} has a step without gradient after its head, such as '
                 'soft-NMS: --cfg-options model.test_cfg.nms.type=nms (model.test_cfg.rcnn.nms.type '
                 'in a two-stage detector)'
             ) from None
@@ -179,21 +179,23 @@ class Explainer:
             if self.names:
                 raise InputError(
                     f'no gradient of the {self.target} reaches --layer {" ".join(self.names)} of '
-                    f'{self.subject.name}; choose a layer that the head reads'
+                    f'{self.predictor.name}; choose a layer that the head reads'
                 ) from None
-            return np.zeros(view.picture.shape[:2], np.float32)
+            return np.zeros(prepared.picture.shape[:2], np.float32)
         finally:
             if cam is not None:
                 cam.activations_and_grads.release()
             model.zero_grad()
             for one in frozen:
                 one.requires_grad_(False)
-        heat = view.put(np.nan_to_num(heat))
+        heat = prepared.put(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
 
 
 def together(
-    explainers: Sequence[Explainer], views: Sequence[View], found: Sequence[Found | None]
+    explainers: Sequence[Explainer],
+    prepared_images: Sequence[PreparedImage],
+    found: Sequence[Prediction | None],
 ) -> tuple[str, list[np.ndarray | None]]:
     """The heat of several models for the same finding, at the same one of their choices.
 
@@ -203,19 +205,21 @@ def together(
 
     Args:
         explainers: of the models.
-        views: what each sees.
+        prepared_images: what each sees.
         found: what each finds; None is left out.
 
     Returns:
         The choice's name in the first model that finds it, and the heats.
     """
-    rows = [row for row in zip(explainers, views, found, strict=True) if row[2] is not None]
+    rows = [
+        row for row in zip(explainers, prepared_images, found, strict=True) if row[2] is not None
+    ]
     names = list(rows[0][0].choices(rows[0][1]))
-    count = min(len(one.choices(view)) for one, view, _ in rows)
+    count = min(len(one.choices(prepared)) for one, prepared, _ in rows)
     for choice in (*range(count), 0):
         heats = [
-            None if twin is None else one.heat(view, twin, choice)
-            for one, view, twin in zip(explainers, views, found, strict=True)
+            None if twin is None else one.heat(prepared, twin, choice)
+            for one, prepared, twin in zip(explainers, prepared_images, found, strict=True)
         ]
         if all(heat is None or heat.any() for heat in heats):
             break
@@ -283,10 +287,13 @@ def gradcam_page(
         InputError: no image, no detection above the score, a layer that does not exist, or models
             of other classes.
     """
-    first = explainers[0].subject
-    same_classes([one.subject for one in explainers])
-    views = [one.subject.see(image) for one in explainers]
-    found = [one.subject.look(view) for one, view in zip(explainers, views, strict=True)]
+    first = explainers[0].predictor
+    same_classes([one.predictor for one in explainers])
+    prepared_images = [one.predictor.prepare(image) for one in explainers]
+    found = [
+        one.predictor.predict(prepared)
+        for one, prepared in zip(explainers, prepared_images, strict=True)
+    ]
     chosen = _choose(first, found[0], score, class_name, count, image)
     rows = []
     for wanted in track(chosen, 'explaining', transient=True):
@@ -295,10 +302,14 @@ def gradcam_page(
         if wanted.box is not None:
             boxes = Boxes(wanted.corners[None], [name], [BLUE])
         twins = [wanted, *(same(rows_found, wanted) for rows_found in found[1:])]
-        layer, heats = together(explainers, views, twins)
-        row = [Cell(views[0].picture, boxes, f'{name}\n{explainers[0].method} at {layer}')]
-        for one, view, twin, heat in zip(explainers, views, twins, heats, strict=True):
-            row.append(_explained(one, view, twin, heat, norm_in_box))
+        layer, heats = together(explainers, prepared_images, twins)
+        row = [
+            Cell(prepared_images[0].picture, boxes, f'{name}\n{explainers[0].method} at {layer}')
+        ]
+        for one, prepared, twin, heat in zip(
+            explainers, prepared_images, twins, heats, strict=True
+        ):
+            row.append(_explained(one, prepared, twin, heat, norm_in_box))
         rows.append(row)
     says = 'what speaks for it' if explainers[0].target == 'score' else 'what makes its box larger'
     within = ' in the box' * norm_in_box
@@ -306,35 +317,39 @@ def gradcam_page(
 
 
 def _explained(
-    one: Explainer, view: View, twin: Found | None, heat: np.ndarray | None, norm_in_box: bool
+    one: Explainer,
+    prepared: PreparedImage,
+    twin: Prediction | None,
+    heat: np.ndarray | None,
+    norm_in_box: bool,
 ) -> Cell:
     empty = Boxes(np.zeros((0, 4)), [], [])
     if twin is None or heat is None:
-        return Cell(view.picture, empty, f'{one.subject.name}\nnot found')
-    title = f'{one.subject.name}\nP = {float(twin.score):.3f}'
+        return Cell(prepared.picture, empty, f'{one.predictor.name}\nnot found')
+    title = f'{one.predictor.name}\nP = {float(twin.score):.3f}'
     if twin.box is None:
-        return Cell(view.picture, empty, title, heat)
+        return Cell(prepared.picture, empty, title, heat)
     share = inside(heat, twin.corners)
     even = area_share(heat.shape, twin.corners)
     says = f'{share[0]:.0%} of all heat in the box of {even:.0%}' if share else 'no heat here'
     shown = in_box(heat, twin.corners) if norm_in_box else heat
     boxes = Boxes(twin.corners[None], [''], [BLUE])
-    return Cell(view.picture, boxes, f'{title}\n{says}', shown)
+    return Cell(prepared.picture, boxes, f'{title}\n{says}', shown)
 
 
 def _choose(
-    subject: Subject,
-    found: list[Found],
+    predictor: Predictor,
+    found: list[Prediction],
     score: float,
     class_name: str | None,
     count: int,
     image: str,
-) -> list[Found]:
+) -> list[Prediction]:
     if count < 1:
         raise InputError(f'--count {count} shows nothing; use 1 or more')
     of = ''
     if class_name is not None:
-        label = subject.label_of(class_name)
+        label = predictor.label_of(class_name)
         found = [row for row in found if row.label == label]
         of = f' of {class_name}'
     if found and found[0].box is None:  # a classifier: the class asked for, or the likeliest
@@ -343,7 +358,7 @@ def _choose(
     if not chosen:
         best = f'the best has {float(found[0].score):.3f}' if found else 'there is none at all'
         raise InputError(
-            f'{subject.name} has no detection{of} in {image} with a score of {score:g} or more '
+            f'{predictor.name} has no detection{of} in {image} with a score of {score:g} or more '
             f'({best}); lower --score, or give another image'
         )
     return chosen[:count]

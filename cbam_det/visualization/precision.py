@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
-from ..apis.inference import Subject, same_classes, unused
+from ..apis.inference import Predictor, same_classes, unused
 from ..utils.errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
@@ -24,23 +24,23 @@ from .figures import Precision, precisions
 PANELS = 24  # as many as a page takes
 
 
-def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
+def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figure:
     """Panels of precision against recall: the mean of all classes, then each class.
 
     Solid lines at IoU 0.5, dashed at 0.75, a colour for each model. Of many classes those with
     most objects are shown.
 
     Args:
-        subjects: detectors of the same classes; the first one's data are looked at.
+        predictors: detectors of the same classes; the first one's data are looked at.
         split: 'train', 'val' or 'test'.
 
     Raises:
         InputError: the data cannot be used, no object is annotated, or the classes differ.
     """
-    first = subjects[0]
+    first = predictors[0]
     dataset = dataset_of(first.cfg, split)
     classes = dataset.metainfo['classes']
-    same_classes(subjects, classes)
+    same_classes(predictors, classes)
     truth = ground_truth(dataset)
     counts = np.bincount(
         [one['category_id'] for one in truth.dataset['annotations'] if not one['iscrowd']],
@@ -49,10 +49,10 @@ def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
     if not counts.sum():
         raise InputError(f'no object is annotated in the {split} data; precision needs some')
     curves: dict[str, np.ndarray] = {}
-    for subject in subjects:
-        name = unused(subject.name, curves)
-        own = dataset if subject is first else _same_images(subject, dataset, split)
-        curves[name] = precision(truth, detections(subject, own))
+    for predictor in predictors:
+        name = unused(predictor.name, curves)
+        own = dataset if predictor is first else _same_images(predictor, dataset, split)
+        curves[name] = precision(truth, detections(predictor, own))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
     panels = [Precision('all classes', {name: mean(values) for name, values in curves.items()})]
     for k in order[: PANELS - 1]:
@@ -61,13 +61,13 @@ def precision_page(subjects: Sequence[Subject], split: str = 'test') -> Figure:
     return precisions(panels, max(0, len(order) - PANELS + 1))
 
 
-def _same_images(subject: Subject, dataset: BaseDataset, split: str) -> BaseDataset:
-    """The data set of `subject`, whose pipeline may be another, after a check of its images."""
-    own = dataset_of(subject.cfg, split)
+def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> BaseDataset:
+    """The data set of `predictor`, whose pipeline may be another, after a check of its images."""
+    own = dataset_of(predictor.cfg, split)
     ids = [[one.get_data_info(at)['img_id'] for at in range(len(one))] for one in (dataset, own)]
     if ids[0] != ids[1]:
         raise InputError(
-            f'{subject.name} reads other {split} images than the first model ({len(own)} and '
+            f'{predictor.name} reads other {split} images than the first model ({len(own)} and '
             f'{len(dataset)}); give --data-root, or configs of one data set'
         )
     return own
@@ -100,12 +100,12 @@ def ground_truth(dataset: BaseDataset) -> COCO:
     return truth
 
 
-def detections(subject: Subject, dataset: BaseDataset) -> list[dict]:
+def detections(predictor: Predictor, dataset: BaseDataset) -> list[dict]:
     """Rows of COCO's result format; image ids are places in the data set."""
     rows = []
-    for index in track(range(len(dataset)), f'detecting, {subject.name}', transient=True):
+    for index in track(range(len(dataset)), f'detecting, {predictor.name}', transient=True):
         with torch.no_grad():
-            found = subject.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+            found = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
         for (x1, y1, x2, y2), score, label in zip(
             *(found[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
         ):

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from ..apis.inference import Subject
+from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.costs import count
@@ -111,7 +111,7 @@ def write(
     run = Trained.of(work_dir, data_root)
     base = None if against is None else Trained.of(against, data_root)
     runs = [run] if base is None else [run, base]
-    subjects = [Subject(one.cfg, str(one.checkpoint), one.folder.name) for one in runs]
+    predictors = [Predictor(one.cfg, str(one.checkpoint), one.folder.name) for one in runs]
 
     def shown() -> str:
         return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
@@ -121,9 +121,9 @@ def write(
         _difference(runs),
         Section('curves', pictures=[_picture(curves([one.log for one in runs]), 'svg')]),
         _scores(runs),
-        _figure('detections', lambda: detection_page(subjects[0])),
-        _figure('attention', lambda: attention_page(subjects[0], shown())),
-        _figure('Grad-CAM', lambda: gradcam_page(shown(), [Explainer(one) for one in subjects])),
+        _figure('detections', lambda: detection_page(predictors[0])),
+        _figure('attention', lambda: attention_page(predictors[0], shown())),
+        _figure('Grad-CAM', lambda: gradcam_page(shown(), [Explainer(one) for one in predictors])),
         _costs(runs),
     ]
     environment = Environment(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cbam_det.apis.export import DensePart, about, detect, export, runner
-from cbam_det.apis.inference import Subject
+from cbam_det.apis.inference import Predictor
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 
@@ -27,12 +27,12 @@ FORMS = {
 }
 
 
-def subject(leaf: str, **model: object) -> Subject:
+def predictor(leaf: str, **model: object) -> Predictor:
     """A detector with random weights, the gates' too."""
     cfg = read_config(leaf)
     cfg.merge_from_dict(dict(model=model))
     cfg.model.backbone.init_cfg = None
-    one = Subject(cfg)
+    one = Predictor(cfg)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in one.model.named_parameters():
@@ -42,11 +42,11 @@ def subject(leaf: str, **model: object) -> Subject:
 
 
 @pytest.fixture(scope='module')
-def retinanet() -> Subject:
+def retinanet() -> Predictor:
     plugins = [dict(cfg=dict(type='CBAM', **cfg), after=place) for place, cfg in FORMS.items()]
     backbone = dict(depth=18, plugins=plugins)
     neck = dict(in_channels=[16, 32, 64, 128])
-    return subject('retinanet_r50_cbam_digits_voc', backbone=backbone, neck=neck)
+    return predictor('retinanet_r50_cbam_digits_voc', backbone=backbone, neck=neck)
 
 
 @pytest.mark.parametrize('ending', ['onnx', 'pt'])
@@ -68,9 +68,9 @@ def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp
     assert [step['type'] for step in told['pipeline']][1] == 'Resize'
     # The boxes of a real image.
     image = next((digits / 'val2017').glob('*.jpg'))
-    view = retinanet.see(image)
-    boxes = detect(retinanet, view, run(view.data['inputs']))
-    theirs = retinanet.look(view)
+    prepared = retinanet.prepare(image)
+    boxes = detect(retinanet, prepared, run(prepared.data['inputs']))
+    theirs = retinanet.predict(prepared)
     assert len(boxes) == len(theirs) > 0
     for ours, found in zip(boxes, theirs, strict=True):
         torch.testing.assert_close(ours.scores[0], found.score, rtol=1e-4, atol=1e-5)
@@ -81,7 +81,7 @@ def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp
 
 
 def test_two_stages_export_the_neck_s_maps_and_the_rpn(tmp_path):
-    one = subject('faster_rcnn_r18_cbam_digits')
+    one = predictor('faster_rcnn_r18_cbam_digits')
     gaps = export(one, tmp_path / 'net.onnx', (96, 96))
     kinds = ('features', 'cls_scores', 'bbox_preds')
     assert list(gaps) == [f'{kind}_{level}' for kind in kinds for level in range(5)]
@@ -95,7 +95,7 @@ def test_two_stages_export_the_neck_s_maps_and_the_rpn(tmp_path):
 def test_other_detectors_are_exported(leaf, ending, tmp_path):
     size = (300, 300) if 'ssd' in leaf else (128, 128)
     path = tmp_path / f'net.{ending}'
-    gaps = export(subject(leaf), path, size)
+    gaps = export(predictor(leaf), path, size)
     assert ('score_factors_0' in gaps) == ('fcos' in leaf)
     images = torch.randn(2, 3, *size)
     assert list(runner(path)(images)) == list(gaps)

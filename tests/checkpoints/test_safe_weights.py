@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from torch import nn
 
-from cbam_det.apis.inference import Subject
+from cbam_det.apis.inference import Predictor
 from cbam_det.checkpoints import files, loading
 from cbam_det.checkpoints.attention import pretrained_parts
 from cbam_det.models.build import build_model
@@ -84,7 +84,7 @@ def audited(bad: Path) -> list:
 def pretrained(bad: Path) -> None:
     cfg = read_config(str(CONFIG))
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(bad))
-    Subject(cfg)
+    Predictor(cfg)
 
 
 def runner_s_own(bad: Path) -> None:
@@ -99,8 +99,8 @@ PATHS: dict[str, Callable[[Path], object]] = {
     'read_file': files.read_file,
     'check_checkpoint': lambda bad: loading.check_checkpoint(str(bad), 'load_from'),
     'whole_checkpoint': lambda bad: loading.whole_checkpoint(str(bad.parent)),
-    'Subject': lambda bad: Subject(read_config(str(CONFIG)), str(bad)),
-    "Subject's init_cfg": pretrained,
+    'Predictor': lambda bad: Predictor(read_config(str(CONFIG)), str(bad)),
+    "Predictor's init_cfg": pretrained,
     'pretrained_parts': audited,
     'report.write': lambda bad: report.write(bad.parent, 'report.html'),
     'README, export': snippet,

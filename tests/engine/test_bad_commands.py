@@ -43,7 +43,7 @@ def test_a_shipped_config_that_is_taken_by_its_name_is_told(monkeypatch, tmp_pat
     path = find_config('configs/faster_rcnn_r50_cbam_digits.py')
     assert Path(path) == CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
     assert capsys.readouterr().err == f'config: {path}\n'
-    assert find_config(path) == find_config('faster_rcnn_r50_cbam_digits', tell=False) == path
+    assert find_config(path) == find_config('faster_rcnn_r50_cbam_digits', announce=False) == path
     assert not capsys.readouterr().err
 
 

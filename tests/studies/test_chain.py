@@ -203,7 +203,7 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path, capsys):
     asked = []
 
     def focus(cfg, explainers, split, count, score) -> dict:
-        models = [(one.subject.checkpoint, one.subject.name) for one in explainers]
+        models = [(one.predictor.checkpoint, one.predictor.name) for one in explainers]
         asked.append((cfg.randomness.seed, models, split, count))
         shares = (0.20, 0.24) if cfg.randomness.seed else (0.20, 0.23)
         names = ('second', 'second with attention')
@@ -212,7 +212,7 @@ def test_heat_is_measured_seed_by_seed_and_kept(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr('cbam_det.visualization.focus.focus', focus)
     monkeypatch.setattr(
-        'cbam_det.studies.measures.Subject',
+        'cbam_det.studies.measures.Predictor',
         lambda cfg, checkpoint, name: SimpleNamespace(cfg=cfg, checkpoint=checkpoint, name=name),
     )
     what = (study, results, work, 50, 0.3)

@@ -7,30 +7,30 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from cbam_det.apis.inference import Subject
+from cbam_det.apis.inference import Predictor
 from cbam_det.models.layers import CBAM
 from cbam_det.visualization import figures
 from cbam_det.visualization.attention import attention_page, gates, page
 
 from ..conftest import CONFIGS
-from .untrained import DIGITS, subject
+from .untrained import DIGITS, predictor
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def test_gates_are_what_every_cbam_multiplies_with(photo):
-    made = subject(options={'model.backbone.plugins.0.cfg.start': 'paper'})
+    made = predictor(options={'model.backbone.plugins.0.cfg.start': 'paper'})
     for one in made.model.modules():  # away from the start, where a spatial gate is even
         if isinstance(one, CBAM):
             nn.init.normal_(one.spatial_gate.norm.weight)
-    view = made.see(photo)
+    prepared = made.prepare(photo)
     products = []
     handles = [
         one.register_forward_hook(lambda m, args, out: products.append((args[0], out.clone())))
         for one in made.model.modules()
         if isinstance(one, CBAM)
     ]
-    seen = gates(made.model, view.data)
+    seen = gates(made.model, prepared.data)
     for handle in handles:
         handle.remove()
     assert len(seen) == 16 == len(products)
@@ -42,7 +42,7 @@ def test_gates_are_what_every_cbam_multiplies_with(photo):
 
 
 def test_attention_page_shows_each_block_and_each_stage(photo):
-    made = subject()
+    made = predictor()
     figure = attention_page(made, photo)
     titles = [axis.get_title() for part in figure.subfigs for axis in part.axes]
     # From the identity start every weight is 1, and no noise is drawn as a pattern.
@@ -73,14 +73,14 @@ def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(ph
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict(dict(model=dict(neck=neck, roi_head=dict(bbox_roi_extractor=extractor))))
     cfg.custom_imports = dict(imports=['cbam_det'])
-    made = Subject(cfg)
-    view = made.see(photo)
-    seen = gates(made.model, view.data)
+    made = Predictor(cfg)
+    prepared = made.prepare(photo)
+    seen = gates(made.model, prepared.data)
     assert [one.spatial is None for one in seen] == [True] * 4 + [False]
     regions = seen[-1].spatial
     assert len(regions) > 1 and regions.shape[1:] == (7, 7)
-    figures.save(page(view, seen), tmp_path / 'page.png')
-    figures.save(page(view, seen[:4]), tmp_path / 'se.png')
+    figures.save(page(prepared, seen), tmp_path / 'page.png')
+    figures.save(page(prepared, seen[:4]), tmp_path / 'se.png')
 
 
 def test_further_base_writes_attention_maps():

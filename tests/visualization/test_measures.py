@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbam_det.apis.inference import Found, read_image
+from cbam_det.apis.inference import Prediction, read_image
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization.detections import dataset_of
@@ -60,32 +60,32 @@ def test_focus_counts_objects_that_every_model_finds(digits):
         name = next(i['file_name'] for i in content['images'] if i['id'] == one['image_id'])
         box = torch.tensor([x, y, x + w, y + h])
         boxes.setdefault(name, []).append(
-            Found(numbers[one['category_id']], torch.tensor(0.9), box)
+            Prediction(numbers[one['category_id']], torch.tensor(0.9), box)
         )
 
     for found in boxes.values():  # as good, but not sure enough
-        found.append(Found(found[0].label, torch.tensor(0.2), found[0].box))
+        found.append(Prediction(found[0].label, torch.tensor(0.2), found[0].box))
 
     def explainer(name: str, draw: Callable, missing: int = 0) -> SimpleNamespace:
         see = lambda path: SimpleNamespace(picture=read_image(path), name=Path(path).name)  # noqa: E731
         classes = cfg.metainfo.classes if 'metainfo' in cfg else ()
-        look = lambda view: boxes[view.name][missing:]  # noqa: E731
-        of = SimpleNamespace(name=name, see=see, look=look, classes=tuple(classes))
+        predict = lambda prepared: boxes[prepared.name][missing:]  # noqa: E731
+        of = SimpleNamespace(name=name, prepare=see, predict=predict, classes=tuple(classes))
         return SimpleNamespace(
-            subject=of,
-            heat=lambda view, found, choice: draw(view, found),
-            choices=lambda view: {'layer': []},
+            predictor=of,
+            heat=lambda prepared, found, choice: draw(prepared, found),
+            choices=lambda prepared: {'layer': []},
             method='hirescam',
             target='score',
         )
 
-    def only_inside(view: SimpleNamespace, found: Found) -> np.ndarray:
-        heat = np.zeros(view.picture.shape[:2])
+    def only_inside(prepared: SimpleNamespace, found: Prediction) -> np.ndarray:
+        heat = np.zeros(prepared.picture.shape[:2])
         x1, y1, x2, y2 = found.corners.round().astype(int)
         heat[y1:y2, x1:x2] = 1
         return heat
 
-    even = explainer('even', lambda view, found: np.ones(view.picture.shape[:2]))
+    even = explainer('even', lambda prepared, found: np.ones(prepared.picture.shape[:2]))
     record = focus(cfg, [even, explainer('even', only_inside, missing=1)], 'val', 5)
     images = sum(len(found) > 2 for found in boxes.values())
     objects = sum(len(found) - 1 for found in boxes.values())
@@ -98,7 +98,7 @@ def test_focus_counts_objects_that_every_model_finds(digits):
     assert rows['even (2)']['energy'][0] > 0.9 and rows['even (2)']['pointing'] == [1, 0]
     more = rows['even (2)']['energy'][0] - rows['even']['energy'][0]
     assert rows['even (2)']['energy_more'][0] == pytest.approx(more, abs=2e-4)
-    nothing = explainer('nothing', lambda view, found: np.zeros(view.picture.shape[:2]))
+    nothing = explainer('nothing', lambda prepared, found: np.zeros(prepared.picture.shape[:2]))
     with pytest.raises(InputError, match=f'of {objects} objects in 5 images none is found'):
         focus(cfg, [even, nothing], 'val', 5)
     with pytest.raises(InputError, match='none is found by every model'):

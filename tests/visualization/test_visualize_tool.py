@@ -11,19 +11,19 @@ from cbam_det.models.layers import CBAM
 from cbam_det.visualization import figures
 
 from ..conftest import CONFIGS
-from .untrained import DIGITS, subject
+from .untrained import DIGITS, predictor
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
-    made = subject()
+    made = predictor()
     for one in made.model.modules():
         if isinstance(one, CBAM):
             nn.init.normal_(one.spatial_gate.norm.weight)
     checkpoint = tmp_path / 'one.pth'
     torch.save(dict(state_dict=made.model.state_dict()), checkpoint)
-    baseline = subject(str(CONFIGS / 'faster_rcnn_r50_digits.py'))
+    baseline = predictor(str(CONFIGS / 'faster_rcnn_r50_digits.py'))
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict=baseline.model.state_dict()), other)
     against = ('--against', 'faster_rcnn_r50_digits', other)
@@ -75,7 +75,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
 def test_mistakes_end_in_one_line_with_the_remedy(args, said, tool, photo, tmp_path, capsys):
     checkpoint = tmp_path / 'one.pth'
     if 'CHECKPOINT' in args:
-        torch.save(dict(state_dict=subject().model.state_dict()), checkpoint)
+        torch.save(dict(state_dict=predictor().model.state_dict()), checkpoint)
     names = {'PHOTO': photo, 'CHECKPOINT': checkpoint}
     capsys.readouterr()
     assert tool(*(names.get(one, one) for one in args)) == 2

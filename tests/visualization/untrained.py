@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cbam_det.apis.inference import Subject
+from cbam_det.apis.inference import Predictor
 from cbam_det.utils.config import read_config
 
 from ..conftest import CONFIGS
@@ -13,13 +13,13 @@ from ..conftest import CONFIGS
 DIGITS = str(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
 
 
-def subject(config: str = DIGITS, options: dict | None = None) -> Subject:
+def predictor(config: str = DIGITS, options: dict | None = None) -> Predictor:
     """A model at its start, without pretrained weights."""
     torch.manual_seed(0)
     options = {'model.backbone.init_cfg': None, **(options or {})}
     if 'digits' not in config:
         options['model.test_cfg.score_thr'] = 0.0
-    made = Subject(read_config(config, options))
+    made = Predictor(read_config(config, options))
     for name, one in made.model.named_parameters():
         if 'cls' in name and one.dim() > 1:  # at its start a head gives all classes one score
             nn.init.normal_(one, 0, 0.01)

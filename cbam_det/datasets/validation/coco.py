@@ -115,7 +115,9 @@ def list_coco(
         found = _annotation_fault(item, sizes, names, needed, seen)
         if found:
             kind, said, hurts = found
-            content.say(kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index)
+            content.add_fault(
+                kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index
+            )
         name = names.get(as_id(item.get('category_id')))
         if name is not None:
             content.classes[name] += 1
@@ -156,7 +158,7 @@ def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) 
     relative = all(0 <= value <= 1 for box, _ in boxes for value in box)
     if relative and any(box[2] > 0 and box[3] > 0 for box, _ in boxes):
         said = f'has {len(boxes)} boxes, all of numbers from 0 to 1 ({boxes[0][0]}), not pixels'
-        content.say('boxes in 0..1', f'{content.file}:', said)
+        content.add_fault('boxes in 0..1', f'{content.file}:', said)
         return
     if not all(box[2] > box[0] and box[3] > box[1] for box, _ in boxes):
         return
@@ -169,7 +171,7 @@ def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) 
     if len(leaving) >= max(3, 0.1 * len(boxes)) and fitting > 0.9 * len(leaving):
         said = f'has {len(boxes)} boxes, of which {len(leaving)} leave their image as x, y, width, '
         said += f'height, and {fitting} of these fit it as x1, y1, x2, y2 ({leaving[0][0]})'
-        content.say('corners for sizes', f'{content.file}:', said)
+        content.add_fault('corners for sizes', f'{content.file}:', said)
 
 
 KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
@@ -189,7 +191,7 @@ def _read_categories(content: Content) -> dict[object, str]:
         if said is None and item['name'] in names.values():
             said = f'has name={item["name"]!r}, which an earlier one has'
         if said:
-            content.say('category entry', f'{content.file}: categories[{index}]', said)
+            content.add_fault('category entry', f'{content.file}: categories[{index}]', said)
         else:
             names[item['id']] = item['name']
     content.classes.update(dict.fromkeys(names.values(), 0))
@@ -224,7 +226,7 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
         if number is not None:
             sizes.setdefault(number, size)
         if said:
-            content.say(kind, f'{content.file}: images[{index}]', said, image=index)
+            content.add_fault(kind, f'{content.file}: images[{index}]', said, image=index)
     return sizes
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...utils.config import detector, enter_scope, walk
-from ...utils.errors import InputError, some
+from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet, Split, leaf_datasets
 from .dataset import check_dataset, check_num_classes
 from .evaluators import check_evaluators, check_same_classes
@@ -64,7 +64,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     roots = {leaf.get('data_root') or '' for leaf in leaves}
     if len(roots) != 1:
         raise InputError(
-            f'--data-root cannot replace several data roots ({some(sorted(roots))}); set them '
+            f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
             'with --cfg-options, or in a config of your own'
         )
     old, new = roots.pop(), os.path.join(root, '')

@@ -133,7 +133,7 @@ class Content:
     raw: dict = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
-    def say(
+    def add_fault(
         self,
         kind: str,
         place: str,

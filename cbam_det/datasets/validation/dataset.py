@@ -16,7 +16,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset, XMLDataset
 
 from ...utils.config import nearest
-from ...utils.errors import InputError, some
+from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
 from .coco import read_coco
 from .content import FIX, Content, Fault, nothing_usable, remedy_of
@@ -159,8 +159,8 @@ def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
                     where += f'.{index}' if isinstance(heads, (list, tuple)) else ''
                     raise InputError(
                         f'{where}.num_classes={count}, but the data set has {len(classes)} classes '
-                        f'({some(list(classes), 4)}); set {where}.num_classes={len(classes)} or '
-                        "the data set's metainfo.classes"
+                        f'({first_few(list(classes), 4)}); set {where}.num_classes={len(classes)} '
+                        "or the data set's metainfo.classes"
                     )
 
 
@@ -195,7 +195,7 @@ def _existing_file(dataset: DataSet, layout: str) -> Path:
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
             raise missing_root(folder, layout, own=bool(dataset.metainfo_classes))
         near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
-        there = f'{path.parent} has {some(near, 5)}' if near else f'{path.parent} has no files'
+        there = f'{path.parent} has {first_few(near, 5)}' if near else f'{path.parent} has no files'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
             there = (
                 f'{root} has VOC2007 alone: add VOC2012, or take the config for that year, whose '
@@ -231,14 +231,14 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
     alike = [fault for fault in faults if fault.kind in kinds]
     where, total = content.file, len(content.images)
     if kind in IMAGES:
-        first = some([str(fault) for fault in alike])
+        first = first_few([str(fault) for fault in alike])
         message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
         remedy = f'restore them, or take them out of the annotation file ({FIX})'
     elif kind == 'annotation missing':
         folder = Path(alike[0].place).parent
         names = [Path(fault.place).stem for fault in alike]
         message = f'{len(alike)} of {total} annotations of {where} are missing: '
-        message += f'{folder}/{{{some(names)}}}.xml'
+        message += f'{folder}/{{{first_few(names)}}}.xml'
         remedy = f'restore them or take them off the list ({FIX})'
     else:
         more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
@@ -329,18 +329,18 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
         raise InputError(
             f'{summary.where} has no category {absent[0]!r}{hint}; '
             f'{len(absent)} of the {len(summary.classes)} classes of the config are absent; it has '
-            f'{some(list(dict.fromkeys(names)), 5)}; '
+            f'{first_few(list(dict.fromkeys(names)), 5)}; '
             "set the data set's metainfo=dict(classes=(...)) and the head's num_classes to fit"
         )
     order = [name for name in names if name in summary.classes]
     if strict and order != list(summary.classes):
         raise InputError(
-            f'{summary.where} lists the classes in another order ({some(order, 5)}), by which '
+            f'{summary.where} lists the classes in another order ({first_few(order, 5)}), by which '
             f'mmdet numbers them: label 0 would be {order[0]!r} and be called '
             f'{summary.classes[0]!r}; '
             "put metainfo.classes in the file's order"
         )
     if foreign:
-        summary.notes.append(f'ignored, since the config leaves them out: {some(foreign)}')
+        summary.notes.append(f'ignored, since the config leaves them out: {first_few(foreign)}')
     if absent:
-        summary.notes.append(f'no object of {some(absent)}')
+        summary.notes.append(f'no object of {first_few(absent)}')

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mmdet.datasets import CocoDataset, XMLDataset
 
 from ...utils.config import kind_of, walk
-from ...utils.errors import InputError, some
+from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet, Evaluator, Split
 from .dataset import reads_as
 from .voc import read_list
@@ -74,8 +74,8 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
     loader = f'{split.name}_dataloader'
     if len(files) > 1:
         raise InputError(
-            f'{named}, but {loader} reads {len(files)} files ({some(list(map(str, files)))}); join '
-            'them in one file, or give each its evaluator by a MultiDatasetsEvaluator'
+            f'{named}, but {loader} reads {len(files)} files ({first_few(list(map(str, files)))}); '
+            'join them in one file, or give each its evaluator by a MultiDatasetsEvaluator'
         )
     (dataset,) = data_sets
     if dataset.indices is not None:
@@ -96,7 +96,9 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         return  # no COCO JSON, which is said elsewhere
     if theirs.images != read.images:
         other = sorted(map(str, theirs.images ^ read.images))
-        what = f'other images ({len(theirs.images)}, not {len(read.images)}; {some(other)} in one'
+        what = (
+            f'other images ({len(theirs.images)}, not {len(read.images)}; {first_few(other)} in one'
+        )
         what += ' of them alone)'
     elif _known(dataset) is CocoDataset and theirs.boxes != read.boxes:
         count = ((theirs.boxes - read.boxes) + (read.boxes - theirs.boxes)).total()
@@ -164,7 +166,7 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
     for what, names in known.items():
         if names != known[first]:
             raise InputError(
-                f'{what} has the classes {some(list(names), 5)}, but {first} '
-                f'{some(list(known[first]), 5)}: a label would be called by another name, and '
+                f'{what} has the classes {first_few(list(names), 5)}, but {first} '
+                f'{first_few(list(known[first]), 5)}: a label would be called by another name, and '
                 'scored as another class; give both the same metainfo.classes, in one order'
             )

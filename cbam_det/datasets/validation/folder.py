@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset, VOCDataset
 
-from ...utils.errors import InputError, some
+from ...utils.errors import InputError, first_few
 from .coco import read_coco
 from .content import Content, nothing_usable
 from .dataset import COCO_LAYOUT, VOC_LAYOUT
@@ -90,7 +90,7 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
         if not hurts and (said := nothing_usable(content)):
-            content.say('no objects', str(content.file), said)
+            content.add_fault('no objects', str(content.file), said)
         content.faults += image_faults(content, found.__getitem__)
         _compare_totals(split, splits)
         _note(split, found)
@@ -167,10 +167,10 @@ def _coco_images(folder: Path, file: Path, content: Content) -> Path:
     names = [name.replace('\\', '/') for name in names]  # Windows' names are a fault, said later
     best = max(places, key=lambda place: sum((place / name).is_file() for name in names))
     if best == places[0] and not best.is_dir():
-        tried = some(list(map(str, places)), 5)
+        tried = first_few(list(map(str, places)), 5)
         raise InputError(
-            f'the images of {file} ({some(names)}) are in none of {tried}; name their folder with '
-            '--images'
+            f'the images of {file} ({first_few(names)}) are in none of {tried}; name their folder '
+            'with --images'
         )
     return best
 
@@ -193,8 +193,8 @@ def _compare_totals(split: Split, splits: list[Split]) -> None:
         if total is not None and count != total:
             said = f'lists {count:,} {what}, the published one {total:,}'
             if split.voc and (absent := _absent_of_voc2007(splits)):
-                said += f'; in no list: {some(absent, 9)}'
-            content.say('count', str(content.file), said, hurts=False)
+                said += f'; in no list: {first_few(absent, 9)}'
+            content.add_fault('count', str(content.file), said, hurts=False)
 
 
 def _absent_of_voc2007(splits: list[Split]) -> list[str]:
@@ -216,7 +216,7 @@ def _note(split: Split, found: dict[str, Decoded]) -> None:
         split.notes.append(f'{bare:,} images have no objects')
     absent = [name for name, count in split.content.classes.items() if not count]
     if absent:
-        split.notes.append(f'no object of {some(absent)}')
+        split.notes.append(f'no object of {first_few(absent)}')
 
 
 def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
@@ -228,7 +228,7 @@ def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
             digest = found[path].digest
             if digest in own:
                 said = f'is {own[digest]} too'
-                split.content.say('same image twice', path, said, hurts=False)
+                split.content.add_fault('same image twice', path, said, hurts=False)
             elif digest:
                 own[digest] = path
         files.append(own)
@@ -246,4 +246,4 @@ def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
             said = f'is in {other.name} too' if place == theirs[digest] else said
             roles = {one.role, other.role}
             hurts = roles not in ({'val'}, {'test'}, {'val', 'test'})  # which may be the same
-            one.content.say('same image in two splits', place, said, hurts=hurts)
+            one.content.add_fault('same image in two splits', place, said, hurts=hurts)

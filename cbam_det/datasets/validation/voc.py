@@ -35,16 +35,16 @@ def read_voc(
         size, kept, picture = None, 0, str(images / f'{name}.jpg')
         if not name.strip() or '\0' in name or (len(name.split()) > 1 and not file.is_file()):
             place = f'{path}, line {index + 1}:'
-            content.say('list line', place, f'{name!r} is no image name', image=index)
+            content.add_fault('list line', place, f'{name!r} is no image name', image=index)
             picture = ''
         elif not file.is_file():
-            content.say('annotation missing', str(file), 'is not there', image=index)
+            content.add_fault('annotation missing', str(file), 'is not there', image=index)
         else:
             size, kept = _read_xml(content, index, file, Path(picture), classes)
         if name in seen:
             place = f'{path}, line {index + 1}:'
             said = f'{name!r} is listed before'
-            content.say('image listed twice', place, said, hurts=False, image=index)
+            content.add_fault('image listed twice', place, said, hurts=False, image=index)
         seen.add(name)
         content.images.append(Picture(picture, size, kept))
     return content
@@ -77,7 +77,7 @@ def _read_xml(
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
         said = f'is no XML ({str(error).splitlines()[0] if str(error) else type(error).__name__})'
-        content.say('no XML', str(file), said, image=image)
+        content.add_fault('no XML', str(file), said, image=image)
         return None, 0
     size = _xml_size(content, image, root, file) or _header_size(picture)
     kept = 0
@@ -91,7 +91,7 @@ def _read_xml(
         kept += 1
         found = _object_fault(item, name, size)
         if found:
-            content.say(found[0], place, found[1], hurts=found[2], image=image, object=index)
+            content.add_fault(found[0], place, found[1], hurts=found[2], image=image, object=index)
         content.usable += (found is None or found[0] in KEPT) and not _difficult(item)
     content.classes.pop('', None)
     return size, kept
@@ -109,7 +109,7 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
         width = height = 0
     if not (0 < width < LARGEST and 0 < height < LARGEST):
         said = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
-        content.say('size', f'{file}:', said, image=image)
+        content.add_fault('size', f'{file}:', said, image=image)
         return None
     return width, height
 

@@ -56,7 +56,7 @@ class AttentionMapsHook(Hook):
 
     @master_only
     def _write(self, runner: Runner) -> None:
-        from ...apis.inference import View, read_image
+        from ...apis.inference import PreparedImage, read_image
         from ...visualization.attention import gates, page
         from ...visualization.detections import evenly
         from ...visualization.figures import pixels
@@ -68,8 +68,8 @@ class AttentionMapsHook(Hook):
         try:
             for number, index in enumerate(evenly(len(dataset), self.count)):
                 path = dataset.get_data_info(index)['img_path']
-                view = View.of(read_image(path), dataset[index], model)
-                picture = pixels(page(view, gates(model, view.data)))
+                prepared = PreparedImage.of(read_image(path), dataset[index], model)
+                picture = pixels(page(prepared, gates(model, prepared.data)))
                 runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
         finally:
             model.train(training)

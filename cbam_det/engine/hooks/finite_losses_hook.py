@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ...utils.errors import InputError, some
+from ...utils.errors import InputError, first_few
 from ...utils.files import whole_file
 from .stop_signals_hook import any_process
 
@@ -68,8 +68,8 @@ class FiniteLossesHook(Hook):
             torch.save(dict(losses=plain(losses), batch=batch, iter=runner.iter + 1), part)
         said = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in bad)
         raise InputError(
-            f'the loss is not finite ({said}; {where}) on {some(image_paths(batch), 8)}; the batch '
-            f'is saved in {path}; {REMEDY}'
+            f'the loss is not finite ({said}; {where}) on {first_few(image_paths(batch), 8)}; the '
+            f'batch is saved in {path}; {REMEDY}'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -86,7 +86,7 @@ class FiniteLossesHook(Hook):
         ]
         if bad:
             raise InputError(
-                f'{len(bad)} tensors of the weights are not finite ({some(bad)}; iteration '
+                f'{len(bad)} tensors of the weights are not finite ({first_few(bad)}; iteration '
                 f'{runner.iter}) and no checkpoint of them is written; clip the gradients '
                 '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; a '
                 'model that holds such a tensor on purpose takes default_hooks.finite_losses=None'

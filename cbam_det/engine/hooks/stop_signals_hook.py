@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...utils.errors import SIGNALS, Stopped, tell_ctrl_c
+from ...utils.errors import SIGNALS, Stopped, explain_ctrl_c
 from .checkpoint_hook import AtomicCheckpointHook
 
 
@@ -68,7 +68,7 @@ class StopSignalsHook(Hook):
             raise KeyboardInterrupt
         self.interrupted = True
         if is_main_process():
-            tell_ctrl_c()
+            explain_ctrl_c()
 
     def restore(self) -> None:
         """Leave the signals as they were."""
