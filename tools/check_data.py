@@ -37,6 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def show(splits: list['Split'], first: int, console: Console) -> None:
     from cbam_det.datasets.validation.content import remedy_of
+    from cbam_det.utils.errors import printable
 
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
     kinds = Table('split', 'fault', 'hurts', 'count', 'first, and the remedy', show_lines=True)
@@ -44,28 +45,28 @@ def show(splits: list['Split'], first: int, console: Console) -> None:
         content = split.content
         hurting = sum(fault.hurts for fault in content.faults)
         counts = (len(content.images), content.objects, len(content.classes), len(content.faults))
-        sets.add_row(split.name, *(f'{count:,}' for count in (*counts, hurting)))
+        name = Text(printable(split.name))
+        sets.add_row(name, *(f'{count:,}' for count in (*counts, hurting)))
         groups = {(fault.kind, fault.hurts): [] for fault in content.faults}
         for fault in content.faults:
             groups[fault.kind, fault.hurts].append(fault)
         for (kind, hurts), faults in groups.items():
             said = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
-            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', said
-            kinds.add_row(
-                *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)
-            )
+            hurt = 'yes' if hurts else 'no'
+            kinds.add_row(name, kind, hurt, f'{len(faults):,}', Text(printable(said)))
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
     for split in splits:
         for note in split.notes:
-            console.print(f'{split.name}: {note}', markup=False)
+            console.print(printable(f'{split.name}: {note}'), markup=False)
 
 
 def check(args: argparse.Namespace) -> int:
     from cbam_det.datasets.validation.clean import clean, config_options, write_clean
     from cbam_det.datasets.validation.content import FIX, remedy_of
     from cbam_det.datasets.validation.folder import examine
+    from cbam_det.utils.errors import printable
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     splits = examine(args.folder, args.images)
@@ -81,8 +82,8 @@ def check(args: argparse.Namespace) -> int:
                 more = f' and {len(made.files) - 1:,} more' if len(made.files) > 1 else ''
                 said = f'{split.name}: written {path}{more}, without {made.images:,} images and '
                 said += f'{made.objects:,} objects; use it:'
-                console.print(said, soft_wrap=True)
-                console.print(f'  {config_options(split, made.options)}', soft_wrap=True)
+                said += f'\n  {config_options(split, made.options)}'
+                console.print(printable(said), soft_wrap=True, markup=False)
             hurting &= {'same image in two splits'}
         left = left or bool(hurting)
     return int(left)

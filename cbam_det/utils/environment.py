@@ -18,6 +18,8 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from ..version import __version__
+from .errors import first_few
+from .hidden_modules import hiding_files
 
 # Whether the package is installed without a checkout: it has the configs inside then.
 INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
@@ -75,6 +77,11 @@ MMCV = Library('mmcv', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0', '2.0.0', '3')
 MMDET = Library('mmdet', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0', '3.0.0', '4')
 
 LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
+# How a torchvision fails that was built for another torch.
+WRONG_TORCH = re.compile(
+    r"undefined symbol|cannot import name|has no attribute|No module named 'torch\b|"
+    r'does not exist|compiled with different|version'
+)
 
 
 def _install(library: Library) -> str:
@@ -111,11 +118,16 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
     text = _first_line(error)
     what = f'{library.module} {library.version or ""} cannot be imported ({text})'
+    if files := hiding_files():
+        return Problem(
+            f'{what}: {first_few(files)} hides the module of Python that has its name',
+            'rename that file, or call from another folder',
+        )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
         return Problem(what, _install(MMCV))
-    if 'torchvision::nms' in text or library is TORCHVISION:
+    if 'torchvision::nms' in text or (library is TORCHVISION and WRONG_TORCH.search(text)):
         return Problem(f'{what}: it does not belong to torch {TORCH.version}', _install(TORCH))
     if 'pkg_resources' in text:
         return Problem(what, 'pip install "setuptools<81"')

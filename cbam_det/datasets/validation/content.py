@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ...utils.errors import printable
+
 LARGEST = 1e15  # beyond it a float does not count single pixels
 
 
@@ -92,7 +94,7 @@ class Fault(NamedTuple):
     object: int | None = None
 
     def __str__(self) -> str:
-        return f'{self.place} {self.said}'
+        return printable(f'{self.place} {self.said}')
 
 
 def remedy_of(fault: Fault) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset, XMLDataset
 
 from ...utils.config import nearest
-from ...utils.errors import InputError, first_few
+from ...utils.errors import InputError, first_few, printable
 from ...utils.run_config import DataSet
 from .coco import read_coco
 from .content import FIX, Content, Fault, nothing_usable, remedy_of
@@ -46,7 +46,7 @@ class Summary:
             f'{self.where}: {self.images:,} images, {self.objects:,} objects, '
             f'{len(self.classes)} classes'
         )
-        return '; '.join([line, *self.notes])
+        return printable('; '.join([line, *self.notes]))
 
 
 def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) -> Summary | None:
