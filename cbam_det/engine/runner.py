@@ -150,6 +150,11 @@ class CheckedRunner(Runner):
             report_every_number(self._test_evaluator)
         return super().build_test_loop(loop)
 
+    def dump_config(self) -> None:
+        """Nothing yet: `train` writes the config. In the same work_dir a test, whose own config is
+        beside its log, would put it in the place of the training's.
+        """
+
     def load_or_resume(self) -> None:
         """MMEngine's, from the checkpoint that the first process found whole; with `channels_last`,
         of a model in that format, whose weights were drawn before, so that they are the same.
@@ -197,6 +202,7 @@ class CheckedRunner(Runner):
             Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
         self._check('train')
+        super().dump_config()
         try:
             with self._explained(self.work_dir):
                 model = super().train()

@@ -19,17 +19,15 @@ from mmengine.config import Config
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
+from ..evaluation.metrics import metric_name
 from ..models.costs import count
 from ..utils.config import read_config
 from ..utils.errors import InputError
 from .attention import attention_page
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
+from .fonts import every_glyph
 from .gradcam import Explainer, gradcam_page
-
-SIZES = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75'} | {
-    f'mAP_{key}': f'AP {name}' for key, name in (('s', 'small'), ('m', 'medium'), ('l', 'large'))
-}
 
 
 @dataclass
@@ -184,15 +182,15 @@ def _scores(runs: list[Trained]) -> Section:
                 f'{one.folder.name} has no metrics.json: tools/test.py {one.cfg.filename} '
                 f'{one.checkpoint} --work-dir {one.folder}'
             )
+        elif (tested := Path(one.record.get('checkpoint', '')).name) != one.checkpoint.name:
+            notes.append(f'{one.folder.name}: these are the scores of {tested}')
     if kept:
-        values = [
-            {key.rpartition('/')[2]: value for key, value in one.record.get('metrics', {}).items()}
-            for one in kept
-        ]
-        sized = {f'bbox_{key}': name for key, name in SIZES.items()}
-        sized |= {'AP50': 'VOC AP50'}
+        values = [one.record.get('metrics', {}) for one in kept]
+        sized = {key: name for key in values[0] if (name := metric_name(key))}
         classes = {
-            key: key.removesuffix('_precision') for key in values[0] if key.endswith('_precision')
+            key: key.partition('/')[2].removesuffix('_precision')
+            for key in values[0]
+            if key.endswith('_precision')
         }
         for keys in (sized, classes):
             names = [key for key in keys if any(_number(one.get(key)) for one in values)]
@@ -233,7 +231,8 @@ def _figure(title: str, make: Callable[[], Figure]) -> Section:
 
 def _picture(figure: Figure, kind: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=100)
+    with every_glyph(figure):
+        figure.savefig(buffer, format=kind, dpi=100)
     plt.close(figure)
     mime = 'image/svg+xml' if kind == 'svg' else 'image/png'
     return f'data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}'
