@@ -35,6 +35,7 @@ from ..utils.files import whole_file
 from ..utils.records import typed_command
 from . import failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
+from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
 from .preflight import OWN_HOOKS, Task
@@ -239,14 +240,20 @@ class CheckedRunner(Runner):
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
 
         Raises:
-            InputError: the check found something; an image cannot be read, or the memory is full;
-                see `failures`.
+            InputError: the check found something; an image cannot be read, or the memory is full,
+                see `failures`; a detector found nothing in any image.
             Stopped: by Ctrl-C.
         """
         self._check('test')
-        with self._explained(None):
-            metrics = super().test()
+        counts = DetectionCountHook()
+        self.register_hook(counts)
+        try:
+            with self._explained(None):
+                metrics = super().test()
+        finally:
+            self.hooks.remove(counts)
         self._write_metrics(metrics)
+        counts.check()
         return metrics
 
     @master_only

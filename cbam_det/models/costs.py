@@ -46,7 +46,7 @@ def count(cfg: Config, training: bool = False) -> Cost:
     image = torch.empty(1, 3, *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image, regions=_regions(model, training))
+        _forward(model, image, regions=regions(model, training))
     return Cost(
         size,
         len(cbams),
@@ -75,7 +75,7 @@ def kept_bytes(cfg: Config) -> int:
 
     images = torch.empty(2, 3, *input_size(cfg), device='meta')
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _forward(model, images, regions=len(images) * _regions(model, training=True))
+        _forward(model, images, regions=len(images) * regions(model, training=True))
     return sum(storage.nbytes() for storage in kept.values()) // len(images)
 
 
@@ -88,12 +88,13 @@ def input_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def _regions(model: BaseDetector, training: bool) -> int:
+def regions(model: BaseDetector, training: bool) -> int:
     """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
     if not getattr(model, 'with_roi_head', False):
         return 0
     if not training:
-        return model.test_cfg.rpn.max_per_img
+        rpn = model.test_cfg.get('rpn')  # Sparse R-CNN has none
+        return rpn.max_per_img if rpn else model.rpn_head.num_proposals
     sampler = model.train_cfg.rcnn
     return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
 

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from mmcv.cnn import build_plugin_layer
 from mmengine.model import ModuleDict
@@ -44,7 +45,9 @@ def WithPlugins(
     """Build a host and insert plugins after its modules.
 
     Args:
-        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class; where the
+            scope of the config has no such host, with that of another library: in mmrotate it is
+            'mmdet.ResNet'.
         plugins: dictionaries with `cfg`, the plugin's config, whose `in_channels` is found out.
             `after` is a pattern of module names or several: `*` stands for a part of a name between
             dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
@@ -78,6 +81,13 @@ def WithPlugins(
             raise InputError(
                 f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
                 'module with custom_imports'
+            )
+    if isinstance(base_type, str) and _registered(base_type) is None:
+        scopes = [scope for scope, one in MODELS.children.items() if base_type in one.module_dict]
+        if scopes:
+            raise InputError(
+                f'base_type={base_type!r} is not registered in this scope; write '
+                f"base_type='{scopes[0]}.{base_type}'"
             )
     host = MODELS.build(dict(type=base_type, **options))
     return insert(host, ours, options.get('in_channels'))
@@ -368,6 +378,13 @@ class _Shown:
 def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
     """The CBAMs of a model with their paths."""
     return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
+
+
+def at_start(weights: Iterable[Tensor | np.ndarray]) -> bool:
+    """Whether the weights of gates are all 1.00, as the identity start makes them: attention that
+    changes nothing yet.
+    """
+    return all(float((torch.as_tensor(one) - 1).abs().max()) < 0.005 for one in weights)
 
 
 def is_doubled(cbam: CBAM) -> bool:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .build import build_model
-from .insertion import ITSELF, KeepOutput, match, paper_places, places
+from .costs import regions
+from .insertion import ITSELF, find_channels, match, paper_places, places
 from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -28,14 +29,16 @@ class Place:
         name: the module in the host, as `after` names it.
         kind: its class.
         shape: C, H, W of its first output.
+        maps: outputs for one image: the levels that a head goes over, or the regions.
         parameters: what a CBAM there adds.
-        multiply_adds: what a CBAM there adds for one map: MLP, convolution and both products.
+        multiply_adds: what a CBAM there adds for all of them: MLP, convolution and both products.
     """
 
     host: str
     name: str
     kind: str
     shape: tuple[int, int, int]
+    maps: int
     parameters: int
     multiply_adds: int
 
@@ -65,10 +68,10 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
             if isinstance(host, nn.ModuleList)
             else {path: host}
         )
-    seen: dict[nn.Module, Tensor] = {}
+    seen: dict[nn.Module, list[tuple[int, ...]]] = {}
     for host in hosts.values():
         for module in host.modules():
-            module.register_forward_hook(KeepOutput(seen, module))
+            module.register_forward_hook(_KeepShapes(seen))
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
@@ -80,16 +83,36 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     )
     with torch.no_grad():
         model.predict(torch.zeros(1, 3, size, size), [sample])
-    found = [
-        _place(path, name, module, seen[module], options)
-        for path, host in hosts.items()
-        for name in places(host)
-        if _is_map(seen.get(module := host if name == ITSELF else host.get_submodule(name)))
-        and fnmatchcase(f'{path}:{name}', pattern)
-    ]
+    of_regions = regions(model, training=False)
+    found = []
+    for path, host in hosts.items():
+        for name in places(host):
+            module = host if name == ITSELF else host.get_submodule(name)
+            if module in seen and fnmatchcase(f'{path}:{name}', pattern):
+                number = of_regions if path.startswith('roi_head') else 1
+                found.append(_place(path, name, module, seen[module], number, options))
     if not found:
         raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
     return found
+
+
+class _KeepShapes:
+    """A forward hook that notes the shapes of a module's maps, of every pass."""
+
+    def __init__(self, seen: dict[nn.Module, list[tuple[int, ...]]]) -> None:
+        self.seen = seen
+
+    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            self.seen.setdefault(module, []).append(tuple(output.shape[1:]))
+
+
+def summed_up(found: Sequence[Place]) -> str:
+    """'16 CBAMs, +2.53 M parameters, +0.02 G multiply-adds' of a CBAM at each place."""
+    parameters = sum(place.parameters for place in found) / 1e6
+    adds = sum(place.multiply_adds for place in found) / 1e9
+    count = f'{len(found)} CBAM{"s" * (len(found) != 1)}'
+    return f'{count}, +{parameters:.2f} M parameters, +{adds:.2f} G multiply-adds'
 
 
 def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -> str:
@@ -108,10 +131,10 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
     built = build_model(cfg).get_submodule(host)
-    if after is None:
-        paper_places(built)
-    else:
-        match(built, after)
+    names = paper_places(built) if after is None else match(built, after)
+    channels = find_channels(built, names, node.get('in_channels'))
+    added = sum(_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
+    count = f'{len(names)} CBAM{"s" * (len(names) != 1)}, +{added:.2f} M parameters'
     where = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){where})"
     kind = node.get('base_type', node['type'])
@@ -130,23 +153,39 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
     imports = [imports] if isinstance(imports, str) else list(imports)
     imports += [] if 'cbam_det' in imports else ['cbam_det']
-    return f'custom_imports = dict(imports={imports!r})\nmodel = {text}'
+    return f'# {count}\ncustom_imports = dict(imports={imports!r})\nmodel = {text}'
 
 
-def _is_map(output: object) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 4
-
-
-def _place(path: str, name: str, module: nn.Module, output: Tensor, options: dict) -> Place:
-    channels, height, width = output.shape[1:]
+def _place(
+    path: str,
+    name: str,
+    module: nn.Module,
+    shapes: list[tuple[int, ...]],
+    number: int,
+    options: dict,
+) -> Place:
+    channels, height, width = shapes[0]
     # A ratio that the map is too narrow for would be an error there: count the widest that fits.
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
     adds = 0
-    if mlp := cbam.channel_gate:
-        adds += len(mlp.pools) * 2 * mlp.fc1.weight.numel() + channels * height * width
-    if gate := cbam.spatial_gate:
-        adds += gate.conv.weight.numel() * height * width + channels * height * width
-        adds += channels * height * width if gate.summary is not None else 0
-    parameters = sum(parameter.numel() for parameter in cbam.parameters())
-    return Place(path, name, type(module).__name__, (channels, height, width), parameters, adds)
+    for _, rows, columns in shapes:
+        pixels = rows * columns
+        if mlp := cbam.channel_gate:
+            adds += len(mlp.pools) * 2 * mlp.fc1.weight.numel() + channels * pixels
+        if gate := cbam.spatial_gate:
+            adds += gate.conv.weight.numel() * pixels + channels * pixels
+            adds += channels * pixels if gate.summary is not None else 0
+    return Place(
+        path,
+        name,
+        type(module).__name__,
+        (channels, height, width),
+        number * len(shapes),
+        _parameters(cbam),
+        number * adds,
+    )
+
+
+def _parameters(cbam: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in cbam.parameters())

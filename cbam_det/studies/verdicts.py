@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from ..models.insertion import at_start
 from ..utils.errors import InputError
 from ..utils.records import table_row
 from .records import orphans, read_record, records
@@ -121,11 +122,14 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     weights = recorded(gates_path(results, study)).get('rows', {})
     weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     head += [f'{gate} weights' for gate in GATES] * bool(weights)
+    unmoved = _at_start(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in rows:
         cells = [_spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
+        if cells[-1] and row.name in unmoved:
+            cells[-1] += ', attention at its start'
         cells += [_difference(study, row, results, name)[0] for name in others] * compared
         cells += [_of_start(study, row, results, name) for name in starts]
         cells += _theirs(study, row, first) * paper
@@ -303,7 +307,21 @@ def _origin(study: Study, results: Path) -> list[str]:
             '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
             f'{taken["images"]} validation images (`{taken["command"]}`)'
         )
+        if unmoved := [name for name in _at_start(taken['rows']) if name in study.rows]:
+            lines[0] += (
+                f'. Attention at its start (weights 1.00) changes nothing: {", ".join(unmoved)}; a '
+                'longer schedule, or a larger lr_mult of the attention, moves it'
+            )
     return lines + ['', study.note] * bool(study.note)
+
+
+def _at_start(weights: Mapping[str, dict]) -> list[str]:
+    """The rows whose gates, by their recorded quantiles, are all at 1.00."""
+    return [
+        name
+        for name, gates in weights.items()
+        if gates and all(at_start([np.array(quantiles)]) for quantiles in gates.values())
+    ]
 
 
 def _range(quantiles: Sequence[float] | None) -> str:

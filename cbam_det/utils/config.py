@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -81,6 +83,17 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f'; near: {first_few(near)}' if near else ''
 
 
+def larger_rate(cfg: Config) -> str:
+    """What gives the attention of a config ten times its learning rate, as a line to paste."""
+    keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
+    own = [key for key in keys if 'inserted' in key or 'cbam' in key]
+    key = max(own, key=len, default='cbam')  # MMEngine takes the longest that fits
+    rate = 10 * (keys.get(key) or {}).get('lr_mult', 1)
+    if '.' in key:
+        return f'optim_wrapper.paramwise_cfg.custom_keys={{{key!r}: dict(lr_mult={rate:g})}}'
+    return f'--cfg-options optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult={rate:g}'
+
+
 def places_of(cfg: Config, key: str, kind: str = '') -> str:
     """Where a key stands in a config, and what is near beside it, for an error.
 
@@ -96,11 +109,14 @@ def places_of(cfg: Config, key: str, kind: str = '') -> str:
 
 
 def find_config(name: str, announce: bool = True) -> str:
-    """A config by its path, or a shipped one by its name, of which the path is printed if `tell`.
+    """A config by its path, one of a library (`mmdet::FOLDER/CONFIG.py`), or a shipped one by its
+    name, of which the path is printed if `announce`.
 
     Raises:
         InputError: there is none; the message lists near names.
     """
+    if '::' in name:
+        return _config_of_library(name)
     if Path(name).is_file():
         return name
     folder = shipped('configs')
@@ -111,11 +127,32 @@ def find_config(name: str, announce: bool = True) -> str:
         if announce:
             print(f'config: {known[wanted]}', file=sys.stderr)
         return str(known[wanted])
-    near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
+    here = {path.stem: str(path) for path in sorted(Path(name).parent.glob('*.py'))}
+    near = [here[stem] for stem in difflib.get_close_matches(Path(name).stem, here, 3)]
+    near = near or difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
         f'{folder}; near: {first_few(near)}'
     )
+
+
+def _config_of_library(name: str) -> str:
+    """The path of 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', say."""
+    library, _, config = name.partition('::')
+    found = importlib.util.find_spec(library) if library.isidentifier() else None
+    if found is None or found.origin is None:  # MMEngine would install it
+        raise InputError(
+            f'{name}: no library {library} is installed; write mmdet::FOLDER/CONFIG.py'
+        )
+    try:
+        return get_config(name).filename
+    except Exception as error:
+        folder = Path(found.origin).parent / '.mim/configs'
+        known = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob('*.py'))]
+        raise InputError(
+            f'{library} has no config {config} that can be read ({type(error).__name__})'
+            f'{nearest(config, known)}'
+        ) from None
 
 
 def read_config(name: str, options: dict | None = None, announce: bool = True) -> Config:

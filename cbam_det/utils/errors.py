@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 # Those by which schedulers (and people, by Ctrl-C) stop a run.
 NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
@@ -58,7 +59,7 @@ def printable(text: str) -> str:
 class _PipeOutput(io.FileIO):
     """Standard output that goes on in silence where nobody reads it any more (`| head`)."""
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -77,7 +78,7 @@ def prepare_output() -> None:
     if output is not sys.__stdout__ or not isinstance(output, io.TextIOWrapper):
         return
     output.flush()
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(
+    sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_PipeOutput(output.fileno(), 'wb', closefd=False)),
         encoding=output.encoding,
         errors='backslashreplace',

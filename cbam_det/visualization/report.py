@@ -21,9 +21,10 @@ from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..evaluation.metrics import metric_name
 from ..models.costs import count
-from ..utils.config import read_config
+from ..models.insertion import at_start
+from ..utils.config import larger_rate, read_config
 from ..utils.errors import InputError
-from .attention import attention_page
+from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
 from .fonts import every_glyph
@@ -120,7 +121,7 @@ def write(
         Section('curves', pictures=[_picture(curves([one.log for one in runs]), 'svg')]),
         _scores(runs),
         _figure('detections', lambda: detection_page(predictors[0])),
-        _figure('attention', lambda: attention_page(predictors[0], shown())),
+        _attention(predictors[0], shown),
         _figure('Grad-CAM', lambda: gradcam_page(shown(), [Explainer(one) for one in predictors])),
         _costs(runs),
     ]
@@ -182,7 +183,7 @@ def _scores(runs: list[Trained]) -> Section:
                 f'{one.folder.name} has no metrics.json: tools/test.py {one.cfg.filename} '
                 f'{one.checkpoint} --work-dir {one.folder}'
             )
-        elif (tested := Path(one.record.get('checkpoint', '')).name) != one.checkpoint.name:
+        elif (tested := Path(one.record['checkpoint']).name) != one.checkpoint.name:
             notes.append(f'{one.folder.name}: these are the scores of {tested}')
     if kept:
         values = [one.record.get('metrics', {}) for one in kept]
@@ -205,6 +206,19 @@ def _scores(runs: list[Trained]) -> Section:
 
 def _number(value: float | None) -> str:
     return '' if value is None or value < 0 else f'{value:.3f}'
+
+
+def _attention(predictor: Predictor, shown: Callable[[], str]) -> Section:
+    section = _figure('attention', lambda: attention_page(predictor, shown()))
+    if section.pictures:
+        seen = gates(predictor.model, predictor.prepare(shown()).data)
+        weights = [one for gate in seen for one in (gate.channel, gate.spatial) if one is not None]
+        if at_start(weights):
+            section.note = (
+                'the attention has not left its start: all of its weights are 1.00, so that it '
+                f'changes nothing; train longer, or by {larger_rate(predictor.cfg)}'
+            )
+    return section
 
 
 def _costs(runs: list[Trained]) -> Section:

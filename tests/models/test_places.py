@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
-from cbam_det.models.places import find_places, fragment
+from cbam_det.models.places import find_places, fragment, summed_up
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
@@ -30,7 +30,13 @@ def test_places_of_all_parts_have_their_shapes_and_costs():
     assert place.parameters == sum(value.numel() for value in cbam.parameters())
     # Two pools through two layers, the 7x7 convolution of two maps, and two products.
     assert place.multiply_adds == 2 * 2 * 128 * 8 + 98 * 64 + 2 * 128 * 64
-    assert found['roi_head.bbox_roi_extractor', '.'].shape == (64, 7, 7)
+    regions = found['roi_head.bbox_roi_extractor', '.']
+    assert (regions.shape, regions.maps) == ((64, 7, 7), 200)
+    assert regions.multiply_adds == 200 * (2 * 2 * 64 * 4 + 98 * 49 + 2 * 64 * 49)
+    levels = found['rpn_head', 'rpn_conv']
+    assert (levels.shape, levels.maps) == ((64, 16, 16), 5)
+    pixels = 16**2 + 8**2 + 4**2 + 2**2 + 1
+    assert levels.multiply_adds == 5 * 2 * 2 * 64 * 4 + 98 * pixels + 2 * 64 * pixels
     assert ('backbone', '.') not in found  # its output is a tuple
 
 
@@ -87,6 +93,14 @@ def test_fragment_keeps_the_imports_of_the_base():
     )
 
 
+def test_choice_is_summed_up():
+    found = find_places(small(), 64, 'backbone:layer?.?.bn3')
+    count = sum(place.parameters for place in found)
+    assert len(found) == 16 and summed_up(found).startswith(f'16 CBAMs, +{count / 1e6:.2f} M par')
+    printed = fragment(small(), 'backbone', 'layer*.*.bn3')
+    assert printed.startswith(f'# 16 CBAMs, +{count / 1e6:.2f} M parameters\n')
+
+
 def test_unknown_host_and_module_are_named():
     with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
         fragment(small(), 'bbox_head', '.')
@@ -99,3 +113,4 @@ def test_tool_prints_a_table(run, tmp_path):
     options = ('--size', 64, '--only', 'neck:fpn_convs.0')
     said = run('places.py', config, *options, cwd=tmp_path).stdout
     assert '64 x 16 x 16' in said and 'fpn_convs.0' in said
+    assert 'one at each of these places: 1 CBAM, +0.00 M parameters' in said

@@ -53,6 +53,7 @@ def test_numbers_of_the_report_are_those_of_the_run(report):
     record = next(report.parent.glob('cbam/*/metrics.json')).read_text()
     ap = float(re.search(r'"coco/bbox_mAP": ([\d.]+)', record)[1])
     assert f'<td>{ap:.3f}</td>' in text
+    assert '<td>max_epochs 2</td>' in text  # of the training: its test has the config's own 5
     assert '<td>17</td>' not in text and '<td>16</td>' in text  # CBAMs
 
 

@@ -15,13 +15,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
-from ...models.insertion import is_doubled, named_cbams
+from ...models.insertion import at_start, is_doubled, named_cbams
 from ...models.layers import CBAM
+from ...utils.config import larger_rate
 
 
 @HOOKS.register_module()
 class AttentionAuditHook(Hook):
-    """Reports every CBAM at the start of training, and the saturated ones after some steps.
+    """Reports every CBAM at the start of training, the saturated ones after some steps, and at the
+    end whether they have left their start.
 
     Each run of a `CheckedRunner` has it where its model has a CBAM; `None` as
     `default_hooks.attention_audit` leaves it out.
@@ -98,8 +100,8 @@ class AttentionAuditHook(Hook):
         runner.logger.info(f'attention of this run:\n{_text(table)}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        """At the chosen step, look at what each CBAM multiplies with."""
-        if self.saturation_at and runner.iter == self.saturation_at - 1:
+        """At the chosen step, and at the last, look at what each CBAM multiplies with."""
+        if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
             for name, cbam in named_cbams(plain_model(runner)):
                 self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
                 # Compiled code does not know of a hook that came later.
@@ -113,7 +115,7 @@ class AttentionAuditHook(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the gates of which nine in ten weights are saturated."""
+        """Log the gates of which nine in ten weights are saturated, or all weights 1.00."""
         if not self.handles:
             return
         for handle in self.handles:
@@ -122,6 +124,30 @@ class AttentionAuditHook(Hook):
         for cbam, compiled in self.compiled:
             cbam._compiled_call_impl = compiled
         self.compiled.clear()
+        if runner.iter == runner.max_iters - 1:
+            self._tell_start(runner)
+        if runner.iter == self.saturation_at - 1:
+            self._tell_saturation(runner)
+        self.gates.clear()
+
+    def _tell_start(self, runner: Runner) -> None:
+        trained = {
+            name
+            for name, cbam in named_cbams(plain_model(runner))
+            if any(value.requires_grad for value in cbam.parameters())
+        }
+        gates = [
+            gate for name, seen in self.gates.items() if name in trained for gate in seen.values()
+        ]
+        doubled = [weights for weights, most in gates if most == 2]
+        if doubled and len(doubled) == len(gates) and at_start(doubled):
+            runner.logger.warning(
+                'the attention has not left its start: after this training all of its weights are '
+                '1.00, so that it changes nothing; train longer, or give it a larger learning rate '
+                f'by {larger_rate(runner.cfg)}'
+            )
+
+    def _tell_saturation(self, runner: Runner) -> None:
         table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
         for name, gates in self.gates.items():
             for kind, (weights, most) in gates.items():
@@ -131,14 +157,12 @@ class AttentionAuditHook(Hook):
                     numbers = (weights.min(), weights.mean(), weights.max())
                     row = [f'{number.item():.3f}' for number in numbers]
                     table.add_row(name, kind, f'{full:.0%}', *row)
-        looked = bool(self.gates)
-        self.gates.clear()
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
                 f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
-        elif looked:
+        elif self.gates:
             runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
 
 
