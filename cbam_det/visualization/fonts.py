@@ -21,6 +21,7 @@ from matplotlib.text import Text
 from ..utils.errors import print_stderr, printable
 
 DEFAULT = 'sans-serif'
+PLACEHOLDERS = 'Last Resort'  # a font of matplotlib, which has a square for each character
 # Debian's packages of fonts, by the beginning of what Unicode calls a character.
 CJK = ('CJK', 'HIRAGANA', 'KATAKANA', 'HANGUL', 'BOPOMOFO', 'IDEOGRAPHIC', 'FULLWIDTH')
 
@@ -93,7 +94,11 @@ def without_font(missing: str) -> str:
 
 def _families(missing: set[str]) -> list[str]:
     """Families that have characters of `missing`, which are taken out of it."""
-    fonts = [font for font in font_manager.fontManager.ttflist if font.style == 'normal']
+    fonts = [
+        font
+        for font in font_manager.fontManager.ttflist
+        if font.style == 'normal' and not font.name.startswith(PLACEHOLDERS)
+    ]
     found = []
     while missing:
         best = max(fonts, key=lambda font: len(missing & _characters(font.fname)), default=None)

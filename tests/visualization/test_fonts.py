@@ -24,7 +24,8 @@ def list_of_fonts(monkeypatch):
 
 
 def _default_fonts() -> list:
-    return [font for font in font_manager.fontManager.ttflist if 'DejaVu' in font.name]
+    known = font_manager.fontManager.ttflist
+    return [font for font in known if font.name.startswith(('DejaVu', 'Last Resort'))]
 
 
 def make_font(path: Path, glyphs: dict[str, int] = GLYPHS) -> str:
