@@ -83,8 +83,10 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, 'test')
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    classes = Split.of(cfg, 'test').data_sets[0].classes
-    with names_in_pictures(classes) if args.show or args.show_dir else nullcontext():
+    names = nullcontext()
+    if args.show or args.show_dir:
+        names = names_in_pictures(Split.of(cfg, 'test').data_sets[0].classes)
+    with names:
         runner.test()
 
 

@@ -19,6 +19,7 @@ from mmengine.structures import InstanceData
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import walk
+from cbam_det.utils.run_config import Split
 
 from ..conftest import CONFIGS, in_process
 
@@ -81,6 +82,15 @@ def train_step(
         image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
         losses = model.train_step(dict(inputs=[image] * 2, data_samples=[sample] * 2), optim)
     return model, losses, before
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_scores_of_a_leaf_do_not_depend_on_the_batch(leaf):
+    """Images go one by one, or all have one size: by the pipeline, or in the leaf's own data."""
+    split = Split.of(Config.fromfile(CONFIGS / f'{leaf}.py'), 'test')
+    alike = ('data/digits', 'data/BCCD')
+    one_size = all(data.fixed_size or str(data.root) in alike for data in split.data_sets)
+    assert split.batch_size == 1 or one_size
 
 
 class Features(torch.nn.Module):
