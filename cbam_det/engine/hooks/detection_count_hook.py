@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...utils.errors import InputError
 
 
-@HOOKS.register_module()
 class DetectionCountHook(Hook):
     """Counts the detections of a test; each test by a `CheckedRunner` has it.
 
