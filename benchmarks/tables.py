@@ -13,7 +13,7 @@ from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
 from cbam_det.studies.verdicts import breakdown, heat_table, table
 from cbam_det.utils.errors import InputError, one_line_errors
-from cbam_det.utils.records import made_by, table_row
+from cbam_det.utils.records import origin_line, table_row
 from cbam_det.visualization.focus import focus_table
 
 
@@ -88,7 +88,7 @@ def module_table(record: dict) -> str:
             name = ''
         limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
         rows.append(table_row(['', '*limit*', *limits, *[''] * 3]))
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def ratio_table(record: dict) -> str:
@@ -102,7 +102,7 @@ def ratio_table(record: dict) -> str:
             for cost in (one['rows'][name] for name in peers)
         )
         rows.append(table_row([_map(one), *cells]))
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def _map(one: dict) -> str:
@@ -138,7 +138,7 @@ def precision_table(record: dict) -> str:
             for kind, e in record['rows'].items()
         ),
     ]
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def evaluation_table(record: dict) -> str:
@@ -156,7 +156,7 @@ def evaluation_table(record: dict) -> str:
             ]
         ),
     ]
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def fuzz_table(record: dict) -> str:
@@ -167,7 +167,7 @@ def fuzz_table(record: dict) -> str:
         counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
         rows.append(table_row([part, *counts]))
     said = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
-    return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
+    return '\n'.join([*rows, '', f'{said}; {origin_line(record)}'])
 
 
 def timm_table(record: dict) -> str:
@@ -178,7 +178,7 @@ def timm_table(record: dict) -> str:
         cells = ['no' if reason else 'yes' for reason in reasons.values()]
         why = '; '.join(dict.fromkeys(filter(None, reasons.values())))
         rows.append(table_row([f'`{name}`', *cells, why]))
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -148,7 +148,7 @@ class Subject:
         picture = self.path.suffix == '.jpg'
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
-                summary = check_dataset(DataSet.of(self.dataset), full=picture)
+                summary = check_dataset(DataSet.from_cfg(self.dataset), full=picture)
         except InputError as error:
             assert '\n' not in str(error)
             self._mend()

@@ -302,7 +302,7 @@ def default_layers(layers: dict[str, int | None]) -> list[str]:
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:
-    split = Split.of(cfg, 'test')
+    split = Split.from_cfg(cfg, 'test')
     return split.data_sets[0].classes if split else ()
 
 

@@ -248,7 +248,7 @@ def check_same_classes(cfg: Config, checkpoint: dict) -> None:
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
-    split = Split.of(cfg, 'test')
+    split = Split.from_cfg(cfg, 'test')
     for dataset in split.data_sets if split else ():
         own = dataset.classes
         if own != trained and sorted(own) == sorted(trained):

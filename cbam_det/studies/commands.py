@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED, shipped
+from ..utils.environment import INSTALLED, shipped_folder
 from ..utils.errors import InputError, first_few
 from ..utils.records import write_record
 from ..utils.run_config import leaf_datasets
@@ -25,7 +25,7 @@ from .records import check_records, read_record
 from .study import PROGRAM, Row, Study, check_gpus, command, config_of, read_study, run_name
 from .tables import detector_table, plan_table
 
-LEDGER = shipped('ledger', 'experiments')
+LEDGER = shipped_folder('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
 RESULTS = (Path() if INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')

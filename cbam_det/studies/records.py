@@ -175,7 +175,7 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
     return {
         split: '+'.join(map(fingerprint, read.data_sets))
         for split in ('train', 'val', 'test')
-        if (read := Split.of(cfg, split)) is not None
+        if (read := Split.from_cfg(cfg, split)) is not None
     }
 
 

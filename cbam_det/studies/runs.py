@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.errors import InputError, first_few
-from ..utils.records import current_environment, log_lines, made_record
+from ..utils.records import current_environment, log_lines, with_origin
 from .processes import call_tool
 from .records import (
     add_record,
@@ -100,7 +100,7 @@ def run(
             validation=_validation(logged),
             metrics=metrics,
         )
-        made = made_record(command(study, row, seed, gpus), record)
+        made = with_origin(command(study, row, seed, gpus), record)
         return add_record(results, study, row, seed, made)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.records import made_by, table_row
+from ..utils.records import origin_line, table_row
 
 
 def detector_table(record: dict) -> str:
@@ -21,7 +21,7 @@ def detector_table(record: dict) -> str:
         rows.append(table_row([name, *cells, f'{cost["train_peak"]:.0f}']))
     height, width = record['size']
     images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
-    return '\n'.join([*rows, '', images + made_by(record)])
+    return '\n'.join([*rows, '', images + origin_line(record)])
 
 
 def plan_table(record: dict) -> str:

@@ -16,7 +16,7 @@ from ..apis.inference import (
     unused,
 )
 from ..utils.errors import InputError
-from ..utils.records import made_by, table_row
+from ..utils.records import origin_line, table_row
 from .detections import dataset_of, evenly, match
 from .gradcam import Explainer, area_share, inside, together
 
@@ -43,7 +43,7 @@ def focus_table(record: dict) -> str:
         f'{record["method"]} at '
         + ', '.join(f'{name} ({number})' for name, number in record['layers'].items())
     )
-    return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
+    return '\n'.join([*rows, '', f'{said}; {origin_line(record)}'])
 
 
 def focus(

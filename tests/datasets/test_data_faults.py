@@ -409,12 +409,12 @@ def test_bad_data_is_refused_or_counted(layout, row, tmp_path):
     init_default_scope('mmdet')
     if row.error:
         with pytest.raises(InputError) as caught:
-            check_dataset(DataSet.of(dataset), row.full)
+            check_dataset(DataSet.from_cfg(dataset), row.full)
         message = str(caught.value)
         assert row.error in message and '\n' not in message
         assert message.count(';') or message.endswith('score')  # a remedy
     else:
-        summary = check_dataset(DataSet.of(dataset), row.full)
+        summary = check_dataset(DataSet.from_cfg(dataset), row.full)
         assert summary.notes == [] if row.note is None else row.note in str(summary)
 
 

@@ -209,4 +209,4 @@ def test_one_year_where_two_are_wanted_is_told_the_leaf_for_one(tmp_path):
     enter_scope(cfg)
     wanted = cfg.train_dataloader.dataset.dataset.datasets[1]
     with pytest.raises(InputError, match=r'VOC2012.* has VOC2007 alone: .*_voc07 \(faster_rcnn_'):
-        check_dataset(DataSet.of(dict(wanted, data_root=f'{root}/')))
+        check_dataset(DataSet.from_cfg(dict(wanted, data_root=f'{root}/')))

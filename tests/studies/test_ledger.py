@@ -68,16 +68,16 @@ def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_pat
     prefix = dict(sub_data_root='VOC2007/')
     dataset = dict(type='XMLDataset', data_root=str(tmp_path), data_prefix=prefix)
     dataset['ann_file'] = 'VOC2007/ImageSets/Main/val.txt'
-    before = fingerprint(DataSet.of(dataset))
+    before = fingerprint(DataSet.from_cfg(dataset))
     lists = [
         (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
     ]
     for names, same in zip(lists, (True, False), strict=True):
         with (root / f'Annotations/{names[0]}.xml').open('a') as file:
             file.write(' ')
-        assert (fingerprint(DataSet.of(dataset)) == before) is same
+        assert (fingerprint(DataSet.from_cfg(dataset)) == before) is same
     with pytest.raises(InputError, match=r'none\.txt'):
-        fingerprint(DataSet.of(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
+        fingerprint(DataSet.from_cfg(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):

@@ -128,9 +128,9 @@ def test_remedy_keeps_to_the_stack_that_is_there(monkeypatch):
         'distributions',
         property(lambda self: [self.module] if self.module in installed else []),
     )
-    assert environment._install(MMDET) == 'pip install mmdet==3.3.0'
+    assert environment._install_command(MMDET) == 'pip install mmdet==3.3.0'
     installed.clear()
-    assert environment._install(MMDET) == 'pip install onedl-mmdetection==3.5.1'
+    assert environment._install_command(MMDET) == 'pip install onedl-mmdetection==3.5.1'
 
 
 def test_two_stacks_at_once_are_a_problem(monkeypatch):
@@ -180,7 +180,7 @@ def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(some_gpu, mo
 
     monkeypatch.setenv('LOCAL_RANK', '1')
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
-    monkeypatch.setattr(environment, '_suppressed', fails_there)
+    monkeypatch.setattr(environment, '_kept_by_nms', fails_there)
     problem = environment.check_operators()
     assert "mmcv's operators do not compute on cuda:1 (RuntimeError: no kernel" in problem.what
     assert re.match('pip install .*mmcv==[^ ]+; or put CUDA_VISIBLE_DEVICES= be', problem.remedy)

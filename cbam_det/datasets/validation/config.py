@@ -18,7 +18,7 @@ from .evaluators import check_evaluators, check_same_classes
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
-    for split in filter(None, (Split.of(cfg, name) for name in splits)):
+    for split in filter(None, (Split.from_cfg(cfg, name) for name in splits)):
         for dataset in split.data_sets:
             if summary := check_dataset(dataset, full, split.annotated):
                 print_log(f'{split.name} data: {summary}')
@@ -33,7 +33,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     check_same_classes(
         {
             f'the data set of {split.name}_dataloader': dataset.classes
-            for split in filter(None, (Split.of(cfg, name) for name in ('train', *splits)))
+            for split in filter(None, (Split.from_cfg(cfg, name) for name in ('train', *splits)))
             for dataset in split.data_sets
         }
     )

@@ -69,11 +69,11 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
     kind = dataset.kind
     if kind is None:
         raise InputError(
-            f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
-            'its module with custom_imports'
+            f'data set type {dataset.class_or_name!r} is not registered; check its spelling, or '
+            'import its module with custom_imports'
         )
     coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if not dataset.local or not (coco or voc):
+    if not dataset.is_local or not (coco or voc):
         return None
     classes = dataset.classes
     if not classes:
@@ -214,10 +214,10 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     """
     if fault.kind not in ('box without area', 'box outside the image'):
         return False
-    ignored = dataset.rules.get('bbox_min_size') or 0
+    ignored = dataset.filter_cfg.get('bbox_min_size') or 0
     return (
         dataset.test_mode
-        or 'FilterAnnotations' in dataset.steps
+        or 'FilterAnnotations' in dataset.transforms
         or (fault.kind == 'box without area' and ignored >= 1)
     )
 
@@ -252,13 +252,13 @@ IMAGES = ('image missing', 'image empty', 'image unreadable')
 def _check_filter(dataset: DataSet) -> None:
     """mmdet ignores keys of `filter_cfg` that it does not know."""
     known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-    for key in dataset.rules:
+    for key in dataset.filter_cfg:
         if key not in known:
             raise InputError(
                 f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
                 f'mmdet knows {", ".join(known)}{nearest(key, known)}'
             )
-    if dataset.test_mode and 'bbox_min_size' in dataset.rules:
+    if dataset.test_mode and 'bbox_min_size' in dataset.filter_cfg:
         raise InputError(
             f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
             'with test_mode=True; leave it out there'
@@ -268,7 +268,7 @@ def _check_filter(dataset: DataSet) -> None:
 def _check_asked(dataset: DataSet, content: Content) -> None:
     """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
     where = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
-    if 'mask' in dataset.asked:
+    if 'mask' in dataset.extra_annotations:
         boxes = content.raw.get('annotations') or []
         kept = [one for one in boxes if not one.get('ignore')]
         absent = sum(not one.get('segmentation') for one in kept)
@@ -280,7 +280,7 @@ def _check_asked(dataset: DataSet, content: Content) -> None:
                 f'{where.format("mask")} {says}; give with_mask=False (and a model without a '
                 'mask_head), or annotate masks'
             )
-    if 'seg' in dataset.asked and not dataset.prefixes.get('seg'):
+    if 'seg' in dataset.extra_annotations and not dataset.prefixes.get('seg'):
         raise InputError(
             f'{where.format("seg")} has no maps beside it; give with_seg=False, or '
             "data_prefix=dict(seg='FOLDER/')"
@@ -293,7 +293,7 @@ def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None
     for fault in content.faults:
         counted.setdefault(fault.kind, []).append(fault)
     summary.notes += [f'{kind}: {len(of)} ({of[0].place})' for kind, of in counted.items()]
-    rules = dataset.rules
+    rules = dataset.filter_cfg
     if dataset.test_mode or not rules:
         return
     smallest = rules.get('min_size') or 0

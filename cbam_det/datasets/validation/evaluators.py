@@ -65,9 +65,11 @@ def _check_masks(evaluator: Evaluator, model: dict) -> None:
 def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
     """Compare an evaluator's file with what the loader reads."""
     data_sets = split.data_sets
-    if evaluator.number is not None and len(data_sets) > evaluator.number:
-        data_sets = data_sets[evaluator.number : evaluator.number + 1]  # each has its own
-    if not all(dataset.local and _known(dataset) for dataset in data_sets):
+    if evaluator.dataset_index is not None and len(data_sets) > evaluator.dataset_index:
+        data_sets = data_sets[
+            evaluator.dataset_index : evaluator.dataset_index + 1
+        ]  # each has its own
+    if not all(dataset.is_local and _known(dataset) for dataset in data_sets):
         return
     files = [dataset.root / dataset.ann_file for dataset in data_sets]
     named = f'{evaluator.place}.ann_file={str(file)!r}'
@@ -116,7 +118,7 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
     seen: dict[object, Path] = {}
     for dataset in split.data_sets:
         file = dataset.root / dataset.ann_file
-        if not (dataset.local and _known(dataset) and file.is_file()):
+        if not (dataset.is_local and _known(dataset) and file.is_file()):
             return
         truth = _truth(file) if _known(dataset) is CocoDataset else None
         for image in truth.images if truth else read_list(file):
