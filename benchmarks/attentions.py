@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import cbam_det  # noqa: F401 (it registers TimmAttention)
 from benchmarks.tables import timm_table
-from cbam_det.models.plugins import TIMM
+from cbam_det.models.plugins import TIMM_ATTENTIONS
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import write_record
 
@@ -67,8 +67,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args()
     warnings.simplefilter('ignore')  # timm's and mmdet's
-    pairs = [(name, host) for name in TIMM for host in HOSTS]
-    reasons: dict[str, dict[str, str]] = {name: {} for name in TIMM}
+    pairs = [(name, host) for name in TIMM_ATTENTIONS for host in HOSTS]
+    reasons: dict[str, dict[str, str]] = {name: {} for name in TIMM_ATTENTIONS}
     for name, host in track(pairs, 'attentions', console=Console(stderr=True)):
         reasons[name][host] = attempt(name, host)
     command = shlex.join(['python', '-m', 'benchmarks.attentions', *sys.argv[1:]])

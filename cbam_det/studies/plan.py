@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..models.costs import count, kept_bytes
+from ..models.costs import activation_bytes, count
 from ..utils.config import is_detector
 from ..utils.errors import InputError
 from .study import Row, Study, config_of
@@ -57,7 +57,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         images=steps * batch,
         multiply_adds=cost.multiply_adds,
         hours=work / (study.gpus * teraflops * 1e12) / 3600,
-        kept=loader.batch_size * kept_bytes(cfg) / 2**30,
+        kept=loader.batch_size * activation_bytes(cfg) / 2**30,
     )
 
 

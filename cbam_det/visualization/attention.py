@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..apis.inference import Predictor, PreparedImage, hooked
-from ..models.insertion import is_doubled, named_cbams
+from ..models.insertion import has_doubled_gates, named_cbams
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few
 from .figures import GateRow, attention_sheet
@@ -82,7 +82,7 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
                     name,
                     None if channel is None else channel[:, :, 0, 0],
                     None if spatial is None else spatial[:, 0],
-                    is_doubled(cbam),
+                    has_doubled_gates(cbam),
                 )
             )
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbam_det.models.build import build_model
-from cbam_det.models.costs import count, input_size, kept_bytes
+from cbam_det.models.costs import activation_bytes, count, input_size
 
 from ..conftest import CONFIGS
 
@@ -89,4 +89,4 @@ def test_kept_memory_is_what_autograd_saves_in_a_real_pass(leaf):
             model.rpn_head(features)
             model.roi_head.bbox_head(torch.rand(2 * 48, features[0].shape[1], 7, 7))
     real = sum(storage.nbytes() for storage in kept.values()) / 2
-    assert kept_bytes(cfg) == pytest.approx(real, rel=0.01)
+    assert activation_bytes(cfg) == pytest.approx(real, rel=0.01)

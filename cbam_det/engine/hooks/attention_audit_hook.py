@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
-from ...models.insertion import is_doubled, named_cbams
+from ...models.insertion import has_doubled_gates, named_cbams
 from ...models.layers import CBAM
 
 
@@ -89,7 +89,7 @@ class AttentionAuditHook(Hook):
         table = Table('attention', 'options', 'parameters', 'weights', 'trains')
         for name, cbam in named_cbams(plain_model(runner)):
             count = sum(value.numel() for value in cbam.parameters())
-            new = f'new, start={"identity" if is_doubled(cbam) else "paper"}'
+            new = f'new, start={"identity" if has_doubled_gates(cbam) else "paper"}'
             trains = _trains(cbam, rates)
             table.add_row(name, _options(cbam), f'{count:,}', self.sources.get(name, new), trains)
         if not table.row_count:
@@ -156,7 +156,7 @@ class _Look:
         x = args[0].detach().float()
         # Not under autocast, which could keep the weights' casts without gradients for the step.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            most = 2.0 if is_doubled(cbam) else 1.0
+            most = 2.0 if has_doubled_gates(cbam) else 1.0
             self.gates[self.name] = {
                 kind: (weights.cpu(), most) for kind, weights in cbam.gates(x).items()
             }

@@ -88,12 +88,12 @@ def convert_mobilenet_v2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     converted = {}
     for key, value in state.items():
         _, feature, *inner, number, name = key.split('.')
-        place, layer = int(feature), int(number)
+        position, layer = int(feature), int(number)
         if inner:
-            stage, block = places[place - 1]
-            kinds = parts if place > 1 else parts[1:]  # the first block expands nothing
-            ours = f'layer{stage}.{block}.{kinds[layer // 3]}'
+            stage, block = places[position - 1]
+            block_parts = parts if position > 1 else parts[1:]  # the first block expands nothing
+            ours = f'layer{stage}.{block}.{block_parts[layer // 3]}'
         else:
-            ours = 'conv1' if place == 0 else 'conv2'
+            ours = 'conv1' if position == 0 else 'conv2'
         converted[f'{ours}.{("conv", "bn")[layer % 3]}.{name}'] = value
     return converted

@@ -186,8 +186,15 @@ class CBAM(nn.Module):
         if order != 'spatial':
             self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_layer, start)
         if order != 'channel':
-            norm = (norm_layer, conv_bias, norm_eval or frozen)
-            self.spatial_gate = SpatialGate(in_channels, kernel_size, spatial_pools, *norm, start)
+            self.spatial_gate = SpatialGate(
+                in_channels,
+                kernel_size,
+                spatial_pools,
+                norm_layer,
+                conv_bias,
+                norm_eval=norm_eval or frozen,
+                start=start,
+            )
         self.reset_parameters()
         self.requires_grad_(not frozen).to(device=device, dtype=dtype)
 

@@ -36,8 +36,8 @@ def kernel(channels: int, size: int) -> None:
 
 def norm(norm: nn.Module, start: str) -> None:
     """Raise ValueError where a norm has no weight, which the identity start sets to 0."""
-    none = isinstance(norm, nn.Identity)
-    if start == 'identity' and not none and getattr(norm, 'weight', None) is None:
+    has_no_norm = isinstance(norm, nn.Identity)
+    if start == 'identity' and not has_no_norm and getattr(norm, 'weight', None) is None:
         raise ValueError(
             f"norm_cfg: {norm} has no weight, which start='identity' sets to 0; give it "
             'affine=True, or norm_cfg=None'
@@ -51,16 +51,16 @@ def switches(**options: bool) -> None:
             raise ValueError(f'{option}={value!r} is not valid; give True or False')
 
 
-def pools(option: str, given: Sequence[str] | str) -> tuple[str, ...]:
+def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
     """The pools as a tuple.
 
     Raises:
         ValueError: there is none, one is unknown, or there twice.
     """
-    chosen = (given,) if isinstance(given, str) else tuple(given)
+    chosen = (pools,) if isinstance(pools, str) else tuple(pools)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(POOLS):
         raise ValueError(
-            f'{option}={given!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
+            f'{option}={pools!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
         )
     return chosen
 
