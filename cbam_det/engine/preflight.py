@@ -82,7 +82,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'test':
         checkpoint = loading.check_checkpoint(cfg.get('load_from'), 'checkpoint', model)
         loading.check_same_gates(cfg, checkpoint or {})
-        loading.check_same_classes(cfg, checkpoint or {})
+        loading.check_checkpoint_classes(cfg, checkpoint or {})
         return None
     resume_from = None
     if not cfg.get('resume'):
