@@ -213,7 +213,7 @@ def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
     categories = [dict(id=number, name=name) for number, name in names]
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
     (split,) = examine(tmp_path, progress=False)
-    assert [fault.said for fault in split.content.faults if fault.kind == 'count'] == [
+    assert [fault.message for fault in split.content.faults if fault.kind == 'count'] == [
         'lists 2 images, the published one 5,000',
         'lists 4 objects, the published one 36,781',
     ]

@@ -23,7 +23,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
             if summary := check_dataset(dataset, full, split.annotated):
                 print_log(f'{split.name} data: {summary}')
                 if split.name != 'train' and summary.shapes > 1:
-                    _tell_padding(split, dataset, summary.shapes)
+                    _warn_of_padding(split, dataset, summary.shapes)
             else:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
@@ -39,7 +39,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     )
 
 
-def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:
+def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
     """Say that scores depend on the batch where images of different shapes are padded to each
     other: features near an edge see the padding.
     """
