@@ -87,14 +87,14 @@ def code(value: object) -> str:
 
 
 def write(args: argparse.Namespace) -> None:
-    from cbam_det.checkpoints.convert import convert, detect
+    from cbam_det.checkpoints.convert import convert, detect_form
     from cbam_det.checkpoints.files import check_free, read_file, write_file
     from cbam_det.utils.errors import InputError
 
     check_free(args.output)
     options = find_options(args)
     state, meta, left_out = read_file(args.input)
-    source = args.source or detect(state)
+    source = args.source or detect_form(state)
     if args.start and source == OURS and not (args.config or args.order):
         raise InputError(
             '--start needs the order and the pools, which weights do not show: give '

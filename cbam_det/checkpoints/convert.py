@@ -46,7 +46,7 @@ class Converted:
         return [cfg for index, cfg in enumerate(cfgs) if cfg not in cfgs[:index]]
 
 
-def detect(state: Iterable[str]) -> str:
+def detect_form(state: Iterable[str]) -> str:
     """The form of a state dict, by the keys of its CBAMs.
 
     Raises:
@@ -108,7 +108,7 @@ def convert(
     """
     if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise InputError(f'{first_few(not_tensors)}: no tensor; give a state dict')
-    source = source or detect(state)
+    source = source or detect_form(state)
     for name in (source, target):
         if name not in (OURS, *FORMS):
             raise InputError(f'form {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')

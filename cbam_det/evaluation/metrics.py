@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from .coco_ids import ByNumber
+from .coco_ids import NumberedIds
 
 COCO_NUMBERS = [
     *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
@@ -61,7 +61,7 @@ def _evaluator() -> type[COCOeval]:
             'pip install faster-coco-eval==1.8.0, or take CocoMetric'
         ) from None
 
-    class Evaluator(ByNumber, COCOeval_faster):
+    class Evaluator(NumberedIds, COCOeval_faster):
         """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
 
         summarize = COCOeval.summarize

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..apis.inference import Predictor, PreparedImage, hooked
+from ..apis.inference import Predictor, PreparedImage, removing_hooks
 from ..models.insertion import has_doubled_gates, named_cbams
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few
@@ -92,7 +92,7 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
     compiled = {name: one._compiled_call_impl for name, one in found.items()}
     handles = [one.register_forward_pre_hook(look(name)) for name, one in found.items()]
     try:
-        with hooked(handles), torch.no_grad():
+        with removing_hooks(handles), torch.no_grad():
             for one in found.values():
                 one._compiled_call_impl = None
             model(**data, mode='predict')
@@ -156,7 +156,7 @@ def page(prepared: PreparedImage, seen: list[Gates], title: str = 'image') -> Fi
         spatial = one.spatial
         over_image = 'roi_head' not in parts  # which sees regions
         if spatial is not None:
-            spatial = prepared.put(spatial[0]) if over_image else spatial.mean(0)
+            spatial = prepared.resize_to_picture(spatial[0]) if over_image else spatial.mean(0)
         channel = None if one.channel is None else one.channel.mean(0)
         rows.append(
             GateRow(

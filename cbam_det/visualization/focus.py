@@ -12,8 +12,8 @@ from rich.progress import track
 from ..apis.inference import (
     Prediction,
     PreparedImage,
-    same_classes,
-    unused,
+    check_matching_classes,
+    unique_name,
 )
 from ..utils.errors import InputError
 from ..utils.records import origin_line, table_row
@@ -79,7 +79,7 @@ def focus(
         InputError: the data cannot be used, the classes differ, or no object is found by all.
     """
     dataset = dataset_of(cfg, split)
-    same_classes([one.predictor for one in explainers], dataset.metainfo['classes'])
+    check_matching_classes([one.predictor for one in explainers], dataset.metainfo['classes'])
     energy, pointing, chance = [], [], []
     objects = left_out = 0
     layers: Counter[str] = Counter()
@@ -120,7 +120,7 @@ def focus(
         )
     table: dict[str, dict] = {}
     for number, one in enumerate(explainers):
-        row = table[unused(one.predictor.name, table)] = {}
+        row = table[unique_name(one.predictor.name, table)] = {}
         for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
             row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
             if number:

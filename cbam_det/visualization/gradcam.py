@@ -24,12 +24,12 @@ from ..apis.inference import (
     Prediction,
     Predictor,
     PreparedImage,
+    check_matching_classes,
     default_layers,
     feature_layers,
-    module,
+    layer_module,
+    matching_prediction,
     predictions_of,
-    same,
-    same_classes,
 )
 from ..models.compat import scores_with_gradients
 from ..utils.errors import InputError
@@ -135,7 +135,8 @@ class Explainer:
             names = [self.names] if self.names else [[one] for one in default_layers(known)]
             model = self.predictor.model
             self._choices = {
-                ', '.join(choice): [module(model, one, known) for one in choice] for choice in names
+                ', '.join(choice): [layer_module(model, one, known) for one in choice]
+                for choice in names
             }
         return self._choices
 
@@ -188,7 +189,7 @@ class Explainer:
             model.zero_grad()
             for one in frozen:
                 one.requires_grad_(False)
-        heat = prepared.put(np.nan_to_num(heat))
+        heat = prepared.resize_to_picture(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
 
 
@@ -288,7 +289,7 @@ def gradcam_page(
             of other classes.
     """
     first = explainers[0].predictor
-    same_classes([one.predictor for one in explainers])
+    check_matching_classes([one.predictor for one in explainers])
     prepared_images = [one.predictor.prepare(image) for one in explainers]
     found = [
         one.predictor.predict(prepared)
@@ -301,7 +302,7 @@ def gradcam_page(
         boxes = Boxes(np.zeros((0, 4)), [], [])
         if wanted.box is not None:
             boxes = Boxes(wanted.corners[None], [name], [BLUE])
-        twins = [wanted, *(same(rows_found, wanted) for rows_found in found[1:])]
+        twins = [wanted, *(matching_prediction(rows_found, wanted) for rows_found in found[1:])]
         layer, heats = together(explainers, prepared_images, twins)
         row = [
             Cell(prepared_images[0].picture, boxes, f'{name}\n{explainers[0].method} at {layer}')

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
-from ..apis.inference import Predictor, same_classes, unused
+from ..apis.inference import Predictor, check_matching_classes, unique_name
 from ..utils.errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
@@ -40,7 +40,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
     first = predictors[0]
     dataset = dataset_of(first.cfg, split)
     classes = dataset.metainfo['classes']
-    same_classes(predictors, classes)
+    check_matching_classes(predictors, classes)
     truth = ground_truth(dataset)
     counts = np.bincount(
         [one['category_id'] for one in truth.dataset['annotations'] if not one['iscrowd']],
@@ -50,7 +50,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
         raise InputError(f'no object is annotated in the {split} data; precision needs some')
     curves: dict[str, np.ndarray] = {}
     for predictor in predictors:
-        name = unused(predictor.name, curves)
+        name = unique_name(predictor.name, curves)
         own = dataset if predictor is first else _same_images(predictor, dataset, split)
         curves[name] = precision(truth, detections(predictor, own))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]

@@ -153,7 +153,7 @@ def test_pictures_that_a_pipeline_pads_keep_their_geometry(photo):
     prepared = made.prepare(photo)
     assert prepared.picture.shape == (80, 120, 3) and prepared.size == (427, 640)
     assert prepared.data['inputs'].shape[2:] == (640, 640)
-    assert prepared.put(np.ones((640, 640))).all()
+    assert prepared.resize_to_picture(np.ones((640, 640))).all()
     heat = Explainer(made).heat(prepared, made.predict(prepared)[0])
     assert heat.shape == (80, 120) and heat.max() == 1
 

@@ -68,7 +68,7 @@ class AttentionMapsHook(Hook):
         try:
             for number, index in enumerate(evenly(len(dataset), self.count)):
                 path = dataset.get_data_info(index)['img_path']
-                prepared = PreparedImage.of(read_image(path), dataset[index], model)
+                prepared = PreparedImage.from_packed(read_image(path), dataset[index], model)
                 picture = pixels(page(prepared, gates(model, prepared.data)))
                 runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
         finally:
