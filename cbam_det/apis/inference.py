@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
 from ..models.build import build_model
-from ..utils.config import enter_scope, kind_of, nearest
+from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split
@@ -225,11 +225,9 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
         reference, reference_classes = class_lists[0]
         if own_classes != reference_classes:
             pairs = enumerate(zip_longest(own_classes, reference_classes, fillvalue='nothing'))
-            label, (own, expected) = next(
-                (label, pair) for label, pair in pairs if len({*pair}) > 1
-            )
+            label, (class_name, expected) = next(row for row in pairs if row[1][0] != row[1][1])
             raise InputError(
-                f'{name} has other classes than {reference}: class {label} is {own}, not '
+                f'{name} has other classes than {reference}: class {label} is {class_name}, not '
                 f'{expected}; compare models of the same classes'
             )
 
@@ -252,7 +250,7 @@ def read_image(path: str | Path) -> np.ndarray:
     if not path.is_file():
         folder = path.parent
         files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-        hint = nearest(path.name, files, 0.5)
+        hint = near_hint(path.name, files, 0.5)
         raise InputError(f'no image {path}{hint}; give the path of an image file')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do

@@ -164,7 +164,7 @@ def convert(
     )
 
 
-def _check_only_ours(option: str, value: object, form: str) -> None:
+def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:
     if value and form != OURS:
         raise InputError(f'{option}={value!r} is not for the form {form}; leave it out')
 

@@ -52,12 +52,12 @@ class Unsafe(InputError):
     """A file holds more than weights, and was not read."""
 
 
-def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
+def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU.
 
     Args:
         source: a file, or a URL or name that MMEngine knows (https://, torchvision://, timm://).
-        what: what it is, for the message.
+        description: what it is, for the message.
         remedy: what to do where it cannot be read, for the message.
 
     Raises:
@@ -67,7 +67,7 @@ def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
     try:
         return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
     except Unsafe:
-        raise InputError(f'{what} cannot be loaded ({UNSAFE}') from None
+        raise InputError(f'{description} cannot be loaded ({UNSAFE}') from None
     except Exception as error:  # a broken pickle raises anything
         if isinstance(error, InputError) and not isinstance(error, Unreadable):
             raise
@@ -76,7 +76,7 @@ def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
             fault = error.fault
         elif 'PytorchStreamReader' in str(error):
             fault = 'it is cut off or damaged'
-        raise Unreadable(f'{what} cannot be loaded ({fault}); {remedy}') from None
+        raise Unreadable(f'{description} cannot be loaded ({fault}); {remedy}') from None
 
 
 def guard_mmengine() -> None:
@@ -92,7 +92,7 @@ def guard_mmengine() -> None:
         return
 
     @functools.wraps(load)
-    def guarded(cls: type, filename: str, *args: object, **options: object) -> Any:
+    def guarded(cls: type, filename: str, *args: Any, **options: Any) -> Any:
         with _weights_only():
             try:
                 return load(cls, filename, *args, **options)
@@ -274,7 +274,7 @@ def _allowed_globals() -> list[Any]:
 def _with_module(function: Callable, module: str) -> Callable:
     """The function under the name that it has in another module."""
 
-    def call(*args: object) -> object:
+    def call(*args: Any) -> Any:
         return function(*args)
 
     call.__module__ = module

@@ -212,8 +212,8 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
         if has_paper_start:
             hint = 'its CBAMs have start=paper: give start=paper, or convert it; '
         message = '; '.join(
-            f'{len(keys)} weights {what} ({first_few(keys)})'
-            for what, keys in faults.items()
+            f'{len(keys)} weights {fault_kind} ({first_few(keys)})'
+            for fault_kind, keys in faults.items()
             if keys
         )
         raise InputError(

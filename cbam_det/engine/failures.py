@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..utils.config import CBAMS, kind_of, places_of, walk
+from ..utils.config import CBAMS, key_hint, kind_of, walk
 from ..utils.errors import InputError
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
@@ -64,7 +64,7 @@ def unknown_key(error: TypeError, cfg: Config) -> InputError | None:
     """
     words = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
     key = re.search(words, str(error))
-    where = places_of(cfg, key[2], key[1]) if key else ''
+    where = key_hint(cfg, key[2], key[1]) if key else ''
     if not where:
         return None
     return InputError(f'the config or --cfg-options name an unknown key: {error}{where}')

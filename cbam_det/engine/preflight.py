@@ -23,7 +23,7 @@ from torch import distributed
 from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
-from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, nearest, walk
+from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, near_hint, walk
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 
@@ -102,7 +102,7 @@ def _settings(cfg: Config) -> dict:
     for key in given:
         if key not in SETTINGS:
             raise InputError(
-                f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has '
+                f'preflight.{key} is unknown{near_hint(key, SETTINGS)}; it has '
                 f'{first_few(list(SETTINGS))}'
             )
     return {**SETTINGS, **given}
@@ -130,14 +130,14 @@ def check_names(cfg: Config) -> None:
             continue  # None, or a hook that is made
         hook = {**OWN_HOOKS.get(name, {}), **hook}
         if not hook.get('type'):
-            near = nearest(name, {*default, *OWN_HOOKS} - {name})
+            near = near_hint(name, {*default, *OWN_HOOKS} - {name})
             raise InputError(f'{path}={hook} has no type{near or f"; give {path}.type too"}')
         _check_hook(path, hook)
     for number, hook in enumerate(cfg.get('custom_hooks') or []):
         if isinstance(hook, dict) and hook.get('type'):
             _check_hook(f'custom_hooks.{number}', hook)
     for key in cfg:
-        near = '' if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 0.9)
+        near = '' if key in RUNNER_KEYS else near_hint(key, RUNNER_KEYS, 0.9)
         if near:
             print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
 
@@ -152,7 +152,7 @@ def _check_hook(path: str, hook: dict) -> None:
         if option not in {*known, 'type', 'priority', '_scope_'}:
             raise InputError(
                 f'{path}.{option} is unknown, {kind_of(hook)} has no such option'
-                f'{nearest(option, known)}'
+                f'{near_hint(option, known)}'
             )
 
 
@@ -177,7 +177,7 @@ def registered(registry: Registry, kind: str | type, path: str, scope: str | Non
             found = None
         if found is None:
             raise InputError(
-                f'{path}={kind!r} is not registered{nearest(kind, _names(own))}; check its '
+                f'{path}={kind!r} is not registered{near_hint(kind, _names(own))}; check its '
                 'spelling, or import its module with custom_imports'
             )
         return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
@@ -64,7 +64,7 @@ class NumberedEvalMP(NumberedIds, COCOevalMP):
 class Annotations(COCO):
     """mmdet's COCO, which takes one text for one id."""
 
-    def loadCats(self, ids: object = ()) -> list[dict]:
+    def loadCats(self, ids: Sequence[int | str] | int | str = ()) -> list[dict]:
         """The categories of ids, or of one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
 

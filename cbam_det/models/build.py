@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import distributed
 
-from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
+from ..utils.config import detector, enter_scope, key_hint, kind_of, near_hint, walk
 from ..utils.errors import InputError
 from . import layers
 from .plugins import CBAM
@@ -65,9 +65,9 @@ def build_model(cfg: Config) -> BaseDetector:
                     for kind in (CBAM, layers.CBAM)
                     for option in inspect.signature(kind).parameters
                 ]
-                message += nearest(unexpected[2], options)
+                message += near_hint(unexpected[2], options)
             elif unexpected:
-                message += places_of(cfg, unexpected[2], unexpected[1].removesuffix('.__init__()'))
+                message += key_hint(cfg, unexpected[2], unexpected[1].removesuffix('.__init__()'))
             raise InputError(f'the model of this config cannot be built: {message}') from None
         raise
 

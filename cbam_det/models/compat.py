@@ -157,7 +157,7 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
 
 def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
-    def contiguous(value: object) -> object:
+    def contiguous(value: Any) -> Any:
         return value.contiguous() if isinstance(value, Tensor) else value
 
     return tuple(map(contiguous, args)), {

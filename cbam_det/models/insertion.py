@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -84,7 +84,7 @@ def WithPlugins(
     return insert(host, inserted, options.get('in_channels'))
 
 
-def _registered(name: str | type) -> object:
+def _registered(name: str | type) -> Callable | None:
     """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
     if not isinstance(name, str):
         return name
@@ -314,7 +314,7 @@ class _Inserted(ModuleDict):
 class RecordOutput:
     """A forward hook that notes the first output of its module under `key` in `outputs`."""
 
-    def __init__(self, outputs: dict, key: object) -> None:
+    def __init__(self, outputs: dict, key: str | nn.Module) -> None:
         self.outputs, self.key = outputs, key
 
     def __call__(self, module: nn.Module, args: tuple, output: object) -> None:

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils.config import nearest
+from ..utils.config import near_hint
 from ..utils.errors import InputError
 from . import layers
 from .layers import checks
@@ -139,7 +139,7 @@ class TimmAttention(nn.Module):
         except (AssertionError, TypeError) as error:
             hint = ''
             if name not in TIMM_ATTENTIONS:
-                hint = f'{nearest(name, TIMM_ATTENTIONS)}; it has {", ".join(TIMM_ATTENTIONS)}'
+                hint = f'{near_hint(name, TIMM_ATTENTIONS)}; it has {", ".join(TIMM_ATTENTIONS)}'
             raise InputError(
                 f'timm builds no attention {name!r} for {in_channels} channels '
                 f'({error or "refused"}){hint}'

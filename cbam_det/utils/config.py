@@ -83,13 +83,13 @@ def enter_scope(cfg: Config) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     """'; near: max_epochs' for an error, or '' where nothing is near."""
-    matches = difflib.get_close_matches(name, list(known), 2, cutoff)
+    matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
     return f'; near: {first_few(matches)}' if matches else ''
 
 
-def places_of(cfg: Config, key: str, kind: str = '') -> str:
+def key_hint(cfg: Config, key: str, kind: str = '') -> str:
     """Where a key stands in a config, and what is near beside it, for an error.
 
     Args:
@@ -102,7 +102,7 @@ def places_of(cfg: Config, key: str, kind: str = '') -> str:
     nodes = of_kind or nodes
     key_paths = [f'{path}.{key}'.lstrip('.') for path, _ in nodes]
     sibling_keys = dict.fromkeys(name for _, node in nodes for name in node if name != key)
-    return f' ({first_few(key_paths)}{nearest(key, sibling_keys)})' if key_paths else ''
+    return f' ({first_few(key_paths)}{near_hint(key, sibling_keys)})' if key_paths else ''
 
 
 def find_config(name: str, announce: bool = True) -> str:
@@ -115,13 +115,15 @@ def find_config(name: str, announce: bool = True) -> str:
         return name
     folder = shipped_folder('configs')
     files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
-    known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
-    wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
-    if wanted in known:
+    shipped_configs = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
+    config_name = Path(name).with_suffix('').as_posix().removeprefix('configs/')
+    if config_name in shipped_configs:
         if announce:
-            print(f'config: {known[wanted]}', file=sys.stderr)
-        return str(known[wanted])
-    near_names = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
+            print(f'config: {shipped_configs[config_name]}', file=sys.stderr)
+        return str(shipped_configs[config_name])
+    near_names = difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4) or list(
+        shipped_configs
+    )
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
         f'{folder}; near: {first_few(near_names)}'
@@ -171,7 +173,7 @@ def override(cfg: Config, options: dict | None) -> Config:
     for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
         if key in RUNNER_KEYS:
             continue
-        hint = '' if key in cfg else nearest(key, RUNNER_KEYS, 0.8) or places_of(cfg, key)
+        hint = '' if key in cfg else near_hint(key, RUNNER_KEYS, 0.8) or key_hint(cfg, key)
         if hint:
             raise InputError(f'{key} of the options would have no effect{hint}')
         consequence = ', and the config has used its own when it was read' if key in cfg else ''

@@ -27,11 +27,11 @@ INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
 class Problem:
     """Something that keeps training from working, and its remedy."""
 
-    what: str
+    description: str
     remedy: str
 
     def __str__(self) -> str:
-        return f'{self.what}\n    remedy: {self.remedy}'
+        return f'{self.description}\n    remedy: {self.remedy}'
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
 
 def _install_command(library: Library) -> str:
     original = any(
-        other.original.partition('==')[0] in other.distributions
-        for other in (MMENGINE, MMCV, MMDET)
+        candidate.original.partition('==')[0] in candidate.distributions
+        for candidate in (MMENGINE, MMCV, MMDET)
     )
     pin = library.original if original else library.maintained
     if library is MMCV:
@@ -110,22 +110,22 @@ def _rebuild_command() -> str:
 def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
     text = _first_line(error)
-    what = f'{library.module} {library.version or ""} cannot be imported ({text})'
+    description = f'{library.module} {library.version or ""} cannot be imported ({text})'
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
-        return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
+        return Problem(description, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
-        return Problem(what, _install_command(MMCV))
+        return Problem(description, _install_command(MMCV))
     if 'torchvision::nms' in text or library is TORCHVISION:
         return Problem(
-            f'{what}: it does not belong to torch {TORCH.version}', _install_command(TORCH)
+            f'{description}: it does not belong to torch {TORCH.version}', _install_command(TORCH)
         )
     if 'pkg_resources' in text:
-        return Problem(what, 'pip install "setuptools<81"')
+        return Problem(description, 'pip install "setuptools<81"')
     if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
         return Problem(
-            f'{what}: its operators were not compiled for this torch', _rebuild_command()
+            f'{description}: its operators were not compiled for this torch', _rebuild_command()
         )
-    return Problem(what, _install_command(library))
+    return Problem(description, _install_command(library))
 
 
 def _first_line(error: BaseException) -> str:

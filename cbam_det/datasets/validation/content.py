@@ -147,7 +147,7 @@ class Content:
         self.faults.append(Fault(kind, place, message, hurts, image, object))
 
 
-def nothing_usable(content: Content) -> str | None:
+def unusable_reason(content: Content) -> str | None:
     """What is said of a set in which there is nothing to learn; None where there is."""
     if not content.objects:
         return 'has no annotations'

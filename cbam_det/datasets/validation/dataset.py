@@ -15,11 +15,11 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset, XMLDataset
 
-from ...utils.config import nearest
+from ...utils.config import near_hint
 from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
 from .coco import read_coco
-from .content import FIX, Content, Fault, nothing_usable, remedy_of
+from .content import FIX, Content, Fault, remedy_of, unusable_reason
 from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
 from .voc import read_list, read_voc
 
@@ -90,7 +90,7 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
     _compare_classes(summary, list(content.classes), strict=coco)
-    if annotated and (problem := nothing_usable(content)):
+    if annotated and (problem := unusable_reason(content)):
         raise InputError(f'{content.file} {problem}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
     decode_image: Callable[[str], Decoded] = quick_look
@@ -263,7 +263,7 @@ def _check_filter(dataset: DataSet) -> None:
         if key not in known_keys:
             raise InputError(
                 f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
-                f'mmdet knows {", ".join(known_keys)}{nearest(key, known_keys)}'
+                f'mmdet knows {", ".join(known_keys)}{near_hint(key, known_keys)}'
             )
     if dataset.test_mode and 'bbox_min_size' in dataset.filter_cfg:
         raise InputError(

