@@ -25,7 +25,7 @@ from mmengine.utils import digit_version
 from torch import Tensor
 
 from ..utils.errors import InputError, first_few
-from ..utils.files import whole_file
+from ..utils.files import atomic_write
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 TRUE_VALUES = ('1', 'y', 'yes', 'true')  # as torch reads them
@@ -204,7 +204,7 @@ def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
     """Write a checkpoint whole or not at all, and over no other file; see `check_free`."""
     path = Path(path)
     check_free(path)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         torch.save(dict(meta=meta, state_dict=state), part)
 
 

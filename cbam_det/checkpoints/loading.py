@@ -111,7 +111,7 @@ def weights_digest(checkpoint: dict) -> str:
     return digest.hexdigest()[:12]
 
 
-def whole_checkpoint(
+def last_readable_checkpoint(
     work_dir: str, model: nn.Module | None = None, cfg: Config | None = None
 ) -> str | None:
     """The checkpoint from which `--resume` goes on: the last one that can be read.
@@ -246,7 +246,7 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
         for option, default in OPTIONS_NOT_IN_WEIGHTS.items():
             trained_value = trained_gates[place].get(option, default)
             config_value = config_gates[place].get(option, default)
-            if _plain(trained_value) != _plain(config_value):
+            if _comparable(trained_value) != _comparable(config_value):
                 raise InputError(
                     f'the checkpoint was trained with {option}={trained_value!r} of {place}, and '
                     f'the config has {config_value!r}: the same weights would be another function; '
@@ -285,7 +285,7 @@ def _gate_configs(cfg: Config) -> dict[str, dict]:
     return {path: node for path, node in nodes if kind_of(node) in CBAMS}
 
 
-def _plain(value: object) -> object:
+def _comparable(value: object) -> object:
     if isinstance(value, dict):  # a type may be a class here and its name there
         return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -63,7 +63,7 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
             bias: norm_factor,
         }
         for key in factors.keys() & items.keys():
-            items[key] = _scaled(items[key], factors[key] ** (1 if start == 'paper' else -1))
+            items[key] = _scale_exactly(items[key], factors[key] ** (1 if start == 'paper' else -1))
         for gain in gains:
             if start == 'paper':
                 dropped.append(items.pop(gain))
@@ -72,7 +72,7 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
     return dropped
 
 
-def _scaled(item: Item, factor: float) -> Item:
+def _scale_exactly(item: Item, factor: float) -> Item:
     scaled = item.value * factor
     if not torch.equal(scaled / factor, item.value):
         raise InputError(

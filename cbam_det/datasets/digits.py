@@ -97,7 +97,7 @@ class Painter:
             x = int(rng.integers(0, self.spec.size - width + 1))
             y = int(rng.integers(0, self.spec.size - height + 1))
             box = (x, y, width, height)
-            if any(_covered(placed, box) > 0.25 for placed in boxes):
+            if any(_overlap_share(placed, box) > 0.25 for placed in boxes):
                 continue
             self._paint(rng, image, ink, box)
             labels.append(int(self.labels[choice]))
@@ -142,11 +142,11 @@ class Painter:
         large = Image.fromarray(np.pad(digit, 2).astype(np.float32))
         large = large.resize((144, 144), Image.Resampling.BICUBIC)
         large = large.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BICUBIC)
-        crop = _visible(np.asarray(large))
+        crop = _crop_to_visible(np.asarray(large))
         scale = side / max(crop.shape)
         shape = [max(3, round(length * scale)) for length in crop.shape]
         small = Image.fromarray(crop).resize(shape[::-1], Image.Resampling.BOX)
-        return np.clip(_visible(np.asarray(small)) * 1.3, 0, 1)
+        return np.clip(_crop_to_visible(np.asarray(small)) * 1.3, 0, 1)
 
     def _paint(
         self,
@@ -252,7 +252,7 @@ def _write_split(root: Path, spec: Digits, split: str) -> None:
         number, scene = first_number + index, painter.scene(index)
         file = root / f'{split}2017' / f'{number:012d}.jpg'
         Image.fromarray(scene.image).save(file, quality=95)
-        _link(file, voc / 'JPEGImages' / file.name)
+        _link_or_copy(file, voc / 'JPEGImages' / file.name)
         (voc / 'Annotations' / f'{file.stem}.xml').write_text(
             _voc_xml(file.name, spec.size, scene), encoding='utf-8'
         )
@@ -280,7 +280,7 @@ def _write_split(root: Path, spec: Digits, split: str) -> None:
         (voc / 'ImageSets' / 'Main' / f'{name}.txt').write_text(names, encoding='utf-8')
 
 
-def _link(file: Path, target: Path) -> None:
+def _link_or_copy(file: Path, target: Path) -> None:
     try:
         os.link(file, target)
     except OSError:  # a file system without hard links
@@ -305,7 +305,7 @@ def _voc_xml(file: str, size: int, scene: Scene) -> str:
     return ET.tostring(root, encoding='unicode')
 
 
-def _visible(ink: np.ndarray) -> np.ndarray:
+def _crop_to_visible(ink: np.ndarray) -> np.ndarray:
     """`ink` cropped to the pixels above a quarter of full opacity."""
     mask = ink > 0.25
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -314,7 +314,7 @@ def _visible(ink: np.ndarray) -> np.ndarray:
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _covered(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+def _overlap_share(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
     """The larger of the two boxes' shares that lie in the other."""
     width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])

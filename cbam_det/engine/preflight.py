@@ -91,7 +91,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
         checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
         loading.check_same_gates(cfg, checkpoint)
     else:
-        resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
+        resume_from = loading.last_readable_checkpoint(cfg.work_dir, model, cfg)
     loading.check_pretrained(cfg)
     check_work_dir(cfg)
     return resume_from

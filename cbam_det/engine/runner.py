@@ -31,7 +31,7 @@ from ..models.compat import to_channels_last
 from ..models.insertion import named_cbams
 from ..utils.environment import describe
 from ..utils.errors import Stopped
-from ..utils.files import whole_file
+from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
@@ -158,7 +158,7 @@ class CheckedRunner(Runner):
             to_channels_last(self.model)
         if self._resume and self._load_from is None:
             if self._checked_for is None and is_main_process():
-                self._resume_from = loading.whole_checkpoint(self.work_dir)
+                self._resume_from = loading.last_readable_checkpoint(self.work_dir)
             checkpoint = [self._resume_from]
             broadcast_object_list(checkpoint)
             if checkpoint[0] is None:
@@ -185,7 +185,7 @@ class CheckedRunner(Runner):
         if not (local and is_main_process()):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **options)
             return
-        with whole_file(Path(out_dir) / filename) as part:
+        with atomic_write(Path(out_dir) / filename) as part:
             super().save_checkpoint(out_dir, part.name, None, *args, **options)
 
     def train(self) -> nn.Module:

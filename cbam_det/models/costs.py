@@ -38,7 +38,7 @@ class Cost:
     multiply_adds: int
 
 
-def count(cfg: Config, training: bool = False) -> Cost:
+def count_costs(cfg: Config, training: bool = False) -> Cost:
     """Count the detector of `cfg`, with as many regions as a test or a training has."""
     size = input_size(cfg)
     model = build_model(cfg).to('meta')

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..models.costs import activation_bytes, count
+from ..models.costs import activation_bytes, count_costs
 from ..utils.config import is_detector
 from ..utils.errors import InputError
 from .study import Row, Study, config_of
@@ -21,7 +21,7 @@ class Plan:
         steps: of the optimiser.
         gpus: of the run.
         images: that are trained on, repetitions counted.
-        multiply_adds: of one image forward in training, as `costs.count` has them.
+        multiply_adds: of one image forward in training, as `costs.count_costs` has them.
         hours: of training, three times the forward pass for forward and backward.
         kept: GiB of feature maps that one process keeps for the backward pass.
     """
@@ -49,7 +49,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
     steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))
-    cost = count(cfg, training=True)
+    cost = count_costs(cfg, training=True)
     work = 3 * 2 * cost.multiply_adds * steps * batch
     return Plan(
         steps=steps,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .environment import describe
-from .files import whole_file
+from .files import atomic_write
 
 
 def log_lines(work_dir: str | Path) -> Iterator[dict]:
@@ -54,7 +54,7 @@ def write_record(path: Path | None, command: str, record: dict) -> dict:
     record = with_origin(command, record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     return record
 

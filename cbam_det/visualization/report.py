@@ -19,7 +19,7 @@ from mmengine.config import Config
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
-from ..models.costs import count
+from ..models.costs import count_costs
 from ..utils.config import read_config
 from ..utils.errors import InputError
 from .attention import attention_page
@@ -212,7 +212,7 @@ def _number(value: float | None) -> str:
 def _costs(runs: list[Trained]) -> Section:
     rows = [['', 'CBAMs', 'parameters', 'of them attention', 'GFLOPs (multiply-adds)', 'at']]
     for one in runs:
-        cost = count(one.cfg)
+        cost = count_costs(one.cfg)
         size = 'x'.join(map(str, cost.size))
         rows.append(
             [

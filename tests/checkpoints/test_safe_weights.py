@@ -98,7 +98,7 @@ PATHS: dict[str, Callable[[Path], object]] = {
     'read_checkpoint': lambda bad: files.read_checkpoint(str(bad), 'it', 'go'),
     'read_file': files.read_file,
     'check_checkpoint': lambda bad: loading.check_checkpoint(str(bad), 'load_from'),
-    'whole_checkpoint': lambda bad: loading.whole_checkpoint(str(bad.parent)),
+    'last_readable_checkpoint': lambda bad: loading.last_readable_checkpoint(str(bad.parent)),
     'Predictor': lambda bad: Predictor(read_config(str(CONFIG)), str(bad)),
     "Predictor's init_cfg": pretrained,
     'pretrained_parts': audited,
@@ -208,13 +208,13 @@ def test_damaged_last_checkpoint_does_not_defeat_resume(content, tmp_path):
     last = work / 'last_checkpoint'
     last.write_bytes(content.replace(b'{other}', os.fsencode(other)))
     newest = 1 if b'epoch_1' in content else 2  # of the same name, beside it: the folder was moved
-    assert loading.whole_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
+    assert loading.last_readable_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
 
 
 def test_damaged_last_checkpoint_alone_is_named(tmp_path):
     (tmp_path / 'last_checkpoint').write_bytes(b'\xff')
     with pytest.raises(InputError, match='last_checkpoint is damaged'):
-        loading.whole_checkpoint(str(tmp_path))
+        loading.last_readable_checkpoint(str(tmp_path))
 
 
 def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, monkeypatch):
@@ -226,6 +226,6 @@ def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, mo
             read(path)
     (tmp_path / 'last_checkpoint').write_text(str(path))
     with pytest.raises(InputError, match='unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
-        loading.whole_checkpoint(str(tmp_path))
+        loading.last_readable_checkpoint(str(tmp_path))
     monkeypatch.setenv(files.WEIGHTS_ONLY, '0')  # trusted
     assert files.read_file(path)[0]

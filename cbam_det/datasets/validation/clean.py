@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...utils.errors import InputError
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 from .coco import KINDS_WITH_KEPT_BOX, list_coco
 from .content import REMEDIES, Content, as_id, is_box
 from .folder import CLEAN, Split
@@ -259,7 +259,7 @@ def write_clean(files: dict[Path, bytes]) -> None:
             raise InputError(f'{path} exists and holds something else; move it away')
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(data)
 
 

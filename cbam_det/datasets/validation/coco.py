@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...utils.errors import InputError
-from .content import Content, Picture, as_id, box_fault, is_box, is_number
+from .content import Content, ListedImage, as_id, box_fault, is_box, is_number
 
 COCO_REMEDY = 'give a COCO detection file with images, annotations and categories'
 
@@ -37,7 +37,7 @@ def _is_file_name(value: object) -> bool:
         return False
 
 
-def _load(path: Path, annotated: bool) -> dict:
+def _load_json(path: Path, annotated: bool) -> dict:
     try:
         content = json.loads(path.read_bytes().decode('utf-8'))  # as mmdet opens it
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def read_coco(
         InputError: the file is no COCO JSON at all, or lists no images.
     """
     with _without_garbage_collector():
-        return list_coco(path, _load(path, annotated), folder, classes, needs_crowd)
+        return list_coco(path, _load_json(path, annotated), folder, classes, needs_crowd)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def list_coco(
     content.objects = len(annotations)
     _check_boxes_together(content, sizes)
     content.images = [
-        Picture(
+        ListedImage(
             os.path.join(folder, item['file_name']) if _is_file_name(item.get('file_name')) else '',
             sizes.get(as_id(item.get('id'))),
             objects[as_id(item.get('id'))],

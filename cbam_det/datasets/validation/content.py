@@ -101,7 +101,7 @@ def remedy_of(fault: Fault) -> str:
     return f'{config_remedy}, or {FILE_REMEDY}' if config_remedy else REMEDIES[fault.kind]
 
 
-class Picture(NamedTuple):
+class ListedImage(NamedTuple):
     """An image of a set: its file, its size (width, height) if told, and how many objects."""
 
     path: str
@@ -125,7 +125,7 @@ class Content:
     """
 
     file: Path
-    images: list[Picture] = field(default_factory=list)
+    images: list[ListedImage] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     classes: Counter[str] = field(default_factory=Counter)
     objects: int = 0

@@ -20,7 +20,7 @@ from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
 from .coco import read_coco
 from .content import FIX, Content, Fault, remedy_of, unusable_reason
-from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
+from .images import Decoded, check_exists, decode_all, image_faults, pixel_notes
 from .voc import read_list, read_voc
 
 COCO_LAYOUT = (
@@ -81,9 +81,9 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
             f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
         )
     _check_filter(dataset)
-    content = (_coco if coco else _voc)(dataset, set(classes), annotated)
+    content = (_read_coco_dataset if coco else _read_voc_dataset)(dataset, set(classes), annotated)
     _check_extra_annotations(dataset, content)
-    _refuse(
+    _raise_first_kind(
         content,
         [fault for fault in content.faults if fault.hurts and not _passed_over(fault, dataset)],
     )
@@ -93,13 +93,13 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
     if annotated and (problem := unusable_reason(content)):
         raise InputError(f'{content.file} {problem}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
-    decode_image: Callable[[str], Decoded] = quick_look
+    decode_image: Callable[[str], Decoded] = check_exists
     if full:
         paths = [image.path for image in content.images if image.path]
         decoded_images = decode_all(paths, f'decoding the images of {content.file}')
         decode_image = decoded_images.__getitem__
         summary.notes += pixel_notes(decoded_images.values())
-    _refuse(content, list(image_faults(content, decode_image)))
+    _raise_first_kind(content, list(image_faults(content, decode_image)))
     return summary
 
 
@@ -138,12 +138,12 @@ def reads_as(kind: type, base: type) -> bool:
     )
 
 
-def _coco(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = _existing_file(dataset, COCO_LAYOUT)
     return read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
 
 
-def _voc(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     return read_voc(_existing_file(dataset, VOC_LAYOUT), *dataset.voc_folders, classes)
 
 
@@ -229,7 +229,7 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     )
 
 
-def _refuse(content: Content, faults: list[Fault]) -> None:
+def _raise_first_kind(content: Content, faults: list[Fault]) -> None:
     """Raise InputError for the first kind of `faults`, if any."""
     if not faults:
         return

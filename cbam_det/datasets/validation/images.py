@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
     digest: str = ''
 
 
-def quick_fault(path: str) -> tuple[str, str] | None:
+def existence_fault(path: str) -> tuple[str, str] | None:
     """What the file system knows of an image that is not there, or holds nothing."""
     try:
         status = os.stat(path)
@@ -86,14 +86,14 @@ def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
     return notes
 
 
-def quick_look(path: str) -> Decoded:
+def check_exists(path: str) -> Decoded:
     """`decode` without opening the file."""
-    return Decoded(quick_fault(path))
+    return Decoded(existence_fault(path))
 
 
 def decode(path: str) -> Decoded:
     """Decode one image; a truncated one is a fault here, where OpenCV may fill it with grey."""
-    if fault := quick_fault(path):
+    if fault := existence_fault(path):
         return Decoded(fault)
     try:
         data = Path(path).read_bytes()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX
-from .content import LARGEST, Content, Picture, box_fault, is_number
+from .content import LARGEST, Content, ListedImage, box_fault, is_number
 from .images import shown_and_stored_size
 
 
@@ -46,7 +46,7 @@ def read_voc(
             message = f'{name!r} is listed before'
             content.add_fault('image listed twice', place, message, hurts=False, image=index)
         earlier.add(name)
-        content.images.append(Picture(picture, size, object_count))
+        content.images.append(ListedImage(picture, size, object_count))
     return content
 
 

@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 
 
 @HOOKS.register_module()
@@ -47,7 +47,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         path = self.file_backend.join_path(self.out_dir, 'stopped.pth')
         if is_main_process():
-            with whole_file(Path(runner.work_dir) / 'last_checkpoint') as part:
+            with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as part:
                 part.write_text(str(path))
         return Path(path)
 
@@ -62,7 +62,7 @@ class AtomicCheckpointHook(CheckpointHook):
             elsewhere.mkdir(exist_ok=True)
             try:
                 super()._save_checkpoint_with_step(_Elsewhere(runner, str(elsewhere)), step, meta)
-                with whole_file(last) as part:
+                with atomic_write(last) as part:
                     part.write_bytes((elsewhere / last.name).read_bytes())
             finally:
                 shutil.rmtree(elsewhere)

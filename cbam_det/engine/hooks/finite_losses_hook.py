@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ...utils.errors import InputError, first_few
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 from .stop_signals_hook import any_process
 
 REMEDY = (
@@ -64,7 +64,7 @@ class FiniteLossesHook(Hook):
         batch = plain(data_batch)
         rank = f'_process_{get_rank()}' if get_world_size() > 1 else ''
         path = Path(runner.work_dir) / f'nonfinite_iter_{runner.iter + 1}{rank}.pth'
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             torch.save(dict(losses=plain(losses), batch=batch, iter=runner.iter + 1), part)
         said = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in bad)
         raise InputError(

@@ -18,8 +18,8 @@ def choice(option: str, value: str, choices: Sequence[str]) -> None:
 
 def ratio(channels: int, ratio: int) -> None:
     """Raise ValueError where an MLP of `channels // ratio` hidden channels cannot be made."""
-    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
-    _whole('ratio', ratio, 'a whole number, 1 or more')
+    _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _check_positive_integer('ratio', ratio, 'a whole number, 1 or more')
     if ratio > channels:
         raise ValueError(
             f'ratio={ratio} leaves no hidden channel of {channels}; use ratio <= {channels}'
@@ -28,8 +28,8 @@ def ratio(channels: int, ratio: int) -> None:
 
 def kernel(channels: int, size: int) -> None:
     """Raise ValueError where `size` is no odd number of 1 or more."""
-    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
-    _whole('kernel_size', size, 'an odd number such as 3 or 7')
+    _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _check_positive_integer('kernel_size', size, 'an odd number such as 3 or 7')
     if size % 2 == 0:
         raise ValueError(f'kernel_size={size} is even; use {size + 1}')
 
@@ -78,6 +78,6 @@ def feature_map(x: Tensor, channels: int) -> None:
         )
 
 
-def _whole(option: str, value: int, remedy: str) -> None:
+def _check_positive_integer(option: str, value: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{option}={value!r} is not valid; give {remedy}')

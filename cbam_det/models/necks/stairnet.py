@@ -83,11 +83,11 @@ class StairNet(SSDNeck):
         merged = [lateral(x) for lateral, x in zip(self.lateral_convs, levels, strict=True)]
         for below in range(len(merged) - 2, -1, -1):
             stair = self.stairs[below](merged[below + 1])
-            merged[below] = merged[below] + _fit(stair, merged[below])
+            merged[below] = merged[below] + _crop_to(stair, merged[below])
         return tuple(conv(x) for conv, x in zip(self.out_convs, merged, strict=True))
 
 
-def _fit(stair: Tensor, level: Tensor) -> Tensor:
+def _crop_to(stair: Tensor, level: Tensor) -> Tensor:
     """Cut 2n + 1 rows and columns to the 2n - 1, 2n or 2n + 1 of the level below.
 
     The same as the padding that a deconvolution needs to meet that size (5 -> 10 and 10 -> 19 in
