@@ -64,7 +64,8 @@ def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def snippet(bad: Path) -> None:
     """The README's example of an exported detector, up to the weights."""
     text = (ROOT / 'README.md').read_text()
-    code = re.search(r'```python\n(from cbam_det\.apis\.export import.*?)\nview = ', text, re.S)[1]
+    pattern = r'```python\n(from cbam_det\.apis\.export import.*?)\nprepared = '
+    code = re.search(pattern, text, re.S)[1]
     code = re.sub(r"'configs/\w+\.py'", repr(str(CONFIG)), code).replace('epoch_12.pth', str(bad))
     assert str(CONFIG) in code and str(bad) in code
     exec(code, {})
