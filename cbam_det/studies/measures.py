@@ -15,7 +15,7 @@ from ..utils.config import CBAMS, is_detector, kind_of, walk
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.records import write_record
 from ..visualization.attention import gates
-from ..visualization.detections import dataset_of, evenly
+from ..visualization.detections import dataset_of, evenly_spaced
 from .records import read_record
 from .runs import has_checkpoint, last_checkpoint
 from .study import (
@@ -227,7 +227,7 @@ def _weights(
     predictor = Predictor(cfg, last_checkpoint(folder))
     dataset = dataset_of(cfg, 'val')
     seen: dict[str, list[np.ndarray]] = {}
-    for index in evenly(len(dataset), count):
+    for index in evenly_spaced(len(dataset), count):
         prepared = predictor.prepare(dataset.get_data_info(index)['img_path'])
         for one in gates(predictor.model, prepared.data):
             for gate in GATES:

@@ -57,8 +57,8 @@ class AttentionMapsHook(Hook):
     @master_only
     def _write(self, runner: Runner) -> None:
         from ...apis.inference import PreparedImage, read_image
-        from ...visualization.attention import gates, page
-        from ...visualization.detections import evenly
+        from ...visualization.attention import gates, gates_page
+        from ...visualization.detections import evenly_spaced
         from ...visualization.figures import pixels
 
         dataset = runner.val_loop.dataloader.dataset
@@ -66,10 +66,10 @@ class AttentionMapsHook(Hook):
         training = model.training
         model.eval()
         try:
-            for number, index in enumerate(evenly(len(dataset), self.count)):
+            for number, index in enumerate(evenly_spaced(len(dataset), self.count)):
                 path = dataset.get_data_info(index)['img_path']
                 prepared = PreparedImage.of(read_image(path), dataset[index], model)
-                picture = pixels(page(prepared, gates(model, prepared.data)))
+                picture = pixels(gates_page(prepared, gates(model, prepared.data)))
                 runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
         finally:
             model.train(training)
