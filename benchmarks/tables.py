@@ -23,7 +23,7 @@ def demo_table(record: dict) -> str:
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
     keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
-    where = record['environment']
+    environment = record['environment']
     return '\n'.join(
         [
             table_row(head),
@@ -34,8 +34,10 @@ def demo_table(record: dict) -> str:
             table_row(['---:'] * len(classes)),
             table_row(f'{numbers[key]:.3f}' for key in classes),
             '',
-            f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
-            + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
+            f'{record["config"]}, seed {record["seed"]}, one run; {environment["hardware"]}; '
+            + ', '.join(
+                f'{name} {environment[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')
+            ),
         ]
     )
 

@@ -56,13 +56,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
         )
 
-    def add_count(subparser: argparse.ArgumentParser, default: int, what: str = 'images') -> None:
-        subparser.add_argument('--count', type=int, default=default, help=f'{what} (%(default)s)')
+    def add_count(subparser: argparse.ArgumentParser, default: int, unit: str = 'images') -> None:
+        subparser.add_argument('--count', type=int, default=default, help=f'{unit} (%(default)s)')
 
     def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
-        known = ('train', 'val', 'test')
+        splits = ('train', 'val', 'test')
         text = 'data that are read (%(default)s)'
-        subparser.add_argument('--split', default=default, choices=known, help=text)
+        subparser.add_argument('--split', default=default, choices=splits, help=text)
 
     def add_against(subparser: argparse.ArgumentParser) -> None:
         subparser.add_argument(

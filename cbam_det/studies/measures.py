@@ -217,7 +217,7 @@ def heat_inside(
 OPTIONS = dict(images='count', score='score')
 
 
-def _recorded_runs(path: Path, options: dict[str, object]) -> dict:
+def _recorded_runs(path: Path, options: dict[str, float]) -> dict:
     """The runs of a record of measures that was made with the same options; {} where none is."""
     record = read_json(path)
     for key, value in options.items():

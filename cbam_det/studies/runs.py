@@ -205,7 +205,7 @@ def repeat(
     work_dirs: Path,
     gpus: int = 0,
     data_root: str | None = None,
-) -> dict[str, tuple[object, object]]:
+) -> dict[str, tuple[float | None, float | None]]:
     """Run a recorded run anew, beside it, and tell what came out otherwise; an interrupted one
     goes on.
 

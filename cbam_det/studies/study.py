@@ -203,7 +203,7 @@ def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None
             raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
 
 
-def _check_keys(place: object, options: object, known: set[str], required: set[str]) -> None:
+def _check_keys(place: str | Path, options: object, known: set[str], required: set[str]) -> None:
     keys = set(options) if isinstance(options, dict) else set()
     if not isinstance(options, dict) or not required <= keys <= known:
         raise InputError(

@@ -35,7 +35,7 @@ class AttentionMapsHook(Hook):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{option}={value!r} is unfit; give a whole number, 1 or more')
         self.count, self.interval = count, interval
-        self._seen = 0
+        self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
         """Find faults before the first step."""
@@ -50,8 +50,8 @@ class AttentionMapsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write the pages."""
-        self._seen += 1
-        if self._seen % self.interval == 0:
+        self._validations += 1
+        if self._validations % self.interval == 0:
             self._write(runner)
 
     @master_only

@@ -58,9 +58,9 @@ class FiniteLossesHook(Hook):
         nonfinite = [key for key, value in losses.items() if not value.isfinite().all()]
         if not any_process(bool(nonfinite)):
             return
-        where = f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
+        step = f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
         if not nonfinite:
-            raise InputError(f'the loss of another process is not finite ({where})')
+            raise InputError(f'the loss of another process is not finite ({step})')
         batch = plain(data_batch)
         rank = f'_process_{get_rank()}' if get_world_size() > 1 else ''
         path = Path(runner.work_dir) / f'nonfinite_iter_{runner.iter + 1}{rank}.pth'
@@ -68,7 +68,7 @@ class FiniteLossesHook(Hook):
             torch.save(dict(losses=plain(losses), batch=batch, iter=runner.iter + 1), part)
         values = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in nonfinite)
         raise InputError(
-            f'the loss is not finite ({values}; {where}) on {first_few(image_paths(batch), 8)}; '
+            f'the loss is not finite ({values}; {step}) on {first_few(image_paths(batch), 8)}; '
             f'the batch is saved in {path}; {REMEDY}'
         )
 
