@@ -58,9 +58,9 @@ def stubbed(monkeypatch, tmp_path):
 
 
 def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
-    def shown(begin: int = 0, width: int = 999) -> str:
+    def shown(start: int = 0, width: int = 999) -> str:
         console = Console(width=width, file=io.StringIO())
-        console.print(Spinner('dots', LastLine(log, begin)))  # as rich's Status does
+        console.print(Spinner('dots', LastLine(log, start)))  # as rich's Status does
         return console.file.getvalue()[2:].removesuffix('\n').rstrip(' ')
 
     log = tmp_path / 'train.log'
