@@ -45,13 +45,13 @@ def attempt(name: str, host: str) -> str:
             net = MODELS.build(dict(type='WithPlugins', plugins=plugins, **cfg))
         return '' if _trains(net, shapes) else 'no weight of it moves'
     except (InputError, RuntimeError, AssertionError, TypeError, ValueError) as error:
-        why = ' '.join(str(error).split()) or type(error).__name__
-        return re.sub(r'^timm builds no attention .*? channels \((.*)\)$', r'\1', why)
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        return re.sub(r'^timm builds no attention .*? channels \((.*)\)$', r'\1', reason)
 
 
 def _trains(net: nn.Module, shapes: tuple | list) -> bool:
     net.train()
-    x = torch.rand(shapes) if isinstance(shapes, tuple) else [torch.rand(one) for one in shapes]
+    x = torch.rand(shapes) if isinstance(shapes, tuple) else [torch.rand(shape) for shape in shapes]
     outputs = net(x)
     loss = sum(level.square().mean() for level in outputs if isinstance(level, Tensor))
     loss.backward()

@@ -23,7 +23,7 @@ def demo_table(record: dict) -> str:
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
     keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
-    where = record['environment']
+    environment = record['environment']
     return '\n'.join(
         [
             table_row(head),
@@ -34,8 +34,10 @@ def demo_table(record: dict) -> str:
             table_row(['---:'] * len(classes)),
             table_row(f'{numbers[key]:.3f}' for key in classes),
             '',
-            f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
-            + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
+            f'{record["config"]}, seed {record["seed"]}, one run; {environment["hardware"]}; '
+            + ', '.join(
+                f'{name} {environment[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')
+            ),
         ]
     )
 
@@ -45,8 +47,12 @@ def sweep_table(record: dict) -> str:
     rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
     rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
-        choices = [[one] if isinstance(one, str) else one for one in counts['pattern'] or ()]
-        pattern = ', '.join(' or '.join(f'`{one}`' for one in choice) for choice in choices)
+        alternatives = [
+            [name] if isinstance(name, str) else name for name in counts['pattern'] or ()
+        ]
+        pattern = ', '.join(
+            ' or '.join(f'`{name}`' for name in patterns) for patterns in alternatives
+        )
         cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
         rows.append(table_row([family, pattern, cbams, counts['built'], counts['refused']]))
     totals = record['totals']
@@ -74,11 +80,11 @@ def module_table(record: dict) -> str:
         ),
         table_row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
     ]
-    for one in record['maps']:
-        name = _map(one)
-        copy = one['copy_ms'][0]
+    for feature_map in record['maps']:
+        name = _map(feature_map)
+        copy = feature_map['copy_ms'][0]
         limit = dict(train_ms=2.5 * copy, infer_ms=copy)
-        for module, cost in one['rows'].items():
+        for module, cost in feature_map['rows'].items():
             times = (
                 f'{median:.1f} ({low:.1f} to {high:.1f}), {median / limit[key]:.1f}x'
                 for key, (median, low, high) in ((key, cost[key]) for key in limit)
@@ -93,20 +99,22 @@ def module_table(record: dict) -> str:
 
 def ratio_table(record: dict) -> str:
     """The README's rows for how many times ours the others take, training / inference."""
-    peers = list(dict.fromkeys(name for one in record['maps'] for name in one['rows']))[1:]
+    peers = list(
+        dict.fromkeys(name for feature_map in record['maps'] for name in feature_map['rows'])
+    )[1:]
     rows = [table_row(['map', *peers]), table_row(['---', *['---:'] * len(peers)])]
-    for one in record['maps']:
-        ours = one['rows']['cbam_det']
+    for feature_map in record['maps']:
+        ours = feature_map['rows']['cbam_det']
         cells = (
             ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
-            for cost in (one['rows'][name] for name in peers)
+            for cost in (feature_map['rows'][name] for name in peers)
         )
-        rows.append(table_row([_map(one), *cells]))
+        rows.append(table_row([_map(feature_map), *cells]))
     return '\n'.join([*rows, '', origin_line(record)])
 
 
-def _map(one: dict) -> str:
-    return f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
+def _map(feature_map: dict) -> str:
+    return f'{"x".join(map(str, feature_map["shape"]))}, {feature_map["format"].replace("_", " ")}'
 
 
 def counts_table(record: dict) -> str:
@@ -120,7 +128,8 @@ def counts_table(record: dict) -> str:
         for number, form in ((0, '.2f'), (1, '.3f')):
             for kind in kinds.values():
                 ours, paper = kind['ours'][number], kind['paper'][number]
-                cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
+                published = f' ({paper:{form}})' if ours != paper else ''
+                cells.append(f'{ours:{form}}{published}')
         rows.append(table_row([name, *cells]))
     return '\n'.join(
         [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
@@ -134,8 +143,8 @@ def precision_table(record: dict) -> str:
         table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
         table_row(['---', '---:', '---:', '---:']),
         *(
-            table_row([kind, *(f'{e[part]:.1e}' for part in parts)])
-            for kind, e in record['rows'].items()
+            table_row([kind, *(f'{errors[part]:.1e}' for part in parts)])
+            for kind, errors in record['rows'].items()
         ),
     ]
     return '\n'.join([*rows, '', origin_line(record)])
@@ -166,8 +175,8 @@ def fuzz_table(record: dict) -> str:
     for part, outcomes in record['outcomes'].items():
         counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
         rows.append(table_row([part, *counts]))
-    said = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
-    return '\n'.join([*rows, '', f'{said}; {origin_line(record)}'])
+    outcome = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
+    return '\n'.join([*rows, '', f'{outcome}; {origin_line(record)}'])
 
 
 def timm_table(record: dict) -> str:
@@ -176,8 +185,8 @@ def timm_table(record: dict) -> str:
     rows = [table_row(['name', *hosts, 'timm says']), table_row(['---'] * (2 + len(hosts)))]
     for name, reasons in record['reasons'].items():
         cells = ['no' if reason else 'yes' for reason in reasons.values()]
-        why = '; '.join(dict.fromkeys(filter(None, reasons.values())))
-        rows.append(table_row([f'`{name}`', *cells, why]))
+        reason = '; '.join(dict.fromkeys(filter(None, reasons.values())))
+        rows.append(table_row([f'`{name}`', *cells, reason]))
     return '\n'.join([*rows, '', origin_line(record)])
 
 
@@ -214,7 +223,7 @@ def fill_tables(text: str, folder: Path) -> str:
     """
     kinds = {None: table, ' details': breakdown, ' heat': heat_table}
 
-    def block(match: re.Match) -> str:
+    def fill_record(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
         if not path.is_file():
             raise InputError(f'no record {path}; run the command that makes it, or drop the block')
@@ -222,16 +231,16 @@ def fill_tables(text: str, folder: Path) -> str:
         rows = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
         return f'<!-- results: {name} -->\n{rows}\n<!-- end -->'
 
-    def study(match: re.Match) -> str:
-        found = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
-        rows = kinds[match[2]](found, folder / 'experiments')
+    def fill_study(match: re.Match) -> str:
+        study = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
+        rows = kinds[match[2]](study, folder / 'experiments')
         return f'<!-- study: {match[1]}{match[2] or ""} -->\n{rows}\n<!-- end -->'
 
-    for form, fill in (
-        (r'<!-- results: (\w+)( \w+)? -->', block),
-        (r'<!-- study: (\w+)( details| heat)? -->', study),
+    for pattern, fill in (
+        (r'<!-- results: (\w+)( \w+)? -->', fill_record),
+        (r'<!-- study: (\w+)( details| heat)? -->', fill_study),
     ):
-        text = re.sub(form + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
+        text = re.sub(pattern + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
     return text
 
 

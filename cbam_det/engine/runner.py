@@ -112,19 +112,19 @@ class CheckedRunner(Runner):
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
         """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
-        given: dict[str, HookConfig | None] = dict(default_hooks or {})
-        wanted = set(OWN_HOOKS)
-        others = [hook for name, hook in given.items() if name not in wanted]
-        audited = AttentionAuditHook in map(_kind, [*others, *(custom_hooks or [])])
-        if audited or not any(True for _ in named_cbams(self.model)):
-            wanted.remove('attention_audit')
+        hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
+        own_names = set(OWN_HOOKS)
+        other_hooks = [hook for name, hook in hooks.items() if name not in own_names]
+        has_audit = AttentionAuditHook in map(_kind, [*other_hooks, *(custom_hooks or [])])
+        if has_audit or not any(True for _ in named_cbams(self.model)):
+            own_names.remove('attention_audit')
         for name, hook in OWN_HOOKS.items():
-            options: HookConfig | None = given.pop(name, {} if name in wanted else None)
+            options: HookConfig | None = hooks.pop(name, {} if name in own_names else None)
             if isinstance(options, dict):
                 options = {**hook, **options}
             if options is not None:
-                given[name] = options
-        super().register_hooks(given, custom_hooks)
+                hooks[name] = options
+        super().register_hooks(hooks, custom_hooks)
 
     def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
         """MMEngine's `register_hook`, with `AtomicCheckpointHook` in `CheckpointHook`'s place."""
@@ -217,8 +217,8 @@ class CheckedRunner(Runner):
         try:
             yield
         except KeyboardInterrupt:
-            how = failures.go_on(work_dir)
-            raise Stopped(f'interrupted; to go on, {how}', signal.SIGINT) from None
+            hint = failures.resume_hint(work_dir)
+            raise Stopped(f'interrupted; to go on, {hint}', signal.SIGINT) from None
         except Exception as error:
             if explained := failures.explain(error, self.cfg, work_dir):
                 raise explained from error

@@ -48,7 +48,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         )
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
-    steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))
+    steps = _steps(cfg, math.ceil(study.images * _repetitions(loader.dataset) / batch))
     cost = count_costs(cfg, training=True)
     work = 3 * 2 * cost.multiply_adds * steps * batch
     return Plan(
@@ -61,12 +61,12 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
     )
 
 
-def _steps(cfg: Config, epoch: int) -> int:
+def _steps(cfg: Config, steps_per_epoch: int) -> int:
     if cfg.train_cfg.get('max_iters'):
         return cfg.train_cfg.max_iters
-    return cfg.train_cfg.max_epochs * epoch
+    return cfg.train_cfg.max_epochs * steps_per_epoch
 
 
-def _times(dataset: dict) -> int:
+def _repetitions(dataset: dict) -> int:
     times = dataset.get('times', 1)
-    return times * _times(dataset['dataset']) if 'dataset' in dataset else times
+    return times * _repetitions(dataset['dataset']) if 'dataset' in dataset else times

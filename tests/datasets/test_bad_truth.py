@@ -21,7 +21,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import in_process
-from .test_data_faults import SIZE, coco, voc
+from .damaged_sets import SIZE, coco, voc
 
 
 def entry_for_each_box(content: dict) -> None:

@@ -23,7 +23,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import CONFIGS, in_process
-from .test_data_faults import XML, coco, entry, swap, voc
+from .damaged_sets import XML, coco, entry, swap, voc
 
 
 def contents(root: Path) -> dict[Path, bytes]:

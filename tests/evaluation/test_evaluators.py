@@ -13,7 +13,7 @@ from cbam_det.checkpoints.loading import check_checkpoint_classes
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.utils.errors import InputError
 
-from ..datasets.test_data_faults import coco
+from ..datasets.damaged_sets import coco
 
 
 def run_on(root: Path, **evaluator: object) -> Config:

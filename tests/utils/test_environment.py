@@ -216,7 +216,7 @@ def test_gpus_are_hidden_before_mmengine_asks_for_them_where_mmcv_cannot_use_the
 
 
 def test_processes_without_gpus_say_how_many_there_are(capsys):
-    launch.in_whole_process(lambda args: None, Namespace(), hidden_gpus=2)
+    launch.run_tool(lambda args: None, Namespace(), hidden_gpus=2)
     said = capsys.readouterr().err
     assert said.startswith("running on the CPU: 2 GPUs are there, but mmcv's operators were ")
 
