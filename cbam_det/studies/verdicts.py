@@ -104,6 +104,25 @@ def table(study: Study, results: Path) -> str:
     return '\n'.join([*'\n\n'.join(tables).splitlines(), '', *_origin(study, results)])
 
 
+def summary(study: Study, results: Path) -> str:
+    """The recorded rows by the measure alone, as a Markdown table in percent: n, the mean and the
+    standard deviation over the seeds, the difference to the baseline with its 95% interval, and the
+    verdict.
+    """
+    lines = [
+        table_row(['', 'n', 'score', 'difference', 'verdict']),
+        table_row(['---', '---:', '---:', '---:', '---']),
+    ]
+    for row in study.rows.values():
+        metric = next(iter(study.metrics_of(row)))
+        by_seed = values(study, row, results, metric)
+        if by_seed:
+            gap, _, verdict = _difference(study, row, results, metric)
+            score = f'{metric} {_spread(by_seed)}'
+            lines.append(table_row([row.name, len(by_seed), score, gap, verdict]))
+    return '\n'.join(lines)
+
+
 def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     metrics = study.metrics_of(rows[0])
     first, *others = metrics
