@@ -1,4 +1,4 @@
-"""Fill the tables of the READMEs from the records in results/, or check that they match."""
+"""Fill the tables of README.md and docs/ from the records in results/, or check that they match."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from benchmarks.pages import write_or_check
 from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
-from cbam_det.studies.verdicts import breakdown, heat_table, table
+from cbam_det.studies.verdicts import breakdown, heat_table, summary, table
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import origin_line, table_row
 from cbam_det.visualization.focus import focus_table
 
 
 def demo_table(record: dict) -> str:
-    """The README's rows for a `metrics.json` of the digits' detector."""
+    """Rows for a `metrics.json` of the digits' detector."""
     numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
@@ -43,7 +43,7 @@ def demo_table(record: dict) -> str:
 
 
 def sweep_table(record: dict) -> str:
-    """The README's rows for a record of `python -m benchmarks.sweep`."""
+    """Rows for a record of `python -m benchmarks.sweep`."""
     rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
     rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
@@ -68,7 +68,7 @@ def sweep_table(record: dict) -> str:
 
 
 def module_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
+    """Rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
 
     The times' factor is to the limit, what the bytes cost alone: a copy into fresh memory forward,
     two and a half with the backward pass (it reads the input and the output's gradient, and writes
@@ -98,7 +98,7 @@ def module_table(record: dict) -> str:
 
 
 def ratio_table(record: dict) -> str:
-    """The README's rows for how many times ours the others take, training / inference."""
+    """Rows for how many times ours the others take, training / inference."""
     peers = list(
         dict.fromkeys(name for feature_map in record['maps'] for name in feature_map['rows'])
     )[1:]
@@ -118,7 +118,7 @@ def _map(feature_map: dict) -> str:
 
 
 def counts_table(record: dict) -> str:
-    """The README's rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
+    """Rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
     rows = [
         table_row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
         table_row(['---', *['---:'] * 6]),
@@ -137,7 +137,7 @@ def counts_table(record: dict) -> str:
 
 
 def precision_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed precision`."""
+    """Rows for `python -m benchmarks.speed precision`."""
     parts = ['output', 'input', 'parameters']
     rows = [
         table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
@@ -151,7 +151,7 @@ def precision_table(record: dict) -> str:
 
 
 def evaluation_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed evaluation`."""
+    """Rows for `python -m benchmarks.speed evaluation`."""
     rows = [
         table_row(
             ['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']
@@ -169,7 +169,7 @@ def evaluation_table(record: dict) -> str:
 
 
 def fuzz_table(record: dict) -> str:
-    """The README's rows for `python -m tests.fuzz`."""
+    """Rows for `python -m tests.fuzz`."""
     head = ['what was damaged', 'refused in one line', 'read, and counted', 'read']
     rows = [table_row(head), table_row(['---', *['---:'] * 3])]
     for part, outcomes in record['outcomes'].items():
@@ -180,7 +180,7 @@ def fuzz_table(record: dict) -> str:
 
 
 def timm_table(record: dict) -> str:
-    """The README's rows for a record of `python -m benchmarks.attentions`."""
+    """Rows for a record of `python -m benchmarks.attentions`."""
     hosts = list(next(iter(record['reasons'].values())))
     rows = [table_row(['name', *hosts, 'timm says']), table_row(['---'] * (2 + len(hosts)))]
     for name, reasons in record['reasons'].items():
@@ -215,13 +215,13 @@ def fill_tables(text: str, folder: Path) -> str:
 
     A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
     `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
-    `folder`, from its records in `folder`/experiments; with a second word `details` or `heat` with
-    its AP by size and class, or Grad-CAM's heat.
+    `folder`, from its records in `folder`/experiments; with a second word `details`, `heat`
+    or `summary` with its AP by size and class, Grad-CAM's heat, or its measure alone.
 
     Raises:
         InputError: a record or a study is missing.
     """
-    kinds = {None: table, ' details': breakdown, ' heat': heat_table}
+    kinds = {None: table, ' details': breakdown, ' heat': heat_table, ' summary': summary}
 
     def fill_record(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
@@ -238,7 +238,7 @@ def fill_tables(text: str, folder: Path) -> str:
 
     for pattern, fill in (
         (r'<!-- results: (\w+)( \w+)? -->', fill_record),
-        (r'<!-- study: (\w+)( details| heat)? -->', fill_study),
+        (r'<!-- study: (\w+)( details| heat| summary)? -->', fill_study),
     ):
         text = re.sub(pattern + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
     return text
@@ -252,10 +252,10 @@ def main() -> None:
     args = parser.parse_args()
     if not (ROOT / 'README.md').is_file():
         raise InputError(f'{ROOT} is no checkout of cbam_det, whose tables these are')
-    for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
-        text = readme.read_text(encoding='utf-8')
+    for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*/*.md'))):
+        text = page.read_text(encoding='utf-8')
         filled = fill_tables(text, ROOT / 'results')
-        write_or_check(readme, filled, args.check, 'results/', 'benchmarks.tables')
+        write_or_check(page, filled, args.check, 'results/', 'benchmarks.tables')
 
 
 if __name__ == '__main__':

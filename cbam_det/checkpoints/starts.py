@@ -1,6 +1,6 @@
 """The paper's start turned into the identity's and back, the same function to the bit.
 
-docs/identity.md derives the factors.
+docs/how_it_works/identity.md derives the factors.
 """
 
 from __future__ import annotations

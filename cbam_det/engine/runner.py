@@ -56,7 +56,7 @@ class CheckedRunner(Runner):
     - errors of the machine and of a config's keys that name the remedy (`failures`);
     - `metrics.json` after a test.
 
-    A config's `preflight` has its settings, all of them optional:
+    A config's `preflight` has its settings, all of them optional::
 
         preflight = dict(
             data_root='data/coco',   # folder that replaces the data root of every data set

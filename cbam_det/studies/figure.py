@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
+from .comparison import mean_interval
 from .records import read_record
 from .study import PROGRAM, Row, Study, cost_path, read_json
-from .verdicts import difference, mean_interval, values
+from .verdicts import difference, values
 
 
 def study_figure(study: Study, results: Path) -> Figure:

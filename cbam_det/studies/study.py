@@ -1,6 +1,6 @@
 """The ledger's files: rows of tables as configs, overrides and seeds, and where their records lie.
 
-A study is a file of `experiments/`:
+A study is a file of `experiments/`::
 
     title: Faster R-CNN on MS COCO (the paper's table 6)
     metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key in the test's log
@@ -16,7 +16,7 @@ A study is a file of `experiments/`:
         overrides: {model.backbone.plugins.0.cfg.start: paper}
         paper: {AP: 28.1, AP50: 48.2}
 
-A row can start from the weights of another row, by the same seed, and has its own metrics then:
+A row can start from the weights of another row, by the same seed, and has its own metrics then::
 
       classifier:
         config: tiny_imagenet/resnet18_half

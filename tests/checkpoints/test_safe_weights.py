@@ -62,10 +62,10 @@ def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snippet(bad: Path) -> None:
-    """The README's example of an exported detector, up to the weights."""
-    text = (ROOT / 'README.md').read_text()
+    """The documentation's example of an exported detector, up to the weights."""
+    text = (ROOT / 'docs' / 'guides' / 'export.md').read_text()
     code = re.search(
-        r'```python\n(from cbam_det\.apis\.export import.*?)\nprepared = ', text, re.S
+        r'```python\n.*?(from cbam_det\.apis\.export import.*?)\nprepared = ', text, re.S
     )[1]
     code = re.sub(r"'configs/\w+\.py'", repr(str(RETINANET)), code).replace(
         'epoch_12.pth', str(bad)
@@ -107,7 +107,7 @@ PATHS: dict[str, Callable[[Path], object]] = {
     "Predictor's init_cfg": pretrained,
     'pretrained_parts': audited,
     'report.write': lambda bad: report.write(bad.parent, 'report.html'),
-    'README, export': snippet,
+    'docs, export': snippet,
     'init_detector': lambda bad: init_detector(str(RETINANET), str(bad), device='cpu'),
     'DetInferencer': lambda bad: DetInferencer(str(RETINANET), str(bad), device='cpu'),
     'load_checkpoint': lambda bad: load_checkpoint(nn.Linear(1, 1), str(bad)),

@@ -68,7 +68,7 @@ def read_coco(
 
     Args:
         path: the JSON.
-        folder: where its `file_name`s lie.
+        folder: what its file names are relative to.
         classes: names to count as objects of an image; None for all.
         annotated: False for a file of images alone, such as COCO's test-dev.
         needs_crowd: the file is for evaluation, which reads `iscrowd` as well.

