@@ -59,8 +59,9 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt pyproject.toml $(DONE)/mmcv
-	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt requirements/docs.txt pyproject.toml $(DONE)/mmcv
+	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
+	  -r requirements/docs.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py
@@ -117,7 +118,6 @@ coverage: setup
 	$(PY) -m coverage report
 
 docs: setup
-	$(PIP) install -q -r requirements/docs.txt
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 

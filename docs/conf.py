@@ -14,6 +14,7 @@ extensions = [
 ]
 exclude_patterns = ['_build']
 html_theme = 'furo'
+html_show_copyright = False
 html_title = f'cbam_det {release}'
 templates_path = ['_templates']
 
@@ -22,6 +23,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_default_options = {'members': True, 'member-order': 'bysource', 'show-inheritance': True}
+autodoc_preserve_defaults = True
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 default_role = 'code'  # docstrings write `name`
