@@ -64,14 +64,14 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         except AttributeError:
             continue
         hosts.update(
-            {f'{path}.{at}': one for at, one in enumerate(host)}
+            {f'{path}.{index}': module for index, module in enumerate(host)}
             if isinstance(host, nn.ModuleList)
             else {path: host}
         )
-    seen: dict[nn.Module, list[tuple[int, ...]]] = {}
+    shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     for host in hosts.values():
         for module in host.modules():
-            module.register_forward_hook(_KeepShapes(seen))
+            module.register_forward_hook(_RecordShapes(shapes))
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
@@ -83,20 +83,22 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     )
     with torch.no_grad():
         model.predict(torch.zeros(1, 3, size, size), [sample])
-    of_regions = regions(model, training=False)
-    found = []
+    region_count = regions(model, training=False)
+    matching = []
     for path, host in hosts.items():
         for name in places(host):
             module = host if name == ITSELF else host.get_submodule(name)
-            if module in seen and fnmatchcase(f'{path}:{name}', pattern):
-                number = of_regions if path.startswith('roi_head') else 1
-                found.append(_place(path, name, module, seen[module], number, options))
-    if not found:
+            if module in shapes and fnmatchcase(f'{path}:{name}', pattern):
+                repeats = region_count if path.startswith('roi_head') else 1
+                matching.append(
+                    _describe_place(path, name, module, shapes[module], repeats, options)
+                )
+    if not matching:
         raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
-    return found
+    return matching
 
 
-class _KeepShapes:
+class _RecordShapes:
     """A forward hook that notes the shapes of a module's maps, of every pass."""
 
     def __init__(self, seen: dict[nn.Module, list[tuple[int, ...]]]) -> None:
@@ -122,21 +124,22 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
     Raises:
         InputError: the detector has no such host or module; the config is a pure Python one.
     """
-    node, around = cfg.model, []
-    while inside := [key for key in ('detector', 'module') if key in node]:  # trackers and the like
-        around += inside[:1]
-        node = node[inside[0]]
+    node, wrappers = cfg.model, []
+    # Trackers and the like have the detector inside.
+    while keys := [key for key in ('detector', 'module') if key in node]:
+        wrappers.append(keys[0])
+        node = node[keys[0]]
     for key in host.split('.'):
         if not isinstance(node, dict) or key not in node:
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
-    built = build_model(cfg).get_submodule(host)
-    names = paper_places(built) if after is None else match(built, after)
-    channels = find_channels(built, names, node.get('in_channels'))
-    added = sum(_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
-    count = f'{len(names)} CBAM{"s" * (len(names) != 1)}, +{added:.2f} M parameters'
-    where = '' if after is None else f', after={after!r}'
-    plugin = f"dict(cfg=dict(type='CBAM'){where})"
+    module = build_model(cfg).get_submodule(host)
+    names = paper_places(module) if after is None else match(module, after)
+    channels = find_channels(module, names, node.get('in_channels'))
+    added = sum(_count_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
+    total = f'{len(names)} CBAM{"s" * (len(names) != 1)}, +{added:.2f} M parameters'
+    after_option = '' if after is None else f', after={after!r}'
+    plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
     kind = node.get('base_type', node['type'])
     if not isinstance(kind, str):
         raise InputError(
@@ -145,47 +148,51 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
             f'at {host} (README, "Any other place")'
         )
     # A list in a config replaces that of its base, so the host's own plugins are written again.
-    own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
-    text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}{plugin}])"
-    for key in reversed([*around, *host.split('.')]):
+    own_plugins = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
+    entries = ''.join([*own_plugins, plugin])
+    text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{entries}])"
+    for key in reversed([*wrappers, *host.split('.')]):
         text = f'dict({key}={text})'
     # The imports of the base, which these replace, are written again too.
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
     imports = [imports] if isinstance(imports, str) else list(imports)
     imports += [] if 'cbam_det' in imports else ['cbam_det']
-    return f'# {count}\ncustom_imports = dict(imports={imports!r})\nmodel = {text}'
+    return f'# {total}\ncustom_imports = dict(imports={imports!r})\nmodel = {text}'
 
 
-def _place(
+def _describe_place(
     path: str,
     name: str,
     module: nn.Module,
     shapes: list[tuple[int, ...]],
-    number: int,
+    repeats: int,
     options: dict,
 ) -> Place:
     channels, height, width = shapes[0]
     # A ratio that the map is too narrow for would be an error there: count the widest that fits.
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
-    adds = 0
+    multiply_adds = 0
     for _, rows, columns in shapes:
         pixels = rows * columns
-        if mlp := cbam.channel_gate:
-            adds += len(mlp.pools) * 2 * mlp.fc1.weight.numel() + channels * pixels
-        if gate := cbam.spatial_gate:
-            adds += gate.conv.weight.numel() * pixels + channels * pixels
-            adds += channels * pixels if gate.summary is not None else 0
+        if channel_gate := cbam.channel_gate:
+            multiply_adds += (
+                len(channel_gate.pools) * 2 * channel_gate.fc1.weight.numel() + channels * pixels
+            )
+        if spatial_gate := cbam.spatial_gate:
+            multiply_adds += (spatial_gate.conv.weight.numel() + channels) * pixels
+            if spatial_gate.summary is not None:
+                multiply_adds += channels * pixels
     return Place(
         path,
         name,
         type(module).__name__,
         (channels, height, width),
-        number * len(shapes),
-        _parameters(cbam),
-        number * adds,
+        repeats * len(shapes),
+        _count_parameters(cbam),
+        repeats * multiply_adds,
     )
 
 
-def _parameters(cbam: nn.Module) -> int:
+def _count_parameters(cbam: nn.Module) -> int:
     return sum(parameter.numel() for parameter in cbam.parameters())

@@ -20,7 +20,7 @@ from PIL import Image
 from cbam_det import CBAM
 from cbam_det.checkpoints.attention import check_attention, pretrained_parts
 from cbam_det.datasets.digits import CLASSES
-from cbam_det.models.insertion import is_doubled
+from cbam_det.models.insertion import has_doubled_gates
 
 from ..conftest import CONFIGS, QUICK, ROOT
 
@@ -120,7 +120,7 @@ def test_mmseg_example_starts_from_the_identity(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmseg', SimpleNamespace(__path__=[str(tmp_path)]))
     cfg = Config.fromfile(EXAMPLES / 'mmseg_project/pspnet_r50_cbam.py')
     (plugin,) = cfg.model.backbone.plugins
-    assert is_doubled(MODELS.build(dict(plugin.cfg, in_channels=32)))
+    assert has_doubled_gates(MODELS.build(dict(plugin.cfg, in_channels=32)))
 
 
 @pytest.mark.slow
