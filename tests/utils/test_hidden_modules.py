@@ -38,8 +38,8 @@ def test_files_and_packages_with_the_name_of_a_standard_module_are_found(folder)
 def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folder):
     (folder / 'this.py').touch()
     problem = explain_import_error(TORCHVISION, LOST)
-    assert f'{folder}/this.py hides the module' in problem.what
-    assert 'does not belong to torch' not in problem.what
+    assert f'{folder}/this.py hides the module' in problem.description
+    assert 'does not belong to torch' not in problem.description
     assert problem.remedy.startswith('rename that file')
 
 
@@ -56,8 +56,8 @@ def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folde
 )
 def test_only_versions_and_symbols_speak_of_another_torch(text, wrong_torch):
     problem = explain_import_error(TORCHVISION, ImportError(text))
-    assert ('does not belong to torch' in problem.what) == wrong_torch
-    assert 'does not belong to torch' not in explain_import_error(MMCV, LOST).what
+    assert ('does not belong to torch' in problem.description) == wrong_torch
+    assert 'does not belong to torch' not in explain_import_error(MMCV, LOST).description
 
 
 def test_import_of_the_package_warns_of_the_file_before_it_fails(tmp_path):
