@@ -85,7 +85,7 @@ def test(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     names = nullcontext()
     if args.show or args.show_dir:
-        names = names_in_pictures(Split.of(cfg, 'test').data_sets[0].classes)
+        names = names_in_pictures(Split.from_cfg(cfg, 'test').data_sets[0].classes)
     with names:
         runner.test()
 

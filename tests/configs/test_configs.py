@@ -87,7 +87,7 @@ def train_step(
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_scores_of_a_leaf_do_not_depend_on_the_batch(leaf):
     """Images go one by one, or all have one size: by the pipeline, or in the leaf's own data."""
-    split = Split.of(Config.fromfile(CONFIGS / f'{leaf}.py'), 'test')
+    split = Split.from_cfg(Config.fromfile(CONFIGS / f'{leaf}.py'), 'test')
     alike = ('data/digits', 'data/BCCD')
     one_size = all(data.fixed_size or str(data.root) in alike for data in split.data_sets)
     assert split.batch_size == 1 or one_size
