@@ -92,9 +92,9 @@ def coco_evaluator(evaluator: type) -> Iterator[None]:
 def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
     """Let mmdet's CocoMetric evaluate and read by these classes, for the whole process.
 
-    It takes them from its module and gives no other way in (see `coco_evaluator`). COCOeval sorts the
-    category ids and CocoMetric does not, so it gives a class the AP of another where ids do not
-    ascend: https://github.com/open-mmlab/mmdetection/issues/11704.
+    It takes them from its module and gives no other way in (see `coco_evaluator`). COCOeval
+    sorts the category ids and CocoMetric does not, so a class gets the AP of another where ids do
+    not ascend: https://github.com/open-mmlab/mmdetection/issues/11704.
 
     Args:
         evaluator: for pycocotools' COCOeval.

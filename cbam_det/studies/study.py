@@ -51,8 +51,14 @@ from ..utils.errors import InputError, first_few
 
 # The command of the ledger, in a checkout or where the package is installed without one.
 PROGRAM = ['cbam-det', 'experiment'] if INSTALLED else ['python', 'tools/experiment.py']
-KEYS = set('title metrics seeds data images gpus rows note options scale'.split())
-ROW_KEYS = set('config against overrides seeds paper note mmdet metrics scale weights'.split())
+KEYS = {
+    *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
+    'scale',
+}
+ROW_KEYS = {
+    *('config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet', 'metrics', 'scale'),
+    'weights',
+}
 # What the keys hold that are no texts.
 VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),

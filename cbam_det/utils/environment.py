@@ -314,7 +314,7 @@ def require_stack() -> None:
     """Raise what `stack_error` says, if anything.
 
     Raises:
-        ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or of a version that does not work.
+        ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or does not work.
     """
     if error := stack_error():
         raise ImportError(error)
