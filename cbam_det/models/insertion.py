@@ -33,6 +33,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
+from .compat import fix_ssd_heads
 from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 
@@ -90,6 +91,7 @@ def WithPlugins(
                 f'base_type={base_type!r} is not registered in this scope; write '
                 f"base_type='{scopes[0]}.{base_type}'"
             )
+    fix_ssd_heads()
     host = MODELS.build(dict(type=base_type, **options))
     return insert(host, inserted, options.get('in_channels'))
 
