@@ -112,7 +112,7 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
 def print_stderr(line: str) -> None:
     """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def explain_ctrl_c() -> None:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager, rcParams
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
 
 from cbam_det.visualization import figures, fonts
 from cbam_det.visualization.figures import Boxes, Cell, Precision, pixels, precisions, sheet
@@ -92,6 +96,20 @@ def test_dollar_signs_and_escapes_of_names_are_drawn_as_they_are(tmp_path):
     pixels(precisions([Precision('$1_to_$5 (3 objects)', lines)]))
 
 
+def draw_by_mmdet(*classes: str) -> np.ndarray:
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dict(classes=classes, palette='random')
+    sample = DetDataSample()
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([[5.0, 5, 30, 30]] * len(classes)),
+        labels=torch.arange(len(classes)),
+        scores=torch.ones(len(classes)),
+    )
+    picture = np.zeros((40, 60, 3), np.uint8)
+    visualizer.add_datasample('picture', picture, sample, draw_gt=False)
+    return visualizer.get_image()
+
+
 def test_mmdet_draws_the_names_too(list_of_fonts, tmp_path, monkeypatch):
     font = make_font(tmp_path / 'boxes.ttf')
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [font])
@@ -99,4 +117,6 @@ def test_mmdet_draws_the_names_too(list_of_fonts, tmp_path, monkeypatch):
     with fonts.names_in_pictures(['猫', '$1_to_$5']):
         assert rcParams['font.sans-serif'][0] == 'Boxes of a test'
         assert rcParams['text.parse_math'] is False
+        drawn = draw_by_mmdet('猫', '$1_to_$5')
+    assert drawn.shape == (40, 60, 3) and drawn.any()
     assert rcParams['font.sans-serif'] == before
