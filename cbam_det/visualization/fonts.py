@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import string
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
@@ -47,11 +48,17 @@ def every_glyph(figure: Figure) -> Iterator[None]:
 @contextlib.contextmanager
 def names_in_pictures(names: Iterable[str]) -> Iterator[None]:
     """Let mmdet draw `names` of classes inside as they are; it asks for one sans-serif font."""
-    families, missing = find_fonts(''.join(names))
-    fonts = [*families, *rcParams['font.sans-serif']]
+    wanted = _visible(''.join(names) + string.printable)  # with the scores beside them
+    missing = wanted - _characters(findfont(FontProperties(family=[DEFAULT])))
+    fonts = list(rcParams['font.sans-serif'])
+    if missing:
+        _add_new_fonts()
+        if best := _best_font(wanted):
+            fonts.insert(0, best.name)
+            missing = wanted - _characters(best.fname)
     with (
         rc_context({'text.parse_math': False, 'font.sans-serif': fonts}),
-        _without_glyphs(missing),
+        _without_glyphs(''.join(sorted(missing))),
     ):
         yield
 
@@ -72,7 +79,7 @@ def find_fonts(text: str) -> tuple[list[str], str]:
         Names of families, the one with the most characters first; and the characters that no font
         has.
     """
-    wanted = {char for char in text if char.isprintable() and not char.isspace()}
+    wanted = _visible(text)
     missing = wanted - _characters(findfont(FontProperties(family=[DEFAULT])))
     if not missing:
         return [], ''
@@ -92,18 +99,25 @@ def without_font(missing: str) -> str:
     )
 
 
-def _families(missing: set[str]) -> list[str]:
-    """Families that have characters of `missing`, which are taken out of it."""
+def _visible(text: str) -> set[str]:
+    return {char for char in text if char.isprintable() and not char.isspace()}
+
+
+def _best_font(wanted: set[str]) -> font_manager.FontEntry | None:
+    """The font with the most characters of `wanted`; None where no font has any."""
     fonts = [
         font
         for font in font_manager.fontManager.ttflist
         if font.style == 'normal' and not font.name.startswith(PLACEHOLDERS)
     ]
+    best = max(fonts, key=lambda font: len(wanted & _characters(font.fname)), default=None)
+    return best if best and wanted & _characters(best.fname) else None
+
+
+def _families(missing: set[str]) -> list[str]:
+    """Families that have characters of `missing`, which are taken out of it."""
     found = []
-    while missing:
-        best = max(fonts, key=lambda font: len(missing & _characters(font.fname)), default=None)
-        if best is None or not missing & _characters(best.fname):
-            break
+    while missing and (best := _best_font(missing)):
         found.append(best.name)
         missing -= _characters(best.fname)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import numpy as np
@@ -110,13 +111,17 @@ def draw_by_mmdet(*classes: str) -> np.ndarray:
     return visualizer.get_image()
 
 
-def test_mmdet_draws_the_names_too(list_of_fonts, tmp_path, monkeypatch):
-    font = make_font(tmp_path / 'boxes.ttf')
+@pytest.mark.parametrize('latin', [True, False])
+def test_mmdet_draws_the_names_too_by_one_font(latin, list_of_fonts, tmp_path, monkeypatch, capsys):
+    glyphs = GLYPHS | dict.fromkeys(string.printable * latin, 500)
+    font = make_font(tmp_path / 'boxes.ttf', glyphs)
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [font])
     before = rcParams['font.sans-serif']
     with fonts.names_in_pictures(['猫', '$1_to_$5']):
-        assert rcParams['font.sans-serif'][0] == 'Boxes of a test'
+        assert (rcParams['font.sans-serif'][0] == 'Boxes of a test') == latin
         assert rcParams['text.parse_math'] is False
         drawn = draw_by_mmdet('猫', '$1_to_$5')
     assert drawn.shape == (40, 60, 3) and drawn.any()
+    # Without the digits of the scores a font is worth less than one without the names.
+    assert ('apt-get install fonts-noto-cjk' in capsys.readouterr().err) == (not latin)
     assert rcParams['font.sans-serif'] == before
