@@ -54,7 +54,7 @@ class PreparedImage:
         scaled = [round(side * by) for side, by in zip(picture.shape[:2], scale, strict=True)]
         seen = sample.img_shape[:2]  # with what the pipeline itself padded
         if any(side > most + 1 for side, most in zip(scaled, seen, strict=True)):  # it was cut
-            raw = packed['inputs'][:, : seen[0], : seen[1]]
+            raw = packed['inputs'][:3, : seen[0], : seen[1]].expand(3, -1, -1)  # of grey, too
             picture = np.ascontiguousarray(raw.permute(1, 2, 0).numpy()[..., ::-1])
             return cls(picture, data, tuple(seen))
         return cls(picture, data, tuple(map(min, scaled, seen)))

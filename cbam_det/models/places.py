@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
-from .build import build_model
+from .build import build_model, image_channels
 from .insertion import ITSELF, KeepOutput, match, paper_places, places
 from .plugins import CBAM
 
@@ -79,7 +79,7 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         )
     )
     with torch.no_grad():
-        model.predict(torch.zeros(1, 3, size, size), [sample])
+        model.predict(torch.zeros(1, image_channels(cfg), size, size), [sample])
     found = [
         _place(path, name, module, seen[module], options)
         for path, host in hosts.items()
