@@ -27,6 +27,7 @@ class DataSet:
         test_mode: nothing is filtered.
         steps: the names of its pipeline's transforms.
         asked: what `LoadAnnotations` of the pipeline takes beside boxes: 'mask', 'seg'.
+        needs_masks: the transforms of its pipeline that work on masks alone.
         fixed_size: a transform brings all images to one size.
         local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
@@ -43,6 +44,7 @@ class DataSet:
     test_mode: bool = False
     steps: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
+    needs_masks: tuple[str, ...] = ()
     fixed_size: bool = False
     local: bool = True
     indices: int | list[int] | None = None
@@ -69,6 +71,11 @@ class DataSet:
                 if any(
                     'Annotations' in kind_of(step) and step.get(f'with_{what}') for step in steps
                 )
+            ),
+            needs_masks=tuple(
+                kind_of(step)
+                for step in steps
+                if kind_of(step) == 'CopyPaste' or step.get('by_mask')
             ),
             fixed_size=any(map(_fixes_size, steps)),
             local='://' not in root and '://' not in ann_file,

@@ -105,7 +105,7 @@ def list_coco(
     content = Content(path, raw=raw)
     images, annotations = content.raw['images'], content.raw['annotations']
     names = _read_categories(content)
-    sizes = _read_images(content)
+    sizes = read_images(content)
     needed = ['id', 'image_id', 'category_id', 'bbox', 'area']
     if needs_crowd:
         needed.append('iscrowd')
@@ -138,18 +138,9 @@ def list_coco(
     return content
 
 
-# Copies that are fewer change no score that is printed; COCO itself may have some.
-FEW = 0.01
-
-
 def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
     """Add the faults that all boxes show together: corners for sizes, numbers in 0..1."""
-    copies = sum(fault.kind == 'box twice' for fault in content.faults)
-    if copies < FEW * content.objects:
-        content.faults = [
-            fault._replace(hurts=False) if fault.kind == 'box twice' else fault
-            for fault in content.faults
-        ]
+    content.judge_copies('box twice', content.objects)
     boxes = [
         (item['bbox'], size)
         for item in content.raw['annotations']
@@ -190,7 +181,9 @@ def _read_categories(content: Content) -> dict[object, str]:
             said = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
         if said is None and item['name'] in names.values():
             said = f'has name={item["name"]!r}, which an earlier one has'
-        if said:
+            content.add_fault('category name twice', f'{content.file}: categories[{index}]', said)
+            names[item['id']] = item['name']
+        elif said:
             content.add_fault('category entry', f'{content.file}: categories[{index}]', said)
         else:
             names[item['id']] = item['name']
@@ -198,12 +191,12 @@ def _read_categories(content: Content) -> dict[object, str]:
     return names
 
 
-def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
-    """Image id -> (width, height), None where they are no size."""
+def read_images(content: Content) -> dict[object, tuple[int, int] | None]:
+    """Image id -> (width, height), None where they are no size; faults go to `content`."""
     sizes: dict[object, tuple[int, int] | None] = {}
-    files: set[str] = set()
+    files: dict[str, int] = {}
     for index, item in enumerate(content.raw['images']):
-        kind, said = 'image entry', None
+        kind, said, first = 'image entry', None, None
         absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
         number = as_id(item.get('id'))
         if absent:
@@ -216,8 +209,9 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
             kind, said = 'image id twice', f'has id={reprlib.repr(number)}, as an earlier one has'
         elif (file := os.path.normpath(item['file_name'])) in files:
             kind, said = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
+            first = files[file]
         else:
-            files.add(file)
+            files[file] = index
         size, (width, height) = None, (item.get('width'), item.get('height'))
         if is_number(width) and is_number(height) and min(width, height) > 0:
             size = width, height
@@ -226,7 +220,8 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
         if number is not None:
             sizes.setdefault(number, size)
         if said:
-            content.add_fault(kind, f'{content.file}: images[{index}]', said, image=index)
+            place = f'{content.file}: images[{index}]'
+            content.add_fault(kind, place, said, image=index, first=first)
     return sizes
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ...utils.config import detector, enter_scope, walk
+from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
+from ...utils.options import cfg_options
 from ...utils.run_config import DataSet, Split, leaf_datasets
 from .dataset import check_dataset, check_num_classes
 from .evaluators import check_evaluators, check_same_classes
@@ -18,9 +21,10 @@ from .evaluators import check_evaluators, check_same_classes
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
+    fix = fix_command(cfg)
     for split in filter(None, (Split.of(cfg, name) for name in splits)):
         for dataset in split.data_sets:
-            if summary := check_dataset(dataset, full, split.annotated):
+            if summary := check_dataset(dataset, full, split.annotated, fix):
                 print_log(f'{split.name} data: {summary}')
                 if split.name != 'train' and summary.shapes > 1:
                     _tell_padding(split, dataset, summary.shapes)
@@ -48,9 +52,25 @@ def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:
         print_log(
             f'{loader}.batch_size={split.batch_size}: its images have {shapes} different shapes '
             'and are padded to each other, so that scores depend on the batch; give '
-            f'--cfg-options {loader}.batch_size=1',
+            f'{cfg_options({f"{loader}.batch_size": 1})}',
             level=logging.WARNING,
         )
+
+
+def fix_command(cfg: Config) -> str:
+    """The command that writes clean files for the data of a config; '' where it has no file."""
+    if not cfg.filename:
+        return ''
+    words = [*tool_command('check-data'), cfg.filename]
+    roots = {leaf.get('data_root') or '' for leaf in _leaves(cfg)}
+    if len(roots) == 1 and (root := roots.pop()):
+        words += ['--data-root', root]
+    return shlex.join([*words, '--fix'])
+
+
+def _leaves(cfg: Config) -> list[dict]:
+    loaders = [key for key in cfg if key.endswith('_dataloader') and cfg[key]]
+    return [leaf for key in loaders for leaf in leaf_datasets(cfg[key].dataset)]
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -59,8 +79,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     Raises:
         InputError: the config's data sets have several roots, so that one cannot replace them.
     """
-    loaders = [key for key in cfg if key.endswith('_dataloader') and cfg[key]]
-    leaves = [leaf for key in loaders for leaf in leaf_datasets(cfg[key].dataset)]
+    leaves = _leaves(cfg)
     roots = {leaf.get('data_root') or '' for leaf in leaves}
     if len(roots) != 1:
         raise InputError(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +18,13 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset, XMLDataset
 
 from ...utils.config import nearest
+from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
 from .coco import read_coco
-from .content import FIX, Content, Fault, nothing_usable, remedy_of
-from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
-from .voc import read_list, read_voc
+from .content import Content, Fault, nothing_usable, remedy_of
+from .images import Decoded, add_copies, decode_all, image_faults, pixel_notes, quick_look
+from .voc import check_folder, read_list, read_voc
 
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
@@ -49,13 +52,17 @@ class Summary:
         return '; '.join([line, *self.notes])
 
 
-def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) -> Summary | None:
+def check_dataset(
+    dataset: DataSet, full: bool = False, annotated: bool = True, fix: str = ''
+) -> Summary | None:
     """Check one data set of a config.
 
     Args:
         dataset: of type CocoDataset or XMLDataset or a subclass, or of another.
         full: decode every image too, in parallel, with a progress bar.
         annotated: ground truth is needed; False for COCO's test-dev.
+        fix: the command that writes a clean file, for the messages; that of the data set's folder
+            where none is given.
 
     Returns:
         What was found, with what mmdet passes over counted in its notes; None where the data set
@@ -66,29 +73,16 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
             would make the loss infinite, the classes do not match, nothing is left to learn, or
             images are missing or unreadable.
     """
-    kind = dataset.kind
-    if kind is None:
-        raise InputError(
-            f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
-            'its module with custom_imports'
-        )
-    coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if not dataset.local or not (coco or voc):
+    fix = fix or shlex.join([*tool_command('check-data'), str(dataset.root), '--fix'])
+    content = read_annotations(dataset, annotated)
+    if content is None:
         return None
     classes = dataset.classes
-    if not classes:
-        raise InputError(
-            f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
-        )
-    _check_filter(dataset)
-    content = (_coco if coco else _voc)(dataset, set(classes), annotated)
     _check_asked(dataset, content)
-    _refuse(
-        content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
-    )
+    _refuse(content, [fault for fault in content.faults if fault.hurts], fix)
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
-    _compare_classes(summary, list(content.classes), strict=coco)
+    _compare_classes(summary, list(content.classes), strict=content.file.suffix != '.txt')
     if annotated and (said := nothing_usable(content)):
         raise InputError(f'{content.file} {said}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
@@ -98,8 +92,45 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
         found = decode_all(paths, f'decoding the images of {content.file}')
         look = found.__getitem__
         summary.notes += pixel_notes(found.values())
-    _refuse(content, list(image_faults(content, look)))
+        add_copies(content, found)
+        _refuse(content, [fault for fault in content.faults if fault.hurts], fix)
+    _refuse(content, list(image_faults(content, look)), fix)
     return summary
+
+
+def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None:
+    """What a data set of a config lists, with the faults that hurt under that config.
+
+    Args:
+        annotated: see `check_dataset`.
+
+    Returns:
+        None where the data set is of another kind than COCO's and VOC's, or not on a local disk.
+
+    Raises:
+        InputError: a folder or file is missing, the annotations cannot be read at all, or the
+            config lacks classes or has a filter that mmdet does not know.
+    """
+    kind = dataset.kind
+    if kind is None:
+        raise InputError(
+            f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
+            'its module with custom_imports'
+        )
+    coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
+    if not dataset.local or not (coco or voc):
+        return None
+    if not dataset.classes:
+        raise InputError(
+            f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
+        )
+    _check_filter(dataset)
+    content = (_coco if coco else _voc)(dataset, set(dataset.classes), annotated)
+    content.faults = [
+        fault._replace(hurts=fault.hurts and not _passed_over(fault, dataset))
+        for fault in content.faults
+    ]
+    return content
 
 
 def fingerprint(dataset: DataSet) -> str:
@@ -114,10 +145,8 @@ def fingerprint(dataset: DataSet) -> str:
     if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
         file = dataset.root / dataset.ann_file
         if not file.is_file():
-            raise InputError(
-                f'no list {file}; for Tiny-ImageNet: python tools/prepare_tiny_imagenet.py '
-                f'{dataset.root}'
-            )
+            command = [*tool_command('prepare-tiny-imagenet'), str(dataset.root)]
+            raise InputError(f'no list {file}; for Tiny-ImageNet: {shlex.join(command)}')
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     voc = dataset.ann_file.endswith('.txt')
     file = _existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
@@ -139,7 +168,10 @@ def reads_as(kind: type, base: type) -> bool:
 
 def _coco(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = _existing_file(dataset, COCO_LAYOUT)
-    return read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
+    content = read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
+    if not os.path.isfile(content.images[0].path):  # their names may be absolute
+        check_folder(dataset.image_folder, f'the images of {path}', 'data_prefix.img')
+    return content
 
 
 def _voc(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
@@ -169,10 +201,10 @@ def missing_root(root: Path, layout: str, own: bool) -> InputError:
     where = '' if root.is_absolute() else f' below {Path.cwd()}'
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
-        ways = f'it is there as {checkout}: give --data-root {checkout}'
+        ways = f'it is there as {checkout}: give --data-root {shlex.quote(str(checkout))}'
     elif 'digits' in root.parts:
         made = Path(*root.parts[: root.parts.index('digits') + 1])
-        ways = f'make it: python tools/make_digits.py {made}'
+        ways = f'make it: {shlex.join([*tool_command("make-digits"), str(made)])}'
     elif own:
         ways = "correct the data set's data_root, or name its folder with --data-root"
     else:
@@ -183,7 +215,8 @@ def missing_root(root: Path, layout: str, own: bool) -> InputError:
         )
         ways = (
             f'get the data ({get}), name its folder with --data-root, or run on the embedded set: '
-            'python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
+            f'{shlex.join(tool_command("make-digits"))}, then '
+            'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {ways}')
 
@@ -222,8 +255,8 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     )
 
 
-def _refuse(content: Content, faults: list[Fault]) -> None:
-    """Raise InputError for the first kind of `faults`, if any."""
+def _refuse(content: Content, faults: list[Fault], fix: str) -> None:
+    """Raise InputError for the first kind of `faults`, if any; `fix`: see `check_dataset`."""
     if not faults:
         return
     kind = faults[0].kind
@@ -233,16 +266,16 @@ def _refuse(content: Content, faults: list[Fault]) -> None:
     if kind in IMAGES:
         first = first_few([str(fault) for fault in alike])
         message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
-        remedy = f'restore them, or take them out of the annotation file ({FIX})'
+        remedy = f'restore them, or take them out of the annotation file ({fix})'
     elif kind == 'annotation missing':
         folder = Path(alike[0].place).parent
         names = [Path(fault.place).stem for fault in alike]
         message = f'{len(alike)} of {total} annotations of {where} are missing: '
         message += f'{folder}/{{{first_few(names)}}}.xml'
-        remedy = f'restore them or take them off the list ({FIX})'
+        remedy = f'restore them or take them off the list ({fix})'
     else:
         more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
-        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0])
+        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0], fix)
     raise InputError(f'{message}; {remedy}')
 
 
@@ -267,7 +300,8 @@ def _check_filter(dataset: DataSet) -> None:
 
 def _check_asked(dataset: DataSet, content: Content) -> None:
     """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
-    where = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
+    voc = content.file.suffix == '.txt'
+    where = f"the pipeline's {{}}, but {content.file}"
     if 'mask' in dataset.asked:
         boxes = content.raw.get('annotations') or []
         kept = [one for one in boxes if not one.get('ignore')]
@@ -276,15 +310,19 @@ def _check_asked(dataset: DataSet, content: Content) -> None:
             says = 'has no masks'
             if boxes:
                 says = f'has {absent} of {len(kept)} annotations without a segmentation'
-            raise InputError(
-                f'{where.format("mask")} {says}; give with_mask=False (and a model without a '
-                'mask_head), or annotate masks'
-            )
-    if 'seg' in dataset.asked and not dataset.prefixes.get('seg'):
-        raise InputError(
-            f'{where.format("seg")} has no maps beside it; give with_seg=False, or '
-            "data_prefix=dict(seg='FOLDER/')"
-        )
+            asks = 'LoadAnnotations has with_mask=True'
+            ways = 'give with_mask=False (and a model without a mask_head)'
+            ways += ", as VOC's XMLs have none" if voc else ', or annotate masks'
+            raise InputError(f'{where.format(asks)} {says}; {ways}')
+    if 'seg' in dataset.asked and (voc or not dataset.prefixes.get('seg')):
+        ways = 'give with_seg=False'
+        ways += '' if voc else ", or data_prefix=dict(seg='FOLDER/')"
+        asks = 'LoadAnnotations has with_seg=True'
+        raise InputError(f'{where.format(asks)} has no maps beside it; {ways}')
+    for step in dataset.needs_masks if 'mask' not in dataset.asked else ():
+        ways = f'take {step} out of the pipeline'
+        ways += '' if voc else ', or give LoadAnnotations with_mask=True'
+        raise InputError(f'{where.format(f"{step} works on masks")} is read without masks; {ways}')
 
 
 def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None:

@@ -18,11 +18,19 @@ from mmdet.datasets import CocoDataset, VOCDataset
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
 from .content import Content, nothing_usable
-from .dataset import COCO_LAYOUT, VOC_LAYOUT
-from .images import Decoded, decode_all, image_faults, pixel_notes
-from .voc import read_voc
+from .images import (
+    ENDINGS,
+    Decoded,
+    add_copies,
+    decode_all,
+    file_under_another_name,
+    image_faults,
+    pixel_notes,
+)
+from .unknown_layout import unknown_layout
+from .voc import check_folder, read_voc
 
-CLEAN = '_clean'  # what the names of mended files end in
+CLEAN = '_clean'  # what the names of clean files end in
 # Split -> images, objects (None: not compared), from the sets' own pages and files.
 COCO_TOTALS: dict[str, tuple[int, int | None]] = {
     'instances_train2017': (118_287, 860_001),
@@ -47,6 +55,10 @@ class Split:
         notes: what is no fault, and good to know.
         sub: `root` in the folder that was given, as `data_prefix.sub_data_root` names it in a
             config whose `data_root` is that folder; '' where both are one.
+        annotations: VOC's folder of XMLs.
+        places: the data sets of a config that read it, by their dotted paths; () of a folder.
+        evaluators: those of a config that read the same file.
+        annotated: its ground truth is needed.
     """
 
     name: str
@@ -55,10 +67,18 @@ class Split:
     content: Content
     notes: list[str] = field(default_factory=list)
     sub: str = ''
+    annotations: Path = Path()
+    places: tuple[str, ...] = ()
+    evaluators: tuple[str, ...] = ()
+    annotated: bool = True
 
     @property
     def role(self) -> str | None:
-        """'train', 'val' or 'test', by its name or by the folders of its file and its images."""
+        """'train', 'val' or 'test', by the config, or by its name or the folders of its file and
+        its images.
+        """
+        if self.places:
+            return self.places[0].partition('_')[0]
         folders = (self.content.file.parent, self.images)
         names = [folder.name for folder in folders if folder != self.root]
         for name in (self.content.file.stem, *names):
@@ -83,18 +103,28 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     Raises:
         InputError: there is no such data, or a file is no COCO JSON or no list at all.
     """
-    splits = find_splits(folder, images)
+    return examine_splits(find_splits(folder, images), f'decoding the images of {folder}', progress)
+
+
+def examine_splits(splits: list[Split], description: str, progress: bool = True) -> list[Split]:
+    """Add the faults of the images of splits, and what shows where these are compared.
+
+    Args:
+        description: of the bar.
+        progress: show it.
+    """
     paths = [image.path for split in splits for image in split.content.images if image.path]
-    found = decode_all(paths, f'decoding the images of {folder}', progress)
+    found = decode_all(paths, description, progress)
     for split in splits:
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if not hurts and (said := nothing_usable(content)):
+        if split.annotated and not hurts and (said := nothing_usable(content)):
             content.add_fault('no objects', str(content.file), said)
         content.faults += image_faults(content, found.__getitem__)
         _compare_totals(split, splits)
         _note(split, found)
     _compare_splits(splits, found)
+    _note_unlisted(splits)
     return splits
 
 
@@ -112,27 +142,26 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
                 root / 'JPEGImages',
                 read_voc(file, root / 'Annotations', root / 'JPEGImages'),
                 sub='' if root == folder else root.name,
+                annotations=root / 'Annotations',
             )
             for root, file in lists
         ]
     files = _coco_files(folder, roots)
     if not files:
-        raise InputError(
-            f'{folder} is no data set that is known: for COCO {COCO_LAYOUT}; for VOC {VOC_LAYOUT}'
-        )
+        raise unknown_layout(folder)
     splits = []
     for file in files:
         content = read_coco(file, '')
-        at = images or _coco_images(folder, file, content)
+        at = _coco_images(folder, file, content, images)
         content.images = [
             image._replace(path=image.path and os.path.join(at, image.path))
             for image in content.images
         ]
-        splits.append(Split(_name(file, files), folder, at, content))
+        splits.append(Split(coco_name(file, files), folder, at, content))
     return splits
 
 
-def _name(file: Path, files: list[Path]) -> str:
+def coco_name(file: Path, files: list[Path]) -> str:
     """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
     alike = sum(other.stem == file.stem for other in files) > 1
     return f'{file.parent.resolve().name}/{file.stem}' if alike else file.stem
@@ -159,18 +188,26 @@ def _coco_files(folder: Path, roots: list[Path]) -> list[Path]:
     return []
 
 
-def _coco_images(folder: Path, file: Path, content: Content) -> Path:
-    """The folder in which the first images lie, among those that the names suggest."""
+def _coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:
+    """`images`, or the folder in which the first ones lie, among those that the names suggest."""
+    if images is not None:
+        check_folder(images, f'the images of {file}', '--images')
+        return images
     split = file.stem.removeprefix('instances_')
     places = [folder / split, folder / 'images' / split, folder / 'images', file.parent, folder]
     names = [image.path for image in content.images if image.path][:20]
     names = [name.replace('\\', '/') for name in names]  # Windows' names are a fault, said later
-    best = max(places, key=lambda place: sum((place / name).is_file() for name in names))
+    best = max(
+        places,
+        key=lambda place: sum(
+            file_under_another_name(str(place / name)) is not None for name in names
+        ),
+    )
     if best == places[0] and not best.is_dir():
         tried = first_few(list(map(str, places)), 5)
         raise InputError(
-            f'the images of {file} ({first_few(names)}) are in none of {tried}; name their folder '
-            'with --images'
+            f'no folder {best}, and the images of {file} ({first_few(names)}) are in none of '
+            f'{tried}; restore it, or name their folder with --images'
         )
     return best
 
@@ -186,6 +223,11 @@ def _compare_totals(split: Split, splits: list[Split]) -> None:
     if split.name not in totals or not alike:
         return
     images, objects = totals[split.name]
+    if 2 * len(content.images) < images:  # another set, under the names of its files
+        split.notes.append(
+            f'{len(content.images):,} images, not the {images:,} of the set so named'
+        )
+        return
     for count, total, what in (
         (len(content.images), images, 'images'),
         (content.objects, objects, 'objects'),
@@ -219,31 +261,50 @@ def _note(split: Split, found: dict[str, Decoded]) -> None:
         split.notes.append(f'no object of {first_few(absent)}')
 
 
+def _note_unlisted(splits: list[Split]) -> None:
+    """Count the images in the folders of the splits that no file lists."""
+    listed = {os.path.abspath(image.path) for split in splits for image in split.content.images}
+    for split in splits:
+        for fault in split.content.faults:
+            if fault.kind == 'image under another name':
+                listed.add(os.path.abspath(file_under_another_name(fault.place) or fault.place))
+    folders = {split.images.absolute(): split for split in splits}
+    for folder, split in folders.items():
+        if any(parent in folders for parent in folder.parents):
+            continue
+        images = [
+            os.path.join(at, name)
+            for at, _, names in os.walk(folder)
+            for name in sorted(names)
+            if name.lower().endswith(ENDINGS)
+        ]
+        others = [os.path.relpath(path, folder) for path in images if path not in listed]
+        if others:
+            split.notes.append(
+                f'{len(others):,} of {len(images):,} images in {split.images} are in no annotation '
+                f'file: {first_few(others)}'
+            )
+
+
 def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
     """Images of the same bytes: in two splits, and twice in one."""
     files: list[dict[str, str]] = []
     for split in splits:
-        own: dict[str, str] = {}
-        for path in dict.fromkeys(image.path for image in split.content.images if image.path):
-            digest = found[path].digest
-            if digest in own:
-                said = f'is {own[digest]} too'
-                split.content.add_fault('same image twice', path, said, hurts=False)
-            elif digest:
-                own[digest] = path
-        files.append(own)
+        files.append(add_copies(split.content, found))
     for (one, its), (other, theirs) in combinations(zip(splits, files, strict=True), 2):
-        if one.root == other.root and 'trainval' in (
-            one.content.file.stem,
-            other.content.file.stem,
-        ):
-            both = {one.content.file.stem, other.content.file.stem} - {'trainval'}
-            if one.voc and both <= {'train', 'val'}:
+        if not one.places and one.root == other.root and one.voc:
+            both = {one.content.file.stem, other.content.file.stem}
+            if 'trainval' in both and both <= {'train', 'val', 'trainval'}:
                 continue  # VOC's trainval is both of them
-        for digest in its.keys() & theirs.keys():
+        both_of = sorted(its.keys() & theirs.keys())
+        # Nothing leaks between a split and a part of it in a file of its own, nor where one set is
+        # both the validation's and the test's.
+        same_role = one.role is not None and one.role == other.role
+        part = same_role and len(both_of) in (len(its), len(theirs))
+        evaluated = {one.role, other.role} <= {'val', 'test'}
+        hurts = not (part or (evaluated and len(its) == len(both_of) == len(theirs)))
+        for digest in both_of:
             place = its[digest]
             said = f'is {theirs[digest]} of {other.name} too'
             said = f'is in {other.name} too' if place == theirs[digest] else said
-            roles = {one.role, other.role}
-            hurts = roles not in ({'val'}, {'test'}, {'val', 'test'})  # which may be the same
             one.content.add_fault('same image in two splits', place, said, hurts=hurts)

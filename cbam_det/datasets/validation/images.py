@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from .content import Content, Fault
 EXIF_ORIENTATION = 0x0112
 
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.webp', '.tif')
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 # Whose size Pillow's header and the EXIF tag tell as OpenCV decodes it; others are decoded by both.
@@ -62,13 +63,59 @@ def quick_fault(path: str) -> tuple[str, str] | None:
 
 
 def file_under_another_name(path: str) -> str | None:
-    """The file that is there for one that is not: of another ending, or with / for Windows' \\."""
-    for name in (path, path.replace('\\', '/')):
-        stem = os.path.splitext(name)[0]
-        for other in (name, *(stem + ending for ending in ENDINGS)):
-            if os.path.isfile(other):
-                return other
+    """The file that is there for one that is not: in other letter case, of another ending, or with
+    / for Windows' \\.
+    """
+    for name in dict.fromkeys((path, path.replace('\\', '/'))):
+        if os.path.isfile(name):
+            return name
+        folder, wanted = os.path.split(name)
+        at = folder_in_other_case(folder)
+        if at is None:
+            continue
+        stem = os.path.splitext(wanted)[0].casefold()
+        ranks = {f'{stem}{ending}': rank for rank, ending in enumerate(ENDINGS)}
+        ranks[wanted.casefold()] = -1  # before those of another ending
+        there = [
+            file for file in _names_in(at, os.stat(at).st_mtime_ns) if file.casefold() in ranks
+        ]
+        for file in sorted(there, key=lambda file: ranks[file.casefold()]):
+            if os.path.isfile(os.path.join(at, file)):
+                return os.path.join(at, file)
     return None
+
+
+def folder_in_other_case(folder: str) -> str | None:
+    """The folder itself, or the one whose path differs in letter case alone; None without any."""
+    if os.path.isdir(folder or '.'):
+        return folder or '.'
+    parent, name = os.path.split(folder)
+    at = folder_in_other_case(parent) if name else None
+    if at is None:
+        return None
+    for other in _names_in(at, os.stat(at).st_mtime_ns):
+        if other.casefold() == name.casefold() and os.path.isdir(os.path.join(at, other)):
+            return os.path.join(at, other)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: str, changed: int) -> list[str]:
+    """The names in a folder, read once for all its missing files.
+
+    Args:
+        changed: its time of change, so that a changed one is read anew.
+    """
+    return sorted(os.listdir(folder))
+
+
+def header_size(path: str | Path) -> tuple[int, int] | None:
+    """(width, height) of an image file as it is shown; None where it cannot be told."""
+    try:
+        with Image.open(path) as picture:
+            return _turned(picture)[0]
+    except Exception:  # of an image that the check of the images names
+        return None
 
 
 def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
@@ -160,3 +207,22 @@ def image_faults(content: Content, look: Callable[[str], Decoded]) -> Iterator[F
             said = f'is {found.size[0]} x {found.size[1]}{stored}, and annotated as '
             said += f'{size[0]} x {size[1]}'
             yield Fault('size differs', path, said, image=index)
+
+
+def add_copies(content: Content, found: dict[str, Decoded]) -> dict[str, str]:
+    """Add the faults of entries whose image is an earlier one's, byte for byte.
+
+    Returns:
+        Digest -> path of each different image.
+    """
+    first: dict[str, int] = {}
+    paths: set[str] = set()
+    for index, (path, _, _) in enumerate(content.images):
+        digest = found[path].digest if path and path not in paths else ''
+        paths.add(path)
+        if digest and first.setdefault(digest, index) != index:
+            earlier = first[digest]
+            said = f'is {content.images[earlier].path} too'
+            content.add_fault('same image twice', path, said, image=index, first=earlier)
+    content.judge_copies('same image twice', len(content.images))
+    return {digest: content.images[index].path for digest, index in first.items()}

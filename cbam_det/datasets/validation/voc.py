@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from pathlib import Path
-
-from PIL import Image
+from typing import NamedTuple
 
 from ...utils.errors import InputError
 from .coco import KEPT
 from .content import LARGEST, Content, Picture, is_number, place_fault
-from .images import _turned
+from .images import ENDINGS, file_under_another_name, header_size
+
+SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+# What all boxes of a set show of each when they are read in another way than they are meant.
+OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
+
+
+class Box(NamedTuple):
+    """A box as its XML has it, and the (width, height) of its image."""
+
+    sides: tuple[float, ...]
+    size: tuple[int, int] | None
 
 
 def read_voc(
@@ -26,28 +37,100 @@ def read_voc(
         classes: names whose objects mmdet reads; None for all. Of others the name is counted.
 
     Raises:
-        InputError: the list is no text in UTF-8, or is empty.
+        InputError: the list is no text in UTF-8, or is empty; a folder is not there.
     """
     content = Content(path, names=read_list(path))
-    seen = set()
+    check_folder(annotations, f'the XMLs of {path}', 'ann_subdir, data_prefix.sub_data_root')
+    check_folder(images, f'the images of {path}', 'img_subdir, data_prefix.sub_data_root')
+    seen: dict[str, int] = {}
+    boxes: list[Box] = []
     for index, name in enumerate(content.names):
-        file = annotations / f'{name}.xml'
-        size, kept, picture = None, 0, str(images / f'{name}.jpg')
-        if not name.strip() or '\0' in name or (len(name.split()) > 1 and not file.is_file()):
-            place = f'{path}, line {index + 1}:'
+        place, size, kept = f'{path}, line {index + 1}:', None, 0
+        meant = meant_name(name, annotations)
+        picture = str(images / f'{meant or name}.jpg')
+        if meant is None and (len(name.split()) != 1 or '\0' in name):
             content.add_fault('list line', place, f'{name!r} is no image name', image=index)
             picture = ''
-        elif not file.is_file():
+        elif meant is None:
+            file = annotations / f'{name}.xml'
             content.add_fault('annotation missing', str(file), 'is not there', image=index)
         else:
-            size, kept = _read_xml(content, index, file, Path(picture), classes)
-        if name in seen:
-            place = f'{path}, line {index + 1}:'
-            said = f'{name!r} is listed before'
-            content.add_fault('image listed twice', place, said, hurts=False, image=index)
-        seen.add(name)
+            file = annotations / f'{meant}.xml'
+            if meant != name:
+                said = f'{name!r} is no image name, but {file} is there'
+                content.add_fault('list line', place, said, image=index)
+            size, kept = _read_xml(content, index, file, Path(picture), classes, boxes)
+        content.names[index] = name = meant or name
+        if name in seen and picture:
+            said, first = f'{name!r} is listed before', seen[name]
+            content.add_fault('image listed twice', place, said, image=index, first=first)
+        seen.setdefault(name, index)
         content.images.append(Picture(picture, size, kept))
+    _judge_boxes(content, boxes)
     return content
+
+
+def check_folder(folder: Path, holds: str, keys: str) -> None:
+    """Raise InputError where `folder` is not there, for `holds` by the `keys` of a config."""
+    if not folder.is_dir():
+        raise InputError(
+            f'no folder {folder}, where {holds} should be; restore it, or give a config that '
+            f'names another ({keys})'
+        )
+
+
+def meant_name(name: str, annotations: Path) -> str | None:
+    """The image name that a line of a list means: itself, or without blanks, a second column, an
+    ending or folders, and in the letter case of its XML; None where no such XML is there.
+    """
+    if name.strip() and '\0' not in name and (annotations / f'{name}.xml').is_file():
+        return name
+    text = name.replace('\\', '/').strip()
+    if not text or '\0' in text:
+        return None
+    for words in dict.fromkeys((text, text.split()[0])):
+        for file in dict.fromkeys((words, words.rpartition('/')[2])):
+            stem, ending = os.path.splitext(file)
+            stems = [file, stem] if ending.lower() in (*ENDINGS, '.xml') else [file]
+            for one in filter(None, stems):
+                there = file_under_another_name(str(annotations / f'{one}.xml'))
+                if there is not None and there.endswith('.xml'):
+                    return Path(os.path.relpath(there, annotations)).with_suffix('').as_posix()
+    return None
+
+
+def _judge_boxes(content: Content, boxes: list[Box]) -> None:
+    """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
+    content.judge_copies('box twice', content.objects)
+    example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
+    relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
+    bare = [box for box in boxes if _without_area(box.sides)]
+    fitting = [
+        box for box in boxes if box.size and place_fault(as_corners(box.sides), box.size) is None
+    ]
+    if relative and any(0 < value < 1 for box in boxes for value in box.sides):
+        kind, said = 'boxes in 0..1', f'all of numbers from 0 to 1 ({example}), not pixels'
+    elif len(bare) >= max(3, 0.1 * len(boxes)) and len(fitting) > 0.9 * len(boxes):
+        example = ', '.join(f'{value:g}' for value in bare[0].sides)
+        kind, said = 'sizes for corners', f'of which {len(bare)} have no area as corners, and '
+        said += f'{len(fitting)} fit their image as x, y, width, height ({example})'
+    else:
+        return
+    alike = [fault for fault in content.faults if fault.kind in OF_ALL_BOXES]
+    content.faults = [fault for fault in content.faults if fault.kind not in OF_ALL_BOXES]
+    hurts = any(fault.hurts for fault in alike)
+    content.add_fault(kind, f'{content.file}:', f'has {len(boxes)} boxes, {said}', hurts=hurts)
+
+
+def _without_area(sides: tuple[float, ...]) -> bool:
+    left, top, right, bottom = map(int, sides)
+    return right <= left or bottom <= top
+
+
+def as_corners(sides: tuple[float, ...]) -> tuple[float, ...]:
+    """The corners of x, y, width, height; mmdet reads the same width and height of them."""
+    left, top, width, height = sides
+    return left, top, left + width, top + height
 
 
 def read_list(path: Path) -> list[str]:
@@ -70,17 +153,24 @@ def read_list(path: Path) -> list[str]:
 
 
 def _read_xml(
-    content: Content, image: int, file: Path, picture: Path, classes: Collection[str] | None
+    content: Content,
+    image: int,
+    file: Path,
+    picture: Path,
+    classes: Collection[str] | None,
+    boxes: list[Box],
 ) -> tuple[tuple[int, int] | None, int]:
-    """The size of an image, and how many objects mmdet reads of it; faults go to `content`."""
+    """The size of an image, and how many objects mmdet reads of it; faults go to `content`, and
+    those with four numbers to `boxes`.
+    """
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
         said = f'is no XML ({str(error).splitlines()[0] if str(error) else type(error).__name__})'
         content.add_fault('no XML', str(file), said, image=image)
         return None, 0
-    size = _xml_size(content, image, root, file) or _header_size(picture)
-    kept = 0
+    size = _xml_size(content, image, root, file) or header_size(picture)
+    kept, seen = 0, set()
     for index, item in enumerate(root.findall('object')):
         place = f'{file}: object {index + 1}'
         content.objects += 1
@@ -89,7 +179,14 @@ def _read_xml(
         if name and classes is not None and name not in classes:
             continue
         kept += 1
-        found = _object_fault(item, name, size)
+        found = object_fault(item, name, size)
+        if found is None or found[0] in OF_ALL_BOXES:
+            sides = sides_of(item)
+            if found is None and (name, sides) in seen:
+                said = f'has the class and the box {sides} of an earlier one of its image'
+                found = 'box twice', said, True
+            seen.add((name, sides))
+            boxes.append(Box(sides, size))
         if found:
             content.add_fault(found[0], place, found[1], hurts=found[2], image=image, object=index)
         content.usable += (found is None or found[0] in KEPT) and not _difficult(item)
@@ -114,15 +211,6 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     return width, height
 
 
-def _header_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image file as it is shown; None where it cannot be told."""
-    try:
-        with Image.open(path) as picture:
-            return _turned(picture)[0]
-    except Exception:  # of an image that the check of the images names
-        return None
-
-
 def _difficult(item: ET.Element) -> bool:
     try:
         return int(item.findtext('difficult', '0')) != 0
@@ -130,17 +218,24 @@ def _difficult(item: ET.Element) -> bool:
         return False  # a fault, said already
 
 
-def _object_fault(
+def sides_of(item: ET.Element) -> tuple[float, ...]:
+    """xmin, ymin, xmax, ymax of an object.
+
+    Raises:
+        ValueError: they are not there, or no numbers.
+    """
+    return tuple(float(item.findtext(f'bndbox/{side}') or '') for side in SIDES)
+
+
+def object_fault(
     item: ET.Element, name: str | None, size: tuple[float, float] | None
 ) -> tuple[str, str, bool] | None:
     """The first fault of a VOC object as (kind, said, hurts)."""
-    box = item.find('bndbox')
-    sides = ['xmin', 'ymin', 'xmax', 'ymax']
-    texts = [None if box is None else box.findtext(side) for side in sides]
+    texts = [item.findtext(f'bndbox/{side}') for side in SIDES]
     try:
-        values = [float(text or '') for text in texts]
+        values = sides_of(item)
     except ValueError:
-        values = [float('nan')]
+        values = (float('nan'),)
     if not all(map(is_number, values)):
         return 'no box', f'has no bndbox of four numbers ({reprlib.repr(texts)})', True
     if not name or not name.strip():
@@ -154,7 +249,7 @@ def _object_fault(
     # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
     said = 'has the box ' + ', '.join(
-        f'{side}={text}' for side, text in zip(sides, texts, strict=True)
+        f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
     hurts = not _difficult(item)
     if right <= left or bottom <= top:
