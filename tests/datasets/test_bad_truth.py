@@ -232,11 +232,24 @@ def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkey
     assert check_dataset(DataSet.of(dataset), full=True).notes == []
 
 
+@pytest.mark.parametrize('layout', [coco, voc])
 @pytest.mark.parametrize('what', ['mask', 'seg'])
-def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(what, tmp_path):
-    dataset = changed(tmp_path, lambda content: None)
+def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(layout, what, tmp_path):
+    dataset = layout(tmp_path)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
-    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but'):
+    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but') as caught:
+        check_dataset(DataSet.of(dataset))
+    assert ('annotate masks' in str(caught.value)) == (what == 'mask' and layout is coco)
+
+
+@pytest.mark.parametrize('layout', [coco, voc])
+@pytest.mark.parametrize(
+    'step', [dict(type='CopyPaste'), dict(type='FilterAnnotations', by_mask=True)]
+)
+def test_step_of_the_pipeline_that_works_on_masks_needs_them_loaded(layout, step, tmp_path):
+    dataset = layout(tmp_path)
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step]
+    with pytest.raises(InputError, match=f'{step["type"]} works on masks, but .* without masks'):
         check_dataset(DataSet.of(dataset))
 
 

@@ -126,10 +126,14 @@ def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluator
     assert check(path, '--cfg-options', *pairs) == 0
 
 
-def test_one_file_for_training_and_validation_is_a_leak(tmp_path):
+def test_one_file_for_training_and_validation_is_a_leak(tmp_path, capsys):
     dataset = coco(tmp_path)
     path = write_config(tmp_path / 'mine.py', plain(dataset), plain(dataset, test_mode=True))
     assert in_process('check_data')(path) == 1
+    capsys.readouterr()
+    check_data(Config.fromfile(path), ('train', 'val'))
+    said = capsys.readouterr().out
+    assert '2 images of val_dataloader are images of train_dataloader too' in said
 
 
 def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):

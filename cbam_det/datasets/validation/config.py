@@ -22,10 +22,12 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
     fix = fix_command(cfg)
+    paths: dict[str, frozenset[str]] = {}
     for split in filter(None, (Split.of(cfg, name) for name in splits)):
         for dataset in split.data_sets:
             if summary := check_dataset(dataset, full, split.annotated, fix):
                 print_log(f'{split.name} data: {summary}')
+                paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
                 if split.name != 'train' and summary.shapes > 1:
                     _tell_padding(split, dataset, summary.shapes)
             else:
@@ -34,6 +36,7 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 )
             check_num_classes(detector(cfg), dataset.classes)
         check_evaluators(split, detector(cfg))
+    _tell_shared(paths)
     check_same_classes(
         {
             f'the data set of {split.name}_dataloader': dataset.classes
@@ -41,6 +44,17 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
             for dataset in split.data_sets
         }
     )
+
+
+def _tell_shared(paths: dict[str, frozenset[str]]) -> None:
+    """Say that images of the training are evaluated: they may be on purpose, for a first try."""
+    for name in paths.keys() - {'train'}:
+        if shared := sorted(paths.get('train', frozenset()) & paths[name]):
+            print_log(
+                f'{len(shared):,} images of {name}_dataloader are images of train_dataloader too '
+                f'({first_few(shared)}), so that scores say less of new ones; take them out of one',
+                level=logging.WARNING,
+            )
 
 
 def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:

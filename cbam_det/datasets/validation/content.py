@@ -174,6 +174,11 @@ class Content:
         """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
         self.faults.append(Fault(kind, place, said, hurts, image, object, first))
 
+    @property
+    def voc(self) -> bool:
+        """Whether it is a list of VOC's, and no COCO file."""
+        return not self.raw
+
     def judge_copies(self, kind: str, total: int) -> None:
         """Let faults of `kind` hurt no more where they are few among `total`."""
         if sum(fault.kind == kind for fault in self.faults) < FEW * total:

@@ -43,6 +43,7 @@ class Summary:
     classes: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
     shapes: int = 1  # different widths and heights of its images
+    paths: frozenset[str] = frozenset()  # of its images
 
     def __str__(self) -> str:
         line = (
@@ -82,7 +83,8 @@ def check_dataset(
     _refuse(content, [fault for fault in content.faults if fault.hurts], fix)
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
-    _compare_classes(summary, list(content.classes), strict=content.file.suffix != '.txt')
+    summary.paths = frozenset(os.path.abspath(image.path) for image in content.images if image.path)
+    _compare_classes(summary, list(content.classes), strict=not content.voc)
     if annotated and (said := nothing_usable(content)):
         raise InputError(f'{content.file} {said}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
@@ -300,7 +302,7 @@ def _check_filter(dataset: DataSet) -> None:
 
 def _check_asked(dataset: DataSet, content: Content) -> None:
     """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
-    voc = content.file.suffix == '.txt'
+    voc = content.voc
     where = f"the pipeline's {{}}, but {content.file}"
     if 'mask' in dataset.asked:
         boxes = content.raw.get('annotations') or []

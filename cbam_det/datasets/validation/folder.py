@@ -88,7 +88,7 @@ class Split:
 
     @property
     def voc(self) -> bool:
-        return self.content.file.suffix == '.txt'
+        return self.content.voc
 
 
 def examine(folder: Path, images: Path | None = None, progress: bool = True) -> list[Split]:

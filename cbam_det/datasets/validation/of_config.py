@@ -77,7 +77,7 @@ def leaf_places(node: dict, place: str) -> Iterator[tuple[str, dict]]:
 
 
 def _split(dataset: DataSet, content: Content) -> Split:
-    if content.file.suffix != '.txt':
+    if not content.voc:
         return Split(content.file.stem, dataset.root, dataset.image_folder, content)
     annotations, images = dataset.voc_folders
     root = dataset.root / (dataset.prefixes.get('sub_data_root') or '')

@@ -54,7 +54,7 @@ def unknown_layout(folder: Path) -> InputError:
 
 def _list_of(folder: Path, annotations: Path) -> Path:
     """The list of image names that is there for a folder of XMLs, or the one to write."""
-    for file in sorted(folder.glob('*.txt')):
+    for file in sorted(path for path in folder.glob('*.txt') if path.is_file()):
         names = file.read_text(encoding='utf-8', errors='replace').splitlines()
         if names and all(meant_name(name, annotations) for name in names[:20]):
             return file
@@ -70,7 +70,7 @@ def _dataset(folder: Path, annotations: Path, images: list[Path], file: Path) ->
     for path in xmls:
         try:
             objects = ET.parse(path).iterfind('object/name')
-        except ET.ParseError:
+        except (ET.ParseError, ValueError, LookupError, OSError):
             continue  # which the check of the data set names
         classes |= {item.text for item in objects if item.text}
     values = dict(

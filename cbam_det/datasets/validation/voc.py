@@ -83,7 +83,7 @@ def meant_name(name: str, annotations: Path) -> str | None:
     """The image name that a line of a list means: itself, or without blanks, a second column, an
     ending or folders, and in the letter case of its XML; None where no such XML is there.
     """
-    if name.strip() and '\0' not in name and (annotations / f'{name}.xml').is_file():
+    if name.strip() and os.path.isfile(annotations / f'{name}.xml'):
         return name
     text = name.replace('\\', '/').strip()
     if not text or '\0' in text:
