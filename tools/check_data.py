@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def show(splits: list['Split'], first: int, console: Console) -> None:
+def print_tables(splits: list['Split'], first: int, console: Console) -> None:
     from cbam_det.datasets.validation.content import fixable, remedy_of
 
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
@@ -60,8 +60,8 @@ def show(splits: list['Split'], first: int, console: Console) -> None:
         for fault in content.faults:
             groups[fault.kind, fault.hurts].append(fault)
         for (kind, hurts), faults in groups.items():
-            said = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
-            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', said
+            examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
+            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', examples
             kinds.add_row(
                 *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)
             )
@@ -90,10 +90,10 @@ def config_of(args: argparse.Namespace) -> 'Config | None':
         if Path(args.data).suffix == '.py':
             raise
         path = ''
-    wrong = [one for one in given if (one == '--images') == bool(path)]
+    wrong = [option for option in given if (option == '--images') == bool(path)]
     if wrong:
-        what = 'a folder alone, and this is a config' if path else 'a config, and this is none'
-        raise InputError(f'{wrong[0]} is for {what}: {args.data}; leave it out')
+        owner = 'a folder alone, and this is a config' if path else 'a config, and this is none'
+        raise InputError(f'{wrong[0]} is for {owner}: {args.data}; leave it out')
     if not path:
         return None
     cfg = read_config(path, parse_options(args.cfg_options))
@@ -118,8 +118,8 @@ def check(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     cfg = config_of(args)
     splits = splits_of(args, cfg)
-    show(splits, args.first, console)
-    left, errors = False, []
+    print_tables(splits, args.first, console)
+    unresolved, errors = False, []
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}
         if args.fix:
@@ -127,12 +127,14 @@ def check(args: argparse.Namespace) -> int:
                 hurting &= {'same image in two splits'} if fix(split, console) else hurting
             except InputError as error:
                 errors.append(error)
-        left = left or bool(hurting)
+        unresolved = unresolved or bool(hurting)
     if errors:
         raise InputError('; '.join(map(str, errors)))
-    if cfg is not None and not any(f.hurts for split in splits for f in split.content.faults):
+    if cfg is not None and not any(
+        fault.hurts for split in splits for fault in split.content.faults
+    ):
         check_data(cfg, ('train', 'val', 'test'))  # what the config makes of the data
-    return int(left)
+    return int(unresolved)
 
 
 def fix(split: 'Split', console: Console) -> bool:
@@ -142,14 +144,17 @@ def fix(split: 'Split', console: Console) -> bool:
 
     if not any(fault.hurts or fixable(fault) for fault in split.content.faults):
         return False
-    made = clean(split)
-    write_clean(made.files)
-    for path in list(made.files)[:1]:
-        more = f' and {len(made.files) - 1:,} more' if len(made.files) > 1 else ''
-        said = f'{split.name}: written {path}{more}, without {made.images:,} images and '
-        said += f'{made.objects:,} objects; use it:'
-        console.print(said, soft_wrap=True, markup=False)
-        options = config_options(split, made.options)
+    cleaned = clean(split)
+    write_clean(cleaned.files)
+    for path in list(cleaned.files)[:1]:
+        others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
+        console.print(
+            f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
+            f'{cleaned.objects:,} objects; use it:',
+            soft_wrap=True,
+            markup=False,
+        )
+        options = config_options(split, cleaned.options)
         console.print(f'  {options}', soft_wrap=True, markup=False)
     return True
 

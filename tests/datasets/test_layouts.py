@@ -16,7 +16,7 @@ from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
-from .test_data_faults import coco, picture, voc
+from .damaged_sets import coco, picture, voc
 
 
 def side_by_side(root: Path) -> None:
@@ -64,7 +64,7 @@ def test_unknown_folder_with_xmls_is_described_with_the_lists_and_data_sets_that
     for text in datasets:
         dataset = ConfigDict(eval(text))
         assert dataset.metainfo.classes == ('cat', 'dog')
-        assert '2 images, 4 objects' in str(check_dataset(DataSet.of(dataset), full=True))
+        assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
 
 
 def test_unknown_folder_without_xmls_is_described(tmp_path):
@@ -80,7 +80,7 @@ def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path)
     dataset = coco(tmp_path / 'coco')
     (tmp_path / 'coco/train').rename(tmp_path / 'coco/pictures')
     with pytest.raises(InputError, match=r'no folder \S+/train, where the images .*data_prefix'):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     with pytest.raises(InputError, match=r'no folder \S+/coco/train, and the images'):
         examine(tmp_path / 'coco', progress=False)
     with pytest.raises(InputError, match=r'no folder \S+/elsewhere, where the images'):
@@ -92,7 +92,10 @@ def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path)
         (root / 'ImageSets/Main').mkdir(parents=True)
         shutil.copy(root / 'train.txt', root / 'ImageSets/Main')
         shutil.rmtree(root / name)
-        for check in (lambda r=root: examine(r), lambda d=dataset: check_dataset(DataSet.of(d))):
+        for check in (
+            lambda r=root: examine(r),
+            lambda d=dataset: check_dataset(DataSet.from_cfg(d)),
+        ):
             with pytest.raises(InputError, match=f'no folder {root}/{name}, where the'):
                 check()
 

@@ -15,7 +15,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
 
 from ..conftest import in_process
-from .test_data_faults import XML, coco, swap, voc
+from .damaged_sets import XML, coco, swap, voc
 from .test_layouts import two_folders
 
 

@@ -17,8 +17,8 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
 
 from ..conftest import in_process
+from .damaged_sets import coco, entry, swap, text, voc
 from .test_bad_truth import corners, entry_for_each_box, twice
-from .test_data_faults import coco, entry, swap, text, voc
 from .test_of_config import plain, printed_options, write_config
 
 

@@ -27,9 +27,8 @@ from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
 
-from ..conftest import CONFIGS, QUICK
+from ..conftest import CONFIG, QUICK
 
-CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
 

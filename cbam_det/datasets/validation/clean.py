@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...utils.errors import InputError
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 from ...utils.options import cfg_options
 from .clean_coco import clean_coco
 from .clean_voc import clean_voc
@@ -35,7 +35,7 @@ def clean(split: Split) -> Clean:
             raise InputError(
                 f'{fault}; correct the file by hand: only you know which class is meant'
             )
-    return (clean_voc if split.voc else clean_coco)(split)
+    return clean_voc(split) if split.is_voc else clean_coco(split)
 
 
 def write_clean(files: dict[Path, bytes]) -> None:
@@ -49,7 +49,7 @@ def write_clean(files: dict[Path, bytes]) -> None:
             raise InputError(f'{path} exists and holds something else; move it away')
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(data)
 
 
@@ -62,18 +62,20 @@ def config_options(split: Split, options: dict[str, str]) -> str:
     """
     if split.places:
         return cfg_options(_options_at(split.places, split.evaluators, options))
-    if split.sub:
+    if split.sub_data_root:
         pairs = shlex.join(f'{key}={value}' for key, value in options.items())
         return f'in the data set of {split.name}: {pairs}'
     if split.role is None:
-        lines = [_options_of(split, options, one) for one in (['train'], ['val', 'test'])]
+        lines = [_options_of(split, options, loaders) for loaders in (['train'], ['val', 'test'])]
         return '\n  or, where it is for validation and test:\n  '.join(lines)
     return _options_of(split, options, ['train'] if split.role == 'train' else ['val', 'test'])
 
 
 def _options_of(split: Split, options: dict[str, str], loaders: list[str]) -> str:
-    evaluators = [f'{one}_evaluator' for one in loaders if one != 'train' and not split.voc]
-    places = [f'{one}_dataloader.dataset' for one in loaders]
+    places = [f'{loader}_dataloader.dataset' for loader in loaders]
+    evaluators = []
+    if not split.is_voc:
+        evaluators = [f'{loader}_evaluator' for loader in loaders if loader != 'train']
     return cfg_options(_options_at(places, evaluators, options))
 
 

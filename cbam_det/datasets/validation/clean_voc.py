@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ...utils.errors import InputError
-from .coco import KEPT
+from .coco import KINDS_WITH_KEPT_BOX
 from .content import Clean
 from .folder import CLEAN, Split
 from .images import file_under_another_name
@@ -21,40 +21,41 @@ NOT_LEARNT = ('box without area', 'box outside the image')
 def clean_voc(split: Split) -> Clean:
     content, names = split.content, split.content.names
     _check_links(split)
-    out, repeats = content.left_out(), content.repeats()
+    left_out, firsts = content.unusable_images(), content.repeated_images()
     faulty: dict[int, set[int]] = {}
     for fault in content.faults:
-        if fault.image is None or fault.object is None or fault.kind in KEPT:
+        if fault.image is None or fault.object is None or fault.kind in KINDS_WITH_KEPT_BOX:
             continue
         if fault.hurts or fault.kind in NOT_LEARNT:
             faulty.setdefault(fault.image, set()).add(fault.object)
     sizes = {fault.image for fault in content.faults if fault.kind == 'size'}
     corners = any(fault.kind == 'sizes for corners' for fault in content.faults)
-    joined: dict[int, list[int]] = {}
-    for index, first in repeats.items():
-        if index not in out and first not in out and names[index] != names[first]:
-            joined.setdefault(first, []).append(index)
-    repeated = {index for index, first in repeats.items() if first not in out}
-    kept = [index for index in range(len(names)) if index not in out | repeated]
-    if not kept:
+    merged: dict[int, list[int]] = {}
+    for index, first in firsts.items():
+        if index not in left_out and first not in left_out and names[index] != names[first]:
+            merged.setdefault(first, []).append(index)
+    repeated = {index for index, first in firsts.items() if first not in left_out}
+    kept_indices = [index for index in range(len(names)) if index not in left_out | repeated]
+    if not kept_indices:
         raise InputError(f'nothing of {content.file} could be kept; restore its images and XMLs')
-    made: dict[Path, bytes] = {}
+    cleaned_files: dict[Path, bytes] = {}
     path = content.file
-    if out or repeated or any(fault.kind == 'list line' for fault in content.faults):
+    if left_out or repeated or any(fault.kind == 'list line' for fault in content.faults):
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
-        made[path] = ''.join(f'{names[index]}\n' for index in kept).encode()
+        cleaned_files[path] = ''.join(f'{names[index]}\n' for index in kept_indices).encode()
     # Named even where it is the old one: the XMLs are those of this list.
     options = dict(ann_file=str(path.absolute()))
-    objects_out = sum(content.images[index].objects for index in out)
-    if corners or any(index in {*faulty, *sizes, *joined} for index in kept):
+    objects_out = sum(content.images[index].objects for index in left_out)
+    if corners or any(index in {*faulty, *sizes, *merged} for index in kept_indices):
         folder = split.annotations.with_name(f'{split.annotations.name}{CLEAN}')
-        for index in kept:
+        for index in kept_indices:
             xml = _Xml(split, index, faulty.get(index, set()), corners)
-            xml.join([_Xml(split, n, faulty.get(n, set()), corners) for n in joined.get(index, ())])
-            made[folder / f'{names[index]}.xml'] = xml.written(index in sizes)
+            for other in merged.get(index, ()):
+                xml.merge(_Xml(split, other, faulty.get(other, set()), corners))
+            cleaned_files[folder / f'{names[index]}.xml'] = xml.written(index in sizes)
             objects_out += xml.left_out
         options['ann_subdir'] = os.path.relpath(folder, split.root)
-    return Clean(made, options if made else {}, len(out), objects_out)
+    return Clean(cleaned_files, options if cleaned_files else {}, len(left_out), objects_out)
 
 
 class _Xml:
@@ -72,19 +73,18 @@ class _Xml:
         self.root = ET.parse(self.file).getroot()
         self.changed, self.left_out = bool(faulty) or corners, 0
         for number, item in enumerate(self.root.findall('object')):
-            bare = corners and number not in faulty and _write_corners(item, self.size)
-            if bare or number in faulty:
+            empty = corners and number not in faulty and _write_corners(item, self.size)
+            if empty or number in faulty:
                 self.root.remove(item)
                 self.left_out += 1
 
-    def join(self, others: list[_Xml]) -> None:
-        """Add the objects that the XMLs of the same picture have and this one has not."""
-        for other in others:
-            own = [_box_of(item) for item in self.root.findall('object')]
-            new = other.root.findall('object')
-            self.root.extend(item for item in new if _box_of(item) not in own)
-            self.left_out += other.left_out
-            self.changed = True
+    def merge(self, other: _Xml) -> None:
+        """Add the objects that another XML of the same picture has and this one has not."""
+        own = [_box_of(item) for item in self.root.findall('object')]
+        items = other.root.findall('object')
+        self.root.extend(item for item in items if _box_of(item) not in own)
+        self.left_out += other.left_out
+        self.changed = True
 
     def written(self, sized: bool) -> bytes:
         """Its content; `sized`: with the size of the image put right."""
@@ -129,16 +129,18 @@ def _check_links(split: Split) -> None:
     links = {}
     for fault in split.content.faults:
         if fault.kind == 'image under another name':
-            there = file_under_another_name(fault.place)
-            links[fault.place] = os.path.abspath(there or fault.place)
+            actual_path = file_under_another_name(fault.place)
+            links[fault.place] = os.path.abspath(actual_path or fault.place)
     if not links:
         return
-    if all(os.path.splitext(p)[0] == os.path.splitext(f)[0] for p, f in links.items()):
+    stems = [[os.path.splitext(path)[0] for path in pair] for pair in links.items()]
+    if all(os.path.abspath(link) == actual for link, actual in stems):
         files = f'{shlex.quote(str(split.images.absolute()))}/*'
         line = f'for f in {files}; do [ -e "${{f%.*}}.jpg" ] || '
         line += 'ln -s "${f##*/}" "${f%.*}.jpg"; done'
     else:
         line = ' && '.join(
-            shlex.join(['ln', '-s', there, os.path.abspath(path)]) for path, there in links.items()
+            shlex.join(['ln', '-s', actual_path, os.path.abspath(link)])
+            for link, actual_path in links.items()
         )
     raise InputError(f"mmdet reads VOC's images as NAME.jpg; link them by that name: {line}")

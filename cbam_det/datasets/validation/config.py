@@ -23,30 +23,30 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     enter_scope(cfg)
     fix = fix_command(cfg)
     paths: dict[str, frozenset[str]] = {}
-    for split in filter(None, (Split.of(cfg, name) for name in splits)):
+    for split in filter(None, (Split.from_cfg(cfg, name) for name in splits)):
         for dataset in split.data_sets:
             if summary := check_dataset(dataset, full, split.annotated, fix):
                 print_log(f'{split.name} data: {summary}')
                 paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
                 if split.name != 'train' and summary.shapes > 1:
-                    _tell_padding(split, dataset, summary.shapes)
+                    _warn_of_padding(split, dataset, summary.shapes)
             else:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
             check_num_classes(detector(cfg), dataset.classes)
         check_evaluators(split, detector(cfg))
-    _tell_shared(paths)
+    _warn_of_shared_images(paths)
     check_same_classes(
         {
             f'the data set of {split.name}_dataloader': dataset.classes
-            for split in filter(None, (Split.of(cfg, name) for name in ('train', *splits)))
+            for split in filter(None, (Split.from_cfg(cfg, name) for name in ('train', *splits)))
             for dataset in split.data_sets
         }
     )
 
 
-def _tell_shared(paths: dict[str, frozenset[str]]) -> None:
+def _warn_of_shared_images(paths: dict[str, frozenset[str]]) -> None:
     """Say that images of the training are evaluated: they may be on purpose, for a first try."""
     for name in paths.keys() - {'train'}:
         if shared := sorted(paths.get('train', frozenset()) & paths[name]):
@@ -57,7 +57,7 @@ def _tell_shared(paths: dict[str, frozenset[str]]) -> None:
             )
 
 
-def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:
+def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
     """Say that scores depend on the batch where images of different shapes are padded to each
     other: features near an edge see the padding.
     """

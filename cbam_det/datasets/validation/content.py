@@ -14,24 +14,24 @@ LARGEST = 1e15  # beyond it a float does not count single pixels
 FIX = '{fix}'
 
 
-MEND = f'mend the file, or leave it out by {FIX}'
+FILE_REMEDY = f'mend the file, or leave it out by {FIX}'
 
 
-RESTORE = f'restore it, or take it out of the annotations ({FIX})'
+IMAGE_REMEDY = f'restore it, or take it out of the annotations ({FIX})'
 
 
 REMEDIES = {
     'category entry': 'mend the file',
     'category name twice': f'list each class once ({FIX} joins those of one name)',
-    'image entry': MEND,
+    'image entry': FILE_REMEDY,
     'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
     'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
-    'no box': MEND,
+    'no box': FILE_REMEDY,
     'annotation id twice': f'give each annotation an id of its own ({FIX})',
-    'image not listed': MEND,
-    'category not listed': MEND,
-    'box without area': MEND,
-    'box outside the image': MEND,
+    'image not listed': FILE_REMEDY,
+    'category not listed': FILE_REMEDY,
+    'box without area': FILE_REMEDY,
+    'box outside the image': FILE_REMEDY,
     'box beyond the edge': 'clip it, where it is more than rounding',
     'file listed twice': f'give each file one entry, with all its boxes ({FIX} joins them)',
     'box twice': f'list it once ({FIX})',
@@ -48,12 +48,12 @@ REMEDIES = {
     'annotation missing': f'restore it, or take it off the list ({FIX})',
     'no XML': f'restore it, or take it off the list ({FIX})',
     'size': f'write the width and the height of the image, in whole pixels ({FIX})',
-    'image missing': RESTORE,
+    'image missing': IMAGE_REMEDY,
     'image under another name': (
         f"write the name that is there ({FIX} does); VOC's are NAME.jpg: link it by that name"
     ),
-    'image empty': RESTORE,
-    'image unreadable': RESTORE,
+    'image empty': IMAGE_REMEDY,
+    'image unreadable': IMAGE_REMEDY,
     'same image in two splits': 'take it out of one of them',
     'same image twice': 'keep one of them',
     'count': 'fetch it again, where it should be whole',
@@ -66,23 +66,27 @@ REMEDIES = {
 
 # Where such a fault hurts: what the config can do about boxes that mmdet does not pass over by
 # itself, and what many copies of images call for.
-HURTING = {
+HURTING_REMEDIES = {
     'box without area': (
-        f"pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1), or {MEND}"
+        f"pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1), or {FILE_REMEDY}"
     ),
     'box outside the image': (
         "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
-        f'the pipeline, or {MEND}'
+        f'the pipeline, or {FILE_REMEDY}'
     ),
     'same image twice': f'give each picture one entry, with all its boxes ({FIX} joins them)',
 }
 # Faults of a whole image, which a clean file leaves out where they cannot be corrected.
 LEFT_OUT = (
-    *('image missing', 'image empty', 'image unreadable', 'size differs'),
-    *('annotation missing', 'no XML'),
+    'image missing',
+    'image empty',
+    'image unreadable',
+    'size differs',
+    'annotation missing',
+    'no XML',
 )
 # Copies of fewer than this part of a set change no score that is printed; COCO may have some.
-FEW = 0.01
+FEW_DUPLICATES = 0.01
 
 
 class Fault(NamedTuple):
@@ -91,7 +95,7 @@ class Fault(NamedTuple):
     Attributes:
         kind: key of `REMEDIES`.
         place: file, and what in it.
-        said: what is wrong there.
+        message: what is wrong there.
         hurts: mmdet would stop on it, learn from it or score by it.
         image: index in `Content.images`, or None.
         object: index in COCO's `annotations` or among the XML's objects, or None.
@@ -100,14 +104,14 @@ class Fault(NamedTuple):
 
     kind: str
     place: str
-    said: str
+    message: str
     hurts: bool = True
     image: int | None = None
     object: int | None = None
     first: int | None = None
 
     def __str__(self) -> str:
-        return f'{self.place} {self.said}'
+        return f'{self.place} {self.message}'
 
 
 def remedy_of(fault: Fault, fix: str = '--fix') -> str:
@@ -125,10 +129,10 @@ def fixable(fault: Fault) -> bool:
 
 
 def _remedy(fault: Fault) -> str:
-    return (fault.hurts and HURTING.get(fault.kind)) or REMEDIES[fault.kind]
+    return (fault.hurts and HURTING_REMEDIES.get(fault.kind)) or REMEDIES[fault.kind]
 
 
-class Picture(NamedTuple):
+class ListedImage(NamedTuple):
     """An image of a set: its file, its size (width, height) if told, and how many objects."""
 
     path: str
@@ -152,7 +156,7 @@ class Content:
     """
 
     file: Path
-    images: list[Picture] = field(default_factory=list)
+    images: list[ListedImage] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     classes: Counter[str] = field(default_factory=Counter)
     objects: int = 0
@@ -164,7 +168,7 @@ class Content:
         self,
         kind: str,
         place: str,
-        said: str,
+        message: str,
         *,
         hurts: bool = True,
         image: int | None = None,
@@ -172,22 +176,22 @@ class Content:
         first: int | None = None,
     ) -> None:
         """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
-        self.faults.append(Fault(kind, place, said, hurts, image, object, first))
+        self.faults.append(Fault(kind, place, message, hurts, image, object, first))
 
     @property
-    def voc(self) -> bool:
+    def is_voc(self) -> bool:
         """Whether it is a list of VOC's, and no COCO file."""
         return not self.raw
 
-    def judge_copies(self, kind: str, total: int) -> None:
-        """Let faults of `kind` hurt no more where they are few among `total`."""
-        if sum(fault.kind == kind for fault in self.faults) < FEW * total:
+    def ignore_few(self, kind: str, total: int) -> None:
+        """Let faults of `kind` not hurt where they are few among `total`."""
+        if sum(fault.kind == kind for fault in self.faults) < FEW_DUPLICATES * total:
             self.faults = [
                 fault._replace(hurts=False) if fault.kind == kind else fault
                 for fault in self.faults
             ]
 
-    def left_out(self) -> set[int]:
+    def unusable_images(self) -> set[int]:
         """Indices of the images that cannot be used."""
         return {
             fault.image
@@ -196,7 +200,7 @@ class Content:
             and (fault.kind in LEFT_OUT or not self.images[fault.image].path)
         }
 
-    def repeats(self) -> dict[int, int]:
+    def repeated_images(self) -> dict[int, int]:
         """Index of each image that repeats another -> index of that one, where that hurts."""
         return {
             fault.image: fault.first
@@ -221,7 +225,7 @@ class Clean(NamedTuple):
     objects: int = 0
 
 
-def nothing_usable(content: Content) -> str | None:
+def unusable_reason(content: Content) -> str | None:
     """What is said of a set in which there is nothing to learn; None where there is."""
     if not content.objects:
         return 'has no annotations'
@@ -248,7 +252,7 @@ def as_id(value: object) -> object:
     return value if isinstance(value, (int, float, str)) and value == value else None
 
 
-def place_fault(box: tuple, size: tuple) -> str | None:
+def box_fault(box: tuple, size: tuple) -> str | None:
     """The kind of fault of a box (left, top, right, bottom) where it is not within the image."""
     left, top, right, bottom = box
     width, height = size

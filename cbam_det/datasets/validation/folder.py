@@ -17,11 +17,11 @@ from mmdet.datasets import CocoDataset, VOCDataset
 
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
-from .content import Content, nothing_usable
+from .content import Content, unusable_reason
 from .images import (
     ENDINGS,
     Decoded,
-    add_copies,
+    add_repeated_images,
     decode_all,
     file_under_another_name,
     image_faults,
@@ -53,8 +53,8 @@ class Split:
         images: where the images lie.
         content: what it lists, with the faults of its images.
         notes: what is no fault, and good to know.
-        sub: `root` in the folder that was given, as `data_prefix.sub_data_root` names it in a
-            config whose `data_root` is that folder; '' where both are one.
+        sub_data_root: `root` in the folder that was given, as `data_prefix.sub_data_root` names it
+            in a config whose `data_root` is that folder; '' where both are one.
         annotations: VOC's folder of XMLs.
         places: the data sets of a config that read it, by their dotted paths; () of a folder.
         evaluators: those of a config that read the same file.
@@ -66,7 +66,7 @@ class Split:
     images: Path
     content: Content
     notes: list[str] = field(default_factory=list)
-    sub: str = ''
+    sub_data_root: str = ''
     annotations: Path = Path()
     places: tuple[str, ...] = ()
     evaluators: tuple[str, ...] = ()
@@ -80,15 +80,15 @@ class Split:
         if self.places:
             return self.places[0].partition('_')[0]
         folders = (self.content.file.parent, self.images)
-        names = [folder.name for folder in folders if folder != self.root]
-        for name in (self.content.file.stem, *names):
-            if found := re.search('train|(?<![a-z])(val|test)', name.lower()):
-                return found[0]
+        folder_names = [folder.name for folder in folders if folder != self.root]
+        for name in (self.content.file.stem, *folder_names):
+            if match := re.search('train|(?<![a-z])(val|test)', name.lower()):
+                return match[0]
         return None
 
     @property
-    def voc(self) -> bool:
-        return self.content.voc
+    def is_voc(self) -> bool:
+        return self.content.is_voc
 
 
 def examine(folder: Path, images: Path | None = None, progress: bool = True) -> list[Split]:
@@ -114,16 +114,16 @@ def examine_splits(splits: list[Split], description: str, progress: bool = True)
         progress: show it.
     """
     paths = [image.path for split in splits for image in split.content.images if image.path]
-    found = decode_all(paths, description, progress)
+    decoded = decode_all(paths, description, progress)
     for split in splits:
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if split.annotated and not hurts and (said := nothing_usable(content)):
-            content.add_fault('no objects', str(content.file), said)
-        content.faults += image_faults(content, found.__getitem__)
+        if split.annotated and not hurts and (problem := unusable_reason(content)):
+            content.add_fault('no objects', str(content.file), problem)
+        content.faults += image_faults(content, decoded.__getitem__)
         _compare_totals(split, splits)
-        _note(split, found)
-    _compare_splits(splits, found)
+        _add_notes(split, decoded)
+    _compare_splits(splits, decoded)
     _note_unlisted(splits)
     return splits
 
@@ -141,7 +141,7 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
                 root,
                 root / 'JPEGImages',
                 read_voc(file, root / 'Annotations', root / 'JPEGImages'),
-                sub='' if root == folder else root.name,
+                sub_data_root='' if root == folder else root.name,
                 annotations=root / 'Annotations',
             )
             for root, file in lists
@@ -152,19 +152,19 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
     splits = []
     for file in files:
         content = read_coco(file, '')
-        at = _coco_images(folder, file, content, images)
+        image_folder = _coco_images(folder, file, content, images)
         content.images = [
-            image._replace(path=image.path and os.path.join(at, image.path))
+            image._replace(path=image.path and os.path.join(image_folder, image.path))
             for image in content.images
         ]
-        splits.append(Split(coco_name(file, files), folder, at, content))
+        splits.append(Split(split_name(file, files), folder, image_folder, content))
     return splits
 
 
-def coco_name(file: Path, files: list[Path]) -> str:
+def split_name(file: Path, files: list[Path]) -> str:
     """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
-    alike = sum(other.stem == file.stem for other in files) > 1
-    return f'{file.parent.resolve().name}/{file.stem}' if alike else file.stem
+    same_stem = sum(path.stem == file.stem for path in files) > 1
+    return f'{file.parent.resolve().name}/{file.stem}' if same_stem else file.stem
 
 
 def _voc_lists(root: Path) -> list[Path]:
@@ -214,13 +214,14 @@ def _coco_images(folder: Path, file: Path, content: Content, images: Path | None
 
 def _compare_totals(split: Split, splits: list[Split]) -> None:
     content = split.content
-    if split.voc:
-        known, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
+    if split.is_voc:
+        published_classes, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
     else:
-        known, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
+        published_classes, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
     # COCO's file lists all categories, VOC's XMLs show those that have objects.
-    alike = set(content.classes) <= set(known) if split.voc else {*content.classes} == {*known}
-    if split.name not in totals or not alike:
+    classes, published = set(content.classes), set(published_classes)
+    same_classes = classes <= published if split.is_voc else classes == published
+    if split.name not in totals or not same_classes:
         return
     images, objects = totals[split.name]
     if 2 * len(content.images) < images:  # another set, under the names of its files
@@ -228,15 +229,15 @@ def _compare_totals(split: Split, splits: list[Split]) -> None:
             f'{len(content.images):,} images, not the {images:,} of the set so named'
         )
         return
-    for count, total, what in (
+    for count, total, counted in (
         (len(content.images), images, 'images'),
         (content.objects, objects, 'objects'),
     ):
         if total is not None and count != total:
-            said = f'lists {count:,} {what}, the published one {total:,}'
-            if split.voc and (absent := _absent_of_voc2007(splits)):
-                said += f'; in no list: {first_few(absent, 9)}'
-            content.add_fault('count', str(content.file), said, hurts=False)
+            message = f'lists {count:,} {counted}, the published one {total:,}'
+            if split.is_voc and (absent := _absent_of_voc2007(splits)):
+                message += f'; in no list: {first_few(absent, 9)}'
+            content.add_fault('count', str(content.file), message, hurts=False)
 
 
 def _absent_of_voc2007(splits: list[Split]) -> list[str]:
@@ -245,17 +246,17 @@ def _absent_of_voc2007(splits: list[Split]) -> list[str]:
     trainval, test = lists.get('VOC2007/trainval'), lists.get('VOC2007/test')
     if trainval is None or test is None:
         return []
-    every = {f'{number:06}' for number in range(1, 9964)}
-    return sorted(every - {*trainval, *test})
+    all_names = {f'{number:06}' for number in range(1, 9964)}
+    return sorted(all_names - {*trainval, *test})
 
 
-def _note(split: Split, found: dict[str, Decoded]) -> None:
+def _add_notes(split: Split, decoded: dict[str, Decoded]) -> None:
     """What mmdet handles: see `pixel_notes`; images and classes left bare."""
-    looks = [found[image.path] for image in split.content.images if image.path]
-    split.notes += pixel_notes(looks)
-    bare = sum(not image.objects for image in split.content.images)
-    if bare:
-        split.notes.append(f'{bare:,} images have no objects')
+    images = [decoded[image.path] for image in split.content.images if image.path]
+    split.notes += pixel_notes(images)
+    without_objects = sum(not image.objects for image in split.content.images)
+    if without_objects:
+        split.notes.append(f'{without_objects:,} images have no objects')
     absent = [name for name, count in split.content.classes.items() if not count]
     if absent:
         split.notes.append(f'no object of {first_few(absent)}')
@@ -272,39 +273,41 @@ def _note_unlisted(splits: list[Split]) -> None:
     for folder, split in folders.items():
         if any(parent in folders for parent in folder.parents):
             continue
-        images = [
-            os.path.join(at, name)
-            for at, _, names in os.walk(folder)
+        paths = [
+            os.path.join(subfolder, name)
+            for subfolder, _, names in os.walk(folder)
             for name in sorted(names)
             if name.lower().endswith(ENDINGS)
         ]
-        others = [os.path.relpath(path, folder) for path in images if path not in listed]
-        if others:
+        unlisted = [os.path.relpath(path, folder) for path in paths if path not in listed]
+        if unlisted:
             split.notes.append(
-                f'{len(others):,} of {len(images):,} images in {split.images} are in no annotation '
-                f'file: {first_few(others)}'
+                f'{len(unlisted):,} of {len(paths):,} images in {split.images} are in no '
+                f'annotation file: {first_few(unlisted)}'
             )
 
 
-def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
+def _compare_splits(splits: list[Split], decoded: dict[str, Decoded]) -> None:
     """Images of the same bytes: in two splits, and twice in one."""
-    files: list[dict[str, str]] = []
-    for split in splits:
-        files.append(add_copies(split.content, found))
-    for (one, its), (other, theirs) in combinations(zip(splits, files, strict=True), 2):
-        if not one.places and one.root == other.root and one.voc:
-            both = {one.content.file.stem, other.content.file.stem}
-            if 'trainval' in both and both <= {'train', 'val', 'trainval'}:
+    paths_of_splits = [add_repeated_images(split.content, decoded) for split in splits]
+    pairs = combinations(zip(splits, paths_of_splits, strict=True), 2)
+    for (split, paths), (other_split, other_paths) in pairs:
+        if not split.places and split.root == other_split.root and split.is_voc:
+            stems = {split.content.file.stem, other_split.content.file.stem}
+            if 'trainval' in stems and stems <= {'train', 'val', 'trainval'}:
                 continue  # VOC's trainval is both of them
-        both_of = sorted(its.keys() & theirs.keys())
+        shared = sorted(paths.keys() & other_paths.keys())
         # Nothing leaks between a split and a part of it in a file of its own, nor where one set is
         # both the validation's and the test's.
-        same_role = one.role is not None and one.role == other.role
-        part = same_role and len(both_of) in (len(its), len(theirs))
-        evaluated = {one.role, other.role} <= {'val', 'test'}
-        hurts = not (part or (evaluated and len(its) == len(both_of) == len(theirs)))
-        for digest in both_of:
-            place = its[digest]
-            said = f'is {theirs[digest]} of {other.name} too'
-            said = f'is in {other.name} too' if place == theirs[digest] else said
-            one.content.add_fault('same image in two splits', place, said, hurts=hurts)
+        same_role = split.role is not None and split.role == other_split.role
+        is_part = same_role and len(shared) in (len(paths), len(other_paths))
+        evaluated = {split.role, other_split.role} <= {'val', 'test'}
+        is_same_set = evaluated and len(paths) == len(shared) == len(other_paths)
+        hurts = not (is_part or is_same_set)
+        for digest in shared:
+            place = paths[digest]
+            if place == other_paths[digest]:
+                message = f'is in {other_split.name} too'
+            else:
+                message = f'is {other_paths[digest]} of {other_split.name} too'
+            split.content.add_fault('same image in two splits', place, message, hurts=hurts)

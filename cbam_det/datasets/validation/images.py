@@ -49,17 +49,17 @@ class Decoded(NamedTuple):
     digest: str = ''
 
 
-def quick_fault(path: str) -> tuple[str, str] | None:
+def existence_fault(path: str) -> tuple[str, str] | None:
     """What the file system knows of an image that is not there, or holds nothing."""
     try:
-        known = os.stat(path)
+        status = os.stat(path)
     except OSError:
-        if near := file_under_another_name(path):
-            return 'image under another name', f'missing, but {near} is there'
+        if actual := file_under_another_name(path):
+            return 'image under another name', f'missing, but {actual} is there'
         return 'image missing', 'missing'
-    if not stat.S_ISREG(known.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return 'image missing', 'no file'
-    return None if known.st_size else ('image empty', 'empty')
+    return None if status.st_size else ('image empty', 'empty')
 
 
 def file_under_another_name(path: str) -> str | None:
@@ -70,18 +70,16 @@ def file_under_another_name(path: str) -> str | None:
         if os.path.isfile(name):
             return name
         folder, wanted = os.path.split(name)
-        at = folder_in_other_case(folder)
-        if at is None:
+        actual_folder = folder_in_other_case(folder)
+        if actual_folder is None:
             continue
         stem = os.path.splitext(wanted)[0].casefold()
         ranks = {f'{stem}{ending}': rank for rank, ending in enumerate(ENDINGS)}
         ranks[wanted.casefold()] = -1  # before those of another ending
-        there = [
-            file for file in _names_in(at, os.stat(at).st_mtime_ns) if file.casefold() in ranks
-        ]
-        for file in sorted(there, key=lambda file: ranks[file.casefold()]):
-            if os.path.isfile(os.path.join(at, file)):
-                return os.path.join(at, file)
+        files = [file for file in _names_in(actual_folder) if file.casefold() in ranks]
+        for file in sorted(files, key=lambda file: ranks[file.casefold()]):
+            if os.path.isfile(path := os.path.join(actual_folder, file)):
+                return path
     return None
 
 
@@ -90,22 +88,24 @@ def folder_in_other_case(folder: str) -> str | None:
     if os.path.isdir(folder or '.'):
         return folder or '.'
     parent, name = os.path.split(folder)
-    at = folder_in_other_case(parent) if name else None
-    if at is None:
+    actual_parent = folder_in_other_case(parent) if name else None
+    if actual_parent is None:
         return None
-    for other in _names_in(at, os.stat(at).st_mtime_ns):
-        if other.casefold() == name.casefold() and os.path.isdir(os.path.join(at, other)):
-            return os.path.join(at, other)
+    for other in _names_in(actual_parent):
+        if other.casefold() == name.casefold() and os.path.isdir(
+            path := os.path.join(actual_parent, other)
+        ):
+            return path
     return None
 
 
-@lru_cache(maxsize=64)
-def _names_in(folder: str, changed: int) -> list[str]:
-    """The names in a folder, read once for all its missing files.
+def _names_in(folder: str) -> list[str]:
+    """The names in a folder, read once for all its missing files, and anew where it changed."""
+    return _read_folder(folder, os.stat(folder).st_mtime_ns)
 
-    Args:
-        changed: its time of change, so that a changed one is read anew.
-    """
+
+@lru_cache(maxsize=64)
+def _read_folder(folder: str, changed: int) -> list[str]:
     return sorted(os.listdir(folder))
 
 
@@ -113,7 +113,7 @@ def header_size(path: str | Path) -> tuple[int, int] | None:
     """(width, height) of an image file as it is shown; None where it cannot be told."""
     try:
         with Image.open(path) as picture:
-            return _turned(picture)[0]
+            return shown_and_stored_size(picture)[0]
     except Exception:  # of an image that the check of the images names
         return None
 
@@ -124,44 +124,44 @@ def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
     modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
     notes = []
     if modes:
-        said = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
+        counts = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
         notes.append(
-            f'{modes.total():,} images are not RGB ({said}); mmdet reads three channels of 8 bits'
+            f'{modes.total():,} images are not RGB ({counts}); mmdet reads three channels of 8 bits'
         )
     if turned := sum(look.size != look.stored for look in looks):
         notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
     return notes
 
 
-def quick_look(path: str) -> Decoded:
+def check_exists(path: str) -> Decoded:
     """`decode` without opening the file."""
-    return Decoded(quick_fault(path))
+    return Decoded(existence_fault(path))
 
 
 def decode(path: str) -> Decoded:
     """Decode one image; a truncated one is a fault here, where OpenCV may fill it with grey."""
-    if fault := quick_fault(path):
+    if fault := existence_fault(path):
         return Decoded(fault)
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            size, stored = _turned(image)
+            size, stored = shown_and_stored_size(image)
             mode = image.mode
             image.load()
             if image.format not in LIKE_OPENCV:
-                read = _size_by_opencv(data)
-                size = read or size
-                if read is None:
-                    said = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
-                    return Decoded(('image unreadable', f'{said} of mode {mode}'))
+                opencv_size = _size_by_opencv(data)
+                size = opencv_size or size
+                if opencv_size is None:
+                    message = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
+                    return Decoded(('image unreadable', f'{message} of mode {mode}'))
     except (Image.DecompressionBombError, UnidentifiedImageError) as error:
-        read = _size_by_opencv(data)  # which has other limits and formats
-        if read is None:
+        opencv_size = _size_by_opencv(data)  # which has other limits and formats
+        if opencv_size is None:
             return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
-        return Decoded(None, read, read, '', hashlib.sha1(data).hexdigest())
+        return Decoded(None, opencv_size, opencv_size, '', hashlib.sha1(data).hexdigest())
     except Exception as error:  # Pillow's formats raise errors of any kind on broken files
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        return Decoded(('image unreadable', f'unreadable: {said}'))
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        return Decoded(('image unreadable', f'unreadable: {message}'))
     return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
 
 
@@ -174,7 +174,7 @@ def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
     return None if array is None else array.shape[1::-1]
 
 
-def _turned(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+def shown_and_stored_size(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) as shown, and as stored."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION)
@@ -188,41 +188,43 @@ def decode_all(paths: Iterable[str], description: str, progress: bool = True) ->
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow's, of metadata and sizes that mmdet does not mind
-        done: Iterable[Decoded] = pool.map(decode, paths)
+        decoded: Iterable[Decoded] = pool.map(decode, paths)
         if progress:
-            done = track(done, description, total=len(paths), transient=True)
-        return dict(zip(paths, done, strict=True))
+            decoded = track(decoded, description, total=len(paths), transient=True)
+        return dict(zip(paths, decoded, strict=True))
 
 
-def image_faults(content: Content, look: Callable[[str], Decoded]) -> Iterator[Fault]:
-    """The faults of a set's images, of which `look` tells each one's."""
+def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> Iterator[Fault]:
+    """The faults of a set's images, of which `decode_image` tells each one's."""
     for index, (path, size, _) in enumerate(content.images):
         if not path:
             continue  # no name: said already
-        found = look(path)
-        if found.fault:
-            yield Fault(found.fault[0], path, f'({found.fault[1]})', image=index)
-        elif size and found.size != (0, 0) and tuple(size) != tuple(found.size):
-            stored = '' if found.size == found.stored else ' once turned by its EXIF orientation'
-            said = f'is {found.size[0]} x {found.size[1]}{stored}, and annotated as '
-            said += f'{size[0]} x {size[1]}'
-            yield Fault('size differs', path, said, image=index)
+        decoded = decode_image(path)
+        if decoded.fault:
+            yield Fault(decoded.fault[0], path, f'({decoded.fault[1]})', image=index)
+        elif size and decoded.size != (0, 0) and tuple(size) != tuple(decoded.size):
+            turned = ''
+            if decoded.size != decoded.stored:
+                turned = ' once turned by its EXIF orientation'
+            message = f'is {decoded.size[0]} x {decoded.size[1]}{turned}, and annotated as '
+            message += f'{size[0]} x {size[1]}'
+            yield Fault('size differs', path, message, image=index)
 
 
-def add_copies(content: Content, found: dict[str, Decoded]) -> dict[str, str]:
+def add_repeated_images(content: Content, decoded: dict[str, Decoded]) -> dict[str, str]:
     """Add the faults of entries whose image is an earlier one's, byte for byte.
 
     Returns:
         Digest -> path of each different image.
     """
-    first: dict[str, int] = {}
-    paths: set[str] = set()
+    first_index: dict[str, int] = {}
+    earlier_paths: set[str] = set()
     for index, (path, _, _) in enumerate(content.images):
-        digest = found[path].digest if path and path not in paths else ''
-        paths.add(path)
-        if digest and first.setdefault(digest, index) != index:
-            earlier = first[digest]
-            said = f'is {content.images[earlier].path} too'
-            content.add_fault('same image twice', path, said, image=index, first=earlier)
-    content.judge_copies('same image twice', len(content.images))
-    return {digest: content.images[index].path for digest, index in first.items()}
+        digest = decoded[path].digest if path and path not in earlier_paths else ''
+        earlier_paths.add(path)
+        if digest and first_index.setdefault(digest, index) != index:
+            first = first_index[digest]
+            message = f'is {content.images[first].path} too'
+            content.add_fault('same image twice', path, message, image=index, first=first)
+    content.ignore_few('same image twice', len(content.images))
+    return {digest: content.images[index].path for digest, index in first_index.items()}

@@ -16,7 +16,7 @@ from ...utils.run_config import DataSet
 from ...utils.run_config import Split as LoaderSplit
 from .content import Content
 from .dataset import read_annotations
-from .folder import Split, coco_name
+from .folder import Split, split_name
 
 
 def config_splits(cfg: Config) -> list[Split]:
@@ -30,13 +30,13 @@ def config_splits(cfg: Config) -> list[Split]:
     enter_scope(cfg)
     splits: dict[tuple, Split] = {}
     for name in ('train', 'val', 'test'):
-        loader = LoaderSplit.of(cfg, name)
+        loader = LoaderSplit.from_cfg(cfg, name)
         if loader is None:
             continue
         for place, node in leaf_places(
             cfg[f'{name}_dataloader'].dataset, f'{name}_dataloader.dataset'
         ):
-            dataset = DataSet.of(node)
+            dataset = DataSet.from_cfg(node)
             file = dataset.root / dataset.ann_file
             key = (file, dataset.image_folder, dataset.voc_folders, name == 'train')
             if key not in splits:
@@ -58,10 +58,10 @@ def config_splits(cfg: Config) -> list[Split]:
             f'{cfg.filename} has no data set that is read as COCO or VOC from a local disk; give a '
             'config with one, or a folder'
         )
-    files = [split.content.file for split in splits.values() if not split.voc]
+    files = [split.content.file for split in splits.values() if not split.is_voc]
     for split in splits.values():
-        if not split.voc:
-            split.name = coco_name(split.content.file, list(dict.fromkeys(files)))
+        if not split.is_voc:
+            split.name = split_name(split.content.file, list(dict.fromkeys(files)))
     return list(splits.values())
 
 
@@ -77,7 +77,7 @@ def leaf_places(node: dict, place: str) -> Iterator[tuple[str, dict]]:
 
 
 def _split(dataset: DataSet, content: Content) -> Split:
-    if not content.voc:
+    if not content.is_voc:
         return Split(content.file.stem, dataset.root, dataset.image_folder, content)
     annotations, images = dataset.voc_folders
     root = dataset.root / (dataset.prefixes.get('sub_data_root') or '')

@@ -20,34 +20,36 @@ def unknown_layout(folder: Path) -> InputError:
     """The error for a folder of unknown layout; for one with XMLs, the lists to write and the data
     sets that read them.
     """
+    folder = folder.absolute()  # for what is printed, to be pasted anywhere
     counts: dict[str, Counter[Path]] = {kind: Counter() for kind in KINDS}
-    for at, _, names in os.walk(folder):
+    for subfolder, _, names in os.walk(folder):
         for name in names:
             for kind, endings in KINDS.items():
-                counts[kind][Path(at)] += name.lower().endswith(endings)
-    has = [
-        f'{sum(where.values())} {kind} in {first_few([f"{path}/" for path in sorted(+where)])}'
-        for kind, where in counts.items()
-        if +where
+                counts[kind][Path(subfolder)] += name.lower().endswith(endings)
+    contents = [
+        f'{sum(by_folder.values())} {kind} in '
+        f'{first_few([f"{path}/" for path in sorted(+by_folder)])}'
+        for kind, by_folder in counts.items()
+        if +by_folder
     ]
-    said = (
+    message = (
         f'{folder} is no data set that is known: for COCO {COCO_LAYOUT}; for VOC {VOC_LAYOUT}; '
-        f'it has {", ".join(has) or "no images and no annotations"}'
+        f'it has {", ".join(contents) or "no images and no annotations"}'
     )
     xmls, images = sorted(+counts['XMLs']), sorted(+counts['images'])
     if not xmls or not images:
-        return InputError(f'{said}; bring it into one of these layouts')
-    lists = {at: _list_of(folder, at) for at in xmls}
+        return InputError(f'{message}; bring it into one of these layouts')
+    lists = {annotations: _list_of(folder, annotations) for annotations in xmls}
     commands = [
-        f'for f in {shlex.quote(str(at))}/*.xml; do basename "$f" .xml; done > '
+        f'for f in {shlex.quote(str(annotations))}/*.xml; do basename "$f" .xml; done > '
         f'{shlex.quote(str(file))}'
-        for at, file in lists.items()
+        for annotations, file in lists.items()
         if not file.is_file()
     ]
-    ways = [f'write a list of each: {" && ".join(commands)}; then'] if commands else []
-    datasets = [_dataset(folder, at, images, file) for at, file in lists.items()]
+    remedy = f'write a list of each: {" && ".join(commands)}; then ' if commands else ''
+    datasets = [_dataset(folder, annotations, images, file) for annotations, file in lists.items()]
     return InputError(
-        f'{said}; {"".join(ways)} name in a config, for tools/check_data.py CONFIG too: '
+        f'{message}; {remedy}name in a config, for tools/check_data.py CONFIG too: '
         f'{" and ".join(datasets)}'
     )
 
@@ -65,7 +67,7 @@ def _dataset(folder: Path, annotations: Path, images: list[Path], file: Path) ->
     """The dictionary of the data set, with the classes of the XMLs."""
     xmls = sorted(annotations.glob('*.xml'))
     stems = {path.stem for path in xmls[:20]}
-    pictures = max(images, key=lambda at: len(stems & {path.stem for path in at.iterdir()}))
+    pictures = max(images, key=lambda folder: len(stems & {path.stem for path in folder.iterdir()}))
     classes = set()
     for path in xmls:
         try:
@@ -81,6 +83,5 @@ def _dataset(folder: Path, annotations: Path, images: list[Path], file: Path) ->
         img_subdir=os.path.relpath(pictures, folder),
         metainfo=dict(classes=tuple(sorted(classes))),
     )
-    return (
-        f"dict(type='XMLDataset', {', '.join(f'{key}={value!r}' for key, value in values.items())})"
-    )
+    arguments = ', '.join(f'{key}={value!r}' for key, value in values.items())
+    return f"dict(type='XMLDataset', {arguments})"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...utils.errors import InputError
-from .coco import KEPT
-from .content import LARGEST, Content, Picture, is_number, place_fault
+from .coco import KINDS_WITH_KEPT_BOX
+from .content import LARGEST, Content, ListedImage, box_fault, is_number
 from .images import ENDINGS, file_under_another_name, header_size
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -42,10 +42,10 @@ def read_voc(
     content = Content(path, names=read_list(path))
     check_folder(annotations, f'the XMLs of {path}', 'ann_subdir, data_prefix.sub_data_root')
     check_folder(images, f'the images of {path}', 'img_subdir, data_prefix.sub_data_root')
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     boxes: list[Box] = []
     for index, name in enumerate(content.names):
-        place, size, kept = f'{path}, line {index + 1}:', None, 0
+        place, size, object_count = f'{path}, line {index + 1}:', None, 0
         meant = meant_name(name, annotations)
         picture = str(images / f'{meant or name}.jpg')
         if meant is None and (len(name.split()) != 1 or '\0' in name):
@@ -57,16 +57,16 @@ def read_voc(
         else:
             file = annotations / f'{meant}.xml'
             if meant != name:
-                said = f'{name!r} is no image name, but {file} is there'
-                content.add_fault('list line', place, said, image=index)
-            size, kept = _read_xml(content, index, file, Path(picture), classes, boxes)
+                message = f'{name!r} is no image name, but {file} is there'
+                content.add_fault('list line', place, message, image=index)
+            size, object_count = _read_xml(content, index, file, Path(picture), classes, boxes)
         content.names[index] = name = meant or name
-        if name in seen and picture:
-            said, first = f'{name!r} is listed before', seen[name]
-            content.add_fault('image listed twice', place, said, image=index, first=first)
-        seen.setdefault(name, index)
-        content.images.append(Picture(picture, size, kept))
-    _judge_boxes(content, boxes)
+        if name in first_lines and picture:
+            message, first = f'{name!r} is listed before', first_lines[name]
+            content.add_fault('image listed twice', place, message, image=index, first=first)
+        first_lines.setdefault(name, index)
+        content.images.append(ListedImage(picture, size, object_count))
+    _check_boxes_together(content, boxes)
     return content
 
 
@@ -92,34 +92,38 @@ def meant_name(name: str, annotations: Path) -> str | None:
         for file in dict.fromkeys((words, words.rpartition('/')[2])):
             stem, ending = os.path.splitext(file)
             stems = [file, stem] if ending.lower() in (*ENDINGS, '.xml') else [file]
-            for one in filter(None, stems):
-                there = file_under_another_name(str(annotations / f'{one}.xml'))
-                if there is not None and there.endswith('.xml'):
-                    return Path(os.path.relpath(there, annotations)).with_suffix('').as_posix()
+            for stem in filter(None, stems):
+                actual = file_under_another_name(str(annotations / f'{stem}.xml'))
+                if actual is not None and actual.endswith('.xml'):
+                    return Path(os.path.relpath(actual, annotations)).with_suffix('').as_posix()
     return None
 
 
-def _judge_boxes(content: Content, boxes: list[Box]) -> None:
+def _check_boxes_together(content: Content, boxes: list[Box]) -> None:
     """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
-    content.judge_copies('box twice', content.objects)
+    content.ignore_few('box twice', content.objects)
     example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
-    relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
-    bare = [box for box in boxes if _without_area(box.sides)]
-    fitting = [
-        box for box in boxes if box.size and place_fault(as_corners(box.sides), box.size) is None
+    are_relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
+    without_area = [box for box in boxes if _without_area(box.sides)]
+    fit_as_sizes = [
+        box for box in boxes if box.size and box_fault(as_corners(box.sides), box.size) is None
     ]
-    if relative and any(0 < value < 1 for box in boxes for value in box.sides):
-        kind, said = 'boxes in 0..1', f'all of numbers from 0 to 1 ({example}), not pixels'
-    elif len(bare) >= max(3, 0.1 * len(boxes)) and len(fitting) > 0.9 * len(boxes):
-        example = ', '.join(f'{value:g}' for value in bare[0].sides)
-        kind, said = 'sizes for corners', f'of which {len(bare)} have no area as corners, and '
-        said += f'{len(fitting)} fit their image as x, y, width, height ({example})'
+    if are_relative and any(0 < value < 1 for box in boxes for value in box.sides):
+        kind = 'boxes in 0..1'
+        message = f'all of numbers from 0 to 1 ({example}), not pixels'
+    elif len(without_area) >= max(3, 0.1 * len(boxes)) and len(fit_as_sizes) > 0.9 * len(boxes):
+        example = ', '.join(f'{value:g}' for value in without_area[0].sides)
+        kind = 'sizes for corners'
+        message = (
+            f'of which {len(without_area)} have no area as corners, and {len(fit_as_sizes)} fit '
+            f'their image as x, y, width, height ({example})'
+        )
     else:
         return
-    alike = [fault for fault in content.faults if fault.kind in OF_ALL_BOXES]
+    explained = [fault for fault in content.faults if fault.kind in OF_ALL_BOXES]
     content.faults = [fault for fault in content.faults if fault.kind not in OF_ALL_BOXES]
-    hurts = any(fault.hurts for fault in alike)
-    content.add_fault(kind, f'{content.file}:', f'has {len(boxes)} boxes, {said}', hurts=hurts)
+    hurts = any(fault.hurts for fault in explained)
+    content.add_fault(kind, f'{content.file}:', f'has {len(boxes)} boxes, {message}', hurts=hurts)
 
 
 def _without_area(sides: tuple[float, ...]) -> bool:
@@ -166,11 +170,11 @@ def _read_xml(
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
-        said = f'is no XML ({str(error).splitlines()[0] if str(error) else type(error).__name__})'
-        content.add_fault('no XML', str(file), said, image=image)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        content.add_fault('no XML', str(file), f'is no XML ({reason})', image=image)
         return None, 0
     size = _xml_size(content, image, root, file) or header_size(picture)
-    kept, seen = 0, set()
+    object_count, earlier = 0, set()
     for index, item in enumerate(root.findall('object')):
         place = f'{file}: object {index + 1}'
         content.objects += 1
@@ -178,20 +182,21 @@ def _read_xml(
         content.classes[name or ''] += 1
         if name and classes is not None and name not in classes:
             continue
-        kept += 1
-        found = object_fault(item, name, size)
-        if found is None or found[0] in OF_ALL_BOXES:
+        object_count += 1
+        fault = object_fault(item, name, size)
+        if fault is None or fault[0] in OF_ALL_BOXES:
             sides = sides_of(item)
-            if found is None and (name, sides) in seen:
-                said = f'has the class and the box {sides} of an earlier one of its image'
-                found = 'box twice', said, True
-            seen.add((name, sides))
+            if fault is None and (name, sides) in earlier:
+                message = f'has the class and the box {sides} of an earlier one of its image'
+                fault = 'box twice', message, True
+            earlier.add((name, sides))
             boxes.append(Box(sides, size))
-        if found:
-            content.add_fault(found[0], place, found[1], hurts=found[2], image=image, object=index)
-        content.usable += (found is None or found[0] in KEPT) and not _difficult(item)
+        if fault:
+            content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
+        is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
+        content.usable += is_kept and not _difficult(item)
     content.classes.pop('', None)
-    return size, kept
+    return size, object_count
 
 
 def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tuple[int, int] | None:
@@ -205,8 +210,8 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     except ValueError:
         width = height = 0
     if not (0 < width < LARGEST and 0 < height < LARGEST):
-        said = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
-        content.add_fault('size', f'{file}:', said, image=image)
+        message = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
+        content.add_fault('size', f'{file}:', message, image=image)
         return None
     return width, height
 
@@ -230,7 +235,7 @@ def sides_of(item: ET.Element) -> tuple[float, ...]:
 def object_fault(
     item: ET.Element, name: str | None, size: tuple[float, float] | None
 ) -> tuple[str, str, bool] | None:
-    """The first fault of a VOC object as (kind, said, hurts)."""
+    """The first fault of a VOC object as (kind, message, hurts)."""
     texts = [item.findtext(f'bndbox/{side}') for side in SIDES]
     try:
         values = sides_of(item)
@@ -244,20 +249,20 @@ def object_fault(
         try:
             int(difficult)
         except ValueError:
-            said = f'has difficult={difficult!r:.40}, neither 0 nor 1'
-            return 'annotation entry', said, True
+            message = f'has difficult={difficult!r:.40}, neither 0 nor 1'
+            return 'annotation entry', message, True
     # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
-    said = 'has the box ' + ', '.join(
+    message = 'has the box ' + ', '.join(
         f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
     hurts = not _difficult(item)
     if right <= left or bottom <= top:
-        said += ' without area, for which the loss is infinite'
-        return 'box without area', said, hurts
-    if size and (found := place_fault((left, top, right, bottom), size)):
-        said += f' in an image of {size[0]} x {size[1]}'
-        if found == 'box outside the image':
-            said += '; mmdet clips it to a box without area, for which the loss is infinite'
-        return found, said, hurts and found == 'box outside the image'
+        message += ' without area, for which the loss is infinite'
+        return 'box without area', message, hurts
+    if size and (kind := box_fault((left, top, right, bottom), size)):
+        message += f' in an image of {size[0]} x {size[1]}'
+        if kind == 'box outside the image':
+            message += '; mmdet clips it to a box without area, for which the loss is infinite'
+        return kind, message, hurts and kind == 'box outside the image'
     return None
