@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from functools import partial
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -21,11 +22,10 @@ from .evaluators import check_evaluators, check_same_classes
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
-    fix = fix_command(cfg)
     paths: dict[str, frozenset[str]] = {}
     for split in filter(None, (Split.from_cfg(cfg, name) for name in splits)):
         for dataset in split.data_sets:
-            if summary := check_dataset(dataset, full, split.annotated, fix):
+            if summary := check_dataset(dataset, full, split.annotated, partial(fix_command, cfg)):
                 print_log(f'{split.name} data: {summary}')
                 paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
                 if split.name != 'train' and summary.shapes > 1:
@@ -72,13 +72,11 @@ def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
 
 
 def fix_command(cfg: Config) -> str:
-    """The command that writes clean files for the data of a config; '' where it has no file."""
-    if not cfg.filename:
-        return ''
-    words = [*tool_command('check-data'), cfg.filename]
+    """The command that writes clean files for the data of a config, which is to be in a file."""
+    words = [*tool_command('check-data'), cfg.filename or 'CONFIG']
     roots = {leaf.get('data_root') or '' for leaf in _leaves(cfg)}
     if len(roots) == 1 and (root := roots.pop()):
-        words += ['--data-root', root]
+        words += ['--data-root', os.path.abspath(root)]
     return shlex.join([*words, '--fix'])
 
 

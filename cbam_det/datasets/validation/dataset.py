@@ -13,11 +13,11 @@ import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset, XMLDataset
 
-from ...utils.config import near_hint
 from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
@@ -31,6 +31,7 @@ from .images import (
     image_faults,
     pixel_notes,
 )
+from .pipeline import check_extra_annotations, check_filter
 from .voc import check_folder, read_list, read_voc
 
 COCO_LAYOUT = (
@@ -61,7 +62,10 @@ class Summary:
 
 
 def check_dataset(
-    dataset: DataSet, full: bool = False, annotated: bool = True, fix: str = ''
+    dataset: DataSet,
+    full: bool = False,
+    annotated: bool = True,
+    fix_command: Callable[[], str] | None = None,
 ) -> Summary | None:
     """Check one data set of a config.
 
@@ -69,8 +73,8 @@ def check_dataset(
         dataset: of type CocoDataset or XMLDataset or a subclass, or of another.
         full: decode every image too, in parallel, with a progress bar.
         annotated: ground truth is needed; False for COCO's test-dev.
-        fix: the command that writes a clean file, for the messages; that of the data set's folder
-            where none is given.
+        fix_command: gives the command that writes a clean file, for the messages; that of the data
+            set's folder where there is none.
 
     Returns:
         What was found, with what mmdet passes over counted in its notes; None where the data set
@@ -81,13 +85,13 @@ def check_dataset(
             would make the loss infinite, the classes do not match, nothing is left to learn, or
             images are missing or unreadable.
     """
-    fix = fix or shlex.join([*tool_command('check-data'), str(dataset.root), '--fix'])
+    fix_command = fix_command or partial(_fix_folder_command, dataset.root)
     content = read_annotations(dataset, annotated)
     if content is None:
         return None
     classes = dataset.classes
-    _check_extra_annotations(dataset, content)
-    _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix)
+    check_extra_annotations(dataset, content)
+    _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix_command)
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
     summary.paths = frozenset(os.path.abspath(image.path) for image in content.images if image.path)
@@ -102,8 +106,8 @@ def check_dataset(
         decode_image = decoded_images.__getitem__
         summary.notes += pixel_notes(decoded_images.values())
         add_repeated_images(content, decoded_images)
-        _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix)
-    _raise_first_kind(content, list(image_faults(content, decode_image)), fix)
+        _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix_command)
+    _raise_first_kind(content, list(image_faults(content, decode_image)), fix_command)
     return summary
 
 
@@ -133,7 +137,7 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
         raise InputError(
             f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
         )
-    _check_filter(dataset)
+    check_filter(dataset)
     content = (_read_coco_dataset if coco else _read_voc_dataset)(
         dataset, set(dataset.classes), annotated
     )
@@ -272,10 +276,17 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     )
 
 
-def _raise_first_kind(content: Content, faults: list[Fault], fix: str) -> None:
-    """Raise InputError for the first kind of `faults`, if any; `fix`: see `check_dataset`."""
+def _fix_folder_command(folder: Path) -> str:
+    return shlex.join([*tool_command('check-data'), str(folder), '--fix'])
+
+
+def _raise_first_kind(
+    content: Content, faults: list[Fault], fix_command: Callable[[], str]
+) -> None:
+    """Raise InputError for the first kind of `faults`, if any; see `check_dataset`."""
     if not faults:
         return
+    fix = fix_command()
     kind = faults[0].kind
     kinds = IMAGE_FAULTS if kind in IMAGE_FAULTS else (kind,)
     same_kind = [fault for fault in faults if fault.kind in kinds]
@@ -297,55 +308,6 @@ def _raise_first_kind(content: Content, faults: list[Fault], fix: str) -> None:
 
 
 IMAGE_FAULTS = ('image missing', 'image empty', 'image unreadable')
-
-
-def _check_filter(dataset: DataSet) -> None:
-    """mmdet ignores keys of `filter_cfg` that it does not know."""
-    known_keys = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-    for key in dataset.filter_cfg:
-        if key not in known_keys:
-            raise InputError(
-                f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
-                f'mmdet knows {", ".join(known_keys)}{near_hint(key, known_keys)}'
-            )
-    if dataset.test_mode and 'bbox_min_size' in dataset.filter_cfg:
-        raise InputError(
-            f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
-            'with test_mode=True; leave it out there'
-        )
-
-
-def _check_extra_annotations(dataset: DataSet, content: Content) -> None:
-    """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
-    voc = content.is_voc
-    if 'mask' in dataset.extra_annotations:
-        annotations = content.raw.get('annotations') or []
-        used = [annotation for annotation in annotations if not annotation.get('ignore')]
-        without_mask = sum(not annotation.get('segmentation') for annotation in used)
-        if without_mask or not annotations:
-            problem = 'has no masks'
-            if annotations:
-                problem = f'has {without_mask} of {len(used)} annotations without a segmentation'
-            remedy = 'give with_mask=False (and a model without a mask_head)'
-            remedy += ", as VOC's XMLs have none" if voc else ', or annotate masks'
-            raise InputError(
-                f"the pipeline's LoadAnnotations has with_mask=True, but {content.file} {problem}; "
-                f'{remedy}'
-            )
-    if 'seg' in dataset.extra_annotations and (voc or not dataset.prefixes.get('seg')):
-        remedy = 'give with_seg=False'
-        remedy += '' if voc else ", or data_prefix=dict(seg='FOLDER/')"
-        raise InputError(
-            f"the pipeline's LoadAnnotations has with_seg=True, but {content.file} has no maps "
-            f'beside it; {remedy}'
-        )
-    for step in dataset.mask_transforms if 'mask' not in dataset.extra_annotations else ():
-        remedy = f'take {step} out of the pipeline'
-        remedy += '' if voc else ', or give LoadAnnotations with_mask=True'
-        raise InputError(
-            f"the pipeline's {step} works on masks, but {content.file} is read without masks; "
-            f'{remedy}'
-        )
 
 
 def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None:
