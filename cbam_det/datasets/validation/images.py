@@ -73,13 +73,12 @@ def file_under_another_name(path: str) -> str | None:
         actual_folder = folder_in_other_case(folder)
         if actual_folder is None:
             continue
+        names = _names_in(actual_folder)
         stem = os.path.splitext(wanted)[0].casefold()
-        ranks = {f'{stem}{ending}': rank for rank, ending in enumerate(ENDINGS)}
-        ranks[wanted.casefold()] = -1  # before those of another ending
-        files = [file for file in _names_in(actual_folder) if file.casefold() in ranks]
-        for file in sorted(files, key=lambda file: ranks[file.casefold()]):
-            if os.path.isfile(path := os.path.join(actual_folder, file)):
-                return path
+        for other in (wanted.casefold(), *(f'{stem}{ending}' for ending in ENDINGS)):
+            for file in names.get(other, ()):
+                if os.path.isfile(actual := os.path.join(actual_folder, file)):
+                    return actual
     return None
 
 
@@ -91,22 +90,25 @@ def folder_in_other_case(folder: str) -> str | None:
     actual_parent = folder_in_other_case(parent) if name else None
     if actual_parent is None:
         return None
-    for other in _names_in(actual_parent):
-        if other.casefold() == name.casefold() and os.path.isdir(
-            path := os.path.join(actual_parent, other)
-        ):
+    for other in _names_in(actual_parent).get(name.casefold(), ()):
+        if os.path.isdir(path := os.path.join(actual_parent, other)):
             return path
     return None
 
 
-def _names_in(folder: str) -> list[str]:
-    """The names in a folder, read once for all its missing files, and anew where it changed."""
+def _names_in(folder: str) -> dict[str, list[str]]:
+    """The names in a folder by their lower case; read once for all its missing files, and anew
+    where it changed.
+    """
     return _read_folder(folder, os.stat(folder).st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _read_folder(folder: str, changed: int) -> list[str]:
-    return sorted(os.listdir(folder))
+def _read_folder(folder: str, changed: int) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        names.setdefault(name.casefold(), []).append(name)
+    return names
 
 
 def header_size(path: str | Path) -> tuple[int, int] | None:
