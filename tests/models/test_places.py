@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
-from cbam_det.models.costs import count, kept_bytes
+from cbam_det.models.costs import count_costs, kept_bytes
 from cbam_det.models.places import find_places, fragment
 from cbam_det.utils.errors import InputError
 
@@ -55,7 +55,7 @@ def test_images_have_the_channels_of_the_config_wherever_a_model_is_tried(channe
     assert next(place.shape[0] for place in find_places(cfg, 64, 'backbone:layer1')) == 64
     conv1 = build_model(cfg).backbone.conv1
     missing = (3 - channels) * conv1.out_channels * 7 * 7
-    assert count(rgb).parameters - count(cfg).parameters == missing
+    assert count_costs(rgb).parameters - count_costs(cfg).parameters == missing
     assert kept_bytes(cfg) > 0
 
 
