@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
-from cbam_det.models.costs import count_costs, kept_bytes
+from cbam_det.models.costs import count_costs, activation_bytes
 from cbam_det.models.places import find_places, fragment
 from cbam_det.utils.errors import InputError
 
@@ -56,7 +56,7 @@ def test_images_have_the_channels_of_the_config_wherever_a_model_is_tried(channe
     conv1 = build_model(cfg).backbone.conv1
     missing = (3 - channels) * conv1.out_channels * 7 * 7
     assert count_costs(rgb).parameters - count_costs(cfg).parameters == missing
-    assert kept_bytes(cfg) > 0
+    assert activation_bytes(cfg) > 0
 
 
 def test_printed_fragment_builds_the_choice(run, tmp_path):
