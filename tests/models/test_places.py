@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
-from cbam_det.models.costs import count_costs, activation_bytes
+from cbam_det.models.costs import activation_bytes, count_costs
 from cbam_det.models.places import find_places, fragment
 from cbam_det.utils.errors import InputError
 
