@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
@@ -242,9 +242,10 @@ class CheckedRunner(Runner):
         built = super().build_train_loop(loop)
         loader = built.dataloader
         if isinstance(loader, DataLoader) and not len(loader):
+            dataset: Any = loader.dataset
             raise InputError(
                 f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
-                f'{len(loader.dataset)} images; give a smaller batch_size'
+                f'{len(dataset)} images; give a smaller batch_size'
             )
         return built
 
