@@ -30,8 +30,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def print_places(args: argparse.Namespace) -> None:
     from cbam_det.models.places import find_places, fragment, summed_up
-    from cbam_det.utils.config import parse_options, read_config
+    from cbam_det.utils.config import read_config
     from cbam_det.utils.errors import InputError
+    from cbam_det.utils.options import parse_options
 
     cfg = read_config(args.config, parse_options(args.cfg_options))
     if args.insert:

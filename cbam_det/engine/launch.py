@@ -20,9 +20,10 @@ from torch import distributed
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.compat import allow_compilations
-from ..utils.config import enter_scope, find_config, parse_options, read_config
+from ..utils.config import enter_scope, find_config, read_config
 from ..utils.environment import check_operators, keep_memory, without_cuda
 from ..utils.errors import InputError, print_stderr
+from ..utils.options import parse_options
 from . import preflight
 from .preflight import Task
 from .runner import CheckedRunner

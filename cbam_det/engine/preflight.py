@@ -26,6 +26,7 @@ from ..models.build import build_model
 from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, near_hint, walk
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from .split_checks import check_splits, note_limits
 
 Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
@@ -78,6 +79,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'train' and not cfg.get('resume'):
         check_unused(cfg.work_dir)
     splits = ('test',) if task == 'test' else ('train', 'val')
+    check_splits(cfg, splits)
+    note_limits(cfg)
     check_data(cfg, splits, _settings(cfg)['check_images'])
     check_sync_bn(cfg, training=task == 'train')
     model = build_model(cfg)
@@ -91,7 +94,9 @@ def check_run(cfg: Config, task: Task) -> str | None:
         loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
     elif cfg.get('load_from'):
         checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
+        loading.check_resumable(cfg.load_from, checkpoint)
         loading.check_same_gates(cfg, checkpoint)
+        loading.check_checkpoint_classes(cfg, checkpoint, 'train')
     else:
         resume_from = loading.last_readable_checkpoint(cfg.work_dir, model, cfg)
     loading.check_pretrained(cfg)

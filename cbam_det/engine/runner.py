@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
@@ -24,13 +24,14 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
 from ..evaluation.metrics import fix_metrics, report_every_number
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..models.insertion import named_cbams
 from ..utils.environment import describe
-from ..utils.errors import Stopped
+from ..utils.errors import InputError, Stopped
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import failures, preflight
@@ -238,6 +239,22 @@ class CheckedRunner(Runner):
         """MMEngine's `resume`, which notes where it starts."""
         super().resume(*args, **options)
         self._resumed_at = self.iter
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's, with a check that there is a batch.
+
+        Raises:
+            InputError: the images are fewer than a batch, and `drop_last` leaves it out.
+        """
+        built = super().build_train_loop(loop)
+        loader = built.dataloader
+        if isinstance(loader, DataLoader) and not len(loader):
+            dataset: Any = loader.dataset
+            raise InputError(
+                f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
+                f'{len(dataset)} images; give a smaller batch_size'
+            )
+        return built
 
     def test(self) -> dict[str, float]:
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.

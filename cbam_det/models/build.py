@@ -74,6 +74,13 @@ def build_model(cfg: Config) -> BaseDetector:
         raise
 
 
+def image_channels(cfg: Config) -> int:
+    """The channels of the images that the detector of `cfg` takes: 3, or its backbone's
+    `in_channels`.
+    """
+    return (detector(cfg).get('backbone') or {}).get('in_channels') or 3
+
+
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
     """One of this process alone where a norm of the model asks for one while it is built."""

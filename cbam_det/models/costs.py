@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..utils.config import kind_of, walk
-from .build import build_model
+from .build import build_model, image_channels
 from .layers import CBAM
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def count_costs(cfg: Config, training: bool = False) -> Cost:
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
-    image = torch.empty(1, 3, *size, device='meta')
+    image = torch.empty(1, image_channels(cfg), *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _forward(model, image, regions=regions(model, training))
@@ -73,7 +73,7 @@ def activation_bytes(cfg: Config) -> int:
             storages[storage._cdata] = storage  # held, lest another gets its address
         return tensor
 
-    images = torch.empty(2, 3, *input_size(cfg), device='meta')
+    images = torch.empty(2, image_channels(cfg), *input_size(cfg), device='meta')
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         _forward(model, images, regions=len(images) * regions(model, training=True))
     return sum(storage.nbytes() for storage in storages.values()) // len(images)

@@ -254,7 +254,9 @@ def find_channels(
 def _dummy_input(
     host: nn.Module, channels: int | Sequence[int] | None, size: int
 ) -> Tensor | tuple[Tensor, ...]:
-    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
+    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image, of
+    `channels`, of the host's own `in_channels`, or of 3.
+    """
     if channels is None:
         channels = getattr(host, 'in_channels', 3)
     priors = getattr(host, 'prior_generator', None)
@@ -265,7 +267,9 @@ def _dummy_input(
         return tuple(
             torch.zeros(1, count, side, side) for count, side in zip(channels, sides, strict=True)
         )
-    return torch.zeros(1, 3, 224, 224)
+    depth = channels if isinstance(channels, int) else 3
+    side = 224 if depth < 16 else 32  # an image, or a feature map
+    return torch.zeros(1, depth, side, side)
 
 
 def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:

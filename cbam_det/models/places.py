@@ -12,7 +12,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
-from .build import build_model
+from .build import build_model, image_channels
 from .costs import regions
 from .insertion import ITSELF, find_channels, match, paper_places, places
 from .plugins import CBAM
@@ -82,7 +82,7 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         )
     )
     with torch.no_grad():
-        model.predict(torch.zeros(1, 3, size, size), [sample])
+        model.predict(torch.zeros(1, image_channels(cfg), size, size), [sample])
     region_count = regions(model, training=False)
     matching = []
     for path, host in hosts.items():

@@ -5,15 +5,14 @@ A `type` is a name ('CBAM', 'mmdet.ResNet'), or in MMEngine's pure Python config
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -183,20 +182,6 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
             )
         ) from None
     return override(cfg, options)
-
-
-def parse_options(pairs: Sequence[str] | None) -> dict:
-    """The `key=value` pairs of `--cfg-options`, by MMEngine's rules, as dotted key -> value.
-
-    Raises:
-        InputError: one is no such pair.
-    """
-    parsed = argparse.Namespace(options=None)
-    try:
-        DictAction(['--cfg-options'], 'options')(None, parsed, pairs or [])
-    except ValueError as error:
-        raise InputError(f'--cfg-options takes key=value pairs ({error})') from None
-    return parsed.options
 
 
 def override(cfg: Config, options: dict | None) -> Config:

@@ -288,6 +288,17 @@ def tools_folder() -> Path:
     return beside / ('cbam_det_tools' if INSTALLED else 'tools')
 
 
+def tool_command(name: str) -> list[str]:
+    """The words that start a tool from the current folder: `cbam-det check-data` where the package
+    is installed without a checkout, else `python tools/check_data.py`.
+    """
+    if INSTALLED:
+        return ['cbam-det', name]
+    script = tools_folder() / f'{name.replace("-", "_")}.py'
+    here = Path.cwd()
+    return ['python', str(script.relative_to(here) if script.is_relative_to(here) else script)]
+
+
 def describe() -> dict[str, str]:
     """Versions and hardware, for the record of a result."""
     import torch

@@ -27,6 +27,7 @@ class DataSet:
         test_mode: nothing is filtered.
         transforms: the names of its pipeline's transforms.
         extra_annotations: what `LoadAnnotations` reads beside boxes: 'mask', 'seg'.
+        mask_transforms: the transforms of its pipeline that work on masks alone.
         fixed_size: a transform brings all images to one size.
         is_local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
@@ -43,6 +44,7 @@ class DataSet:
     test_mode: bool = False
     transforms: tuple[str, ...] = ()
     extra_annotations: tuple[str, ...] = ()
+    mask_transforms: tuple[str, ...] = ()
     fixed_size: bool = False
     is_local: bool = True
     indices: int | list[int] | None = None
@@ -69,6 +71,11 @@ class DataSet:
                 if any(
                     'Annotations' in kind_of(step) and step.get(f'with_{kind}') for step in pipeline
                 )
+            ),
+            mask_transforms=tuple(
+                kind_of(step)
+                for step in pipeline
+                if kind_of(step) == 'CopyPaste' or step.get('by_mask')
             ),
             fixed_size=any(map(_fixes_size, pipeline)),
             is_local='://' not in root and '://' not in ann_file,

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import io
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..evaluation.metrics import metric_name
 from ..models.costs import count_costs
 from ..models.insertion import at_start
 from ..utils.config import larger_rate, read_config
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
@@ -187,10 +189,9 @@ def _scores(runs: list[TrainedRun]) -> Section:
     tested = [run for run in runs if run.record]
     for run in runs:
         if not run.record:
-            notes.append(
-                f'{run.folder.name} has no metrics.json: tools/test.py {run.cfg.filename} '
-                f'{run.checkpoint} --work-dir {run.folder}'
-            )
+            words = [*tool_command('test'), run.cfg.filename, str(run.checkpoint)]
+            command = shlex.join([*words, '--work-dir', str(run.folder)])
+            notes.append(f'{run.folder.name} has no metrics.json: {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
             notes.append(f'{run.folder.name}: these are the scores of {tested_on}')
     if tested:

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
+from cbam_det.models.costs import activation_bytes, count_costs
 from cbam_det.models.places import find_places, fragment, summed_up
 from cbam_det.utils.errors import InputError
 
@@ -48,9 +49,21 @@ def test_pattern_and_options_narrow_and_change_the_cost():
         find_places(small(), 64, 'backbone:nothing')
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_have_the_channels_of_the_config_wherever_a_model_is_tried(channels):
+    cfg = small()
+    # The channels of a whole stage show in a pass alone.
+    plugins = [dict(cfg=dict(type='CBAM'), after='layer1')]
+    backbone = dict(type='WithPlugins', base_type='ResNet', plugins=plugins)
+    cfg.merge_from_dict(dict(model=dict(backbone=backbone)))
+    cfg.model.backbone.in_channels = channels
+    assert next(place.shape[0] for place in find_places(cfg, 64, 'backbone:layer1')) == 64
+    assert count_costs(cfg).multiply_adds > 0 and activation_bytes(cfg) > 0
+
+
 def test_printed_fragment_builds_the_choice(run, tmp_path):
     base = CONFIGS / 'faster_rcnn_r50_digits.py'
-    for number, (choice, count) in enumerate(
+    for number, (choice, cbams) in enumerate(
         {
             'backbone:layer4.*.bn3': 3,
             'neck:fpn_convs.*': 4,
@@ -62,7 +75,7 @@ def test_printed_fragment_builds_the_choice(run, tmp_path):
         mine.write_text(f'_base_ = {str(base)!r}\n{printed}')
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = MODELS.build(Config.fromfile(mine).model)
-        assert sum(isinstance(module, CBAM) for module in model.modules()) == count
+        assert sum(isinstance(module, CBAM) for module in model.modules()) == cbams
 
 
 def test_printed_fragment_keeps_the_backbone_s_own_plugins():

@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset, XMLDataset
 
 from ...utils.config import kind_of, walk
 from ...utils.errors import InputError, first_few
+from ...utils.options import cfg_options
 from ...utils.run_config import DataSet, Evaluator, Split
 from .dataset import reads_as
 from .voc import read_list
@@ -43,10 +44,11 @@ def check_evaluators(split: Split, model: dict) -> None:
                 _check_ids(split, evaluator)
             continue
         if not Path(file).is_file():
-            raise InputError(
-                f'{evaluator.place}.ann_file={file!r} is not there; name the annotation file '
-                f'that the data set of {split.name}_dataloader reads'
-            )
+            remedy = f'name the annotation file that the data set of {split.name}_dataloader reads'
+            if len(split.data_sets) == 1:
+                loader_file = str(split.data_sets[0].root / split.data_sets[0].ann_file)
+                remedy += f': {cfg_options({f"{evaluator.place}.ann_file": loader_file})}'
+            raise InputError(f'{evaluator.place}.ann_file={file!r} is not there; {remedy}')
         _check_file(split, evaluator, Path(file))
 
 
@@ -111,7 +113,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         return
     raise InputError(
         f'{option} has {difference} than {files[0]}, which {loader} reads; give '
-        f"--cfg-options {evaluator.place}.ann_file='{files[0]}'"
+        f'{cfg_options({f"{evaluator.place}.ann_file": str(files[0])})}'
     )
 
 
