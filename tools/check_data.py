@@ -141,6 +141,7 @@ def fix(split: 'Split', console: Console) -> bool:
     """Write a clean file beside that of a split with faults; whether there was a need for one."""
     from cbam_det.datasets.validation.clean import clean, config_options, write_clean
     from cbam_det.datasets.validation.content import fixable
+    from cbam_det.utils.errors import printable
 
     if not any(fault.hurts or fixable(fault) for fault in split.content.faults):
         return False
@@ -148,14 +149,11 @@ def fix(split: 'Split', console: Console) -> bool:
     write_clean(cleaned.files)
     for path in list(cleaned.files)[:1]:
         others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
-        console.print(
+        line = (
             f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
-            f'{cleaned.objects:,} objects; use it:',
-            soft_wrap=True,
-            markup=False,
+            f'{cleaned.objects:,} objects; use it:\n  {config_options(split, cleaned.options)}'
         )
-        options = config_options(split, cleaned.options)
-        console.print(f'  {options}', soft_wrap=True, markup=False)
+        console.print(printable(line), soft_wrap=True, markup=False)
     return True
 
 
