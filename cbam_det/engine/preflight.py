@@ -23,9 +23,18 @@ from torch import distributed
 from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
-from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, nearest, walk
+from ..utils.config import (
+    RUNNER_KEYS,
+    enter_scope,
+    kind_of,
+    nearest,
+    registered_class,
+    registered_names,
+    walk,
+)
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.value_types import check_runner_keys, shortened, typed
 
 Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
@@ -44,16 +53,19 @@ def prepare(cfg: Config) -> None:
     """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
 
     Raises:
-        InputError: a setting of `preflight`, a hook or its type is misspelt; the config's data sets
-            have several roots and `preflight.data_root` would replace them; there is a GPU and
-            mmcv's operators are for the CPU alone.
+        InputError: a key is of another type; a setting of `preflight`, a hook or its type is
+            misspelt; the config's data sets have several roots and `preflight.data_root` would
+            replace them; there is a GPU and mmcv's operators are for the CPU alone.
     """
+    check_runner_keys(cfg)
+    check_complete(cfg)
     if data_root := _settings(cfg)['data_root']:
         set_data_root(cfg, data_root)
     enter_scope(cfg)
     check_sharding(cfg)
     if is_first_process(cfg):
         check_names(cfg)
+    drop_worker_options(cfg)
     device, why = check_device()
     if device == 'cpu' and _has_gpu():
         raise InputError(f'{why}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU')
@@ -98,14 +110,44 @@ def check_run(cfg: Config, task: Task) -> str | None:
 
 
 def _settings(cfg: Config) -> dict:
-    given = cfg.get('preflight') or {}
+    given = typed(cfg, 'preflight', dict | None, '') or {}
     for key in given:
         if key not in SETTINGS:
             raise InputError(
                 f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has '
                 f'{first_few(list(SETTINGS))}'
             )
+    typed(given, 'data_root', str | None, 'preflight')
+    typed(given, 'check_images', bool | None, 'preflight')
     return {**SETTINGS, **given}
+
+
+def check_complete(cfg: Config) -> None:
+    """Check that a training, a validation and a test each have all of their three keys, or none.
+
+    Raises:
+        InputError: one or two of them are absent.
+    """
+    thirds = dict(train='optim_wrapper', val='val_evaluator', test='test_evaluator')
+    for split, third in thirds.items():
+        keys = (f'{split}_dataloader', f'{split}_cfg', third)
+        absent = [key for key in keys if cfg.get(key) is None]
+        if 0 < len(absent) < len(keys):
+            given = [key for key in keys if key not in absent]
+            raise InputError(
+                f'the config has {" and ".join(given)}, but no {" and no ".join(absent)}; give '
+                f'{" and ".join(absent)} too, or --cfg-options '
+                f'{" ".join(f"{key}=None" for key in given)}'
+            )
+
+
+def drop_worker_options(cfg: Config) -> None:
+    """Leave out what torch's loaders refuse without workers, where `num_workers` is 0."""
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(key) or {}
+        if not typed(loader, 'num_workers', int, key, 0):
+            for option in ('persistent_workers', 'prefetch_factor', 'timeout'):
+                loader.pop(option, None)
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -169,25 +211,20 @@ def registered(registry: Registry, kind: str | type, path: str, scope: str | Non
         InputError: no registry knows the name; what is near is listed.
     """
     if not isinstance(kind, str):
+        if not callable(kind):
+            raise InputError(f"{path}={shortened(kind)} is no type; give a name, 'LoggerHook' say")
         return kind
-    with registry.switch_scope_and_registry(scope) as own:
-        try:
-            found = own.get(kind)
-        except RuntimeError:  # MMEngine's, of a name that is no object's either
-            found = None
-        if found is None:
-            raise InputError(
-                f'{path}={kind!r} is not registered{nearest(kind, _names(own))}; check its '
-                'spelling, or import its module with custom_imports'
-            )
-        return found
-
-
-def _names(registry: Registry | None) -> list[str]:
-    """What a registry and those above it know."""
-    if registry is None:
-        return []
-    return [*registry.module_dict, *_names(registry.parent)]
+    if not isinstance(scope, str | None):
+        raise InputError(f'{path} has _scope_={shortened(scope)} beside it; give a string')
+    found = registered_class(registry, kind, scope)
+    if found is None:
+        with registry.switch_scope_and_registry(scope) as own:
+            near = nearest(kind, registered_names(own))
+        raise InputError(
+            f'{path}={kind!r} is not registered{near}; check its spelling, or import its module '
+            'with custom_imports'
+        )
+    return found
 
 
 def check_unused(work_dir: str) -> None:
@@ -243,13 +280,15 @@ def check_sharding(cfg: Config) -> None:
             model is to be sharded by its wrapper, where MMEngine's Runner would initialise and save
             fragments of the weights.
     """
-    strategy = kind_of(cfg.get('strategy') or {})
+    strategy = kind_of(typed(cfg, 'strategy', dict | None, '') or {})
     if strategy in GPU_STRATEGIES and not _has_gpu():
         raise InputError(
             f"strategy.type='{strategy}' needs GPUs and torch sees none; leave runner_type and "
             'strategy out, and several processes train by DistributedDataParallel'
         )
-    if 'FullyShardedDataParallel' in kind_of(cfg.get('model_wrapper_cfg') or {}):
+    if 'FullyShardedDataParallel' in kind_of(
+        typed(cfg, 'model_wrapper_cfg', dict | None, '') or {}
+    ):
         raise InputError(
             "model_wrapper_cfg.type='MMFullyShardedDataParallel' shards the weights before "
             "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
@@ -269,9 +308,11 @@ def check_work_dir(cfg: Config) -> None:
         InputError: a folder cannot be made or written in; nothing is left behind.
     """
     places = {'the work_dir': cfg.work_dir}
-    out = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if out.get('out_dir') and '://' not in str(out['out_dir']):
-        places['default_hooks.checkpoint.out_dir'] = out['out_dir']
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if isinstance(checkpoint, dict):
+        out = typed(checkpoint, 'out_dir', str | None, 'default_hooks.checkpoint')
+        if out and '://' not in out:
+            places['default_hooks.checkpoint.out_dir'] = out
     for what, place in places.items():
         folder = Path(place).absolute()
         while not folder.exists():

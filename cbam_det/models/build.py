@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import distributed
 
-from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
+from ..utils.build_errors import build_errors
+from ..utils.config import detector, enter_scope, kind_of, walk
 from ..utils.errors import InputError
-from . import layers
-from .plugins import CBAM
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
@@ -28,44 +23,30 @@ def build_model(cfg: Config) -> BaseDetector:
     """The detector of `cfg`, not initialised, to check options and checkpoints on.
 
     Raises:
-        InputError: an option of our modules is wrong, or no module has an option of that name.
-            Other errors of other modules pass as they are.
+        InputError: a module refuses what the config has for it; see `build_error`.
     """
     enter_scope(cfg)
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')
         if plugins is not None and not (
-            isinstance(plugins, (list, tuple))
-            and all(kind_of(plugin.get('cfg') or {}) for plugin in plugins)
+            isinstance(plugins, (list, tuple)) and all(_is_plugin(plugin) for plugin in plugins)
         ):
             raise InputError(
                 f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
                 'override, there has to be attention at that place: take the _cbam twin; SSD and '
                 'StairNet have theirs in model.neck.plugins'
             )
-    try:
-        model = copy.deepcopy(detector(cfg))
-        if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
-            model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-        with _process_group(cfg):
-            return MODELS.build(model)
-    except (KeyError, TypeError, ValueError) as error:
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        ours = Path(__file__).parents[1] in Path(raised_in).parents
-        known = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
-        if ours or any(text in str(error) for text in known):
-            said = str(error.args[0] if isinstance(error, KeyError) else error)
-            said = said.replace(
-                'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
-            )
-            key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
-            if key and 'CBAM' in key[1]:
-                own, others = (inspect.signature(kind).parameters for kind in (CBAM, layers.CBAM))
-                said += nearest(key[2], [*own, *others])
-            elif key:
-                said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
-            raise InputError(f'the model of this config cannot be built: {said}') from None
-        raise
+    model = copy.deepcopy(detector(cfg))
+    if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    with _process_group(cfg), build_errors(cfg, 'model', 'data_preprocessor'):
+        return MODELS.build(model)
+
+
+def _is_plugin(node: object) -> bool:
+    return (
+        isinstance(node, dict) and isinstance(node.get('cfg'), dict) and bool(kind_of(node['cfg']))
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from ...utils.config import detector, enter_scope, walk
 from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet, Split, leaf_datasets
+from ...utils.value_types import typed
 from .dataset import check_dataset, check_num_classes
 from .evaluators import check_evaluators, check_same_classes
 
@@ -59,16 +60,23 @@ def set_data_root(cfg: Config, root: str) -> None:
     Raises:
         InputError: the config's data sets have several roots, so that one cannot replace them.
     """
-    loaders = [key for key in cfg if key.endswith('_dataloader') and cfg[key]]
-    leaves = [leaf for key in loaders for leaf in leaf_datasets(cfg[key].dataset)]
-    roots = {leaf.get('data_root') or '' for leaf in leaves}
+    keys = [key for key in cfg if key.endswith('_dataloader')]
+    loaders = {key: loader for key in keys if (loader := typed(cfg, key, dict | None, ''))}
+    leaves = [
+        (path, leaf)
+        for key, loader in loaders.items()
+        for path, leaf in leaf_datasets(
+            typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
+        )
+    ]
+    roots = {typed(leaf, 'data_root', str | None, path) or '' for path, leaf in leaves}
     if len(roots) != 1:
         raise InputError(
             f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
             'with --cfg-options, or in a config of your own'
         )
     old, new = roots.pop(), os.path.join(root, '')
-    for leaf in leaves:
+    for _, leaf in leaves:
         leaf['data_root'] = new
     for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
         for _, node in walk(cfg[key]):
