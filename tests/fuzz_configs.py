@@ -147,7 +147,7 @@ def _conversions(old: object) -> list:
     return found
 
 
-def run(content: dict, leaf: Leaf, path: str) -> str:
+def begin_run(content: dict, leaf: Leaf, path: str) -> str:
     """Let a run begin by a config: 'begun', or 'refused' in one line.
 
     Args:
@@ -252,7 +252,7 @@ def fuzz(inputs: int, seed: int, progress: Path | None = None) -> dict:
             leaf = leaves[number % len(leaves)]
             content, path, action = mutate(leaf.content, rng)
             try:
-                outcome = run(content, leaf, path).partition(':')[0]
+                outcome = begin_run(content, leaf, path).partition(':')[0]
             except Exception as error:
                 outcome = 'failed'
                 failures.append(

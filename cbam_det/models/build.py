@@ -44,16 +44,15 @@ def build_model(cfg: Config) -> BaseDetector:
 
 
 def _is_plugin(node: object) -> bool:
-    return (
-        isinstance(node, dict) and isinstance(node.get('cfg'), dict) and bool(kind_of(node['cfg']))
-    )
+    cfg = node.get('cfg') if isinstance(node, dict) else None
+    return isinstance(cfg, dict) and bool(kind_of(cfg))
 
 
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
     """One of this process alone where a norm of the model asks for one while it is built."""
-    kinds = [kind_of(node) for _, node in walk(cfg.model)]
-    if distributed.is_initialized() or 'MMSyncBN' not in kinds:
+    types = [kind_of(node) for _, node in walk(cfg.model)]
+    if distributed.is_initialized() or 'MMSyncBN' not in types:
         yield
         return
     distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)

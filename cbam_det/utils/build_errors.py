@@ -15,7 +15,7 @@ from types import FrameType
 
 from mmengine.registry import Registry
 
-from .config import kind_of, nearest, registered_names, walk
+from .config import kind_of, near_hint, registered_names, walk
 from .errors import InputError
 from .value_types import fits, kind_word, options_of, shortened, words_of
 
@@ -85,7 +85,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
         return InputError(f'{path} has no type; give the name of a class')
     if missing := re.match(r'(.+) is not in the (\S+) registry', told):
         key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
-        near = nearest(missing[1], _registered(frames)) or '; check its spelling'
+        near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
     told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
     suspect = _suspect(node, options, told)
@@ -104,7 +104,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
 
 
 def _unknown_option(path: str, key: str, told: str, known: set) -> InputError:
-    near = nearest(key, sorted(map(str, known - {key, 'type', 'self', '_scope_'})))
+    near = near_hint(key, sorted(map(str, known - {key, 'type', 'self', '_scope_'})))
     return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from .config import nearest, registered_class
+from .config import near_hint, registered_class
 from .errors import InputError, first_few
 from .value_types import kind_word, options_of, shortened, typed
 
@@ -39,7 +39,7 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
     files = node.get('ann_file')
     if isinstance(files, (list, tuple)) and all(isinstance(file, str) for file in files) and files:
         raise joined_sets(place, [dict(ann_file=file) for file in files], 'ann_file')
-    prefix: object = node.get('data_prefix')
+    prefix = node.get('data_prefix')
     name = str(getattr(node['type'], '__name__', node['type']))
     if isinstance(prefix, str):
         key = 'sub_data_root' if 'XML' in name or 'VOC' in name else 'img'
@@ -47,8 +47,9 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
             f'{place}.data_prefix={prefix!r} is a string; give a dictionary: '
             f'data_prefix=dict({key}={prefix!r})'
         )
-    for key in prefix if isinstance(prefix, Mapping) else ():
-        typed(prefix, key, str | None, f'{place}.data_prefix')
+    if isinstance(prefix, Mapping):
+        for key in prefix:
+            typed(prefix, key, str | None, f'{place}.data_prefix')
     known, others = _options(node)
     for key in () if others else node:
         if key in (*known, 'type', '_scope_'):
@@ -57,7 +58,7 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
             new = OLD_KEYS[key].format(value=repr(node[key]))
             raise InputError(f'{place}.{key} is a key of mmdet 2.x; MMDetection 3.x has {new}')
         raise InputError(
-            f'{place}.{key} is unknown, {name} has no such option{nearest(str(key), known)}'
+            f'{place}.{key} is unknown, {name} has no such option{near_hint(str(key), known)}'
         )
 
 
@@ -69,7 +70,7 @@ def check_metainfo(node: Mapping, place: str) -> Mapping:
     """
     metainfo = typed(node, 'metainfo', dict | None, place) or {}
     for key in metainfo:
-        near = nearest(str(key).lower(), METAINFO, 0.8)
+        near = near_hint(str(key).lower(), METAINFO, 0.8)
         if key not in METAINFO and near:
             raise InputError(f'{place}.metainfo.{key} is unknown to mmdet{near}')
     classes = metainfo.get('classes')

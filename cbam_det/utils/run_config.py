@@ -22,38 +22,38 @@ class DataSet:
     """A data set of a config, without its wrappers.
 
     Attributes:
-        of_type: its class, or the name of it.
+        class_or_name: its class, or the name of it.
         root: the folder that its other paths are in, '.' where none is given.
         ann_file: the annotations below `root`, '' where it has none.
         prefixes: by mmdet's names, folders below `root`: `img` of COCO, `sub_data_root` of VOC.
         ann_subdir, img_subdir: VOC's folders below `sub_data_root`.
         metainfo_classes: what the config itself says of the classes, None where it says nothing.
-        rules: mmdet's `filter_cfg`.
+        filter_cfg: mmdet's option of that name.
         test_mode: nothing is filtered.
-        steps: the names of its pipeline's transforms.
-        asked: what `LoadAnnotations` of the pipeline takes beside boxes: 'mask', 'seg'.
+        transforms: the names of its pipeline's transforms.
+        extra_annotations: what `LoadAnnotations` reads beside boxes: 'mask', 'seg'.
         fixed_size: a transform brings all images to one size.
-        local: it lies on a disk of this machine.
+        is_local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
     """
 
-    of_type: type | str
+    class_or_name: type | str
     root: Path
     ann_file: str = ''
     prefixes: dict[str, str] = field(default_factory=dict)
     ann_subdir: str = 'Annotations'
     img_subdir: str = 'JPEGImages'
     metainfo_classes: tuple[str, ...] | list[str] | str | None = None
-    rules: dict = field(default_factory=dict)
+    filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
-    steps: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
+    transforms: tuple[str, ...] = ()
+    extra_annotations: tuple[str, ...] = ()
     fixed_size: bool = False
-    local: bool = True
+    is_local: bool = True
     indices: int | list[int] | None = None
 
     @classmethod
-    def of(cls, node: dict, place: str = 'dataset') -> DataSet:
+    def from_cfg(cls, node: dict, place: str = 'dataset') -> DataSet:
         """From a config's dictionary.
 
         Args:
@@ -66,40 +66,40 @@ class DataSet:
         check_dataset_keys(node, place)
         root = typed(node, 'data_root', str | Path | None, place) or ''
         ann_file = typed(node, 'ann_file', str | None, place) or ''
-        pipeline = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
-        steps = [step for step in pipeline if isinstance(step, dict)]
+        transforms = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
+        pipeline = [transform for transform in transforms if isinstance(transform, dict)]
         return cls(
-            of_type=typed(node, 'type', str | type, place),
+            class_or_name=typed(node, 'type', str | type, place),
             root=Path(root),
             ann_file=ann_file,
             prefixes=dict(typed(node, 'data_prefix', dict | None, place) or {}),
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
             metainfo_classes=check_metainfo(node, place).get('classes'),
-            rules=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
+            filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
-            steps=tuple(map(kind_of, steps)),
-            asked=tuple(
-                what
-                for what in ('mask', 'seg')
+            transforms=tuple(map(kind_of, pipeline)),
+            extra_annotations=tuple(
+                kind
+                for kind in ('mask', 'seg')
                 if any(
-                    'Annotations' in kind_of(step) and step.get(f'with_{what}') for step in steps
+                    'Annotations' in kind_of(step) and step.get(f'with_{kind}') for step in pipeline
                 )
             ),
-            fixed_size=any(map(_fixes_size, steps)),
-            local='://' not in str(root) and '://' not in ann_file,
+            fixed_size=any(map(_fixes_size, pipeline)),
+            is_local='://' not in str(root) and '://' not in ann_file,
             indices=typed(node, 'indices', int | list[int] | None, place),
         )
 
     @property
     def name(self) -> str:
         """The name of its class, without a scope."""
-        return kind_of(dict(type=self.of_type))
+        return kind_of(dict(type=self.class_or_name))
 
     @property
     def kind(self) -> type | None:
         """Its class, looked up in the scope of the config; None where no registry knows it."""
-        return registered_class(DATASETS, self.of_type)
+        return registered_class(DATASETS, self.class_or_name)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class Evaluator:
         format_only: it writes predictions down and needs no ground truth.
         kind: the name of its class.
         metrics: what it is to evaluate, 'bbox' or 'segm'.
-        number: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
+        dataset_index: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
     """
 
     place: str
@@ -151,11 +151,11 @@ class Evaluator:
     format_only: bool
     kind: str = ''
     metrics: tuple[str, ...] = ()
-    number: int | None = None
+    dataset_index: int | None = None
 
     @classmethod
-    def of(cls, place: str, node: dict, several: bool = False) -> Evaluator:
-        """From a config's dictionary; `several`: of a MultiDatasetsEvaluator."""
+    def from_cfg(cls, place: str, node: dict, multi_dataset: bool = False) -> Evaluator:
+        """From a config's dictionary; `multi_dataset`: of a MultiDatasetsEvaluator."""
         metrics = typed(node, 'metric', str | list[str] | None, place) or ()
         number = place.rpartition('.')[2]
         return cls(
@@ -164,7 +164,7 @@ class Evaluator:
             bool(node.get('format_only')),
             kind_of(node),
             (metrics,) if isinstance(metrics, str) else tuple(metrics),
-            int(number) if several and number.isdigit() else None,
+            int(number) if multi_dataset and number.isdigit() else None,
         )
 
 
@@ -185,28 +185,30 @@ class Split:
     evaluators: tuple[Evaluator, ...]
 
     @classmethod
-    def of(cls, cfg: Config, name: str) -> Split | None:
+    def from_cfg(cls, cfg: Config, name: str) -> Split | None:
         """That of a merged config; None where it has none of the name."""
         place = f'{name}_dataloader'
         loader = typed(cfg, place, dict | None, '')
         if not loader:
             return None
         key = f'{name}_evaluator'
-        given = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
+        evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
         typed(loader, 'sampler', dict | Sampler, place)
         typed(loader, 'batch_sampler', dict | Sampler | None, place)
-        several = isinstance(given, dict) and kind_of(given) == 'MultiDatasetsEvaluator'
+        multi_dataset = (
+            isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'
+        )
+        dataset = typed(loader, 'dataset', dict | list, place)
         return cls(
             name=name,
             batch_size=typed(loader, 'batch_size', int, place, 1),
             data_sets=tuple(
-                DataSet.of(leaf, path)
-                for path, leaf in leaf_datasets(
-                    typed(loader, 'dataset', dict | list, place), f'{place}.dataset'
-                )
+                DataSet.from_cfg(leaf, path)
+                for path, leaf in leaf_datasets(dataset, f'{place}.dataset')
             ),
             evaluators=tuple(
-                Evaluator.of(place, node, several) for place, node in walk(given, key)
+                Evaluator.from_cfg(place, node, multi_dataset)
+                for place, node in walk(evaluator, key)
             ),
         )
 
@@ -256,17 +258,19 @@ def leaf_datasets(dataset: object, place: str) -> list[tuple[str, dict]]:
 def pretrained_of(cfg: Config) -> list[Pretrained]:
     """What the `init_cfg` of a config's model name."""
     nodes = dict(walk(cfg.model, 'model'))
-    found = []
+    pretrained = []
     for path, node in nodes.items():
         if kind_of(node) in PRETRAINED and node.get('checkpoint'):
             part = path.removesuffix('.init_cfg')
-            own = nodes.get(part, {})
-            options = {key: own[key] for key in ('frozen_stages', 'norm_eval') if key in own}
-            found.append(Pretrained(part, typed(node, 'checkpoint', str, path), options))
-    return found
+            part_cfg = nodes.get(part, {})
+            options = {
+                key: part_cfg[key] for key in ('frozen_stages', 'norm_eval') if key in part_cfg
+            }
+            pretrained.append(Pretrained(part, typed(node, 'checkpoint', str, path), options))
+    return pretrained
 
 
-def _fixes_size(step: dict) -> bool:
-    if kind_of(step) == 'Resize':
-        return not step.get('keep_ratio')
-    return kind_of(step) == 'Pad' and bool(step.get('size'))
+def _fixes_size(transform: dict) -> bool:
+    if kind_of(transform) == 'Resize':
+        return not transform.get('keep_ratio')
+    return kind_of(transform) == 'Pad' and bool(transform.get('size'))
