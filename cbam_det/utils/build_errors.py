@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from mmengine.registry import Registry
+from mmengine.registry import MODELS, Registry
+from torch.utils.data import DataLoader
 
-from .config import kind_of, near_hint, registered_names, walk
+from .config import kind_of, near_hint, registered_class, registered_names, walk
 from .errors import InputError
 from .value_types import fits, kind_word, options_of, shortened, words_of
 
@@ -78,9 +79,13 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     keys = keys or _keys_of(frames, told)
     path, node, kind = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
     path = path or (keys[0] if keys else '')
+    if kind is None and told.startswith('DataLoader.'):
+        kind = DataLoader
     options = options_of(kind)[0] if kind else {}
     if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", told):
-        return _unknown_option(path, unknown[1], told, {*options, *node})
+        for inner, part in walk(node, path):
+            if unknown[1] in part:
+                return _unknown_option(inner, unknown[1], told, part, kind)
     if told.startswith('`cfg` or `default_args` must contain the key "type"'):
         return InputError(f'{path} has no type; give the name of a class')
     if missing := re.match(r'(.+) is not in the (\S+) registry', told):
@@ -90,7 +95,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
     suspect = _suspect(node, options, told)
     if suspect is None:
-        where = f'{path} ({kind.__name__})' if kind else path
+        where = f'{path} ({getattr(kind, "__name__", kind)})' if kind else path
         if path in cfg and not isinstance(cfg[path], Mapping):
             where = f'{path}={shortened(cfg[path])}'
     else:
@@ -103,8 +108,12 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     return InputError(f'{where or "this config"} cannot be used: {told}; {TRACEBACK}')
 
 
-def _unknown_option(path: str, key: str, told: str, known: set) -> InputError:
-    near = near_hint(key, sorted(map(str, known - {key, 'type', 'self', '_scope_'})))
+def _unknown_option(
+    path: str, key: str, told: str, node: Mapping, kind: Callable | None
+) -> InputError:
+    kind = registered_class(MODELS, node.get('type')) or kind
+    known = {*(options_of(kind)[0] if kind else ()), *node} - {key, 'type', 'self', '_scope_'}
+    near = near_hint(key, sorted(map(str, known)))
     return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
 
 
@@ -120,7 +129,7 @@ def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
     return keys
 
 
-def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, type | None]:
+def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, Callable | None]:
     """The path, the dictionary and the class of what failed, as far as the config has it."""
     nodes = dict(walk(parts))
     nodes.pop('', None)
@@ -130,7 +139,7 @@ def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, t
             path = _most_alike(given, nodes)
             if path is not None:
                 kind = frame.f_locals.get('obj_cls')
-                return path, nodes[path], kind if inspect.isclass(kind) else None
+                return path, nodes[path], kind if callable(kind) else None
         classes = [] if owner is None else [one.__name__ for one in inspect.getmro(type(owner))]
         paths = [path for path, node in nodes.items() if kind_of(node) in classes]
         if len(paths) == 1:

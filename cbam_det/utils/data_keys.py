@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 
 from .config import near_hint, registered_class
 from .errors import InputError, first_few
-from .value_types import kind_word, options_of, shortened, typed
+from .value_types import fits, kind_word, options_of, shortened, typed, wrong_type
 
 # Keys of mmdet 2.x, and what MMDetection 3.x has for them.
 OLD_KEYS = dict(
@@ -36,9 +36,12 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
     """
     if 'type' not in node:
         raise InputError(f"{place} has no type; give {place}.type='CocoDataset', or another")
+    known, others = _options(node)
     files = node.get('ann_file')
-    if isinstance(files, (list, tuple)) and all(isinstance(file, str) for file in files) and files:
-        raise joined_sets(place, [dict(ann_file=file) for file in files], 'ann_file')
+    if not fits(files, known.get('ann_file', Any)):
+        if fits(files, list[str]) and files:
+            raise joined_sets(place, [dict(ann_file=file) for file in files], 'ann_file')
+        raise wrong_type(f'{place}.ann_file', files, known['ann_file'])
     prefix = node.get('data_prefix')
     name = str(getattr(node['type'], '__name__', node['type']))
     if isinstance(prefix, str):
@@ -50,7 +53,6 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
     if isinstance(prefix, Mapping):
         for key in prefix:
             typed(prefix, key, str | None, f'{place}.data_prefix')
-    known, others = _options(node)
     for key in () if others else node:
         if key in (*known, 'type', '_scope_'):
             continue

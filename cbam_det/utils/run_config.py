@@ -65,13 +65,13 @@ class DataSet:
         """
         check_dataset_keys(node, place)
         root = typed(node, 'data_root', str | Path | None, place) or ''
-        ann_file = typed(node, 'ann_file', str | None, place) or ''
+        ann_file = node.get('ann_file') or ''
         transforms = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
         pipeline = [transform for transform in transforms if isinstance(transform, dict)]
         return cls(
             class_or_name=typed(node, 'type', str | type, place),
             root=Path(root),
-            ann_file=ann_file,
+            ann_file=ann_file if isinstance(ann_file, str) else '',
             prefixes=dict(typed(node, 'data_prefix', dict | None, place) or {}),
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
@@ -87,7 +87,7 @@ class DataSet:
                 )
             ),
             fixed_size=any(map(_fixes_size, pipeline)),
-            is_local='://' not in str(root) and '://' not in ann_file,
+            is_local='://' not in f'{root} {ann_file}',
             indices=typed(node, 'indices', int | list[int] | None, place),
         )
 
@@ -193,7 +193,7 @@ class Split:
             return None
         key = f'{name}_evaluator'
         evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
-        typed(loader, 'sampler', dict | Sampler, place)
+        typed(loader, 'sampler', dict | Sampler | None, place)
         typed(loader, 'batch_sampler', dict | Sampler | None, place)
         multi_dataset = (
             isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'

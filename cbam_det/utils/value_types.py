@@ -80,7 +80,7 @@ def fits(value: object, annotation: Any) -> bool:
     parts = _parts(annotation)
     if len(parts) != 1:
         return any(fits(value, part) for part in parts)
-    kind, inner = get_origin(annotation) or annotation, get_args(annotation)
+    kind, inner = get_origin(parts[0]) or parts[0], get_args(parts[0])
     if kind is Literal:
         return value in inner
     if kind is Any or not isinstance(kind, type):
