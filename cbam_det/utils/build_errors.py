@@ -77,15 +77,15 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     told = ' '.join(str(error.args[0] if error.args else error).split())
     keys = keys or _keys_of(frames, told)
-    path, node, kind = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
+    path, node, kinds = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
     path = path or (keys[0] if keys else '')
-    if kind is None and told.startswith('DataLoader.'):
-        kind = DataLoader
-    options = options_of(kind)[0] if kind else {}
+    if told.startswith('DataLoader.'):
+        kinds = [DataLoader]
+    options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
     if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", told):
         for inner, part in walk(node, path):
             if unknown[1] in part:
-                return _unknown_option(inner, unknown[1], told, part, kind)
+                return _unknown_option(inner, unknown[1], told, part, options)
     if told.startswith('`cfg` or `default_args` must contain the key "type"'):
         return InputError(f'{path} has no type; give the name of a class')
     if missing := re.match(r'(.+) is not in the (\S+) registry', told):
@@ -95,7 +95,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
     suspect = _suspect(node, options, told)
     if suspect is None:
-        where = f'{path} ({getattr(kind, "__name__", kind)})' if kind else path
+        where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
         if path in cfg and not isinstance(cfg[path], Mapping):
             where = f'{path}={shortened(cfg[path])}'
     else:
@@ -108,11 +108,10 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     return InputError(f'{where or "this config"} cannot be used: {told}; {TRACEBACK}')
 
 
-def _unknown_option(
-    path: str, key: str, told: str, node: Mapping, kind: Callable | None
-) -> InputError:
-    kind = registered_class(MODELS, node.get('type')) or kind
-    known = {*(options_of(kind)[0] if kind else ()), *node} - {key, 'type', 'self', '_scope_'}
+def _unknown_option(path: str, key: str, told: str, node: Mapping, options: Mapping) -> InputError:
+    if kind := registered_class(MODELS, node.get('type')):
+        options = options_of(kind)[0]
+    known = {*options, *node} - {key, 'type', 'self', '_scope_'}
     near = near_hint(key, sorted(map(str, known)))
     return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
 
@@ -129,23 +128,26 @@ def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
     return keys
 
 
-def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, Callable | None]:
-    """The path, the dictionary and the class of what failed, as far as the config has it."""
+def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, list[Callable]]:
+    """What failed, as far as the config has it: the path, the dictionary, and its class after those
+    that are built inside of it.
+    """
+    kinds: list[Callable] = []
     nodes = dict(walk(parts))
     nodes.pop('', None)
     for frame in reversed(frames):
         given, owner = frame.f_locals.get('cfg'), frame.f_locals.get('self')
         if 'registry' in frame.f_locals and isinstance(given, Mapping):
+            kinds += filter(callable, [frame.f_locals.get('obj_cls')])
             path = _most_alike(given, nodes)
             if path is not None:
-                kind = frame.f_locals.get('obj_cls')
-                return path, nodes[path], kind if callable(kind) else None
+                return path, nodes[path], kinds
         classes = [] if owner is None else [one.__name__ for one in inspect.getmro(type(owner))]
         paths = [path for path, node in nodes.items() if kind_of(node) in classes]
         if len(paths) == 1:
-            return paths[0], nodes[paths[0]], type(owner)
+            return paths[0], nodes[paths[0]], [*kinds, type(owner)]
     alone = [part for part in parts.values() if isinstance(part, Mapping)]
-    return '', alone[0] if len(parts) == len(alone) == 1 else {}, None
+    return '', alone[0] if len(parts) == len(alone) == 1 else {}, kinds
 
 
 def _most_alike(given: Mapping, nodes: Mapping[str, Mapping]) -> str | None:
