@@ -88,7 +88,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
                 return _unknown_option(inner, unknown[1], told, part, options)
     if told.startswith('`cfg` or `default_args` must contain the key "type"'):
         return InputError(f'{path} has no type; give the name of a class')
-    if missing := re.match(r'(.+) is not in the (\S+) registry', told):
+    if missing := re.match(r'(.+) is not in the (.+?) registry', told):
         key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')

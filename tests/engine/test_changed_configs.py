@@ -47,7 +47,7 @@ def test_changed_config_begins_or_is_refused_in_one_line(leaf):
         ({'val_evaluator': None}, 'the config has val_dataloader and val_cfg, but no val_evaluat'),
         ({'val_evaluator.metric': 'box'}, "val_evaluator.metric='box' cannot be used: KeyErr"),
         ({'val_evaluator.formats': 1}, 'val_evaluator.formats: CocoMetric.__init__() got an unex'),
-        ({'randomness.seed': {}}, 'randomness.seed={} cannot be used: TypeError: The only suppor'),
+        ({'randomness.sed': 1}, 'randomness.sed: Runner.set_randomness() got an unexpected keyw'),
         ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),
         ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
