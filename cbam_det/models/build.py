@@ -14,6 +14,7 @@ from torch import distributed
 from ..utils.build_errors import build_errors
 from ..utils.config import detector, enter_scope, kind_of, walk
 from ..utils.errors import InputError
+from .compat import fix_ssd_heads
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
@@ -25,6 +26,7 @@ def build_model(cfg: Config) -> BaseDetector:
     Raises:
         InputError: a module refuses what the config has for it; see `build_error`.
     """
+    fix_ssd_heads()
     enter_scope(cfg)
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')
