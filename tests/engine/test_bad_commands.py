@@ -67,7 +67,7 @@ def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monk
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'model.backbone.base_type': 'ResNe'}, 'ResNe is not in the'),
+        ({'model.backbone.base_type': 'ResNe'}, "model.backbone.base_type='ResNe' is not in"),
         ({'model.backbone.plugins.0.cfg.norm_cfg': dict(type='BatchNorm')}, 'a type is misspelt'),
         ({'model.backbone.plugins.0.cfg.kernal_size': 3}, "keyword argument 'kernal_size'"),
     ],
