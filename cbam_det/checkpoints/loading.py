@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shlex
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 from urllib.parse import urlparse
 
 import torch
@@ -254,28 +255,45 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
                 )
 
 
-def check_checkpoint_classes(cfg: Config, checkpoint: dict) -> None:
-    """Compare the classes of the test data with those that a checkpoint was trained on.
+def check_resumable(path: str, checkpoint: dict) -> None:
+    """Check that a training can go on from a checkpoint.
+
+    Raises:
+        InputError: it lacks the state of the optimizer, as `best_*.pth` do, so that the schedules
+            would begin again (https://github.com/open-mmlab/mmengine/issues/1409).
+    """
+    if missing := [key for key in ('meta', 'optimizer') if key not in checkpoint]:
+        raise InputError(
+            f'--resume {path}: it holds no {first_few(missing)}, so the learning rate and its '
+            'schedule would begin again; give an epoch_*.pth, or begin a training with its weights '
+            f'by --cfg-options load_from={shlex.quote(str(path))}'
+        )
+
+
+def check_checkpoint_classes(
+    cfg: Config, checkpoint: dict, split_name: Literal['train', 'test'] = 'test'
+) -> None:
+    """Compare the classes of a split's data with those that a checkpoint was trained on.
 
     Raises:
         InputError: they are the same in another order, so that each label would be another class.
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
-    split = Split.from_cfg(cfg, 'test')
+    split = Split.from_cfg(cfg, split_name)
     for dataset in split.data_sets if split else ():
         classes = dataset.classes
         if classes != trained and sorted(classes) == sorted(trained):
             raise InputError(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
-                f'test_dataloader has them in another order ({first_few(list(classes), 5)}): each '
-                'label would be scored as another class; put metainfo.classes in the '
-                "checkpoint's order"
+                f'{split_name}_dataloader has them in another order '
+                f'({first_few(list(classes), 5)}): each label would be another '
+                "class; put metainfo.classes in the checkpoint's order"
             )
         if trained and classes and classes != trained:
             print_log(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
-                f'test data has {first_few(list(classes), 5)}',
+                f'{split_name} data has {first_few(list(classes), 5)}',
                 level=logging.WARNING,
             )
 

@@ -35,6 +35,7 @@ from ..utils.config import (
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.value_types import check_runner_keys, shortened, typed
+from .split_checks import check_splits, note_limits
 
 Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
@@ -90,6 +91,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'train' and not cfg.get('resume'):
         check_unused(cfg.work_dir)
     splits = ('test',) if task == 'test' else ('train', 'val')
+    check_splits(cfg, splits)
+    note_limits(cfg)
     check_data(cfg, splits, _settings(cfg)['check_images'])
     check_sync_bn(cfg, training=task == 'train')
     model = build_model(cfg)
@@ -103,7 +106,9 @@ def check_run(cfg: Config, task: Task) -> str | None:
         loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
     elif cfg.get('load_from'):
         checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
+        loading.check_resumable(cfg.load_from, checkpoint)
         loading.check_same_gates(cfg, checkpoint)
+        loading.check_checkpoint_classes(cfg, checkpoint, 'train')
     else:
         resume_from = loading.last_readable_checkpoint(cfg.work_dir, model, cfg)
     loading.check_pretrained(cfg)

@@ -24,6 +24,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
 from ..evaluation.metrics import fix_metrics, report_every_number
@@ -238,6 +239,21 @@ class CheckedRunner(Runner):
         """MMEngine's `resume`, which notes where it starts."""
         super().resume(*args, **options)
         self._resumed_at = self.iter
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's, with a check that there is a batch.
+
+        Raises:
+            InputError: the images are fewer than a batch, and `drop_last` leaves it out.
+        """
+        built = super().build_train_loop(loop)
+        loader = built.dataloader
+        if isinstance(loader, DataLoader) and not len(loader):
+            raise InputError(
+                f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
+                f'{len(loader.dataset)} images; give a smaller batch_size'
+            )
+        return built
 
     def test(self) -> dict[str, float]:
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
