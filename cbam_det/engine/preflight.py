@@ -34,6 +34,7 @@ from ..utils.config import (
 )
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.run_config import Split
 from ..utils.value_types import check_runner_keys, shortened, typed
 from .split_checks import check_splits, note_limits
 
@@ -91,6 +92,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'train' and not cfg.get('resume'):
         check_unused(cfg.work_dir)
     splits = ('test',) if task == 'test' else ('train', 'val')
+    for name in splits:
+        Split.from_cfg(cfg, name)  # checks the types of its keys, which what follows reads
     check_splits(cfg, splits)
     note_limits(cfg)
     check_data(cfg, splits, _settings(cfg)['check_images'])
