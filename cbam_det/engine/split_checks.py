@@ -16,6 +16,7 @@ from mmengine.registry import METRICS
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import leaf_datasets
+from ..utils.value_types import typed
 
 # Transforms that mix several images, which only a MultiImageMixDataset hands to them.
 MIXING = ('Mosaic', 'MixUp', 'YOLOXMixUp', 'CopyPaste')
@@ -123,7 +124,7 @@ def _check_limits(place: str, node: dict) -> None:
             f'{place}.proposal_nums={numbers!r}: the summary needs three numbers, the first of '
             'them 100, to which mAP is counted; give (100, 300, 1000)'
         )
-    thresholds = node.get('iou_thrs')
+    thresholds = typed(node, 'iou_thrs', float | list[float] | None, place)
     if thresholds is None:
         return
     listed = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
