@@ -118,7 +118,7 @@ def _check_metrics(cfg: Config, split: str, dataset: dict) -> None:
 
 def _check_limits(place: str, node: dict) -> None:
     """https://github.com/open-mmlab/mmdetection/issues/7604"""
-    numbers = node.get('proposal_nums')
+    numbers = typed(node, 'proposal_nums', list[int] | None, place)
     if numbers is not None and (len(tuple(numbers)) != 3 or next(iter(numbers)) != 100):
         raise InputError(
             f'{place}.proposal_nums={numbers!r}: the summary needs three numbers, the first of '
