@@ -23,9 +23,19 @@ from torch import distributed
 from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
-from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, near_hint, walk
+from ..utils.config import (
+    RUNNER_KEYS,
+    enter_scope,
+    kind_of,
+    near_hint,
+    registered_class,
+    registered_names,
+    walk,
+)
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.run_config import Split
+from ..utils.value_types import check_runner_keys, shortened, typed
 from .split_checks import check_splits, note_limits
 
 Task = Literal['train', 'test']
@@ -45,16 +55,19 @@ def prepare(cfg: Config) -> None:
     """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
 
     Raises:
-        InputError: a setting of `preflight`, a hook or its type is misspelt; the config's data sets
-            have several roots and `preflight.data_root` would replace them; there is a GPU and
-            mmcv's operators are for the CPU alone.
+        InputError: a key is of another type; a setting of `preflight`, a hook or its type is
+            misspelt; the config's data sets have several roots and `preflight.data_root` would
+            replace them; there is a GPU and mmcv's operators are for the CPU alone.
     """
+    check_runner_keys(cfg)
+    check_complete(cfg)
     if data_root := _settings(cfg)['data_root']:
         set_data_root(cfg, data_root)
     enter_scope(cfg)
     check_sharding(cfg)
     if is_first_process(cfg):
         check_names(cfg)
+    drop_worker_options(cfg)
     device, reason = check_device()
     if device == 'cpu' and _has_gpu():
         raise InputError(
@@ -79,6 +92,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'train' and not cfg.get('resume'):
         check_unused(cfg.work_dir)
     splits = ('test',) if task == 'test' else ('train', 'val')
+    for name in splits:
+        Split.from_cfg(cfg, name)  # checks the types of its keys, which what follows reads
     check_splits(cfg, splits)
     note_limits(cfg)
     check_data(cfg, splits, _settings(cfg)['check_images'])
@@ -105,14 +120,44 @@ def check_run(cfg: Config, task: Task) -> str | None:
 
 
 def _settings(cfg: Config) -> dict:
-    settings = cfg.get('preflight') or {}
+    settings = typed(cfg, 'preflight', dict | None, '') or {}
     for key in settings:
         if key not in SETTINGS:
             raise InputError(
                 f'preflight.{key} is unknown{near_hint(key, SETTINGS)}; it has '
                 f'{first_few(list(SETTINGS))}'
             )
+    typed(settings, 'data_root', str | None, 'preflight')
+    typed(settings, 'check_images', bool | None, 'preflight')
     return {**SETTINGS, **settings}
+
+
+def check_complete(cfg: Config) -> None:
+    """Check that a training, a validation and a test each have all of their three keys, or none.
+
+    Raises:
+        InputError: one or two of them are absent.
+    """
+    thirds = dict(train='optim_wrapper', val='val_evaluator', test='test_evaluator')
+    for split, third in thirds.items():
+        keys = (f'{split}_dataloader', f'{split}_cfg', third)
+        absent = [key for key in keys if cfg.get(key) is None]
+        if 0 < len(absent) < len(keys):
+            given = [key for key in keys if key not in absent]
+            raise InputError(
+                f'the config has {" and ".join(given)}, but no {" and no ".join(absent)}; give '
+                f'{" and ".join(absent)} too, or --cfg-options '
+                f'{" ".join(f"{key}=None" for key in given)}'
+            )
+
+
+def drop_worker_options(cfg: Config) -> None:
+    """Leave out what torch's loaders refuse without workers, where `num_workers` is 0."""
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(key) or {}
+        if not typed(loader, 'num_workers', int, key, 0):
+            for option in ('persistent_workers', 'prefetch_factor', 'timeout'):
+                loader.pop(option, None)
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -176,25 +221,20 @@ def registered(registry: Registry, kind: str | type, path: str, scope: str | Non
         InputError: no registry knows the name; what is near is listed.
     """
     if not isinstance(kind, str):
+        if not callable(kind):
+            raise InputError(f"{path}={shortened(kind)} is no type; give a name, 'LoggerHook' say")
         return kind
-    with registry.switch_scope_and_registry(scope) as scoped_registry:
-        try:
-            registered_class = scoped_registry.get(kind)
-        except RuntimeError:  # MMEngine's, of a name that is no object's either
-            registered_class = None
-        if registered_class is None:
-            raise InputError(
-                f'{path}={kind!r} is not registered{near_hint(kind, _names(scoped_registry))}; '
-                'check its spelling, or import its module with custom_imports'
-            )
-        return registered_class
-
-
-def _names(registry: Registry | None) -> list[str]:
-    """What a registry and those above it know."""
-    if registry is None:
-        return []
-    return [*registry.module_dict, *_names(registry.parent)]
+    if not isinstance(scope, str | None):
+        raise InputError(f'{path} has _scope_={shortened(scope)} beside it; give a string')
+    found = registered_class(registry, kind, scope)
+    if found is None:
+        with registry.switch_scope_and_registry(scope) as own:
+            near = near_hint(kind, registered_names(own))
+        raise InputError(
+            f'{path}={kind!r} is not registered{near}; check its spelling, or import its module '
+            'with custom_imports'
+        )
+    return found
 
 
 def check_unused(work_dir: str) -> None:
@@ -254,13 +294,15 @@ def check_sharding(cfg: Config) -> None:
             model is to be sharded by its wrapper, where MMEngine's Runner would initialise and save
             fragments of the weights.
     """
-    strategy = kind_of(cfg.get('strategy') or {})
+    strategy = kind_of(typed(cfg, 'strategy', dict | None, '') or {})
     if strategy in GPU_STRATEGIES and not _has_gpu():
         raise InputError(
             f"strategy.type='{strategy}' needs GPUs and torch sees none; leave runner_type and "
             'strategy out, and several processes train by DistributedDataParallel'
         )
-    if 'FullyShardedDataParallel' in kind_of(cfg.get('model_wrapper_cfg') or {}):
+    if 'FullyShardedDataParallel' in kind_of(
+        typed(cfg, 'model_wrapper_cfg', dict | None, '') or {}
+    ):
         raise InputError(
             "model_wrapper_cfg.type='MMFullyShardedDataParallel' shards the weights before "
             "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
@@ -280,9 +322,11 @@ def check_work_dir(cfg: Config) -> None:
         InputError: a folder cannot be made or written in; nothing is left behind.
     """
     paths = {'the work_dir': cfg.work_dir}
-    checkpoint_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoint_hook.get('out_dir') and '://' not in str(checkpoint_hook['out_dir']):
-        paths['default_hooks.checkpoint.out_dir'] = checkpoint_hook['out_dir']
+    checkpoint_hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if isinstance(checkpoint_hook, dict):
+        out_dir = typed(checkpoint_hook, 'out_dir', str | None, 'default_hooks.checkpoint')
+        if out_dir and '://' not in out_dir:
+            paths['default_hooks.checkpoint.out_dir'] = out_dir
     for option, path in paths.items():
         folder = Path(path).absolute()
         while not folder.exists():

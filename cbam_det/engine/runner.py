@@ -30,6 +30,7 @@ from ..checkpoints import files, loading
 from ..evaluation.metrics import fix_metrics, report_every_number
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..models.insertion import named_cbams
+from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped
 from ..utils.files import atomic_write
@@ -55,7 +56,7 @@ class CheckedRunner(Runner):
     - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
       its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
     - checkpoints that have their name only when they are whole (`save_checkpoint`);
-    - errors of the machine and of a config's keys that name the remedy (`failures`);
+    - errors of the machine and of a config's keys in one line (`failures`, `build_errors`);
     - `metrics.json` after a test.
 
     A config's `preflight` has its settings, all of them optional::
@@ -72,6 +73,7 @@ class CheckedRunner(Runner):
         self._checked_for: Task | None = None
         self._resume_from: str | None = None  # where the first process found a whole checkpoint
         self._resumed_at: int | None = None
+        self._begun = False  # its first batch is read
         super().__init__(*args, **options)
 
     @classmethod
@@ -92,12 +94,8 @@ class CheckedRunner(Runner):
         preflight.prepare(cfg)
         resume_from = preflight.check_run(cfg, task) if task else None
         preflight.adapt_to_cpu(cfg)
-        try:
+        with build_errors(cfg):
             runner = super().from_cfg(cfg)
-        except TypeError as error:
-            if explained := failures.unknown_key(error, cfg):
-                raise explained from None
-            raise
         runner._checked_for, runner._resume_from = task, resume_from
         return runner
 
@@ -202,8 +200,9 @@ class CheckedRunner(Runner):
         """Train, and say so where a resumed run was at its end already.
 
         Raises:
-            InputError: the check found something; a key of the config is unknown; the disk or the
-                memory is full, or an image cannot be read; see `failures`.
+            InputError: the check found something; something cannot be built from the config, see
+                `build_error`; the disk or the memory is full, or an image cannot be read; see
+                `failures`.
             Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
         self._check('train')
@@ -231,9 +230,17 @@ class CheckedRunner(Runner):
             hint = failures.resume_hint(work_dir)
             raise Stopped(f'interrupted; to go on, {hint}', signal.SIGINT) from None
         except Exception as error:
-            if explained := failures.explain(error, self.cfg, work_dir):
-                raise explained from error
-            raise
+            explained = failures.explain(error, self.cfg, work_dir)
+            if explained is None and not self._begun and not isinstance(error, InputError):
+                explained = build_error(error, self.cfg)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def call_hook(self, fn_name: str, **options: object) -> None:
+        """MMEngine's, which notes that the first iteration begins."""
+        self._begun |= fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter')
+        super().call_hook(fn_name, **options)
 
     def resume(self, *args: object, **options: object) -> None:
         """MMEngine's `resume`, which notes where it starts."""

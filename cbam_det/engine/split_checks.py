@@ -16,6 +16,7 @@ from mmengine.registry import METRICS
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import leaf_datasets
+from ..utils.value_types import typed
 
 # Transforms that mix several images, which only a MultiImageMixDataset hands to them.
 MIXING = ('Mosaic', 'MixUp', 'YOLOXMixUp', 'CopyPaste')
@@ -45,7 +46,7 @@ def check_splits(cfg: Config, splits: tuple[str, ...]) -> None:
 
 def _check_mixing(place: str, dataset: dict) -> None:
     """https://github.com/open-mmlab/mmdetection/issues/6155"""
-    for leaf in leaf_datasets(dataset):
+    for _, leaf in leaf_datasets(dataset, 'dataset'):
         for step in _steps(leaf):
             if kind_of(step) in MIXING:
                 raise InputError(
@@ -57,7 +58,7 @@ def _check_mixing(place: str, dataset: dict) -> None:
 
 
 def _check_truth_is_loaded(dataset: dict) -> None:
-    for leaf in leaf_datasets(dataset):
+    for _, leaf in leaf_datasets(dataset, 'dataset'):
         steps = _steps(leaf)
         if steps and not any('Annotations' in kind_of(step) for step in steps):
             raise InputError(
@@ -74,7 +75,7 @@ def _check_nothing_left_out(split: str, loader: dict) -> None:
             f'{split}_dataloader.drop_last=True leaves the images of the last batch without '
             'detections, and they count as missed; give drop_last=False'
         )
-    for leaf in leaf_datasets(loader['dataset']):
+    for _, leaf in leaf_datasets(loader['dataset'], 'dataset'):
         filters = leaf.get('filter_cfg') or {}
         if leaf.get('test_mode') is False and (
             filters.get('filter_empty_gt') or filters.get('min_size')
@@ -93,7 +94,7 @@ def _check_metrics(cfg: Config, split: str, dataset: dict) -> None:
             _check_limits(place, node)
         if kind not in (*COCO_METRICS, 'VOCMetric') or node.get('format_only'):
             continue
-        for leaf in leaf_datasets(dataset):
+        for _, leaf in leaf_datasets(dataset, 'dataset'):
             steps = _steps(leaf)
             if not steps:
                 continue
@@ -117,13 +118,13 @@ def _check_metrics(cfg: Config, split: str, dataset: dict) -> None:
 
 def _check_limits(place: str, node: dict) -> None:
     """https://github.com/open-mmlab/mmdetection/issues/7604"""
-    numbers = node.get('proposal_nums')
+    numbers = typed(node, 'proposal_nums', list[int] | None, place)
     if numbers is not None and (len(tuple(numbers)) != 3 or next(iter(numbers)) != 100):
         raise InputError(
             f'{place}.proposal_nums={numbers!r}: the summary needs three numbers, the first of '
             'them 100, to which mAP is counted; give (100, 300, 1000)'
         )
-    thresholds = node.get('iou_thrs')
+    thresholds = typed(node, 'iou_thrs', float | list[float] | None, place)
     if thresholds is None:
         return
     listed = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
-from mmengine.registry import init_default_scope
+from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
+from .value_types import check_runner_keys, typed
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
@@ -67,9 +68,9 @@ def kind_of(node: Mapping, key: str = 'type') -> str:
 
 def detector(cfg: Config) -> ConfigDict:
     """The detector of a config, inside test-time augmentation or semi-supervision."""
-    model = cfg.model
-    while 'module' in model or 'detector' in model:
-        model = model.get('module') or model.get('detector')
+    model, place, inner = typed(cfg, 'model', dict, ''), 'model', None
+    while inner := next((key for key in ('module', 'detector') if model.get(key)), None):
+        model, place = typed(model, inner, dict, place), f'{place}.{inner}'
     return model
 
 
@@ -82,6 +83,31 @@ def is_detector(cfg: Config) -> bool:
 def enter_scope(cfg: Config) -> None:
     """Let names be looked up in the config's library, mmdet where it names none."""
     init_default_scope(cfg.get('default_scope') or 'mmdet')
+
+
+def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:
+    """The class that a `type` of a config stands for; None where no registry knows it.
+
+    Args:
+        registry: MMEngine's of its kind.
+        kind: the name, or the class itself.
+        scope: one of its own; else that of the config, see `enter_scope`.
+    """
+    if not isinstance(kind, str):
+        return kind if isinstance(kind, type) else None
+    with registry.switch_scope_and_registry(scope) as own:
+        try:
+            found = own.get(kind)
+        except (RuntimeError, ValueError):  # MMEngine's, of a name that is no object's either
+            return None
+    return found if isinstance(found, type) else None
+
+
+def registered_names(registry: Registry | None) -> list[str]:
+    """What a registry and those above it know."""
+    if registry is None:
+        return []
+    return [*registry.module_dict, *registered_names(registry.parent)]
 
 
 def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
@@ -170,7 +196,8 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
     """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
-        InputError: there is none, it cannot be read, or an option does not fit it.
+        InputError: there is none, it cannot be read, an option does not fit it, or a key of
+            MMEngine's runner is of another type.
     """
     path = find_config(name, announce)
     try:
@@ -181,7 +208,9 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
                 '\n', ' '
             )
         ) from None
-    return override(cfg, options)
+    cfg = override(cfg, options)
+    check_runner_keys(cfg)
+    return cfg
 
 
 def override(cfg: Config, options: dict | None) -> Config:

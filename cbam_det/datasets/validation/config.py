@@ -15,6 +15,7 @@ from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
 from ...utils.run_config import DataSet, Split, leaf_datasets
+from ...utils.value_types import typed
 from .dataset import check_dataset, check_num_classes
 from .evaluators import check_evaluators, check_same_classes
 
@@ -74,15 +75,22 @@ def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
 def fix_command(cfg: Config) -> str:
     """The command that writes clean files for the data of a config, which is to be in a file."""
     words = [*tool_command('check-data'), cfg.filename or 'CONFIG']
-    roots = {leaf.get('data_root') or '' for leaf in _leaves(cfg)}
+    roots = {leaf.get('data_root') or '' for _, leaf in _leaves(cfg)}
     if len(roots) == 1 and (root := roots.pop()):
         words += ['--data-root', os.path.abspath(root)]
     return shlex.join([*words, '--fix'])
 
 
-def _leaves(cfg: Config) -> list[dict]:
-    loaders = [key for key in cfg if key.endswith('_dataloader') and cfg[key]]
-    return [leaf for key in loaders for leaf in leaf_datasets(cfg[key].dataset)]
+def _leaves(cfg: Config) -> list[tuple[str, dict]]:
+    keys = [key for key in cfg if key.endswith('_dataloader')]
+    loaders = {key: loader for key in keys if (loader := typed(cfg, key, dict | None, ''))}
+    return [
+        (path, leaf)
+        for key, loader in loaders.items()
+        for path, leaf in leaf_datasets(
+            typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
+        )
+    ]
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -92,14 +100,14 @@ def set_data_root(cfg: Config, root: str) -> None:
         InputError: the config's data sets have several roots, so that one cannot replace them.
     """
     leaves = _leaves(cfg)
-    roots = {leaf.get('data_root') or '' for leaf in leaves}
+    roots = {typed(leaf, 'data_root', str | None, path) or '' for path, leaf in leaves}
     if len(roots) != 1:
         raise InputError(
             f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
             'with --cfg-options, or in a config of your own'
         )
     old, new = roots.pop(), os.path.join(root, '')
-    for leaf in leaves:
+    for _, leaf in leaves:
         leaf['data_root'] = new
     for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
         for _, node in walk(cfg[key]):

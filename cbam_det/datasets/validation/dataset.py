@@ -195,12 +195,11 @@ def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> C
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
     """Raise InputError where a head of `model` predicts another number of classes."""
-    roi_head = model.get('roi_head') or {}
-    for place, owner in (('model', model), ('model.roi_head', roi_head)):
+    for place, owner in (('model', model), ('model.roi_head', model.get('roi_head'))):
         for part in ('bbox_head', 'mask_head'):
-            heads = owner.get(part) or []
+            heads = owner.get(part) if isinstance(owner, dict) else None
             for index, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
-                count = head.get('num_classes')
+                count = head.get('num_classes') if isinstance(head, dict) else None
                 if count is not None and classes and count != len(classes):
                     key_path = f'{place}.{part}'
                     key_path += f'.{index}' if isinstance(heads, (list, tuple)) else ''
