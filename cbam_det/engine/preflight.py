@@ -7,7 +7,6 @@ needs on this machine before a runner is built of it (`prepare`, `adapt_to_cpu`)
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import os
 import tempfile
@@ -18,19 +17,22 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, Registry
-from torch import distributed
+from torch import distributed, nn
 
 from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
-from ..utils.config import RUNNER_KEYS, enter_scope, kind_of, nearest, walk
+from ..models.insertion import named_plugins
+from ..utils.config import enter_scope, kind_of, nearest, walk
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.unread_keys import RUNNER_KEYS, refuse_old_keys, unused_keys
+from .unknown_options import check_options, hook_options, tell_unread
 
 Task = Literal['train', 'test']
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
 # What each run has beside MMEngine's default hooks, by its key in `default_hooks`; None there
-# leaves one out. The audit is for models with a CBAM.
+# leaves one out. The audit is for models with a plugin.
 OWN_HOOKS = dict(
     attention_audit=dict(type='AttentionAuditHook'),
     exact_resume=dict(type='ExactResumeHook'),
@@ -44,10 +46,11 @@ def prepare(cfg: Config) -> None:
     """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
 
     Raises:
-        InputError: a setting of `preflight`, a hook or its type is misspelt; the config's data sets
-            have several roots and `preflight.data_root` would replace them; there is a GPU and
-            mmcv's operators are for the CPU alone.
+        InputError: a key is mmdet 2.x's; a setting of `preflight`, a hook or its type is misspelt;
+            the config's data sets have several roots and `preflight.data_root` would replace them;
+            there is a GPU and mmcv's operators are for the CPU alone.
     """
+    refuse_old_keys(cfg)
     if data_root := _settings(cfg)['data_root']:
         set_data_root(cfg, data_root)
     enter_scope(cfg)
@@ -84,6 +87,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
         loading.check_same_gates(cfg, checkpoint or {})
         loading.check_same_classes(cfg, checkpoint or {})
         return None
+    check_bypassed(cfg, model)
+    tell_unread(cfg, model)
     resume_from = None
     if not cfg.get('resume'):
         loading.check_checkpoint(cfg.get('load_from'), 'load_from', model, whole=False)
@@ -92,7 +97,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
         loading.check_same_gates(cfg, checkpoint)
     else:
         resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
-    loading.check_pretrained(cfg)
+    loading.check_pretrained(cfg, model)
     check_work_dir(cfg)
     return resume_from
 
@@ -121,7 +126,7 @@ def check_names(cfg: Config) -> None:
 
     Raises:
         InputError: a default hook has no type, which a misspelt one lacks; a hook's type is not
-            registered, or has no such option.
+            registered, or has no such option; a dictionary has a key that nothing reads.
     """
     default = cfg.get('default_hooks') or {}
     for name, hook in default.items():
@@ -136,17 +141,20 @@ def check_names(cfg: Config) -> None:
     for number, hook in enumerate(cfg.get('custom_hooks') or []):
         if isinstance(hook, dict) and hook.get('type'):
             _check_hook(f'custom_hooks.{number}', hook)
+    check_options(cfg)
+    unused = unused_keys(cfg)
     for key in cfg:
         near = '' if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 0.9)
-        if near:
+        if near or key in unused:
+            near = near or ', and the config does not use it'
             print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
 
 
 def _check_hook(path: str, hook: dict) -> None:
     """Raise InputError where no registry knows a hook's type, or the type not its options."""
     kind = registered(HOOKS, hook['type'], f'{path}.type', hook.get('_scope_'))
-    known = inspect.signature(kind).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+    known = hook_options(kind)
+    if known is None:
         return
     for option in hook:
         if option not in {*known, 'type', 'priority', '_scope_'}:
@@ -260,6 +268,26 @@ def check_sharding(cfg: Config) -> None:
             f"strategy={dict(cfg.strategy)} has no effect without runner_type='FlexibleRunner'; "
             'give both or neither'
         )
+
+
+def check_bypassed(cfg: Config, model: nn.Module) -> None:
+    """Check that no option goes past the attention.
+
+    Raises:
+        InputError: `efficient_conv_bn_eval` names a module that has attention in it: it computes
+            convolution and norm in one, without the hooks by which plugins follow a norm.
+    """
+    names = cfg.get('efficient_conv_bn_eval') or ()
+    names = [names] if isinstance(names, str) else list(names)
+    plugins = [plugin for plugin, _ in named_plugins(model)]
+    for name in names:
+        inside = [plugin for plugin in plugins if plugin.startswith(f'{name}.')]
+        if inside:
+            raise InputError(
+                f'efficient_conv_bn_eval={names} would leave out the attention at '
+                f'{first_few(inside)}; take {name!r} out of it: --cfg-options '
+                'efficient_conv_bn_eval=None'
+            )
 
 
 def check_work_dir(cfg: Config) -> None:

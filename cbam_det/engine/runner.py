@@ -28,7 +28,7 @@ from torch import nn
 from ..checkpoints import files, loading
 from ..evaluation.metrics import report_every_number
 from ..models.compat import to_channels_last
-from ..models.insertion import named_cbams
+from ..models.insertion import named_plugins
 from ..utils.environment import describe
 from ..utils.errors import Stopped
 from ..utils.files import whole_file
@@ -111,12 +111,12 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
+        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a plugin."""
         given: dict[str, HookConfig | None] = dict(default_hooks or {})
         wanted = set(OWN_HOOKS)
         others = [hook for name, hook in given.items() if name not in wanted]
         audited = AttentionAuditHook in map(_kind, [*others, *(custom_hooks or [])])
-        if audited or not any(True for _ in named_cbams(self.model)):
+        if audited or not any(True for _ in named_plugins(self.model)):
             wanted.remove('attention_audit')
         for name, hook in OWN_HOOKS.items():
             options: HookConfig | None = given.pop(name, {} if name in wanted else None)

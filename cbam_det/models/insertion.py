@@ -370,6 +370,20 @@ def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
     return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
 
 
+def named_plugins(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The CBAMs of a model, what `insert` put into it, and mmdet's plugins, with their paths."""
+    plugins = set()
+    for module in model.modules():
+        if isinstance(module, _Inserted):
+            plugins |= {plugin for place in module.children() for plugin in place.children()}
+        for position in ('after_conv1', 'after_conv2', 'after_conv3'):
+            names = getattr(module, f'{position}_plugin_names', ())
+            plugins |= {getattr(module, name) for name in names}
+    for name, module in model.named_modules():
+        if module in plugins or isinstance(module, CBAM):
+            yield name, module
+
+
 def is_doubled(cbam: CBAM) -> bool:
     """Whether its gates lie in (0, 2), as from the identity start."""
     return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
 from .environment import shipped
 from .errors import InputError, first_few, print_stderr
+from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
-# What MMEngine's runners and mmdet's tools read of a config; its other keys are for itself.
-RUNNER_KEYS = (
-    *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
-    *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
-    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
-    *('tta_model', 'tta_pipeline'),
-    *('channels_last', 'preflight'),  # of `engine.runner.CheckedRunner`
-)
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -122,7 +113,8 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
     """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
-        InputError: there is none, it cannot be read, or an option does not fit it.
+        InputError: there is none, it cannot be read, it has keys of mmdet 2.x, or an option does
+            not fit it.
     """
     path = find_config(name, announce)
     try:
@@ -133,6 +125,7 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
                 '\n', ' '
             )
         ) from None
+    refuse_old_keys(cfg)
     return override(cfg, options)
 
 
@@ -161,6 +154,11 @@ def override(cfg: Config, options: dict | None) -> Config:
     for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
         if key in RUNNER_KEYS:
             continue
+        if key in OLD_KEYS:
+            raise InputError(
+                f'{key} of the options would have no effect: it is a key of mmdet 2.x, now '
+                f'{OLD_KEYS[key]}'
+            )
         meant = '' if key in cfg else nearest(key, RUNNER_KEYS, 0.8) or places_of(cfg, key)
         if meant:
             raise InputError(f'{key} of the options would have no effect{meant}')
