@@ -29,12 +29,13 @@ LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 # `make coverage TESTS=tests/datasets/test_voc.py` measures by some tests alone.
 TESTS ?= tests
 
-.PHONY: help setup demo record test test-all coverage lint doctor clean
+.PHONY: help setup demo record test test-all coverage lint docs doctor clean
 help:
 	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
 	@echo 'make test      lint and the fast tests'
 	@echo 'make test-all  the slow tests too'
 	@echo 'make coverage  the lines that the fast tests run (TESTS=FILE for some tests)'
+	@echo 'make docs      build the documentation: docs/_build/html/index.html'
 	@echo 'make doctor    report the environment'
 	@echo 'make setup     only set up $(VENV); every command above does this first'
 	@echo 'make clean     remove $(VENV); data/ and work_dirs/ stay'
@@ -58,8 +59,9 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt pyproject.toml $(DONE)/mmcv
-	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt requirements/docs.txt pyproject.toml $(DONE)/mmcv
+	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
+	  -r requirements/docs.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py
@@ -82,15 +84,15 @@ demo: setup
 	@echo 'next                        the same without attention, to compare:'
 	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_digits.py --work-dir work_dirs/baseline'
 	@echo '  $(PY) tools/visualize.py curves $(DEMO_DIR) work_dirs/baseline'
-	@echo 'then                        COCO in data/coco (see README.md):'
+	@echo 'then                        COCO in data/coco (see docs/guides/train_and_test.md):'
 	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_cbam.py'
 
 # The record and the pictures that the README shows, from a demo that has run.
 record:
 	cp "$$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)" results/demo.json
-	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/demo_detections.jpg
-	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/demo_curves.svg
-	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/demo_attention.jpg
+	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/images/demo_detections.jpg
+	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/images/demo_curves.svg
+	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/images/demo_attention.jpg
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.metafile
 
@@ -114,6 +116,10 @@ coverage: setup
 	  -m 'not slow' $(TESTS)
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
+
+docs: setup
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
 
 doctor: setup
 	$(PY) tools/doctor.py

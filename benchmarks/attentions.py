@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import cbam_det  # noqa: F401 (it registers TimmAttention)
 from benchmarks.tables import timm_table
-from cbam_det.models.plugins import TIMM
+from cbam_det.models.plugins import TIMM_ATTENTIONS
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import write_record
 
@@ -45,13 +45,13 @@ def attempt(name: str, host: str) -> str:
             net = MODELS.build(dict(type='WithPlugins', plugins=plugins, **cfg))
         return '' if _trains(net, shapes) else 'no weight of it moves'
     except (InputError, RuntimeError, AssertionError, TypeError, ValueError) as error:
-        why = ' '.join(str(error).split()) or type(error).__name__
-        return re.sub(r'^timm builds no attention .*? channels \((.*)\)$', r'\1', why)
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        return re.sub(r'^timm builds no attention .*? channels \((.*)\)$', r'\1', reason)
 
 
 def _trains(net: nn.Module, shapes: tuple | list) -> bool:
     net.train()
-    x = torch.rand(shapes) if isinstance(shapes, tuple) else [torch.rand(one) for one in shapes]
+    x = torch.rand(shapes) if isinstance(shapes, tuple) else [torch.rand(shape) for shape in shapes]
     outputs = net(x)
     loss = sum(level.square().mean() for level in outputs if isinstance(level, Tensor))
     loss.backward()
@@ -67,8 +67,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args()
     warnings.simplefilter('ignore')  # timm's and mmdet's
-    pairs = [(name, host) for name in TIMM for host in HOSTS]
-    reasons: dict[str, dict[str, str]] = {name: {} for name in TIMM}
+    pairs = [(name, host) for name in TIMM_ATTENTIONS for host in HOSTS]
+    reasons: dict[str, dict[str, str]] = {name: {} for name in TIMM_ATTENTIONS}
     for name, host in track(pairs, 'attentions', console=Console(stderr=True)):
         reasons[name][host] = attempt(name, host)
     command = shlex.join(['python', '-m', 'benchmarks.attentions', *sys.argv[1:]])

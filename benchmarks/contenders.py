@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.detections import made_up
+from benchmarks.detections import random_detections
 from cbam_det.models.layers import CBAM
 from cbam_det.studies.timing import MIB, alternate, memory
 
@@ -42,20 +42,28 @@ TABLES_4_5 = {
     'ResNet-101': (dict(depth=101), (44.55, 7.570), (49.33, 7.575), (49.33, 7.581)),
     'WideResNet-18, 1.5': (
         dict(depth=18, base_channels=96, stem_channels=64),
-        *((25.88, 3.866), (26.07, 3.867), (26.08, 3.868)),
+        (25.88, 3.866),
+        (26.07, 3.867),
+        (26.08, 3.868),
     ),
     'WideResNet-18, 2.0': (
         dict(depth=18, base_channels=128, stem_channels=64),
-        *((45.62, 6.696), (45.97, 6.696), (45.97, 6.697)),
+        (45.62, 6.696),
+        (45.97, 6.696),
+        (45.97, 6.697),
     ),
     'ResNeXt-50, 32x4d': (dict(RESNEXT, depth=50), (25.03, 3.768), (27.56, 3.771), (27.56, 3.774)),
     'ResNeXt-101, 32x4d': (
         dict(RESNEXT, depth=101),
-        *((44.18, 7.508), (48.96, 7.512), (48.96, 7.519)),
+        (44.18, 7.508),
+        (48.96, 7.512),
+        (48.96, 7.519),
     ),
     'MobileNet, 0.7': (
         dict(MOBILENET, widen_factor=0.7),
-        *((2.30, 0.283), (2.71, 0.283), (2.71, 0.289)),
+        (2.30, 0.283),
+        (2.71, 0.283),
+        (2.71, 0.289),
     ),
     'MobileNet, 1.0': (MOBILENET, (4.23, 0.569), (5.07, 0.570), (5.07, 0.576)),
 }
@@ -90,7 +98,7 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
         channels: C of the maps that they get.
         compiled: timm's and ours by `torch.compile` too; each takes up to a minute to compile.
     """
-    made: dict[str, nn.Module] = {
+    modules: dict[str, nn.Module] = {
         'cbam_det': CBAM(channels, start='paper'),
         'cbam_det, memory_efficient=False': CBAM(channels, start='paper', memory_efficient=False),
         "authors' form": AuthorsForm(channels),
@@ -98,16 +106,16 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
     with contextlib.suppress(ImportError):
         from timm.layers.cbam import CbamModule
 
-        made['timm'] = CbamModule(channels)
+        modules['timm'] = CbamModule(channels)
         if compiled:
-            made['timm, compiled'] = torch.compile(copy.deepcopy(made['timm']))
+            modules['timm, compiled'] = torch.compile(copy.deepcopy(modules['timm']))
     with contextlib.suppress(ImportError):
         from pytorchcv.models.cbamresnet import CbamBlock
 
-        made['pytorchcv'] = CbamBlock(channels)
+        modules['pytorchcv'] = CbamBlock(channels)
     if compiled:
-        made['cbam_det, compiled'] = CBAM(channels, start='paper', compile=True)
-    return made
+        modules['cbam_det, compiled'] = CBAM(channels, start='paper', compile=True)
+    return modules
 
 
 def modules(
@@ -206,7 +214,9 @@ def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
                 features = net(image)[-1].mean((2, 3))
                 head = nn.Linear(features.shape[1], 1000, device='meta')
                 head(features)
-            parameters = sum(one.numel() for part in (net, head) for one in part.parameters())
+            parameters = sum(
+                parameter.numel() for part in (net, head) for parameter in part.parameters()
+            )
             ours = [round(parameters / 1e6, 2), round(counter.get_total_flops() / 2e9, 3)]
             rows.setdefault(name, {})[attention] = dict(ours=ours, paper=list(published))
     return rows
@@ -218,7 +228,9 @@ def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[st
     The map is of the type; the gates stay in float32, as in a run under autocast.
     """
     torch.manual_seed(0)
-    kinds = ['float32', 'bfloat16'] + ['float16'] * (device == 'cuda')
+    kinds = ['float32', 'bfloat16']
+    if device == 'cuda':
+        kinds.append('float16')
     exact = CBAM(shape[1], start='paper', memory_efficient=False).double()
     for parameter in exact.parameters():  # no gate at its start, where errors would vanish
         nn.init.normal_(parameter, 0.0, 0.3)
@@ -229,29 +241,30 @@ def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[st
         x = x.requires_grad_()
         y = model(x)
         of_x, *of_parameters = torch.autograd.grad(y, (x, *model.parameters()), g)
-        flat = torch.cat([one.detach().flatten().double().cpu() for one in of_parameters])
+        flat = torch.cat([tensor.detach().flatten().double().cpu() for tensor in of_parameters])
         return dict(output=y, input=of_x, parameters=flat)
 
     errors = {}
     for kind in kinds:
         dtype = getattr(torch, kind)
         rounded = [x.to(dtype), g.to(dtype)]
-        wanted = gradients(exact, *(one.double() for one in rounded))
+        exact_results = gradients(exact, *(tensor.double() for tensor in rounded))
         for efficient in (True, False):
             model = copy.deepcopy(exact).float().to(device)
             model.memory_efficient = efficient
             with torch.autocast(device, dtype, enabled=kind != 'float32'):
-                found = gradients(model, *(one.to(device) for one in rounded))
+                results = gradients(model, *(tensor.to(device) for tensor in rounded))
             name = kind if efficient else f'{kind}, memory_efficient=False'
             errors[name] = {
-                what: float(f'{_relative(found[what], wanted[what]):.1e}') for what in wanted
+                quantity: float(f'{_relative(results[quantity], exact_result):.1e}')
+                for quantity, exact_result in exact_results.items()
             }
     return errors
 
 
-def _relative(found: Tensor, wanted: Tensor) -> float:
-    found = found.detach().double().cpu()
-    return float((found - wanted).norm() / wanted.norm())
+def _relative(result: Tensor, exact: Tensor) -> float:
+    result = result.detach().double().cpu()
+    return float((result - exact).norm() / exact.norm())
 
 
 def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> dict:
@@ -263,7 +276,7 @@ def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> 
         'images', 'truths', the two evaluators' seconds, and the largest difference among the
         summary, all precisions and all recalls.
     """
-    content, found = made_up(images, classes, detections)
+    content, detections_of_images = random_detections(images, classes, detections)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder, 'annotations.json')
         path.write_text(json.dumps(content), encoding='utf-8')
@@ -271,19 +284,19 @@ def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> 
         truth = COCO(str(path))
         rows = [
             dict(image_id=image, category_id=label + 1, score=score, bbox=[x, y, x2 - x, y2 - y])
-            for image, values in enumerate(found, 1)
+            for image, values in enumerate(detections_of_images, 1)
             for (x, y, x2, y2), score, label in zip(*(v.tolist() for v in values), strict=True)
         ]
         seconds, counts = [], []
         for evaluator in (COCOeval, metric.evaluator):
-            run = evaluator(truth, truth.loadRes(rows), 'bbox')
-            run.params.maxDets = [100, 300, 1000]
+            coco_eval = evaluator(truth, truth.loadRes(rows), 'bbox')
+            coco_eval.params.maxDets = [100, 300, 1000]
             start = time.perf_counter()
-            run.evaluate()
-            run.accumulate()
-            run.summarize()
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            coco_eval.summarize()
             seconds.append(round(time.perf_counter() - start, 1))
-            counts.append([run.stats, run.eval['precision'], run.eval['recall']])
+            counts.append([coco_eval.stats, coco_eval.eval['precision'], coco_eval.eval['recall']])
     return dict(
         images=images,
         truths=len(content['annotations']),

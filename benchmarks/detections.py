@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def made_up(
+def random_detections(
     images: int, classes: int, detections: int, seed: int = 0
 ) -> tuple[dict, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Annotations and detections without images, to compare evaluators on.
@@ -25,7 +25,7 @@ def made_up(
         corners = random.random((count, 2)) * (640 - sides)
         return np.hstack([corners, corners + sides])
 
-    annotations, found = [], []
+    annotations, results = [], []
     for image in range(images):
         count = 0 if random.random() < 0.1 else random.poisson(7.8)
         objects, labels = boxes(count), random.integers(classes, size=count)
@@ -41,15 +41,18 @@ def made_up(
                 )
             )
         near = random.integers(max(count, 1), size=detections // 2 if count else 0)
-        given, guess = boxes(detections), random.integers(classes, size=detections)
+        predicted_boxes, predicted_labels = (
+            boxes(detections),
+            random.integers(classes, size=detections),
+        )
         scores = random.beta(1, 4, detections)
         sides = np.tile(objects[near, 2:] - objects[near, :2], 2)
-        given[: len(near)] = objects[near] + random.normal(0, 0.1, sides.shape) * sides
-        given[:, 2:] = np.maximum(given[:, 2:], given[:, :2] + 1)
+        predicted_boxes[: len(near)] = objects[near] + random.normal(0, 0.1, sides.shape) * sides
+        predicted_boxes[:, 2:] = np.maximum(predicted_boxes[:, 2:], predicted_boxes[:, :2] + 1)
         scores[: len(near)] = random.beta(4, 2, len(near))
-        right = np.flatnonzero(random.random(len(near)) < 0.8)
-        guess[right] = labels[near[right]]
-        found.append((given, scores.round(2), guess))
+        correct = np.flatnonzero(random.random(len(near)) < 0.8)
+        predicted_labels[correct] = labels[near[correct]]
+        results.append((predicted_boxes, scores.round(2), predicted_labels))
     content = dict(
         info={},
         images=[
@@ -59,4 +62,4 @@ def made_up(
         categories=[dict(id=label + 1, name=f'class {label}') for label in range(classes)],
         annotations=annotations,
     )
-    return content, found
+    return content, results

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from benchmarks.pages import write_or_check
-from cbam_det.models.costs import Cost, count
+from cbam_det.models.costs import Cost, count_costs
 from cbam_det.utils.errors import one_line_errors
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -48,7 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     leaves = sorted(CONFIGS.glob('*.py'))
     rows = [
-        row(leaf, count(Config.fromfile(leaf)))
+        row(leaf, count_costs(Config.fromfile(leaf)))
         for leaf in track(leaves, 'counting', transient=True)
     ]
     text, file = HEAD + ''.join(rows), CONFIGS / 'README.md'

@@ -73,12 +73,14 @@ def dataset_of(leaf: str) -> str:
 def shared_overrides(study: Study, row: Row) -> dict[str, object]:
     """The overrides of all rows that have the row's metrics, if they are of several configs."""
     (group,) = [rows for rows in study.measured_alike() if row in rows]
-    if len({other.config for other in group}) == 1:
+    if len({other_row.config for other_row in group}) == 1:
         return {}
     return {
         key: value
         for key, value in row.overrides.items()
-        if all(key in other.overrides and other.overrides[key] == value for other in group)
+        if all(
+            key in other_row.overrides and other_row.overrides[key] == value for other_row in group
+        )
     }
 
 

@@ -29,30 +29,30 @@ EXAMPLES = """examples:
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
     --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
-  python -m benchmarks.speed plot results/benchmark_module.json docs/benchmark.svg
+  python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision
   python -m benchmarks.speed evaluation --images 5000"""
 
 
-def numbers(text: str, what: str, form: str) -> tuple[int, ...]:
-    """'2x256x200x200' -> its numbers, as many as `form` ('NxCxHxW') has."""
+def numbers(text: str, quantity: str, template: str) -> tuple[int, ...]:
+    """'2x256x200x200' -> its numbers, as many as `template` ('NxCxHxW') has."""
     try:
-        given = tuple(map(int, text.split('x')))
+        values = tuple(map(int, text.split('x')))
     except ValueError:
-        given = ()
-    if len(given) != len(form.split('x')) or min(given) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no {what}; give {form}')
-    return given
+        values = ()
+    if len(values) != len(template.split('x')) or min(values) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no {quantity}; give {template}')
+    return values
 
 
 def shape(text: str) -> tuple[int, ...]:
-    given = numbers(text, 'map', 'NxCxHxW')
-    if given[1] < 16:
+    values = numbers(text, 'map', 'NxCxHxW')
+    if values[1] < 16:
         raise argparse.ArgumentTypeError(
-            f'{text!r} has {given[1]} channels, which the modules divide by 16; give 16 or more'
+            f'{text!r} has {values[1]} channels, which the modules divide by 16; give 16 or more'
         )
-    return given
+    return values
 
 
 def size(text: str) -> tuple[int, ...]:
@@ -70,37 +70,39 @@ def parse_args() -> argparse.Namespace:
     timed.add_argument('--device', default=device, choices=['cpu', 'cuda'], help='(%(default)s)')
     rounds = argparse.ArgumentParser(add_help=False)
     rounds.add_argument('--rounds', type=int, default=10, help='turns of each (%(default)s)')
-    kinds = parser.add_subparsers(dest='kind', required=True)
-    kind = kinds.add_parser(
+    subparsers = parser.add_subparsers(dest='kind', required=True)
+    subparser = subparsers.add_parser(
         'module', parents=[common, timed, rounds], help='the module beside its peers'
     )
-    kind.add_argument(
+    subparser.add_argument(
         '--shapes', type=shape, nargs='+', default=contenders.SHAPES, help='NxCxHxW of the maps'
     )
-    kind.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
-    kind = kinds.add_parser(
+    subparser.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
+    subparser = subparsers.add_parser(
         'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
     )
-    kind.add_argument('configs', nargs='+', help='the baseline first')
-    kind.add_argument(
+    subparser.add_argument('configs', nargs='+', help='the baseline first')
+    subparser.add_argument(
         '--variant',
         action='append',
         default=[],
         metavar='KEY=VALUE',
         help='the last config with this override as a row more; may be given several times',
     )
-    kind.add_argument('--size', type=size, help="HxW of the images (the first config's)")
-    kind.add_argument('--amp', action='store_true', help='each in mixed precision as well')
-    kind.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
-    kind = kinds.add_parser('plot', help="a module's cost against the map's size")
-    kind.add_argument('record', type=Path, help='what `module --out` wrote')
-    kind.add_argument('picture', type=Path, help='.png, .svg or .jpg')
-    kinds.add_parser(
+    subparser.add_argument('--size', type=size, help="HxW of the images (the first config's)")
+    subparser.add_argument('--amp', action='store_true', help='each in mixed precision as well')
+    subparser.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
+    subparser = subparsers.add_parser('plot', help="a module's cost against the map's size")
+    subparser.add_argument('record', type=Path, help='what `module --out` wrote')
+    subparser.add_argument('picture', type=Path, help='.png, .svg or .jpg')
+    subparsers.add_parser(
         'counts', parents=[common], help='parameters and multiply-adds of tables 4 and 5'
     )
-    kinds.add_parser('precision', parents=[common, timed], help='rounding against float64')
-    kind = kinds.add_parser('evaluation', parents=[common], help="COCO's evaluation in C++")
-    kind.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
+    subparsers.add_parser('precision', parents=[common, timed], help='rounding against float64')
+    subparser = subparsers.add_parser(
+        'evaluation', parents=[common], help="COCO's evaluation in C++"
+    )
+    subparser.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
     return parser.parse_args()
 
 

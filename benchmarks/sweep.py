@@ -27,7 +27,7 @@ from rich.progress import track
 
 from benchmarks.tables import sweep_table
 from cbam_det.models.build import build_model
-from cbam_det.models.insertion import KeepOutput
+from cbam_det.models.insertion import RecordOutput
 from cbam_det.models.layers import CBAM
 from cbam_det.models.paper_places import PATTERNS, family_of
 from cbam_det.models.places import fragment
@@ -59,18 +59,20 @@ def zoo(pattern: str = '*') -> list[str]:
         InputError: none matches.
     """
     names = [path.relative_to(ZOO).as_posix() for path in sorted(ZOO.rglob('*.py'))]
-    found = [one for one in names if not one.startswith('_base_') and fnmatchcase(one, pattern)]
-    if not found:
+    matching = [
+        name for name in names if not name.startswith('_base_') and fnmatchcase(name, pattern)
+    ]
+    if not matching:
         raise InputError(f'no config of {ZOO} matches {pattern!r}; give one such as retinanet/*')
-    return found
+    return matching
 
 
 def sweep(names: Iterable[str]) -> dict:
     """`attempt` each config, and count: totals, families, and the reasons with their configs."""
     outcomes = {name: attempt(name) for name in names}
     families: dict[str, dict] = {}
-    for family in sorted({one.family for one in outcomes.values()} - {''}):
-        counts = [one.cbams for one in outcomes.values() if one.family == family]
+    for family in sorted({outcome.family for outcome in outcomes.values()} - {''}):
+        counts = [outcome.cbams for outcome in outcomes.values() if outcome.family == family]
         built = [count for count in counts if count]
         families[family] = dict(
             pattern=_patterns(family),
@@ -79,9 +81,9 @@ def sweep(names: Iterable[str]) -> dict:
             cbams=[min(built), max(built)] if built else None,
         )
     reasons: dict[str, list[str]] = {}
-    for name, one in outcomes.items():
-        if one.reason:
-            reasons.setdefault(one.reason, []).append(name)
+    for name, outcome in outcomes.items():
+        if outcome.reason:
+            reasons.setdefault(outcome.reason, []).append(name)
     refused = sum(map(len, reasons.values()))
     return dict(
         totals=dict(configs=len(outcomes), built=len(outcomes) - refused, refused=refused),
@@ -98,7 +100,7 @@ def attempt(name: str) -> Outcome:
     try:
         cfg = Config.fromfile(ZOO / name)
     except Exception as error:
-        return Outcome(reason=f'mmdet cannot read it: {_why(error)}')
+        return Outcome(reason=f'mmdet cannot read it: {_reason(error)}')
     if 'model' not in cfg:
         return Outcome(reason='it holds no model')
     model = detector(cfg)
@@ -119,12 +121,12 @@ def attempt(name: str) -> Outcome:
 def _attempt(cfg: Config, device: str) -> Outcome:
     backbone = cfg.model.backbone
     family = backbone.type
-    seen: dict[CBAM, object] = {}
+    outputs: dict[CBAM, object] = {}
     with torch.device(device):
         try:
-            own = set(build_model(cfg).state_dict())
+            own_keys = set(build_model(cfg).state_dict())
         except Exception as error:
-            return Outcome(family, reason=f'mmdet cannot build it: {_why(error)}')
+            return Outcome(family, reason=f'mmdet cannot build it: {_reason(error)}')
         try:
             lines = Config.fromstring(fragment(cfg, 'backbone'), '.py')
             merged = copy.deepcopy(cfg)
@@ -132,15 +134,15 @@ def _attempt(cfg: Config, device: str) -> Outcome:
             model = build_model(merged)
             cbams = [module for module in model.modules() if isinstance(module, CBAM)]
             for cbam in cbams:
-                cbam.register_forward_hook(KeepOutput(seen, cbam))
+                cbam.register_forward_hook(RecordOutput(outputs, cbam))
             model.eval()
             model.backbone(torch.zeros(1, 3, 224, 224))
         except Exception as error:
-            return Outcome(family, reason=f'with CBAM: {_why(error)}')
-    if own - set(model.state_dict()):
+            return Outcome(family, reason=f'with CBAM: {_reason(error)}')
+    if own_keys - set(model.state_dict()):
         return Outcome(family, reason="with CBAM: the backbone's own plugins are lost")
-    if not cbams or len(seen) < len(cbams):
-        return Outcome(family, reason=f'with CBAM: {len(seen)} of {len(cbams)} run')
+    if not cbams or len(outputs) < len(cbams):
+        return Outcome(family, reason=f'with CBAM: {len(outputs)} of {len(cbams)} run')
     return Outcome(family, len(cbams))
 
 
@@ -149,7 +151,7 @@ def _patterns(backbone: str) -> list[str | tuple[str, ...]] | None:
     return PATTERNS.get(family_of(kind)) if kind else None
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """One line, without what differs between machines."""
     text = ' '.join(str(error).split())
     if missing := MISSING.search(text):

@@ -1,4 +1,4 @@
-"""Fill the tables of the READMEs from the records in results/, or check that they match."""
+"""Fill the tables of README.md and docs/ from the records in results/, or check that they match."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from benchmarks.pages import write_or_check
 from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
-from cbam_det.studies.verdicts import breakdown, heat_table, table
+from cbam_det.studies.verdicts import breakdown, heat_table, summary, table
 from cbam_det.utils.errors import InputError, one_line_errors
-from cbam_det.utils.records import made_by, table_row
+from cbam_det.utils.records import origin_line, table_row
 from cbam_det.visualization.focus import focus_table
 
 
 def demo_table(record: dict) -> str:
-    """The README's rows for a `metrics.json` of the digits' detector."""
+    """Rows for a `metrics.json` of the digits' detector."""
     numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
     keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
-    where = record['environment']
+    environment = record['environment']
     return '\n'.join(
         [
             table_row(head),
@@ -34,19 +34,25 @@ def demo_table(record: dict) -> str:
             table_row(['---:'] * len(classes)),
             table_row(f'{numbers[key]:.3f}' for key in classes),
             '',
-            f'{record["config"]}, seed {record["seed"]}, one run; {where["hardware"]}; '
-            + ', '.join(f'{name} {where[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')),
+            f'{record["config"]}, seed {record["seed"]}, one run; {environment["hardware"]}; '
+            + ', '.join(
+                f'{name} {environment[name]}' for name in ('torch', 'mmengine', 'mmcv', 'mmdet')
+            ),
         ]
     )
 
 
 def sweep_table(record: dict) -> str:
-    """The README's rows for a record of `python -m benchmarks.sweep`."""
+    """Rows for a record of `python -m benchmarks.sweep`."""
     rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
     rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
-        choices = [[one] if isinstance(one, str) else one for one in counts['pattern'] or ()]
-        pattern = ', '.join(' or '.join(f'`{one}`' for one in choice) for choice in choices)
+        alternatives = [
+            [name] if isinstance(name, str) else name for name in counts['pattern'] or ()
+        ]
+        pattern = ', '.join(
+            ' or '.join(f'`{name}`' for name in patterns) for patterns in alternatives
+        )
         cbams = ' to '.join(map(str, dict.fromkeys(counts['cbams'] or ())))
         rows.append(table_row([family, pattern, cbams, counts['built'], counts['refused']]))
     totals = record['totals']
@@ -62,7 +68,7 @@ def sweep_table(record: dict) -> str:
 
 
 def module_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
+    """Rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
 
     The times' factor is to the limit, what the bytes cost alone: a copy into fresh memory forward,
     two and a half with the backward pass (it reads the input and the output's gradient, and writes
@@ -74,11 +80,11 @@ def module_table(record: dict) -> str:
         ),
         table_row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
     ]
-    for one in record['maps']:
-        name = _map(one)
-        copy = one['copy_ms'][0]
+    for feature_map in record['maps']:
+        name = _map(feature_map)
+        copy = feature_map['copy_ms'][0]
         limit = dict(train_ms=2.5 * copy, infer_ms=copy)
-        for module, cost in one['rows'].items():
+        for module, cost in feature_map['rows'].items():
             times = (
                 f'{median:.1f} ({low:.1f} to {high:.1f}), {median / limit[key]:.1f}x'
                 for key, (median, low, high) in ((key, cost[key]) for key in limit)
@@ -88,29 +94,31 @@ def module_table(record: dict) -> str:
             name = ''
         limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
         rows.append(table_row(['', '*limit*', *limits, *[''] * 3]))
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def ratio_table(record: dict) -> str:
-    """The README's rows for how many times ours the others take, training / inference."""
-    peers = list(dict.fromkeys(name for one in record['maps'] for name in one['rows']))[1:]
+    """Rows for how many times ours the others take, training / inference."""
+    peers = list(
+        dict.fromkeys(name for feature_map in record['maps'] for name in feature_map['rows'])
+    )[1:]
     rows = [table_row(['map', *peers]), table_row(['---', *['---:'] * len(peers)])]
-    for one in record['maps']:
-        ours = one['rows']['cbam_det']
+    for feature_map in record['maps']:
+        ours = feature_map['rows']['cbam_det']
         cells = (
             ' / '.join(f'{cost[key][0] / ours[key][0]:.1f}x' for key in ('train_ms', 'infer_ms'))
-            for cost in (one['rows'][name] for name in peers)
+            for cost in (feature_map['rows'][name] for name in peers)
         )
-        rows.append(table_row([_map(one), *cells]))
-    return '\n'.join([*rows, '', made_by(record)])
+        rows.append(table_row([_map(feature_map), *cells]))
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
-def _map(one: dict) -> str:
-    return f'{"x".join(map(str, one["shape"]))}, {one["format"].replace("_", " ")}'
+def _map(feature_map: dict) -> str:
+    return f'{"x".join(map(str, feature_map["shape"]))}, {feature_map["format"].replace("_", " ")}'
 
 
 def counts_table(record: dict) -> str:
-    """The README's rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
+    """Rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
     rows = [
         table_row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
         table_row(['---', *['---:'] * 6]),
@@ -120,7 +128,8 @@ def counts_table(record: dict) -> str:
         for number, form in ((0, '.2f'), (1, '.3f')):
             for kind in kinds.values():
                 ours, paper = kind['ours'][number], kind['paper'][number]
-                cells.append(f'{ours:{form}}' + f' ({paper:{form}})' * (ours != paper))
+                published = f' ({paper:{form}})' if ours != paper else ''
+                cells.append(f'{ours:{form}}{published}')
         rows.append(table_row([name, *cells]))
     return '\n'.join(
         [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
@@ -128,21 +137,21 @@ def counts_table(record: dict) -> str:
 
 
 def precision_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed precision`."""
+    """Rows for `python -m benchmarks.speed precision`."""
     parts = ['output', 'input', 'parameters']
     rows = [
         table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
         table_row(['---', '---:', '---:', '---:']),
         *(
-            table_row([kind, *(f'{e[part]:.1e}' for part in parts)])
-            for kind, e in record['rows'].items()
+            table_row([kind, *(f'{errors[part]:.1e}' for part in parts)])
+            for kind, errors in record['rows'].items()
         ),
     ]
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def evaluation_table(record: dict) -> str:
-    """The README's rows for `python -m benchmarks.speed evaluation`."""
+    """Rows for `python -m benchmarks.speed evaluation`."""
     rows = [
         table_row(
             ['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']
@@ -156,29 +165,29 @@ def evaluation_table(record: dict) -> str:
             ]
         ),
     ]
-    return '\n'.join([*rows, '', made_by(record)])
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 def fuzz_table(record: dict) -> str:
-    """The README's rows for `python -m tests.fuzz`."""
+    """Rows for `python -m tests.fuzz`."""
     head = ['what was damaged', 'refused in one line', 'read, and counted', 'read']
     rows = [table_row(head), table_row(['---', *['---:'] * 3])]
     for part, outcomes in record['outcomes'].items():
         counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
         rows.append(table_row([part, *counts]))
-    said = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
-    return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
+    outcome = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
+    return '\n'.join([*rows, '', f'{outcome}; {origin_line(record)}'])
 
 
 def timm_table(record: dict) -> str:
-    """The README's rows for a record of `python -m benchmarks.attentions`."""
+    """Rows for a record of `python -m benchmarks.attentions`."""
     hosts = list(next(iter(record['reasons'].values())))
     rows = [table_row(['name', *hosts, 'timm says']), table_row(['---'] * (2 + len(hosts)))]
     for name, reasons in record['reasons'].items():
         cells = ['no' if reason else 'yes' for reason in reasons.values()]
-        why = '; '.join(dict.fromkeys(filter(None, reasons.values())))
-        rows.append(table_row([f'`{name}`', *cells, why]))
-    return '\n'.join([*rows, '', made_by(record)])
+        reason = '; '.join(dict.fromkeys(filter(None, reasons.values())))
+        rows.append(table_row([f'`{name}`', *cells, reason]))
+    return '\n'.join([*rows, '', origin_line(record)])
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,15 +215,15 @@ def fill_tables(text: str, folder: Path) -> str:
 
     A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
     `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
-    `folder`, from its records in `folder`/experiments; with a second word `details` or `heat` with
-    its AP by size and class, or Grad-CAM's heat.
+    `folder`, from its records in `folder`/experiments; with a second word `details`, `heat`
+    or `summary` with its AP by size and class, Grad-CAM's heat, or its measure alone.
 
     Raises:
         InputError: a record or a study is missing.
     """
-    kinds = {None: table, ' details': breakdown, ' heat': heat_table}
+    kinds = {None: table, ' details': breakdown, ' heat': heat_table, ' summary': summary}
 
-    def block(match: re.Match) -> str:
+    def fill_record(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
         if not path.is_file():
             raise InputError(f'no record {path}; run the command that makes it, or drop the block')
@@ -222,16 +231,16 @@ def fill_tables(text: str, folder: Path) -> str:
         rows = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
         return f'<!-- results: {name} -->\n{rows}\n<!-- end -->'
 
-    def study(match: re.Match) -> str:
-        found = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
-        rows = kinds[match[2]](found, folder / 'experiments')
+    def fill_study(match: re.Match) -> str:
+        study = read_study(folder.parent / 'experiments' / f'{match[1]}.yaml')
+        rows = kinds[match[2]](study, folder / 'experiments')
         return f'<!-- study: {match[1]}{match[2] or ""} -->\n{rows}\n<!-- end -->'
 
-    for form, fill in (
-        (r'<!-- results: (\w+)( \w+)? -->', block),
-        (r'<!-- study: (\w+)( details| heat)? -->', study),
+    for pattern, fill in (
+        (r'<!-- results: (\w+)( \w+)? -->', fill_record),
+        (r'<!-- study: (\w+)( details| heat| summary)? -->', fill_study),
     ):
-        text = re.sub(form + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
+        text = re.sub(pattern + r'\n.*?<!-- end -->', fill, text, flags=re.DOTALL)
     return text
 
 
@@ -243,10 +252,10 @@ def main() -> None:
     args = parser.parse_args()
     if not (ROOT / 'README.md').is_file():
         raise InputError(f'{ROOT} is no checkout of cbam_det, whose tables these are')
-    for readme in (ROOT / 'README.md', ROOT / 'experiments' / 'README.md'):
-        text = readme.read_text(encoding='utf-8')
+    for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*/*.md'))):
+        text = page.read_text(encoding='utf-8')
         filled = fill_tables(text, ROOT / 'results')
-        write_or_check(readme, filled, args.check, 'results/', 'benchmarks.tables')
+        write_or_check(page, filled, args.check, 'results/', 'benchmarks.tables')
 
 
 if __name__ == '__main__':

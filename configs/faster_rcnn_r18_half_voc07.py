@@ -2,7 +2,7 @@
 _base_ = [
     './_base_/models/faster_rcnn_r18_half.py',
     './_base_/datasets/voc07.py',
-    'mmdet::_base_/schedules/schedule_1x.py',
+    './_base_/schedules/cosine.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['cbam_det'])
@@ -15,16 +15,9 @@ val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 max_epochs = 8
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-optim_wrapper = dict(optimizer=dict(lr=0.02), clip_grad=dict(max_norm=10))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs,
-        end=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(end=200)
+param_scheduler[1].update(T_max=max_epochs, end=max_epochs)
 channels_last = True
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -31,7 +31,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import write_record
 from cbam_det.utils.run_config import DataSet
 
-from .datasets.test_data_faults import coco, voc
+from .datasets.damaged_sets import coco, voc
 
 NUMBERS = (0, 1, 2, 3, 5, 9, 20, 30, 40, 48, 49, 60, 0.3, 20.5, -1, -3, -48, 1000)
 VALUES = (
@@ -148,7 +148,7 @@ class Subject:
         picture = self.path.suffix == '.jpg'
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
-                summary = check_dataset(DataSet.of(self.dataset), full=picture)
+                summary = check_dataset(DataSet.from_cfg(self.dataset), full=picture)
         except InputError as error:
             assert '\n' not in str(error)
             self._mend()

@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def show(splits: list['Split'], first: int, console: Console) -> None:
+def print_tables(splits: list['Split'], first: int, console: Console) -> None:
     from cbam_det.datasets.validation.content import remedy_of
 
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
@@ -49,8 +49,8 @@ def show(splits: list['Split'], first: int, console: Console) -> None:
         for fault in content.faults:
             groups[fault.kind, fault.hurts].append(fault)
         for (kind, hurts), faults in groups.items():
-            said = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
-            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', said
+            examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
+            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', examples
             kinds.add_row(
                 *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)
             )
@@ -69,23 +69,25 @@ def check(args: argparse.Namespace) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     splits = examine(args.folder, args.images)
-    show(splits, args.first, console)
-    left = False
+    print_tables(splits, args.first, console)
+    unresolved = False
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}
-        mendable = any(FIX in remedy_of(fault) for fault in split.content.faults)
-        if args.fix and (hurting or mendable):
-            made = clean(split)
-            write_clean(made.files)
-            for path in list(made.files)[:1]:
-                more = f' and {len(made.files) - 1:,} more' if len(made.files) > 1 else ''
-                said = f'{split.name}: written {path}{more}, without {made.images:,} images and '
-                said += f'{made.objects:,} objects; use it:'
-                console.print(said, soft_wrap=True)
-                console.print(f'  {config_options(split, made.options)}', soft_wrap=True)
+        fixable = any(FIX in remedy_of(fault) for fault in split.content.faults)
+        if args.fix and (hurting or fixable):
+            cleaned = clean(split)
+            write_clean(cleaned.files)
+            for path in list(cleaned.files)[:1]:
+                others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
+                console.print(
+                    f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
+                    f'{cleaned.objects:,} objects; use it:',
+                    soft_wrap=True,
+                )
+                console.print(f'  {config_options(split, cleaned.options)}', soft_wrap=True)
             hurting &= {'same image in two splits'}
-        left = left or bool(hurting)
-    return int(left)
+        unresolved = unresolved or bool(hurting)
+    return int(unresolved)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

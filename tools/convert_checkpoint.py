@@ -60,23 +60,23 @@ def find_options(args: argparse.Namespace) -> dict:
     from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
     from cbam_det.utils.errors import InputError
 
-    typed = dict(order=args.order, pools=args.pools, spatial_pools=args.spatial_pools)
-    typed = {option: value for option, value in typed.items() if value}
+    given_options = dict(order=args.order, pools=args.pools, spatial_pools=args.spatial_pools)
+    given_options = {option: value for option, value in given_options.items() if value}
     if args.config is None:
-        return typed
-    if typed:
+        return given_options
+    if given_options:
         raise InputError('--config tells the order and the pools; leave out --order and its like')
-    found = [
+    cbam_options = [
         {option: value for option, value in node.items() if option != 'type'}
         for _, node in walk(read_config(args.config).get('model', {}))
         if kind_of(node) in CBAMS
     ]
-    if not found or any(options != found[0] for options in found):
+    if not cbam_options or any(options != cbam_options[0] for options in cbam_options):
+        cbams = 'CBAMs of several options' if cbam_options else 'no CBAM'
         raise InputError(
-            f'{args.config}: the model has {"CBAMs of several options" if found else "no CBAM"}; '
-            'give --order, --pools and --spatial-pools'
+            f'{args.config}: the model has {cbams}; give --order, --pools and --spatial-pools'
         )
-    return found[0]
+    return cbam_options[0]
 
 
 def code(value: object) -> str:
@@ -87,46 +87,48 @@ def code(value: object) -> str:
 
 
 def write(args: argparse.Namespace) -> None:
-    from cbam_det.checkpoints.convert import convert, detect
+    from cbam_det.checkpoints.convert import convert, detect_form
     from cbam_det.checkpoints.files import check_free, read_file, write_file
     from cbam_det.utils.errors import InputError
 
     check_free(args.output)
     options = find_options(args)
     state, meta, left_out = read_file(args.input)
-    source = args.source or detect(state)
+    source = args.source or detect_form(state)
     if args.start and source == OURS and not (args.config or args.order):
         raise InputError(
             '--start needs the order and the pools, which weights do not show: give '
             '--config, or --order, --pools and --spatial-pools'
         )
-    done = convert(
+    converted = convert(
         state,
         source,
         args.target,
-        **dict(layout=args.layout, start=args.start, options=options),
+        layout=args.layout,
+        start=args.start,
+        options=options,
         drop_classifier=args.drop_classifier,
     )
-    write_file(args.output, done.state, meta)
+    write_file(args.output, converted.state, meta)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if args.verbose:
         table = Table('key', 'new key', 'what')
-        for row in done.rows:
+        for row in converted.rows:
             table.add_row(row[0], row[1], ', '.join(row[2]))
         console.print(table)
     print(f'{source} -> {args.target}')
     table = Table('what', 'keys')
-    for kind, count in Counter(kind for row in done.rows for kind in row[2]).most_common():
+    for kind, count in Counter(kind for row in converted.rows for kind in row[2]).most_common():
         table.add_row(kind, str(count))
     console.print(table)
     if left_out:
         print(f'left out, OUT cannot resume a training: {", ".join(left_out)}')
-    for note in done.notes:
+    for note in converted.notes:
         print(note)
-    for cfg in done.options:
-        places = [place for place, other in done.cbams.items() if other == cfg]
-        where = f', {places[0]} to {places[-1]}' if places[0] else ''
-        print(f'{len(places)} CBAM{where}: {code(cfg)}')
+    for cfg in converted.options:
+        places = [place for place, cbam_cfg in converted.cbams.items() if cbam_cfg == cfg]
+        suffix = f', {places[0]} to {places[-1]}' if places[0] else ''
+        print(f'{len(places)} CBAM{suffix}: {code(cfg)}')
     print(f'written: {Path(args.output)}')
 
 

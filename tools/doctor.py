@@ -47,9 +47,9 @@ def check_plugin() -> 'Problem | None':
             net = MODELS.build(
                 dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins)
             )
-        found = sum(isinstance(module, CBAM) for module in net.modules())
-        if found != 16:
-            return Problem(f"{found} of ResNet-50's 16 blocks got a CBAM", 'report this as a bug')
+        count = sum(isinstance(module, CBAM) for module in net.modules())
+        if count != 16:
+            return Problem(f"{count} of ResNet-50's 16 blocks got a CBAM", 'report this as a bug')
     except Exception as error:
         return Problem(
             f'mmdet does not build a ResNet with CBAM ({type(error).__name__}: {error})',
@@ -83,13 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     problems = check_libraries()
     if not problems:
-        for what, good, check in (
+        for name, success, check in (
             ('operators', 'load and compute', check_operators),
             ('plugin', "CBAM is registered in MMEngine's root MODELS", check_plugin),
             ('checkpoints', 'can be read back', check_checkpoints),
         ):
             problem = check()
-            rows.append((what, 'see below' if problem else good))
+            rows.append((name, 'see below' if problem else success))
             problems += [problem] if problem else []
     if not problems:
         rows.append(('device', ': '.join(check_device())))
@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cached = sorted(path.name for path in weights.glob('*resnet*.pth'))
         rows.append(('ImageNet weights', ', '.join(cached) or f'none yet in {weights}'))
     for name, file in DATA_SETS.items():
-        found = 'found' if Path(file).is_file() else 'not here (needed by its configs alone)'
-        rows.append((name, f'{found}: {file}'))
+        state = 'found' if Path(file).is_file() else 'not here (needed by its configs alone)'
+        rows.append((name, f'{state}: {file}'))
 
     table = Table(show_header=False, box=None)
     for row in rows:

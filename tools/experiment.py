@@ -34,49 +34,70 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
 
     def add(name: str, text: str, studies: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
-        made.add_argument('study', nargs=studies, help='name of a file of the ledger')
-        return made
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.add_argument('study', nargs=studies, help='name of a file of the ledger')
+        return subparser
 
     add('list', 'rows, runs and what is recorded', '*')
-    made = add('run', 'train and test what is not recorded yet; goes on where it stopped', '+')
-    again = add('repeat', 'run what is recorded anew, and tell what comes out otherwise', '+')
-    also = add('commands', 'the commands of the runs that are not recorded, one a line', '+')
-    for one in (made, again, also):
-        one.add_argument('--data-root', help="folder to read instead of the configs' data_root")
-        one.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
-        one.add_argument('--row', action='append', help='only this row; may be given several times')
-        one.add_argument('--seed', type=int, action='append', help='only this seed; likewise')
-        one.add_argument('--gpus', type=int, default=0, help='processes of a run, 0 and 1 for one')
+    run_parser = add(
+        'run', 'train and test what is not recorded yet; goes on where it stopped', '+'
+    )
+    repeat_parser = add(
+        'repeat', 'run what is recorded anew, and tell what comes out otherwise', '+'
+    )
+    commands_parser = add(
+        'commands', 'the commands of the runs that are not recorded, one a line', '+'
+    )
+    for subparser in (run_parser, repeat_parser, commands_parser):
+        subparser.add_argument(
+            '--data-root', help="folder to read instead of the configs' data_root"
+        )
+        subparser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
+        subparser.add_argument(
+            '--row', action='append', help='only this row; may be given several times'
+        )
+        subparser.add_argument('--seed', type=int, action='append', help='only this seed; likewise')
+        subparser.add_argument(
+            '--gpus', type=int, default=0, help='processes of a run, 0 and 1 for one'
+        )
     add('table', 'the table of a study, from its records', '+')
-    timed = add('cost', 'measure the training step and inference of every row', '+')
-    timed.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
-    timed.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    weighed = add('gates', "the weights of the attention after a study's recorded runs", '+')
-    weighed.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
-    weighed.add_argument('--data-root', help="folder to read instead of the configs' data_root")
-    weighed.add_argument('--count', type=int, default=8, help='images (%(default)s)')
-    heated = add('focus', "the share of Grad-CAM's heat inside objects, beside the baseline", '+')
-    heated.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
-    heated.add_argument('--data-root', help="folder to read instead of the configs' data_root")
-    heated.add_argument('--count', type=int, default=200, help='test images (%(default)s)')
-    heated.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
+    cost_parser = add('cost', 'measure the training step and inference of every row', '+')
+    cost_parser.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
+    cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    gates_parser = add('gates', "the weights of the attention after a study's recorded runs", '+')
+    gates_parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    gates_parser.add_argument(
+        '--data-root', help="folder to read instead of the configs' data_root"
+    )
+    gates_parser.add_argument('--count', type=int, default=8, help='images (%(default)s)')
+    focus_parser = add(
+        'focus', "the share of Grad-CAM's heat inside objects, beside the baseline", '+'
+    )
+    focus_parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    focus_parser.add_argument(
+        '--data-root', help="folder to read instead of the configs' data_root"
+    )
+    focus_parser.add_argument('--count', type=int, default=200, help='test images (%(default)s)')
+    focus_parser.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
     add('details', 'AP by object size and by class, beside the baseline', '+')
-    drawn = add('plot', 'every seed, gain against cost and learning curves as a picture', None)
-    drawn.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
-    counted = add('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
-    counted.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
-    counted.add_argument(
+    plot_parser = add(
+        'plot', 'every seed, gain against cost and learning curves as a picture', None
+    )
+    plot_parser.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
+    plan_parser = add('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
+    plan_parser.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
+    plan_parser.add_argument(
         '--teraflops',
         type=float,
         default=8,
         help='that a GPU sustains in training (%(default)s, the order of a V100 in float32)',
     )
-    counted.add_argument('--out', type=Path, help='record to write, JSON')
+    plan_parser.add_argument('--out', type=Path, help='record to write, JSON')
     args = parser.parse_args(argv)
     if args.command == 'repeat' and not (args.row and args.seed):
         parser.error('repeat trains each run anew; name them by --row and --seed')
-    if getattr(args, 'gpus', 0) < (args.command == 'plan'):
+    fewest_gpus = 1 if args.command == 'plan' else 0
+    if getattr(args, 'gpus', 0) < fewest_gpus:
         parser.error(f'--gpus {args.gpus} is too few')
     if getattr(args, 'teraflops', 1) <= 0:
         parser.error(f'--teraflops {args.teraflops} is too few')

@@ -25,8 +25,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def write(args: argparse.Namespace) -> None:
     from cbam_det.datasets.digits import Digits, make
 
-    made = make(args.root, Digits(args.train, args.val, args.size, args.seed))
-    print(f'{args.root}: {"made" if made else "complete already"}')
+    created = make(args.root, Digits(args.train, args.val, args.size, args.seed))
+    print(f'{args.root}: {"made" if created else "complete already"}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

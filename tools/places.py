@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def show(args: argparse.Namespace) -> None:
+def print_places(args: argparse.Namespace) -> None:
     from cbam_det.models.places import find_places, fragment
     from cbam_det.utils.config import parse_options, read_config
     from cbam_det.utils.errors import InputError
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: show(args))
+    return one_line_errors(lambda: print_places(args))
 
 
 if __name__ == '__main__':

@@ -18,8 +18,10 @@ def prepare(args: argparse.Namespace) -> None:
     from cbam_det.datasets.tiny_imagenet import write_lists
 
     counts = write_lists(args.root)
-    said = ', '.join(f'meta/{split}.txt with {count:,} images' for split, count in counts.items())
-    print(f'{args.root}: {said}')
+    summary = ', '.join(
+        f'meta/{split}.txt with {count:,} images' for split, count in counts.items()
+    )
+    print(f'{args.root}: {summary}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cbam_det_tools import hide_gpus_without_operators
 
     hidden_gpus = hide_gpus_without_operators()
-    from cbam_det.engine.launch import in_whole_process
+    from cbam_det.engine.launch import run_tool
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: in_whole_process(test, args, hidden_gpus))
+    return one_line_errors(lambda: run_tool(test, args, hidden_gpus))
 
 
 if __name__ == '__main__':

@@ -33,33 +33,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    def command(
+    def add_command(
         name: str, text: str, out: str | None = None, kind: str = PICTURE
     ) -> argparse.ArgumentParser:
         example = next(line for line in EXAMPLES.split('\n') if f'.py {name} ' in line)
-        made = commands.add_parser(name, help=text, description=text, epilog=f'example:{example}')
-        made.add_argument('--out', default=out or f'{name}.png', help=f'{kind} (%(default)s)')
-        return made
+        subparser = commands.add_parser(
+            name, help=text, description=text, epilog=f'example:{example}'
+        )
+        subparser.add_argument('--out', default=out or f'{name}.png', help=f'{kind} (%(default)s)')
+        return subparser
 
-    def config(made: argparse.ArgumentParser, weights: bool = True, needed: bool = True) -> None:
-        made.add_argument('config', help='config file, or the name of a shipped one')
+    def add_config(
+        subparser: argparse.ArgumentParser, weights: bool = True, needed: bool = True
+    ) -> None:
+        subparser.add_argument('config', help='config file, or the name of a shipped one')
         if weights:
-            made.add_argument('checkpoint', nargs=None if needed else '?', help='its weights')
-        made.add_argument('--data-root', help="folder to read instead of the config's data_root")
-        made.add_argument(
+            subparser.add_argument('checkpoint', nargs=None if needed else '?', help='its weights')
+        subparser.add_argument(
+            '--data-root', help="folder to read instead of the config's data_root"
+        )
+        subparser.add_argument(
             '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
         )
 
-    def count(made: argparse.ArgumentParser, default: int, what: str = 'images') -> None:
-        made.add_argument('--count', type=int, default=default, help=f'{what} (%(default)s)')
+    def add_count(subparser: argparse.ArgumentParser, default: int, unit: str = 'images') -> None:
+        subparser.add_argument('--count', type=int, default=default, help=f'{unit} (%(default)s)')
 
-    def split(made: argparse.ArgumentParser, default: str) -> None:
-        known = ('train', 'val', 'test')
+    def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
+        splits = ('train', 'val', 'test')
         text = 'data that are read (%(default)s)'
-        made.add_argument('--split', default=default, choices=known, help=text)
+        subparser.add_argument('--split', default=default, choices=splits, help=text)
 
-    def against(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
+    def add_against(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument(
             '--against',
             nargs=2,
             action='append',
@@ -68,75 +74,86 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='another model beside it; may be given several times',
         )
 
-    def cam(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
+    def add_cam(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument(
             '--layer',
             action='append',
             help='module whose map is weighted, such as backbone.layer3; several are averaged (the '
             "last of the backbone's outputs where every model has heat)",
         )
-        made.add_argument('--method', default='hirescam', choices=METHODS, help='(%(default)s)')
-        made.add_argument(
+        subparser.add_argument(
+            '--method', default='hirescam', choices=METHODS, help='(%(default)s)'
+        )
+        subparser.add_argument(
             '--target',
             default='score',
             choices=('score', 'box'),
             help="explain the detection's score, or its box: width plus height (%(default)s)",
         )
 
-    made = command('data', 'a page of annotated samples')
-    config(made, weights=False)
-    count(made, 12)
-    split(made, 'train')
+    subparser = add_command('data', 'a page of annotated samples')
+    add_config(subparser, weights=False)
+    add_count(subparser, 12)
+    add_split(subparser, 'train')
 
-    made = command('detections', 'ground truth above, detections below, coloured by right or wrong')
-    config(made)
-    count(made, 6)
-    made.add_argument('--score', type=float, default=0.5, help='least score shown (%(default)s)')
+    subparser = add_command(
+        'detections', 'ground truth above, detections below, coloured by right or wrong'
+    )
+    add_config(subparser)
+    add_count(subparser, 6)
+    subparser.add_argument(
+        '--score', type=float, default=0.5, help='least score shown (%(default)s)'
+    )
 
-    made = command('curves', 'loss, AP and learning rate of one or several runs')
-    made.add_argument('work_dirs', nargs='+', help='work_dir of a training')
+    subparser = add_command('curves', 'loss, AP and learning rate of one or several runs')
+    subparser.add_argument('work_dirs', nargs='+', help='work_dir of a training')
 
-    made = command('pr', 'precision against recall, all classes and each')
-    config(made)
-    against(made)
-    split(made, 'test')
+    subparser = add_command('pr', 'precision against recall, all classes and each')
+    add_config(subparser)
+    add_against(subparser)
+    add_split(subparser, 'test')
 
-    made = command('attention', 'spatial and channel weights of every CBAM for an image')
-    made.add_argument('image', help='JPEG or PNG file')
-    config(made, needed=False)
-    made.add_argument(
+    subparser = add_command('attention', 'spatial and channel weights of every CBAM for an image')
+    subparser.add_argument('image', help='JPEG or PNG file')
+    add_config(subparser, needed=False)
+    subparser.add_argument(
         '--layer', action='append', help='only these CBAMs, such as layer4 or layer*.0.*'
     )
 
-    made = command('gradcam', 'what speaks for a detection, or for the class of a classifier')
-    made.add_argument('image', help='JPEG or PNG file')
-    config(made)
-    against(made)
-    cam(made)
-    count(made, 4, 'most detections shown')
-    made.add_argument('--score', type=float, default=0.3, help='least score shown (%(default)s)')
-    made.add_argument('--class', dest='class_name', help='only this class, by name or number')
-    made.add_argument(
+    subparser = add_command(
+        'gradcam', 'what speaks for a detection, or for the class of a classifier'
+    )
+    subparser.add_argument('image', help='JPEG or PNG file')
+    add_config(subparser)
+    add_against(subparser)
+    add_cam(subparser)
+    add_count(subparser, 4, 'most detections shown')
+    subparser.add_argument(
+        '--score', type=float, default=0.3, help='least score shown (%(default)s)'
+    )
+    subparser.add_argument('--class', dest='class_name', help='only this class, by name or number')
+    subparser.add_argument(
         '--norm-in-bbox', action='store_true', help='heat from 0 to 1 in the box, none outside'
     )
 
-    made = command(
+    subparser = add_command(
         'focus',
         "share of Grad-CAM's heat inside the objects, over a data set",
-        *('focus.json', 'record of the table, .json'),
+        out='focus.json',
+        kind='record of the table, .json',
     )
-    config(made)
-    against(made)
-    cam(made)
-    count(made, 50)
-    split(made, 'val')
-    made.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
+    add_config(subparser)
+    add_against(subparser)
+    add_cam(subparser)
+    add_count(subparser, 50)
+    add_split(subparser, 'val')
+    subparser.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
 
-    made = command('report', 'one HTML file of a run', 'report.html', '.html')
-    made.add_argument('work_dir', help='of a training, and of its test where there was one')
-    made.add_argument('--against', metavar='WORK_DIR', help="the baseline's")
-    made.add_argument('--image', help='to show the attention on (the first of the test data)')
-    made.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    subparser = add_command('report', 'one HTML file of a run', 'report.html', '.html')
+    subparser.add_argument('work_dir', help='of a training, and of its test where there was one')
+    subparser.add_argument('--against', metavar='WORK_DIR', help="the baseline's")
+    subparser.add_argument('--image', help='to show the attention on (the first of the test data)')
+    subparser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     return parser.parse_args(argv)
 
 
@@ -166,10 +183,12 @@ def predictors(args: argparse.Namespace) -> list['Predictor']:
 def explainers(args: argparse.Namespace) -> list['Explainer']:
     from cbam_det.visualization.gradcam import Explainer
 
-    return [Explainer(one, args.layer, args.method, args.target) for one in predictors(args)]
+    return [
+        Explainer(predictor, args.layer, args.method, args.target) for predictor in predictors(args)
+    ]
 
 
-def picture(args: argparse.Namespace) -> 'Figure':
+def draw_figure(args: argparse.Namespace) -> 'Figure':
     """The figure of a command."""
     if args.command == 'curves':
         from cbam_det.visualization.curves import curves, read_run
@@ -198,7 +217,11 @@ def picture(args: argparse.Namespace) -> 'Figure':
     from cbam_det.visualization.gradcam import gradcam_page
 
     return gradcam_page(
-        *(args.image, explainers(args), args.score, args.class_name, args.count),
+        args.image,
+        explainers(args),
+        score=args.score,
+        class_name=args.class_name,
+        count=args.count,
         norm_in_box=args.norm_in_bbox,
     )
 
@@ -211,7 +234,7 @@ def check_out(out: str, ending: str) -> Path:
     return Path(out)
 
 
-def show(args: argparse.Namespace) -> None:
+def write_output(args: argparse.Namespace) -> None:
     if args.command == 'focus':
         from cbam_det.utils.records import typed_command, write_record
         from cbam_det.visualization.focus import focus, focus_table
@@ -232,7 +255,7 @@ def show(args: argparse.Namespace) -> None:
         from cbam_det.visualization import figures
 
         figures.check_ending(args.out)
-        print(f'picture written to {figures.save(picture(args), args.out)}')
+        print(f'picture written to {figures.save(draw_figure(args), args.out)}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -240,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from cbam_det.utils.errors import one_line_errors
 
-    return one_line_errors(lambda: show(args))
+    return one_line_errors(lambda: write_output(args))
 
 
 if __name__ == '__main__':

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmdet.models import BaseDetector
 
 OPSET = 17
-ABOUT = 'cbam_det.json'  # the key of what a file says of itself
+METADATA_KEY = 'cbam_det.json'  # the key of what a file says of itself
 TOLERANCE = 1e-4  # of the largest number of an output
 
 
@@ -56,8 +56,8 @@ class DensePart(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See the class; with the neck's maps first where there is a second stage."""
         features = self.model.extract_feat(images)
-        maps = [one for kind in self.head(features) for one in kind]
-        return (*(features if self.two_stage else ()), *maps)
+        outputs = [level for maps in self.head(features) for level in maps]
+        return (*(features if self.two_stage else ()), *outputs)
 
     @torch.no_grad()
     def names(self, images: Tensor) -> list[str]:
@@ -65,10 +65,10 @@ class DensePart(nn.Module):
         head's `predict_by_feat` calls them, and the level.
         """
         features = self.model.extract_feat(images)
-        kinds = dict(features=features) if self.two_stage else {}
-        called = inspect.signature(self.head.predict_by_feat).parameters
-        kinds |= dict(zip(called, self.head(features), strict=False))
-        return [f'{name}_{level}' for name, levels in kinds.items() for level in range(len(levels))]
+        maps = dict(features=features) if self.two_stage else {}
+        parameter_names = inspect.signature(self.head.predict_by_feat).parameters
+        maps |= dict(zip(parameter_names, self.head(features), strict=False))
+        return [f'{name}_{level}' for name, levels in maps.items() for level in range(len(levels))]
 
 
 def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dict[str, float]:
@@ -96,58 +96,61 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
     part = DensePart(copy.deepcopy(predictor.model)).cpu().eval()
     height, width = size
     generator = torch.Generator().manual_seed(0)
-    traced, other = (
+    images, other_images = (
         torch.randn(shape, generator=generator)
-        for shape in ((1, 3, height, width), (2, 3, height, width + _step(predictor)))
+        for shape in ((1, 3, height, width), (2, 3, height, width + _size_step(predictor)))
     )
     try:
-        names = part.names(traced)
+        names = part.names(images)
     except Exception as error:
-        raise InputError(_not_made(part, size, error)) from error
+        raise InputError(_export_error(part, size, error)) from error
     temporary = path.with_name(f'{path.stem}.{os.getpid()}{path.suffix}')
     try:
         write = _write_onnx if path.suffix == '.onnx' else _write_torchscript
         try:
-            write(part, traced, names, _about(predictor, names), temporary)
+            write(part, images, names, _metadata(predictor, names), temporary)
         except InputError:
             raise
         except Exception as error:
-            raise InputError(_not_made(part, size, error)) from error
+            raise InputError(_export_error(part, size, error)) from error
         with torch.no_grad():
-            wanted = dict(zip(names, part(other), strict=True))
-        found = runner(temporary)(other)
-        gaps = {name: _gap(found[name], one) for name, one in wanted.items()}
-        if far := {name: gap for name, gap in gaps.items() if not gap <= TOLERANCE}:
+            expected = dict(zip(names, part(other_images), strict=True))
+        computed = load_exported(temporary)(other_images)
+        differences = {
+            name: _relative_difference(computed[name], output) for name, output in expected.items()
+        }
+        too_large = {name: gap for name, gap in differences.items() if not gap <= TOLERANCE}
+        if too_large:
             raise InputError(
                 f'the exported file does not compute what the model does, relative differences '
-                f'{far}; please report this with the config'
+                f'{too_large}; please report this with the config'
             )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return gaps
+    return differences
 
 
-def _not_made(part: DensePart, size: tuple[int, int], error: Exception) -> str:
-    said = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+def _export_error(part: DensePart, size: tuple[int, int], error: Exception) -> str:
+    reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
     height, width = size
     return (
-        f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({said}); give '
-        'a --size that its strides divide, or take mmdeploy, which rewrites heads'
+        f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({reason}); '
+        'give a --size that its strides divide, or take mmdeploy, which rewrites heads'
     )
 
 
-def runner(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
+def load_exported(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
     """A function from images to the outputs of an exported file, by onnxruntime or TorchScript."""
     if Path(path).suffix == '.pt':
-        extra = {ABOUT: ''}
-        net = torch.jit.load(str(path), _extra_files=extra)
-        names = json.loads(extra[ABOUT])['outputs']
-        return lambda images: dict(zip(names, net(images), strict=True))
-    session = _package('onnxruntime').InferenceSession(
+        extra_files = {METADATA_KEY: ''}
+        module = torch.jit.load(str(path), _extra_files=extra_files)
+        names = json.loads(extra_files[METADATA_KEY])['outputs']
+        return lambda images: dict(zip(names, module(images), strict=True))
+    session = _import_package('onnxruntime').InferenceSession(
         str(path), providers=['CPUExecutionProvider']
     )
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
 
     def run(images: Tensor) -> dict[str, Tensor]:
         outputs = session.run(None, {'images': images.numpy()})
@@ -156,16 +159,17 @@ def runner(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
     return run
 
 
-def about(path: str | Path) -> dict:
+def read_metadata(path: str | Path) -> dict:
     """What an exported file says of itself: `classes`, `mean`, `std`, `bgr_to_rgb`,
     `pad_size_divisor`, the test `pipeline`, `outputs`, `cbam_det`.
     """
     if Path(path).suffix == '.pt':
-        extra = {ABOUT: ''}
-        torch.jit.load(str(path), _extra_files=extra)
-        return json.loads(extra[ABOUT])
-    model = _package('onnx').load(str(path))
-    return json.loads(next(one.value for one in model.metadata_props if one.key == ABOUT))
+        extra_files = {METADATA_KEY: ''}
+        torch.jit.load(str(path), _extra_files=extra_files)
+        return json.loads(extra_files[METADATA_KEY])
+    model = _import_package('onnx').load(str(path))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return json.loads(metadata[METADATA_KEY])
 
 
 def detect(
@@ -184,33 +188,37 @@ def detect(
     part = DensePart(predictor.model)
     if part.two_stage:
         raise InputError(f'{predictor.name} has two stages; its boxes come from its roi_head')
-    kinds: dict[str, list[Tensor]] = {}
-    for name, one in outputs.items():
-        kinds.setdefault(name.rpartition('_')[0], []).append(one)
+    maps: dict[str, list[Tensor]] = {}
+    for name, output in outputs.items():
+        maps.setdefault(name.rpartition('_')[0], []).append(output)
     metas = [sample.metainfo for sample in prepared.data['data_samples']]
-    return part.head.predict_by_feat(*kinds.values(), batch_img_metas=metas, rescale=True)[0]
+    return part.head.predict_by_feat(*maps.values(), batch_img_metas=metas, rescale=True)[0]
 
 
-def _about(predictor: Predictor, names: Sequence[str]) -> str:
-    given = predictor.cfg.model.get('data_preprocessor') or {}
+def _metadata(predictor: Predictor, names: Sequence[str]) -> str:
+    preprocessor = predictor.cfg.model.get('data_preprocessor') or {}
     keys = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
-    told = {key: given[key] for key in keys if key in given}
+    metadata = {key: preprocessor[key] for key in keys if key in preprocessor}
     loader = predictor.cfg.get('test_dataloader') or {}
-    told['pipeline'] = loader.get('dataset', {}).get('pipeline', [])
-    told |= dict(classes=predictor.classes, outputs=names, cbam_det=__version__)
-    return json.dumps(told, default=str)
+    metadata['pipeline'] = loader.get('dataset', {}).get('pipeline', [])
+    metadata |= dict(classes=predictor.classes, outputs=names, cbam_det=__version__)
+    return json.dumps(metadata, default=str)
 
 
-def _write_onnx(part: nn.Module, images: Tensor, names: list[str], about: str, path: Path) -> None:
-    onnx = _package('onnx')
-    _package('onnxruntime')  # before the work, not after it
+def _write_onnx(
+    part: nn.Module, images: Tensor, names: list[str], metadata: str, path: Path
+) -> None:
+    onnx = _import_package('onnx')
+    _import_package('onnxruntime')  # before the work, not after it
     axes = {0: 'number', 2: 'height', 3: 'width'}
     with warnings.catch_warnings(), torch.no_grad():
         # Of tracing alone; what the file computes is compared. The exporter that is based on
         # torch.export takes minutes for a detector.
         warnings.simplefilter('ignore')
         torch.onnx.export(
-            *(part, (images,), str(path)),
+            part,
+            (images,),
+            str(path),
             dynamo=False,
             opset_version=OPSET,
             input_names=['images'],
@@ -218,34 +226,34 @@ def _write_onnx(part: nn.Module, images: Tensor, names: list[str], about: str, p
             dynamic_axes={'images': axes, **dict.fromkeys(names, axes)},
         )
     model = onnx.load(str(path))
-    model.metadata_props.add(key=ABOUT, value=about)
+    model.metadata_props.add(key=METADATA_KEY, value=metadata)
     onnx.save(model, str(path))
 
 
 def _write_torchscript(
-    part: nn.Module, images: Tensor, names: list[str], about: str, path: Path
+    part: nn.Module, images: Tensor, names: list[str], metadata: str, path: Path
 ) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        net = torch.jit.trace(part, images, check_trace=False)
-    torch.jit.save(net, str(path), _extra_files={ABOUT: about})
+        module = torch.jit.trace(part, images, check_trace=False)
+    torch.jit.save(module, str(path), _extra_files={METADATA_KEY: metadata})
 
 
-def _gap(found: Tensor, wanted: Tensor) -> float:
+def _relative_difference(computed: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest number; infinite for another shape."""
-    if found.shape != wanted.shape:
+    if computed.shape != expected.shape:
         return float('inf')
-    gap = (found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
-    return gap.item()
+    difference = (computed - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
+    return difference.item()
 
 
-def _package(name: str) -> ModuleType:
+def _import_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(f'an .onnx file needs {name}: pip install onnx onnxruntime') from None
 
 
-def _step(predictor: Predictor) -> int:
+def _size_step(predictor: Predictor) -> int:
     """Pixels by which another size differs that fits the strides."""
     return max(32, predictor.cfg.model.data_preprocessor.get('pad_size_divisor', 1))

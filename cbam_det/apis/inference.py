@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
 from ..models.build import build_model
-from ..utils.config import enter_scope, kind_of, nearest
+from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split
@@ -45,26 +45,28 @@ class PreparedImage:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> PreparedImage:
+    def from_packed(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> PreparedImage:
         """From a picture and what the config's pipeline packed of it."""
         preprocess: Any = model.data_preprocessor
         data = preprocess(pseudo_collate([packed]), False)
         sample = data['data_samples'][0]
         scale = sample.get('scale_factor', (1, 1))[::-1]
-        scaled = [round(side * by) for side, by in zip(picture.shape[:2], scale, strict=True)]
-        seen = sample.img_shape[:2]  # with what the pipeline itself padded
-        if any(side > most + 1 for side, most in zip(scaled, seen, strict=True)):  # it was cut
-            raw = packed['inputs'][:, : seen[0], : seen[1]]
-            picture = np.ascontiguousarray(raw.permute(1, 2, 0).numpy()[..., ::-1])
-            return cls(picture, data, tuple(seen))
-        return cls(picture, data, tuple(map(min, scaled, seen)))
+        scaled = [
+            round(side * factor) for side, factor in zip(picture.shape[:2], scale, strict=True)
+        ]
+        shape = sample.img_shape[:2]  # with what the pipeline itself padded
+        if any(side > limit + 1 for side, limit in zip(scaled, shape, strict=True)):  # it was cut
+            cropped = packed['inputs'][:, : shape[0], : shape[1]]
+            picture = np.ascontiguousarray(cropped.permute(1, 2, 0).numpy()[..., ::-1])
+            return cls(picture, data, tuple(shape))
+        return cls(picture, data, tuple(map(min, scaled, shape)))
 
-    def put(self, values: np.ndarray) -> np.ndarray:
+    def resize_to_picture(self, values: np.ndarray) -> np.ndarray:
         """Any (h, w) over the model's whole input -> (H, W) over the picture, float32."""
         height, width = self.data['inputs'].shape[2:]
         values = cv2.resize(values.astype(np.float32), (width, height))
-        cut = values[: self.size[0], : self.size[1]]
-        return cv2.resize(cut, self.picture.shape[1::-1])
+        cropped = values[: self.size[0], : self.size[1]]
+        return cv2.resize(cropped, self.picture.shape[1::-1])
 
 
 @dataclass
@@ -106,18 +108,18 @@ class Predictor:
         self.name = name or Path(cfg.filename).stem
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
-        read = check_checkpoint(checkpoint, 'checkpoint', self.model)
+        weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
         meta: dict = {}
-        if read is None:
+        if weights is None:
             check_pretrained(cfg)
             self.model.init_weights()
         else:
-            _load_checkpoint_to_model(self.model, read)
-            meta = read.get('meta', {}).get('dataset_meta') or {}
-        self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _classes(cfg))
+            _load_checkpoint_to_model(self.model, weights)
+            meta = weights.get('meta', {}).get('dataset_meta') or {}
+        self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _test_classes(cfg))
         self.model.to(check_device()[0]).eval()
-        for one in self.model.modules():  # compiled code knows no hooks and no second backward
-            one._compiled_call_impl = None
+        for module in self.model.modules():  # compiled code knows no hooks, no second backward
+            module._compiled_call_impl = None
         self._pipeline: Callable[[dict], dict] | None = None
 
     def name_of(self, label: int) -> str:
@@ -131,13 +133,16 @@ class Predictor:
         Raises:
             InputError: there is none; near names are listed.
         """
-        for label, known in enumerate(self.classes):
-            if name == known or name in known.split(', '):
+        for label, class_name in enumerate(self.classes):
+            if name == class_name or name in class_name.split(', '):
                 return label
         if name.isdecimal() and (not self.classes or int(name) < len(self.classes)):
             return int(name)
-        near = difflib.get_close_matches(name, self.classes, 3, 0.5)
-        hint = f'near: {first_few(near)}' if near else f'it has {first_few(list(self.classes), 12)}'
+        similar = difflib.get_close_matches(name, self.classes, 3, 0.5)
+        if similar:
+            hint = f'near: {first_few(similar)}'
+        else:
+            hint = f'it has {first_few(list(self.classes), 12)}'
         raise InputError(f'{self.name} knows no class {name!r}; {hint}')
 
     def prepare(self, path: str | Path) -> PreparedImage:
@@ -153,11 +158,12 @@ class Predictor:
                     f'{self.cfg.filename} has no test_dataloader; its dataset.pipeline reads images'
                 )
             enter_scope(self.cfg)
-            steps = get_test_pipeline_cfg(self.cfg)
-            kept = [one for one in steps if 'Annotations' not in kind_of(one)]
-            self._pipeline = Compose(kept)
+            transforms = get_test_pipeline_cfg(self.cfg)
+            self._pipeline = Compose(
+                [transform for transform in transforms if 'Annotations' not in kind_of(transform)]
+            )
         packed = self._pipeline(dict(img_path=str(path), img_id=0))
-        return PreparedImage.of(picture, packed, self.model)
+        return PreparedImage.from_packed(picture, packed, self.model)
 
     def predict(self, prepared: PreparedImage) -> list[Prediction]:
         """Run the model: its detections by falling score, or a classifier's classes."""
@@ -172,63 +178,66 @@ def predictions_of(sample: BaseDataElement) -> list[Prediction]:
         InputError: it holds neither upright boxes nor class scores.
     """
     if 'pred_instances' in sample:
-        found = sample.pred_instances
-        boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+        instances = sample.pred_instances
+        boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
         if boxes.shape[1] != 4:
             raise InputError(f'boxes of {boxes.shape[1]} numbers; upright ones of 4 are understood')
-        rows = [
+        predictions = [
             Prediction(int(label), score, box)
-            for label, score, box in zip(found.labels, found.scores, boxes, strict=True)
+            for label, score, box in zip(instances.labels, instances.scores, boxes, strict=True)
         ]
     elif 'pred_score' in sample:
-        rows = [Prediction(label, score) for label, score in enumerate(sample.pred_score)]
+        predictions = [Prediction(label, score) for label, score in enumerate(sample.pred_score)]
     else:
         raise InputError(
             'this model predicts neither boxes nor classes; give a detector or a classifier'
         )
-    return sorted(rows, key=lambda row: -float(row.score.detach()))
+    return sorted(predictions, key=lambda prediction: -float(prediction.score.detach()))
 
 
-def same(
-    found: Iterable[Prediction], wanted: Prediction, overlap: float = 0.5
+def matching_prediction(
+    predictions: Iterable[Prediction], reference: Prediction, min_iou: float = 0.5
 ) -> Prediction | None:
-    """Of `found` the one that is `wanted`: of its class, and with the highest IoU with its box.
+    """Of `predictions` that of the same class as `reference` with the highest IoU with its box.
 
-    None where no box reaches the IoU `overlap`.
+    None where no box reaches the IoU `min_iou`.
     """
-    rows = [row for row in found if row.label == wanted.label]
-    if not rows or wanted.box is None:
-        return rows[0] if rows else None
-    boxes = torch.stack([row.box.detach() for row in rows if row.box is not None])
-    values, place = bbox_overlaps(wanted.box.detach()[None].to(boxes), boxes)[0].max(0)
-    return rows[int(place)] if values >= overlap else None
+    candidates = [row for row in predictions if row.label == reference.label]
+    if not candidates or reference.box is None:
+        return candidates[0] if candidates else None
+    boxes = torch.stack([row.box.detach() for row in candidates if row.box is not None])
+    ious, index = bbox_overlaps(reference.box.detach()[None].to(boxes), boxes)[0].max(0)
+    return candidates[int(index)] if ious >= min_iou else None
 
 
-def same_classes(predictors: Sequence[Predictor], classes: Sequence[str] = ()) -> None:
+def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[str] = ()) -> None:
     """Check that models, and a data set where its classes are given, have the same classes.
 
     Raises:
         InputError: they differ; the first difference is named.
     """
-    sets = [(one.name, one.classes) for one in predictors if one.classes]
-    sets = [('the data set', tuple(classes))] * bool(classes) + sets
-    for name, own in sets[1:]:
-        first, known = sets[0]
-        if own != known:
-            pairs = zip_longest(own, known, fillvalue='nothing')
-            place, pair = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+    class_lists = [
+        (predictor.name, predictor.classes) for predictor in predictors if predictor.classes
+    ]
+    if classes:
+        class_lists.insert(0, ('the data set', tuple(classes)))
+    for name, own_classes in class_lists[1:]:
+        reference, reference_classes = class_lists[0]
+        if own_classes != reference_classes:
+            pairs = enumerate(zip_longest(own_classes, reference_classes, fillvalue='nothing'))
+            label, (class_name, expected) = next(row for row in pairs if row[1][0] != row[1][1])
             raise InputError(
-                f'{name} has other classes than {first}: class {place} is {pair[0]}, not '
-                f'{pair[1]}; compare models of the same classes'
+                f'{name} has other classes than {reference}: class {label} is {class_name}, not '
+                f'{expected}; compare models of the same classes'
             )
 
 
-def unused(name: str, taken: Collection[str]) -> str:
+def unique_name(name: str, taken: Collection[str]) -> str:
     """`name`, numbered where it is taken (the same config with other weights)."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f'{name} ({number})', number + 1
-    return free
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f'{name} ({number})', number + 1
+    return unique
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -240,9 +249,9 @@ def read_image(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         folder = path.parent
-        files = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-        near = nearest(path.name, files, 0.5)
-        raise InputError(f'no image {path}{near}; give the path of an image file')
+        files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        hint = near_hint(path.name, files, 0.5)
+        raise InputError(f'no image {path}{hint}; give the path of an image file')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
     except (OSError, cv2.error):
@@ -253,7 +262,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 @contextmanager
-def hooked(handles: list) -> Iterator[None]:
+def removing_hooks(handles: list) -> Iterator[None]:
     """Remove hooks at the end."""
     try:
         yield
@@ -269,21 +278,26 @@ def feature_layers(predictor: Predictor, prepared: PreparedImage) -> dict[str, i
         Name -> the number of the backbone's output that its map is, or None. Modules that run
         several times (heads shared among levels) are left out.
     """
-    made: dict[str, list] = {}
+    outputs: dict[str, list] = {}
 
-    def note(name: str) -> object:
-        return lambda module, args, output: made.setdefault(name, []).append(output)
+    def record(name: str) -> Callable[[nn.Module, tuple, Any], None]:
+        return lambda module, args, output: outputs.setdefault(name, []).append(output)
 
     model = predictor.model
-    handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
-    with hooked(handles), torch.no_grad():
+    handles = [
+        module.register_forward_hook(record(name)) for name, module in model.named_modules() if name
+    ]
+    with removing_hooks(handles), torch.no_grad():
         model(**prepared.data, mode='predict')
-    last = made.get('backbone', [()])[-1]
-    handed = list(last) if isinstance(last, (tuple, list)) else [last]
+    backbone_maps = outputs.get('backbone', [()])[-1]
+    if not isinstance(backbone_maps, (tuple, list)):
+        backbone_maps = [backbone_maps]
     return {
-        name: next((k for k, one in enumerate(handed) if one is outputs[0]), None)
-        for name, outputs in made.items()
-        if len(outputs) == 1 and isinstance(outputs[0], Tensor) and outputs[0].dim() == 4
+        name: next(
+            (k for k, feature_map in enumerate(backbone_maps) if feature_map is maps[0]), None
+        )
+        for name, maps in outputs.items()
+        if len(maps) == 1 and isinstance(maps[0], Tensor) and maps[0].dim() == 4
     }
 
 
@@ -294,19 +308,20 @@ def default_layers(layers: dict[str, int | None]) -> list[str]:
     outputs: dict[int, str] = {}
     for name, number in layers.items():
         if number is not None:
-            outputs[number] = min(outputs.get(number, name), name, key=lambda one: one.count('.'))
+            earlier = outputs.get(number, name)
+            outputs[number] = min(earlier, name, key=lambda layer: layer.count('.'))
     if outputs:
         return [outputs[number] for number in sorted(outputs, reverse=True)]
-    inside = [name for name in layers if name.startswith('backbone.')]
-    return inside[-1:] or list(layers)[:1]
+    in_backbone = [name for name in layers if name.startswith('backbone.')]
+    return in_backbone[-1:] or list(layers)[:1]
 
 
-def _classes(cfg: Config) -> tuple[str, ...]:
-    split = Split.of(cfg, 'test')
+def _test_classes(cfg: Config) -> tuple[str, ...]:
+    split = Split.from_cfg(cfg, 'test')
     return split.data_sets[0].classes if split else ()
 
 
-def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:
+def layer_module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:
     """The module of that name, one of `feature_layers`.
 
     Raises:
@@ -314,7 +329,7 @@ def module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Mod
     """
     if name in layers:
         return model.get_submodule(name)
-    near = difflib.get_close_matches(name, layers, 4, 0.4) or list(layers)[-4:]
-    known = name in dict(model.named_modules())
-    why = 'makes no feature map, or several' if known else 'is no layer of this model'
-    raise InputError(f'--layer {name} {why}; near: {first_few(near, 4)}')
+    similar = difflib.get_close_matches(name, layers, 4, 0.4) or list(layers)[-4:]
+    exists = name in dict(model.named_modules())
+    reason = 'makes no feature map, or several' if exists else 'is no layer of this model'
+    raise InputError(f'--layer {name} {reason}; near: {first_few(similar, 4)}')

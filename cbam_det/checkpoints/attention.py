@@ -13,12 +13,12 @@ from ..utils.errors import InputError, first_few
 from .files import read_checkpoint
 
 # The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
-NAMES = re.compile(
+ATTENTION_KEY = re.compile(
     r'(^|\.)(cbam\w*|se|ca|sa|channel_gate|spatial_gate|ChannelGate|SpatialGate|'
     r'channel_attention|spatial_attention)\.'
 )
 
-COUNTER = 'num_batches_tracked'  # older checkpoints lack it, and it changes nothing
+BATCH_COUNTER = 'num_batches_tracked'  # older checkpoints lack it, and it changes nothing
 
 
 def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
@@ -43,27 +43,30 @@ def check_attention(
         InputError: attention of the checkpoint is taken by no module, a CBAM is there in part, or
             the module has attention that a whole checkpoint lacks.
     """
-    own = module.state_dict()
+    module_state = module.state_dict()
     lost = [
         key
         for key in state
-        if NAMES.search(key) and (key not in own or own[key].shape != state[key].shape)
+        if ATTENTION_KEY.search(key)
+        and (key not in module_state or module_state[key].shape != state[key].shape)
     ]
     if lost:
-        near = [key for key in own if NAMES.search(key)]
+        module_keys = first_few([key for key in module_state if ATTENTION_KEY.search(key)])
         raise InputError(
             f'{source} carries {len(lost)} attention weights that no module takes '
-            f'({first_few(lost)}); the model has {first_few(near) if near else "no attention"}; '
+            f'({first_few(lost)}); the model has {module_keys or "no attention"}; '
             'give the config that they belong to, or convert them: tools/convert_checkpoint.py'
         )
     absent = [
-        key for key in own if NAMES.search(key) and key not in state and not key.endswith(COUNTER)
+        key
+        for key in module_state
+        if ATTENTION_KEY.search(key) and key not in state and not key.endswith(BATCH_COUNTER)
     ]
     for name, _ in named_cbams(module):
-        part = [key for key in absent if key.startswith(f'{name}.')]
-        if part and any(key.startswith(f'{name}.') for key in state):
+        missing = [key for key in absent if key.startswith(f'{name}.')]
+        if missing and any(key.startswith(f'{name}.') for key in state):
             raise InputError(
-                f'{source} holds a part of {name} and lacks {first_few(part)}; give the options '
+                f'{source} holds a part of {name} and lacks {first_few(missing)}; give the options '
                 "that it was trained with (without gain: start='paper')"
             )
     if whole and absent:
@@ -76,13 +79,13 @@ def check_attention(
 def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, dict[str, Tensor]]]:
     """Each part with `init_cfg=dict(type='Pretrained', ...)`: name, part, source, its weights."""
     for name, module in model.named_modules():
-        inits = getattr(module, 'init_cfg', None) or ()
-        for init in [inits] if isinstance(inits, Mapping) else inits:
-            if kind_of(init) in PRETRAINED:
-                source = init['checkpoint']
-                loaded = read_checkpoint(
+        init_cfgs = getattr(module, 'init_cfg', None) or ()
+        for init_cfg in [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs:
+            if kind_of(init_cfg) in PRETRAINED:
+                source = init_cfg['checkpoint']
+                checkpoint = read_checkpoint(
                     source, f'the pretrained weights {source} of {name}', 'fetch them again'
                 )
-                prefix = init.get('prefix') or ''
+                prefix = init_cfg.get('prefix') or ''
                 prefix = prefix if prefix.endswith('.') or not prefix else f'{prefix}.'
-                yield name, module, source, state_of(loaded, prefix)
+                yield name, module, source, state_of(checkpoint, prefix)

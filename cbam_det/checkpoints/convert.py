@@ -46,7 +46,7 @@ class Converted:
         return [cfg for index, cfg in enumerate(cfgs) if cfg not in cfgs[:index]]
 
 
-def detect(state: Iterable[str]) -> str:
+def detect_form(state: Iterable[str]) -> str:
     """The form of a state dict, by the keys of its CBAMs.
 
     Raises:
@@ -61,10 +61,10 @@ def detect(state: Iterable[str]) -> str:
         if any(rename(key) is not None for key in keys):
             forms.append(name)
     if len(forms) != 1:
-        what = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
+        forms_found = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
         raise InputError(
-            f'the keys ({first_few(keys)}) show {what}; give the state dict of one module, of one '
-            f'ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
+            f'the keys ({first_few(keys)}) show {forms_found}; give the state dict of one module, '
+            f'of one ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
         )
     return forms[0]
 
@@ -106,9 +106,9 @@ def convert(
         InputError: a key is unexplained or missing, the target cannot express the weights, or
             there is nothing to convert.
     """
-    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise InputError(f'{first_few(odd)}: no tensor; give a state dict')
-    source = source or detect(state)
+    if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise InputError(f'{first_few(not_tensors)}: no tensor; give a state dict')
+    source = source or detect_form(state)
     for name in (source, target):
         if name not in (OURS, *FORMS):
             raise InputError(f'form {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
@@ -116,75 +116,79 @@ def convert(
         raise InputError(
             f'the form {target} is read and not written; write one of {", ".join(TARGETS)}'
         )
-    _check_ours('start', start, target if source != OURS else OURS)
-    _check_ours('layout', layout, target)
-    _check_ours('options', options, source)
+    _check_only_ours('start', start, target if source != OURS else OURS)
+    _check_only_ours('layout', layout, target)
+    _check_only_ours('options', options, source)
 
     items = {key: Item(key, value) for key, value in state.items()}
     if all(key.startswith('module.') for key in items):
         items = {key.removeprefix('module.'): item for key, item in items.items()}
     dropped: list[Item] = []
     if drop_classifier:
-        classifier = [key for key in items if re.fullmatch(r'(fc|output)\.\w+', key)]
-        dropped += [items.pop(key) for key in classifier]
+        classifier_keys = [key for key in items if re.fullmatch(r'(fc|output)\.\w+', key)]
+        dropped += [items.pop(key) for key in classifier_keys]
 
-    given, notes = dict(options or {}), []
+    cbam_options, notes = dict(options or {}), []
     if source != OURS:
-        given = {'norm_cfg': FORMS[source].norm_cfg}
+        cbam_options = {'norm_cfg': FORMS[source].norm_cfg}
         items = from_form(items, source, FORMS[source])
     elif start:
-        dropped += set_start(items, start, given)
+        dropped += set_start(items, start, cbam_options)
     if target != OURS:
-        items, outside = split_host(with_layout(items, 'plugins'))
-        dropped += outside
+        items, outside_host = split_host(with_layout(items, 'plugins'))
+        dropped += outside_host
         if source == OURS and not options:
             notes.append(ASSUMED)
-        items = to_form(items, target, FORMS[target], given)
+        items = to_form(items, target, FORMS[target], cbam_options)
     elif layout == 'plugins' and last_norm(items) == 2 and not is_module(items):
         raise InputError("layout 'plugins': mmdet has no plugins= in BasicBlocks; use 'inserted'")
     elif layout or source != OURS:
         items = with_layout(items, layout or 'inserted')
     if start and source != OURS:
-        set_start(items, start, given)
+        set_start(items, start, cbam_options)
 
-    rows = [(key, _kinds(key, item)) for key, item in items.items()]
-    unchanged = not dropped and all(kinds == ('kept',) for _, kinds in rows)
+    changes = [(key, _changes(key, item)) for key, item in items.items()]
+    unchanged = not dropped and all(kinds == ('kept',) for _, kinds in changes)
     if unchanged or source == target != OURS:
         raise InputError(f'nothing to do: the weights are of the form {target} as wanted')
-    new = OrderedDict((key, item.value) for key, item in items.items())
+    converted = OrderedDict((key, item.value) for key, item in items.items())
     if source == target and hasattr(state, '_metadata'):
         # Versions, by which other modules repair old weights.
-        new._metadata = state._metadata  # type: ignore[attr-defined]
+        converted._metadata = state._metadata  # type: ignore[attr-defined]
     return Converted(
-        new,
+        converted,
         [(item.source, '', ('dropped',)) for item in dropped]
-        + [(items[key].source, key, kinds) for key, kinds in rows],
-        _configs(items, given) if target == OURS else {},
+        + [(items[key].source, key, kinds) for key, kinds in changes],
+        _cbam_configs(items, cbam_options) if target == OURS else {},
         notes,
     )
 
 
-def _check_ours(option: str, value: object, form: str) -> None:
+def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:
     if value and form != OURS:
         raise InputError(f'{option}={value!r} is not for the form {form}; leave it out')
 
 
-def _kinds(key: str, item: Item) -> tuple[str, ...]:
+def _changes(key: str, item: Item) -> tuple[str, ...]:
     """What was done to an item that has the name `key` now."""
     if not item.source:
-        return item.kinds
-    return ('kept' if item.source == key else 'mapped', *item.kinds)
+        return item.changes
+    return ('kept' if item.source == key else 'mapped', *item.changes)
 
 
-def _configs(items: dict[str, Item], given: Mapping) -> dict[str, dict]:
-    """`Converted.cbams`: the options that shapes and keys show, over those that are `given`."""
+def _cbam_configs(items: dict[str, Item], options: Mapping) -> dict[str, dict]:
+    """`Converted.cbams`: the options that shapes and keys show, over those of `options`."""
     shapes = {key: tuple(item.value.shape) for key, item in items.items()}
     cfgs: dict[str, dict[str, Any]] = {}
     ratios: dict[str, set[int]] = {}  # all that leave a CBAM's hidden width
     for root in cbam_roots(items):
         place = ''.join(place_of(items, root)) if root else ''
-        cfg = {**given, **{name: pools_of(given, name) for name in ('pools', 'spatial_pools')}}
-        gates = [g for g in ('channel', 'spatial') if any(f'{root}{g}_gate.' in k for k in items)]
+        cfg = {**options, **{name: pools_of(options, name) for name in ('pools', 'spatial_pools')}}
+        gates = [
+            gate
+            for gate in ('channel', 'spatial')
+            if any(f'{root}{gate}_gate.' in key for key in items)
+        ]
         cfg['start'] = STARTS[f'{root}{gates[0]}_gate.gain' in shapes]
         if len(gates) == 1:
             cfg['order'] = gates[0]
@@ -203,8 +207,9 @@ def _configs(items: dict[str, Item], given: Mapping) -> dict[str, dict]:
         cfgs[place] = cfg
     common = set.intersection(*ratios.values()) if ratios else set()
     for place, cfg in cfgs.items():
-        fitting = common or ratios.get(place) or {16}
-        cfg['ratio'] = next((r for r in (given.get('ratio'), 16) if r in fitting), max(fitting))
+        possible = common or ratios.get(place) or {16}
+        preferred = [ratio for ratio in (options.get('ratio'), 16) if ratio in possible]
+        cfg['ratio'] = preferred[0] if preferred else max(possible)
     return {
         place: {'type': 'CBAM'}
         | {name: value for name, value in cfg.items() if value != DEFAULTS.get(name, ...)}

@@ -25,10 +25,10 @@ from mmengine.utils import digit_version
 from torch import Tensor
 
 from ..utils.errors import InputError, first_few
-from ..utils.files import whole_file
+from ..utils.files import atomic_write
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-TRUE = ('1', 'y', 'yes', 'true')  # as torch reads them
+TRUE_VALUES = ('1', 'y', 'yes', 'true')  # as torch reads them
 NO_WEIGHTS_ONLY = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 UNSAFE = (
     'more than weights is pickled in it, which could run any code when it is read); where you '
@@ -52,12 +52,12 @@ class Unsafe(InputError):
     """A file holds more than weights, and was not read."""
 
 
-def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
+def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU.
 
     Args:
         source: a file, or a URL or name that MMEngine knows (https://, torchvision://, timm://).
-        what: what it is, for the message.
+        description: what it is, for the message.
         remedy: what to do where it cannot be read, for the message.
 
     Raises:
@@ -67,7 +67,7 @@ def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
     try:
         return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
     except Unsafe:
-        raise InputError(f'{what} cannot be loaded ({UNSAFE}') from None
+        raise InputError(f'{description} cannot be loaded ({UNSAFE}') from None
     except Exception as error:  # a broken pickle raises anything
         if isinstance(error, InputError) and not isinstance(error, Unreadable):
             raise
@@ -76,7 +76,7 @@ def read_checkpoint(source: str, what: str, remedy: str) -> dict[str, Any]:
             fault = error.fault
         elif 'PytorchStreamReader' in str(error):
             fault = 'it is cut off or damaged'
-        raise Unreadable(f'{what} cannot be loaded ({fault}); {remedy}') from None
+        raise Unreadable(f'{description} cannot be loaded ({fault}); {remedy}') from None
 
 
 def guard_mmengine() -> None:
@@ -92,7 +92,7 @@ def guard_mmengine() -> None:
         return
 
     @functools.wraps(load)
-    def guarded(cls: type, filename: str, *args: object, **options: object) -> Any:
+    def guarded(cls: type, filename: str, *args: Any, **options: Any) -> Any:
         with _weights_only():
             try:
                 return load(cls, filename, *args, **options)
@@ -114,13 +114,13 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')  # MMEngine's words
-    _check_head(path)
-    _check_sums(path)
+    _check_signature(path)
+    _check_checksums(path)
     old = digit_version(torch.__version__) < digit_version('2.4.0')
     return torch.load(path, map_location=map_location, weights_only=not (old or _is_trusted()))
 
 
-def _check_sums(path: Path) -> None:
+def _check_checksums(path: Path) -> None:
     """Raise Unreadable where the content of a file is not what was written.
 
     torch's files are zip archives with a checksum of each part, at which torch does not look. A
@@ -131,21 +131,21 @@ def _check_sums(path: Path) -> None:
             if stream.read(2) == b'PK':
                 raise Unreadable('it is cut off or damaged')
         return  # torch's format before 1.6
-    right, wrong = 0, []
+    intact, damaged = 0, []
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             try:
                 with archive.open(part) as stream:
                     while stream.read(1 << 20):
                         pass
-                right += part.file_size > 0
+                intact += part.file_size > 0
             except (zipfile.BadZipFile, zlib.error, EOFError):
-                wrong.append(part.filename)
-    if wrong and right:
-        raise Unreadable(f'it is damaged: {first_few(wrong)} is not what was written')
+                damaged.append(part.filename)
+    if damaged and intact:
+        raise Unreadable(f'it is damaged: {first_few(damaged)} is not what was written')
 
 
-def _check_head(file: Path) -> None:
+def _check_signature(file: Path) -> None:
     """Raise Unreadable where a file does not begin as those of torch do."""
     if not file.is_file():
         return
@@ -174,13 +174,13 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
     content = content if isinstance(content, dict) else {}
     state, meta = content.get('state_dict', content), content.get('meta')
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        has = first_few([str(key) for key in content]) or 'nothing'
-        raise InputError(f'{path} holds no weights, but {has}; give one with a state_dict')
+        contents = first_few([str(key) for key in content]) or 'nothing'
+        raise InputError(f'{path} holds no weights, but {contents}; give one with a state_dict')
     if state is content:
         return state, {}, []
     meta = meta if isinstance(meta, dict) else {}
-    plain = {key: value for key, value in meta.items() if _is_plain(value)}
-    return state, plain, [str(key) for key in content if key not in ('state_dict', 'meta')]
+    plain_meta = {key: value for key, value in meta.items() if _is_plain(value)}
+    return state, plain_meta, [str(key) for key in content if key not in ('state_dict', 'meta')]
 
 
 def _is_plain(value: object) -> bool:
@@ -204,7 +204,7 @@ def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
     """Write a checkpoint whole or not at all, and over no other file; see `check_free`."""
     path = Path(path)
     check_free(path)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         torch.save(dict(meta=meta, state_dict=state), part)
 
 
@@ -222,53 +222,59 @@ def read_weights_only() -> None:
     if digit_version(torch.__version__) < digit_version('2.4.0'):
         return
     os.environ.setdefault(WEIGHTS_ONLY, '1')
-    if not _is_trusted() and os.environ.get(NO_WEIGHTS_ONLY) in TRUE:
+    if not _is_trusted() and os.environ.get(NO_WEIGHTS_ONLY) in TRUE_VALUES:
         value = os.environ[NO_WEIGHTS_ONLY]
         raise InputError(
             f'{NO_WEIGHTS_ONLY}={value} in the environment would let checkpoints run code, and '
             f'they are read as weights alone; take it out: unset {NO_WEIGHTS_ONLY}'
         )
     known = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([kind for kind in _beside_weights() if kind not in known])
+    missing = [allowed for allowed in _allowed_globals() if allowed not in known]
+    torch.serialization.add_safe_globals(missing)
 
 
 def _is_trusted() -> bool:
     """Whether the user trusts the source of the files: torch's variable is set, and not to 1."""
-    return os.environ.get(WEIGHTS_ONLY, '1') not in TRUE
+    return os.environ.get(WEIGHTS_ONLY, '1') not in TRUE_VALUES
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
     """As `read_weights_only`, and a program that uses the package reads its own files as before."""
-    given = os.environ.get(WEIGHTS_ONLY)
+    previous = os.environ.get(WEIGHTS_ONLY)
     try:
         read_weights_only()
         yield
     finally:
-        if given is None:
+        if previous is None:
             os.environ.pop(WEIGHTS_ONLY, None)
 
 
 @functools.cache
-def _beside_weights() -> list[Any]:
+def _allowed_globals() -> list[Any]:
     """What checkpoints hold beside weights: MMEngine's logs, numbers of numpy, options of a run.
 
     MMEngine's own list has `getattr`, by which a file can reach any function.
     """
-    rebuild: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    rebuilders: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
     # numpy 2 has them elsewhere, and a run may go on where numpy is another.
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
-    other = [_named(call, name) for call in rebuild for name in modules if name != call.__module__]
+    renamed = [
+        _with_module(function, module)
+        for function in rebuilders
+        for module in modules
+        if module != function.__module__
+    ]
     # timm's and many other training scripts save their options; it takes attributes alone.
-    allowed = [*other, argparse.Namespace, slice]
-    numbers = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
-    return [*allowed, HistoryBuffer, np.ndarray, np.dtype, *numbers, *rebuild, _statistic]
+    plain_types = [argparse.Namespace, slice, HistoryBuffer, np.ndarray, np.dtype]
+    number_types = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
+    return [*renamed, *plain_types, *number_types, *rebuilders, _history_buffer_getattr]
 
 
-def _named(function: Callable, module: str) -> Callable:
+def _with_module(function: Callable, module: str) -> Callable:
     """The function under the name that it has in another module."""
 
-    def call(*args: object) -> object:
+    def call(*args: Any) -> Any:
         return function(*args)
 
     call.__module__ = module
@@ -276,12 +282,12 @@ def _named(function: Callable, module: str) -> Callable:
     return call
 
 
-def _statistic(owner: type, name: str) -> object:
+def _history_buffer_getattr(owner: type, name: str) -> object:
     """Stands for the `getattr` by which a HistoryBuffer's own methods are pickled in it."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise UnpicklingError(f'{name} of {owner} is asked for')
     return getattr(owner, name)
 
 
-_statistic.__module__ = 'builtins'
-_statistic.__name__ = _statistic.__qualname__ = 'getattr'
+_history_buffer_getattr.__module__ = 'builtins'
+_history_buffer_getattr.__name__ = _history_buffer_getattr.__qualname__ = 'getattr'

@@ -44,7 +44,7 @@ FC1, FC2, CONV = 'channel_gate.fc1.', 'channel_gate.fc2.', 'spatial_gate.conv.'
 BATCH_NORM = 'spatial_gate.norm.{n}'
 GATE = re.compile(r'(?P<root>(?:.*\.)?)(?P<gate>(?:channel_gate|spatial_gate)\..+)')
 # From the identity's form to the paper's: fc1, what reads the map in the spatial gate, the norm
-# before the module. See docs/identity.md.
+# before the module. See docs/how_it_works/identity.md.
 FACTORS = {
     'channel-spatial': (1 / 4, 1 / 2, 4),
     'spatial-channel': (1 / 2, 1 / 4, 4),

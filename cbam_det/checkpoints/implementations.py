@@ -26,7 +26,7 @@ def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
         ),
     )
     _check_complete(items, name, form)
-    return _reshaped(items, convs=False, flip=form.pools != DEFAULTS['spatial_pools'])
+    return _reshape_weights(items, convs=False, flip=form.pools != DEFAULTS['spatial_pools'])
 
 
 def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> dict[str, Item]:
@@ -44,7 +44,7 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
     wrap = '' if module else form.wrap
     pairs = [(ours, wrap + theirs) for theirs, ours in _name_pairs(form, module)]
     # Names first: the reason of a key without a place says more than what is missing.
-    names = renamed(items, renamer(pairs), lambda key: _no_place(key, name))
+    names = renamed(items, renamer(pairs), lambda key: _reason_without_name(key, name))
     _check_complete(items, name, form)
     for key, item in items.items():
         size = item.value.shape[-1] if key.endswith(CONV + 'weight') else None
@@ -53,7 +53,7 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
                 f'{item.source}: kernel_size={size}; the form {name} has {form.kernel_size} alone'
             )
     flip = form.pools != pools_of(options, 'spatial_pools')
-    return dict(zip(names, _reshaped(items, form.convs, flip).values(), strict=True))
+    return dict(zip(names, _reshape_weights(items, form.convs, flip).values(), strict=True))
 
 
 def _name_pairs(form: Form, module: bool) -> list[tuple[str, str]]:
@@ -64,13 +64,13 @@ def _name_pairs(form: Form, module: bool) -> list[tuple[str, str]]:
     return gates + list(zip(form.trunk, TRUNK, strict=True))
 
 
-def _expand(template: str) -> list[str]:
+def _expand_template(template: str) -> list[str]:
     """The names that a template with {p} or {n} stands for, without the count of batches."""
     values = NORM if '{n}' in template else ('weight', 'bias')
     return list(dict.fromkeys(re.sub(r'\{[np]\}', value, template) for value in values))
 
 
-def _no_place(key: str, name: str) -> str:
+def _reason_without_name(key: str, name: str) -> str:
     """Why one of our keys has no name in a form."""
     reasons = {
         '_gate.gain': "no identity start; convert with start='paper' too",
@@ -85,32 +85,35 @@ def _no_place(key: str, name: str) -> str:
 
 def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
     """Refuse a network or module that lacks a weight (BatchNorm's count of batches is none)."""
-    gates = [leaf for ours, _ in form.module for leaf in _expand(ours)]
-    wanted = gates
+    gates = [key for ours, _ in form.module for key in _expand_template(ours)]
+    expected = gates
     if not is_module(items):
-        wanted = ['conv1.weight', *_expand('bn1.{n}')]
+        expected = ['conv1.weight', *_expand_template('bn1.{n}')]
         blocks = {f'layer{stage}.0.' for stage in range(1, 5)}
         blocks |= {match[0] for match in map(re.compile(r'layer\d\.\d+\.').match, items) if match}
-        bare = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
-        if bare:
+        without_cbam = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
+        if without_cbam:
             raise InputError(
-                f'no CBAM in {first_few([block[:-1] for block in bare])}, and the form {name} has '
-                'one in every block; give the whole weights of such a network'
+                f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, and the form '
+                f'{name} has one in every block; give the whole weights of such a network'
             )
-        last = last_norm(items)
+        norms = last_norm(items)
         for block in sorted(blocks):
-            wanted += [f'{block}cbam.{gate}' for gate in gates]
-            for i in range(1, last + 1):
-                wanted += [f'{block}conv{i}.weight', *_expand(f'{block}bn{i}.{{n}}')]
-            if block.endswith('.0.') and (last == 3 or block != 'layer1.0.'):
-                wanted += [f'{block}downsample.0.weight', *_expand(f'{block}downsample.1.{{n}}')]
-    if missing := [key for key in dict.fromkeys(wanted) if key not in items]:
+            expected += [f'{block}cbam.{gate}' for gate in gates]
+            for i in range(1, norms + 1):
+                expected += [f'{block}conv{i}.weight', *_expand_template(f'{block}bn{i}.{{n}}')]
+            if block.endswith('.0.') and (norms == 3 or block != 'layer1.0.'):
+                expected += [
+                    f'{block}downsample.0.weight',
+                    *_expand_template(f'{block}downsample.1.{{n}}'),
+                ]
+    if missing := [key for key in dict.fromkeys(expected) if key not in items]:
         raise InputError(
             f'missing (by our names): {first_few(missing)}; give all weights of the form {name}'
         )
 
 
-def _reshaped(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item]:
+def _reshape_weights(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item]:
     """MLPs as 1x1 convolutions or not, and spatial convolutions with their two maps exchanged."""
     result = dict(items)
     for key, item in items.items():
@@ -120,7 +123,7 @@ def _reshaped(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item
                 raise InputError(f'{item.source}: {shape} is neither a linear nor a 1x1 layer')
             if convs != (len(shape) == 4):
                 value = item.value[:, :, None, None] if convs else item.value.flatten(1)
-                result[key] = Item(item.source, value, (*item.kinds, 'reshaped'))
+                result[key] = Item(item.source, value, (*item.changes, 'reshaped'))
         elif key.endswith(CONV + 'weight'):
             if len(shape) != 4 or shape[1] != 2:
                 raise InputError(
@@ -128,5 +131,5 @@ def _reshaped(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item
                     "(timm's lcbam) it is another function"
                 )
             if flip:
-                result[key] = Item(item.source, item.value.flip(1), (*item.kinds, 'flipped'))
+                result[key] = Item(item.source, item.value.flip(1), (*item.changes, 'flipped'))
     return result

@@ -19,7 +19,7 @@ class Item:
 
     source: str
     value: Tensor
-    kinds: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 def cbam_roots(keys: Iterable[str]) -> list[str]:
@@ -81,6 +81,6 @@ def renamed(
             names[key] = name
     if unexplained:
         raise InputError(f'{first_few(unexplained)}: {fault(unexplained[0])}')
-    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
-        raise InputError(f'several keys become {first_few(twice)}; leave in one of them')
+    if duplicates := [name for name, count in Counter(names.values()).items() if count > 1]:
+        raise InputError(f'several keys become {first_few(duplicates)}; leave in one of them')
     return {names[key]: item for key, item in items.items()}

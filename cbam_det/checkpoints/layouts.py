@@ -24,12 +24,12 @@ def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
         raise InputError(f'layout {layout!r} is unknown; choose from {", ".join(LAYOUTS)}')
     if is_module(items):
         return items
-    last = last_norm(items)
+    norm = last_norm(items)
     roots = {}
     for root in cbam_roots(items):
         host, name = place_of(items, root)
         roots[root] = root
-        if re.fullmatch(rf'layer\d\.\d+\.bn{last}', name):
+        if re.fullmatch(rf'layer\d\.\d+\.bn{norm}', name):
             norm_before(items, root)  # mmdet's other positions have the same keys
             if layout == 'inserted':
                 place = f'inserted.{name.replace(".", "/")}'
@@ -59,16 +59,16 @@ def split_host(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]:
 def place_of(items: Iterable[str], root: str) -> tuple[str, str]:
     """The host ('' or 'backbone.') of one of our CBAMs, and the module that it stands behind."""
     if match := re.fullmatch(r'((?:.+\.)?)inserted\.([^.]+)\.cbam\.', root):
-        beside = re.escape(root.removesuffix('cbam.')) + r'(?!cbam\.)'
+        neighbours = re.escape(root.removesuffix('cbam.')) + r'(?!cbam\.)'
         host, name = match[1], match[2].replace('/', '.')
     elif match := re.fullmatch(r'((?:.+\.)?)(layer\d\.\d+)\.cbam\.', root):
-        beside = re.escape(match[1] + match[2]) + r'\.(?!cbam\.|conv\d\.|bn\d\.|downsample\.)'
+        neighbours = re.escape(match[1] + match[2]) + r'\.(?!cbam\.|conv\d\.|bn\d\.|downsample\.)'
         host, name = match[1], f'{match[2]}.bn{last_norm(items)}'
     else:
         raise InputError(f'{root}: unknown; known are inserted.PLACE.cbam and layer1.0.cbam')
-    if other := next((key for key in items if re.match(beside, key)), None):
+    if unknown := next((key for key in items if re.match(neighbours, key)), None):
         raise InputError(
-            f'{other}: unknown beside {root}, so that it is not known what the CBAM reads; only '
+            f'{unknown}: unknown beside {root}, so that it is not known what the CBAM reads; only '
             'one plugin in a plain block can be converted'
         )
     return host, name

@@ -20,12 +20,12 @@ from torch import Size, Tensor, nn
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split, pretrained_of
-from .attention import COUNTER, NAMES, check_attention, pretrained_parts, state_of
+from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
 # Options that weights do not show, and their defaults.
-UNSEEN = dict(
+OPTIONS_NOT_IN_WEIGHTS = dict(
     order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
 )
 
@@ -41,15 +41,15 @@ def check_pretrained(cfg: Config, model: nn.Module | None = None) -> None:
         InputError: weights cannot be fetched or read, or fewer than half of the weights of the part
             that is to start from them are among them; the message names the prefix to set.
     """
-    off = dict(frozen_stages=-1, norm_eval=False)
+    unfrozen = dict(frozen_stages=-1, norm_eval=False)
     for weights in pretrained_of(cfg):
-        options = ''.join(f' {weights.part}.{key}={off[key]}' for key in weights.options)
+        options = ''.join(f' {weights.part}.{key}={unfrozen[key]}' for key in weights.options)
         remedy = (
             f'{_where_to_put(weights.source)}, or start without: --cfg-options '
             f'{weights.part}.init_cfg=None{options} (it then needs a longer schedule)'
         )
-        what = f'the pretrained weights {weights.source} of {weights.part}'
-        read_checkpoint(weights.source, what, remedy)
+        description = f'the pretrained weights {weights.source} of {weights.part}'
+        read_checkpoint(weights.source, description, remedy)
     for name, part, source, state in pretrained_parts(model) if model else ():
         parts = [weights.part for weights in pretrained_of(cfg) if weights.source == source]
         place = next((path for path in parts if path.endswith(f'.{name}')), f'model.{name}')
@@ -61,10 +61,10 @@ def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Te
     own = {
         key: value.shape
         for key, value in part.state_dict().items()
-        if not (key.endswith(COUNTER) or 'inserted.' in key or NAMES.search(key))
+        if not (key.endswith(BATCH_COUNTER) or 'inserted.' in key or ATTENTION_KEY.search(key))
     }
     # Swin and PVT convert the names as they load; attention without a place is the audit's.
-    foreign = any(NAMES.search(key) for key in set(state) - set(part.state_dict()))
+    foreign = any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict()))
     if getattr(part, 'convert_weights', False) or foreign:
         return
     shapes = {key: value.shape for key, value in state.items() if hasattr(value, 'shape')}
@@ -140,8 +140,10 @@ def check_checkpoint(
         return None
     if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
-        near = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-        hint = f'; {folder} has {first_few(near)}' if near else '; train one with tools/train.py'
+        candidates = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
+        hint = '; train one with tools/train.py'
+        if candidates:
+            hint = f'; {folder} has {first_few(candidates)}'
         raise InputError(f'no checkpoint {path} ({option}){hint}')
     remedy = 'take another epoch or fetch it again'
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
@@ -165,7 +167,7 @@ def weights_digest(checkpoint: dict) -> str:
     return digest.hexdigest()[:12]
 
 
-def whole_checkpoint(
+def last_readable_checkpoint(
     work_dir: str, model: nn.Module | None = None, cfg: Config | None = None
 ) -> str | None:
     """The checkpoint from which `--resume` goes on: the last one that can be read.
@@ -185,88 +187,98 @@ def whole_checkpoint(
         InputError: there are some and none can be read; that of `last_checkpoint` does not fit, or
             could run code; the one to go on from has other gates.
     """
-    named, broken = _last_named(Path(work_dir))
-    folder = Path(named).parent if named and Path(named).parent.is_dir() else Path(work_dir)
-    others = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
-    candidates = [named] if named else []
-    candidates += [str(path) for path in others if str(path) != named]
+    folder = Path(work_dir)
+    last_checkpoint, faults = _read_last_checkpoint(folder)
+    if last_checkpoint and Path(last_checkpoint).parent.is_dir():
+        folder = Path(last_checkpoint).parent
+    files = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    candidates = [last_checkpoint] if last_checkpoint else []
+    candidates += [str(path) for path in files if str(path) != last_checkpoint]
     for path in candidates:
-        if path == named and not Path(path).is_file():
-            broken.append(f'no checkpoint {path} (--resume)')
+        if path == last_checkpoint and not Path(path).is_file():
+            faults.append(f'no checkpoint {path} (--resume)')
             continue
         try:
             checkpoint = check_checkpoint(path, '--resume', model)
         except Unreadable as error:
-            broken.append(str(error).rpartition('; ')[0])  # what to do is done here
+            faults.append(str(error).rpartition('; ')[0])  # what to do is done here
             continue
         except InputError:
-            if path == named:
+            if path == last_checkpoint:
                 raise
             continue  # weights of another origin
-        if path == named or {'optimizer', 'meta'} <= set(checkpoint):
-            for fault in broken:
+        if path == last_checkpoint or {'optimizer', 'meta'} <= set(checkpoint):
+            for fault in faults:
                 print_log(f'skipped: {fault}', level=logging.WARNING)
-            if broken:
+            if faults:
                 print_log(f'going on from {path}', level=logging.WARNING)
             if cfg is not None:
                 check_same_gates(cfg, checkpoint)
             return path
-    if broken:
+    if faults:
         raise InputError(
-            f'{broken[0]}{"; and so on" if broken[1:] else ""}; {folder} holds no other checkpoint '
+            f'{faults[0]}{"; and so on" if faults[1:] else ""}; {folder} holds no other checkpoint '
             'to resume from: name one by --resume PATH, or leave --resume out to begin anew'
         )
     return None
 
 
-def _last_named(work_dir: Path) -> tuple[str, list[str]]:
+def _read_last_checkpoint(work_dir: Path) -> tuple[str, list[str]]:
     """The checkpoint that `last_checkpoint` names, '' for none, and what is wrong with it."""
     file = work_dir / 'last_checkpoint'
     if not file.is_file():
         return '', []
     try:
-        named = file.read_text(encoding='utf-8').strip()
-        Path(named).is_file()
+        checkpoint = file.read_text(encoding='utf-8').strip()
+        Path(checkpoint).is_file()
     except (UnicodeDecodeError, OSError) as error:
         return '', [f'{file} is damaged ({type(error).__name__})']
-    if named and not named.isprintable():
+    if checkpoint and not checkpoint.isprintable():
         return '', [f'{file} is damaged (it names no file)']
-    beside = [path for path in work_dir.glob('*.pth') if WRITTEN.fullmatch(path.name)]
-    if named and beside and Path(named).parent.resolve() != work_dir.resolve():
-        here = work_dir / Path(named).name  # the folder was copied or moved
-        return str(here) if here in beside else '', [f'{file} names {named}, of another folder']
-    return named, []
+    checkpoints = [path for path in work_dir.glob('*.pth') if WRITTEN.fullmatch(path.name)]
+    if checkpoint and checkpoints and Path(checkpoint).parent.resolve() != work_dir.resolve():
+        moved = work_dir / Path(checkpoint).name  # the folder was copied or moved
+        fault = f'{file} names {checkpoint}, of another folder'
+        return str(moved) if moved in checkpoints else '', [fault]
+    return checkpoint, []
 
 
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
-    own = model.state_dict()
-    given = state_of(state)
-    counters = {key for key in own if key.endswith('num_batches_tracked')}
+    model_state = model.state_dict()
+    weights = state_of(state)
+    batch_counters = {key for key in model_state if key.endswith('num_batches_tracked')}
     faults = {
-        'missing in the file': [key for key in own if key not in given and key not in counters],
-        'unknown to the model': [key for key in given if key not in own],
+        'missing in the file': [
+            key for key in model_state if key not in weights and key not in batch_counters
+        ],
+        'unknown to the model': [key for key in weights if key not in model_state],
         'of another shape': [
-            key for key in own if key in given and own[key].shape != given[key].shape
+            key
+            for key in model_state
+            if key in weights and model_state[key].shape != weights[key].shape
         ],
     }
     if not whole:
-        check_attention(given, model, f'{path} ({option})', whole=False)
-    fitting = len(set(own) & set(given)) - len(faults['of another shape'])
+        check_attention(weights, model, f'{path} ({option})', whole=False)
+    fitting = len(set(model_state) & set(weights)) - len(faults['of another shape'])
     absent = faults['missing in the file']
-    paper = bool(absent) and all(key.endswith('_gate.gain') for key in absent)
+    has_paper_start = bool(absent) and all(key.endswith('_gate.gain') for key in absent)
     if any(faults.values()) if whole else not fitting:
-        said = '; '.join(
-            f'{len(keys)} weights {what} ({first_few(keys)})'
-            for what, keys in faults.items()
+        hint = ''
+        if has_paper_start:
+            hint = 'its CBAMs have start=paper: give start=paper, or convert it; '
+        message = '; '.join(
+            f'{len(keys)} weights {fault_kind} ({first_few(keys)})'
+            for fault_kind, keys in faults.items()
             if keys
         )
         raise InputError(
-            f'{path} ({option}) does not fit the model of this config: {said}; '
-            f'{"its CBAMs have start=paper: give start=paper, or convert it; " if paper else ""}'
+            f'{path} ({option}) does not fit the model of this config: {message}; '
+            f'{hint}'
             'give the config that the checkpoint was trained with'
             + (
                 '; tools/convert_checkpoint.py moves attention between layouts and forms'
-                if any(map(NAMES.search, faults['unknown to the model']))
+                if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''
             )
         )
@@ -282,21 +294,23 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
     if not isinstance(text, str):
         return  # weights alone: nothing is known
     try:
-        trained = Config.fromstring(text, '.py')
+        trained_cfg = Config.fromstring(text, '.py')
     except Exception:
         return  # of a config that this machine cannot read
-    theirs, ours = _gates(trained), _gates(cfg)
-    for place in set(theirs) & set(ours):
-        for option, default in UNSEEN.items():
-            was, now = (gates[place].get(option, default) for gates in (theirs, ours))
-            if _plain(was) != _plain(now):
+    trained_gates, config_gates = _gate_configs(trained_cfg), _gate_configs(cfg)
+    for place in set(trained_gates) & set(config_gates):
+        for option, default in OPTIONS_NOT_IN_WEIGHTS.items():
+            trained_value = trained_gates[place].get(option, default)
+            config_value = config_gates[place].get(option, default)
+            if _comparable(trained_value) != _comparable(config_value):
                 raise InputError(
-                    f'the checkpoint was trained with {option}={was!r} of {place}, and the config '
-                    f'has {now!r}: the same weights would be another function; give the same option'
+                    f'the checkpoint was trained with {option}={trained_value!r} of {place}, and '
+                    f'the config has {config_value!r}: the same weights would be another function; '
+                    'give the same option'
                 )
 
 
-def check_same_classes(cfg: Config, checkpoint: dict) -> None:
+def check_checkpoint_classes(cfg: Config, checkpoint: dict) -> None:
     """Compare the classes of the test data with those that a checkpoint was trained on.
 
     Raises:
@@ -304,30 +318,30 @@ def check_same_classes(cfg: Config, checkpoint: dict) -> None:
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
-    split = Split.of(cfg, 'test')
+    split = Split.from_cfg(cfg, 'test')
     for dataset in split.data_sets if split else ():
-        own = dataset.classes
-        if own != trained and sorted(own) == sorted(trained):
+        classes = dataset.classes
+        if classes != trained and sorted(classes) == sorted(trained):
             raise InputError(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
-                f'test_dataloader has them in another order ({first_few(list(own), 5)}): each '
+                f'test_dataloader has them in another order ({first_few(list(classes), 5)}): each '
                 'label would be scored as another class; put metainfo.classes in the '
                 "checkpoint's order"
             )
-        if trained and own and own != trained:
+        if trained and classes and classes != trained:
             print_log(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
-                f'test data has {first_few(list(own), 5)}',
+                f'test data has {first_few(list(classes), 5)}',
                 level=logging.WARNING,
             )
 
 
-def _gates(cfg: Config) -> dict[str, dict]:
+def _gate_configs(cfg: Config) -> dict[str, dict]:
     nodes = walk(detector(cfg), 'model')
     return {path: node for path, node in nodes if kind_of(node) in CBAMS}
 
 
-def _plain(value: object) -> object:
+def _comparable(value: object) -> object:
     if isinstance(value, dict):  # a type may be a class here and its name there
         return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,6 +1,6 @@
 """The paper's start turned into the identity's and back, the same function to the bit.
 
-docs/identity.md derives the factors.
+docs/how_it_works/identity.md derives the factors.
 """
 
 from __future__ import annotations
@@ -40,25 +40,30 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
         gates = [gate for gate in pools if any(k.startswith(f'{root}{gate}_gate.') for k in items)]
         if {*gates} != {*order.replace('parallel', 'channel-spatial').split('-')}:
             raise InputError(f'{root}: it has a {" and a ".join(gates)} gate, not order={order!r}')
-        if lse := [gate for gate in gates if 'lse' in pools[gate]]:
+        if not_homogeneous := [gate for gate in gates if 'lse' in pools[gate]]:
             raise InputError(
-                f"{root}: the {lse[0]} gate's pool 'lse' is not homogeneous; no weights make both "
-                'starts the same function'
+                f"{root}: the {not_homogeneous[0]} gate's pool 'lse' is not homogeneous; no "
+                'weights make both starts the same function'
             )
         gains = [f'{root}{gate}_gate.gain' for gate in gates]
         if any((gain in items) == (start == 'identity') for gain in gains):
             raise InputError(f'{root}: is of the {start} form already')
         conv, summary = root + CONV + 'weight', f'{root}spatial_gate.summary.weight'
         if conv in items:
-            maps, learned = items[conv].value.shape[1], summary in items
-            if maps != len(pools['spatial']) or learned != (pools['spatial'] == ('conv',)):
+            maps, has_summary = items[conv].value.shape[1], summary in items
+            if maps != len(pools['spatial']) or has_summary != (pools['spatial'] == ('conv',)):
                 raise InputError(f'{conv}: reads {maps}, which is not {pools["spatial"]}')
         weight, bias = norm_before(items, root)
-        first, second, affine = FACTORS[order]
-        reads = summary if summary in items else conv
-        factors = {root + FC1 + 'weight': first, reads: second, weight: affine, bias: affine}
+        fc1_factor, spatial_factor, norm_factor = FACTORS[order]
+        pooled_input = summary if summary in items else conv
+        factors = {
+            root + FC1 + 'weight': fc1_factor,
+            pooled_input: spatial_factor,
+            weight: norm_factor,
+            bias: norm_factor,
+        }
         for key in factors.keys() & items.keys():
-            items[key] = _scaled(items[key], factors[key] ** (1 if start == 'paper' else -1))
+            items[key] = _scale_exactly(items[key], factors[key] ** (1 if start == 'paper' else -1))
         for gain in gains:
             if start == 'paper':
                 dropped.append(items.pop(gain))
@@ -67,11 +72,11 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
     return dropped
 
 
-def _scaled(item: Item, factor: float) -> Item:
-    value = item.value * factor
-    if not torch.equal(value / factor, item.value):
+def _scale_exactly(item: Item, factor: float) -> Item:
+    scaled = item.value * factor
+    if not torch.equal(scaled / factor, item.value):
         raise InputError(
-            f'{item.source}: {factor:g} times it leaves the range of {value.dtype}; convert the '
+            f'{item.source}: {factor:g} times it leaves the range of {scaled.dtype}; convert the '
             'weights to float32 first'
         )
-    return Item(item.source, value, (*item.kinds, 'scaled'))
+    return Item(item.source, scaled, (*item.changes, 'scaled'))

@@ -73,10 +73,10 @@ class Painter:
         self.spec, self.split = spec, split
         digits = load_digits()
         order = np.random.default_rng(spec.seed).permutation(len(digits.images))
-        own = order[len(order) // 5 :] if split == 'train' else order[: len(order) // 5]
-        self.digit_ids = own
-        self.digits = digits.images[own] / 16.0
-        self.labels = digits.target[own]
+        digit_ids = order[len(order) // 5 :] if split == 'train' else order[: len(order) // 5]
+        self.digit_ids = digit_ids
+        self.digits = digits.images[digit_ids] / 16.0
+        self.labels = digits.target[digit_ids]
         columns = slice(0, 420) if split == 'train' else slice(420, 640)
         self.photos = [photo[:, columns] for photo in load_sample_images().images]
 
@@ -87,9 +87,9 @@ class Painter:
         self._clutter(rng, image)
         labels: list[int] = []
         boxes: list[tuple[int, int, int, int]] = []
-        wanted = int(rng.integers(1, 7))
-        for _ in range(8 * wanted):
-            if len(boxes) == wanted:
+        count = int(rng.integers(1, 7))
+        for _ in range(8 * count):
+            if len(boxes) == count:
                 break
             choice = int(rng.integers(len(self.digits)))
             ink = self._ink(rng, self.digits[choice])
@@ -97,7 +97,7 @@ class Painter:
             x = int(rng.integers(0, self.spec.size - width + 1))
             y = int(rng.integers(0, self.spec.size - height + 1))
             box = (x, y, width, height)
-            if any(_covered(other, box) > 0.25 for other in boxes):
+            if any(_overlap_share(placed, box) > 0.25 for placed in boxes):
                 continue
             self._paint(rng, image, ink, box)
             labels.append(int(self.labels[choice]))
@@ -142,11 +142,11 @@ class Painter:
         large = Image.fromarray(np.pad(digit, 2).astype(np.float32))
         large = large.resize((144, 144), Image.Resampling.BICUBIC)
         large = large.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BICUBIC)
-        crop = _visible(np.asarray(large))
+        crop = _crop_to_visible(np.asarray(large))
         scale = side / max(crop.shape)
         shape = [max(3, round(length * scale)) for length in crop.shape]
         small = Image.fromarray(crop).resize(shape[::-1], Image.Resampling.BOX)
-        return np.clip(_visible(np.asarray(small)) * 1.3, 0, 1)
+        return np.clip(_crop_to_visible(np.asarray(small)) * 1.3, 0, 1)
 
     def _paint(
         self,
@@ -157,12 +157,14 @@ class Painter:
     ) -> None:
         x, y, width, height = box
         patch = image[y : y + height, x : x + width]
-        before = patch.copy()
+        background = patch.copy()
         self._blend(rng, image, ink, box)
         if min(width, height) >= 10 and rng.random() < 0.2:  # a bar in front of the digit
-            thick = max(1, width // 5)
-            at = int(rng.choice([0, 1, 3, 4])) * thick  # never the middle, which is all of a one
-            patch[:, at : at + thick] = before[:, at : at + thick].mean((0, 1))
+            thickness = max(1, width // 5)
+            # Never the middle, which is all of a one.
+            position = int(rng.choice([0, 1, 3, 4])) * thickness
+            bar = slice(position, position + thickness)
+            patch[:, bar] = background[:, bar].mean((0, 1))
 
     def _blend(
         self,
@@ -173,10 +175,10 @@ class Painter:
     ) -> None:
         x, y, width, height = box
         patch = image[y : y + height, x : x + width]
-        around = patch.mean((0, 1))
+        background = patch.mean((0, 1))
         colour = rng.uniform(0, 255, 3)
-        if abs(colour.mean() - around.mean()) < 70:  # unreadable: take it to the far end
-            colour = colour * 0.3 if around.mean() > 127 else 255 - (255 - colour) * 0.3
+        if abs(colour.mean() - background.mean()) < 70:  # unreadable: take it to the far end
+            colour = colour * 0.3 if background.mean() > 127 else 255 - (255 - colour) * 0.3
         alpha = (ink * rng.uniform(0.65, 1.0))[:, :, None]
         patch[:] = patch * (1 - alpha) + colour * alpha
 
@@ -244,13 +246,13 @@ def _write_split(root: Path, spec: Digits, split: str) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     # One numbering for both splits, since VOC keeps all images in one folder.
-    first = 1 if split == 'train' else spec.train + 1
+    first_number = 1 if split == 'train' else spec.train + 1
     count = getattr(spec, split)
     for index in track(range(count), f'painting {count} {split} images'):
-        number, scene = first + index, painter.scene(index)
+        number, scene = first_number + index, painter.scene(index)
         file = root / f'{split}2017' / f'{number:012d}.jpg'
         Image.fromarray(scene.image).save(file, quality=95)
-        _link(file, voc / 'JPEGImages' / file.name)
+        _link_or_copy(file, voc / 'JPEGImages' / file.name)
         (voc / 'Annotations' / f'{file.stem}.xml').write_text(
             _voc_xml(file.name, spec.size, scene), encoding='utf-8'
         )
@@ -278,11 +280,11 @@ def _write_split(root: Path, spec: Digits, split: str) -> None:
         (voc / 'ImageSets' / 'Main' / f'{name}.txt').write_text(names, encoding='utf-8')
 
 
-def _link(file: Path, to: Path) -> None:
+def _link_or_copy(file: Path, target: Path) -> None:
     try:
-        os.link(file, to)
+        os.link(file, target)
     except OSError:  # a file system without hard links
-        shutil.copyfile(file, to)
+        shutil.copyfile(file, target)
 
 
 def _voc_xml(file: str, size: int, scene: Scene) -> str:
@@ -303,18 +305,18 @@ def _voc_xml(file: str, size: int, scene: Scene) -> str:
     return ET.tostring(root, encoding='unicode')
 
 
-def _visible(ink: np.ndarray) -> np.ndarray:
+def _crop_to_visible(ink: np.ndarray) -> np.ndarray:
     """`ink` cropped to the pixels above a quarter of full opacity."""
-    seen = ink > 0.25
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    mask = ink > 0.25
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return ink
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _covered(box: tuple[int, int, int, int], by: tuple[int, int, int, int]) -> float:
+def _overlap_share(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
     """The larger of the two boxes' shares that lie in the other."""
-    width = min(box[0] + box[2], by[0] + by[2]) - max(box[0], by[0])
-    height = min(box[1] + box[3], by[1] + by[3]) - max(box[1], by[1])
+    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
+    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     overlap = max(0, width) * max(0, height)
-    return overlap / min(box[2] * box[3], by[2] * by[3])
+    return overlap / min(box[2] * box[3], other[2] * other[3])

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..utils.errors import InputError, first_few
-from ..utils.files import whole_file
+from ..utils.files import atomic_write
 from .validation.images import decode_all
 
 CLASSES, TRAIN, VAL = 200, 500, 50  # classes; images of each
@@ -35,63 +35,63 @@ def write_lists(root: str | Path) -> dict[str, int]:
             cannot be decoded. Nothing is written then.
     """
     root = Path(root)
-    wnids = sorted(_lines(root / 'wnids.txt'))
+    wnids = sorted(_read_words(root / 'wnids.txt'))
     if len(set(wnids)) != CLASSES:
         raise InputError(f'{root}/wnids.txt names {len(set(wnids))} classes, not 200; {REMEDY}')
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    entries = {'train': _train(root, labels), 'val': _val(root, labels)}
-    paths = {split: [str(root / path) for path, _ in found] for split, found in entries.items()}
+    entries = {'train': _train_images(root, labels), 'val': _val_images(root, labels)}
+    paths = {split: [str(root / path) for path, _ in images] for split, images in entries.items()}
     decoded = decode_all([*paths['train'], *paths['val']], f'decoding the images of {root}')
-    faults = [f'{path} ({found.fault[1]})' for path, found in decoded.items() if found.fault]
+    faults = [f'{path} ({image.fault[1]})' for path, image in decoded.items() if image.fault]
     if faults:
         raise InputError(f'{len(faults)} images cannot be used: {first_few(faults)}; {REMEDY}')
-    for split, found in entries.items():
+    for split, images in entries.items():
         path = root / 'meta' / f'{split}.txt'
         path.parent.mkdir(exist_ok=True)
-        with whole_file(path) as part:
-            part.write_text(''.join(f'{image} {label}\n' for image, label in found))
-    return {split: len(found) for split, found in entries.items()}
+        with atomic_write(path) as part:
+            part.write_text(''.join(f'{image} {label}\n' for image, label in images))
+    return {split: len(images) for split, images in entries.items()}
 
 
-def _lines(path: Path) -> list[str]:
+def _read_words(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f'no file {path}; {REMEDY}')
     return path.read_text(encoding='utf-8').split()
 
 
-def _train(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
-    found = [
+def _train_images(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
+    images = [
         (path.relative_to(root).as_posix(), label)
         for wnid, label in labels.items()
         for path in sorted((root / 'train' / wnid / 'images').glob('*.JPEG'))
     ]
-    _compare_counts(root / 'train', found, labels, TRAIN)
-    return found
+    _compare_counts(root / 'train', images, labels, TRAIN)
+    return images
 
 
-def _val(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
+def _val_images(root: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
     path = root / 'val' / 'val_annotations.txt'
     if not path.is_file():
         raise InputError(f'no file {path}; {REMEDY}')
-    found = []
+    images = []
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
         name, wnid, *_ = [*line.split('\t'), '', '']
         if wnid not in labels:
             raise InputError(f'{path}, line {number}: class {wnid!r} is not in wnids.txt; {REMEDY}')
-        found.append((f'val/images/{name}', labels[wnid]))
-    _compare_counts(root / 'val', found, labels, VAL)
-    return found
+        images.append((f'val/images/{name}', labels[wnid]))
+    _compare_counts(root / 'val', images, labels, VAL)
+    return images
 
 
 def _compare_counts(
-    folder: Path, found: list[tuple[str, int]], labels: dict[str, int], wanted: int
+    folder: Path, images: list[tuple[str, int]], labels: dict[str, int], expected: int
 ) -> None:
-    counts = Counter(label for _, label in found)
+    counts = Counter(label for _, label in images)
     wrong = [
-        f'{wnid} has {counts[label]}' for wnid, label in labels.items() if counts[label] != wanted
+        f'{wnid} has {counts[label]}' for wnid, label in labels.items() if counts[label] != expected
     ]
     if wrong:
         raise InputError(
-            f'{len(wrong)} of {CLASSES} classes in {folder} do not have {wanted} images: '
+            f'{len(wrong)} of {CLASSES} classes in {folder} do not have {expected} images: '
             f'{first_few(wrong)}; {REMEDY}'
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..utils.config import CBAMS, kind_of, places_of, walk
+from ..utils.config import CBAMS, key_hint, kind_of, walk
 from ..utils.errors import InputError
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
@@ -37,23 +37,23 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
         return unknown_key(error, cfg)
     lines = str(error).strip().splitlines() or ['']
     # A loader's worker passes on its traceback as text, the error in its last line.
-    told = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
+    cause = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
     if 'in DataLoader worker' in lines[0]:
-        told = lines[-1]
-    told = told[:200]
-    again = go_on(work_dir)
-    if _of_memory(error):
+        cause = lines[-1]
+    cause = cause[:200]
+    hint = resume_hint(work_dir)
+    if _is_out_of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
-        return InputError(f'out of memory ({told}); lower what takes it: {options}')
+        return InputError(f'out of memory ({cause}); lower what takes it: {options}')
     if fault := _disk_fault(error, lines[-1]):
         name, file = fault
-        did, remedy = REMEDIES[name]
-        place = f' {file}' if file else ''
-        return InputError(f'the run could not {did}{place} ({told}); {remedy}, then {again}')
+        action, remedy = REMEDIES[name]
+        target = f' {file}' if file else ''
+        return InputError(f'the run could not {action}{target} ({cause}); {remedy}, then {hint}')
     if image := re.search('failed to load image: (.+)', lines[-1]):  # mmcv's LoadImageFromFile
         return InputError(
             f'the image {image[1]} cannot be decoded; --check-images and tools/check_data.py find '
-            f'all of its kind, --fix of the latter leaves them out; mend it, then {again}'
+            f'all of its kind, --fix of the latter leaves them out; mend it, then {hint}'
         )
     return None
 
@@ -62,15 +62,15 @@ def unknown_key(error: TypeError, cfg: Config) -> InputError | None:
     """A class that does not know a key of the config which it was built from; None where the config
     has no such key.
     """
-    words = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
-    key = re.search(words, str(error))
-    where = places_of(cfg, key[2], key[1]) if key else ''
-    if not where:
+    pattern = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
+    match = re.search(pattern, str(error))
+    places = key_hint(cfg, match[2], match[1]) if match else ''
+    if not places:
         return None
-    return InputError(f'the config or --cfg-options name an unknown key: {error}{where}')
+    return InputError(f'the config or --cfg-options name an unknown key: {error}{places}')
 
 
-def _of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     words = ("DefaultCPUAllocator: can't allocate", 'DefaultCPUAllocator: not enough memory')
     kinds = (MemoryError, torch.cuda.OutOfMemoryError)
     return isinstance(error, kinds) or (
@@ -78,20 +78,20 @@ def _of_memory(error: Exception) -> bool:
     )
 
 
-def _disk_fault(error: Exception, last: str) -> tuple[str, str | None] | None:
-    """The name of a fault in `REMEDIES` and the file, which a worker tells in its `last` line."""
+def _disk_fault(error: Exception, last_line: str) -> tuple[str, str | None] | None:
+    """The name of a fault in `REMEDIES` and the file, which a worker tells in its last line."""
     if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
         return 'writer', None
     if not isinstance(error, OSError):
         return None
     number, file = error.errno, error.filename
-    if number is None and (told := re.search(r"\[Errno (\d+)\] .*?(?:: '(.+)')?$", last)):
-        number, file = int(told[1]), told[2]
-    known = number in DISK and (file or number != errno.ENOENT)
-    return (DISK[number], file) if known else None
+    if number is None and (match := re.search(r"\[Errno (\d+)\] .*?(?:: '(.+)')?$", last_line)):
+        number, file = int(match[1]), match[2]
+    is_known = number in DISK and (file or number != errno.ENOENT)
+    return (DISK[number], file) if is_known else None
 
 
-def go_on(work_dir: str | None) -> str:
+def resume_hint(work_dir: str | None) -> str:
     """How a run that ended early goes on; for the argument see `explain`."""
     if work_dir is None:
         return 'give the same command again'

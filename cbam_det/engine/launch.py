@@ -60,9 +60,11 @@ def build_runner(cfg: Config, task: Task) -> Runner:
         InputError: no runner of that name is registered; see `CheckedRunner.from_cfg`.
     """
     enter_scope(cfg)
-    kind = preflight.registered(RUNNERS, cfg.get('runner_type') or CheckedRunner, 'runner_type')
-    if issubclass(kind, CheckedRunner):
-        return kind.from_cfg(cfg, task)
+    runner_class = preflight.registered(
+        RUNNERS, cfg.get('runner_type') or CheckedRunner, 'runner_type'
+    )
+    if issubclass(runner_class, CheckedRunner):
+        return runner_class.from_cfg(cfg, task)
     preflight.check_sharding(cfg)
     if preflight.is_first_process(cfg):
         print_log(
@@ -73,7 +75,7 @@ def build_runner(cfg: Config, task: Task) -> Runner:
     return RUNNERS.build(cfg)
 
 
-def in_whole_process(
+def run_tool(
     run: Callable[[argparse.Namespace], None], args: argparse.Namespace, hidden_gpus: int = 0
 ) -> None:
     """Call `run` in a process that is there for it alone, and end the process group after it.

@@ -23,7 +23,7 @@ from ..checkpoints import loading
 from ..datasets.validation.config import check_data, set_data_root
 from ..models.build import build_model
 from ..models.insertion import named_plugins
-from ..utils.config import enter_scope, kind_of, nearest, walk
+from ..utils.config import enter_scope, kind_of, near_hint, walk
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.unread_keys import RUNNER_KEYS, refuse_old_keys, unused_keys
@@ -57,9 +57,11 @@ def prepare(cfg: Config) -> None:
     check_sharding(cfg)
     if is_first_process(cfg):
         check_names(cfg)
-    device, why = check_device()
+    device, reason = check_device()
     if device == 'cpu' and _has_gpu():
-        raise InputError(f'{why}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU')
+        raise InputError(
+            f'{reason}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU'
+        )
 
 
 def check_run(cfg: Config, task: Task) -> str | None:
@@ -85,7 +87,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if task == 'test':
         checkpoint = loading.check_checkpoint(cfg.get('load_from'), 'checkpoint', model)
         loading.check_same_gates(cfg, checkpoint or {})
-        loading.check_same_classes(cfg, checkpoint or {})
+        loading.check_checkpoint_classes(cfg, checkpoint or {})
         return None
     check_bypassed(cfg, model)
     tell_unread(cfg, model)
@@ -96,21 +98,21 @@ def check_run(cfg: Config, task: Task) -> str | None:
         checkpoint = loading.check_checkpoint(cfg.load_from, '--resume', model)
         loading.check_same_gates(cfg, checkpoint)
     else:
-        resume_from = loading.whole_checkpoint(cfg.work_dir, model, cfg)
+        resume_from = loading.last_readable_checkpoint(cfg.work_dir, model, cfg)
     loading.check_pretrained(cfg, model)
     check_work_dir(cfg)
     return resume_from
 
 
 def _settings(cfg: Config) -> dict:
-    given = cfg.get('preflight') or {}
-    for key in given:
+    settings = cfg.get('preflight') or {}
+    for key in settings:
         if key not in SETTINGS:
             raise InputError(
-                f'preflight.{key} is unknown{nearest(key, SETTINGS)}; it has '
+                f'preflight.{key} is unknown{near_hint(key, SETTINGS)}; it has '
                 f'{first_few(list(SETTINGS))}'
             )
-    return {**SETTINGS, **given}
+    return {**SETTINGS, **settings}
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -135,7 +137,7 @@ def check_names(cfg: Config) -> None:
             continue  # None, or a hook that is made
         hook = {**OWN_HOOKS.get(name, {}), **hook}
         if not hook.get('type'):
-            near = nearest(name, {*default, *OWN_HOOKS} - {name})
+            near = near_hint(name, {*default, *OWN_HOOKS} - {name})
             raise InputError(f'{path}={hook} has no type{near or f"; give {path}.type too"}')
         _check_hook(path, hook)
     for number, hook in enumerate(cfg.get('custom_hooks') or []):
@@ -144,7 +146,7 @@ def check_names(cfg: Config) -> None:
     check_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:
-        near = '' if key in RUNNER_KEYS else nearest(key, RUNNER_KEYS, 0.9)
+        near = '' if key in RUNNER_KEYS else near_hint(key, RUNNER_KEYS, 0.9)
         if near or key in unused:
             near = near or ', and the config does not use it'
             print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
@@ -152,15 +154,15 @@ def check_names(cfg: Config) -> None:
 
 def _check_hook(path: str, hook: dict) -> None:
     """Raise InputError where no registry knows a hook's type, or the type not its options."""
-    kind = registered(HOOKS, hook['type'], f'{path}.type', hook.get('_scope_'))
-    known = hook_options(kind)
-    if known is None:
+    hook_class = registered(HOOKS, hook['type'], f'{path}.type', hook.get('_scope_'))
+    parameters = hook_options(hook_class)
+    if parameters is None:
         return
     for option in hook:
-        if option not in {*known, 'type', 'priority', '_scope_'}:
+        if option not in {*parameters, 'type', 'priority', '_scope_'}:
             raise InputError(
                 f'{path}.{option} is unknown, {kind_of(hook)} has no such option'
-                f'{nearest(option, known)}'
+                f'{near_hint(option, parameters)}'
             )
 
 
@@ -178,17 +180,17 @@ def registered(registry: Registry, kind: str | type, path: str, scope: str | Non
     """
     if not isinstance(kind, str):
         return kind
-    with registry.switch_scope_and_registry(scope) as own:
+    with registry.switch_scope_and_registry(scope) as scoped_registry:
         try:
-            found = own.get(kind)
+            registered_class = scoped_registry.get(kind)
         except RuntimeError:  # MMEngine's, of a name that is no object's either
-            found = None
-        if found is None:
+            registered_class = None
+        if registered_class is None:
             raise InputError(
-                f'{path}={kind!r} is not registered{nearest(kind, _names(own))}; check its '
-                'spelling, or import its module with custom_imports'
+                f'{path}={kind!r} is not registered{near_hint(kind, _names(scoped_registry))}; '
+                'check its spelling, or import its module with custom_imports'
             )
-        return found
+        return registered_class
 
 
 def _names(registry: Registry | None) -> list[str]:
@@ -203,10 +205,10 @@ def check_unused(work_dir: str) -> None:
     files = [path for path in Path(work_dir).glob('*.pth') if loading.WRITTEN.fullmatch(path.name)]
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     # Whatever the checkpoints are called and wherever they are written, MMEngine names the last.
-    found = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]
-    if found:
+    names = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]
+    if names:
         raise InputError(
-            f'{work_dir} holds {first_few(found)} of a run before, which this one would overwrite; '
+            f'{work_dir} holds {first_few(names)} of a run before, which this one would overwrite; '
             'give another --work-dir, go on with that run by --resume, or move the files away'
         )
 
@@ -220,25 +222,29 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
         InputError: there are several processes and no GPU; `MMSyncBN` without processes; `sync_bn`
             is neither 'torch' nor 'mmcv'.
     """
-    everywhere = cfg.get('sync_bn')
-    if everywhere not in (None, 'torch', 'mmcv'):
-        raise InputError(f"sync_bn={everywhere!r} is unknown; give 'torch', 'mmcv' or None")
+    sync_bn = cfg.get('sync_bn')
+    if sync_bn not in (None, 'torch', 'mmcv'):
+        raise InputError(f"sync_bn={sync_bn!r} is unknown; give 'torch', 'mmcv' or None")
     several = cfg.get('launcher', 'none') != 'none'
     without_gpu = several and training and not _has_gpu()
     kinds = {path: kind_of(node) for path, node in walk(cfg.model, 'model')}
     for kind in ('SyncBN', 'SyncBatchNorm', 'MMSyncBN'):
-        paths = [path for path, one in kinds.items() if one == kind]
-        alone = kind == 'MMSyncBN' and not several
-        if paths and (without_gpu or alone):
-            need = 'a launcher (tools/dist_train.sh)' if alone else 'GPUs, and torch sees none'
+        paths = [path for path, node_kind in kinds.items() if node_kind == kind]
+        lacks_launcher = kind == 'MMSyncBN' and not several
+        if paths and (without_gpu or lacks_launcher):
+            need = (
+                'a launcher (tools/dist_train.sh)'
+                if lacks_launcher
+                else 'GPUs, and torch sees none'
+            )
             options = ' '.join(f'{path}.type=BN' for path in paths)
             raise InputError(
                 f"{first_few(paths)} with type='{kind}' needs {need}; give type='BN': "
                 f'--cfg-options {options}'
             )
-    if everywhere and without_gpu:
+    if sync_bn and without_gpu:
         raise InputError(
-            f'sync_bn={everywhere!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
+            f'sync_bn={sync_bn!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
             'norm_cfg holds as it is written'
         )
 
@@ -296,12 +302,12 @@ def check_work_dir(cfg: Config) -> None:
     Raises:
         InputError: a folder cannot be made or written in; nothing is left behind.
     """
-    places = {'the work_dir': cfg.work_dir}
-    out = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if out.get('out_dir') and '://' not in str(out['out_dir']):
-        places['default_hooks.checkpoint.out_dir'] = out['out_dir']
-    for what, place in places.items():
-        folder = Path(place).absolute()
+    paths = {'the work_dir': cfg.work_dir}
+    checkpoint_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if checkpoint_hook.get('out_dir') and '://' not in str(checkpoint_hook['out_dir']):
+        paths['default_hooks.checkpoint.out_dir'] = checkpoint_hook['out_dir']
+    for option, path in paths.items():
+        folder = Path(path).absolute()
         while not folder.exists():
             folder = folder.parent
         try:
@@ -309,7 +315,7 @@ def check_work_dir(cfg: Config) -> None:
                 pass
         except OSError as error:
             raise InputError(
-                f'{what} {place} cannot be written ({folder}: {error.strerror}); give a folder '
+                f'{option} {path} cannot be written ({folder}: {error.strerror}); give a folder '
                 'that can, by --work-dir for one'
             ) from None
 

@@ -31,7 +31,7 @@ from ..models.compat import to_channels_last
 from ..models.insertion import named_plugins
 from ..utils.environment import describe
 from ..utils.errors import Stopped
-from ..utils.files import whole_file
+from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
@@ -56,7 +56,7 @@ class CheckedRunner(Runner):
     - errors of the machine and of a config's keys that name the remedy (`failures`);
     - `metrics.json` after a test.
 
-    A config's `preflight` has its settings, all of them optional:
+    A config's `preflight` has its settings, all of them optional::
 
         preflight = dict(
             data_root='data/coco',   # folder that replaces the data root of every data set
@@ -112,19 +112,19 @@ class CheckedRunner(Runner):
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
         """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a plugin."""
-        given: dict[str, HookConfig | None] = dict(default_hooks or {})
-        wanted = set(OWN_HOOKS)
-        others = [hook for name, hook in given.items() if name not in wanted]
-        audited = AttentionAuditHook in map(_kind, [*others, *(custom_hooks or [])])
-        if audited or not any(True for _ in named_plugins(self.model)):
-            wanted.remove('attention_audit')
+        hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
+        own_names = set(OWN_HOOKS)
+        other_hooks = [hook for name, hook in hooks.items() if name not in own_names]
+        has_audit = AttentionAuditHook in map(_kind, [*other_hooks, *(custom_hooks or [])])
+        if has_audit or not any(True for _ in named_plugins(self.model)):
+            own_names.remove('attention_audit')
         for name, hook in OWN_HOOKS.items():
-            options: HookConfig | None = given.pop(name, {} if name in wanted else None)
+            options: HookConfig | None = hooks.pop(name, {} if name in own_names else None)
             if isinstance(options, dict):
                 options = {**hook, **options}
             if options is not None:
-                given[name] = options
-        super().register_hooks(given, custom_hooks)
+                hooks[name] = options
+        super().register_hooks(hooks, custom_hooks)
 
     def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
         """MMEngine's `register_hook`, with `AtomicCheckpointHook` in `CheckpointHook`'s place."""
@@ -158,7 +158,7 @@ class CheckedRunner(Runner):
             to_channels_last(self.model)
         if self._resume and self._load_from is None:
             if self._checked_for is None and is_main_process():
-                self._resume_from = loading.whole_checkpoint(self.work_dir)
+                self._resume_from = loading.last_readable_checkpoint(self.work_dir)
             checkpoint = [self._resume_from]
             broadcast_object_list(checkpoint)
             if checkpoint[0] is None:
@@ -185,7 +185,7 @@ class CheckedRunner(Runner):
         if not (local and is_main_process()):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **options)
             return
-        with whole_file(Path(out_dir) / filename) as part:
+        with atomic_write(Path(out_dir) / filename) as part:
             super().save_checkpoint(out_dir, part.name, None, *args, **options)
 
     def train(self) -> nn.Module:
@@ -217,8 +217,8 @@ class CheckedRunner(Runner):
         try:
             yield
         except KeyboardInterrupt:
-            how = failures.go_on(work_dir)
-            raise Stopped(f'interrupted; to go on, {how}', signal.SIGINT) from None
+            hint = failures.resume_hint(work_dir)
+            raise Stopped(f'interrupted; to go on, {hint}', signal.SIGINT) from None
         except Exception as error:
             if explained := failures.explain(error, self.cfg, work_dir):
                 raise explained from error

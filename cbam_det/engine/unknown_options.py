@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from ..utils.config import kind_of, nearest, walk
+from ..utils.config import kind_of, near_hint, walk
 from ..utils.errors import InputError
 from ..utils.run_config import DataSet, leaf_datasets
 
@@ -42,9 +42,10 @@ def check_options(cfg: Config) -> None:
     for path, node, known in _closed(cfg):
         for key in node:
             if key not in known:
+                hint = near_hint(str(key), known)
                 raise InputError(
-                    f'{path}.{key} is unknown and would have no effect{nearest(str(key), known)}; '
-                    f'it has {", ".join(known)}'
+                    f'{path}.{key} is unknown and would have no effect{hint}; it has '
+                    f'{", ".join(known)}'
                 )
 
 
@@ -107,7 +108,7 @@ def tell_unread(cfg: Config, model: nn.Module) -> None:
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader') or {}
         for dataset in leaf_datasets(loader['dataset']) if 'dataset' in loader else ():
-            kind = DataSet.of(dataset).kind
+            kind = DataSet.from_cfg(dataset).kind
             if kind is not None:
                 place = f'filter_cfg of {split}_dataloader'
                 _tell(place, dataset.get('filter_cfg') or {}, _words(_files([kind])))
@@ -123,7 +124,7 @@ def tell_unread(cfg: Config, model: nn.Module) -> None:
             if not any(key in name for name in names):
                 parts = {part for name in names for part in name.split('.')}
                 print_log(
-                    f'{path}: no parameter has {key} in its name{nearest(key, parts)}',
+                    f'{path}: no parameter has {key} in its name{near_hint(key, parts)}',
                     level=logging.WARNING,
                 )
 
@@ -132,7 +133,7 @@ def _tell(path: str, node: Mapping, words: frozenset[str]) -> None:
     for key in node:
         if str(key) not in words and key not in UNREAD_UPSTREAM:
             print_log(
-                f'{path}: nothing reads its key {key}{nearest(str(key), words, 0.75)}',
+                f'{path}: nothing reads its key {key}{near_hint(str(key), words, 0.75)}',
                 level=logging.WARNING,
             )
 

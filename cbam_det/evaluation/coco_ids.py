@@ -13,86 +13,86 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
 
 
-class ByNumber:
+class NumberedIds:
     """Evaluates copies of both sets whose images, classes and annotations are numbered from 1.
 
     To be inherited beside a COCOeval. Classes are numbered in the order of `params.catIds`, which
     is the order of the precision's third axis then; images in that of their ids.
 
     Args:
-        truth, found: the annotations and the detections, which stay as they are.
+        truth, detections: the annotations and the detections, which stay as they are.
         iou_type: 'bbox' or 'segm'.
     """
 
     params: Any
 
-    def __init__(self, truth: COCO, found: COCO, iou_type: str = 'segm') -> None:
+    def __init__(self, truth: COCO, detections: COCO, iou_type: str = 'segm') -> None:
         # Given the sets, it would sort their ids.
         super().__init__(None, None, iou_type)  # type: ignore[call-arg]
-        self.cocoGt, self.cocoDt = truth, found
+        self.cocoGt, self.cocoDt = truth, detections
         self.params.imgIds = truth.getImgIds()
         self.params.catIds = truth.getCatIds()
 
     def evaluate(self) -> None:
         """Match the detections of `params.imgIds` and `params.catIds`, which are numbers then."""
-        params, truth, found = self.params, self.cocoGt, self.cocoDt
-        categories = _numbers([*params.catIds, *truth.cats])
+        params, truth, detections = self.params, self.cocoGt, self.cocoDt
+        categories = _number_ids([*params.catIds, *truth.cats])
         ids = {*params.imgIds, *truth.imgs}
-        images = _numbers(sorted(ids, key=lambda value: (isinstance(value, str), value)))
-        self.cocoGt = _numbered(truth, images, categories)
-        self.cocoDt = _numbered(found, images, categories)
+        images = _number_ids(sorted(ids, key=lambda value: (isinstance(value, str), value)))
+        self.cocoGt = _renumbered(truth, images, categories)
+        self.cocoDt = _renumbered(detections, images, categories)
         params.imgIds = [images[value] for value in params.imgIds]
         params.catIds = [categories[value] for value in params.catIds]
         super().evaluate()  # type: ignore[misc]
 
 
-class NumberedEval(ByNumber, COCOeval):
+class NumberedEval(NumberedIds, COCOeval):
     """pycocotools' evaluation; takes its place in mmdet's CocoMetric."""
 
 
-class NumberedEvalMP(ByNumber, COCOevalMP):
+class NumberedEvalMP(NumberedIds, COCOevalMP):
     """mmdet's evaluation in several processes (`use_mp_eval`)."""
 
 
 class Annotations(COCO):
     """mmdet's COCO, which takes one text for one id."""
 
-    def loadCats(self, ids: object = ()) -> list[dict]:
+    def loadCats(self, ids: Sequence[int | str] | int | str = ()) -> list[dict]:
         """The categories of ids, or of one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
 
 
-def _numbers(ids: Iterable) -> dict[object, int]:
+def _number_ids(ids: Iterable) -> dict[object, int]:
     return {value: number for number, value in enumerate(dict.fromkeys(ids), 1)}
 
 
-def _numbered(coco: COCO, images: dict[object, int], categories: dict[object, int]) -> COCO:
+def _renumbered(coco: COCO, images: dict[object, int], categories: dict[object, int]) -> COCO:
     """A copy by these numbers, without what is of other images or categories."""
     content = coco.dataset
     annotations = [
-        one
-        for one in content.get('annotations', [])
-        if one['image_id'] in images and one['category_id'] in categories
+        entry
+        for entry in content.get('annotations', [])
+        if entry['image_id'] in images and entry['category_id'] in categories
     ]
     copy = COCO()
     copy.dataset = dict(
-        images=[{**one, 'id': images[one['id']]} for one in content['images']],
-        categories=[{**one, 'id': categories[one['id']]} for one in content['categories']],
+        images=[{**entry, 'id': images[entry['id']]} for entry in content['images']],
+        categories=[{**entry, 'id': categories[entry['id']]} for entry in content['categories']],
         annotations=[
             {
-                **one,
+                **entry,
                 'id': number,
-                'image_id': images[one['image_id']],
-                'category_id': categories[one['category_id']],
+                'image_id': images[entry['image_id']],
+                'category_id': categories[entry['category_id']],
             }
-            for number, one in enumerate(annotations, 1)
+            for number, entry in enumerate(annotations, 1)
         ],
     )
     with contextlib.redirect_stdout(io.StringIO()):

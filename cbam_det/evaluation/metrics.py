@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.registry import METRICS
 from pycocotools.cocoeval import COCOeval
@@ -9,11 +11,21 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from .coco_ids import ByNumber
+from .coco_ids import NumberedIds
 
 COCO_NUMBERS = [
-    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
-    *('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
+    'mAP',
+    'mAP_50',
+    'mAP_75',
+    'mAP_s',
+    'mAP_m',
+    'mAP_l',
+    'AR@100',
+    'AR@300',
+    'AR@1000',
+    'AR_s@1000',
+    'AR_m@1000',
+    'AR_l@1000',
 ]
 
 
@@ -23,8 +35,8 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
     """
     for _, node in walk(evaluator):
         metrics = node.get('metric', 'bbox')
-        coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
-        if coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+        is_coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
+        if is_coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)
 
@@ -41,7 +53,7 @@ class FastCocoMetric(CocoMetric):
         InputError: faster-coco-eval is not installed.
     """
 
-    def __init__(self, *args: object, **options: object) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.use_mp_eval = False
         self.evaluator = _evaluator()
@@ -61,7 +73,7 @@ def _evaluator() -> type[COCOeval]:
             'pip install faster-coco-eval==1.8.0, or take CocoMetric'
         ) from None
 
-    class Evaluator(ByNumber, COCOeval_faster):
+    class Evaluator(NumberedIds, COCOeval_faster):
         """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
 
         summarize = COCOeval.summarize

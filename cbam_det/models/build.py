@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import distributed
 
-from ..utils.config import detector, enter_scope, kind_of, nearest, places_of, walk
+from ..utils.config import detector, enter_scope, key_hint, kind_of, near_hint, walk
 from ..utils.errors import InputError
 from . import layers
 from .plugins import CBAM
@@ -51,28 +51,32 @@ def build_model(cfg: Config) -> BaseDetector:
             return MODELS.build(model)
     except (KeyError, TypeError, ValueError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        ours = Path(__file__).parents[1] in Path(raised_in).parents
-        known = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
-        if ours or any(text in str(error) for text in known):
-            said = str(error.args[0] if isinstance(error, KeyError) else error)
-            said = said.replace(
+        raised_by_us = Path(__file__).parents[1] in Path(raised_in).parents
+        expected_messages = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
+        if raised_by_us or any(text in str(error) for text in expected_messages):
+            message = str(error.args[0] if isinstance(error, KeyError) else error)
+            message = message.replace(
                 'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
             )
-            key = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", said)
-            if key and 'CBAM' in key[1]:
-                own, others = (inspect.signature(kind).parameters for kind in (CBAM, layers.CBAM))
-                said += nearest(key[2], [*own, *others])
-            elif key:
-                said += places_of(cfg, key[2], key[1].removesuffix('.__init__()'))
-            raise InputError(f'the model of this config cannot be built: {said}') from None
+            unexpected = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", message)
+            if unexpected and 'CBAM' in unexpected[1]:
+                options = [
+                    option
+                    for kind in (CBAM, layers.CBAM)
+                    for option in inspect.signature(kind).parameters
+                ]
+                message += near_hint(unexpected[2], options)
+            elif unexpected:
+                message += key_hint(cfg, unexpected[2], unexpected[1].removesuffix('.__init__()'))
+            raise InputError(f'the model of this config cannot be built: {message}') from None
         raise
 
 
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
     """One of this process alone where a norm of the model asks for one while it is built."""
-    kinds = [kind_of(node) for _, node in walk(cfg.model)]
-    if distributed.is_initialized() or 'MMSyncBN' not in kinds:
+    types = [kind_of(node) for _, node in walk(cfg.model)]
+    if distributed.is_initialized() or 'MMSyncBN' not in types:
         yield
         return
     distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)

@@ -45,7 +45,7 @@ def fix_ssd_heads() -> None:
 
 def _with_loss(init: Callable) -> Callable:
     @functools.wraps(init)
-    def init_with_loss(self: Any, *args: object, **options: object) -> None:
+    def init_with_loss(self: Any, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
         if not hasattr(self, 'loss_cls'):
             self.loss_cls = None
@@ -99,8 +99,8 @@ def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
         annotations: for mmdet's COCO.
     """
     module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
-    replaced = dict(COCOeval=evaluator, COCOevalMP=parallel, COCO=annotations)
-    for name, value in replaced.items():
+    replacements = dict(COCOeval=evaluator, COCOevalMP=parallel, COCO=annotations)
+    for name, value in replacements.items():
         if hasattr(module, name):  # COCOevalMP came with mmdet 3.1
             setattr(module, name, value)
 
@@ -119,14 +119,14 @@ def fix_voc_metric() -> None:
 def _with_own_names(compute: Callable) -> Callable:
     @functools.wraps(compute)
     def compute_with_own_names(self: Any, results: list) -> dict:
-        names = importlib.import_module('mmdet.datasets').VOCDataset.METAINFO['classes']
-        given = self.dataset_meta
-        if tuple(given['classes']) != tuple(names):
-            self.dataset_meta = {**given, 'dataset_type': None}
+        voc_names = importlib.import_module('mmdet.datasets').VOCDataset.METAINFO['classes']
+        dataset_meta = self.dataset_meta
+        if tuple(dataset_meta['classes']) != tuple(voc_names):
+            self.dataset_meta = {**dataset_meta, 'dataset_type': None}
         try:
             return compute(self, results)
         finally:
-            self.dataset_meta = given
+            self.dataset_meta = dataset_meta
 
     return compute_with_own_names
 
@@ -157,10 +157,12 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
 
 def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
-    def one(value: object) -> object:
+    def contiguous(value: Any) -> Any:
         return value.contiguous() if isinstance(value, Tensor) else value
 
-    return tuple(map(one, args)), {name: one(value) for name, value in options.items()}
+    return tuple(map(contiguous, args)), {
+        name: contiguous(value) for name, value in options.items()
+    }
 
 
 def allow_compilations() -> None:

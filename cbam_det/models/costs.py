@@ -38,7 +38,7 @@ class Cost:
     multiply_adds: int
 
 
-def count(cfg: Config, training: bool = False) -> Cost:
+def count_costs(cfg: Config, training: bool = False) -> Cost:
     """Count the detector of `cfg`, with as many regions as a test or a training has."""
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
@@ -56,7 +56,7 @@ def count(cfg: Config, training: bool = False) -> Cost:
     )
 
 
-def kept_bytes(cfg: Config) -> int:
+def activation_bytes(cfg: Config) -> int:
     """Bytes that one image's maps take between forward and backward, float32, without the losses'.
 
     Counted from what autograd saves in a pass of two images (a norm takes no single value), each
@@ -64,19 +64,19 @@ def kept_bytes(cfg: Config) -> int:
     """
     model = build_model(cfg).to('meta')
     model.train()
-    own = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    state_storages = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+    storages: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, lest another gets its address
+        if storage._cdata not in state_storages:
+            storages[storage._cdata] = storage  # held, lest another gets its address
         return tensor
 
     images = torch.empty(2, 3, *input_size(cfg), device='meta')
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         _forward(model, images, regions=len(images) * _regions(model, training=True))
-    return sum(storage.nbytes() for storage in kept.values()) // len(images)
+    return sum(storage.nbytes() for storage in storages.values()) // len(images)
 
 
 def input_size(cfg: Config) -> tuple[int, int]:

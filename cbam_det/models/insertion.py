@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
+from itertools import chain
 
 import torch
 from mmcv.cnn import build_plugin_layer
@@ -61,17 +62,17 @@ def WithPlugins(
             output is no feature map (N, C, H, W), or its channels cannot be found out; the message
             lists near names.
     """
-    ours = [plugin for plugin in plugins or () if 'position' not in plugin]
-    others = [plugin for plugin in plugins or () if 'position' in plugin]
+    inserted = [plugin for plugin in plugins or () if 'position' not in plugin]
+    passed_on = [plugin for plugin in plugins or () if 'position' in plugin]
     name = getattr(base_type, '__name__', base_type)
-    if others:
-        kind = _registered(base_type)
-        if inspect.isclass(kind) and 'plugins' not in inspect.signature(kind).parameters:
+    if passed_on:
+        host_type = _registered(base_type)
+        if inspect.isclass(host_type) and 'plugins' not in inspect.signature(host_type).parameters:
             raise InputError(
-                f"position={others[0]['position']!r} is for mmdet's bottleneck ResNets; "
+                f"position={passed_on[0]['position']!r} is for mmdet's bottleneck ResNets; "
                 f"{name} takes after, a pattern of module names, or nothing for the paper's place"
             )
-        options['plugins'] = others
+        options['plugins'] = passed_on
     for plugin in plugins or ():
         kind = plugin.get('cfg', {}).get('type')
         if isinstance(kind, str) and _registered(kind) is None:
@@ -80,10 +81,10 @@ def WithPlugins(
                 'module with custom_imports'
             )
     host = MODELS.build(dict(type=base_type, **options))
-    return insert(host, ours, options.get('in_channels'))
+    return insert(host, inserted, options.get('in_channels'))
 
 
-def _registered(name: str | type) -> object:
+def _registered(name: str | type) -> Callable | None:
     """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
     if not isinstance(name, str):
         return name
@@ -101,31 +102,31 @@ def insert(
         plugins: entries with `cfg`, `after` and `stages`; the latter two may be left out.
         in_channels: of the host's input, one number a level, where it keeps none as attribute.
     """
-    wanted: list[tuple[str, dict]] = []
+    entries: list[tuple[str, dict]] = []
     for plugin in plugins:
         if unknown := set(plugin) - {'cfg', 'after', 'stages'}:
             raise InputError(
                 f'plugin option {first_few(sorted(unknown))} is unknown; an entry has cfg, after '
                 'and stages'
             )
-        wanted += [(name, plugin['cfg']) for name in _places_of(host, **plugin)]
-    if not wanted:
+        entries += [(name, plugin['cfg']) for name in _places_of(host, **plugin)]
+    if not entries:
         return host
-    names = list(dict.fromkeys(name for name, _ in wanted))
+    names = list(dict.fromkeys(name for name, _ in entries))
     channels = find_channels(host, names, in_channels)
     # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
-    host.inserted = _Inserted({_key(name): ModuleDict() for name in names})
-    with _own_random_numbers():
-        for name, cfg in wanted:
-            place = host.inserted[_key(name)]
+    host.inserted = _Inserted({_place_key(name): ModuleDict() for name in names})
+    with _fork_rng():
+        for name, cfg in entries:
+            place = host.inserted[_place_key(name)]
             attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
-            same = sum(other.rstrip('0123456789') == attribute for other in place)
-            place[f'{attribute}{same + 1}' if same else attribute] = plugin
+            duplicates = sum(existing.rstrip('0123456789') == attribute for existing in place)
+            place[f'{attribute}{duplicates + 1}' if duplicates else attribute] = plugin
     for name in names:
-        _hang(host, name)
+        _register_plugin_hook(host, name)
     # Conversions (SyncBatchNorm, quantisation) put new modules in place of old ones, without their
     # hooks; before each forward the host looks after that.
-    host.register_forward_pre_hook(_Keep(names))
+    host.register_forward_pre_hook(_RestoreHooks(names))
     return host
 
 
@@ -143,20 +144,20 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
         InputError: a pattern matches nothing; near names are listed.
     """
     names = list(places(host))
-    found = set()
+    matched = set()
     for pattern in [after] if isinstance(after, str) else after:
-        here = {name for name in names if _fits(name, pattern)}
-        here |= {ITSELF} & {pattern}
-        if not here:
-            near = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
-            crosses = any(fnmatchcase(name, pattern) for name in names)
+        hits = {name for name in names if _matches_pattern(name, pattern)}
+        hits |= {ITSELF} & {pattern}
+        if not hits:
+            near_names = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
+            ignoring_dots = any(fnmatchcase(name, pattern) for name in names)
             hint = " (* is one part of a name; 'layer*.*.bn2' has three, '**' any number)"
             raise InputError(
                 f'after={pattern!r} matches no module of {type(host).__name__}'
-                f'{hint if crosses else ""}; near names: {first_few(near, 5)}'
+                f'{hint if ignoring_dots else ""}; near names: {first_few(near_names, 5)}'
             )
-        found |= here
-    return [name for name in names if name in found]
+        matched |= hits
+    return [name for name in names if name in matched]
 
 
 def _places_of(
@@ -181,31 +182,31 @@ def paper_places(host: nn.Module) -> list[str]:
     Raises:
         InputError: no place is known for such a host, or it has none of them.
     """
-    patterns = [one if isinstance(one, tuple) else (one,) for one in patterns_of(host)]
-    found: set[str] = set()
+    choices = [choice if isinstance(choice, tuple) else (choice,) for choice in patterns_of(host)]
+    matched: set[str] = set()
     names = list(places(host))
-    for choice in patterns:
-        hits = ({name for name in names if _fits(name, pattern)} for pattern in choice)
-        found |= next(filter(None, hits), set())
-    if not found:
+    for choice in choices:
+        hits = ({name for name in names if _matches_pattern(name, pattern)} for pattern in choice)
+        matched |= next(filter(None, hits), set())
+    if not matched:
         raise InputError(
             f'this {type(host).__name__} has none of the places of its family '
-            f'({first_few([one for choice in patterns for one in choice])}); give after, a pattern '
+            f'({first_few([*chain(*choices)])}); give after, a pattern '
             'of module names (tools/places.py lists them)'
         )
-    return [name for name in names if name in found]
+    return [name for name in names if name in matched]
 
 
-def _fits(name: str, pattern: str) -> bool:
-    return _matches(name.split('.'), pattern.split('.'))
+def _matches_pattern(name: str, pattern: str) -> bool:
+    return _parts_match(name.split('.'), pattern.split('.'))
 
 
-def _matches(parts: list[str], pattern: list[str]) -> bool:
+def _parts_match(parts: list[str], pattern: list[str]) -> bool:
     if not pattern or not parts:
         return not parts and all(part == '**' for part in pattern)
     if pattern[0] == '**':
-        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
-    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+        return _parts_match(parts, pattern[1:]) or _parts_match(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _parts_match(parts[1:], pattern[1:])
 
 
 def find_channels(
@@ -218,25 +219,27 @@ def find_channels(
     Raises:
         InputError: an output is no feature map, or C cannot be found out.
     """
-    seen: dict[str, object] = {}
-    hooks = [_module(host, name).register_forward_hook(KeepOutput(seen, name)) for name in names]
+    outputs: dict[str, object] = {}
+    hooks = [
+        _get_module(host, name).register_forward_hook(RecordOutput(outputs, name)) for name in names
+    ]
     modes = {module: module.training for module in host.modules()}
     host.eval()
     for size in (4, 32):  # 32 where a neck goes down further than 4 pixels allow
         try:
             with torch.no_grad():
-                host(_dummy(host, in_channels, size))
+                host(_dummy_input(host, in_channels, size))
             break
         except Exception:
-            seen.clear()  # a host with other inputs: ask its modules
+            outputs.clear()  # a host with other inputs: ask its modules
     for hook in hooks:
         hook.remove()
     for module, mode in modes.items():
         module.training = mode
-    return {name: _channels(host, name, seen) for name in names}
+    return {name: _output_channels(host, name, outputs) for name in names}
 
 
-def _dummy(
+def _dummy_input(
     host: nn.Module, channels: int | Sequence[int] | None, size: int
 ) -> Tensor | tuple[Tensor, ...]:
     """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
@@ -246,23 +249,23 @@ def _dummy(
     if isinstance(channels, int) and priors is not None:
         channels = [channels] * priors.num_levels
     if isinstance(channels, (list, tuple)):
-        sizes = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
+        sides = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
         return tuple(
-            torch.zeros(1, count, side, side) for count, side in zip(channels, sizes, strict=True)
+            torch.zeros(1, count, side, side) for count, side in zip(channels, sides, strict=True)
         )
     return torch.zeros(1, 3, 224, 224)
 
 
-def _channels(host: nn.Module, name: str, seen: dict[str, object]) -> int:
-    module = _module(host, name)
+def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
+    module = _get_module(host, name)
     where = f'{type(host).__name__}, after={name!r}'
-    if name in seen:
-        output = seen[name]
+    if name in outputs:
+        output = outputs[name]
         if not isinstance(output, Tensor) or output.dim() != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
-                f'whose output is one: {first_few(_inside(host, name), 5)}'
+                f'whose output is one: {first_few(_leaves_inside(host, name), 5)}'
             )
         return output.shape[1]
     for attribute in ('out_channels', 'num_features', 'num_channels'):
@@ -274,25 +277,27 @@ def _channels(host: nn.Module, name: str, seen: dict[str, object]) -> int:
     )
 
 
-def _inside(host: nn.Module, name: str) -> list[str]:
+def _leaves_inside(host: nn.Module, name: str) -> list[str]:
     prefix = '' if name == ITSELF else f'{name}.'
     return [
         inner
         for inner in places(host)
-        if inner.startswith(prefix) and inner != name and not list(_module(host, inner).children())
+        if inner.startswith(prefix)
+        and inner != name
+        and not list(_get_module(host, inner).children())
     ] or ['(none)']
 
 
-def _module(host: nn.Module, name: str) -> nn.Module:
+def _get_module(host: nn.Module, name: str) -> nn.Module:
     return host if name == ITSELF else host.get_submodule(name)
 
 
-def _key(name: str) -> str:
+def _place_key(name: str) -> str:
     """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
     return 'itself' if name == ITSELF else name.replace('.', '/')
 
 
-def _own_random_numbers() -> AbstractContextManager:
+def _fork_rng() -> AbstractContextManager:
     """What is drawn here does not count: the same seed gives the rest of a model the same start."""
     gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
@@ -302,21 +307,21 @@ class _Inserted(ModuleDict):
     """The plugins of a host by place."""
 
     def init_weights(self) -> None:
-        with _own_random_numbers():
+        with _fork_rng():
             super().init_weights()
 
 
-class KeepOutput:
-    """A forward hook that notes the first output of its module under `key` in `seen`."""
+class RecordOutput:
+    """A forward hook that notes the first output of its module under `key` in `outputs`."""
 
-    def __init__(self, seen: dict, key: object) -> None:
-        self.seen, self.key = seen, key
+    def __init__(self, outputs: dict, key: str | nn.Module) -> None:
+        self.outputs, self.key = outputs, key
 
     def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
-        self.seen.setdefault(self.key, output)
+        self.outputs.setdefault(self.key, output)
 
 
-class _Run:
+class _PluginHook:
     """The forward hook of one place; it holds its plugins, so that copies hold their copies."""
 
     def __init__(self, plugins: ModuleDict, name: str) -> None:
@@ -330,7 +335,7 @@ class _Run:
         return output
 
 
-class _Keep:
+class _RestoreHooks:
     """The host's pre-hook, which hangs a place's hook again where its module was replaced."""
 
     def __init__(self, names: list[str]) -> None:
@@ -340,34 +345,34 @@ class _Keep:
         if torch.compiler.is_compiling():
             return
         for name in self.names:
-            hooks = _module(host, name)._forward_hooks.values()
-            if not any(isinstance(hook, _Run) for hook in hooks):
-                _hang(host, name)
+            hooks = _get_module(host, name)._forward_hooks.values()
+            if not any(isinstance(hook, _PluginHook) for hook in hooks):
+                _register_plugin_hook(host, name)
 
 
-def _hang(host: nn.Module, name: str) -> None:
-    module = _module(host, name)
-    plugins = host.get_submodule('inserted').get_submodule(_key(name))
-    module.register_forward_hook(_Run(plugins, name))
+def _register_plugin_hook(host: nn.Module, name: str) -> None:
+    module = _get_module(host, name)
+    plugins = host.get_submodule('inserted').get_submodule(_place_key(name))
+    module.register_forward_hook(_PluginHook(plugins, name))
     if name != ITSELF:  # which has the plugins as a child
-        module.extra_repr = _Shown(module, plugins)  # type: ignore[method-assign]
+        module.extra_repr = _ReprWithPlugins(module, plugins)  # type: ignore[method-assign]
 
 
-class _Shown:
+class _ReprWithPlugins:
     """In the place of a module's `extra_repr`: what follows it is printed where it acts."""
 
     def __init__(self, module: nn.Module, plugins: nn.Module) -> None:
         self.module, self.plugins = module, plugins
 
     def __call__(self) -> str:
-        own = type(self.module).extra_repr(self.module)
-        kinds = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
-        return f'{own}, then {kinds}' if own else f'then {kinds}'
+        own_repr = type(self.module).extra_repr(self.module)
+        plugin_types = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
+        return f'{own_repr}, then {plugin_types}' if own_repr else f'then {plugin_types}'
 
 
 def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
     """The CBAMs of a model with their paths."""
-    return ((name, one) for name, one in model.named_modules() if isinstance(one, CBAM))
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, CBAM))
 
 
 def named_plugins(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -384,6 +389,6 @@ def named_plugins(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def is_doubled(cbam: CBAM) -> bool:
+def has_doubled_gates(cbam: CBAM) -> bool:
     """Whether its gates lie in (0, 2), as from the identity start."""
     return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

@@ -67,11 +67,12 @@ def in_stages(host: nn.Module, names: Sequence[str], stages: Sequence[bool]) -> 
     Raises:
         InputError: the host has no stages, or another number of them.
     """
-    known = [name for name, _ in host.named_children() if STAGE.fullmatch(name)]
-    if len(known) != len(stages):
+    host_stages = [name for name, _ in host.named_children() if STAGE.fullmatch(name)]
+    if len(host_stages) != len(stages):
         raise InputError(
             f'stages={tuple(stages)} has {len(stages)} values; {type(host).__name__} has '
-            f'{len(known)} stages' + (f' ({", ".join(known)})' if known else ', so give after')
+            f'{len(host_stages)} stages'
+            + (f' ({", ".join(host_stages)})' if host_stages else ', so give after')
         )
-    chosen = {stage for stage, wanted in zip(known, stages, strict=True) if wanted}
+    chosen = {stage for stage, is_chosen in zip(host_stages, stages, strict=True) if is_chosen}
     return [name for name in names if name.split('.')[0] in chosen]

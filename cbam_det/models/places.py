@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .build import build_model
-from .insertion import ITSELF, KeepOutput, match, paper_places, places
+from .insertion import ITSELF, RecordOutput, match, paper_places, places
 from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -61,14 +61,14 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         except AttributeError:
             continue
         hosts.update(
-            {f'{path}.{at}': one for at, one in enumerate(host)}
+            {f'{path}.{index}': module for index, module in enumerate(host)}
             if isinstance(host, nn.ModuleList)
             else {path: host}
         )
-    seen: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
     for host in hosts.values():
         for module in host.modules():
-            module.register_forward_hook(KeepOutput(seen, module))
+            module.register_forward_hook(RecordOutput(outputs, module))
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
@@ -80,16 +80,16 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     )
     with torch.no_grad():
         model.predict(torch.zeros(1, 3, size, size), [sample])
-    found = [
-        _place(path, name, module, seen[module], options)
+    matching = [
+        _describe_place(path, name, module, outputs[module], options)
         for path, host in hosts.items()
         for name in places(host)
-        if _is_map(seen.get(module := host if name == ITSELF else host.get_submodule(name)))
+        if _is_map(outputs.get(module := host if name == ITSELF else host.get_submodule(name)))
         and fnmatchcase(f'{path}:{name}', pattern)
     ]
-    if not found:
+    if not matching:
         raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
-    return found
+    return matching
 
 
 def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -> str:
@@ -99,21 +99,22 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
     Raises:
         InputError: the detector has no such host or module; the config is a pure Python one.
     """
-    node, around = cfg.model, []
-    while inside := [key for key in ('detector', 'module') if key in node]:  # trackers and the like
-        around += inside[:1]
-        node = node[inside[0]]
+    node, wrappers = cfg.model, []
+    # Trackers and the like have the detector inside.
+    while keys := [key for key in ('detector', 'module') if key in node]:
+        wrappers.append(keys[0])
+        node = node[keys[0]]
     for key in host.split('.'):
         if not isinstance(node, dict) or key not in node:
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
-    built = build_model(cfg).get_submodule(host)
+    module = build_model(cfg).get_submodule(host)
     if after is None:
-        paper_places(built)
+        paper_places(module)
     else:
-        match(built, after)
-    where = '' if after is None else f', after={after!r}'
-    plugin = f"dict(cfg=dict(type='CBAM'){where})"
+        match(module, after)
+    after_option = '' if after is None else f', after={after!r}'
+    plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
     kind = node.get('base_type', node['type'])
     if not isinstance(kind, str):
         raise InputError(
@@ -122,9 +123,10 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
             f'at {host} (README, "Any other place")'
         )
     # A list in a config replaces that of its base, so the host's own plugins are written again.
-    own = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
-    text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{''.join(own)}{plugin}])"
-    for key in reversed([*around, *host.split('.')]):
+    own_plugins = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
+    entries = ''.join([*own_plugins, plugin])
+    text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{entries}])"
+    for key in reversed([*wrappers, *host.split('.')]):
         text = f'dict({key}={text})'
     # The imports of the base, which these replace, are written again too.
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
@@ -137,16 +139,23 @@ def _is_map(output: object) -> bool:
     return isinstance(output, Tensor) and output.dim() == 4
 
 
-def _place(path: str, name: str, module: nn.Module, output: Tensor, options: dict) -> Place:
+def _describe_place(
+    path: str, name: str, module: nn.Module, output: Tensor, options: dict
+) -> Place:
     channels, height, width = output.shape[1:]
     # A ratio that the map is too narrow for would be an error there: count the widest that fits.
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
-    adds = 0
-    if mlp := cbam.channel_gate:
-        adds += len(mlp.pools) * 2 * mlp.fc1.weight.numel() + channels * height * width
-    if gate := cbam.spatial_gate:
-        adds += gate.conv.weight.numel() * height * width + channels * height * width
-        adds += channels * height * width if gate.summary is not None else 0
+    pixels = height * width
+    multiply_adds = 0
+    if channel_gate := cbam.channel_gate:
+        multiply_adds += (
+            len(channel_gate.pools) * 2 * channel_gate.fc1.weight.numel() + channels * pixels
+        )
+    if spatial_gate := cbam.spatial_gate:
+        multiply_adds += (spatial_gate.conv.weight.numel() + channels) * pixels
+        if spatial_gate.summary is not None:
+            multiply_adds += channels * pixels
     parameters = sum(parameter.numel() for parameter in cbam.parameters())
-    return Place(path, name, type(module).__name__, (channels, height, width), parameters, adds)
+    shape = channels, height, width
+    return Place(path, name, type(module).__name__, shape, parameters, multiply_adds)

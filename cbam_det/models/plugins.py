@@ -10,15 +10,34 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils.config import nearest
+from ..utils.config import near_hint
 from ..utils.errors import InputError
 from . import layers
 from .layers import checks
 
 # The names of timm.layers.create_attn.
-TIMM = (
-    *('se', 'ese', 'eca', 'ecam', 'ceca', 'ge', 'gc', 'gca', 'cbam', 'lcbam', 'coord', 'scoord'),
-    *('ela', 'strip', 'sk', 'splat', 'lambda', 'bottleneck', 'halo', 'nl', 'bat'),
+TIMM_ATTENTIONS = (
+    'se',
+    'ese',
+    'eca',
+    'ecam',
+    'ceca',
+    'ge',
+    'gc',
+    'gca',
+    'cbam',
+    'lcbam',
+    'coord',
+    'scoord',
+    'ela',
+    'strip',
+    'sk',
+    'splat',
+    'lambda',
+    'bottleneck',
+    'halo',
+    'nl',
+    'bat',
 )
 
 
@@ -96,7 +115,7 @@ class TimmAttention(nn.Module):
 
     Args:
         in_channels: C; the host fills it in.
-        name: timm's name, of `TIMM`.
+        name: timm's name, of `TIMM_ATTENTIONS`.
         options: those of timm's module.
 
     Raises:
@@ -118,10 +137,12 @@ class TimmAttention(nn.Module):
         try:
             self.attention = create_attn(name, in_channels, **options)
         except (AssertionError, TypeError) as error:
-            known = '' if name in TIMM else f'{nearest(name, TIMM)}; it has {", ".join(TIMM)}'
+            hint = ''
+            if name not in TIMM_ATTENTIONS:
+                hint = f'{near_hint(name, TIMM_ATTENTIONS)}; it has {", ".join(TIMM_ATTENTIONS)}'
             raise InputError(
                 f'timm builds no attention {name!r} for {in_channels} channels '
-                f'({error or "refused"}){known}'
+                f'({error or "refused"}){hint}'
             ) from None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,26 +13,26 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED, shipped
+from ..utils.environment import INSTALLED, shipped_folder
 from ..utils.errors import InputError, first_few
 from ..utils.records import write_record
 from ..utils.run_config import leaf_datasets
 from ..visualization.figures import save
 from . import measures, runs, verdicts
 from .figure import study_figure
-from .plan import plan as planned
+from .plan import plan as plan_run
 from .records import check_records, read_record
 from .study import PROGRAM, Row, Study, check_gpus, command, config_of, read_study, run_name
 from .tables import detector_table, plan_table
 
-LEDGER = shipped('ledger', 'experiments')
+LEDGER = shipped_folder('ledger', 'experiments')
 # Records belong to the checkout, or to the current folder where there is none.
 RESULTS = (Path() if INSTALLED else LEDGER.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
 Runs = list[tuple[Row, int]]
 
 
-def chosen(args: argparse.Namespace) -> list[Study]:
+def selected_studies(args: argparse.Namespace) -> list[Study]:
     files = {path.stem: path for path in sorted(args.ledger.glob('*.yaml'))}
     for name in args.study:
         if name not in files:
@@ -42,7 +42,7 @@ def chosen(args: argparse.Namespace) -> list[Study]:
     return [read_study(files[name]) for name in args.study or files]
 
 
-def chosen_runs(args: argparse.Namespace, study: Study) -> Runs:
+def selected_runs(args: argparse.Namespace, study: Study) -> Runs:
     """The rows and seeds that were asked for; all to be repeated, else those without a record."""
     for name in args.row or ():
         if name not in study.rows:
@@ -65,37 +65,39 @@ def chosen_runs(args: argparse.Namespace, study: Study) -> Runs:
     ]
 
 
-def commands(args: argparse.Namespace, study: Study, asked: Runs, seen: set[str]) -> None:
+def print_commands(
+    args: argparse.Namespace, study: Study, requested: Runs, printed: set[str]
+) -> None:
     """Print the commands, each run once though several tables have it."""
     before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
     after = {
         '--data-root': (args.data_root, None),
         '--work-dirs': (args.work_dirs, WORK_DIRS),
     }
-    kept = [
+    options = [
         [
             word
-            for key, (given, usual) in pairs.items()
-            if given != usual
-            for word in (key, str(given))
+            for key, (value, default) in pairs.items()
+            if value != default
+            for word in (key, str(value))
         ]
         for pairs in (before, after)
     ]
-    if not asked:
+    if not requested:
         print(f'{study.name}: nothing is left to run', file=sys.stderr)
-    for row, seed in asked:
-        if (name := run_name(study, row, seed)) not in seen:
-            print(command(study, row, seed, args.gpus, *kept))
-        seen.add(name)
+    for row, seed in requested:
+        if (name := run_name(study, row, seed)) not in printed:
+            print(command(study, row, seed, args.gpus, *options))
+        printed.add(name)
 
 
-def check_data_root(args: argparse.Namespace, study: Study, asked: Runs) -> None:
+def check_data_root(args: argparse.Namespace, study: Study, requested: Runs) -> None:
     """Raise InputError where one --data-root would be for rows that read different data."""
     if not args.data_root:
         return
     roots = {
         leaf.get('data_root') or ''
-        for row in {row.name: row for row, _ in asked}.values()
+        for row in {row.name: row for row, _ in requested}.values()
         for leaf in leaf_datasets(config_of(study, row, row.seeds[0]).train_dataloader.dataset)
     }
     if len(roots) > 1:
@@ -105,50 +107,57 @@ def check_data_root(args: argparse.Namespace, study: Study, asked: Runs) -> None
         )
 
 
-def run(args: argparse.Namespace, study: Study, asked: Runs) -> None:
-    if not asked:
+def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> None:
+    if not requested:
         print(f'{study.name}: what was asked for is recorded in {args.results}')
-    for number, (row, seed) in enumerate(asked, 1):
-        print(f'{study.name}, {row.name}, seed {seed}: run {number} of {len(asked)}', flush=True)
-        what = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
+    for number, (row, seed) in enumerate(requested, 1):
+        progress = f'run {number} of {len(requested)}'
+        print(f'{study.name}, {row.name}, seed {seed}: {progress}', flush=True)
+        arguments = (study, row, seed, args.results, args.work_dirs, args.gpus, args.data_root)
         if args.command == 'repeat':
             record = read_record(args.results, study, row, seed)
-            if record and (other := runs.elsewhere(record)):
-                print(f'  recorded elsewhere, so that numbers may differ: {other}', flush=True)
-            differing = runs.repeat(*what)
-            found = [f'{key} {old} -> {new}' for key, (old, new) in differing.items()]
-            print(f'  differs: {first_few(found, 9)}' if found else '  all numbers are the same')
+            if record and (difference := runs.environment_differences(record)):
+                print(f'  recorded elsewhere, so that numbers may differ: {difference}', flush=True)
+            differing = runs.repeat(*arguments)
+            changes = [f'{key} {before} -> {after}' for key, (before, after) in differing.items()]
+            print(
+                f'  differs: {first_few(changes, 9)}' if changes else '  all numbers are the same'
+            )
             continue
-        record = runs.run(*what)
-        first, key = next(iter(study.metrics_of(row).items()))
+        record = runs.run(*arguments)
+        metric, key = next(iter(study.metrics_of(row).items()))
         value = study.scale_of(row) * record['metrics'][key]
-        print(f'  {first} {value:.2f}, {record["train_seconds"]} s', flush=True)
+        print(f'  {metric} {value:.2f}, {record["train_seconds"]} s', flush=True)
 
 
-def plan(args: argparse.Namespace) -> None:
+def print_plan(args: argparse.Namespace) -> None:
     studies = {}
-    for study in chosen(args):
+    for study in selected_studies(args):
         rows = {
-            row.name: dict(runs=len(row.seeds), **asdict(planned(study, row, args.teraflops)))
+            row.name: dict(runs=len(row.seeds), **asdict(plan_run(study, row, args.teraflops)))
             for row in track(study.rows.values(), study.name, transient=True)
         }
         studies[study.name] = dict(title=study.title, rows=rows)
-    made = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    said = shlex.join([*PROGRAM, *sys.argv[1:]])
-    print(plan_table(write_record(args.out, said, made)))
+    content = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
+    command_line = shlex.join([*PROGRAM, *sys.argv[1:]])
+    print(plan_table(write_record(args.out, command_line, content)))
 
 
-def show(args: argparse.Namespace) -> None:
+def print_list(args: argparse.Namespace) -> None:
     table = Table('study', 'row', 'config', 'seeds', 'recorded')
-    for study in chosen(args):
+    for study in selected_studies(args):
         for row in study.rows.values():
-            done = [
+            recorded_seeds = [
                 seed
                 for seed in row.seeds
                 if read_record(args.results, study, row, seed) is not None
             ]
             table.add_row(
-                *(study.name, row.name, Path(row.config).stem, str(len(row.seeds)), str(len(done)))
+                study.name,
+                row.name,
+                Path(row.config).stem,
+                str(len(row.seeds)),
+                str(len(recorded_seeds)),
             )
     Console(width=140).print(table)
 
@@ -162,10 +171,10 @@ def run_command(args: argparse.Namespace) -> None:
     args.ledger, args.results = args.ledger or LEDGER, args.results or RESULTS
     read_weights_only()
     if args.command == 'list':
-        show(args)
+        print_list(args)
         return
     if args.command == 'plan':
-        plan(args)
+        print_plan(args)
         return
     if (
         args.command in ('table', 'plot', 'gates', 'focus', 'details', 'repeat')
@@ -173,10 +182,12 @@ def run_command(args: argparse.Namespace) -> None:
     ):
         raise InputError(f'no folder of records {args.results}; run makes it, --results names it')
     printed: set[str] = set()
-    for study in chosen(args):
-        asked = chosen_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
-        if asked:
-            check_data_root(args, study, asked)
+    for study in selected_studies(args):
+        requested = (
+            selected_runs(args, study) if args.command in ('run', 'repeat', 'commands') else []
+        )
+        if requested:
+            check_data_root(args, study, requested)
         check_records(study, args.results)
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
@@ -195,6 +206,6 @@ def run_command(args: argparse.Namespace) -> None:
             measures.gate_weights(study, args.results, args.work_dirs, args.count, args.data_root)
             print(verdicts.table(study, args.results))
         elif args.command == 'commands':
-            commands(args, study, asked, printed)
+            print_commands(args, study, requested, printed)
         else:
-            run(args, study, asked)
+            run_requested(args, study, requested)

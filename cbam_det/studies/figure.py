@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
+from .comparison import mean_interval
 from .records import read_record
-from .study import PROGRAM, Row, Study, cost_path, recorded
-from .verdicts import difference, mean_interval, values
+from .study import PROGRAM, Row, Study, cost_path, read_json
+from .verdicts import difference, values
 
 
 def study_figure(study: Study, results: Path) -> Figure:
@@ -46,7 +47,7 @@ def study_figure(study: Study, results: Path) -> Figure:
         )
     cost = cost_path(results, study)
     names = [row.name for rows in groups for row in rows]
-    looks = {name: _look(number) for number, name in enumerate(names)}
+    styles = {name: _style(number) for number, name in enumerate(names)}
     with plt.rc_context(STYLE):
         height = 0.9 + 1.5 * len(groups) + 0.5 * len(names)
         ratios = (1.25, 1, 1)[: 2 + cost.is_file()]
@@ -60,20 +61,20 @@ def study_figure(study: Study, results: Path) -> Figure:
         )
         for rows, (seeds, curve, *rest) in zip(groups, panels, strict=True):
             first = next(iter(study.metrics_of(rows[0])))
-            _seeds(seeds, study, rows, results, looks)
+            _seeds(seeds, study, rows, results, styles)
             seeds.set(
                 xlabel=f'{first}, %, test; a shape for each seed',
                 title='every seed; mean, 95% interval',
             )
-            _curves(curve, study, rows, results, looks)
+            _curves(curve, study, rows, results, styles)
             for gain in rest:
-                times = recorded(cost)['rows']
-                _gains(gain, study, rows, results, looks, times)
+                times = read_json(cost)['rows']
+                _gains(gain, study, rows, results, styles, times)
                 gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
                 gain.set_xlabel('longer training step, %; quartiles')
         figure.legend(
-            [Line2D([], [], marker='o', **look) for look in looks.values()],
-            [fill(name, 40) for name in looks],
+            [Line2D([], [], marker='o', **style) for style in styles.values()],
+            [fill(name, 40) for name in styles],
             loc='outside lower center',
             ncols=len(ratios),
             frameon=False,
@@ -81,26 +82,26 @@ def study_figure(study: Study, results: Path) -> Figure:
     return figure
 
 
-def _look(number: int) -> dict[str, Any]:
-    look = dict(color=CYCLE[number % len(CYCLE)])
-    return look | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else look
+def _style(number: int) -> dict[str, Any]:
+    style = dict(color=CYCLE[number % len(CYCLE)])
+    return style | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else style
 
 
 MARKS = 'osD^v<>pP*'  # one for each of a row's seeds, to be followed from row to row
 
 
 def _seeds(
-    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, styles: dict[str, dict]
 ) -> None:
     first = next(iter(study.metrics_of(rows[0])))
-    for place, row in enumerate(rows):
-        found = values(study, row, results, first)
-        for seed, value in found.items():
-            mark = MARKS[list(row.seeds).index(seed) % len(MARKS)]
-            axis.plot(value, place, marker=mark, ms=5, alpha=0.7, **looks[row.name])
-        mean, low, high = mean_interval(list(found.values()))
-        reach = None if low is None or high is None else [[mean - low], [high - mean]]
-        axis.errorbar(mean, place - 0.25, xerr=reach, fmt='|', color='black', ms=9, capsize=3)
+    for position, row in enumerate(rows):
+        by_seed = values(study, row, results, first)
+        for seed, value in by_seed.items():
+            marker = MARKS[list(row.seeds).index(seed) % len(MARKS)]
+            axis.plot(value, position, marker=marker, ms=5, alpha=0.7, **styles[row.name])
+        mean, low, high = mean_interval(list(by_seed.values()))
+        errors = None if low is None or high is None else [[mean - low], [high - mean]]
+        axis.errorbar(mean, position - 0.25, xerr=errors, fmt='|', color='black', ms=9, capsize=3)
     axis.set_yticks(range(len(rows)), [fill(row.name, 30) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.6)
 
@@ -110,13 +111,13 @@ def _gains(
     study: Study,
     rows: list[Row],
     results: Path,
-    looks: dict[str, dict],
+    styles: dict[str, dict],
     times: dict,
 ) -> None:
     first = next(iter(study.metrics_of(rows[0])))
     for row in rows:
-        seen = difference(study, row, results, first)
-        if seen is None or not any(one.name in times for one in rows):
+        comparison = difference(study, row, results, first)
+        if comparison is None or not any(other.name in times for other in rows):
             continue  # no pair of runs, or classifiers, whose steps are not measured
         if not {row.name, row.against} <= set(times):
             raise InputError(
@@ -124,13 +125,15 @@ def _gains(
                 f'{shlex.join([*PROGRAM, "cost", study.name])}'
             )
         base = times[row.against]['train_ms'][0]
-        longer, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])
-        wide = [[longer - low], [high - longer]]
-        if seen.low is None or seen.high is None:
-            reach = None
+        slowdown, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])
+        x_errors = [[slowdown - low], [high - slowdown]]
+        if comparison.low is None or comparison.high is None:
+            y_errors = None
         else:
-            reach = [[seen.mean - seen.low], [seen.high - seen.mean]]
-        axis.errorbar(longer, seen.mean, reach, wide, marker='o', capsize=3, **looks[row.name])
+            y_errors = [[comparison.mean - comparison.low], [comparison.high - comparison.mean]]
+        axis.errorbar(
+            slowdown, comparison.mean, y_errors, x_errors, marker='o', capsize=3, **styles[row.name]
+        )
     axis.axhline(0, color='black', lw=0.8)
 
 
@@ -139,37 +142,48 @@ def _baseline(row: Row) -> str:
 
 
 def _curves(
-    axis: plt.Axes, study: Study, rows: list[Row], results: Path, looks: dict[str, dict]
+    axis: plt.Axes, study: Study, rows: list[Row], results: Path, styles: dict[str, dict]
 ) -> None:
     first, key = next(iter(study.metrics_of(rows[0]).items()))
     runs = [
-        (row, {seed: one for seed in row.seeds if (one := read_record(results, study, row, seed))})
+        (
+            row,
+            {
+                seed: record
+                for seed in row.seeds
+                if (record := read_record(results, study, row, seed))
+            },
+        )
         for row in rows
     ]
     # mmdet logs no metric where nothing was found.
     validated = any(
         key in metrics
-        for _, own in runs
-        for one in own.values()
-        for metrics in one['validation'].values()
+        for _, records in runs
+        for record in records.values()
+        for metrics in record['validation'].values()
     )
-    for row, own in runs:
+    for row, records in runs:
         # Rows that are compared share a baseline; what they show is of the seeds that all have.
-        beside = [set(ran) for other, ran in runs if _baseline(other) == _baseline(row)]
-        chosen = set.intersection(*beside) or set(own)
+        seed_sets = [
+            set(other_records)
+            for other_row, other_records in runs
+            if _baseline(other_row) == _baseline(row)
+        ]
+        seeds = set.intersection(*seed_sets) or set(records)
         lines = [
             {
-                int(place): study.scale_of(row) * metrics[key]
-                for place, metrics in own[seed]['validation'].items()
+                int(step): study.scale_of(row) * metrics[key]
+                for step, metrics in records[seed]['validation'].items()
                 if key in metrics
             }
             if validated
-            else {int(place): loss for place, loss in own[seed]['loss'].items()}
-            for seed in sorted(chosen)
+            else {int(step): loss for step, loss in records[seed]['loss'].items()}
+            for seed in sorted(seeds)
         ]
-        epochs = sorted(set.intersection(*map(set, lines)))
-        heights = [np.mean([line[epoch] for line in lines]) for epoch in epochs]
-        axis.plot(epochs, heights, marker='o', ms=4, **looks[row.name])
+        steps = sorted(set.intersection(*map(set, lines)))
+        means = [np.mean([line[step] for line in lines]) for step in steps]
+        axis.plot(steps, means, marker='o', ms=4, **styles[row.name])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(
         title='validation, shared seeds' if validated else 'training, shared seeds',

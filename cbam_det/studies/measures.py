@@ -15,7 +15,7 @@ from ..utils.config import CBAMS, is_detector, kind_of, walk
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.records import write_record
 from ..visualization.attention import gates
-from ..visualization.detections import dataset_of, evenly
+from ..visualization.detections import dataset_of, evenly_spaced
 from .records import read_record
 from .runs import has_checkpoint, last_checkpoint
 from .study import (
@@ -27,7 +27,7 @@ from .study import (
     cost_path,
     focus_path,
     gates_path,
-    recorded,
+    read_json,
     run_name,
 )
 from .timing import detectors
@@ -44,8 +44,8 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
         raise InputError(f'{study.name} has no detectors, whose steps are measured')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    said = shlex.join([*PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
-    return write_record(cost_path(results, study), said, record)
+    command_line = shlex.join([*PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
+    return write_record(cost_path(results, study), command_line, record)
 
 
 def gate_weights(
@@ -70,35 +70,43 @@ def gate_weights(
             is of another number of images. Single runs without their checkpoint are passed over.
     """
     path = gates_path(results, study)
-    seen: dict[str, dict[str, dict[str, list[float]]]] = _kept(path, dict(images=count))
-    said = shlex.join([*PROGRAM, 'gates', study.name, '--count', str(count)])
-    absent = []
+    measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
+        path, dict(images=count)
+    )
+    command_line = shlex.join([*PROGRAM, 'gates', study.name, '--count', str(count)])
+    missing = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
         if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
             continue
-        of_row = seen.get(row.name, {})
-        done = {seed for by_seed in of_row.values() for seed in by_seed}
-        for seed in track(_left(study, row, results, done), row.name, transient=True):
+        row_quantiles = measured.get(row.name, {})
+        measured_seeds = {seed for by_seed in row_quantiles.values() for seed in by_seed}
+        for seed in track(
+            _unmeasured_seeds(study, row, results, measured_seeds), row.name, transient=True
+        ):
             folder = work_dirs / run_name(study, row, seed)
             if not _has_weights(folder, read_record(results, study, row, seed)):
-                absent.append(str(folder))
+                missing.append(str(folder))
                 continue
-            for gate, found in _weights(study, row, seed, folder, count, data_root).items():
-                of_row = seen.setdefault(row.name, {})
-                of_row.setdefault(gate, {})[str(seed)] = found.round(4).tolist()
-            write_record(path, said, dict(images=count, rows=_means(seen), runs=seen))
-    _tell_absent(absent, seen, f'no run of {study.name} with attention is recorded in {results}')
-    return recorded(path)
+            for gate, quantiles in _weights(study, row, seed, folder, count, data_root).items():
+                row_quantiles = measured.setdefault(row.name, {})
+                row_quantiles.setdefault(gate, {})[str(seed)] = quantiles.round(4).tolist()
+            write_record(
+                path, command_line, dict(images=count, rows=_means(measured), runs=measured)
+            )
+    _report_missing(
+        missing, measured, f'no run of {study.name} with attention is recorded in {results}'
+    )
+    return read_json(path)
 
 
-def _means(seen: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
+def _means(measured: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
     return {
         name: {
             gate: np.mean(list(by_seed.values()), axis=0).round(4).tolist()
             for gate, by_seed in by_gate.items()
         }
-        for name, by_gate in seen.items()
+        for name, by_gate in measured.items()
     }
 
 
@@ -111,17 +119,21 @@ def _has_weights(folder: Path, record: dict | None) -> bool:
     return digest is None or weights_digest(check_checkpoint(path, 'weights')) == digest
 
 
-def _tell_absent(absent: list[str], seen: dict, nothing: str) -> None:
+def _report_missing(missing: list[str], measured: dict, nothing_recorded: str) -> None:
     """Say which runs were passed over.
 
     Raises:
         InputError: nothing was measured at all.
     """
-    said = f'no checkpoint with the recorded weights in {first_few(absent)}' if absent else nothing
-    if not seen:
-        raise InputError(f'{said}; give the --work-dirs of the runs' if absent else said)
-    if absent:
-        print_stderr(f'{len(absent)} runs are passed over: {said}; --work-dirs names their folder')
+    reason = nothing_recorded
+    if missing:
+        reason = f'no checkpoint with the recorded weights in {first_few(missing)}'
+    if not measured:
+        raise InputError(f'{reason}; give the --work-dirs of the runs' if missing else reason)
+    if missing:
+        print_stderr(
+            f'{len(missing)} runs are passed over: {reason}; --work-dirs names their folder'
+        )
 
 
 def heat_inside(
@@ -155,67 +167,76 @@ def heat_inside(
     from ..visualization.gradcam import Explainer
 
     path = focus_path(results, study)
-    seen: dict[str, dict[str, dict]] = _kept(path, dict(images=count, score=score))
+    measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
     options = ['--count', str(count), '--score', f'{score:g}']
-    said = shlex.join([*PROGRAM, 'focus', study.name, *options])
-    absent: list[str] = []
+    command_line = shlex.join([*PROGRAM, 'focus', study.name, *options])
+    missing: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)
         if base is None or not is_detector(config_of(study, row, row.seeds[0])):
             continue
-        done = set(seen.get(row.name, {}))
-        for seed in track(_left(study, row, results, done), row.name, transient=True):
+        measured_seeds = set(measured.get(row.name, {}))
+        for seed in track(
+            _unmeasured_seeds(study, row, results, measured_seeds), row.name, transient=True
+        ):
             if read_record(results, study, base, seed) is None:
                 continue
-            folders = {one.name: work_dirs / run_name(study, one, seed) for one in (base, row)}
-            lacking = [
-                str(folders[one.name])
-                for one in (base, row)
-                if not _has_weights(folders[one.name], read_record(results, study, one, seed))
+            folders = {
+                compared.name: work_dirs / run_name(study, compared, seed)
+                for compared in (base, row)
+            }
+            without_weights = [
+                str(folders[compared.name])
+                for compared in (base, row)
+                if not _has_weights(
+                    folders[compared.name], read_record(results, study, compared, seed)
+                )
             ]
-            absent += lacking
-            if lacking:
+            missing += without_weights
+            if without_weights:
                 continue
             explainers = [
                 Explainer(
                     Predictor(
-                        config_of(study, one, seed, data_root),
-                        last_checkpoint(folders[one.name]),
-                        one.name,
+                        config_of(study, compared, seed, data_root),
+                        last_checkpoint(folders[compared.name]),
+                        compared.name,
                     )
                 )
-                for one in (base, row)
+                for compared in (base, row)
             ]
-            found = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
-            seen.setdefault(row.name, {})[str(seed)] = found
-            write_record(path, said, dict(images=count, score=score, runs=seen))
-    nothing = f'no detector of {study.name} is recorded in {results} beside its baseline'
-    _tell_absent(absent, seen, f'{nothing}, by the same seed')
-    return recorded(path)
+            heat = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
+            measured.setdefault(row.name, {})[str(seed)] = heat
+            write_record(path, command_line, dict(images=count, score=score, runs=measured))
+    reason = f'no detector of {study.name} is recorded in {results} beside its baseline'
+    _report_missing(missing, measured, f'{reason}, by the same seed')
+    return read_json(path)
 
 
 # The options by which a record's keys are given.
 OPTIONS = dict(images='count', score='score')
 
 
-def _kept(path: Path, options: dict[str, object]) -> dict:
+def _recorded_runs(path: Path, options: dict[str, float]) -> dict:
     """The runs of a record of measures that was made with the same options; {} where none is."""
-    before = recorded(path)
+    record = read_json(path)
     for key, value in options.items():
-        if before and before[key] != value:
+        if record and record[key] != value:
             raise InputError(
-                f'{path} is of --{OPTIONS[key]} {before[key]}, not {value}; give the same, or '
+                f'{path} is of --{OPTIONS[key]} {record[key]}, not {value}; give the same, or '
                 'remove it'
             )
-    return before.get('runs', {})
+    return record.get('runs', {})
 
 
-def _left(study: Study, row: Row, results: Path, done: Collection[str]) -> list[int]:
+def _unmeasured_seeds(
+    study: Study, row: Row, results: Path, measured_seeds: Collection[str]
+) -> list[int]:
     """The seeds of a row that are recorded and not yet measured."""
     return [
         seed
         for seed in row.seeds
-        if str(seed) not in done and read_record(results, study, row, seed) is not None
+        if str(seed) not in measured_seeds and read_record(results, study, row, seed) is not None
     ]
 
 
@@ -226,13 +247,14 @@ def _weights(
     cfg = config_of(study, row, seed, data_root)
     predictor = Predictor(cfg, last_checkpoint(folder))
     dataset = dataset_of(cfg, 'val')
-    seen: dict[str, list[np.ndarray]] = {}
-    for index in evenly(len(dataset), count):
+    by_gate: dict[str, list[np.ndarray]] = {}
+    for index in evenly_spaced(len(dataset), count):
         prepared = predictor.prepare(dataset.get_data_info(index)['img_path'])
-        for one in gates(predictor.model, prepared.data):
+        for cbam_gates in gates(predictor.model, prepared.data):
             for gate in GATES:
-                if (weights := getattr(one, gate)) is not None:
-                    seen.setdefault(gate, []).append(weights.ravel())
+                if (weights := getattr(cbam_gates, gate)) is not None:
+                    by_gate.setdefault(gate, []).append(weights.ravel())
     return {
-        gate: np.quantile(np.concatenate(all_), (0.05, 0.5, 0.95)) for gate, all_ in seen.items()
+        gate: np.quantile(np.concatenate(arrays), (0.05, 0.5, 0.95))
+        for gate, arrays in by_gate.items()
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..models.costs import count, kept_bytes
+from ..models.costs import activation_bytes, count_costs
 from ..utils.config import is_detector
 from ..utils.errors import InputError
 from .study import Row, Study, config_of
@@ -21,7 +21,7 @@ class Plan:
         steps: of the optimiser.
         gpus: of the run.
         images: that are trained on, repetitions counted.
-        multiply_adds: of one image forward in training, as `costs.count` has them.
+        multiply_adds: of one image forward in training, as `costs.count_costs` has them.
         hours: of training, three times the forward pass for forward and backward.
         kept: GiB of feature maps that one process keeps for the backward pass.
     """
@@ -48,8 +48,8 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         )
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
-    steps = _steps(cfg, math.ceil(study.images * _times(loader.dataset) / batch))
-    cost = count(cfg, training=True)
+    steps = _steps(cfg, math.ceil(study.images * _repetitions(loader.dataset) / batch))
+    cost = count_costs(cfg, training=True)
     work = 3 * 2 * cost.multiply_adds * steps * batch
     return Plan(
         steps=steps,
@@ -57,16 +57,16 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         images=steps * batch,
         multiply_adds=cost.multiply_adds,
         hours=work / (study.gpus * teraflops * 1e12) / 3600,
-        kept=loader.batch_size * kept_bytes(cfg) / 2**30,
+        kept=loader.batch_size * activation_bytes(cfg) / 2**30,
     )
 
 
-def _steps(cfg: Config, epoch: int) -> int:
+def _steps(cfg: Config, steps_per_epoch: int) -> int:
     if cfg.train_cfg.get('max_iters'):
         return cfg.train_cfg.max_iters
-    return cfg.train_cfg.max_epochs * epoch
+    return cfg.train_cfg.max_epochs * steps_per_epoch
 
 
-def _times(dataset: dict) -> int:
+def _repetitions(dataset: dict) -> int:
     times = dataset.get('times', 1)
-    return times * _times(dataset['dataset']) if 'dataset' in dataset else times
+    return times * _repetitions(dataset['dataset']) if 'dataset' in dataset else times

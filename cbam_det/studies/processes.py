@@ -26,8 +26,8 @@ PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
 def call_tool(
     name: str,
     config: str,
-    first: list[str],
-    last: list[str],
+    positional: list[str],
+    options: list[str],
     folder: Path,
     gpus: int,
     lock: int,
@@ -40,92 +40,92 @@ def call_tool(
     """
     tools = tools_folder()
     if gpus > 1:
-        shell = ['bash', str(tools / f'dist_{name}.sh'), config, *first, str(gpus)]
+        command = ['bash', str(tools / f'dist_{name}.sh'), config, *positional, str(gpus)]
     else:
-        shell = [sys.executable, str(tools / f'{name}.py'), config, *first]
+        command = [sys.executable, str(tools / f'{name}.py'), config, *positional]
     log = folder / f'{name}.log'
-    begin = log.stat().st_size if log.is_file() else 0
+    start = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
         # Our trainings stop by themselves and need their workers until then; others are all told.
-        listens = name == 'train'
-        shown = Status(LastLine(log, begin), refresh_per_second=2)
-        with _passed_on(listens) as watch, shown:
+        graceful = name == 'train'
+        progress = Status(LastLine(log, start), refresh_per_second=2)
+        with _forwarded_signals(graceful) as set_child, progress:
             child = subprocess.Popen(
-                [*shell, *last],
+                [*command, *options],
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
                 pass_fds=[lock],
             )
-            watch(child.pid)
+            set_child(child.pid)
             _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
     child.returncode = os.waitstatus_to_exitcode(status)
     number = child.returncode - 128 if child.returncode > 0 else -child.returncode
     if number in SIGNALS:
         raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
     if child.returncode:
-        lines = log.read_bytes()[begin:].decode(errors='replace').splitlines()
+        lines = log.read_bytes()[start:].decode(errors='replace').splitlines()
         errors = [line for line in lines if line.startswith('error: ')]
-        said = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
-        raise InputError(f'tools/{name}.py did not end well ({said}); see {log}')
+        reason = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
+        raise InputError(f'tools/{name}.py did not end well ({reason}); see {log}')
     return usage.ru_maxrss // 1024
 
 
 class LastLine:
-    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `begin`
+    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `start`
     on, that tells an eta.
     """
 
-    def __init__(self, log: Path, begin: int = 0) -> None:
-        self.log, self.begin = log, begin
+    def __init__(self, log: Path, start: int = 0) -> None:
+        self.log, self.start = log, start
 
     def __rich__(self) -> Text:
-        found = []
+        matches = []
         with contextlib.suppress(OSError), self.log.open('rb') as stream:
-            stream.seek(max(self.begin, stream.seek(0, os.SEEK_END) - 65536))
-            found = PROGRESS.findall(stream.read().decode(errors='replace'))
-        last = ' '.join(found[-1].split()) if found else 'begins'
-        return Text(f'{last}, {self.log}', no_wrap=True, overflow='ellipsis')
+            stream.seek(max(self.start, stream.seek(0, os.SEEK_END) - 65536))
+            matches = PROGRESS.findall(stream.read().decode(errors='replace'))
+        text = ' '.join(matches[-1].split()) if matches else 'begins'
+        return Text(f'{text}, {self.log}', no_wrap=True, overflow='ellipsis')
 
 
 @contextmanager
-def _passed_on(listens: bool) -> Iterator[Callable[[int], None]]:
+def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
     """Give signals to a process, which has a session of its own, instead of obeying them.
 
     What this process ignores (`nohup`, a script's background) it goes on ignoring.
 
     Args:
-        listens: the process stops by itself with a checkpoint; else its children are told too.
+        graceful: the process stops by itself with a checkpoint; else its children are told too.
 
     Yields:
         What to call with its id; signals that came before are given to it then.
     """
-    send = os.kill if listens else os.killpg
-    child: list[int] = []
-    early: list[int] = []
-    told: list[int] = []
+    send = os.kill if graceful else os.killpg
+    children: list[int] = []
+    pending: list[int] = []
+    explained: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and listens and not told:
-            told.append(number)
+    def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and graceful and not explained:
+            explained.append(number)
             explain_ctrl_c()
-        if not child:
-            early.append(number)
-        for one in child:
+        if not children:
+            pending.append(number)
+        for pid in children:
             with contextlib.suppress(ProcessLookupError):
-                send(one, number)
+                send(pid, number)
 
-    def watch(pid: int) -> None:
-        child.append(pid)
-        while early:
-            send(pid, early.pop(0))
+    def set_child(pid: int) -> None:
+        children.append(pid)
+        while pending:
+            send(pid, pending.pop(0))
 
     names = ('SIGHUP', 'SIGQUIT')  # of a terminal, of which the process has none
     numbers = [*SIGNALS, *(getattr(signal, name) for name in names if hasattr(signal, name))]
-    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in obeyed}
+    handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    previous_handlers = {number: signal.signal(number, forward) for number in handled}
     try:
-        yield watch
+        yield set_child
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -24,7 +24,7 @@ from ..utils.run_config import Split
 from .study import Row, Study, config_of, run_name
 
 # What of a config determines the numbers of a run. The rest names, logs, draws and saves.
-DETERMINE = (
+DETERMINING_KEYS = (
     *('model', 'data_preprocessor', 'default_scope', 'optim_wrapper', 'param_scheduler'),
     *('auto_scale_lr', 'randomness', 'load_from', 'compile', 'efficient_conv_bn_eval'),
     *('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'),
@@ -32,13 +32,13 @@ DETERMINE = (
     *('sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy'),
 )
 # Hooks that change no number, and keys that only say where something lies.
-HOOKS = {
+PASSIVE_HOOKS = {
     *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
     *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
     *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
     'StopSignalsHook',
 }
-PLACES = ('_scope_', 'data_root', 'backend_args')
+LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
 
 
 def records_path(results: Path, study: Study) -> Path:
@@ -49,14 +49,14 @@ def records_path(results: Path, study: Study) -> Path:
 def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
     """The record of a run, or None where there is none yet."""
     name = run_name(study, row, seed)
-    return next((found[name] for _, found in _files(results, study) if name in found), None)
+    return next((records[name] for _, records in _files(results, study) if name in records), None)
 
 
 def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
     """The file and the run's name, for a message."""
     name = run_name(study, row, seed)
-    own = records_path(results, study)
-    path = next((path for path, found in _files(results, study) if name in found), own)
+    own_path = records_path(results, study)
+    path = next((path for path, records in _files(results, study) if name in records), own_path)
     return f'{path}, {name}'
 
 
@@ -81,11 +81,11 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
 def records(study: Study, results: Path, rows: Iterable[Row] | None = None) -> list[dict]:
     """The records of the runs of `rows`, or of all of a study's, those that there are."""
     runs = [(row, seed) for row, seed in _runs(study) if rows is None or row in rows]
-    found = (read_record(results, study, row, seed) for row, seed in runs)
-    return [record for record in found if record is not None]
+    run_records = (read_record(results, study, row, seed) for row, seed in runs)
+    return [record for record in run_records if record is not None]
 
 
-def orphans(study: Study, results: Path) -> list[str]:
+def runs_without_row(study: Study, results: Path) -> list[str]:
     """The runs in the study's file that none of its rows has."""
     known = {run_name(study, row, seed) for row, seed in _runs(study)}
     return [name for name in _read_file(records_path(results, study)) if name not in known]
@@ -97,40 +97,40 @@ def _runs(study: Study) -> list[tuple[Row, int]]:
 
 def _files(results: Path, study: Study) -> Iterator[tuple[Path, dict[str, dict]]]:
     """The files of records, the study's own first, as run name -> record."""
-    own = records_path(results, study)
-    yield own, _read_file(own)
+    own_path = records_path(results, study)
+    yield own_path, _read_file(own_path)
     for path in sorted(results.glob('*.jsonl')):
-        if path != own:
+        if path != own_path:
             yield path, _read_file(path)
 
 
 def _read_file(path: Path) -> dict[str, dict]:
     if not path.is_file():
         return {}
-    known = path.stat()
-    return _parse(path, known.st_mtime_ns, known.st_size)
+    status = path.stat()
+    return _parse(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.cache
 def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
-    found = {}
+    records = {}
     lines = path.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b'\n'):
         lines.pop()  # another process is writing it, or was stopped in the middle
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            found[record['run']] = record
+            records[record['run']] = record
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{path}, line {number} is no record ({error}); remove the line, or get it back'
             ) from None
-    return found
+    return records
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
     """Twelve digits of what determines a run's numbers: its config, overrides included, and the
-    configs of the rows whose weights it starts from; see `DETERMINE`.
+    configs of the rows whose weights it starts from; see `DETERMINING_KEYS`.
     """
     cfg = config_of(study, row, seed).to_dict()
     for key in row.weights:  # a run has another file there
@@ -139,47 +139,49 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
         owner.pop(last, None)
     if cfg.get('runner_type') == 'CheckedRunner':  # which the tools take anyway
         del cfg['runner_type']
-    kept = _kept({key: cfg[key] for key in DETERMINE if key in cfg})
-    text = json.dumps(kept, sort_keys=True, default=str)
+    determining = _determining_part({key: cfg[key] for key in DETERMINING_KEYS if key in cfg})
+    text = json.dumps(determining, sort_keys=True, default=str)
     for key, name in sorted(row.weights.items()):
         text += f'{key}={config_hash(study, study.rows[name], seed)}'
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _kept(node: object, key: str = '') -> object:
+def _determining_part(node: object, key: str = '') -> object:
     """`node` without places, and without hooks that change no number."""
     if isinstance(node, dict):
         if key.endswith('evaluator') and node.get('ann_file'):
             node = {**node, 'ann_file': Path(node['ann_file']).name}
         return {
-            name: _kept(value, name if name.endswith('evaluator') else key)
+            name: _determining_part(value, name if name.endswith('evaluator') else key)
             for name, value in node.items()
-            if name not in PLACES and not _only_watches(value, name)
+            if name not in LOCATION_KEYS and not _is_passive_hook(value, name)
         }
     if isinstance(node, (list, tuple)):
-        items = [item for item in node if not _only_watches(item)]
-        return [_kept(one, key) for one in items]
+        items = [item for item in node if not _is_passive_hook(item)]
+        return [_determining_part(item, key) for item in items]
     return node
 
 
-def _only_watches(node: object, name: str = '') -> bool:
+def _is_passive_hook(node: object, name: str = '') -> bool:
     """Whether `node` is a hook that changes no number; its type may be that of `OWN_HOOKS`."""
     if not isinstance(node, dict):
         return False
-    return (kind_of(node) or kind_of(OWN_HOOKS.get(name, {}))) in HOOKS
+    return (kind_of(node) or kind_of(OWN_HOOKS.get(name, {}))) in PASSIVE_HOOKS
 
 
 def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
     """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
-        split: '+'.join(map(fingerprint, read.data_sets))
+        split: '+'.join(map(fingerprint, data.data_sets))
         for split in ('train', 'val', 'test')
-        if (read := Split.of(cfg, split)) is not None
+        if (data := Split.from_cfg(cfg, split)) is not None
     }
 
 
-def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> list[str]:
+def outdated_records(
+    study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()
+) -> list[str]:
     """The records that are of another config than their row's, as it is now; see `place_of`.
 
     Args:
@@ -194,30 +196,32 @@ def stale(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> 
 
 
 def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
-    """Raise InputError where a record of `runs` is `stale`, or those of a row or its baseline are
+    """Raise InputError where a record of `runs` is outdated, or those of a row or its baseline are
     of different data.
     """
-    if found := stale(study, results, runs):
+    if outdated := outdated_records(study, results, runs):
         raise InputError(
-            f'{len(found)} records are of another config than their row has now '
-            f'({first_few(found)}); remove their lines and their work_dirs to run them anew'
+            f'{len(outdated)} records are of another config than their row has now '
+            f'({first_few(outdated)}); remove their lines and their work_dirs to run them anew'
         )
     for row in study.rows.values():
         for seed in row.seeds:
             _check_start(study, results, row, seed)
-        compared = (row, study.baseline(row) or row)
-        runs = [(one, seed) for one in compared for seed in one.seeds]
-        of = {
+        compared_rows = (row, study.baseline(row) or row)
+        runs = [
+            (compared_row, seed) for compared_row in compared_rows for seed in compared_row.seeds
+        ]
+        data_by_place = {
             place_of(results, study, *run): record['data']
             for run in runs
             if (record := read_record(results, study, *run)) and record.get('data')
         }
-        for place, data in of.items():
-            first = next(iter(of))
-            if data != of[first]:
+        for place, data in data_by_place.items():
+            first = next(iter(data_by_place))
+            if data != data_by_place[first]:
                 raise InputError(
-                    f'{place} is of other data ({data}) than {first} ({of[first]}); remove the '
-                    'line of the one that is wrong, and its work_dir'
+                    f'{place} is of other data ({data}) than {first} ({data_by_place[first]}); '
+                    'remove the line of the one that is wrong, and its work_dir'
                 )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.errors import InputError, first_few
-from ..utils.records import current_environment, log_lines, made_record
+from ..utils.records import current_environment, log_lines, with_origin
 from .processes import call_tool
 from .records import (
     add_record,
@@ -56,32 +56,31 @@ def run(
             and its log is named.
     """
     check_gpus(study, gpus)
-    if (done := read_record(results, study, row, seed)) is not None:
+    if (existing := read_record(results, study, row, seed)) is not None:
         check_records(study, results, [(row, seed)])
-        return done
+        return existing
     digest = config_hash(study, row, seed)
     data = data_digits(study, row, seed, data_root)
     folder = work_dirs / run_name(study, row, seed)
     if start is None:
         start = start_weights(study, row, seed, results, work_dirs)
-    what = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
-    what |= {key: found for key, (_, found) in start.items()}
-    with _claimed(folder, what) as (commit, lock):
-        if (done := read_record(results, study, row, seed)) is not None:
-            return done  # by a command that had the folder until now
-        given = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
-        pairs = [f'{key}={_text(value)}' for key, value in given.items()]
+    identity = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
+    identity |= {key: weights for key, (_, weights) in start.items()}
+    with _claimed(folder, identity) as (commit, lock):
+        if (existing := read_record(results, study, row, seed)) is not None:
+            return existing  # by a command that had the folder until now
+        overrides = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
+        pairs = [f'{key}={_text(value)}' for key, value in overrides.items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
-        where = (folder, gpus, lock)
-        memory = call_tool('train', row.config, [], ['--resume', *common], *where)
-        last = last_checkpoint(folder)
-        call_tool('test', row.config, [last], common, *where)
+        memory = call_tool('train', row.config, [], ['--resume', *common], folder, gpus, lock)
+        checkpoint = last_checkpoint(folder)
+        call_tool('test', row.config, [checkpoint], common, folder, gpus, lock)
         logged, metrics = list(log_lines(folder)), _metrics(folder)
-        if lacking := set(study.metrics_of(row).values()) - set(metrics):
+        if missing := set(study.metrics_of(row).values()) - set(metrics):
             raise InputError(
-                f'the test logged no {first_few(sorted(lacking))}, which mmdet leaves out where '
+                f'the test logged no {first_few(sorted(missing))}, which mmdet leaves out where '
                 f'the detector finds nothing at all; see {folder / "test.log"}'
             )
         record = dict(
@@ -89,8 +88,8 @@ def run(
             config=row.config,
             overrides=dict(options(study, row, seed)),
             config_hash=digest,
-            starts_from={row.weights[key]: found for key, (_, found) in start.items()},
-            weights=weights_digest(check_checkpoint(last, 'the last checkpoint')),
+            starts_from={row.weights[key]: weights for key, (_, weights) in start.items()},
+            weights=weights_digest(check_checkpoint(checkpoint, 'the last checkpoint')),
             data=data,
             commit=commit,
             processes=max(gpus, 1),
@@ -100,8 +99,8 @@ def run(
             validation=_validation(logged),
             metrics=metrics,
         )
-        made = made_record(command(study, row, seed, gpus), record)
-        return add_record(results, study, row, seed, made)
+        content = with_origin(command(study, row, seed, gpus), record)
+        return add_record(results, study, row, seed, content)
 
 
 def start_weights(
@@ -115,21 +114,25 @@ def start_weights(
     Raises:
         InputError: that run is not recorded, or its weights are gone, damaged or others.
     """
-    found = {}
+    start = {}
     for key, name in row.weights.items():
         source = study.rows[name]
-        which = f'{row.name!r} starts from the weights of {name!r}, seed {seed}'
+        description = f'{row.name!r} starts from the weights of {name!r}, seed {seed}'
         record = read_record(results, study, source, seed)
         if record is None:
             raise InputError(
-                f'{which}, and no such run is recorded in {results}; make it first: '
+                f'{description}, and no such run is recorded in {results}; make it first: '
                 f'{command(study, source, seed)}'
             )
         check_records(study, results, [(source, seed)])
         run_folders = [
             folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
         ]
-        files = [Path(last_checkpoint(one)) for one in run_folders if has_checkpoint(one)]
+        files = [
+            Path(last_checkpoint(run_folder))
+            for run_folder in run_folders
+            if has_checkpoint(run_folder)
+        ]
         faults = []
         for path in files:
             try:
@@ -138,18 +141,18 @@ def start_weights(
                 faults.append(str(error).rpartition('; ')[0])
                 continue
             if digest == record.get('weights'):
-                found[key] = path, digest
+                start[key] = path, digest
                 break
             faults.append(f'{path} holds other weights ({digest}) than its record names')
         else:
-            again = command(study, source, seed).replace(' run ', ' repeat ', 1)
+            repeat_command = command(study, source, seed).replace(' run ', ' repeat ', 1)
             raise InputError(
-                f'{which}, and they are not in {work_dirs} '
+                f'{description}, and they are not in {work_dirs} '
                 f'({"; ".join(faults) or "no checkpoint"}); name the --work-dirs of the runs, make '
-                f'them again ({again}), or, where another machine rounds otherwise, remove the '
-                f'line of {place_of(results, study, source, seed)} and run it anew'
+                f'them again ({repeat_command}), or, where another machine rounds otherwise, '
+                f'remove the line of {place_of(results, study, source, seed)} and run it anew'
             )
-    return found
+    return start
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -163,7 +166,7 @@ def last_checkpoint(folder: Path) -> str:
 
 
 @contextmanager
-def _claimed(folder: Path, what: dict) -> Iterator[tuple[str, int]]:
+def _claimed(folder: Path, identity: dict) -> Iterator[tuple[str, int]]:
     """A work_dir for one command at a time, and for one config, batch and data for ever.
 
     Yields:
@@ -181,15 +184,15 @@ def _claimed(folder: Path, what: dict) -> Iterator[tuple[str, int]]:
             raise InputError(f'another command is at work in {folder}; let it end') from None
         stream.seek(0)
         text = stream.read()
-        found = json.loads(text or '{}')
-        commit = found.pop('commit', _commit())
-        if text and found != what:
+        recorded = json.loads(text or '{}')
+        commit = recorded.pop('commit', _commit())
+        if text and recorded != identity:
             raise InputError(
-                f'{folder} is of another run ({text}), not {json.dumps(what)}; remove it, or keep '
-                'it by another --work-dirs'
+                f'{folder} is of another run ({text}), not {json.dumps(identity)}; remove it, '
+                'or keep it by another --work-dirs'
             )
         if not text:
-            stream.write(json.dumps(dict(what, commit=commit)))
+            stream.write(json.dumps(dict(identity, commit=commit)))
             stream.flush()
         yield commit, stream.fileno()
 
@@ -202,7 +205,7 @@ def repeat(
     work_dirs: Path,
     gpus: int = 0,
     data_root: str | None = None,
-) -> dict[str, tuple[object, object]]:
+) -> dict[str, tuple[float | None, float | None]]:
     """Run a recorded run anew, beside it, and tell what came out otherwise; an interrupted one
     goes on.
 
@@ -214,34 +217,36 @@ def repeat(
         InputError: the run is not recorded, or on other data, a repetition lies there already, or
             a tool failed.
     """
-    before = read_record(results, study, row, seed)
-    if before is None:
+    record = read_record(results, study, row, seed)
+    if record is None:
         path = records_path(results, study)
         raise InputError(f'no record in {path}; make it: {command(study, row, seed, gpus)}')
     folder = work_dirs / 'repeat'
-    inside = folder / run_name(study, row, seed) / 'record'  # removed with the run
-    if read_record(inside, study, row, seed) is not None:
-        raise InputError(f'{inside.parent} is there; remove it')
+    repeated_results = folder / run_name(study, row, seed) / 'record'  # removed with the run
+    if read_record(repeated_results, study, row, seed) is not None:
+        raise InputError(f'{repeated_results.parent} is there; remove it')
     check_records(study, results, [(row, seed)])
     data = data_digits(study, row, seed, data_root)
-    if (of := before.get('data', data)) != data:
+    if (recorded_data := record.get('data', data)) != data:
         raise InputError(
-            f'the record is of other data ({of}) than what is read here ({data}); give its folder '
-            'by --data-root'
+            f'the record is of other data ({recorded_data}) than what is read here ({data}); give '
+            'its folder by --data-root'
         )
     start = start_weights(study, row, seed, results, work_dirs)
-    again = run(study, row, seed, inside, folder, gpus, data_root, start)
-    old, new = _flat(before), _flat(again)
+    repetition = run(study, row, seed, repeated_results, folder, gpus, data_root, start)
+    old, new = _flat(record), _flat(repetition)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
-def elsewhere(record: dict) -> str:
+def environment_differences(record: dict) -> str:
     """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
-    there, now = record['environment'], current_environment()
+    recorded, current = record['environment'], current_environment()
     keys = ('hardware', 'threads', 'torch')
     return '; '.join(
-        f'{key} {there.get(key)}, here {now[key]}' for key in keys if there.get(key) != now[key]
+        f'{key} {recorded.get(key)}, here {current[key]}'
+        for key in keys
+        if recorded.get(key) != current[key]
     )
 
 
@@ -268,8 +273,8 @@ def _metrics(folder: Path) -> dict[str, float | None]:
 
 def _commit() -> str:
     """The commit of the code, with + where files differ from it; '' outside a checkout."""
-    here = Path(__file__).parents[1]
-    git = ['git', '-C', str(here)]
+    package_folder = Path(__file__).parents[1]
+    git = ['git', '-C', str(package_folder)]
     head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
     if head.returncode:
         return ''
@@ -279,14 +284,15 @@ def _commit() -> str:
         text=True,
         check=False,
     )
-    return head.stdout.strip() + '+' * bool(changed.stdout.strip())
+    suffix = '+' if changed.stdout.strip() else ''
+    return head.stdout.strip() + suffix
 
 
 def _seconds(logged: list[dict]) -> int:
     """Of all training steps, by the log; a resumed run counts each of them once."""
     lines = {line['step']: line['time'] for line in logged if 'loss' in line}
     steps = sorted(lines)
-    return round(sum(lines[step] * (step - last) for last, step in pairwise([0, *steps])))
+    return round(sum(lines[step] * (step - previous) for previous, step in pairwise([0, *steps])))
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:
@@ -294,11 +300,12 @@ def _losses(logged: list[dict]) -> dict[int, float]:
     twentieth of them, by its last step.
     """
     lines = {line['step']: line for line in logged if 'loss' in line}  # resumed: the later one
-    part = math.ceil(max(lines, default=1) / 20)
+    steps_per_part = math.ceil(max(lines, default=1) / 20)
     means: dict[int, list[float]] = {}
     for step, line in sorted(lines.items()):
-        means.setdefault(line.get('epoch', math.ceil(step / part) * part), []).append(line['loss'])
-    return {place: round(statistics.mean(losses), 5) for place, losses in means.items()}
+        part_end = math.ceil(step / steps_per_part) * steps_per_part
+        means.setdefault(line.get('epoch', part_end), []).append(line['loss'])
+    return {step: round(statistics.mean(losses), 5) for step, losses in means.items()}
 
 
 def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:

@@ -1,6 +1,6 @@
 """The ledger's files: rows of tables as configs, overrides and seeds, and where their records lie.
 
-A study is a file of `experiments/`:
+A study is a file of `experiments/`::
 
     title: Faster R-CNN on MS COCO (the paper's table 6)
     metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}     # shown name: key in the test's log
@@ -16,7 +16,7 @@ A study is a file of `experiments/`:
         overrides: {model.backbone.plugins.0.cfg.start: paper}
         paper: {AP: 28.1, AP50: 48.2}
 
-A row can start from the weights of another row, by the same seed, and has its own metrics then:
+A row can start from the weights of another row, by the same seed, and has its own metrics then::
 
       classifier:
         config: tiny_imagenet/resnet18_half
@@ -60,7 +60,7 @@ ROW_KEYS = {
     'weights',
 }
 # What the keys hold that are no texts.
-FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
     **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet', 'weights'), (dict, 'a mapping')),
     **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
@@ -159,14 +159,14 @@ def read_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding='utf-8'), _Unique)
+        content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
     _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
     rows: dict[str, Row] = {}
-    for name, given in content['rows'].items():
-        _check_keys(f'{path}, row {name!r}', given, ROW_KEYS, {'config'})
-        row = Row(name=name, **{'seeds': content.get('seeds', [0]), **given})
+    for name, row_options in content['rows'].items():
+        _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
+        row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
         if row.against is not None and row.against not in rows:
             raise InputError(
                 f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
@@ -187,45 +187,45 @@ def read_study(path: str | Path) -> Study:
     return Study(name=path.stem, rows=rows, **head)
 
 
-def _check_weights(path: Path, row: Row, before: Mapping[str, Row]) -> None:
+def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None:
     for key, name in row.weights.items():
-        if name not in before:
+        if name not in rows_before:
             raise InputError(
                 f'{path}: {row.name!r} starts from the weights of {name!r}, which is no row before '
-                f'it; the rows before it are {first_few(list(before), 9) or "none"}'
+                f'it; the rows before it are {first_few(list(rows_before), 9) or "none"}'
             )
-        if absent := [seed for seed in row.seeds if seed not in before[name].seeds]:
+        if missing := [seed for seed in row.seeds if seed not in rows_before[name].seeds]:
             raise InputError(
                 f'{path}: {row.name!r} starts from the weights of {name!r}, which has no seed '
-                f'{first_few(list(map(str, absent)))}; give both the same seeds'
+                f'{first_few(list(map(str, missing)))}; give both the same seeds'
             )
         if key in row.overrides:
             raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
 
 
-def _check_keys(where: object, given: object, known: set[str], needed: set[str]) -> None:
-    keys = set(given) if isinstance(given, dict) else set()
-    if not isinstance(given, dict) or not needed <= keys <= known:
+def _check_keys(place: str | Path, options: object, known: set[str], required: set[str]) -> None:
+    keys = set(options) if isinstance(options, dict) else set()
+    if not isinstance(options, dict) or not required <= keys <= known:
         raise InputError(
-            f'{where}: it takes the keys {", ".join(sorted(known))} and needs '
-            f'{", ".join(sorted(needed))}; found {", ".join(sorted(map(str, keys))) or given!r}'
+            f'{place}: it takes the keys {", ".join(sorted(known))} and needs '
+            f'{", ".join(sorted(required))}; found {", ".join(sorted(map(str, keys))) or options!r}'
         )
-    for key, value in given.items():
-        kind, form = FORMS.get(key, (str, 'a text'))
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if fits and key == 'seeds':
-            fits = all(type(one) is int for one in value) and len({*value}) == len(value) > 0
-        if not fits or (key in ('metrics', 'rows') and not value):
-            raise InputError(f'{where}: {key} takes {form}; found {value!r}')
+    for key, value in options.items():
+        value_type, description = VALUE_TYPES.get(key, (str, 'a text'))
+        is_valid = isinstance(value, value_type) and not isinstance(value, bool)
+        if is_valid and key == 'seeds':
+            is_valid = all(type(seed) is int for seed in value) and len({*value}) == len(value) > 0
+        if not is_valid or (key in ('metrics', 'rows') and not value):
+            raise InputError(f'{place}: {key} takes {description}; found {value!r}')
 
 
-class _Unique(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a key stands once: of two rows of a name the last would be taken."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep) for key, _ in node.value]
-        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.YAMLError(f'{first_few(list(map(repr, twice)))} twice{node.start_mark}')
+        if duplicates := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.YAMLError(f'{first_few(list(map(repr, duplicates)))} twice{node.start_mark}')
         return super().construct_mapping(node, deep)
 
 
@@ -236,15 +236,15 @@ def options(study: Study, row: Row, seed: int) -> dict[str, object]:
 
 def run_name(study: Study, row: Row, seed: int) -> str:
     """The name of a run, by which its record and its work_dir are found."""
-    own = {**study.options, **row.overrides}
+    overrides = {**study.options, **row.overrides}
     if row.weights:
-        own['weights'] = {
+        overrides['weights'] = {
             key: run_name(study, study.rows[name], seed).rpartition('-')[0]
             for key, name in row.weights.items()
         }
     parts = [Path(row.config).stem]
-    if own:
-        parts.append(hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8])
+    if overrides:
+        parts.append(hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:8])
     return '-'.join([*parts, str(seed)])
 
 
@@ -266,7 +266,7 @@ def focus_path(results: Path, study: Study) -> Path:
     return results / f'focus_{study.name}.json'
 
 
-def recorded(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """A JSON file of records; {} where there is none."""
     try:
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
@@ -283,10 +283,11 @@ def command(
     after: Sequence[str] = (),
 ) -> str:
     """The shell command of a run; `before` and `after` are options before `run` and at the end."""
-    gpus = gpus or (study.gpus or 0) * (study.gpus != 1)
-    last = ['--gpus', str(gpus)] * bool(gpus)
-    what = ['run', study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join([*PROGRAM, *before, *what, *last, *after])
+    if not gpus and study.gpus != 1:
+        gpus = study.gpus or 0
+    gpu_options = ['--gpus', str(gpus)] if gpus else []
+    arguments = ['run', study.name, '--row', row.name, '--seed', str(seed)]
+    return shlex.join([*PROGRAM, *before, *arguments, *gpu_options, *after])
 
 
 def check_gpus(study: Study, gpus: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.records import made_by, table_row
+from ..utils.records import origin_line, table_row
 
 
 def detector_table(record: dict) -> str:
@@ -16,12 +16,12 @@ def detector_table(record: dict) -> str:
         cells = []
         for key in ('train_ms', 'infer_ms'):
             median, low, high = cost[key]
-            more = '' if cost is base else f', {100 * (median / base[key][0] - 1):+.1f}%'
-            cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){more}')
+            change = '' if cost is base else f', {100 * (median / base[key][0] - 1):+.1f}%'
+            cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){change}')
         rows.append(table_row([name, *cells, f'{cost["train_peak"]:.0f}']))
     height, width = record['size']
     images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
-    return '\n'.join([*rows, '', images + made_by(record)])
+    return '\n'.join([*rows, '', images + origin_line(record)])
 
 
 def plan_table(record: dict) -> str:
@@ -31,13 +31,15 @@ def plan_table(record: dict) -> str:
         head = ['runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB']
         lines += [table_row([study['title'], *head]), table_row(['---', *['---:'] * len(head)])]
         for name, row in study['rows'].items():
-            counted = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
-            adds = f'{row["multiply_adds"] / 1e9:.1f}'
+            counts = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
+            multiply_adds = f'{row["multiply_adds"] / 1e9:.1f}'
             lines.append(
-                table_row([name, *counted, adds, f'{row["hours"]:.1f}', f'{row["kept"]:.1f}'])
+                table_row(
+                    [name, *counts, multiply_adds, f'{row["hours"]:.1f}', f'{row["kept"]:.1f}']
+                )
             )
         rows = study['rows'].values()
         hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows) / record['gpus']
         lines += ['', f'about {hours:.0f} hours for all runs on {record["gpus"]} GPUs', '']
-    said = f'hours of a run at {record["teraflops"]:g} teraflops a GPU; maps of a GPU, float32; '
-    return '\n'.join([*lines, f'{said}`{record["command"]}`'])
+    origin = f'hours of a run at {record["teraflops"]:g} teraflops a GPU; maps of a GPU, float32; '
+    return '\n'.join([*lines, f'{origin}`{record["command"]}`'])

@@ -30,18 +30,18 @@ def alternate(
     calls: Mapping[str, Callable[..., object]], rounds: int, device: str
 ) -> dict[str, list[float]]:
     """Milliseconds of each call, as median and quartiles over `rounds`, taken in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(-2, rounds):  # two to warm up
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for round_number in range(-2, rounds):  # two to warm up
         for name, call in calls.items():
             _wait(device)
             start = time.perf_counter()
             call()
             _wait(device)
-            if number >= 0:
-                taken[name].append(1e3 * (time.perf_counter() - start))
+            if round_number >= 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
     return {
         name: [round(float(value), 3) for value in np.percentile(values, [50, 25, 75])]
-        for name, values in taken.items()
+        for name, values in times.items()
     }
 
 
@@ -59,24 +59,30 @@ def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        kept = step(forward_alone=True)
-        left = torch.cuda.memory_allocated() - before
-        del kept
+        output = step(forward_alone=True)
+        allocated = torch.cuda.memory_allocated() - before
+        del output
         torch.cuda.reset_peak_memory_stats()
         step()
-        return left / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        kept = step(forward_alone=True)
-    left = sum(_allocations(seen))
-    del kept
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        return allocated / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        output = step(forward_alone=True)
+    allocated = sum(_allocations(profiler))
+    del output
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         step()
-    return left / MIB, max(np.cumsum(_allocations(seen)), default=0) / MIB
+    return allocated / MIB, max(np.cumsum(_allocations(profiler)), default=0) / MIB
 
 
-def _allocations(seen: profile) -> list[int]:
-    profiler: Any = seen.profiler  # torch's types lack what its own profiler reads
-    events = [event for event in profiler.kineto_results.events() if event.name() == '[memory]']
+def _allocations(profiler: profile) -> list[int]:
+    torch_profiler: Any = profiler.profiler  # torch's types lack what its own profiler reads
+    events = [
+        event for event in torch_profiler.kineto_results.events() if event.name() == '[memory]'
+    ]
     return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
 
 

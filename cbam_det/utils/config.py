@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 
-from .environment import shipped
+from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
 from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
 
@@ -66,46 +66,50 @@ def enter_scope(cfg: Config) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     """'; near: max_epochs' for an error, or '' where nothing is near."""
-    near = difflib.get_close_matches(name, list(known), 2, cutoff)
-    return f'; near: {first_few(near)}' if near else ''
+    matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
+    return f'; near: {first_few(matches)}' if matches else ''
 
 
-def places_of(cfg: Config, key: str, kind: str = '') -> str:
+def key_hint(cfg: Config, key: str, kind: str = '') -> str:
     """Where a key stands in a config, and what is near beside it, for an error.
 
     Args:
         kind: of whose nodes; of all where none has it.
     """
-    found = [(path, node) for path, node in walk(cfg.to_dict()) if key in node]
-    own = [one for one in found if kind in (kind_of(one[1]), kind_of(one[1], 'base_type'))]
-    found = own or found
-    paths = [f'{path}.{key}'.lstrip('.') for path, _ in found]
-    beside = dict.fromkeys(name for _, node in found for name in node if name != key)
-    return f' ({first_few(paths)}{nearest(key, beside)})' if paths else ''
+    nodes = [(path, node) for path, node in walk(cfg.to_dict()) if key in node]
+    of_kind = [
+        (path, node) for path, node in nodes if kind in (kind_of(node), kind_of(node, 'base_type'))
+    ]
+    nodes = of_kind or nodes
+    key_paths = [f'{path}.{key}'.lstrip('.') for path, _ in nodes]
+    sibling_keys = dict.fromkeys(name for _, node in nodes for name in node if name != key)
+    return f' ({first_few(key_paths)}{near_hint(key, sibling_keys)})' if key_paths else ''
 
 
 def find_config(name: str, announce: bool = True) -> str:
-    """A config by its path, or a shipped one by its name, of which the path is printed if `tell`.
+    """A config by its path, or a shipped one by its name, whose path is printed if `announce`.
 
     Raises:
         InputError: there is none; the message lists near names.
     """
     if Path(name).is_file():
         return name
-    folder = shipped('configs')
+    folder = shipped_folder('configs')
     files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
-    known = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
-    wanted = Path(name).with_suffix('').as_posix().removeprefix('configs/')
-    if wanted in known:
+    shipped_configs = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
+    config_name = Path(name).with_suffix('').as_posix().removeprefix('configs/')
+    if config_name in shipped_configs:
         if announce:
-            print(f'config: {known[wanted]}', file=sys.stderr)
-        return str(known[wanted])
-    near = difflib.get_close_matches(Path(name).stem, known, 3, 0.4) or list(known)
+            print(f'config: {shipped_configs[config_name]}', file=sys.stderr)
+        return str(shipped_configs[config_name])
+    near_names = difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4) or list(
+        shipped_configs
+    )
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
-        f'{folder}; near: {first_few(near)}'
+        f'{folder}; near: {first_few(near_names)}'
     )
 
 
@@ -159,11 +163,11 @@ def override(cfg: Config, options: dict | None) -> Config:
                 f'{key} of the options would have no effect: it is a key of mmdet 2.x, now '
                 f'{OLD_KEYS[key]}'
             )
-        meant = '' if key in cfg else nearest(key, RUNNER_KEYS, 0.8) or places_of(cfg, key)
-        if meant:
-            raise InputError(f'{key} of the options would have no effect{meant}')
-        used = ', and the config has used its own when it was read' * (key in cfg)
-        print_stderr(f'{key} of the options: MMEngine reads no such key{used}')
+        hint = '' if key in cfg else near_hint(key, RUNNER_KEYS, 0.8) or key_hint(cfg, key)
+        if hint:
+            raise InputError(f'{key} of the options would have no effect{hint}')
+        consequence = ', and the config has used its own when it was read' if key in cfg else ''
+        print_stderr(f'{key} of the options: MMEngine reads no such key{consequence}')
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError, IndexError) as error:

@@ -27,11 +27,11 @@ INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
 class Problem:
     """Something that keeps training from working, and its remedy."""
 
-    what: str
+    description: str
     remedy: str
 
     def __str__(self) -> str:
-        return f'{self.what}\n    remedy: {self.remedy}'
+        return f'{self.description}\n    remedy: {self.remedy}'
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Library:
     @property
     def distributions(self) -> list[str]:
         """The names of those that pip has installed."""
-        found = []
+        installed = []
         for name in dict.fromkeys(
             pin.partition('==')[0] for pin in (self.maintained, self.original)
         ):
             try:
                 importlib.metadata.version(name)
-                found.append(name)
+                installed.append(name)
             except importlib.metadata.PackageNotFoundError:
                 pass
-        return found
+        return installed
 
     @property
     def version(self) -> str | None:
@@ -77,10 +77,10 @@ MMDET = Library('mmdet', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0', '3.0.0', '4
 LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
 
 
-def _install(library: Library) -> str:
+def _install_command(library: Library) -> str:
     original = any(
-        other.original.partition('==')[0] in other.distributions
-        for other in (MMENGINE, MMCV, MMDET)
+        candidate.original.partition('==')[0] in candidate.distributions
+        for candidate in (MMENGINE, MMCV, MMDET)
     )
     pin = library.original if original else library.maintained
     if library is MMCV:
@@ -98,7 +98,7 @@ def _install(library: Library) -> str:
     return f'pip install {pin}'
 
 
-def _rebuild() -> str:
+def _rebuild_command() -> str:
     """The command that compiles the operators of the installed mmcv again."""
     name = MMCV.distributions[0] if MMCV.distributions else 'onedl-mmcv'
     return (
@@ -110,18 +110,22 @@ def _rebuild() -> str:
 def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
     text = _first_line(error)
-    what = f'{library.module} {library.version or ""} cannot be imported ({text})'
+    description = f'{library.module} {library.version or ""} cannot be imported ({text})'
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
-        return Problem(what, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
+        return Problem(description, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
-        return Problem(what, _install(MMCV))
+        return Problem(description, _install_command(MMCV))
     if 'torchvision::nms' in text or library is TORCHVISION:
-        return Problem(f'{what}: it does not belong to torch {TORCH.version}', _install(TORCH))
+        return Problem(
+            f'{description}: it does not belong to torch {TORCH.version}', _install_command(TORCH)
+        )
     if 'pkg_resources' in text:
-        return Problem(what, 'pip install "setuptools<81"')
+        return Problem(description, 'pip install "setuptools<81"')
     if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
-        return Problem(f'{what}: its operators were not compiled for this torch', _rebuild())
-    return Problem(what, _install(library))
+        return Problem(
+            f'{description}: its operators were not compiled for this torch', _rebuild_command()
+        )
+    return Problem(description, _install_command(library))
 
 
 def _first_line(error: BaseException) -> str:
@@ -131,12 +135,12 @@ def _first_line(error: BaseException) -> str:
 def check_library(library: Library) -> Problem | None:
     """Whether `library` is installed once, imports, and has a version that fits."""
     if importlib.util.find_spec(library.module) is None:
-        return Problem(f'{library.module} is not installed', _install(library))
+        return Problem(f'{library.module} is not installed', _install_command(library))
     if len(library.distributions) > 1:
         both = ' and '.join(library.distributions)
         return Problem(
             f'{both} are both installed and overwrite each other',
-            f'pip uninstall {" ".join(library.distributions)}, then {_install(library)}',
+            f'pip uninstall {" ".join(library.distributions)}, then {_install_command(library)}',
         )
     try:
         module = importlib.import_module(library.module)
@@ -151,7 +155,7 @@ def check_library(library: Library) -> Problem | None:
         return Problem(
             f'{library.module} {version} does not fit: cbam_det needs '
             f'>={library.lowest},<{library.below}',
-            _install(library),
+            _install_command(library),
         )
     return None
 
@@ -164,7 +168,7 @@ def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
         problems.append(
             Problem(
                 f'mmcv {MMCV.version} has no compiled operators (mmcv-lite, or a build without)',
-                f'pip uninstall -y mmcv-lite mmcv onedl-mmcv; {_install(MMCV)}',
+                f'pip uninstall -y mmcv-lite mmcv onedl-mmcv; {_install_command(MMCV)}',
             )
         )
     return problems
@@ -175,25 +179,27 @@ def check_operators() -> Problem | None:
     call where the libraries are fit.
     """
     try:
-        kept = _suppressed('cpu')
+        kept_boxes = _kept_by_nms('cpu')
     except Exception as error:
         return explain_import_error(MMCV, error)
-    if kept != [0]:
-        return Problem(f'mmcv.ops.nms kept boxes {kept} instead of [0]', _install(MMCV))
+    if kept_boxes != [0]:
+        return Problem(
+            f'mmcv.ops.nms kept boxes {kept_boxes} instead of [0]', _install_command(MMCV)
+        )
     if check_device()[0] == 'cpu':
         return None
     device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try:
-        _suppressed(device)
+        _kept_by_nms(device)
     except Exception as error:
         return Problem(
             f"mmcv's operators do not compute on {device} ({_first_line(error)})",
-            f'{_rebuild()}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU',
+            f'{_rebuild_command()}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU',
         )
     return None
 
 
-def _suppressed(device: str) -> list[int]:
+def _kept_by_nms(device: str) -> list[int]:
     """What mmcv's non-maximum suppression keeps of two boxes of the same place: [0]."""
     import torch
     from mmcv.ops import nms
@@ -211,7 +217,7 @@ def check_checkpoints() -> Problem | None:
     return Problem(
         f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
         '(torch.load reads weights only since 2.6)',
-        f'{_install(TORCH)}, or move to the stack of requirements/',
+        f'{_install_command(TORCH)}, or move to the stack of requirements/',
     )
 
 
@@ -227,14 +233,14 @@ def check_device() -> tuple[str, str]:
     return 'cuda', torch.cuda.get_device_name()
 
 
-def without_cuda(there: str) -> str:
-    """Why runs are on the CPU where mmcv was built without CUDA, with the remedy; `there` is the
+def without_cuda(subject: str) -> str:
+    """Why runs are on the CPU where mmcv was built without CUDA, with the remedy; `subject` is the
     GPU and 'is', or several and 'are'.
     """
     reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
-    first = 'install the CUDA toolkit, then ' if reason else ''
-    for_cpu = f"mmcv's operators were compiled for the CPU{reason}"
-    return f'{there} there, but {for_cpu}; {first}{_rebuild()}'
+    toolkit_step = 'install the CUDA toolkit, then ' if reason else ''
+    compiled = f"mmcv's operators were compiled for the CPU{reason}"
+    return f'{subject} there, but {compiled}; {toolkit_step}{_rebuild_command()}'
 
 
 def keep_memory() -> bool:
@@ -247,15 +253,15 @@ def keep_memory() -> bool:
         Whether it does now: not with another C library, nor where the environment sets glibc's
         options (`MALLOC_…`, `GLIBC_TUNABLES`).
     """
-    given = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
-    if given or platform.libc_ver()[0] != 'glibc':
+    configured = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
+    if configured or platform.libc_ver()[0] != 'glibc':
         return False
     trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
 
 
-def shipped(name: str, beside: str = '') -> Path:
+def shipped_folder(name: str, beside: str = '') -> Path:
     """A folder that comes with the package: inside it where that is installed, or in a checkout,
     there by its name `beside` it, if that is another.
     """
@@ -277,8 +283,8 @@ def describe() -> dict[str, str]:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.is_file():
-        names = re.findall(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE)
-        processor = names[0] if names else processor
+        models = re.findall(r'^model name\s*: (.+)$', cpuinfo.read_text(), re.MULTILINE)
+        processor = models[0] if models else processor
     hardware = f'{processor}, {os.cpu_count()} cores'
     if torch.cuda.is_available():
         hardware += f', {torch.cuda.device_count()} x {torch.cuda.get_device_name()}'

@@ -30,15 +30,15 @@ class Stopped(Exception):
         status: of the process, 128 and the signal's number, as shells have it.
     """
 
-    def __init__(self, message: str, number: int = 15) -> None:
+    def __init__(self, message: str, signal_number: int = 15) -> None:
         super().__init__(message)
-        self.status = 128 + number
+        self.status = 128 + signal_number
 
 
-def first_few(names: list[str], most: int = 3) -> str:
+def first_few(names: list[str], limit: int = 3) -> str:
     """The first of many names, and how many more there are: 'a, b, c and 7 more'."""
-    more = len(names) - most
-    return ', '.join(names[:most]) + (f' and {more} more' if more > 0 else '')
+    rest = len(names) - limit
+    return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def one_line_errors(run: Callable[[], int | None]) -> int:

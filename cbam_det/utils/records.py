@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .environment import describe
-from .files import whole_file
+from .files import atomic_write
 
 
 def log_lines(work_dir: str | Path) -> Iterator[dict]:
@@ -31,10 +31,10 @@ def typed_command() -> str:
     return shlex.join([*words, *sys.argv[1:]])
 
 
-def made_by(record: dict) -> str:
+def origin_line(record: dict) -> str:
     """The command, the hardware and torch's version, for the line below a table."""
-    where = record['environment']
-    return f'`{record["command"]}`; {where["hardware"]}, torch {where["torch"]}'
+    environment = record['environment']
+    return f'`{record["command"]}`; {environment["hardware"]}, torch {environment["torch"]}'
 
 
 def current_environment() -> dict[str, object]:
@@ -44,17 +44,17 @@ def current_environment() -> dict[str, object]:
     return dict(describe(), threads=torch.get_num_threads())
 
 
-def made_record(command: str, record: dict) -> dict:
+def with_origin(command: str, record: dict) -> dict:
     """`record` after the command, the versions and the hardware that made it."""
     return dict(command=command, environment=current_environment(), **record)
 
 
 def write_record(path: Path | None, command: str, record: dict) -> dict:
-    """`made_record`, written to `path`, if any."""
-    record = made_record(command, record)
+    """The record `with_origin`, written to `path`, if any."""
+    record = with_origin(command, record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     return record
 

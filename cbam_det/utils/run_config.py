@@ -17,76 +17,76 @@ class DataSet:
     """A data set of a config, without its wrappers.
 
     Attributes:
-        of_type: its class, or the name of it.
+        class_or_name: its class, or the name of it.
         root: the folder that its other paths are in, '.' where none is given.
         ann_file: the annotations below `root`, '' where it has none.
         prefixes: by mmdet's names, folders below `root`: `img` of COCO, `sub_data_root` of VOC.
         ann_subdir, img_subdir: VOC's folders below `sub_data_root`.
         metainfo_classes: what the config itself says of the classes, None where it says nothing.
-        rules: mmdet's `filter_cfg`.
+        filter_cfg: mmdet's option of that name.
         test_mode: nothing is filtered.
-        steps: the names of its pipeline's transforms.
-        asked: what `LoadAnnotations` of the pipeline takes beside boxes: 'mask', 'seg'.
+        transforms: the names of its pipeline's transforms.
+        extra_annotations: what `LoadAnnotations` reads beside boxes: 'mask', 'seg'.
         fixed_size: a transform brings all images to one size.
-        local: it lies on a disk of this machine.
+        is_local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
     """
 
-    of_type: type | str
+    class_or_name: type | str
     root: Path
     ann_file: str = ''
     prefixes: dict[str, str] = field(default_factory=dict)
     ann_subdir: str = 'Annotations'
     img_subdir: str = 'JPEGImages'
     metainfo_classes: tuple[str, ...] | str | None = None
-    rules: dict = field(default_factory=dict)
+    filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
-    steps: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
+    transforms: tuple[str, ...] = ()
+    extra_annotations: tuple[str, ...] = ()
     fixed_size: bool = False
-    local: bool = True
+    is_local: bool = True
     indices: int | list[int] | None = None
 
     @classmethod
-    def of(cls, node: dict) -> DataSet:
+    def from_cfg(cls, node: dict) -> DataSet:
         """From a config's dictionary."""
         root, ann_file = node.get('data_root') or '', node.get('ann_file') or ''
-        steps = [step for step in node.get('pipeline') or () if isinstance(step, dict)]
+        pipeline = [step for step in node.get('pipeline') or () if isinstance(step, dict)]
         return cls(
-            of_type=node['type'],
+            class_or_name=node['type'],
             root=Path(root),
             ann_file=ann_file,
             prefixes=dict(node.get('data_prefix') or {}),
             ann_subdir=node.get('ann_subdir', cls.ann_subdir),
             img_subdir=node.get('img_subdir', cls.img_subdir),
             metainfo_classes=(node.get('metainfo') or {}).get('classes'),
-            rules=dict(node.get('filter_cfg') or {}),
+            filter_cfg=dict(node.get('filter_cfg') or {}),
             test_mode=bool(node.get('test_mode')),
-            steps=tuple(map(kind_of, steps)),
-            asked=tuple(
-                what
-                for what in ('mask', 'seg')
+            transforms=tuple(map(kind_of, pipeline)),
+            extra_annotations=tuple(
+                kind
+                for kind in ('mask', 'seg')
                 if any(
-                    'Annotations' in kind_of(step) and step.get(f'with_{what}') for step in steps
+                    'Annotations' in kind_of(step) and step.get(f'with_{kind}') for step in pipeline
                 )
             ),
-            fixed_size=any(map(_fixes_size, steps)),
-            local='://' not in root and '://' not in ann_file,
+            fixed_size=any(map(_fixes_size, pipeline)),
+            is_local='://' not in root and '://' not in ann_file,
             indices=node.get('indices'),
         )
 
     @property
     def name(self) -> str:
         """The name of its class, without a scope."""
-        return kind_of(dict(type=self.of_type))
+        return kind_of(dict(type=self.class_or_name))
 
     @property
     def kind(self) -> type | None:
         """Its class, looked up in the scope of the config; None where no registry knows it."""
-        if not isinstance(self.of_type, str):
-            return self.of_type
+        if not isinstance(self.class_or_name, str):
+            return self.class_or_name
         with DATASETS.switch_scope_and_registry(None) as registry:
-            return registry.get(self.of_type)
+            return registry.get(self.class_or_name)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class Evaluator:
         format_only: it writes predictions down and needs no ground truth.
         kind: the name of its class.
         metrics: what it is to evaluate, 'bbox' or 'segm'.
-        number: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
+        dataset_index: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
     """
 
     place: str
@@ -138,11 +138,11 @@ class Evaluator:
     format_only: bool
     kind: str = ''
     metrics: tuple[str, ...] = ()
-    number: int | None = None
+    dataset_index: int | None = None
 
     @classmethod
-    def of(cls, place: str, node: dict, several: bool = False) -> Evaluator:
-        """From a config's dictionary; `several`: of a MultiDatasetsEvaluator."""
+    def from_cfg(cls, place: str, node: dict, multi_dataset: bool = False) -> Evaluator:
+        """From a config's dictionary; `multi_dataset`: of a MultiDatasetsEvaluator."""
         metrics = node.get('metric') or ()
         number = place.rpartition('.')[2]
         return cls(
@@ -151,7 +151,7 @@ class Evaluator:
             bool(node.get('format_only')),
             kind_of(node),
             (metrics,) if isinstance(metrics, str) else tuple(metrics),
-            int(number) if several and number.isdigit() else None,
+            int(number) if multi_dataset and number.isdigit() else None,
         )
 
 
@@ -172,20 +172,23 @@ class Split:
     evaluators: tuple[Evaluator, ...]
 
     @classmethod
-    def of(cls, cfg: Config, name: str) -> Split | None:
+    def from_cfg(cls, cfg: Config, name: str) -> Split | None:
         """That of a merged config; None where it has none of the name."""
         loader = cfg.get(f'{name}_dataloader')
         if not loader:
             return None
         key = f'{name}_evaluator'
-        given = cfg.get(key) or {}
-        several = isinstance(given, dict) and kind_of(given) == 'MultiDatasetsEvaluator'
+        evaluator = cfg.get(key) or {}
+        multi_dataset = (
+            isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'
+        )
         return cls(
             name=name,
             batch_size=loader.get('batch_size', 1),
-            data_sets=tuple(map(DataSet.of, leaf_datasets(loader['dataset']))),
+            data_sets=tuple(map(DataSet.from_cfg, leaf_datasets(loader['dataset']))),
             evaluators=tuple(
-                Evaluator.of(place, node, several) for place, node in walk(given, key)
+                Evaluator.from_cfg(place, node, multi_dataset)
+                for place, node in walk(evaluator, key)
             ),
         )
 
@@ -220,17 +223,19 @@ def leaf_datasets(dataset: dict) -> list[dict]:
 def pretrained_of(cfg: Config) -> list[Pretrained]:
     """What the `init_cfg` of a config's model name."""
     nodes = dict(walk(cfg.model, 'model'))
-    found = []
+    pretrained = []
     for path, node in nodes.items():
         if kind_of(node) in PRETRAINED and node.get('checkpoint'):
             part = path.removesuffix('.init_cfg')
-            own = nodes.get(part, {})
-            options = {key: own[key] for key in ('frozen_stages', 'norm_eval') if key in own}
-            found.append(Pretrained(part, node['checkpoint'], options))
-    return found
+            part_cfg = nodes.get(part, {})
+            options = {
+                key: part_cfg[key] for key in ('frozen_stages', 'norm_eval') if key in part_cfg
+            }
+            pretrained.append(Pretrained(part, node['checkpoint'], options))
+    return pretrained
 
 
-def _fixes_size(step: dict) -> bool:
-    if kind_of(step) == 'Resize':
-        return not step.get('keep_ratio')
-    return kind_of(step) == 'Pad' and bool(step.get('size'))
+def _fixes_size(transform: dict) -> bool:
+    if kind_of(transform) == 'Resize':
+        return not transform.get('keep_ratio')
+    return kind_of(transform) == 'Pad' and bool(transform.get('size'))

@@ -14,8 +14,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..apis.inference import Predictor, PreparedImage, hooked
-from ..models.insertion import is_doubled, named_cbams
+from ..apis.inference import Predictor, PreparedImage, removing_hooks
+from ..models.insertion import has_doubled_gates, named_cbams
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few
 from .figures import GateRow, attention_sheet
@@ -44,13 +44,13 @@ def cbams(model: nn.Module) -> dict[str, CBAM]:
     Raises:
         InputError: there is none.
     """
-    found = dict(named_cbams(model))
-    if not found:
+    modules = dict(named_cbams(model))
+    if not modules:
         raise InputError(
             'this model has no CBAM to look at; give the config with attention (a _cbam twin), or '
             'use gradcam, which needs none'
         )
-    return found
+    return modules
 
 
 def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> list[Gates]:
@@ -65,41 +65,41 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
     Raises:
         InputError: the model has no CBAM, or none of such a name; near ones are listed.
     """
-    found = cbams(model)
+    modules = cbams(model)
     if names is not None:
-        found = {name: found[name] for name in _chosen(found, names)}
-    seen: list[Gates] = []
+        modules = {name: modules[name] for name in _select(modules, names)}
+    passes: list[Gates] = []
 
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+    def make_hook(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
         def hook(cbam: nn.Module, args: tuple[Tensor]) -> None:
             assert isinstance(cbam, CBAM)
             if not len(args[0]):  # a head without a region
                 return
             weights = {kind: value.cpu().numpy() for kind, value in cbam.gates(args[0]).items()}
             channel, spatial = weights.get('channel'), weights.get('spatial')
-            seen.append(
+            passes.append(
                 Gates(
                     name,
                     None if channel is None else channel[:, :, 0, 0],
                     None if spatial is None else spatial[:, 0],
-                    is_doubled(cbam),
+                    has_doubled_gates(cbam),
                 )
             )
 
         return hook
 
     # Compiled code does not know of a hook that came later.
-    compiled = {name: one._compiled_call_impl for name, one in found.items()}
-    handles = [one.register_forward_pre_hook(look(name)) for name, one in found.items()]
+    compiled = {name: cbam._compiled_call_impl for name, cbam in modules.items()}
+    handles = [cbam.register_forward_pre_hook(make_hook(name)) for name, cbam in modules.items()]
     try:
-        with hooked(handles), torch.no_grad():
-            for one in found.values():
-                one._compiled_call_impl = None
+        with removing_hooks(handles), torch.no_grad():
+            for cbam in modules.values():
+                cbam._compiled_call_impl = None
             model(**data, mode='predict')
     finally:
-        for name, one in found.items():
-            one._compiled_call_impl = compiled[name]
-    return seen
+        for name, cbam in modules.items():
+            cbam._compiled_call_impl = compiled[name]
+    return passes
 
 
 def _parts(path: str) -> list[str]:
@@ -107,23 +107,29 @@ def _parts(path: str) -> list[str]:
     return [part for part in re.split(r'[./]', path) if part not in ('inserted', 'cbam')]
 
 
-def _chosen(found: Iterable[str], names: Iterable[str]) -> list[str]:
+def _select(paths: Iterable[str], names: Iterable[str]) -> list[str]:
     """The paths that `names` choose, in their order in the model."""
-    short = {path: '.'.join(_parts(path)[1:]) or path for path in found}
-    chosen = set()
+    short_names = {path: '.'.join(_parts(path)[1:]) or path for path in paths}
+    selected = set()
     for name in names:
-        hits = [
+        matches = [
             path
-            for path, own in short.items()
-            if any(fnmatchcase(text, form) for text in (path, own) for form in (name, f'{name}.*'))
+            for path, short_name in short_names.items()
+            if any(
+                fnmatchcase(text, pattern)
+                for text in (path, short_name)
+                for pattern in (name, f'{name}.*')
+            )
         ]
-        if not hits:
-            near = difflib.get_close_matches(name, short.values(), 4, 0.3) or [*short.values()]
+        if not matches:
+            near = difflib.get_close_matches(name, short_names.values(), 4, 0.3) or [
+                *short_names.values()
+            ]
             raise InputError(
                 f'--layer {name} is no CBAM of this model; it has {first_few(near, 4)}'
             )
-        chosen.update(hits)
-    return [path for path in short if path in chosen]
+        selected.update(matches)
+    return [path for path in short_names if path in selected]
 
 
 def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None = None) -> Figure:
@@ -139,33 +145,34 @@ def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None
     """
     prepared = predictor.prepare(image)
     title = 'image' if predictor.trained else 'image; the model is untrained'
-    return page(prepared, gates(predictor.model, prepared.data, names), title)
+    return gates_page(prepared, gates(predictor.model, prepared.data, names), title)
 
 
-def page(prepared: PreparedImage, seen: list[Gates], title: str = 'image') -> Figure:
+def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image') -> Figure:
     """`attention_page` of weights that were taken already; `title` stands over the picture."""
     rows = []
-    passes = Counter(one.name for one in seen)
-    met: Counter[str] = Counter()
-    for one in seen:
-        met[one.name] += 1
-        parts = _parts(one.name)
-        number = next((at for at, part in enumerate(parts) if part.isdigit()), len(parts))
-        name = '.'.join(parts[1:]) or one.name
-        name += f', pass {met[one.name]}' * (passes[one.name] > 1)
-        spatial = one.spatial
+    pass_counts = Counter(gate.name for gate in passes)
+    pass_numbers: Counter[str] = Counter()
+    for gate in passes:
+        pass_numbers[gate.name] += 1
+        parts = _parts(gate.name)
+        stage_end = next((index for index, part in enumerate(parts) if part.isdigit()), len(parts))
+        name = '.'.join(parts[1:]) or gate.name
+        if pass_counts[gate.name] > 1:
+            name += f', pass {pass_numbers[gate.name]}'
+        spatial = gate.spatial
         over_image = 'roi_head' not in parts  # which sees regions
         if spatial is not None:
-            spatial = prepared.put(spatial[0]) if over_image else spatial.mean(0)
-        channel = None if one.channel is None else one.channel.mean(0)
+            spatial = prepared.resize_to_picture(spatial[0]) if over_image else spatial.mean(0)
+        channel = None if gate.channel is None else gate.channel.mean(0)
         rows.append(
             GateRow(
                 name,
-                '.'.join(parts[:number]),
+                '.'.join(parts[:stage_end]),
                 channel,
                 spatial,
                 over_image,
-                most=2 if one.identity else 1,
+                maximum=2 if gate.identity else 1,
             )
         )
     return attention_sheet(prepared.picture, rows, title)

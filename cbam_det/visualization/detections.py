@@ -28,7 +28,7 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
     dataset = dataset_of(cfg, split)
     classes = dataset.metainfo['classes']
     cells = []
-    for index in evenly(len(dataset), count):
+    for index in evenly_spaced(len(dataset), count):
         info = dataset.get_data_info(index)
         cells.append(Cell(read_image(info['img_path']), *_truth(info, classes)))
     return sheet(grid(cells, 4))
@@ -50,25 +50,29 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
     """
     dataset = dataset_of(predictor.cfg, 'test')
     classes = dataset.metainfo['classes']
-    truths, found = [], []
-    for index in track(evenly(len(dataset), count), 'detecting', transient=True):
+    truth_cells, detection_cells = [], []
+    for index in track(evenly_spaced(len(dataset), count), 'detecting', transient=True):
         info = dataset.get_data_info(index)
         image = read_image(info['img_path'])
         with torch.no_grad():
             result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
         result = result[result.scores >= score].numpy()
-        objects = match(info, result.bboxes, result.labels, result.scores)
-        true = [one is not None for one in objects]
+        matches = match_detections(info, result.bboxes, result.labels, result.scores)
+        correct = [match is not None for match in matches]
         captions = [
             f'{classes[label]} {value:.2f}'
             for label, value in zip(result.labels, result.scores, strict=True)
         ]
-        colours = [GREEN if hit else ORANGE for hit in true]
-        truths.append(Cell(image, *_truth(info, classes)))
-        missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(true)
-        title = f'{sum(true)} right, {len(true) - sum(true)} wrong, {missed} missed'
-        found.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
-    rows = [row for pair in zip(grid(truths, 6), grid(found, 6), strict=True) for row in pair]
+        colours = [GREEN if is_correct else ORANGE for is_correct in correct]
+        truth_cells.append(Cell(image, *_truth(info, classes)))
+        missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
+        title = f'{sum(correct)} right, {len(correct) - sum(correct)} wrong, {missed} missed'
+        detection_cells.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
+    rows = [
+        row
+        for pair in zip(grid(truth_cells, 6), grid(detection_cells, 6), strict=True)
+        for row in pair
+    ]
     legend = {
         'ground truth': BLUE,
         'right (class, IoU ≥ 0.5)': GREEN,
@@ -77,17 +81,17 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
     return sheet(rows, legend)
 
 
-def match(
+def match_detections(
     info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> list[int | None]:
-    """The object that each detection (n of each argument) finds at IoU 0.5, as a place among those
-    of `info['instances']` that are not to be ignored; None for a false positive.
+    """The object that each detection (n of each argument) finds at IoU 0.5, as its index among
+    those of `info['instances']` that are not to be ignored; None for a false positive.
     """
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     taken: set[int] = set()
-    places: list[int | None] = [None] * len(boxes)
+    matches: list[int | None] = [None] * len(boxes)
     if not objects or not len(boxes):
-        return places
+        return matches
     targets = torch.tensor([item['bbox'] for item in objects], dtype=torch.float32)
     overlaps = bbox_overlaps(torch.as_tensor(boxes), targets).numpy()
     for index in np.argsort(-scores, kind='stable'):
@@ -96,9 +100,9 @@ def match(
                 break
             if candidate not in taken and objects[candidate]['bbox_label'] == labels[index]:
                 taken.add(candidate)
-                places[index] = int(candidate)
+                matches[index] = int(candidate)
                 break
-    return places
+    return matches
 
 
 def dataset_of(cfg: Config, split: str) -> BaseDataset:
@@ -114,7 +118,7 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
-def evenly(total: int, count: int) -> list[int]:
+def evenly_spaced(total: int, count: int) -> list[int]:
     """At most `count` of 0 to `total` - 1, evenly; InputError where `count` is below 1."""
     if count < 1:
         raise InputError(f'--count {count} shows nothing; use 1 or more')

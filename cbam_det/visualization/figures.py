@@ -105,7 +105,8 @@ def sheet(
     height = 2.45 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            *(len(rows), columns),
+            len(rows),
+            columns,
             figsize=(2.6 * columns, len(rows) * height + (0.9 if heat else 0.4)),
             squeeze=False,
         )
@@ -149,7 +150,7 @@ class GateRow:
         channel: (C,), or None.
         spatial: (H, W) over the picture, or of a region where `over_image` is False; or None.
         over_image: the spatial weights belong over the picture.
-        most: upper end of the weights' range, 1 or 2.
+        maximum: upper end of the weights' range, 1 or 2.
     """
 
     name: str
@@ -157,7 +158,7 @@ class GateRow:
     channel: np.ndarray | None
     spatial: np.ndarray | None
     over_image: bool
-    most: int
+    maximum: int
 
 
 def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = 'image') -> Figure:
@@ -170,14 +171,14 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
     stages = list(dict.fromkeys(row.stage for row in rows if row.channel is not None))
     columns = min(6, max(len(maps) + 1, 3))
     lines = math.ceil((len(maps) + 1) / columns) if maps else 0
-    below = 2 * bool(stages)
     ratio = picture.shape[0] / picture.shape[1]
     height = 2.1 * min(max(ratio, 0.5), 1.6) + 0.45
     with plt.rc_context(STYLE):
-        upper, lower = lines * height + 0.7, 2.3 * below
+        upper = lines * height + 0.7 if maps else 0
+        lower = 4.6 if stages else 0
         width = 2.15 * columns if columns > len(stages) else 3 * len(stages)
-        figure = plt.figure(figsize=(width, upper * bool(maps) + lower))
-        heights = [upper] * bool(maps) + [lower] * bool(stages)
+        figure = plt.figure(figsize=(width, upper + lower))
+        heights = [part for part in (upper, lower) if part]
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
         if maps:
             axes = parts.pop(0).subplots(lines, columns, squeeze=False)
@@ -191,14 +192,14 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
             _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6)
         if stages:
             axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
-            most = max(row.most for row in rows)
+            maximum = max(row.maximum for row in rows)
             for (curve, histogram), stage in zip(axes.T, stages, strict=True):
-                shown = [
+                stage_rows = [
                     (row, row.channel)
                     for row in rows
                     if row.stage == stage and row.channel is not None
                 ]
-                _channel_panels(curve, histogram, shown, most)
+                _channel_panels(curve, histogram, stage_rows, maximum)
                 curve.set_title(stage, fontsize=9)
             axes[0, 0].set_ylabel('channel weight')
             axes[1, 0].set_ylabel('channels, share')
@@ -207,39 +208,39 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
 
 def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow, weights: np.ndarray) -> None:
     low, high = float(weights.min()), float(weights.max())
-    even = high - low < 1e-3
-    heat = np.zeros_like(weights) if even else (weights - low) / (high - low)
+    uniform = high - low < 1e-3
+    heat = np.zeros_like(weights) if uniform else (weights - low) / (high - low)
     if row.over_image:
         axis.imshow(picture)
-        if not even:
+        if not uniform:
             draw_heat(axis, heat)
     else:
         axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
-    where = '' if row.over_image else ', mean of regions'
-    span = f'{low:.3f} everywhere' if even else f'{low:.3f} to {high:.3f}'
-    axis.set_title(f'{row.name}{where}\n{span}', fontsize=7.5)
+    suffix = '' if row.over_image else ', mean of regions'
+    span = f'{low:.3f} everywhere' if uniform else f'{low:.3f} to {high:.3f}'
+    axis.set_title(f'{row.name}{suffix}\n{span}', fontsize=7.5)
 
 
 def _channel_panels(
-    curve: plt.Axes, histogram: plt.Axes, rows: Sequence[tuple[GateRow, np.ndarray]], most: int
+    curve: plt.Axes, histogram: plt.Axes, rows: Sequence[tuple[GateRow, np.ndarray]], maximum: int
 ) -> None:
     shades = plt.get_cmap('viridis')(np.linspace(0, 0.85, len(rows)))
-    bins = np.linspace(0, most, 42).tolist()  # one in the middle, where a gate changes nothing
+    bins = np.linspace(0, maximum, 42).tolist()  # one in the middle, where a gate changes nothing
     for (row, weights), shade in zip(rows, shades, strict=True):
-        place = np.linspace(0, 1, len(weights))
-        curve.plot(place, np.sort(weights)[::-1], color=shade, lw=1.2, label=row.name)
+        positions = np.linspace(0, 1, len(weights))
+        curve.plot(positions, np.sort(weights)[::-1], color=shade, lw=1.2, label=row.name)
         share = np.full(len(weights), 1 / len(weights))
         histogram.hist(weights, bins, weights=share, histtype='step', color=shade, lw=1.2)
-    curve.axhline(rows[0][0].most / 2, color='black', lw=0.6, ls=':')
-    curve.set(ylim=(0, most), xlabel='channels, sorted')
-    histogram.set(xlim=(0, most), xlabel='channel weight')
+    curve.axhline(rows[0][0].maximum / 2, color='black', lw=0.6, ls=':')
+    curve.set(ylim=(0, maximum), xlabel='channels, sorted')
+    histogram.set(xlim=(0, maximum), xlabel='channel weight')
     if len(rows) <= 8:
         curve.legend(fontsize=6)
 
 
 def grid(items: Sequence, columns: int) -> list[list]:
     """`items` in rows of `columns`."""
-    return [list(items[at : at + columns]) for at in range(0, len(items), columns)]
+    return [list(items[start : start + columns]) for start in range(0, len(items), columns)]
 
 
 def _draw(axis: plt.Axes, boxes: Boxes) -> None:
@@ -259,10 +260,11 @@ def costs(maps: Sequence[dict]) -> Figure:
         maps: those of `benchmark.modules`; channels last are left out.
     """
     maps = sorted(
-        (one for one in maps if one['format'] == 'contiguous'), key=lambda one: one['map_mib']
+        (record for record in maps if record['format'] == 'contiguous'),
+        key=lambda record: record['map_mib'],
     )
-    sizes = [one['map_mib'] for one in maps]
-    names = list(dict.fromkeys(name for one in maps for name in one['rows']))
+    sizes = [record['map_mib'] for record in maps]
+    names = list(dict.fromkeys(name for record in maps for name in record['rows']))
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharex=True)
         for axis, key, title, copies in (
@@ -271,11 +273,13 @@ def costs(maps: Sequence[dict]) -> Figure:
         ):
             for number, name in enumerate(names):
                 colour = CYCLE[number % len(CYCLE)]
-                middle, low, high = zip(*(one['rows'][name][key] for one in maps), strict=True)
+                middle, low, high = zip(
+                    *(record['rows'][name][key] for record in maps), strict=True
+                )
                 line = '-' if number < len(CYCLE) else '--'
                 axis.plot(sizes, middle, line, color=colour, marker='o', ms=4, label=name)
                 axis.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
-            limit = [copies * one['copy_ms'][0] for one in maps]
+            limit = [copies * record['copy_ms'][0] for record in maps]
             axis.plot(sizes, limit, ':_', color='black', label='the bytes alone')
             axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
             axis.set_xticks(sizes, [f'{size:.3g}' for size in sizes])
@@ -299,7 +303,7 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
     recall = np.linspace(0, 1, 101)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            *(lines, columns), figsize=(3.3 * columns, 3 * lines + 0.6), squeeze=False
+            lines, columns, figsize=(3.3 * columns, 3 * lines + 0.6), squeeze=False
         )
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
@@ -308,9 +312,15 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
                 colour = CYCLE[number % len(CYCLE)]
                 axis.plot(recall, values[0], color=colour)
                 axis.plot(recall, values[1], '--', color=colour)
-                said = f'{values[0].mean():.2f} / {values[1].mean():.2f}'
-                place = dict(x=0.03, y=0.04 + 0.09 * number, transform=axis.transAxes)
-                axis.text(s=said, color=colour, fontsize=8, **place)
+                text = f'{values[0].mean():.2f} / {values[1].mean():.2f}'
+                axis.text(
+                    x=0.03,
+                    y=0.04 + 0.09 * number,
+                    s=text,
+                    color=colour,
+                    fontsize=8,
+                    transform=axis.transAxes,
+                )
             axis.set(xlim=(0, 1), ylim=(0, 1.02), title=panel.title)
             axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ['0', '', '0.5', '', '1'])
         for axis in axes[-1]:

@@ -12,13 +12,13 @@ from rich.progress import track
 from ..apis.inference import (
     Prediction,
     PreparedImage,
-    same_classes,
-    unused,
+    check_matching_classes,
+    unique_name,
 )
 from ..utils.errors import InputError
-from ..utils.records import made_by, table_row
-from .detections import dataset_of, evenly, match
-from .gradcam import Explainer, area_share, inside, together
+from ..utils.records import origin_line, table_row
+from .detections import dataset_of, evenly_spaced, match_detections
+from .gradcam import Explainer, area_share, heats_at_shared_layer, inside
 
 
 def focus_table(record: dict) -> str:
@@ -31,19 +31,19 @@ def focus_table(record: dict) -> str:
         cells = []
         for kind in ('energy', 'pointing'):
             cells.append('{:.1%} ± {:.1%}'.format(*row[kind]))
-            more = row.get(f'{kind}_more')
-            form = '{:+.1%} ({:+.1%} to {:+.1%})' if more and more[1] is not None else '{:+.1%}'
-            cells.append(form.format(*more) if more else '')
+            gain = row.get(f'{kind}_more')
+            template = '{:+.1%} ({:+.1%} to {:+.1%})' if gain and gain[1] is not None else '{:+.1%}'
+            cells.append(template.format(*gain) if gain else '')
         rows.append(table_row([name, *cells]))
-    even = f'{record["chance"]:.1%}'
-    rows.append(table_row(['*heat spread evenly*', even, '', even, '']))
-    said = (
+    chance = f'{record["chance"]:.1%}'
+    rows.append(table_row(['*heat spread evenly*', chance, '', chance, '']))
+    caption = (
         f'{record["objects"]} objects of {record["images"]} images, which all of these find '
         f'with a score of {record["score"]:g} or more ({record["left_out"]} left out), '
         f'{record["method"]} at '
         + ', '.join(f'{name} ({number})' for name, number in record['layers'].items())
     )
-    return '\n'.join([*rows, '', f'{said}; {made_by(record)}'])
+    return '\n'.join([*rows, '', f'{caption}; {origin_line(record)}'])
 
 
 def focus(
@@ -70,7 +70,7 @@ def focus(
 
     Returns:
         'split', 'score', 'method', 'target'; 'layers' (by name the objects that were looked at
-        there, see `together`); 'images' and 'objects' that count; 'left_out' (objects
+        there, see `heats_at_shared_layer`); 'images' and 'objects' that count; 'left_out' (objects
         that a model does not find, or has no heat for); 'chance'; and 'rows': by model 'energy' and
         'pointing' (mean and standard deviation over images), and for all but the first
         'energy_more' and 'pointing_more'; see `difference`.
@@ -79,39 +79,43 @@ def focus(
         InputError: the data cannot be used, the classes differ, or no object is found by all.
     """
     dataset = dataset_of(cfg, split)
-    same_classes([one.predictor for one in explainers], dataset.metainfo['classes'])
+    check_matching_classes(
+        [explainer.predictor for explainer in explainers], dataset.metainfo['classes']
+    )
     energy, pointing, chance = [], [], []
     objects = left_out = 0
     layers: Counter[str] = Counter()
-    infos = [dataset.get_data_info(index) for index in evenly(len(dataset), count)]
+    infos = [dataset.get_data_info(index) for index in evenly_spaced(len(dataset), count)]
     infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
     for info in track(infos, 'explaining', transient=True):
-        prepared_images = [one.predictor.prepare(info['img_path']) for one in explainers]
-        found = [
-            _hits(one, prepared, info, score)
-            for one, prepared in zip(explainers, prepared_images, strict=True)
+        prepared_images = [
+            explainer.predictor.prepare(info['img_path']) for explainer in explainers
+        ]
+        detections = [
+            _matched_detections(explainer, prepared, info, score)
+            for explainer, prepared in zip(explainers, prepared_images, strict=True)
         ]
         items = [item for item in info['instances'] if not item.get('ignore_flag')]
         rows, areas = [], []
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             box = np.asarray(item['bbox'])
-            twins = [hits.get(place) for hits in found]
-            if None in twins:
+            same_object = [by_index.get(index) for by_index in detections]
+            if None in same_object:
                 left_out += 1
                 continue
-            layer, heats = together(explainers, prepared_images, twins)
-            seen = [inside(heat, box) for heat in heats if heat is not None]
-            if None in seen:
+            layer, heats = heats_at_shared_layer(explainers, prepared_images, same_object)
+            measured = [inside(heat, box) for heat in heats if heat is not None]
+            if None in measured:
                 left_out += 1
                 continue
             layers[layer] += 1
-            rows.append(seen)
+            rows.append(measured)
             areas.append(area_share(prepared_images[0].picture.shape[:2], box))
         if rows:
             objects += len(rows)
-            shares, hits = np.moveaxis(np.array(rows, np.float64), 2, 0)
+            shares, peaks = np.moveaxis(np.array(rows, np.float64), 2, 0)
             energy.append(shares.mean(0))
-            pointing.append(hits.mean(0))
+            pointing.append(peaks.mean(0))
             chance.append(np.mean(areas))
     if not objects:
         raise InputError(
@@ -119,8 +123,8 @@ def focus(
             'images (--count), a lower --score, or models that are trained longer'
         )
     table: dict[str, dict] = {}
-    for number, one in enumerate(explainers):
-        row = table[unused(one.predictor.name, table)] = {}
+    for number, explainer in enumerate(explainers):
+        row = table[unique_name(explainer.predictor.name, table)] = {}
         for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
             row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
             if number:
@@ -139,19 +143,28 @@ def focus(
     )
 
 
-def _hits(
-    one: Explainer, prepared: PreparedImage, info: dict, score: float
+def _matched_detections(
+    explainer: Explainer, prepared: PreparedImage, info: dict, score: float
 ) -> dict[int, Prediction]:
-    """By the place of an object, the detection that finds it."""
-    found = [row for row in one.predictor.predict(prepared) if float(row.score) >= score]
-    if found and found[0].box is None:
-        raise InputError(f'{one.predictor.name} is no detector; focus needs boxes')
-    corners = np.array([row.corners for row in found]).reshape(-1, 4)
+    """By the index of an object, the detection that finds it."""
+    detections = [
+        detection
+        for detection in explainer.predictor.predict(prepared)
+        if float(detection.score) >= score
+    ]
+    if detections and detections[0].box is None:
+        raise InputError(f'{explainer.predictor.name} is no detector; focus needs boxes')
+    corners = np.array([detection.corners for detection in detections]).reshape(-1, 4)
     labels, scores = (
-        np.array([float(getattr(row, key)) for row in found]) for key in ('label', 'score')
+        np.array([float(getattr(detection, key)) for detection in detections])
+        for key in ('label', 'score')
     )
-    places = match(info, corners, labels, scores)
-    return {place: row for place, row in zip(places, found, strict=True) if place is not None}
+    matches = match_detections(info, corners, labels, scores)
+    return {
+        index: detection
+        for index, detection in zip(matches, detections, strict=True)
+        if index is not None
+    }
 
 
 def difference(values: np.ndarray) -> list[float | None]:

@@ -24,12 +24,12 @@ from ..apis.inference import (
     Prediction,
     Predictor,
     PreparedImage,
+    check_matching_classes,
     default_layers,
     feature_layers,
-    module,
+    layer_module,
+    matching_prediction,
     predictions_of,
-    same,
-    same_classes,
 )
 from ..models.compat import scores_with_gradients
 from ..utils.errors import InputError
@@ -73,18 +73,23 @@ class _Target:
     wanted: Prediction
     kind: str
 
-    def __call__(self, found: list[Prediction]) -> Tensor:
-        rows = [row for row in found if row.label == self.wanted.label]
-        if not rows:
+    def __call__(self, predictions: list[Prediction]) -> Tensor:
+        candidates = [
+            candidate for candidate in predictions if candidate.label == self.wanted.label
+        ]
+        if not candidates:
             raise InputError('the model does not find this in the image; explain what it finds')
-        one = rows[0]
+        prediction = candidates[0]
         if self.wanted.box is not None:  # the same model and image: it is there to the digit
-            one = min(rows, key=lambda row: np.abs(row.corners - self.wanted.corners).max())
-        value = one.score
+            prediction = min(
+                candidates,
+                key=lambda candidate: np.abs(candidate.corners - self.wanted.corners).max(),
+            )
+        value = prediction.score
         if self.kind == 'box':
-            if one.box is None:
+            if prediction.box is None:
                 raise InputError('--target box: a classifier has no boxes; explain the score')
-            x1, y1, x2, y2 = one.box
+            x1, y1, x2, y2 = prediction.box
             value = (x2 - x1) + (y2 - y1)
         if not value.requires_grad:
             raise InputError(
@@ -100,7 +105,7 @@ class Explainer:
     Args:
         predictor: a detector, or a classifier.
         layers: names of modules that make a feature map; several are averaged, each from 0 to 1.
-            None is the backbone's outputs; see `together`.
+            None is the backbone's outputs; see `heats_at_shared_layer`.
         method: a key of `METHODS`.
         target: 'score', or 'box': width plus height, so that the map shows what widens the box.
 
@@ -132,10 +137,11 @@ class Explainer:
             known = feature_layers(self.predictor, prepared)
             if not known:
                 raise InputError(f'{self.predictor.name} has no layer that makes a feature map')
-            names = [self.names] if self.names else [[one] for one in default_layers(known)]
+            names = [self.names] if self.names else [[name] for name in default_layers(known)]
             model = self.predictor.model
             self._choices = {
-                ', '.join(choice): [module(model, one, known) for one in choice] for choice in names
+                ', '.join(choice): [layer_module(model, name, known) for name in choice]
+                for choice in names
             }
         return self._choices
 
@@ -155,11 +161,11 @@ class Explainer:
         """
         model = self.predictor.model
         layers = list(self.choices(prepared).values())[choice]
-        frozen = [one for one in model.parameters() if not one.requires_grad]
+        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
         cam = None
         try:
-            for one in frozen:  # or their maps would have no gradient
-                one.requires_grad_()
+            for parameter in frozen:  # or their maps would have no gradient
+                parameter.requires_grad_()
             # A copy, since what comes after a layer may write into its map.
             cam = METHODS[self.method](
                 _Predictions(self.predictor, prepared), layers, reshape_transform=Tensor.clone
@@ -186,16 +192,16 @@ class Explainer:
             if cam is not None:
                 cam.activations_and_grads.release()
             model.zero_grad()
-            for one in frozen:
-                one.requires_grad_(False)
-        heat = prepared.put(np.nan_to_num(heat))
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        heat = prepared.resize_to_picture(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
 
 
-def together(
+def heats_at_shared_layer(
     explainers: Sequence[Explainer],
     prepared_images: Sequence[PreparedImage],
-    found: Sequence[Prediction | None],
+    predictions: Sequence[Prediction | None],
 ) -> tuple[str, list[np.ndarray | None]]:
     """The heat of several models for the same finding, at the same one of their choices.
 
@@ -206,20 +212,24 @@ def together(
     Args:
         explainers: of the models.
         prepared_images: what each sees.
-        found: what each finds; None is left out.
+        predictions: what each finds; None is left out.
 
     Returns:
         The choice's name in the first model that finds it, and the heats.
     """
     rows = [
-        row for row in zip(explainers, prepared_images, found, strict=True) if row[2] is not None
+        row
+        for row in zip(explainers, prepared_images, predictions, strict=True)
+        if row[2] is not None
     ]
     names = list(rows[0][0].choices(rows[0][1]))
-    count = min(len(one.choices(prepared)) for one, prepared, _ in rows)
+    count = min(len(explainer.choices(prepared)) for explainer, prepared, _ in rows)
     for choice in (*range(count), 0):
         heats = [
-            None if twin is None else one.heat(prepared, twin, choice)
-            for one, prepared, twin in zip(explainers, prepared_images, found, strict=True)
+            None if prediction is None else explainer.heat(prepared, prediction, choice)
+            for explainer, prepared, prediction in zip(
+                explainers, prepared_images, predictions, strict=True
+            )
         ]
         if all(heat is None or heat.any() for heat in heats):
             break
@@ -259,10 +269,10 @@ def in_box(heat: np.ndarray, box: np.ndarray) -> np.ndarray:
     x1, y1 = np.floor(box[:2]).astype(int).clip(0)
     x2, y2 = np.ceil(box[2:]).astype(int)
     part = heat[y1:y2, x1:x2]
-    shown = np.zeros_like(heat)
+    scaled = np.zeros_like(heat)
     if part.size and part.max() > part.min():
-        shown[y1:y2, x1:x2] = (part - part.min()) / (part.max() - part.min())
-    return shown
+        scaled[y1:y2, x1:x2] = (part - part.min()) / (part.max() - part.min())
+    return scaled
 
 
 def gradcam_page(
@@ -288,58 +298,61 @@ def gradcam_page(
             of other classes.
     """
     first = explainers[0].predictor
-    same_classes([one.predictor for one in explainers])
-    prepared_images = [one.predictor.prepare(image) for one in explainers]
-    found = [
-        one.predictor.predict(prepared)
-        for one, prepared in zip(explainers, prepared_images, strict=True)
+    check_matching_classes([explainer.predictor for explainer in explainers])
+    prepared_images = [explainer.predictor.prepare(image) for explainer in explainers]
+    predictions = [
+        explainer.predictor.predict(prepared)
+        for explainer, prepared in zip(explainers, prepared_images, strict=True)
     ]
-    chosen = _choose(first, found[0], score, class_name, count, image)
+    chosen = _choose(first, predictions[0], score, class_name, count, image)
     rows = []
     for wanted in track(chosen, 'explaining', transient=True):
         name = first.name_of(wanted.label)
         boxes = Boxes(np.zeros((0, 4)), [], [])
         if wanted.box is not None:
             boxes = Boxes(wanted.corners[None], [name], [BLUE])
-        twins = [wanted, *(same(rows_found, wanted) for rows_found in found[1:])]
-        layer, heats = together(explainers, prepared_images, twins)
+        counterparts = [
+            wanted,
+            *(matching_prediction(others, wanted) for others in predictions[1:]),
+        ]
+        layer, heats = heats_at_shared_layer(explainers, prepared_images, counterparts)
         row = [
             Cell(prepared_images[0].picture, boxes, f'{name}\n{explainers[0].method} at {layer}')
         ]
-        for one, prepared, twin, heat in zip(
-            explainers, prepared_images, twins, heats, strict=True
+        for explainer, prepared, counterpart, heat in zip(
+            explainers, prepared_images, counterparts, heats, strict=True
         ):
-            row.append(_explained(one, prepared, twin, heat, norm_in_box))
+            row.append(_explained(explainer, prepared, counterpart, heat, norm_in_box))
         rows.append(row)
-    says = 'what speaks for it' if explainers[0].target == 'score' else 'what makes its box larger'
-    within = ' in the box' * norm_in_box
-    return sheet(rows, heat=f"{says}, from none to the picture's most{within}")
+    label = 'what speaks for it' if explainers[0].target == 'score' else 'what makes its box larger'
+    suffix = ' in the box' if norm_in_box else ''
+    return sheet(rows, heat=f"{label}, from none to the picture's most{suffix}")
 
 
 def _explained(
-    one: Explainer,
+    explainer: Explainer,
     prepared: PreparedImage,
-    twin: Prediction | None,
+    counterpart: Prediction | None,
     heat: np.ndarray | None,
     norm_in_box: bool,
 ) -> Cell:
     empty = Boxes(np.zeros((0, 4)), [], [])
-    if twin is None or heat is None:
-        return Cell(prepared.picture, empty, f'{one.predictor.name}\nnot found')
-    title = f'{one.predictor.name}\nP = {float(twin.score):.3f}'
-    if twin.box is None:
+    if counterpart is None or heat is None:
+        return Cell(prepared.picture, empty, f'{explainer.predictor.name}\nnot found')
+    title = f'{explainer.predictor.name}\nP = {float(counterpart.score):.3f}'
+    if counterpart.box is None:
         return Cell(prepared.picture, empty, title, heat)
-    share = inside(heat, twin.corners)
-    even = area_share(heat.shape, twin.corners)
-    says = f'{share[0]:.0%} of all heat in the box of {even:.0%}' if share else 'no heat here'
-    shown = in_box(heat, twin.corners) if norm_in_box else heat
-    boxes = Boxes(twin.corners[None], [''], [BLUE])
-    return Cell(prepared.picture, boxes, f'{title}\n{says}', shown)
+    share = inside(heat, counterpart.corners)
+    area = area_share(heat.shape, counterpart.corners)
+    caption = f'{share[0]:.0%} of all heat in the box of {area:.0%}' if share else 'no heat here'
+    overlay = in_box(heat, counterpart.corners) if norm_in_box else heat
+    boxes = Boxes(counterpart.corners[None], [''], [BLUE])
+    return Cell(prepared.picture, boxes, f'{title}\n{caption}', overlay)
 
 
 def _choose(
     predictor: Predictor,
-    found: list[Prediction],
+    predictions: list[Prediction],
     score: float,
     class_name: str | None,
     count: int,
@@ -347,18 +360,24 @@ def _choose(
 ) -> list[Prediction]:
     if count < 1:
         raise InputError(f'--count {count} shows nothing; use 1 or more')
-    of = ''
+    of_class = ''
     if class_name is not None:
         label = predictor.label_of(class_name)
-        found = [row for row in found if row.label == label]
-        of = f' of {class_name}'
-    if found and found[0].box is None:  # a classifier: the class asked for, or the likeliest
-        return found[:1] if class_name is not None else found[:count]
-    chosen = [row for row in found if float(row.score) >= score]
+        predictions = [prediction for prediction in predictions if prediction.label == label]
+        of_class = f' of {class_name}'
+    if (
+        predictions and predictions[0].box is None
+    ):  # a classifier: the class asked for, or the likeliest
+        return predictions[:1] if class_name is not None else predictions[:count]
+    chosen = [prediction for prediction in predictions if float(prediction.score) >= score]
     if not chosen:
-        best = f'the best has {float(found[0].score):.3f}' if found else 'there is none at all'
+        best = (
+            f'the best has {float(predictions[0].score):.3f}'
+            if predictions
+            else 'there is none at all'
+        )
         raise InputError(
-            f'{predictor.name} has no detection{of} in {image} with a score of {score:g} or more '
-            f'({best}); lower --score, or give another image'
+            f'{predictor.name} has no detection{of_class} in {image} with a score of {score:g} or '
+            f'more ({best}); lower --score, or give another image'
         )
     return chosen[:count]

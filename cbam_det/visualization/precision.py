@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
-from ..apis.inference import Predictor, same_classes, unused
+from ..apis.inference import Predictor, check_matching_classes, unique_name
 from ..utils.errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
@@ -40,19 +40,23 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
     first = predictors[0]
     dataset = dataset_of(first.cfg, split)
     classes = dataset.metainfo['classes']
-    same_classes(predictors, classes)
+    check_matching_classes(predictors, classes)
     truth = ground_truth(dataset)
     counts = np.bincount(
-        [one['category_id'] for one in truth.dataset['annotations'] if not one['iscrowd']],
+        [
+            annotation['category_id']
+            for annotation in truth.dataset['annotations']
+            if not annotation['iscrowd']
+        ],
         minlength=len(classes),
     )
     if not counts.sum():
         raise InputError(f'no object is annotated in the {split} data; precision needs some')
     curves: dict[str, np.ndarray] = {}
     for predictor in predictors:
-        name = unused(predictor.name, curves)
-        own = dataset if predictor is first else _same_images(predictor, dataset, split)
-        curves[name] = precision(truth, detections(predictor, own))
+        name = unique_name(predictor.name, curves)
+        own_dataset = dataset if predictor is first else _same_images(predictor, dataset, split)
+        curves[name] = precision(truth, detections(predictor, own_dataset))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
     panels = [Precision('all classes', {name: mean(values) for name, values in curves.items()})]
     for k in order[: PANELS - 1]:
@@ -63,14 +67,17 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
 
 def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> BaseDataset:
     """The data set of `predictor`, whose pipeline may be another, after a check of its images."""
-    own = dataset_of(predictor.cfg, split)
-    ids = [[one.get_data_info(at)['img_id'] for at in range(len(one))] for one in (dataset, own)]
+    own_dataset = dataset_of(predictor.cfg, split)
+    ids = [
+        [data.get_data_info(index)['img_id'] for index in range(len(data))]
+        for data in (dataset, own_dataset)
+    ]
     if ids[0] != ids[1]:
         raise InputError(
-            f'{predictor.name} reads other {split} images than the first model ({len(own)} and '
-            f'{len(dataset)}); give --data-root, or configs of one data set'
+            f'{predictor.name} reads other {split} images than the first model ({len(own_dataset)} '
+            f'and {len(dataset)}); give --data-root, or configs of one data set'
         )
-    return own
+    return own_dataset
 
 
 def ground_truth(dataset: BaseDataset) -> COCO:
@@ -105,9 +112,11 @@ def detections(predictor: Predictor, dataset: BaseDataset) -> list[dict]:
     rows = []
     for index in track(range(len(dataset)), f'detecting, {predictor.name}', transient=True):
         with torch.no_grad():
-            found = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+            predictions = predictor.model.test_step(pseudo_collate([dataset[index]]))[
+                0
+            ].pred_instances
         for (x1, y1, x2, y2), score, label in zip(
-            *(found[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
+            *(predictions[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
         ):
             box = [x1, y1, x2 - x1, y2 - y1]
             rows.append(dict(image_id=index, category_id=label, score=score, bbox=box))
@@ -121,16 +130,20 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
     """
     shape = (2, 101, len(truth.cats))
     if not rows:
-        present = {one['category_id'] for one in truth.anns.values() if not one['iscrowd']}
+        present = {
+            annotation['category_id']
+            for annotation in truth.anns.values()
+            if not annotation['iscrowd']
+        }
         return np.where([k in present for k in sorted(truth.cats)], 0.0, np.full(shape, -1.0))
     with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(truth, truth.loadRes(rows), 'bbox')
-        run.params.iouThrs = np.array([0.5, 0.75])
-        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ['all']
-        run.params.maxDets = [100]
-        run.evaluate()
-        run.accumulate()
-    return run.eval['precision'][:, :, :, 0, 0].reshape(shape)
+        evaluator = COCOeval(truth, truth.loadRes(rows), 'bbox')
+        evaluator.params.iouThrs = np.array([0.5, 0.75])
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ['all']
+        evaluator.params.maxDets = [100]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator.eval['precision'][:, :, :, 0, 0].reshape(shape)
 
 
 def mean(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
-from ..models.costs import count
+from ..models.costs import count_costs
 from ..utils.config import read_config
 from ..utils.errors import InputError
 from .attention import attention_page
@@ -44,7 +44,7 @@ class Section:
 
 
 @dataclass
-class Trained:
+class TrainedRun:
     """What a work_dir holds of a training.
 
     Attributes:
@@ -62,7 +62,7 @@ class Trained:
     record: dict
 
     @classmethod
-    def of(cls, work_dir: str | Path, data_root: str | None) -> Trained:
+    def of(cls, work_dir: str | Path, data_root: str | None) -> TrainedRun:
         """Read a work_dir.
 
         Raises:
@@ -108,22 +108,30 @@ def write(
         InputError: a folder holds no training.
     """
     read_weights_only()
-    run = Trained.of(work_dir, data_root)
-    base = None if against is None else Trained.of(against, data_root)
+    run = TrainedRun.of(work_dir, data_root)
+    base = None if against is None else TrainedRun.of(against, data_root)
     runs = [run] if base is None else [run, base]
-    predictors = [Predictor(one.cfg, str(one.checkpoint), one.folder.name) for one in runs]
+    predictors = [
+        Predictor(trained_run.cfg, str(trained_run.checkpoint), trained_run.folder.name)
+        for trained_run in runs
+    ]
 
-    def shown() -> str:
+    def image_path() -> str:
         return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
 
     sections = [
         _setup(run),
         _difference(runs),
-        Section('curves', pictures=[_picture(curves([one.log for one in runs]), 'svg')]),
+        Section(
+            'curves', pictures=[_picture(curves([trained_run.log for trained_run in runs]), 'svg')]
+        ),
         _scores(runs),
         _figure('detections', lambda: detection_page(predictors[0])),
-        _figure('attention', lambda: attention_page(predictors[0], shown())),
-        _figure('Grad-CAM', lambda: gradcam_page(shown(), [Explainer(one) for one in predictors])),
+        _figure('attention', lambda: attention_page(predictors[0], image_path())),
+        _figure(
+            'Grad-CAM',
+            lambda: gradcam_page(image_path(), [Explainer(predictor) for predictor in predictors]),
+        ),
         _costs(runs),
     ]
     environment = Environment(
@@ -137,7 +145,7 @@ def write(
     return out
 
 
-def _setup(run: Trained) -> Section:
+def _setup(run: TrainedRun) -> Section:
     cfg = run.cfg
     loader = cfg.train_dataloader
     optimizer = dict(cfg.optim_wrapper.get('optimizer', {}))
@@ -155,12 +163,12 @@ def _setup(run: Trained) -> Section:
     return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
 
 
-def _difference(runs: list[Trained]) -> Section:
+def _difference(runs: list[TrainedRun]) -> Section:
     title = 'difference to the baseline'
     if len(runs) == 1:
         return Section(title, note='no baseline was given: --against its work_dir')
-    for one in runs:
-        one.cfg.work_dir, one.cfg.load_from = '', None
+    for run in runs:
+        run.cfg.work_dir, run.cfg.load_from = '', None
     ours, base = runs
     lines = list(
         difflib.unified_diff(
@@ -175,19 +183,19 @@ def _difference(runs: list[Trained]) -> Section:
     return Section(title, lines=lines, note='' if lines else 'the configs are the same')
 
 
-def _scores(runs: list[Trained]) -> Section:
+def _scores(runs: list[TrainedRun]) -> Section:
     tables, notes = [], []
-    kept = [one for one in runs if one.record]
-    for one in runs:
-        if not one.record:
+    tested = [run for run in runs if run.record]
+    for run in runs:
+        if not run.record:
             notes.append(
-                f'{one.folder.name} has no metrics.json: tools/test.py {one.cfg.filename} '
-                f'{one.checkpoint} --work-dir {one.folder}'
+                f'{run.folder.name} has no metrics.json: tools/test.py {run.cfg.filename} '
+                f'{run.checkpoint} --work-dir {run.folder}'
             )
-    if kept:
+    if tested:
         values = [
-            {key.rpartition('/')[2]: value for key, value in one.record.get('metrics', {}).items()}
-            for one in kept
+            {key.rpartition('/')[2]: value for key, value in run.record.get('metrics', {}).items()}
+            for run in tested
         ]
         sized = {f'bbox_{key}': name for key, name in SIZES.items()}
         sized |= {'AP50': 'VOC AP50'}
@@ -195,10 +203,10 @@ def _scores(runs: list[Trained]) -> Section:
             key: key.removesuffix('_precision') for key in values[0] if key.endswith('_precision')
         }
         for keys in (sized, classes):
-            names = [key for key in keys if any(_number(one.get(key)) for one in values)]
+            names = [key for key in keys if any(_number(run.get(key)) for run in values)]
             rows = [
-                [one.folder.name, *(_number(own.get(key)) for key in names)]
-                for one, own in zip(kept, values, strict=True)
+                [run.folder.name, *(_number(row_values.get(key)) for key in names)]
+                for run, row_values in zip(tested, values, strict=True)
             ]
             if names:
                 tables.append([['', *(keys[key] for key in names)], *rows])
@@ -209,16 +217,17 @@ def _number(value: float | None) -> str:
     return '' if value is None or value < 0 else f'{value:.3f}'
 
 
-def _costs(runs: list[Trained]) -> Section:
+def _costs(runs: list[TrainedRun]) -> Section:
     rows = [['', 'CBAMs', 'parameters', 'of them attention', 'GFLOPs (multiply-adds)', 'at']]
-    for one in runs:
-        cost = count(one.cfg)
+    for run in runs:
+        cost = count_costs(run.cfg)
         size = 'x'.join(map(str, cost.size))
         rows.append(
             [
-                one.folder.name,
+                run.folder.name,
                 *(f'{value:,}' for value in (cost.cbams, cost.parameters, cost.attention)),
-                *(f'{cost.multiply_adds / 1e9:.3f}', size),
+                f'{cost.multiply_adds / 1e9:.3f}',
+                size,
             ]
         )
     return Section('cost', tables=[rows])

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from cbam_det.apis.export import DensePart, about, detect, export, runner
+from cbam_det.apis.export import DensePart, detect, export, load_exported, read_metadata
 from cbam_det.apis.inference import Predictor
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
@@ -55,14 +55,14 @@ def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp
     gaps = export(retinanet, path, (96, 96))
     assert list(gaps) == [f'{kind}_{n}' for kind in ('cls_scores', 'bbox_preds') for n in range(5)]
     assert max(gaps.values()) < 1e-4
-    run = runner(path)
+    run = load_exported(path)
     for shape in ((3, 3, 64, 128), (1, 3, 160, 96)):
         images = torch.randn(shape)
         with torch.no_grad():
             wanted = DensePart(retinanet.model)(images)
         for found, one in zip(run(images).values(), wanted, strict=True):
             torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-4)
-    told = about(path)
+    told = read_metadata(path)
     assert told['mean'] == [123.675, 116.28, 103.53] and told['bgr_to_rgb'] is True
     assert told['classes'] == list(retinanet.classes) and told['outputs'] == list(gaps)
     assert [step['type'] for step in told['pipeline']][1] == 'Resize'
@@ -98,7 +98,7 @@ def test_other_detectors_are_exported(leaf, ending, tmp_path):
     gaps = export(predictor(leaf), path, size)
     assert ('score_factors_0' in gaps) == ('fcos' in leaf)
     images = torch.randn(2, 3, *size)
-    assert list(runner(path)(images)) == list(gaps)
+    assert list(load_exported(path)(images)) == list(gaps)
 
 
 def test_a_file_that_computes_something_else_is_not_left(retinanet, tmp_path, monkeypatch):
@@ -130,4 +130,4 @@ def test_tool_exports_a_checkpoint(trained, tmp_path, capsys):
     said = capsys.readouterr()
     assert status == 0, said.err
     assert '15 outputs, at most' in said.out
-    assert about(out)['pad_size_divisor'] == 32
+    assert read_metadata(out)['pad_size_divisor'] == 32

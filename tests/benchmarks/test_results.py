@@ -1,4 +1,4 @@
-"""Logs become series, records become the README's tables."""
+"""Logs become series, records become the tables of the README and the documentation."""
 
 from __future__ import annotations
 
@@ -52,14 +52,17 @@ def test_folder_without_a_log_is_named(tmp_path):
         read_run(tmp_path)
 
 
-def test_readme_shows_what_the_records_say():
+def test_pages_show_what_the_records_say_and_every_study_once():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
-    assert '<!-- results: demo -->' in text
-    assert fill_tables(text, ROOT / 'results') == text
+    assert '<!-- results: demo -->' in text and fill_tables(text, ROOT / 'results') == text
+    blocks = []
+    for page in sorted((ROOT / 'docs').glob('*/*.md')):
+        text = page.read_text(encoding='utf-8')
+        assert fill_tables(text, ROOT / 'results') == text, page
+        blocks += re.findall(r'<!-- (?:study|results): .*? -->(?=\n\|)', text)
+    assert len(blocks) == len(set(blocks))
     studies = {path.stem for path in (ROOT / 'experiments').glob('*.yaml')}
-    text = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
-    assert fill_tables(text, ROOT / 'results') == text
-    assert set(re.findall(r'<!-- study: (\w+) -->\n\|', text)) == studies
+    assert {f'<!-- study: {name} -->' for name in studies} <= set(blocks)
 
 
 def test_block_without_a_record_is_named(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import convert, detect, to_identity, to_paper
+from cbam_det.checkpoints.convert import convert, detect_form, to_identity, to_paper
 from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS, OURS, TARGETS
 from cbam_det.models import layers
 
@@ -43,7 +43,7 @@ def test_features_of_a_network_are_those_of_the_other_implementation(form, depth
     net = theirs(form, depth)
     state = net.state_dict()
     before = {key: value.clone() for key, value in state.items()}
-    assert detect(state) == form
+    assert detect_form(state) == form
     done = convert(state, layout=layout, drop_classifier=True)
     assert equal(state, before)
     assert done.options == [dict(type='CBAM', **NEEDED[form])]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from cbam_det.checkpoints.convert import detect, to_paper
+from cbam_det.checkpoints.convert import detect_form, to_paper
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.utils.errors import InputError
 
@@ -106,7 +106,7 @@ def test_options_saved_beside_the_weights_are_read_and_code_is_refused_unread(tm
     weights = dict(state_dict=Authors(16).state_dict())
     torch.save(weights | dict(args=Namespace(lr=0.1)), tmp_path / 'timm.pth')
     state, _, rest = read_file(tmp_path / 'timm.pth')
-    assert rest == ['args'] and detect(state) == 'authors'
+    assert rest == ['args'] and detect_form(state) == 'authors'
     torch.save(weights | dict(harm=Harm()), tmp_path / 'harm.pth')
     with pytest.raises(InputError, match='more than weights is pickled in it'):
         read_file(tmp_path / 'harm.pth')

@@ -25,7 +25,7 @@ from tools import export as export_tool
 
 from ..conftest import CONFIGS, ROOT, in_process
 
-CONFIG = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
+RETINANET = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
 REFUSED = 'more than weights is pickled in it, which could run any code'
 
 
@@ -41,7 +41,7 @@ class Payload:
 
 @pytest.fixture(scope='module')
 def weights() -> dict:
-    cfg = read_config(str(CONFIG))
+    cfg = read_config(str(RETINANET))
     return build_model(cfg).state_dict()
 
 
@@ -55,18 +55,22 @@ def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     torch.save(dict(meta=meta, state_dict=weights, optimizer={}), folder / 'epoch_1.pth')
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
-    read_config(str(CONFIG)).dump(folder / CONFIG.name)
+    read_config(str(RETINANET)).dump(folder / RETINANET.name)
     (folder / 'log/vis_data').mkdir(parents=True)
     (folder / 'log/vis_data/scalars.json').write_text('{"loss": 1.0, "iter": 1, "step": 1}\n')
     return folder / 'epoch_1.pth'
 
 
 def snippet(bad: Path) -> None:
-    """The README's example of an exported detector, up to the weights."""
-    text = (ROOT / 'README.md').read_text()
-    code = re.search(r'```python\n(from cbam_det\.apis\.export import.*?)\nview = ', text, re.S)[1]
-    code = re.sub(r"'configs/\w+\.py'", repr(str(CONFIG)), code).replace('epoch_12.pth', str(bad))
-    assert str(CONFIG) in code and str(bad) in code
+    """The documentation's example of an exported detector, up to the weights."""
+    text = (ROOT / 'docs' / 'guides' / 'export.md').read_text()
+    code = re.search(
+        r'```python\n.*?(from cbam_det\.apis\.export import.*?)\nprepared = ', text, re.S
+    )[1]
+    code = re.sub(r"'configs/\w+\.py'", repr(str(RETINANET)), code).replace(
+        'epoch_12.pth', str(bad)
+    )
+    assert str(RETINANET) in code and str(bad) in code
     exec(code, {})
 
 
@@ -82,7 +86,7 @@ def audited(bad: Path) -> list:
 
 
 def pretrained(bad: Path) -> None:
-    cfg = read_config(str(CONFIG))
+    cfg = read_config(str(RETINANET))
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(bad))
     Predictor(cfg)
 
@@ -98,20 +102,20 @@ PATHS: dict[str, Callable[[Path], object]] = {
     'read_checkpoint': lambda bad: files.read_checkpoint(str(bad), 'it', 'go'),
     'read_file': files.read_file,
     'check_checkpoint': lambda bad: loading.check_checkpoint(str(bad), 'load_from'),
-    'whole_checkpoint': lambda bad: loading.whole_checkpoint(str(bad.parent)),
-    'Predictor': lambda bad: Predictor(read_config(str(CONFIG)), str(bad)),
+    'last_readable_checkpoint': lambda bad: loading.last_readable_checkpoint(str(bad.parent)),
+    'Predictor': lambda bad: Predictor(read_config(str(RETINANET)), str(bad)),
     "Predictor's init_cfg": pretrained,
     'pretrained_parts': audited,
     'report.write': lambda bad: report.write(bad.parent, 'report.html'),
-    'README, export': snippet,
-    'init_detector': lambda bad: init_detector(str(CONFIG), str(bad), device='cpu'),
-    'DetInferencer': lambda bad: DetInferencer(str(CONFIG), str(bad), device='cpu'),
+    'docs, export': snippet,
+    'init_detector': lambda bad: init_detector(str(RETINANET), str(bad), device='cpu'),
+    'DetInferencer': lambda bad: DetInferencer(str(RETINANET), str(bad), device='cpu'),
     'load_checkpoint': lambda bad: load_checkpoint(nn.Linear(1, 1), str(bad)),
     'CheckpointLoader': lambda bad: CheckpointLoader.load_checkpoint(str(bad)),
     "MMEngine's init_cfg": init_cfg,
     "MMEngine's runner": runner_s_own,
     'tools/export.py': lambda bad: export_tool.write(
-        export_tool.parse_args([str(CONFIG), str(bad), '--out', 'net.onnx'])
+        export_tool.parse_args([str(RETINANET), str(bad), '--out', 'net.onnx'])
     ),
 }
 
@@ -127,7 +131,7 @@ def test_payload_in_a_checkpoint_is_refused_unread_by_every_call(path, bad, capf
 
 
 COMMANDS = {
-    'export': lambda bad: (CONFIG, bad, '--out', 'net.onnx'),
+    'export': lambda bad: (RETINANET, bad, '--out', 'net.onnx'),
     'convert_checkpoint': lambda bad: (bad, 'out.pth'),
     'visualize': lambda bad: ('report', bad.parent, '--out', 'report.html'),
 }
@@ -208,13 +212,13 @@ def test_damaged_last_checkpoint_does_not_defeat_resume(content, tmp_path):
     last = work / 'last_checkpoint'
     last.write_bytes(content.replace(b'{other}', os.fsencode(other)))
     newest = 1 if b'epoch_1' in content else 2  # of the same name, beside it: the folder was moved
-    assert loading.whole_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
+    assert loading.last_readable_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
 
 
 def test_damaged_last_checkpoint_alone_is_named(tmp_path):
     (tmp_path / 'last_checkpoint').write_bytes(b'\xff')
     with pytest.raises(InputError, match='last_checkpoint is damaged'):
-        loading.whole_checkpoint(str(tmp_path))
+        loading.last_readable_checkpoint(str(tmp_path))
 
 
 def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, monkeypatch):
@@ -226,6 +230,6 @@ def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, mo
             read(path)
     (tmp_path / 'last_checkpoint').write_text(str(path))
     with pytest.raises(InputError, match='unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'):
-        loading.whole_checkpoint(str(tmp_path))
+        loading.last_readable_checkpoint(str(tmp_path))
     monkeypatch.setenv(files.WEIGHTS_ONLY, '0')  # trusted
     assert files.read_file(path)[0]

@@ -21,7 +21,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import in_process
-from .test_data_faults import SIZE, coco, voc
+from .damaged_sets import SIZE, coco, voc
 
 
 def entry_for_each_box(content: dict) -> None:
@@ -83,7 +83,7 @@ def test_what_the_run_refuses_hurts_in_the_doctor_and_fix_keeps_every_image_and_
 ):
     dataset = changed(tmp_path, change)
     with pytest.raises(InputError, match=said):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     check = in_process('check_data')
     assert check(tmp_path) == 1
     assert check(tmp_path, '--fix') == 0
@@ -95,7 +95,7 @@ def test_what_the_run_refuses_hurts_in_the_doctor_and_fix_keeps_every_image_and_
     if boxes:
         assert first['area'] == 20 * 24
     dataset.ann_file = 'train_clean.json'
-    assert str(check_dataset(DataSet.of(dataset))).endswith('2 images, 4 objects, 2 classes')
+    assert str(check_dataset(DataSet.from_cfg(dataset))).endswith('2 images, 4 objects, 2 classes')
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_only_the_user_can_mend_hurts_in_the_doctor_as_in_the_run(
 ):
     dataset = changed(tmp_path, change)
     with pytest.raises(InputError, match=said):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     check = in_process('check_data')
     assert check(tmp_path) == 1
     assert said in ' '.join(capsys.readouterr().out.replace('│', ' ').split())
@@ -128,7 +128,7 @@ def test_few_copies_of_boxes_among_many_are_counted_and_stop_nothing(tmp_path):
         content['annotations'][-1]['bbox'] = content['annotations'][0]['bbox']
 
     dataset = changed(tmp_path, many)
-    assert 'box twice: 1' in str(check_dataset(DataSet.of(dataset)))
+    assert 'box twice: 1' in str(check_dataset(DataSet.from_cfg(dataset)))
 
 
 def test_annotation_id_0_is_numbered_anew_by_fix_though_nothing_hurts(tmp_path):
@@ -200,7 +200,7 @@ def test_damaged_metadata_makes_no_image_unreadable(tmp_path, recwarn):
     exif = b'Exif\0\0' + b'\0\x08' * 20  # no TIFF header
     path.write_bytes(data[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + data[2:])
     assert cv2.imread(str(path)).shape == (SIZE[1], SIZE[0], 3)
-    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+    assert check_dataset(DataSet.from_cfg(dataset), full=True).notes == []
     (split,) = examine(tmp_path, progress=False)
     assert split.content.faults == [] and not recwarn.list
 
@@ -208,7 +208,7 @@ def test_damaged_metadata_makes_no_image_unreadable(tmp_path, recwarn):
 def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
     dataset = changed(tmp_path, lambda content: None)
-    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+    assert check_dataset(DataSet.from_cfg(dataset), full=True).notes == []
 
 
 @pytest.mark.parametrize('what', ['mask', 'seg'])
@@ -216,7 +216,7 @@ def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(what, tmp
     dataset = changed(tmp_path, lambda content: None)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
     with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but'):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
 
 
 def test_masks_that_are_there_pass(tmp_path):
@@ -226,7 +226,7 @@ def test_masks_that_are_there_pass(tmp_path):
 
     dataset = changed(tmp_path, masked)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
-    check_dataset(DataSet.of(dataset))
+    check_dataset(DataSet.from_cfg(dataset))
 
 
 def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path):
@@ -239,7 +239,7 @@ def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path
     (tmp_path / 'train').rename(tmp_path / 'images')
     dataset.data_prefix = dict(img='')
     with pytest.raises(InputError, match=r'missing, but \S+/images/one\.jpg is there'):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     check = in_process('check_data')
     assert check(tmp_path) == 1
     assert check(tmp_path, '--fix') == 0
@@ -247,7 +247,7 @@ def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path
     names = [one['file_name'] for one in made['images']]
     assert names == ['images/one.jpg', 'images/number two.jpg']
     dataset.ann_file = 'train_clean.json'
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.of(dataset), full=True))
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
 
 
 def test_png_of_voc_is_not_left_out_and_the_printed_line_links_it(tmp_path, capsys):

@@ -23,7 +23,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import CONFIGS, in_process
-from .test_data_faults import XML, coco, entry, swap, voc
+from .damaged_sets import XML, coco, entry, swap, voc
 
 
 def contents(root: Path) -> dict[Path, bytes]:
@@ -78,7 +78,7 @@ def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_p
     assert (box['area'], box['iscrowd'], box['bbox']) == (480, 0, [5, 6, 20, 24])
     init_default_scope('mmdet')
     dataset.ann_file = path.name
-    assert str(check_dataset(DataSet.of(dataset), full=True)).endswith(
+    assert str(check_dataset(DataSet.from_cfg(dataset), full=True)).endswith(
         '1 images, 1 objects, 2 classes'
     )
 
@@ -118,7 +118,9 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     assert clean(split)[2:] == (0, 1)
     assert (root / 'Annotations_clean/number two.xml').read_text() == XML
     dataset.ann_subdir = 'Annotations_clean'
-    assert 'train.txt: 2 images, 3 objects' in str(check_dataset(DataSet.of(dataset), full=True))
+    assert 'train.txt: 2 images, 3 objects' in str(
+        check_dataset(DataSet.from_cfg(dataset), full=True)
+    )
     (root / 'JPEGImages/one.jpg').unlink()
     (split,) = examine(root, progress=False)
     files, options, *_ = clean(split)
@@ -137,7 +139,7 @@ def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
     write_clean(clean(split)[0])
     dataset.ann_subdir = 'Annotations_clean'
     assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
-    assert check_dataset(DataSet.of(dataset), full=True).notes == []
+    assert check_dataset(DataSet.from_cfg(dataset), full=True).notes == []
 
 
 def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeypatch):
@@ -211,7 +213,7 @@ def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
     categories = [dict(id=number, name=name) for number, name in names]
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
     (split,) = examine(tmp_path, progress=False)
-    assert [fault.said for fault in split.content.faults if fault.kind == 'count'] == [
+    assert [fault.message for fault in split.content.faults if fault.kind == 'count'] == [
         'lists 2 images, the published one 5,000',
         'lists 4 objects, the published one 36,781',
     ]

@@ -2,194 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import struct
-import zlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import mmcv
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
-from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.utils import digit_version
-from PIL import Image
 
 from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import DataSet
 
 from ..conftest import CONFIGS, in_process
-
-CLASSES = ('cat', 'dog')
-SIZE = (48, 40)  # width, height of every image
-XML = """<annotation><size><width>48</width><height>40</height><depth>3</depth></size>
-<object><name>cat</name><difficult>0</difficult>
-<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>30</ymax></bndbox></object>
-<object><name>dog</name>
-<bndbox><xmin>21</xmin><ymin>1</ymin><xmax>48</xmax><ymax>40</ymax></bndbox></object></annotation>
-"""
-
-
-def picture(path: Path, seed: int = 0, **options: object) -> None:
-    rng = np.random.default_rng(seed)
-    Image.fromarray(rng.integers(0, 255, (*SIZE[::-1], 3), np.uint8)).save(path, **options)
-
-
-def coco(root: Path) -> ConfigDict:
-    """Two images of two objects each, one with a space in its name; the config to train on it."""
-    (root / 'train').mkdir()
-    names = ('one.jpg', 'number two.jpg')
-    for number, name in enumerate(names):
-        picture(root / 'train' / name, number)
-    images = [
-        dict(id=number, file_name=name, width=SIZE[0], height=SIZE[1])
-        for number, name in enumerate(names, 1)
-    ]
-    boxes = [[5, 6, 20, 24], [20, 0, 28, 40], [1.5, 2.5, 9, 9], [0, 0, 48, 40]]
-    annotations = [
-        dict(id=n + 1, image_id=1 + n // 2, category_id=1 + n % 2, bbox=box, area=9, iscrowd=0)
-        for n, box in enumerate(boxes)
-    ]
-    categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
-    content = dict(images=images, annotations=annotations, categories=categories)
-    (root / 'train.json').write_text(json.dumps(content))
-    return ConfigDict(
-        type='CocoDataset',
-        data_root=str(root),
-        ann_file='train.json',
-        data_prefix=dict(img='train/'),
-        metainfo=dict(classes=CLASSES),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-    )
-
-
-def voc(root: Path) -> ConfigDict:
-    """The same in VOC's layout, from one XML."""
-    for folder in ('Annotations', 'JPEGImages'):
-        (root / folder).mkdir()
-    for number, name in enumerate(('one', 'number two')):
-        picture(root / f'JPEGImages/{name}.jpg', number)
-        (root / f'Annotations/{name}.xml').write_text(XML)
-    (root / 'train.txt').write_text('one\nnumber two\n')
-    return ConfigDict(
-        type='XMLDataset',
-        data_root=str(root),
-        ann_file='train.txt',
-        data_prefix=dict(sub_data_root=''),
-        metainfo=dict(classes=CLASSES),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-    )
-
-
-class Row(NamedTuple):
-    """How a kind is made, and what is said: `error` ends the run, `note` is in its summary.
-
-    Attributes:
-        make: damages the files in the folder, or the config.
-        error, note: the words; both None where the check has nothing to say, since mmdet copes.
-        full: seen where the images are decoded too (`--check-images`).
-        config: more keys of the data set's config.
-    """
-
-    make: Callable[[Path], object] = lambda root: None
-    error: str | None = None
-    note: str | None = None
-    full: bool = False
-    config: dict = {}
-
-
-def entry(list_: str, index: int = 0, *without: str, **values: object) -> Callable[[Path], None]:
-    """Change an entry of the COCO file."""
-
-    def change(root: Path) -> None:
-        content = json.loads((root / 'train.json').read_text())
-        content[list_][index].update(values)
-        for key in without:
-            del content[list_][index][key]
-        (root / 'train.json').write_text(json.dumps(content))
-
-    return change
-
-
-def every(list_: str, **values: object) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        content = json.loads((root / 'train.json').read_text())
-        content[list_] = [dict(item, **values) for item in content[list_]]
-        (root / 'train.json').write_text(json.dumps(content))
-
-    return change
-
-
-def cut(list_: str, keep: int) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        content = json.loads((root / 'train.json').read_text())
-        content[list_] = content[list_][:keep]
-        (root / 'train.json').write_text(json.dumps(content))
-
-    return change
-
-
-def text(content: bytes, name: str = 'train.json') -> Callable[[Path], object]:
-    return lambda root: (root / name).write_bytes(content)
-
-
-def swap(old: str, new: str) -> Callable[[Path], None]:
-    """Change the first XML."""
-
-    def change(root: Path) -> None:
-        assert old in XML
-        (root / 'Annotations/one.xml').write_text(XML.replace(old, new, 1))
-
-    return change
-
-
-def box(xmin: object, ymin: object, xmax: object, ymax: object) -> Callable[[Path], None]:
-    """Give the first object of the first XML another box."""
-    old = '<xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>30</ymax>'
-    new = f'<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>'
-    return swap(old, new)
-
-
-def image(mode: str = 'RGB', size: tuple = SIZE, suffix: str = 'JPEG', **options: object):
-    """Replace the first image by one of another kind under the same name."""
-
-    def change(root: Path) -> None:
-        dtype, shape = (np.uint16, size[::-1]) if mode == 'I;16' else (np.uint8, (*size[::-1], 3))
-        made = Image.fromarray(np.full(shape, 200, dtype))
-        made = made if mode == 'I;16' else made.convert(mode)
-        made.save(root / 'train/one.jpg', suffix, **options)
-
-    return change
-
-
-def bomb(root: Path) -> None:
-    """A PNG whose header claims 100,000 x 100,000 pixels."""
-    head = b'IHDR' + struct.pack('>2I5B', 100_000, 100_000, 8, 2, 0, 0, 0)
-    chunks = [head, b'IDAT' + zlib.compress(b'')]
-    data = b''.join(
-        struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', zlib.crc32(chunk))
-        for chunk in chunks
-    )
-    (root / 'train/one.jpg').write_bytes(b'\x89PNG\r\n\x1a\n' + data)
-
-
-def shorten(root: Path) -> None:
-    file = root / 'train/one.jpg'
-    file.write_bytes(file.read_bytes()[:-200])
-
-
-def sideways() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
+from .damaged_sets import (
+    CLASSES,
+    SIZE,
+    XML,
+    Row,
+    bomb,
+    box,
+    coco,
+    cut,
+    entry,
+    every,
+    image,
+    shorten,
+    sideways,
+    swap,
+    text,
+    voc,
+)
 
 # OpenCV reads none before 4.12.
 GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
@@ -409,12 +255,12 @@ def test_bad_data_is_refused_or_counted(layout, row, tmp_path):
     init_default_scope('mmdet')
     if row.error:
         with pytest.raises(InputError) as caught:
-            check_dataset(DataSet.of(dataset), row.full)
+            check_dataset(DataSet.from_cfg(dataset), row.full)
         message = str(caught.value)
         assert row.error in message and '\n' not in message
         assert message.count(';') or message.endswith('score')  # a remedy
     else:
-        summary = check_dataset(DataSet.of(dataset), row.full)
+        summary = check_dataset(DataSet.from_cfg(dataset), row.full)
         assert summary.notes == [] if row.note is None else row.note in str(summary)
 
 
@@ -426,7 +272,7 @@ def test_more_than_a_hundred_kinds_are_in_the_tables():
     'kind',
     [
         *('grey', 'RGBA', '16 bits', 'CMYK', 'palette', 'turned by EXIF as annotated'),
-        *['GIF'] * (GIF is None),
+        *(['GIF'] if GIF is None else []),
     ],
 )
 def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_size(
@@ -442,7 +288,7 @@ def test_mmdet_numbers_classes_in_the_order_of_the_file_whatever_the_config_says
     dataset = coco(tmp_path)
     dataset.metainfo = dict(classes=CLASSES[::-1])
     with DefaultScope.overwrite_default_scope('mmdet'):
-        labels = [one['bbox_label'] for one in DATASETS.build(dataset)[0]['instances']]
+        labels = [instance['bbox_label'] for instance in DATASETS.build(dataset)[0]['instances']]
     assert labels == [0, 1]  # the cat, then the dog
 
 
@@ -453,7 +299,7 @@ def test_mmdet_ignores_the_box_without_area_that_bbox_min_size_passes_over(tmp_p
         dataset.filter_cfg = dict(bbox_min_size=smallest)
         with DefaultScope.overwrite_default_scope('mmdet'):
             instances = DATASETS.build(dataset)[0]['instances']
-        assert [one['ignore_flag'] for one in instances] == flags
+        assert [instance['ignore_flag'] for instance in instances] == flags
 
 
 def test_training_on_a_box_without_area_ends_before_the_model_is_built(

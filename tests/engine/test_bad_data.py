@@ -181,9 +181,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     dataset = cfg.train_dataloader.dataset
     dataset.metainfo = dict(classes=('zero', 'cat'))
     with pytest.raises(InputError, match="no category 'cat'"):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     dataset.metainfo = dict(classes=('zero', 'one'))
-    said = str(check_dataset(DataSet.of(dataset)))
+    said = str(check_dataset(DataSet.from_cfg(dataset)))
     assert 'ignored, since the config leaves them out: ' in said
     assert 'and 5 more' in said
 
@@ -197,10 +197,10 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
     dataset = Config.fromfile(config).train_dataloader.dataset
     dataset.data_root = '/no/such'
     with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
     dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
     with pytest.raises(InputError, match=f'get the data .{site}'):
-        check_dataset(DataSet.of(dataset))
+        check_dataset(DataSet.from_cfg(dataset))
 
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
@@ -208,10 +208,10 @@ def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset
     dataset.data_root = str(copied)
-    summary = check_dataset(DataSet.of(dataset))
+    summary = check_dataset(DataSet.from_cfg(dataset))
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
     with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
-        check_dataset(DataSet.of(dataset), full=True)
+        check_dataset(DataSet.from_cfg(dataset), full=True)
 
 
 def test_number_of_classes_has_to_fit_the_head():

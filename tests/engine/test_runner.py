@@ -26,9 +26,8 @@ from cbam_det.engine.hooks import AtomicCheckpointHook
 from cbam_det.utils.config import parse_options, read_config
 from cbam_det.utils.errors import InputError
 
-from ..conftest import CONFIGS, QUICK
+from ..conftest import CONFIG, QUICK
 
-CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
 

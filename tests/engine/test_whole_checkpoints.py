@@ -11,7 +11,7 @@ from mmengine.fileio import LocalBackend
 
 from cbam_det.checkpoints import loading
 from cbam_det.utils.errors import InputError, Stopped
-from cbam_det.utils.files import whole_file
+from cbam_det.utils.files import atomic_write
 
 from .tiny_run import At, kill, same, toy
 
@@ -33,11 +33,11 @@ def test_run_killed_while_it_wrote_goes_on_and_stops_in_what_that_left(tmp_path,
         toy(tmp_path / 'run').train()
     killed = tmp_path / 'killed'
     assert {path.name for path in killed.glob('*.part')} == {'epoch_2.pth.part', 'folder.part'}
-    options = dict(resume=True, load_from=loading.whole_checkpoint(killed))
+    options = dict(resume=True, load_from=loading.last_readable_checkpoint(killed))
     with pytest.raises(Stopped, match='after iteration 4 of 9: saved in'):
         toy(killed, At(4, kill), **options).train()
     assert (killed / 'last_checkpoint').read_text() == str(killed / 'stopped.pth')
-    toy(killed, resume=True, load_from=loading.whole_checkpoint(killed)).train()
+    toy(killed, resume=True, load_from=loading.last_readable_checkpoint(killed)).train()
     assert same(tmp_path / 'run/epoch_3.pth', killed / 'epoch_3.pth')
     assert not list(killed.glob('*.part'))
 
@@ -74,11 +74,11 @@ def test_at_each_moment_of_writing_another_whole_checkpoint_lies_there(best, tmp
 def test_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / 'file'
     path.write_text('old')
-    with pytest.raises(KeyError), whole_file(path) as part:
+    with pytest.raises(KeyError), atomic_write(path) as part:
         part.write_text('n')
         raise KeyError
     assert [file.name for file in tmp_path.iterdir()] == ['file'] and path.read_text() == 'old'
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text('new')
     assert [file.name for file in tmp_path.iterdir()] == ['file'] and path.read_text() == 'new'
 
@@ -109,12 +109,12 @@ def truncate(path: Path) -> None:
 
 
 def test_truncated_checkpoints_are_skipped_by_name_and_stay(three, capfd):
-    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.last_readable_checkpoint(three) == str(three / 'epoch_3.pth')
     truncate(three / 'epoch_3.pth')
     (three / 'epoch_2.pth').write_bytes(b'')
     os.utime(three / 'epoch_2.pth', (2, 2))
     capfd.readouterr()
-    assert loading.whole_checkpoint(three) == str(three / 'epoch_1.pth')
+    assert loading.last_readable_checkpoint(three) == str(three / 'epoch_1.pth')
     said = ' '.join(capfd.readouterr())
     assert f'skipped: the checkpoint {three / "epoch_3.pth"} (--resume) cannot be loaded' in said
     assert f'skipped: the checkpoint {three / "epoch_2.pth"}' in said and 'it is empty' in said
@@ -123,17 +123,17 @@ def test_truncated_checkpoints_are_skipped_by_name_and_stay(three, capfd):
 
 def test_moved_or_lost_last_checkpoint_leads_to_the_newest(three):
     (three / 'last_checkpoint').write_text('/moved/epoch_3.pth')
-    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.last_readable_checkpoint(three) == str(three / 'epoch_3.pth')
     (three / 'last_checkpoint').write_text('')  # MMEngine, killed while it wrote this
-    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.last_readable_checkpoint(three) == str(three / 'epoch_3.pth')
     (three / 'last_checkpoint').unlink()
-    assert loading.whole_checkpoint(three) == str(three / 'epoch_3.pth')
+    assert loading.last_readable_checkpoint(three) == str(three / 'epoch_3.pth')
 
 
 def test_nothing_whole_is_an_error_and_nothing_at_all_a_beginning(three, tmp_path_factory):
     for path in three.glob('epoch_*.pth'):
         truncate(path)
     with pytest.raises(InputError, match=r'epoch_3\.pth .*holds no other checkpoint to resume'):
-        loading.whole_checkpoint(three)
-    assert loading.whole_checkpoint(tmp_path_factory.mktemp('new')) is None
-    assert loading.whole_checkpoint(three / 'absent') is None
+        loading.last_readable_checkpoint(three)
+    assert loading.last_readable_checkpoint(tmp_path_factory.mktemp('new')) is None
+    assert loading.last_readable_checkpoint(three / 'absent') is None

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.detections import made_up
+from benchmarks.detections import random_detections
 from cbam_det.evaluation.coco_ids import NumberedEval
 from cbam_det.evaluation.metrics import COCO_NUMBERS, report_every_number
 from cbam_det.utils.errors import InputError
@@ -30,7 +30,7 @@ CLASSES = [f'class {label}' for label in range(80)]
 @pytest.fixture(scope='module')
 def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     """The annotation file of 200 images of 80 classes, and 120 detections of each."""
-    content, found = made_up(200, len(CLASSES), 120)
+    content, found = random_detections(200, len(CLASSES), 120)
     things = content['annotations']
     assert sum(thing['iscrowd'] for thing in things) > 10
     assert len({thing['image_id'] for thing in things}) < 195
@@ -116,7 +116,7 @@ def test_metrics_names_and_order_are_those_of_coco_metric(options, few):
 
 
 def test_masks_have_coco_metric_s_numbers(tmp_path):
-    content, found = made_up(40, 5, 20)
+    content, found = random_detections(40, 5, 20)
     for thing in content['annotations']:
         x, y, w, h = thing['bbox']
         triangle = [x, y, x + w, y, x + w, y + h]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from cbam_det.checkpoints.loading import check_same_classes
+from cbam_det.checkpoints.loading import check_checkpoint_classes
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.utils.errors import InputError
 
-from ..datasets.test_data_faults import coco
+from ..datasets.damaged_sets import coco
 
 
 def run_on(root: Path, **evaluator: object) -> Config:
@@ -122,6 +122,6 @@ def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
     cfg.test_dataloader = cfg.val_dataloader
     weights = dict(meta=dict(dataset_meta=dict(classes=('dog', 'cat'))))
     with pytest.raises(InputError, match='trained on the classes dog, cat, and test_dataloader'):
-        check_same_classes(cfg, weights)
+        check_checkpoint_classes(cfg, weights)
     weights['meta']['dataset_meta']['classes'] = ('cat', 'dog')
-    check_same_classes(cfg, weights)
+    check_checkpoint_classes(cfg, weights)

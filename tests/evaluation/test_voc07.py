@@ -184,7 +184,7 @@ def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path):
     (lists / 'trainval.txt').write_text('\n'.join(names[:4]))
     (lists / 'test.txt').write_text('\n'.join(names[4:8]))
     said = [
-        fault.said
+        fault.message
         for split in examine(tmp_path, progress=False)
         for fault in split.content.faults
         if fault.kind == 'count'
@@ -196,7 +196,7 @@ def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path):
     assert said[1].startswith('lists 4 images, the published one 5,011; in no list: 000009')
     (lists / 'test.txt').unlink()
     assert not any(
-        'in no list' in fault.said
+        'in no list' in fault.message
         for split in examine(tmp_path, progress=False)
         for fault in split.content.faults
     )
@@ -209,4 +209,4 @@ def test_one_year_where_two_are_wanted_is_told_the_leaf_for_one(tmp_path):
     enter_scope(cfg)
     wanted = cfg.train_dataloader.dataset.dataset.datasets[1]
     with pytest.raises(InputError, match=r'VOC2012.* has VOC2007 alone: .*_voc07 \(faster_rcnn_'):
-        check_dataset(DataSet.of(dict(wanted, data_root=f'{root}/')))
+        check_dataset(DataSet.from_cfg(dict(wanted, data_root=f'{root}/')))

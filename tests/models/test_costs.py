@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbam_det.models.build import build_model
-from cbam_det.models.costs import count, input_size, kept_bytes
+from cbam_det.models.costs import activation_bytes, count_costs, input_size
 
 from ..conftest import CONFIGS
 
@@ -36,7 +36,7 @@ def by_hand(model: nn.Module, image: torch.Tensor, regions: int) -> int:
 @pytest.mark.parametrize(('leaf', 'cbams'), [('faster_rcnn_r50', 0), ('faster_rcnn_r50_cbam', 16)])
 def test_counts_equal_those_of_hooks_on_a_real_forward(leaf, cbams):
     cfg = Config.fromfile(CONFIGS / f'{leaf}_digits.py')
-    cost, model = count(cfg), build_model(cfg)
+    cost, model = count_costs(cfg), build_model(cfg)
     model.eval()
     assert (cost.size, cost.cbams) == ((192, 192), cbams)
     assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -89,4 +89,4 @@ def test_kept_memory_is_what_autograd_saves_in_a_real_pass(leaf):
             model.rpn_head(features)
             model.roi_head.bbox_head(torch.rand(2 * 48, features[0].shape[1], 7, 7))
     real = sum(storage.nbytes() for storage in kept.values()) / 2
-    assert kept_bytes(cfg) == pytest.approx(real, rel=0.01)
+    assert activation_bytes(cfg) == pytest.approx(real, rel=0.01)

@@ -11,7 +11,7 @@ from torch import nn
 from cbam_det import CBAM
 from cbam_det.models.layers import ORDERS
 from cbam_det.models.layers import memory_efficient as efficient
-from cbam_det.models.layers.cpu import max_and_place
+from cbam_det.models.layers.cpu import max_and_index
 
 from .cbam_options import OPTIONS, randomised
 from .gradients import LAYOUTS, assert_same, output_and_gradients, plain
@@ -60,7 +60,7 @@ def test_maximum_and_its_place_are_torch_s(shape, axis, layout):
     y = torch.randn(shape)
     if layout == 'channels_last':
         y = y.mT.contiguous().mT
-    value, place = max_and_place(y, axis)
+    value, place = max_and_index(y, axis)
     wanted, where = y.max(axis)
     assert torch.equal(value, wanted)
     assert torch.equal(place, where)

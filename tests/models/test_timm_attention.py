@@ -9,11 +9,11 @@ from timm.layers import create_attn
 from torch import nn
 
 from cbam_det import TimmAttention
-from cbam_det.models.plugins import TIMM
+from cbam_det.models.plugins import TIMM_ATTENTIONS
 from cbam_det.utils.errors import InputError
 
 # What timm builds of no more than its name and the channels.
-PLAIN = [name for name in TIMM if name not in ('ge', 'bottleneck', 'halo', 'bat')]
+PLAIN = [name for name in TIMM_ATTENTIONS if name not in ('ge', 'bottleneck', 'halo', 'bat')]
 
 
 def host(kind: str, name: str, **options: object) -> nn.Module:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from cbam_det.models.costs import count
+from cbam_det.models.costs import count_costs
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
 from cbam_det.studies.study import cost_path, read_study
@@ -61,7 +61,8 @@ def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
     assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
     assert found.images == 64 * found.steps
     assert (
-        found.multiply_adds == count(read_config('ssd300_vgg16_voc'), training=True).multiply_adds
+        found.multiply_adds
+        == count_costs(read_config('ssd300_vgg16_voc'), training=True).multiply_adds
     )
     assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
     study = read_study(ROOT / 'experiments' / 'table6.yaml')

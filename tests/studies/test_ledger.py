@@ -11,7 +11,13 @@ import pytest
 
 from cbam_det.datasets.validation.dataset import fingerprint
 from cbam_det.models.build import build_model
-from cbam_det.studies.records import config_hash, orphans, read_record, records_path, stale
+from cbam_det.studies.records import (
+    config_hash,
+    outdated_records,
+    read_record,
+    records_path,
+    runs_without_row,
+)
 from cbam_det.studies.study import options, read_study, run_name
 from cbam_det.utils.config import find_config, override, read_config
 from cbam_det.utils.errors import InputError
@@ -49,18 +55,18 @@ def test_records_of_another_config_are_found(small, tmp_path):
     for seed, digest in enumerate([config_hash(small, row, 0), 'another']):
         put_record(tmp_path, small, row, seed, config_hash=digest)
     path = records_path(tmp_path, small)
-    assert stale(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
+    assert outdated_records(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
     with path.open('a') as stream:
         stream.write('{"config_hash": \n')
     with pytest.raises(InputError, match=f'{path.name}, line 3 is no record .*; remove the line'):
-        stale(small, tmp_path)
+        outdated_records(small, tmp_path)
 
 
 @pytest.mark.skipif(mmdet.__version__ != '3.5.1', reason="the records' configs have its bases")
 @pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
 def test_records_are_of_the_configs_as_they_are(path):
     for folder in ('experiments', 'repeats'):
-        assert stale(read_study(path), ROOT / 'results' / folder) == []
+        assert outdated_records(read_study(path), ROOT / 'results' / folder) == []
 
 
 def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_path):
@@ -68,16 +74,16 @@ def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_pat
     prefix = dict(sub_data_root='VOC2007/')
     dataset = dict(type='XMLDataset', data_root=str(tmp_path), data_prefix=prefix)
     dataset['ann_file'] = 'VOC2007/ImageSets/Main/val.txt'
-    before = fingerprint(DataSet.of(dataset))
+    before = fingerprint(DataSet.from_cfg(dataset))
     lists = [
         (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
     ]
     for names, same in zip(lists, (True, False), strict=True):
         with (root / f'Annotations/{names[0]}.xml').open('a') as file:
             file.write(' ')
-        assert (fingerprint(DataSet.of(dataset)) == before) is same
+        assert (fingerprint(DataSet.from_cfg(dataset)) == before) is same
     with pytest.raises(InputError, match=r'none\.txt'):
-        fingerprint(DataSet.of(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
+        fingerprint(DataSet.from_cfg(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
 
 
 def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):
@@ -91,7 +97,7 @@ def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):
     twin = next(row for row in other.rows.values() if run_name(other, row, 0) in names[0])
     put_record(tmp_path, one, shared, 0, metrics={'accuracy/top1': 70.0})
     assert read_record(tmp_path, other, twin, 0)['row'] == shared.name
-    assert orphans(other, tmp_path) == orphans(one, tmp_path) == []
+    assert runs_without_row(other, tmp_path) == runs_without_row(one, tmp_path) == []
 
 
 def test_hash_follows_the_config_and_nothing_else(small):

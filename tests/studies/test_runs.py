@@ -58,9 +58,9 @@ def stubbed(monkeypatch, tmp_path):
 
 
 def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
-    def shown(begin: int = 0, width: int = 999) -> str:
+    def shown(start: int = 0, width: int = 999) -> str:
         console = Console(width=width, file=io.StringIO())
-        console.print(Spinner('dots', LastLine(log, begin)))  # as rich's Status does
+        console.print(Spinner('dots', LastLine(log, start)))  # as rich's Status does
         return console.file.getvalue()[2:].removesuffix('\n').rstrip(' ')
 
     log = tmp_path / 'train.log'
@@ -76,7 +76,7 @@ def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
     last = f'Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00, {log}'
     assert shown() == last
     assert shown(width=60) == f'{last[:57]}\u2026'  # in one line, or what is above would be erased
-    assert shown(begin=log.stat().st_size) == f'begins, {log}'
+    assert shown(start=log.stat().st_size) == f'begins, {log}'
     log.unlink()
     assert shown() == f'begins, {log}'
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cbam_det.studies.comparison import compare
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.study import Row, cost_path, read_study
-from cbam_det.studies.verdicts import compare, difference, table
+from cbam_det.studies.verdicts import difference, table
 from cbam_det.utils.errors import InputError
 
 from ..conftest import ROOT

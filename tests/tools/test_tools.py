@@ -27,9 +27,8 @@ from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import typed_command
 
-from ..conftest import CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
+from ..conftest import CONFIG, CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
-CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 COCO_NUMBERS = {
     *(f'coco/bbox_{name}' for name in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')),
     *(f'coco/bbox_AR{name}@1000' for name in ('', '_s', '_m', '_l')),

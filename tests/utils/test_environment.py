@@ -89,7 +89,7 @@ def test_import_with_a_missing_library_names_it_and_the_command(module, pin, tmp
 def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
     monkeypatch.setattr(environment.Library, 'version', property(lambda self: '2.28.0'))
     problem = environment.check_library(MMDET)
-    assert 'mmdet 2.28.0 does not fit: cbam_det needs >=3.0.0,<4' in problem.what
+    assert 'mmdet 2.28.0 does not fit: cbam_det needs >=3.0.0,<4' in problem.description
     assert problem.remedy.startswith('pip install ')
 
 
@@ -118,7 +118,7 @@ def test_import_of_a_library_that_fails_is_explained(module, tmp_path):
 def test_known_import_errors_have_their_remedy(library, text, remedy):
     problem = explain_import_error(library, ImportError(text))
     assert remedy in problem.remedy
-    assert text.split(':')[-1].strip() in problem.what
+    assert text.split(':')[-1].strip() in problem.description
 
 
 def test_remedy_keeps_to_the_stack_that_is_there(monkeypatch):
@@ -128,16 +128,16 @@ def test_remedy_keeps_to_the_stack_that_is_there(monkeypatch):
         'distributions',
         property(lambda self: [self.module] if self.module in installed else []),
     )
-    assert environment._install(MMDET) == 'pip install mmdet==3.3.0'
+    assert environment._install_command(MMDET) == 'pip install mmdet==3.3.0'
     installed.clear()
-    assert environment._install(MMDET) == 'pip install onedl-mmdetection==3.5.1'
+    assert environment._install_command(MMDET) == 'pip install onedl-mmdetection==3.5.1'
 
 
 def test_two_stacks_at_once_are_a_problem(monkeypatch):
     monkeypatch.setattr(
         environment.Library, 'distributions', property(lambda self: ['mmdet', 'onedl-mmdetection'])
     )
-    assert 'overwrite each other' in environment.check_library(MMDET).what
+    assert 'overwrite each other' in environment.check_library(MMDET).description
 
 
 def test_mmcv_without_operators_is_a_problem(tmp_path):
@@ -180,9 +180,11 @@ def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(some_gpu, mo
 
     monkeypatch.setenv('LOCAL_RANK', '1')
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
-    monkeypatch.setattr(environment, '_suppressed', fails_there)
+    monkeypatch.setattr(environment, '_kept_by_nms', fails_there)
     problem = environment.check_operators()
-    assert "mmcv's operators do not compute on cuda:1 (RuntimeError: no kernel" in problem.what
+    assert (
+        "mmcv's operators do not compute on cuda:1 (RuntimeError: no kernel" in problem.description
+    )
     assert re.match('pip install .*mmcv==[^ ]+; or put CUDA_VISIBLE_DEVICES= be', problem.remedy)
 
 
@@ -214,7 +216,7 @@ def test_gpus_are_hidden_before_mmengine_asks_for_them_where_mmcv_cannot_use_the
 
 
 def test_processes_without_gpus_say_how_many_there_are(capsys):
-    launch.in_whole_process(lambda args: None, Namespace(), hidden_gpus=2)
+    launch.run_tool(lambda args: None, Namespace(), hidden_gpus=2)
     said = capsys.readouterr().err
     assert said.startswith("running on the CPU: 2 GPUs are there, but mmcv's operators were ")
 
@@ -224,7 +226,7 @@ def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
     cls = environment.Library
     monkeypatch.setattr(cls, 'version', property(lambda self: versions[self.module]))
     monkeypatch.setattr(cls, 'distributions', property(lambda self: [self.module]))
-    assert 'mmengine 0.10.7 cannot read its own' in environment.check_checkpoints().what
+    assert 'mmengine 0.10.7 cannot read its own' in environment.check_checkpoints().description
     versions['torch'] = '2.5.1'
     assert environment.check_checkpoints() is None
 

@@ -10,7 +10,7 @@ from torch import nn
 from cbam_det.apis.inference import Predictor
 from cbam_det.models.layers import CBAM
 from cbam_det.visualization import figures
-from cbam_det.visualization.attention import attention_page, gates, page
+from cbam_det.visualization.attention import attention_page, gates, gates_page
 
 from ..conftest import CONFIGS
 from .untrained import DIGITS, predictor
@@ -79,8 +79,8 @@ def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(ph
     assert [one.spatial is None for one in seen] == [True] * 4 + [False]
     regions = seen[-1].spatial
     assert len(regions) > 1 and regions.shape[1:] == (7, 7)
-    figures.save(page(prepared, seen), tmp_path / 'page.png')
-    figures.save(page(prepared, seen[:4]), tmp_path / 'se.png')
+    figures.save(gates_page(prepared, seen), tmp_path / 'page.png')
+    figures.save(gates_page(prepared, seen[:4]), tmp_path / 'se.png')
 
 
 def test_further_base_writes_attention_maps():

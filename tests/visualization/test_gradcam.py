@@ -16,7 +16,7 @@ from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import gradcam
 from cbam_det.visualization.attention import gates
-from cbam_det.visualization.gradcam import METHODS, Explainer, together
+from cbam_det.visualization.gradcam import METHODS, Explainer, heats_at_shared_layer
 
 from ..conftest import CONFIGS
 from .untrained import DIGITS, predictor
@@ -133,7 +133,7 @@ def test_levels_that_a_head_reads_apart_are_looked_at_in_turn(apart):
     explainer, found = Explainer(made), made.predict(prepared)[0]
     assert list(explainer.choices(prepared)) == ['backbone.two', 'backbone.one']
     assert not explainer.heat(prepared, found).any()
-    name, (heat,) = together([explainer], [prepared], [found])
+    name, (heat,) = heats_at_shared_layer([explainer], [prepared], [found])
     assert name == 'backbone.one' and heat.max() == 1
     if apart == 'none':
         with pytest.raises(InputError, match='no gradient of the score reaches --layer backbone'):
@@ -142,7 +142,9 @@ def test_levels_that_a_head_reads_apart_are_looked_at_in_turn(apart):
     other, _ = toy(OnePlace(3, 12))
     other.model.backbone.two = nn.Identity()
     both = [explainer, Explainer(other, ['backbone.1'])]
-    name, heats = together(both, [prepared, prepared], [found, other.predict(prepared)[0]])
+    name, heats = heats_at_shared_layer(
+        both, [prepared, prepared], [found, other.predict(prepared)[0]]
+    )
     assert name == 'backbone.two' and not heats[0].any()  # there is no such place: the first
 
 
@@ -153,7 +155,7 @@ def test_pictures_that_a_pipeline_pads_keep_their_geometry(photo):
     prepared = made.prepare(photo)
     assert prepared.picture.shape == (80, 120, 3) and prepared.size == (427, 640)
     assert prepared.data['inputs'].shape[2:] == (640, 640)
-    assert prepared.put(np.ones((640, 640))).all()
+    assert prepared.resize_to_picture(np.ones((640, 640))).all()
     heat = Explainer(made).heat(prepared, made.predict(prepared)[0])
     assert heat.shape == (80, 120) and heat.max() == 1
 

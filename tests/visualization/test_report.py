@@ -10,9 +10,8 @@ import pytest
 
 from cbam_det.visualization.report import write
 
-from ..conftest import CONFIGS, QUICK
+from ..conftest import CONFIG, CONFIGS, QUICK
 
-CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 

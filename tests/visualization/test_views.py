@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from cbam_det.apis.inference import Prediction, PreparedImage, read_image, same
+from cbam_det.apis.inference import Prediction, PreparedImage, matching_prediction, read_image
 from cbam_det.utils.errors import InputError
 
 from .untrained import predictor
@@ -25,7 +25,7 @@ def test_a_picture_that_a_pipeline_cuts_is_shown_as_the_model_sees_it(photo):
             inputs=torch.zeros(1, 3, 48, 48), data_samples=[sample]
         )
     )
-    prepared = PreparedImage.of(read_image(photo), packed, model)
+    prepared = PreparedImage.from_packed(read_image(photo), packed, model)
     assert prepared.picture.shape == (48, 48, 3)
     assert (prepared.picture[..., 0] == packed['inputs'][2].numpy()).all()  # BGR to RGB
 
@@ -35,9 +35,9 @@ def test_padding_is_cut_before_values_meet_the_picture():
     prepared = PreparedImage(np.zeros((20, 40, 3), np.uint8), data, (32, 64))
     values = np.zeros((64, 64))
     values[32:] = 1  # below the image
-    assert not prepared.put(values).any()
+    assert not prepared.resize_to_picture(values).any()
     values[:16] = 1
-    put = prepared.put(values)
+    put = prepared.resize_to_picture(values)
     assert put.shape == (20, 40) and put[:9].all() and not put[11:].any()
 
 
@@ -46,8 +46,11 @@ def test_found_again_is_the_same_class_with_the_most_overlap():
     wanted = Prediction(1, torch.tensor(0.5), box)
     near, nearer = (Prediction(1, torch.tensor(0.1), box + shift) for shift in (2, 1))
     other, far = Prediction(2, torch.tensor(0.9), box), Prediction(1, torch.tensor(0.9), box + 8)
-    assert same([far, other, near, nearer], wanted) is nearer
-    assert same([far, other], wanted) is None and same([], wanted) is None
+    assert matching_prediction([far, other, near, nearer], wanted) is nearer
+    assert (
+        matching_prediction([far, other], wanted) is None
+        and matching_prediction([], wanted) is None
+    )
 
 
 def test_class_is_found_by_any_of_its_names_and_by_its_number():

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...utils.errors import InputError
-from .content import Content, Picture, as_id, is_box, is_number, place_fault
+from .content import Content, ListedImage, as_id, box_fault, is_box, is_number
 
 COCO_REMEDY = 'give a COCO detection file with images, annotations and categories'
 
@@ -37,7 +37,7 @@ def _is_file_name(value: object) -> bool:
         return False
 
 
-def _load(path: Path, annotated: bool) -> dict:
+def _load_json(path: Path, annotated: bool) -> dict:
     try:
         content = json.loads(path.read_bytes().decode('utf-8'))  # as mmdet opens it
     except UnicodeDecodeError as error:
@@ -68,7 +68,7 @@ def read_coco(
 
     Args:
         path: the JSON.
-        folder: where its `file_name`s lie.
+        folder: what its file names are relative to.
         classes: names to count as objects of an image; None for all.
         annotated: False for a file of images alone, such as COCO's test-dev.
         needs_crowd: the file is for evaluation, which reads `iscrowd` as well.
@@ -76,12 +76,12 @@ def read_coco(
     Raises:
         InputError: the file is no COCO JSON at all, or lists no images.
     """
-    with _without_collector():
-        return list_coco(path, _load(path, annotated), folder, classes, needs_crowd)
+    with _without_garbage_collector():
+        return list_coco(path, _load_json(path, annotated), folder, classes, needs_crowd)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def _without_garbage_collector() -> Iterator[None]:
     """Python's garbage collector walks millions of new objects again and again, for nothing."""
     enabled = gc.isenabled()
     gc.disable()
@@ -110,25 +110,25 @@ def list_coco(
     if needs_crowd:
         needed.append('iscrowd')
     objects: Counter[object] = Counter()
-    seen: set[object] = set()
+    earlier: set[object] = set()
     for index, item in enumerate(annotations):
-        found = _annotation_fault(item, sizes, names, needed, seen)
-        if found:
-            kind, said, hurts = found
+        fault = _annotation_fault(item, sizes, names, needed, earlier)
+        if fault:
+            kind, message, hurts = fault
             content.add_fault(
-                kind, f'{path}: annotations[{index}]', said, hurts=hurts, object=index
+                kind, f'{path}: annotations[{index}]', message, hurts=hurts, object=index
             )
-        name = names.get(as_id(item.get('category_id')))
-        if name is not None:
-            content.classes[name] += 1
-        if classes is None or name in classes:
+        class_name = names.get(as_id(item.get('category_id')))
+        if class_name is not None:
+            content.classes[class_name] += 1
+        if classes is None or class_name in classes:
             objects[as_id(item.get('image_id'))] += 1
-            kept = found is None or found[0] in KEPT
-            content.usable += kept and not item.get('iscrowd') and not item.get('ignore')
+            is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
+            content.usable += is_kept and not item.get('iscrowd') and not item.get('ignore')
     content.objects = len(annotations)
-    _judge_boxes(content, sizes)
+    _check_boxes_together(content, sizes)
     content.images = [
-        Picture(
+        ListedImage(
             os.path.join(folder, item['file_name']) if _is_file_name(item.get('file_name')) else '',
             sizes.get(as_id(item.get('id'))),
             objects[as_id(item.get('id'))],
@@ -139,13 +139,13 @@ def list_coco(
 
 
 # Copies that are fewer change no score that is printed; COCO itself may have some.
-FEW = 0.01
+FEW_DUPLICATES = 0.01
 
 
-def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
+def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
     """Add the faults that all boxes show together: corners for sizes, numbers in 0..1."""
     copies = sum(fault.kind == 'box twice' for fault in content.faults)
-    if copies < FEW * content.objects:
+    if copies < FEW_DUPLICATES * content.objects:
         content.faults = [
             fault._replace(hurts=False) if fault.kind == 'box twice' else fault
             for fault in content.faults
@@ -155,43 +155,45 @@ def _judge_boxes(content: Content, sizes: dict[object, tuple[int, int] | None]) 
         for item in content.raw['annotations']
         if (size := sizes.get(as_id(item.get('image_id')))) and is_box(item.get('bbox'))
     ]
-    relative = all(0 <= value <= 1 for box, _ in boxes for value in box)
-    if relative and any(box[2] > 0 and box[3] > 0 for box, _ in boxes):
-        said = f'has {len(boxes)} boxes, all of numbers from 0 to 1 ({boxes[0][0]}), not pixels'
-        content.add_fault('boxes in 0..1', f'{content.file}:', said)
+    are_relative = all(0 <= value <= 1 for box, _ in boxes for value in box)
+    if are_relative and any(box[2] > 0 and box[3] > 0 for box, _ in boxes):
+        message = f'has {len(boxes)} boxes, all of numbers from 0 to 1 ({boxes[0][0]}), not pixels'
+        content.add_fault('boxes in 0..1', f'{content.file}:', message)
         return
     if not all(box[2] > box[0] and box[3] > box[1] for box, _ in boxes):
         return
-    leaving = [
+    outside = [
         (box, size)
         for box, size in boxes
-        if place_fault((box[0], box[1], box[0] + box[2], box[1] + box[3]), size)
+        if box_fault((box[0], box[1], box[0] + box[2], box[1] + box[3]), size)
     ]
-    fitting = sum(place_fault(tuple(box), size) is None for box, size in leaving)
-    if len(leaving) >= max(3, 0.1 * len(boxes)) and fitting > 0.9 * len(leaving):
-        said = f'has {len(boxes)} boxes, of which {len(leaving)} leave their image as x, y, width, '
-        said += f'height, and {fitting} of these fit it as x1, y1, x2, y2 ({leaving[0][0]})'
-        content.add_fault('corners for sizes', f'{content.file}:', said)
+    fit_as_corners = sum(box_fault(tuple(box), size) is None for box, size in outside)
+    if len(outside) >= max(3, 0.1 * len(boxes)) and fit_as_corners > 0.9 * len(outside):
+        message = (
+            f'has {len(boxes)} boxes, of which {len(outside)} leave their image as x, y, width, '
+            f'height, and {fit_as_corners} of these fit it as x1, y1, x2, y2 ({outside[0][0]})'
+        )
+        content.add_fault('corners for sizes', f'{content.file}:', message)
 
 
-KEPT = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
+KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
 
 
 def _read_categories(content: Content) -> dict[object, str]:
     """Category id -> name."""
     names: dict[object, str] = {}
     for index, item in enumerate(content.raw['categories']):
-        said = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
-        if said is None and as_id(item['id']) is None:
-            said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
-        if said is None and not _is_text(item['name']):
-            said = f'has name={reprlib.repr(item["name"])}, no text of one line'
-        if said is None and item['id'] in names:
-            said = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
-        if said is None and item['name'] in names.values():
-            said = f'has name={item["name"]!r}, which an earlier one has'
-        if said:
-            content.add_fault('category entry', f'{content.file}: categories[{index}]', said)
+        message = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
+        if message is None and as_id(item['id']) is None:
+            message = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+        if message is None and not _is_text(item['name']):
+            message = f'has name={reprlib.repr(item["name"])}, no text of one line'
+        if message is None and item['id'] in names:
+            message = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
+        if message is None and item['name'] in names.values():
+            message = f'has name={item["name"]!r}, which an earlier one has'
+        if message:
+            content.add_fault('category entry', f'{content.file}: categories[{index}]', message)
         else:
             names[item['id']] = item['name']
     content.classes.update(dict.fromkeys(names.values(), 0))
@@ -203,78 +205,85 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
     sizes: dict[object, tuple[int, int] | None] = {}
     files: set[str] = set()
     for index, item in enumerate(content.raw['images']):
-        kind, said = 'image entry', None
-        absent = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
-        number = as_id(item.get('id'))
-        if absent:
-            said = f'lacks {absent[0]!r}'
+        kind, message = 'image entry', None
+        missing_keys = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
+        image_id = as_id(item.get('id'))
+        if missing_keys:
+            message = f'lacks {missing_keys[0]!r}'
         elif not _is_file_name(item['file_name']):
-            said = f'has file_name={reprlib.repr(item["file_name"])}, no name of a file'
-        elif number is None:
-            said = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
-        elif number in sizes:
-            kind, said = 'image id twice', f'has id={reprlib.repr(number)}, as an earlier one has'
+            message = f'has file_name={reprlib.repr(item["file_name"])}, no name of a file'
+        elif image_id is None:
+            message = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+        elif image_id in sizes:
+            kind = 'image id twice'
+            message = f'has id={reprlib.repr(image_id)}, as an earlier one has'
         elif (file := os.path.normpath(item['file_name'])) in files:
-            kind, said = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
+            kind, message = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
         else:
             files.add(file)
         size, (width, height) = None, (item.get('width'), item.get('height'))
         if is_number(width) and is_number(height) and min(width, height) > 0:
             size = width, height
         else:
-            said = said or f'has width={width!r:.40} and height={height!r:.40}, no size'
-        if number is not None:
-            sizes.setdefault(number, size)
-        if said:
-            content.add_fault(kind, f'{content.file}: images[{index}]', said, image=index)
+            message = message or f'has width={width!r:.40} and height={height!r:.40}, no size'
+        if image_id is not None:
+            sizes.setdefault(image_id, size)
+        if message:
+            content.add_fault(kind, f'{content.file}: images[{index}]', message, image=index)
     return sizes
 
 
 def _annotation_fault(
-    item: dict, sizes: dict, names: dict, needed: Iterable[str], seen: set
+    item: dict, sizes: dict, names: dict, needed: Iterable[str], earlier: set
 ) -> tuple[str, str, bool] | None:
-    """The first fault of an annotation as (kind, said, hurts); hot: a million of them are usual."""
-    for name in needed:
-        if item.get(name) is None:
-            return 'annotation entry', f'lacks {name!r}', True
+    """The first fault of an annotation as (kind, message, hurts); fast, for a million of them."""
+    for key in needed:
+        if item.get(key) is None:
+            return 'annotation entry', f'lacks {key!r}', True
     box = item['bbox']
     if not is_box(box):
-        said = f'has bbox={reprlib.repr(box)}, not four numbers x, y, width, height'
-        return 'no box', said, True
+        message = f'has bbox={reprlib.repr(box)}, not four numbers x, y, width, height'
+        return 'no box', message, True
     if not is_number(item['area']):
         return 'annotation entry', f'has area={reprlib.repr(item["area"])}, no number', True
-    number, image, category = item['id'], as_id(item['image_id']), as_id(item['category_id'])
+    annotation_id = item['id']
+    image_id, category_id = as_id(item['image_id']), as_id(item['category_id'])
     if item.get('iscrowd') not in (0, 1, None):
-        said = f'has iscrowd={reprlib.repr(item["iscrowd"])}, neither 0 nor 1'
-        return 'annotation entry', said, True
-    if image not in sizes:
-        said = f'has image_id={reprlib.repr(item["image_id"])}, which the file does not list'
-        return 'image not listed', said, True
-    if category not in names:
-        said = f'has category_id={reprlib.repr(item["category_id"])}, which the file does not list'
-        return 'category not listed', said, True
-    if as_id(number) is None:
-        said = f'has id={reprlib.repr(number)}, neither a number nor a name'
-        return 'annotation entry', said, True
-    if number in seen:
-        return 'annotation id twice', f'has id={reprlib.repr(number)}, as an earlier one has', True
-    seen.add(number)
+        message = f'has iscrowd={reprlib.repr(item["iscrowd"])}, neither 0 nor 1'
+        return 'annotation entry', message, True
+    if image_id not in sizes:
+        message = f'has image_id={reprlib.repr(item["image_id"])}, which the file does not list'
+        return 'image not listed', message, True
+    if category_id not in names:
+        message = (
+            f'has category_id={reprlib.repr(item["category_id"])}, which the file does not list'
+        )
+        return 'category not listed', message, True
+    if as_id(annotation_id) is None:
+        message = f'has id={reprlib.repr(annotation_id)}, neither a number nor a name'
+        return 'annotation entry', message, True
+    if annotation_id in earlier:
+        message = f'has id={reprlib.repr(annotation_id)}, as an earlier one has'
+        return 'annotation id twice', message, True
+    earlier.add(annotation_id)
     left, top, width, height = box
-    key = image, category, left, top, width, height
-    if key in seen:
-        said = f'has the class and the box {box} of an earlier one of its image'
-        return 'box twice', said, True
-    seen.add(key)
+    box_key = image_id, category_id, left, top, width, height
+    if box_key in earlier:
+        message = f'has the class and the box {box} of an earlier one of its image'
+        return 'box twice', message, True
+    earlier.add(box_key)
     if width < 1 or height < 1 or item['area'] <= 0:
-        said = f'has bbox={box} and area={item["area"]}'
-        return 'box without area', f'{said}: below 1 pixel, which mmdet passes over', False
-    if size := sizes[image]:
-        found = place_fault((left, top, left + width, top + height), size)
-        if found:
-            said = f'has bbox={box} in an image of {size[0]} x {size[1]}'
-            said += ', which mmdet passes over' if found == 'box outside the image' else ''
-            return found, said, False
-    if number == 0:
-        said = 'has id=0, of which pycocotools alone, without cbam_det, takes a detection for wrong'
-        return 'annotation id 0', said, False
+        message = f'has bbox={box} and area={item["area"]}'
+        return 'box without area', f'{message}: below 1 pixel, which mmdet passes over', False
+    if size := sizes[image_id]:
+        kind = box_fault((left, top, left + width, top + height), size)
+        if kind:
+            message = f'has bbox={box} in an image of {size[0]} x {size[1]}'
+            message += ', which mmdet passes over' if kind == 'box outside the image' else ''
+            return kind, message, False
+    if annotation_id == 0:
+        message = (
+            'has id=0, of which pycocotools alone, without cbam_det, takes a detection for wrong'
+        )
+        return 'annotation id 0', message, False
     return None

@@ -18,12 +18,12 @@ from .evaluators import check_evaluators, check_same_classes
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
     """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
     enter_scope(cfg)
-    for split in filter(None, (Split.of(cfg, name) for name in splits)):
+    for split in filter(None, (Split.from_cfg(cfg, name) for name in splits)):
         for dataset in split.data_sets:
             if summary := check_dataset(dataset, full, split.annotated):
                 print_log(f'{split.name} data: {summary}')
                 if split.name != 'train' and summary.shapes > 1:
-                    _tell_padding(split, dataset, summary.shapes)
+                    _warn_of_padding(split, dataset, summary.shapes)
             else:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
@@ -33,13 +33,13 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
     check_same_classes(
         {
             f'the data set of {split.name}_dataloader': dataset.classes
-            for split in filter(None, (Split.of(cfg, name) for name in ('train', *splits)))
+            for split in filter(None, (Split.from_cfg(cfg, name) for name in ('train', *splits)))
             for dataset in split.data_sets
         }
     )
 
 
-def _tell_padding(split: Split, dataset: DataSet, shapes: int) -> None:
+def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
     """Say that scores depend on the batch where images of different shapes are padded to each
     other: features near an edge see the padding.
     """

@@ -14,23 +14,23 @@ LARGEST = 1e15  # beyond it a float does not count single pixels
 FIX = 'tools/check_data.py --fix'
 
 
-MEND = f'mend the file, or leave it out by {FIX}'
+FILE_REMEDY = f'mend the file, or leave it out by {FIX}'
 
 
-RESTORE = f'restore it, or take it out of the annotations ({FIX})'
+IMAGE_REMEDY = f'restore it, or take it out of the annotations ({FIX})'
 
 
 REMEDIES = {
     'category entry': 'mend the file',
-    'image entry': MEND,
+    'image entry': FILE_REMEDY,
     'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
     'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
-    'no box': MEND,
+    'no box': FILE_REMEDY,
     'annotation id twice': f'give each annotation an id of its own ({FIX})',
-    'image not listed': MEND,
-    'category not listed': MEND,
-    'box without area': MEND,
-    'box outside the image': MEND,
+    'image not listed': FILE_REMEDY,
+    'category not listed': FILE_REMEDY,
+    'box without area': FILE_REMEDY,
+    'box outside the image': FILE_REMEDY,
     'box beyond the edge': 'clip it, where it is more than rounding',
     'file listed twice': f'give each file one entry, with all its boxes ({FIX} joins them)',
     'box twice': f'list it once ({FIX})',
@@ -46,12 +46,12 @@ REMEDIES = {
     'annotation missing': f'restore it, or take it off the list ({FIX})',
     'no XML': f'restore it, or take it off the list ({FIX})',
     'size': f'write the width and the height of the image, in whole pixels ({FIX})',
-    'image missing': RESTORE,
+    'image missing': IMAGE_REMEDY,
     'image under another name': (
         f"write the name that is there ({FIX} does); VOC's are NAME.jpg: link it by that name"
     ),
-    'image empty': RESTORE,
-    'image unreadable': RESTORE,
+    'image empty': IMAGE_REMEDY,
+    'image unreadable': IMAGE_REMEDY,
     'same image in two splits': 'take it out of one of them',
     'same image twice': 'keep one of them',
     'count': 'fetch it again, where it should be whole',
@@ -63,7 +63,7 @@ REMEDIES = {
 
 
 # What the config can do where mmdet does not pass such a box over by itself.
-AREAS = {
+CONFIG_REMEDIES = {
     'box without area': "pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1)",
     'box outside the image': (
         "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
@@ -78,7 +78,7 @@ class Fault(NamedTuple):
     Attributes:
         kind: key of `REMEDIES`.
         place: file, and what in it.
-        said: what is wrong there.
+        message: what is wrong there.
         hurts: mmdet would stop on it, learn from it or score by it.
         image: index in `Content.images`, or None.
         object: index in COCO's `annotations` or among the XML's objects, or None.
@@ -86,22 +86,22 @@ class Fault(NamedTuple):
 
     kind: str
     place: str
-    said: str
+    message: str
     hurts: bool = True
     image: int | None = None
     object: int | None = None
 
     def __str__(self) -> str:
-        return f'{self.place} {self.said}'
+        return f'{self.place} {self.message}'
 
 
 def remedy_of(fault: Fault) -> str:
     """What mends a fault, in the files or in the config."""
-    in_config = AREAS.get(fault.kind) if fault.hurts else None
-    return f'{in_config}, or {MEND}' if in_config else REMEDIES[fault.kind]
+    config_remedy = CONFIG_REMEDIES.get(fault.kind) if fault.hurts else None
+    return f'{config_remedy}, or {FILE_REMEDY}' if config_remedy else REMEDIES[fault.kind]
 
 
-class Picture(NamedTuple):
+class ListedImage(NamedTuple):
     """An image of a set: its file, its size (width, height) if told, and how many objects."""
 
     path: str
@@ -125,7 +125,7 @@ class Content:
     """
 
     file: Path
-    images: list[Picture] = field(default_factory=list)
+    images: list[ListedImage] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     classes: Counter[str] = field(default_factory=Counter)
     objects: int = 0
@@ -137,17 +137,17 @@ class Content:
         self,
         kind: str,
         place: str,
-        said: str,
+        message: str,
         *,
         hurts: bool = True,
         image: int | None = None,
         object: int | None = None,
     ) -> None:
         """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
-        self.faults.append(Fault(kind, place, said, hurts, image, object))
+        self.faults.append(Fault(kind, place, message, hurts, image, object))
 
 
-def nothing_usable(content: Content) -> str | None:
+def unusable_reason(content: Content) -> str | None:
     """What is said of a set in which there is nothing to learn; None where there is."""
     if not content.objects:
         return 'has no annotations'
@@ -174,7 +174,7 @@ def as_id(value: object) -> object:
     return value if isinstance(value, (int, float, str)) and value == value else None
 
 
-def place_fault(box: tuple, size: tuple) -> str | None:
+def box_fault(box: tuple, size: tuple) -> str | None:
     """The kind of fault of a box (left, top, right, bottom) where it is not within the image."""
     left, top, right, bottom = box
     width, height = size

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset, XMLDataset
 
-from ...utils.config import nearest
+from ...utils.config import near_hint
 from ...utils.errors import InputError, first_few
 from ...utils.run_config import DataSet
 from .coco import read_coco
-from .content import FIX, Content, Fault, nothing_usable, remedy_of
-from .images import Decoded, decode_all, image_faults, pixel_notes, quick_look
+from .content import FIX, Content, Fault, remedy_of, unusable_reason
+from .images import Decoded, check_exists, decode_all, image_faults, pixel_notes
 from .voc import read_list, read_voc
 
 COCO_LAYOUT = (
@@ -69,11 +69,11 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
     kind = dataset.kind
     if kind is None:
         raise InputError(
-            f'data set type {dataset.of_type!r} is not registered; check its spelling, or import '
-            'its module with custom_imports'
+            f'data set type {dataset.class_or_name!r} is not registered; check its spelling, or '
+            'import its module with custom_imports'
         )
     coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if not dataset.local or not (coco or voc):
+    if not dataset.is_local or not (coco or voc):
         return None
     classes = dataset.classes
     if not classes:
@@ -81,24 +81,25 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
             f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
         )
     _check_filter(dataset)
-    content = (_coco if coco else _voc)(dataset, set(classes), annotated)
-    _check_asked(dataset, content)
-    _refuse(
-        content, [one for one in content.faults if one.hurts and not _passed_over(one, dataset)]
+    content = (_read_coco_dataset if coco else _read_voc_dataset)(dataset, set(classes), annotated)
+    _check_extra_annotations(dataset, content)
+    _raise_first_kind(
+        content,
+        [fault for fault in content.faults if fault.hurts and not _passed_over(fault, dataset)],
     )
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
     _compare_classes(summary, list(content.classes), strict=coco)
-    if annotated and (said := nothing_usable(content)):
-        raise InputError(f'{content.file} {said}; there is nothing to learn or to score')
+    if annotated and (problem := unusable_reason(content)):
+        raise InputError(f'{content.file} {problem}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
-    look: Callable[[str], Decoded] = quick_look
+    decode_image: Callable[[str], Decoded] = check_exists
     if full:
         paths = [image.path for image in content.images if image.path]
-        found = decode_all(paths, f'decoding the images of {content.file}')
-        look = found.__getitem__
-        summary.notes += pixel_notes(found.values())
-    _refuse(content, list(image_faults(content, look)))
+        decoded_images = decode_all(paths, f'decoding the images of {content.file}')
+        decode_image = decoded_images.__getitem__
+        summary.notes += pixel_notes(decoded_images.values())
+    _raise_first_kind(content, list(image_faults(content, decode_image)))
     return summary
 
 
@@ -137,55 +138,60 @@ def reads_as(kind: type, base: type) -> bool:
     )
 
 
-def _coco(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = _existing_file(dataset, COCO_LAYOUT)
     return read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
 
 
-def _voc(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
+def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     return read_voc(_existing_file(dataset, VOC_LAYOUT), *dataset.voc_folders, classes)
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
     """Raise InputError where a head of `model` predicts another number of classes."""
-    roi = model.get('roi_head') or {}
-    for place, owner in (('model', model), ('model.roi_head', roi)):
+    roi_head = model.get('roi_head') or {}
+    for place, owner in (('model', model), ('model.roi_head', roi_head)):
         for part in ('bbox_head', 'mask_head'):
             heads = owner.get(part) or []
             for index, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
                 count = head.get('num_classes')
                 if count is not None and classes and count != len(classes):
-                    where = f'{place}.{part}'
-                    where += f'.{index}' if isinstance(heads, (list, tuple)) else ''
+                    key_path = f'{place}.{part}'
+                    key_path += f'.{index}' if isinstance(heads, (list, tuple)) else ''
                     raise InputError(
-                        f'{where}.num_classes={count}, but the data set has {len(classes)} classes '
-                        f'({first_few(list(classes), 4)}); set {where}.num_classes={len(classes)} '
+                        f'{key_path}.num_classes={count}, but the data set has {len(classes)} '
+                        f'classes ({first_few(list(classes), 4)}); set '
+                        f'{key_path}.num_classes={len(classes)} '
                         "or the data set's metainfo.classes"
                     )
 
 
-def missing_root(root: Path, layout: str, own: bool) -> InputError:
-    """The error for a data folder that is not there, with the ways out; `own`: not COCO or VOC."""
+def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
+    """The error for a data folder that is not there, with the ways out.
+
+    Args:
+        is_custom: the data set has classes of its own, so that it is neither COCO nor VOC.
+    """
     where = '' if root.is_absolute() else f' below {Path.cwd()}'
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
-        ways = f'it is there as {checkout}: give --data-root {checkout}'
+        remedy = f'it is there as {checkout}: give --data-root {checkout}'
     elif 'digits' in root.parts:
-        made = Path(*root.parts[: root.parts.index('digits') + 1])
-        ways = f'make it: python tools/make_digits.py {made}'
-    elif own:
-        ways = "correct the data set's data_root, or name its folder with --data-root"
+        digits_root = Path(*root.parts[: root.parts.index('digits') + 1])
+        remedy = f'make it: python tools/make_digits.py {digits_root}'
+    elif is_custom:
+        remedy = "correct the data set's data_root, or name its folder with --data-root"
     else:
-        get = (
+        source = (
             'cocodataset.org/#download'
             if layout == COCO_LAYOUT
             else 'host.robots.ox.ac.uk/pascal/VOC'
         )
-        ways = (
-            f'get the data ({get}), name its folder with --data-root, or run on the embedded set: '
-            'python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
+        remedy = (
+            f'get the data ({source}), name its folder with --data-root, or run on the embedded '
+            'set: python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
         )
-    return InputError(f'no data folder {root}{where} ({layout}); {ways}')
+    return InputError(f'no data folder {root}{where} ({layout}); {remedy}')
 
 
 def _existing_file(dataset: DataSet, layout: str) -> Path:
@@ -193,15 +199,16 @@ def _existing_file(dataset: DataSet, layout: str) -> Path:
     if not path.is_file():
         folder = path if root == Path() else root
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
-            raise missing_root(folder, layout, own=bool(dataset.metainfo_classes))
-        near = sorted(str(found.relative_to(root)) for found in path.parent.glob('*'))[:5]
-        there = f'{path.parent} has {first_few(near, 5)}' if near else f'{path.parent} has no files'
+            raise missing_root(folder, layout, is_custom=bool(dataset.metainfo_classes))
+        names = sorted(str(file.relative_to(root)) for file in path.parent.glob('*'))[:5]
+        contents = first_few(names, 5) or 'no files'
+        hint = f'{path.parent} has {contents}'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
-            there = (
+            hint = (
                 f'{root} has VOC2007 alone: add VOC2012, or take the config for that year, whose '
                 'name ends in _voc07 (faster_rcnn_r50_cbam_voc07)'
             )
-        raise InputError(f'no annotation file {path} ({layout}); {there}')
+        raise InputError(f'no annotation file {path} ({layout}); {hint}')
     return path
 
 
@@ -214,103 +221,105 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     """
     if fault.kind not in ('box without area', 'box outside the image'):
         return False
-    ignored = dataset.rules.get('bbox_min_size') or 0
+    min_size = dataset.filter_cfg.get('bbox_min_size') or 0
     return (
         dataset.test_mode
-        or 'FilterAnnotations' in dataset.steps
-        or (fault.kind == 'box without area' and ignored >= 1)
+        or 'FilterAnnotations' in dataset.transforms
+        or (fault.kind == 'box without area' and min_size >= 1)
     )
 
 
-def _refuse(content: Content, faults: list[Fault]) -> None:
+def _raise_first_kind(content: Content, faults: list[Fault]) -> None:
     """Raise InputError for the first kind of `faults`, if any."""
     if not faults:
         return
     kind = faults[0].kind
-    kinds = IMAGES if kind in IMAGES else (kind,)
-    alike = [fault for fault in faults if fault.kind in kinds]
-    where, total = content.file, len(content.images)
-    if kind in IMAGES:
-        first = first_few([str(fault) for fault in alike])
-        message = f'{len(alike)} of {total} images of {where} cannot be used: {first}'
+    kinds = IMAGE_FAULTS if kind in IMAGE_FAULTS else (kind,)
+    same_kind = [fault for fault in faults if fault.kind in kinds]
+    file, total = content.file, len(content.images)
+    if kind in IMAGE_FAULTS:
+        examples = first_few([str(fault) for fault in same_kind])
+        message = f'{len(same_kind)} of {total} images of {file} cannot be used: {examples}'
         remedy = f'restore them, or take them out of the annotation file ({FIX})'
     elif kind == 'annotation missing':
-        folder = Path(alike[0].place).parent
-        names = [Path(fault.place).stem for fault in alike]
-        message = f'{len(alike)} of {total} annotations of {where} are missing: '
+        folder = Path(same_kind[0].place).parent
+        names = [Path(fault.place).stem for fault in same_kind]
+        message = f'{len(same_kind)} of {total} annotations of {file} are missing: '
         message += f'{folder}/{{{first_few(names)}}}.xml'
         remedy = f'restore them or take them off the list ({FIX})'
     else:
-        more = f' (and {len(alike) - 1} more such faults)' if len(alike) > 1 else ''
-        message, remedy = f'{alike[0]}{more}', remedy_of(alike[0])
+        more = f' (and {len(same_kind) - 1} more such faults)' if len(same_kind) > 1 else ''
+        message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0])
     raise InputError(f'{message}; {remedy}')
 
 
-IMAGES = ('image missing', 'image empty', 'image unreadable')
+IMAGE_FAULTS = ('image missing', 'image empty', 'image unreadable')
 
 
 def _check_filter(dataset: DataSet) -> None:
     """mmdet ignores keys of `filter_cfg` that it does not know."""
-    known = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-    for key in dataset.rules:
-        if key not in known:
+    known_keys = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+    for key in dataset.filter_cfg:
+        if key not in known_keys:
             raise InputError(
                 f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
-                f'mmdet knows {", ".join(known)}{nearest(key, known)}'
+                f'mmdet knows {", ".join(known_keys)}{near_hint(key, known_keys)}'
             )
-    if dataset.test_mode and 'bbox_min_size' in dataset.rules:
+    if dataset.test_mode and 'bbox_min_size' in dataset.filter_cfg:
         raise InputError(
             f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
             'with test_mode=True; leave it out there'
         )
 
 
-def _check_asked(dataset: DataSet, content: Content) -> None:
+def _check_extra_annotations(dataset: DataSet, content: Content) -> None:
     """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
-    where = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
-    if 'mask' in dataset.asked:
-        boxes = content.raw.get('annotations') or []
-        kept = [one for one in boxes if not one.get('ignore')]
-        absent = sum(not one.get('segmentation') for one in kept)
-        if absent or not boxes:
-            says = 'has no masks'
-            if boxes:
-                says = f'has {absent} of {len(kept)} annotations without a segmentation'
+    template = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
+    if 'mask' in dataset.extra_annotations:
+        annotations = content.raw.get('annotations') or []
+        used = [annotation for annotation in annotations if not annotation.get('ignore')]
+        without_mask = sum(not annotation.get('segmentation') for annotation in used)
+        if without_mask or not annotations:
+            problem = 'has no masks'
+            if annotations:
+                problem = f'has {without_mask} of {len(used)} annotations without a segmentation'
             raise InputError(
-                f'{where.format("mask")} {says}; give with_mask=False (and a model without a '
+                f'{template.format("mask")} {problem}; give with_mask=False (and a model without a '
                 'mask_head), or annotate masks'
             )
-    if 'seg' in dataset.asked and not dataset.prefixes.get('seg'):
+    if 'seg' in dataset.extra_annotations and not dataset.prefixes.get('seg'):
         raise InputError(
-            f'{where.format("seg")} has no maps beside it; give with_seg=False, or '
+            f'{template.format("seg")} has no maps beside it; give with_seg=False, or '
             "data_prefix=dict(seg='FOLDER/')"
         )
 
 
 def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None:
     """Say which images and boxes mmdet does not train on."""
-    counted: dict[str, list[Fault]] = {}
+    by_kind: dict[str, list[Fault]] = {}
     for fault in content.faults:
-        counted.setdefault(fault.kind, []).append(fault)
-    summary.notes += [f'{kind}: {len(of)} ({of[0].place})' for kind, of in counted.items()]
-    rules = dataset.rules
-    if dataset.test_mode or not rules:
+        by_kind.setdefault(fault.kind, []).append(fault)
+    summary.notes += [
+        f'{kind}: {len(faults)} ({faults[0].place})' for kind, faults in by_kind.items()
+    ]
+    filter_cfg = dataset.filter_cfg
+    if dataset.test_mode or not filter_cfg:
         return
-    smallest = rules.get('min_size') or 0
-    empty = [rules.get('filter_empty_gt') and not image.objects for image in content.images]
-    small = [image.size is not None and min(image.size) < smallest for image in content.images]
+    min_size = filter_cfg.get('min_size') or 0
+    empty = [filter_cfg.get('filter_empty_gt') and not image.objects for image in content.images]
+    small = [image.size is not None and min(image.size) < min_size for image in content.images]
     left_out = sum(map(any, zip(empty, small, strict=True)))
     if left_out == len(content.images):
         raise InputError(
             f'mmdet leaves out all {left_out} images of {content.file}: {sum(small)} are below '
-            f'min_size={smallest} pixels, the others have no object of the classes; change the '
+            f'min_size={min_size} pixels, the others have no object of the classes; change the '
             "data set's filter_cfg"
         )
     if left_out:
-        below = f'{sum(small)} below min_size={smallest} pixels'
+        too_small = f'{sum(small)} below min_size={min_size} pixels'
         summary.notes.append(
             f'left out of training: {left_out} images ({sum(map(bool, empty))} without objects, '
-            f'{below})'
+            f'{too_small})'
         )
 
 
@@ -322,10 +331,10 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
     they list them (COCO), mmdet numbers the labels in that order.
     """
     absent = [name for name in summary.classes if name not in names]
-    foreign = [name for name in dict.fromkeys(names) if name not in summary.classes]
-    if absent and (strict or foreign):
-        near = difflib.get_close_matches(absent[0], names, 1)
-        hint = f' ({near[0]!r} is near)' if near else ''
+    extra = [name for name in dict.fromkeys(names) if name not in summary.classes]
+    if absent and (strict or extra):
+        similar = difflib.get_close_matches(absent[0], names, 1)
+        hint = f' ({similar[0]!r} is near)' if similar else ''
         raise InputError(
             f'{summary.where} has no category {absent[0]!r}{hint}; '
             f'{len(absent)} of the {len(summary.classes)} classes of the config are absent; it has '
@@ -340,7 +349,7 @@ def _compare_classes(summary: Summary, names: list[str], strict: bool) -> None:
             f'{summary.classes[0]!r}; '
             "put metainfo.classes in the file's order"
         )
-    if foreign:
-        summary.notes.append(f'ignored, since the config leaves them out: {first_few(foreign)}')
+    if extra:
+        summary.notes.append(f'ignored, since the config leaves them out: {first_few(extra)}')
     if absent:
         summary.notes.append(f'no object of {first_few(absent)}')

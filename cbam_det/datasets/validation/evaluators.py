@@ -65,87 +65,92 @@ def _check_masks(evaluator: Evaluator, model: dict) -> None:
 def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
     """Compare an evaluator's file with what the loader reads."""
     data_sets = split.data_sets
-    if evaluator.number is not None and len(data_sets) > evaluator.number:
-        data_sets = data_sets[evaluator.number : evaluator.number + 1]  # each has its own
-    if not all(dataset.local and _known(dataset) for dataset in data_sets):
+    if evaluator.dataset_index is not None and len(data_sets) > evaluator.dataset_index:
+        data_sets = data_sets[
+            evaluator.dataset_index : evaluator.dataset_index + 1
+        ]  # each has its own
+    if not all(dataset.is_local and _known_base(dataset) for dataset in data_sets):
         return
     files = [dataset.root / dataset.ann_file for dataset in data_sets]
-    named = f'{evaluator.place}.ann_file={str(file)!r}'
+    option = f'{evaluator.place}.ann_file={str(file)!r}'
     loader = f'{split.name}_dataloader'
     if len(files) > 1:
         raise InputError(
-            f'{named}, but {loader} reads {len(files)} files ({first_few(list(map(str, files)))}); '
-            'join them in one file, or give each its evaluator by a MultiDatasetsEvaluator'
+            f'{option}, but {loader} reads {len(files)} files '
+            f'({first_few(list(map(str, files)))}); join them in one file, or give each its '
+            'evaluator by a MultiDatasetsEvaluator'
         )
     (dataset,) = data_sets
     if dataset.indices is not None:
         raise InputError(
-            f'{named} is evaluated as a whole, but {loader} reads a part of it '
+            f'{option} is evaluated as a whole, but {loader} reads a part of it '
             f'(indices={dataset.indices}); leave indices out, or write a file of these images'
         )
     if files[0].resolve() == file.resolve() or not files[0].is_file():
         return
-    if _known(dataset) is CocoDataset:
+    if _known_base(dataset) is CocoDataset:
         if files[0].read_bytes() == file.read_bytes():
             return
-        read = _truth(files[0])
+        loader_truth = _read_truth(files[0])
     else:
-        read = Truth(frozenset(read_list(files[0])), Counter())
-    theirs = _truth(file)
-    if read is None or theirs is None:
+        loader_truth = Truth(frozenset(read_list(files[0])), Counter())
+    evaluator_truth = _read_truth(file)
+    if loader_truth is None or evaluator_truth is None:
         return  # no COCO JSON, which is said elsewhere
-    if theirs.images != read.images:
-        other = sorted(map(str, theirs.images ^ read.images))
-        what = (
-            f'other images ({len(theirs.images)}, not {len(read.images)}; {first_few(other)} in one'
+    if evaluator_truth.images != loader_truth.images:
+        differing = sorted(map(str, evaluator_truth.images ^ loader_truth.images))
+        difference = (
+            f'other images ({len(evaluator_truth.images)}, not {len(loader_truth.images)}; '
+            f'{first_few(differing)} in one of them alone)'
         )
-        what += ' of them alone)'
-    elif _known(dataset) is CocoDataset and theirs.boxes != read.boxes:
-        count = ((theirs.boxes - read.boxes) + (read.boxes - theirs.boxes)).total()
-        what = f'other boxes ({count} are in one of them alone)'
+    elif _known_base(dataset) is CocoDataset and evaluator_truth.boxes != loader_truth.boxes:
+        count = (evaluator_truth.boxes - loader_truth.boxes).total()
+        count += (loader_truth.boxes - evaluator_truth.boxes).total()
+        difference = f'other boxes ({count} are in one of them alone)'
     else:
         return
     raise InputError(
-        f'{named} has {what} than {files[0]}, which {loader} reads; give '
+        f'{option} has {difference} than {files[0]}, which {loader} reads; give '
         f"--cfg-options {evaluator.place}.ann_file='{files[0]}'"
     )
 
 
 def _check_ids(split: Split, evaluator: Evaluator) -> None:
     """Images of several data sets are told apart by their ids alone."""
-    seen: dict[object, Path] = {}
+    file_of_image: dict[object, Path] = {}
     for dataset in split.data_sets:
         file = dataset.root / dataset.ann_file
-        if not (dataset.local and _known(dataset) and file.is_file()):
+        if not (dataset.is_local and _known_base(dataset) and file.is_file()):
             return
-        truth = _truth(file) if _known(dataset) is CocoDataset else None
+        truth = _read_truth(file) if _known_base(dataset) is CocoDataset else None
         for image in truth.images if truth else read_list(file):
-            if image in seen:
+            if image in file_of_image:
                 raise InputError(
-                    f'{split.name}_dataloader joins {seen[image]} and {file}, which both have the '
-                    f'image {image!r}, and {evaluator.place} takes both for one image; number '
-                    'the images of one file anew, or evaluate each by a MultiDatasetsEvaluator'
+                    f'{split.name}_dataloader joins {file_of_image[image]} and {file}, which both '
+                    f'have the image {image!r}, and {evaluator.place} takes both for one image; '
+                    'number the images of one file anew, or evaluate each by a '
+                    'MultiDatasetsEvaluator'
                 )
-        seen.update(dict.fromkeys(truth.images if truth else read_list(file), file))
+        file_of_image.update(dict.fromkeys(truth.images if truth else read_list(file), file))
 
 
-def _known(dataset: DataSet) -> type | None:
+def _known_base(dataset: DataSet) -> type | None:
     for base in (CocoDataset, XMLDataset):
         if dataset.kind is not None and reads_as(dataset.kind, base):
             return base
     return None
 
 
-def _truth(file: Path) -> Truth | None:
+def _read_truth(file: Path) -> Truth | None:
     """The images and boxes of a COCO file; None where it is none."""
     try:
         content = json.loads(file.read_bytes())
-        names = {one['id']: one['name'] for one in content.get('categories', ())}
-        images = frozenset(one['id'] for one in content['images'])
+        class_names = {entry['id']: entry['name'] for entry in content.get('categories', ())}
+        images = frozenset(entry['id'] for entry in content['images'])
         boxes = Counter(
-            (one['image_id'], names.get(one['category_id']), *map(float, one['bbox']))
-            + (bool(one.get('iscrowd')),)
-            for one in content.get('annotations', ())
+            (entry['image_id'], class_names.get(entry['category_id']), *map(float, entry['bbox']))
+            + (bool(entry.get('iscrowd')),)
+            for entry in content.get('annotations', ())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -161,12 +166,13 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
     Raises:
         InputError: two differ.
     """
-    known = {what: names for what, names in classes.items() if names}
-    first = next(iter(known), '')
-    for what, names in known.items():
-        if names != known[first]:
+    known_classes = {source: names for source, names in classes.items() if names}
+    reference = next(iter(known_classes), '')
+    for source, names in known_classes.items():
+        if names != known_classes[reference]:
             raise InputError(
-                f'{what} has the classes {first_few(list(names), 5)}, but {first} '
-                f'{first_few(list(known[first]), 5)}: a label would be called by another name, and '
-                'scored as another class; give both the same metainfo.classes, in one order'
+                f'{source} has the classes {first_few(list(names), 5)}, but {reference} '
+                f'{first_few(list(known_classes[reference]), 5)}: a label would be called by '
+                'another name, and scored as another class; give both the same metainfo.classes, '
+                'in one order'
             )

@@ -17,7 +17,7 @@ from mmdet.datasets import CocoDataset, VOCDataset
 
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
-from .content import Content, nothing_usable
+from .content import Content, unusable_reason
 from .dataset import COCO_LAYOUT, VOC_LAYOUT
 from .images import Decoded, decode_all, image_faults, pixel_notes
 from .voc import read_voc
@@ -45,8 +45,8 @@ class Split:
         images: where the images lie.
         content: what it lists, with the faults of its images.
         notes: what is no fault, and good to know.
-        sub: `root` in the folder that was given, as `data_prefix.sub_data_root` names it in a
-            config whose `data_root` is that folder; '' where both are one.
+        sub_data_root: `root` in the folder that was given, as `data_prefix.sub_data_root` names it
+            in a config whose `data_root` is that folder; '' where both are one.
     """
 
     name: str
@@ -54,20 +54,20 @@ class Split:
     images: Path
     content: Content
     notes: list[str] = field(default_factory=list)
-    sub: str = ''
+    sub_data_root: str = ''
 
     @property
     def role(self) -> str | None:
         """'train', 'val' or 'test', by its name or by the folders of its file and its images."""
         folders = (self.content.file.parent, self.images)
-        names = [folder.name for folder in folders if folder != self.root]
-        for name in (self.content.file.stem, *names):
-            if found := re.search('train|(?<![a-z])(val|test)', name.lower()):
-                return found[0]
+        folder_names = [folder.name for folder in folders if folder != self.root]
+        for name in (self.content.file.stem, *folder_names):
+            if match := re.search('train|(?<![a-z])(val|test)', name.lower()):
+                return match[0]
         return None
 
     @property
-    def voc(self) -> bool:
+    def is_voc(self) -> bool:
         return self.content.file.suffix == '.txt'
 
 
@@ -85,16 +85,16 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     """
     splits = find_splits(folder, images)
     paths = [image.path for split in splits for image in split.content.images if image.path]
-    found = decode_all(paths, f'decoding the images of {folder}', progress)
+    decoded = decode_all(paths, f'decoding the images of {folder}', progress)
     for split in splits:
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if not hurts and (said := nothing_usable(content)):
-            content.add_fault('no objects', str(content.file), said)
-        content.faults += image_faults(content, found.__getitem__)
+        if not hurts and (problem := unusable_reason(content)):
+            content.add_fault('no objects', str(content.file), problem)
+        content.faults += image_faults(content, decoded.__getitem__)
         _compare_totals(split, splits)
-        _note(split, found)
-    _compare_splits(splits, found)
+        _add_notes(split, decoded)
+    _compare_splits(splits, decoded)
     return splits
 
 
@@ -111,7 +111,7 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
                 root,
                 root / 'JPEGImages',
                 read_voc(file, root / 'Annotations', root / 'JPEGImages'),
-                sub='' if root == folder else root.name,
+                sub_data_root='' if root == folder else root.name,
             )
             for root, file in lists
         ]
@@ -123,19 +123,19 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
     splits = []
     for file in files:
         content = read_coco(file, '')
-        at = images or _coco_images(folder, file, content)
+        image_folder = images or _coco_images(folder, file, content)
         content.images = [
-            image._replace(path=image.path and os.path.join(at, image.path))
+            image._replace(path=image.path and os.path.join(image_folder, image.path))
             for image in content.images
         ]
-        splits.append(Split(_name(file, files), folder, at, content))
+        splits.append(Split(_split_name(file, files), folder, image_folder, content))
     return splits
 
 
-def _name(file: Path, files: list[Path]) -> str:
+def _split_name(file: Path, files: list[Path]) -> str:
     """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
-    alike = sum(other.stem == file.stem for other in files) > 1
-    return f'{file.parent.resolve().name}/{file.stem}' if alike else file.stem
+    same_stem = sum(path.stem == file.stem for path in files) > 1
+    return f'{file.parent.resolve().name}/{file.stem}' if same_stem else file.stem
 
 
 def _voc_lists(root: Path) -> list[Path]:
@@ -177,24 +177,25 @@ def _coco_images(folder: Path, file: Path, content: Content) -> Path:
 
 def _compare_totals(split: Split, splits: list[Split]) -> None:
     content = split.content
-    if split.voc:
-        known, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
+    if split.is_voc:
+        published_classes, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
     else:
-        known, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
+        published_classes, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
     # COCO's file lists all categories, VOC's XMLs show those that have objects.
-    alike = set(content.classes) <= set(known) if split.voc else {*content.classes} == {*known}
-    if split.name not in totals or not alike:
+    classes, published = set(content.classes), set(published_classes)
+    same_classes = classes <= published if split.is_voc else classes == published
+    if split.name not in totals or not same_classes:
         return
     images, objects = totals[split.name]
-    for count, total, what in (
+    for count, total, counted in (
         (len(content.images), images, 'images'),
         (content.objects, objects, 'objects'),
     ):
         if total is not None and count != total:
-            said = f'lists {count:,} {what}, the published one {total:,}'
-            if split.voc and (absent := _absent_of_voc2007(splits)):
-                said += f'; in no list: {first_few(absent, 9)}'
-            content.add_fault('count', str(content.file), said, hurts=False)
+            message = f'lists {count:,} {counted}, the published one {total:,}'
+            if split.is_voc and (absent := _absent_of_voc2007(splits)):
+                message += f'; in no list: {first_few(absent, 9)}'
+            content.add_fault('count', str(content.file), message, hurts=False)
 
 
 def _absent_of_voc2007(splits: list[Split]) -> list[str]:
@@ -203,47 +204,50 @@ def _absent_of_voc2007(splits: list[Split]) -> list[str]:
     trainval, test = lists.get('VOC2007/trainval'), lists.get('VOC2007/test')
     if trainval is None or test is None:
         return []
-    every = {f'{number:06}' for number in range(1, 9964)}
-    return sorted(every - {*trainval, *test})
+    all_names = {f'{number:06}' for number in range(1, 9964)}
+    return sorted(all_names - {*trainval, *test})
 
 
-def _note(split: Split, found: dict[str, Decoded]) -> None:
+def _add_notes(split: Split, decoded: dict[str, Decoded]) -> None:
     """What mmdet handles: see `pixel_notes`; images and classes left bare."""
-    looks = [found[image.path] for image in split.content.images if image.path]
-    split.notes += pixel_notes(looks)
-    bare = sum(not image.objects for image in split.content.images)
-    if bare:
-        split.notes.append(f'{bare:,} images have no objects')
+    images = [decoded[image.path] for image in split.content.images if image.path]
+    split.notes += pixel_notes(images)
+    without_objects = sum(not image.objects for image in split.content.images)
+    if without_objects:
+        split.notes.append(f'{without_objects:,} images have no objects')
     absent = [name for name, count in split.content.classes.items() if not count]
     if absent:
         split.notes.append(f'no object of {first_few(absent)}')
 
 
-def _compare_splits(splits: list[Split], found: dict[str, Decoded]) -> None:
+def _compare_splits(splits: list[Split], decoded: dict[str, Decoded]) -> None:
     """Images of the same bytes: in two splits, and twice in one."""
-    files: list[dict[str, str]] = []
+    paths_of_splits: list[dict[str, str]] = []
     for split in splits:
-        own: dict[str, str] = {}
+        path_of_digest: dict[str, str] = {}
         for path in dict.fromkeys(image.path for image in split.content.images if image.path):
-            digest = found[path].digest
-            if digest in own:
-                said = f'is {own[digest]} too'
-                split.content.add_fault('same image twice', path, said, hurts=False)
+            digest = decoded[path].digest
+            if digest in path_of_digest:
+                message = f'is {path_of_digest[digest]} too'
+                split.content.add_fault('same image twice', path, message, hurts=False)
             elif digest:
-                own[digest] = path
-        files.append(own)
-    for (one, its), (other, theirs) in combinations(zip(splits, files, strict=True), 2):
-        if one.root == other.root and 'trainval' in (
-            one.content.file.stem,
-            other.content.file.stem,
+                path_of_digest[digest] = path
+        paths_of_splits.append(path_of_digest)
+    pairs = combinations(zip(splits, paths_of_splits, strict=True), 2)
+    for (split, paths), (other_split, other_paths) in pairs:
+        if split.root == other_split.root and 'trainval' in (
+            split.content.file.stem,
+            other_split.content.file.stem,
         ):
-            both = {one.content.file.stem, other.content.file.stem} - {'trainval'}
-            if one.voc and both <= {'train', 'val'}:
+            stems = {split.content.file.stem, other_split.content.file.stem} - {'trainval'}
+            if split.is_voc and stems <= {'train', 'val'}:
                 continue  # VOC's trainval is both of them
-        for digest in its.keys() & theirs.keys():
-            place = its[digest]
-            said = f'is {theirs[digest]} of {other.name} too'
-            said = f'is in {other.name} too' if place == theirs[digest] else said
-            roles = {one.role, other.role}
+        for digest in paths.keys() & other_paths.keys():
+            place = paths[digest]
+            if place == other_paths[digest]:
+                message = f'is in {other_split.name} too'
+            else:
+                message = f'is {other_paths[digest]} of {other_split.name} too'
+            roles = {split.role, other_split.role}
             hurts = roles not in ({'val'}, {'test'}, {'val', 'test'})  # which may be the same
-            one.content.add_fault('same image in two splits', place, said, hurts=hurts)
+            split.content.add_fault('same image in two splits', place, message, hurts=hurts)

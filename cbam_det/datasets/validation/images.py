@@ -48,26 +48,26 @@ class Decoded(NamedTuple):
     digest: str = ''
 
 
-def quick_fault(path: str) -> tuple[str, str] | None:
+def existence_fault(path: str) -> tuple[str, str] | None:
     """What the file system knows of an image that is not there, or holds nothing."""
     try:
-        known = os.stat(path)
+        status = os.stat(path)
     except OSError:
-        if near := file_under_another_name(path):
-            return 'image under another name', f'missing, but {near} is there'
+        if actual := file_under_another_name(path):
+            return 'image under another name', f'missing, but {actual} is there'
         return 'image missing', 'missing'
-    if not stat.S_ISREG(known.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return 'image missing', 'no file'
-    return None if known.st_size else ('image empty', 'empty')
+    return None if status.st_size else ('image empty', 'empty')
 
 
 def file_under_another_name(path: str) -> str | None:
     """The file that is there for one that is not: of another ending, or with / for Windows' \\."""
     for name in (path, path.replace('\\', '/')):
         stem = os.path.splitext(name)[0]
-        for other in (name, *(stem + ending for ending in ENDINGS)):
-            if os.path.isfile(other):
-                return other
+        for candidate in (name, *(stem + ending for ending in ENDINGS)):
+            if os.path.isfile(candidate):
+                return candidate
     return None
 
 
@@ -77,44 +77,44 @@ def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
     modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
     notes = []
     if modes:
-        said = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
+        counts = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
         notes.append(
-            f'{modes.total():,} images are not RGB ({said}); mmdet reads three channels of 8 bits'
+            f'{modes.total():,} images are not RGB ({counts}); mmdet reads three channels of 8 bits'
         )
     if turned := sum(look.size != look.stored for look in looks):
         notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
     return notes
 
 
-def quick_look(path: str) -> Decoded:
+def check_exists(path: str) -> Decoded:
     """`decode` without opening the file."""
-    return Decoded(quick_fault(path))
+    return Decoded(existence_fault(path))
 
 
 def decode(path: str) -> Decoded:
     """Decode one image; a truncated one is a fault here, where OpenCV may fill it with grey."""
-    if fault := quick_fault(path):
+    if fault := existence_fault(path):
         return Decoded(fault)
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            size, stored = _turned(image)
+            size, stored = shown_and_stored_size(image)
             mode = image.mode
             image.load()
             if image.format not in LIKE_OPENCV:
-                read = _size_by_opencv(data)
-                size = read or size
-                if read is None:
-                    said = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
-                    return Decoded(('image unreadable', f'{said} of mode {mode}'))
+                opencv_size = _size_by_opencv(data)
+                size = opencv_size or size
+                if opencv_size is None:
+                    message = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
+                    return Decoded(('image unreadable', f'{message} of mode {mode}'))
     except (Image.DecompressionBombError, UnidentifiedImageError) as error:
-        read = _size_by_opencv(data)  # which has other limits and formats
-        if read is None:
+        opencv_size = _size_by_opencv(data)  # which has other limits and formats
+        if opencv_size is None:
             return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
-        return Decoded(None, read, read, '', hashlib.sha1(data).hexdigest())
+        return Decoded(None, opencv_size, opencv_size, '', hashlib.sha1(data).hexdigest())
     except Exception as error:  # Pillow's formats raise errors of any kind on broken files
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        return Decoded(('image unreadable', f'unreadable: {said}'))
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        return Decoded(('image unreadable', f'unreadable: {message}'))
     return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
 
 
@@ -127,7 +127,7 @@ def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
     return None if array is None else array.shape[1::-1]
 
 
-def _turned(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+def shown_and_stored_size(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) as shown, and as stored."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION)
@@ -141,22 +141,24 @@ def decode_all(paths: Iterable[str], description: str, progress: bool = True) ->
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow's, of metadata and sizes that mmdet does not mind
-        done: Iterable[Decoded] = pool.map(decode, paths)
+        decoded: Iterable[Decoded] = pool.map(decode, paths)
         if progress:
-            done = track(done, description, total=len(paths), transient=True)
-        return dict(zip(paths, done, strict=True))
+            decoded = track(decoded, description, total=len(paths), transient=True)
+        return dict(zip(paths, decoded, strict=True))
 
 
-def image_faults(content: Content, look: Callable[[str], Decoded]) -> Iterator[Fault]:
-    """The faults of a set's images, of which `look` tells each one's."""
+def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> Iterator[Fault]:
+    """The faults of a set's images, of which `decode_image` tells each one's."""
     for index, (path, size, _) in enumerate(content.images):
         if not path:
             continue  # no name: said already
-        found = look(path)
-        if found.fault:
-            yield Fault(found.fault[0], path, f'({found.fault[1]})', image=index)
-        elif size and found.size != (0, 0) and tuple(size) != tuple(found.size):
-            stored = '' if found.size == found.stored else ' once turned by its EXIF orientation'
-            said = f'is {found.size[0]} x {found.size[1]}{stored}, and annotated as '
-            said += f'{size[0]} x {size[1]}'
-            yield Fault('size differs', path, said, image=index)
+        decoded = decode_image(path)
+        if decoded.fault:
+            yield Fault(decoded.fault[0], path, f'({decoded.fault[1]})', image=index)
+        elif size and decoded.size != (0, 0) and tuple(size) != tuple(decoded.size):
+            turned = ''
+            if decoded.size != decoded.stored:
+                turned = ' once turned by its EXIF orientation'
+            message = f'is {decoded.size[0]} x {decoded.size[1]}{turned}, and annotated as '
+            message += f'{size[0]} x {size[1]}'
+            yield Fault('size differs', path, message, image=index)

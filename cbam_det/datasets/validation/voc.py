@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from ...utils.errors import InputError
-from .coco import KEPT
-from .content import LARGEST, Content, Picture, is_number, place_fault
-from .images import _turned
+from .coco import KINDS_WITH_KEPT_BOX
+from .content import LARGEST, Content, ListedImage, box_fault, is_number
+from .images import shown_and_stored_size
 
 
 def read_voc(
@@ -29,10 +29,10 @@ def read_voc(
         InputError: the list is no text in UTF-8, or is empty.
     """
     content = Content(path, names=read_list(path))
-    seen = set()
+    earlier = set()
     for index, name in enumerate(content.names):
         file = annotations / f'{name}.xml'
-        size, kept, picture = None, 0, str(images / f'{name}.jpg')
+        size, object_count, picture = None, 0, str(images / f'{name}.jpg')
         if not name.strip() or '\0' in name or (len(name.split()) > 1 and not file.is_file()):
             place = f'{path}, line {index + 1}:'
             content.add_fault('list line', place, f'{name!r} is no image name', image=index)
@@ -40,13 +40,13 @@ def read_voc(
         elif not file.is_file():
             content.add_fault('annotation missing', str(file), 'is not there', image=index)
         else:
-            size, kept = _read_xml(content, index, file, Path(picture), classes)
-        if name in seen:
+            size, object_count = _read_xml(content, index, file, Path(picture), classes)
+        if name in earlier:
             place = f'{path}, line {index + 1}:'
-            said = f'{name!r} is listed before'
-            content.add_fault('image listed twice', place, said, hurts=False, image=index)
-        seen.add(name)
-        content.images.append(Picture(picture, size, kept))
+            message = f'{name!r} is listed before'
+            content.add_fault('image listed twice', place, message, hurts=False, image=index)
+        earlier.add(name)
+        content.images.append(ListedImage(picture, size, object_count))
     return content
 
 
@@ -76,11 +76,11 @@ def _read_xml(
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
-        said = f'is no XML ({str(error).splitlines()[0] if str(error) else type(error).__name__})'
-        content.add_fault('no XML', str(file), said, image=image)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        content.add_fault('no XML', str(file), f'is no XML ({reason})', image=image)
         return None, 0
     size = _xml_size(content, image, root, file) or _header_size(picture)
-    kept = 0
+    object_count = 0
     for index, item in enumerate(root.findall('object')):
         place = f'{file}: object {index + 1}'
         content.objects += 1
@@ -88,13 +88,14 @@ def _read_xml(
         content.classes[name or ''] += 1
         if name and classes is not None and name not in classes:
             continue
-        kept += 1
-        found = _object_fault(item, name, size)
-        if found:
-            content.add_fault(found[0], place, found[1], hurts=found[2], image=image, object=index)
-        content.usable += (found is None or found[0] in KEPT) and not _difficult(item)
+        object_count += 1
+        fault = _object_fault(item, name, size)
+        if fault:
+            content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
+        is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
+        content.usable += is_kept and not _difficult(item)
     content.classes.pop('', None)
-    return size, kept
+    return size, object_count
 
 
 def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tuple[int, int] | None:
@@ -108,8 +109,8 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     except ValueError:
         width = height = 0
     if not (0 < width < LARGEST and 0 < height < LARGEST):
-        said = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
-        content.add_fault('size', f'{file}:', said, image=image)
+        message = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
+        content.add_fault('size', f'{file}:', message, image=image)
         return None
     return width, height
 
@@ -118,7 +119,7 @@ def _header_size(path: Path) -> tuple[int, int] | None:
     """(width, height) of an image file as it is shown; None where it cannot be told."""
     try:
         with Image.open(path) as picture:
-            return _turned(picture)[0]
+            return shown_and_stored_size(picture)[0]
     except Exception:  # of an image that the check of the images names
         return None
 
@@ -133,7 +134,7 @@ def _difficult(item: ET.Element) -> bool:
 def _object_fault(
     item: ET.Element, name: str | None, size: tuple[float, float] | None
 ) -> tuple[str, str, bool] | None:
-    """The first fault of a VOC object as (kind, said, hurts)."""
+    """The first fault of a VOC object as (kind, message, hurts)."""
     box = item.find('bndbox')
     sides = ['xmin', 'ymin', 'xmax', 'ymax']
     texts = [None if box is None else box.findtext(side) for side in sides]
@@ -149,20 +150,20 @@ def _object_fault(
         try:
             int(difficult)
         except ValueError:
-            said = f'has difficult={difficult!r:.40}, neither 0 nor 1'
-            return 'annotation entry', said, True
+            message = f'has difficult={difficult!r:.40}, neither 0 nor 1'
+            return 'annotation entry', message, True
     # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
-    said = 'has the box ' + ', '.join(
+    message = 'has the box ' + ', '.join(
         f'{side}={text}' for side, text in zip(sides, texts, strict=True)
     )
     hurts = not _difficult(item)
     if right <= left or bottom <= top:
-        said += ' without area, for which the loss is infinite'
-        return 'box without area', said, hurts
-    if size and (found := place_fault((left, top, right, bottom), size)):
-        said += f' in an image of {size[0]} x {size[1]}'
-        if found == 'box outside the image':
-            said += '; mmdet clips it to a box without area, for which the loss is infinite'
-        return found, said, hurts and found == 'box outside the image'
+        message += ' without area, for which the loss is infinite'
+        return 'box without area', message, hurts
+    if size and (kind := box_fault((left, top, right, bottom), size)):
+        message += f' in an image of {size[0]} x {size[1]}'
+        if kind == 'box outside the image':
+            message += '; mmdet clips it to a box without area, for which the loss is infinite'
+        return kind, message, hurts and kind == 'box outside the image'
     return None

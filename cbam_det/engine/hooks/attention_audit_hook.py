@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
-from ...models.insertion import is_doubled, named_cbams, named_plugins
+from ...models.insertion import has_doubled_gates, named_cbams, named_plugins
 from ...models.layers import CBAM
 from ...utils.errors import InputError, first_few
 from ..schedules import optimizers
@@ -73,11 +73,11 @@ class AttentionAuditHook(Hook):
             self._note(state, part, source, f'{name}.' if name else '')
         for source, parts in shared.items():
             # A C4 detector has three stages in its backbone and the fourth in its head.
-            taken = [set(part.state_dict()) for part, _ in parts]
-            for (part, state), own in zip(parts, taken, strict=True):
-                others = set().union(*taken) - own
-                mine = {key: value for key, value in state.items() if key not in others}
-                check_attention(mine, part, source, whole=False)
+            key_sets = [set(part.state_dict()) for part, _ in parts]
+            for (part, state), part_keys in zip(parts, key_sets, strict=True):
+                other_keys = set().union(*key_sets) - part_keys
+                part_state = {key: value for key, value in state.items() if key not in other_keys}
+                check_attention(part_state, part, source, whole=False)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the weights of `load_from`, of a resumed run and of a test."""
@@ -111,7 +111,7 @@ class AttentionAuditHook(Hook):
             count = sum(value.numel() for value in plugin.parameters())
             new = 'new'
             if isinstance(plugin, CBAM):
-                new = f'new, start={"identity" if is_doubled(plugin) else "paper"}'
+                new = f'new, start={"identity" if has_doubled_gates(plugin) else "paper"}'
             trains = _trains(plugin, rates)
             table.add_row(name, _options(plugin), f'{count:,}', self.sources.get(name, new), trains)
         if not table.row_count:
@@ -127,7 +127,9 @@ class AttentionAuditHook(Hook):
         """At the chosen step, look at what each CBAM multiplies with."""
         if self.saturation_at and runner.iter == self.saturation_at - 1:
             for name, cbam in named_cbams(plain_model(runner)):
-                self.handles.append(cbam.register_forward_pre_hook(_Look(self.gates, name)))
+                self.handles.append(
+                    cbam.register_forward_pre_hook(_WeightRecorder(self.gates, name))
+                )
                 # Compiled code does not know of a hook that came later.
                 self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
                 cbam._compiled_call_impl = None
@@ -154,21 +156,21 @@ class AttentionAuditHook(Hook):
         self.compiled.clear()
         table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
         for name, gates in self.gates.items():
-            for kind, (weights, most) in gates.items():
-                share = weights / most
-                full = ((share < 1 - self.limit) | (share > self.limit)).float().mean().item()
-                if full > 0.9:
+            for kind, (weights, maximum) in gates.items():
+                share = weights / maximum
+                saturated = ((share < 1 - self.limit) | (share > self.limit)).float().mean().item()
+                if saturated > 0.9:
                     numbers = (weights.min(), weights.mean(), weights.max())
                     row = [f'{number.item():.3f}' for number in numbers]
-                    table.add_row(name, kind, f'{full:.0%}', *row)
-        looked = bool(self.gates)
+                    table.add_row(name, kind, f'{saturated:.0%}', *row)
+        any_gate = bool(self.gates)
         self.gates.clear()
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
                 f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
-        elif looked:
+        elif any_gate:
             runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
 
     def _check_use(self, use: GateUse, last: bool) -> None:
@@ -224,7 +226,7 @@ class AttentionAuditHook(Hook):
         self.in_validation, self.validated = None, True
 
 
-class _Look:
+class _WeightRecorder:
     """A pre-hook that notes a CBAM's weights, and leaves its norm's statistics alone."""
 
     def __init__(self, gates: dict, name: str) -> None:
@@ -238,9 +240,9 @@ class _Look:
         x = args[0].detach().float()
         # Not under autocast, which could keep the weights' casts without gradients for the step.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            most = 2.0 if is_doubled(cbam) else 1.0
+            maximum = 2.0 if has_doubled_gates(cbam) else 1.0
             self.gates[self.name] = {
-                kind: (weights.cpu(), most) for kind, weights in cbam.gates(x).items()
+                kind: (weights.cpu(), maximum) for kind, weights in cbam.gates(x).items()
             }
         for module, mode in modes.items():
             module.training = mode
@@ -263,8 +265,10 @@ def _options(cbam: nn.Module) -> str:
     if cbam.spatial_gate:
         size = cbam.spatial_gate.conv.kernel_size[0]
         parts.append(f'{size}x{size}')
-    parts += ['memory_efficient=False'] * (not cbam.memory_efficient)
-    parts += ['compiled'] * (cbam._compiled_call_impl is not None)
+    if not cbam.memory_efficient:
+        parts.append('memory_efficient=False')
+    if cbam._compiled_call_impl is not None:
+        parts.append('compiled')
     return ', '.join(parts)
 
 

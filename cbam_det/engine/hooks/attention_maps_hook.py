@@ -35,7 +35,7 @@ class AttentionMapsHook(Hook):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{option}={value!r} is unfit; give a whole number, 1 or more')
         self.count, self.interval = count, interval
-        self._seen = 0
+        self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
         """Find faults before the first step."""
@@ -50,15 +50,15 @@ class AttentionMapsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write the pages."""
-        self._seen += 1
-        if self._seen % self.interval == 0:
+        self._validations += 1
+        if self._validations % self.interval == 0:
             self._write(runner)
 
     @master_only
     def _write(self, runner: Runner) -> None:
         from ...apis.inference import PreparedImage, read_image
-        from ...visualization.attention import gates, page
-        from ...visualization.detections import evenly
+        from ...visualization.attention import gates, gates_page
+        from ...visualization.detections import evenly_spaced
         from ...visualization.figures import pixels
 
         dataset = runner.val_loop.dataloader.dataset
@@ -66,10 +66,10 @@ class AttentionMapsHook(Hook):
         training = model.training
         model.eval()
         try:
-            for number, index in enumerate(evenly(len(dataset), self.count)):
+            for number, index in enumerate(evenly_spaced(len(dataset), self.count)):
                 path = dataset.get_data_info(index)['img_path']
-                prepared = PreparedImage.of(read_image(path), dataset[index], model)
-                picture = pixels(page(prepared, gates(model, prepared.data)))
+                prepared = PreparedImage.from_packed(read_image(path), dataset[index], model)
+                picture = pixels(gates_page(prepared, gates(model, prepared.data)))
                 runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
         finally:
             model.train(training)

@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 
 
 @HOOKS.register_module()
@@ -47,25 +47,27 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         path = self.file_backend.join_path(self.out_dir, 'stopped.pth')
         if is_main_process():
-            with whole_file(Path(runner.work_dir) / 'last_checkpoint') as part:
+            with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as part:
                 part.write_text(str(path))
         return Path(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         runner.call_hook('before_processes_save')
         last = Path(runner.work_dir) / 'last_checkpoint'
-        elsewhere = last.with_name('folder.part')  # `save_now` has last_checkpoint.part
+        temporary = last.with_name('folder.part')  # `save_now` has last_checkpoint.part
         with self._removed_later():
             if not is_main_process():
                 super()._save_checkpoint_with_step(runner, step, meta)
                 return
-            elsewhere.mkdir(exist_ok=True)
+            temporary.mkdir(exist_ok=True)
             try:
-                super()._save_checkpoint_with_step(_Elsewhere(runner, str(elsewhere)), step, meta)
-                with whole_file(last) as part:
-                    part.write_bytes((elsewhere / last.name).read_bytes())
+                super()._save_checkpoint_with_step(
+                    _RunnerWithWorkDir(runner, str(temporary)), step, meta
+                )
+                with atomic_write(last) as part:
+                    part.write_bytes((temporary / last.name).read_bytes())
             finally:
-                shutil.rmtree(elsewhere)
+                shutil.rmtree(temporary)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._removed_later():
@@ -74,10 +76,10 @@ class AtomicCheckpointHook(CheckpointHook):
     @contextmanager
     def _removed_later(self) -> Iterator[None]:
         """What is removed inside goes at the end, unless that is reached by an error."""
-        backend, late = self.file_backend, []
+        backend, deferred = self.file_backend, []
         removals = {name: getattr(backend, name) for name in ('remove', 'rmtree')}
         for name, remove in removals.items():
-            setattr(backend, name, lambda path, remove=remove: late.append((remove, path)))
+            setattr(backend, name, lambda path, remove=remove: deferred.append((remove, path)))
         try:
             yield
         finally:
@@ -85,12 +87,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 setattr(backend, name, remove)
         current = {self.last_ckpt, getattr(self, 'best_ckpt_path', None)}
         current.update(getattr(self, 'best_ckpt_path_dict', {}).values())
-        for remove, path in late:
+        for remove, path in deferred:
             if path not in current:  # written anew under the same name
                 remove(path)
 
 
-class _Elsewhere:
+class _RunnerWithWorkDir:
     """A runner but for its work_dir, into which MMEngine writes `last_checkpoint`."""
 
     def __init__(self, runner: Runner, work_dir: str) -> None:

@@ -64,7 +64,8 @@ class ExactResumeHook(Hook):
 
     def __init__(self) -> None:
         self.resumed: dict | None = None
-        self.every: list[dict] | None = None  # of each process, where all take part in saving
+        # Of each process, where all take part in saving.
+        self.gathered_states: list[dict] | None = None
         self.before_validation: dict | None = None
         self.whole_loader: DataLoader | None = None  # while an epoch's rest is read
         self.batch = self.skipped = 0
@@ -87,7 +88,7 @@ class ExactResumeHook(Hook):
         """
         tell_ended(runner)
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
-            loop.dataloader.worker_init_fn = WorkerStart(loop.dataloader.worker_init_fn)
+            loop.dataloader.worker_init_fn = WorkerInit(loop.dataloader.worker_init_fn)
         sampler = _sampler(runner.train_dataloader)
         if runner._resume and hasattr(sampler, 'seed'):
             sampler.seed = runner.seed  # a run without a seed of its own: the interrupted one's
@@ -98,19 +99,21 @@ class ExactResumeHook(Hook):
         seed = np.random.SeedSequence((runner.seed, get_rank(), runner.iter))
         loader.generator = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
         loader._iterator = None  # as mmdet's PipelineSwitchHook restarts persistent workers
-        begun = getattr(runner.train_loop, 'dataloader_iterator', None)
+        iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
         sampler = _sampler(loader)
         # MMEngine 0.10.7 has begun to read already, and would read what is done to pass over it.
-        if isinstance(sampler, InfiniteSampler) and not hasattr(begun, 'skip_iter'):
+        if isinstance(sampler, InfiniteSampler) and not hasattr(iterator, 'skip_iter'):
             sampler.indices = sampler._indices_of_rank()
-            rest = _rest(loader, runner.iter)
-            kind = iter if begun is None else type(begun)
-            runner.train_loop.dataloader_iterator = _Skipping(kind, rest, runner.iter)
+            remaining = _remaining(loader, runner.iter)
+            make_iterator = iter if iterator is None else type(iterator)
+            runner.train_loop.dataloader_iterator = _SkippingIterator(
+                make_iterator, remaining, runner.iter
+            )
         if self.resumed:
-            self._go_on(runner, loader, self.resumed)
+            self._restore(runner, loader, self.resumed)
         self.resumed = None
 
-    def _go_on(self, runner: Runner, loader: DataLoader, resumed: dict) -> None:
+    def _restore(self, runner: Runner, loader: DataLoader, resumed: dict) -> None:
         states = resumed['random_states']
         if len(states) == get_world_size():
             set_random_states(states[get_rank()])
@@ -130,7 +133,7 @@ class ExactResumeHook(Hook):
             return
         runner.logger.info(f'epoch {runner.epoch + 1} goes on after {done} of {batches} batches')
         self.whole_loader, self.skipped = loader, done
-        runner.train_loop.dataloader = _rest(loader, done)
+        runner.train_loop.dataloader = _remaining(loader, done)
 
     def after_train_iter(
         self,
@@ -160,19 +163,19 @@ class ExactResumeHook(Hook):
 
     def before_processes_save(self, runner: Runner) -> None:
         """Gather the random states of all processes, of which one writes the checkpoint."""
-        self.every = all_gather_object(self.before_validation or random_states())
+        self.gathered_states = all_gather_object(self.before_validation or random_states())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the states and the place in the epoch into the checkpoint, as `exact_resume`."""
         checkpoint['exact_resume'] = dict(
-            random_states=self.every or [self.before_validation or random_states()],
+            random_states=self.gathered_states or [self.before_validation or random_states()],
             batch=self.batch,
             batches=len(self.whole_loader or runner.train_dataloader),
         )
-        self.every = None
+        self.gathered_states = None
 
 
-class WorkerStart:
+class WorkerInit:
     """What a worker does first: as its loader says, then a seed by the loader's generator.
 
     It ends by its parent's SIGTERM alone: a scheduler sends one to all processes, and the training
@@ -207,19 +210,21 @@ def _sampler(loader: DataLoader) -> object:
     return loader.sampler if hasattr(loader.sampler, 'seed') else batches
 
 
-def _rest(loader: DataLoader, done: int) -> DataLoader:
+def _remaining(loader: DataLoader, done: int) -> DataLoader:
     """The loader without its first `done` batches, which are not read."""
-    rest = copy.copy(loader)
+    remaining = copy.copy(loader)
     # torch refuses to set it on a loader that is made.
-    rest.__dict__['batch_sampler'] = _Rest(loader.batch_sampler, done)
-    return rest
+    remaining.__dict__['batch_sampler'] = _RemainingBatches(loader.batch_sampler, done)
+    return remaining
 
 
-class _Skipping:
+class _SkippingIterator:
     """An iterator over a loader that lacks its first `done` batches, with None in their place."""
 
-    def __init__(self, kind: Callable[[DataLoader], Iterator], rest: DataLoader, done: int) -> None:
-        self.kind, self.rest, self.done = kind, rest, done
+    def __init__(
+        self, make_iterator: Callable[[DataLoader], Iterator], remaining: DataLoader, done: int
+    ) -> None:
+        self.make_iterator, self.remaining, self.done = make_iterator, remaining, done
         self.inner: Iterator | None = None
 
     def __next__(self) -> object:
@@ -227,11 +232,11 @@ class _Skipping:
             self.done -= 1
             return None
         if self.inner is None:
-            self.inner = self.kind(self.rest)
+            self.inner = self.make_iterator(self.remaining)
         return next(self.inner)
 
 
-class _Rest:
+class _RemainingBatches:
     def __init__(self, batches: Any, done: int) -> None:
         self.batches, self.done = batches, done
         self.sampler = batches.sampler  # of which MMEngine sets the epoch

@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ...utils.errors import InputError, first_few
-from ...utils.files import whole_file
+from ...utils.files import atomic_write
 from .stop_signals_hook import any_process
 
 REMEDY = (
@@ -55,21 +55,21 @@ class FiniteLossesHook(Hook):
             for key, value in (outputs or {}).items()
             if 'loss' in key and torch.is_tensor(value)  # as MMEngine tells what to sum
         }
-        bad = [key for key, value in losses.items() if not value.isfinite().all()]
-        if not any_process(bool(bad)):
+        nonfinite = [key for key, value in losses.items() if not value.isfinite().all()]
+        if not any_process(bool(nonfinite)):
             return
-        where = f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
-        if not bad:
-            raise InputError(f'the loss of another process is not finite ({where})')
+        step = f'iteration {runner.iter + 1}, epoch {runner.epoch + 1}'
+        if not nonfinite:
+            raise InputError(f'the loss of another process is not finite ({step})')
         batch = plain(data_batch)
         rank = f'_process_{get_rank()}' if get_world_size() > 1 else ''
         path = Path(runner.work_dir) / f'nonfinite_iter_{runner.iter + 1}{rank}.pth'
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             torch.save(dict(losses=plain(losses), batch=batch, iter=runner.iter + 1), part)
-        said = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in bad)
+        values = ', '.join(f'{key} {losses[key].float().mean().item():g}' for key in nonfinite)
         raise InputError(
-            f'the loss is not finite ({said}; {where}) on {first_few(image_paths(batch), 8)}; the '
-            f'batch is saved in {path}; {REMEDY}'
+            f'the loss is not finite ({values}; {step}) on {first_few(image_paths(batch), 8)}; '
+            f'the batch is saved in {path}; {REMEDY}'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -78,18 +78,19 @@ class FiniteLossesHook(Hook):
         for hook in runner.hooks:  # EMAHook's own place in the checkpoint is filled after this
             if isinstance(hook, EMAHook):
                 states['ema_state_dict '] = hook.ema_model.state_dict()
-        bad = [
-            f'{where}{key}'
-            for where, state in states.items()
+        nonfinite = [
+            f'{prefix}{key}'
+            for prefix, state in states.items()
             for key, value in state.items()
             if torch.is_tensor(value) and not value.isfinite().all()
         ]
-        if bad:
+        if nonfinite:
             raise InputError(
-                f'{len(bad)} tensors of the weights are not finite ({first_few(bad)}; iteration '
-                f'{runner.iter}) and no checkpoint of them is written; clip the gradients '
-                '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; a '
-                'model that holds such a tensor on purpose takes default_hooks.finite_losses=None'
+                f'{len(nonfinite)} tensors of the weights are not finite ({first_few(nonfinite)}; '
+                f'iteration {runner.iter}) and no checkpoint of them is written; clip the '
+                'gradients (optim_wrapper.clip_grad.max_norm) or lower the learning rate, and '
+                '--resume; a model that holds such a tensor on purpose takes '
+                'default_hooks.finite_losses=None'
             )
 
 
@@ -98,9 +99,9 @@ def plain(value: object) -> object:
     if isinstance(value, BaseDataElement):
         value = value.to_dict()
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     value = getattr(value, 'tensor', value)  # mmdet's boxes
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
         value = torch.from_numpy(value)
@@ -114,6 +115,6 @@ def plain(value: object) -> object:
 def image_paths(batch: object) -> list[str]:
     """The `img_path` of each sample of a plain batch, in its order."""
     if isinstance(batch, dict):
-        own = [batch['img_path']] if isinstance(batch.get('img_path'), str) else []
-        return own + [path for one in batch.values() for path in image_paths(one)]
-    return [path for one in batch for path in image_paths(one)] if isinstance(batch, list) else []
+        paths = [batch['img_path']] if isinstance(batch.get('img_path'), str) else []
+        return paths + [path for item in batch.values() for path in image_paths(item)]
+    return [path for item in batch for path in image_paths(item)] if isinstance(batch, list) else []

@@ -47,15 +47,15 @@ class StopSignalsHook(Hook):
     def __init__(self) -> None:
         self.received: int | None = None
         self.interrupted = False
-        self.before: dict[int, Any] = {}
+        self.previous_handlers: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals."""
-        ignored = [signal.SIGINT] * (signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
-        self.before = {
+        ignores_ctrl_c = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        self.previous_handlers = {
             number: signal.signal(number, self._receive)
             for number in SIGNALS
-            if number not in ignored
+            if not (number == signal.SIGINT and ignores_ctrl_c)
         }
         LISTENING.append(self)
 
@@ -72,9 +72,9 @@ class StopSignalsHook(Hook):
 
     def restore(self) -> None:
         """Leave the signals as they were."""
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.previous_handlers = {}
         if self in LISTENING:
             LISTENING.remove(self)
 
@@ -103,15 +103,15 @@ class StopSignalsHook(Hook):
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
         name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
         writers = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
-        what = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
+        reason = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
         if not writers:
             saved = 'nothing is saved, since the config has no CheckpointHook'
         else:
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved in {path}; the same command with --resume goes on from there'
         self.restore()
-        runner.logger.info(f'{what}: {saved}')
-        raise Stopped(f'{what}: {saved}', self.received or signal.SIGTERM)
+        runner.logger.info(f'{reason}: {saved}')
+        raise Stopped(f'{reason}: {saved}', self.received or signal.SIGTERM)
 
 
 LISTENING: list[StopSignalsHook] = []

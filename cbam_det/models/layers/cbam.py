@@ -144,7 +144,7 @@ class CBAM(nn.Module):
         norm_layer: makes the norm behind the convolution from its channels, 1; None for no norm.
         start: 'identity' makes both gates `2 * sigmoid`, exactly 1 at first: a pretrained network
             keeps its features to the bit, and trains from there. 'paper' starts both gates near
-            1/2, as the authors do. See docs/identity.md.
+            1/2, as the authors do. See docs/how_it_works/identity.md.
         norm_eval: that norm keeps its statistics in training, whatever the host's option of that
             name says.
         frozen: the module does not train, its norm included.
@@ -186,8 +186,15 @@ class CBAM(nn.Module):
         if order != 'spatial':
             self.channel_gate = ChannelGate(in_channels, ratio, pools, mlp_bias, act_layer, start)
         if order != 'channel':
-            norm = (norm_layer, conv_bias, norm_eval or frozen)
-            self.spatial_gate = SpatialGate(in_channels, kernel_size, spatial_pools, *norm, start)
+            self.spatial_gate = SpatialGate(
+                in_channels,
+                kernel_size,
+                spatial_pools,
+                norm_layer,
+                conv_bias,
+                norm_eval=norm_eval or frozen,
+                start=start,
+            )
         self.reset_parameters()
         self.requires_grad_(not frozen).to(device=device, dtype=dtype)
 

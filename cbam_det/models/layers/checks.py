@@ -18,8 +18,8 @@ def choice(option: str, value: str, choices: Sequence[str]) -> None:
 
 def ratio(channels: int, ratio: int) -> None:
     """Raise ValueError where an MLP of `channels // ratio` hidden channels cannot be made."""
-    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
-    _whole('ratio', ratio, 'a whole number, 1 or more')
+    _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _check_positive_integer('ratio', ratio, 'a whole number, 1 or more')
     if ratio > channels:
         raise ValueError(
             f'ratio={ratio} leaves no hidden channel of {channels}; use ratio <= {channels}'
@@ -28,16 +28,16 @@ def ratio(channels: int, ratio: int) -> None:
 
 def kernel(channels: int, size: int) -> None:
     """Raise ValueError where `size` is no odd number of 1 or more."""
-    _whole('in_channels', channels, 'the channels of the feature map, 1 or more')
-    _whole('kernel_size', size, 'an odd number such as 3 or 7')
+    _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
+    _check_positive_integer('kernel_size', size, 'an odd number such as 3 or 7')
     if size % 2 == 0:
         raise ValueError(f'kernel_size={size} is even; use {size + 1}')
 
 
 def norm(norm: nn.Module, start: str) -> None:
     """Raise ValueError where a norm has no weight, which the identity start sets to 0."""
-    none = isinstance(norm, nn.Identity)
-    if start == 'identity' and not none and getattr(norm, 'weight', None) is None:
+    has_no_norm = isinstance(norm, nn.Identity)
+    if start == 'identity' and not has_no_norm and getattr(norm, 'weight', None) is None:
         raise ValueError(
             f"norm_cfg: {norm} has no weight, which start='identity' sets to 0; give it "
             'affine=True, or norm_cfg=None'
@@ -51,16 +51,16 @@ def switches(**options: bool) -> None:
             raise ValueError(f'{option}={value!r} is not valid; give True or False')
 
 
-def pools(option: str, given: Sequence[str] | str) -> tuple[str, ...]:
+def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
     """The pools as a tuple.
 
     Raises:
         ValueError: there is none, one is unknown, or there twice.
     """
-    chosen = (given,) if isinstance(given, str) else tuple(given)
+    chosen = (pools,) if isinstance(pools, str) else tuple(pools)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(POOLS):
         raise ValueError(
-            f'{option}={given!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
+            f'{option}={pools!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
         )
     return chosen
 
@@ -78,6 +78,6 @@ def feature_map(x: Tensor, channels: int) -> None:
         )
 
 
-def _whole(option: str, value: int, remedy: str) -> None:
+def _check_positive_integer(option: str, value: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{option}={value!r} is not valid; give {remedy}')

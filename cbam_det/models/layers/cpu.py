@@ -12,36 +12,37 @@ from .pooling import is_traced
 GROUPS = 32  # as many numbers beside each other torch's reductions take at once
 
 
-def max_and_place(y: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The maximum of (n, C, p) along an axis, and the place of one of those that have it.
+def max_and_index(y: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The maximum of (n, C, p) along an axis, and the index of one of those that have it.
 
     Torch's own maximum with indices is not vectorised on a CPU. So the maxima of groups are taken
     first; then the group that has the maximum, and its member, are looked for.
     """
     if y.stride(1) < y.stride(2):  # reductions of torch want the order that memory has
-        return max_and_place(y.mT, 3 - axis)
+        return max_and_index(y.mT, 3 - axis)
     size = y.shape[axis]
     members = size // GROUPS
     if not y.is_cpu or members < 2 or y.numel() < 2**16:
         return y.max(axis)
-    even = y.narrow(axis, 0, members * GROUPS).unflatten(axis, (members, GROUPS))
-    tops = even.amax(axis)
-    value = tops.amax(axis)
-    group = _place(tops, value, axis)
-    sizes = [-1] * even.dim()
+    grouped = y.narrow(axis, 0, members * GROUPS).unflatten(axis, (members, GROUPS))
+    group_maxima = grouped.amax(axis)
+    value = group_maxima.amax(axis)
+    group = _index_of(group_maxima, value, axis)
+    sizes = [-1] * grouped.dim()
     sizes[axis] = members
-    chosen = group.unsqueeze(axis).unsqueeze(axis).expand(sizes)
-    place = group + GROUPS * _place(even.gather(axis + 1, chosen).squeeze(axis + 1), value, axis)
-    if left := size - members * GROUPS:
-        rest, place_of_rest = y.narrow(axis, size - left, left).max(axis)
-        place = torch.where(rest > value, place_of_rest + size - left, place)
-        value = torch.maximum(rest, value)
-    return value, place
+    group_index = group.unsqueeze(axis).unsqueeze(axis).expand(sizes)
+    group_values = grouped.gather(axis + 1, group_index).squeeze(axis + 1)
+    index = group + GROUPS * _index_of(group_values, value, axis)
+    if remainder := size - members * GROUPS:
+        rest_value, rest_index = y.narrow(axis, size - remainder, remainder).max(axis)
+        index = torch.where(rest_value > value, rest_index + size - remainder, index)
+        value = torch.maximum(rest_value, value)
+    return value, index
 
 
-def _place(y: Tensor, value: Tensor, axis: int) -> Tensor:
-    numbers = torch.arange(y.shape[axis], dtype=torch.int32).view(-1, *[1] * (y.dim() - axis - 1))
-    return torch.where(y == value.unsqueeze(axis), numbers, 0).amax(axis).long()
+def _index_of(y: Tensor, value: Tensor, axis: int) -> Tensor:
+    indices = torch.arange(y.shape[axis], dtype=torch.int32).view(-1, *[1] * (y.dim() - axis - 1))
+    return torch.where(y == value.unsqueeze(axis), indices, 0).amax(axis).long()
 
 
 class FewMapsConv2d(nn.Conv2d):
@@ -68,8 +69,8 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         maps, weight = ctx.saved_tensors
         padding = weight.shape[-1] // 2
-        turned = weight.flip(2, 3).transpose(0, 1)
+        flipped = weight.flip(2, 3).transpose(0, 1)
         return (
-            F.conv2d(grad, turned, padding=padding),
+            F.conv2d(grad, flipped, padding=padding),
             conv2d_weight(maps, weight.shape, grad, padding=padding),
         )

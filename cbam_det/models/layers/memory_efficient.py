@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from .cpu import max_and_place
+from .cpu import max_and_index
 from .gate import Gate
 from .pooling import full_precision, is_traced, wide_type
 
@@ -66,38 +66,38 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
         RuntimeError: in the backward pass, where a graph of it is asked for (`create_graph`).
     """
     with full_precision(x):
-        trained = any(_trained(gate) for gate in gates)
-        if not torch.is_grad_enabled() or not (x.requires_grad or trained):
-            return _in_one_map(x, gates, parallel)
+        has_trainable = any(_trainable_tensors(gate) for gate in gates)
+        if not torch.is_grad_enabled() or not (x.requires_grad or has_trainable):
+            return _attend_in_place(x, gates, parallel)
         if not POOLS.issuperset(pool for gate in gates for pool in gate.pools):
-            return _checkpointed(x, gates, parallel)
+            return _attend_checkpointed(x, gates, parallel)
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             x = x.contiguous()
-        passes = [_pass_of(gate, x.shape[2:]) for gate in gates]
-        parameters = [value for one in passes for value in one.parameters.values()]
-        return _Attend.apply(x, passes, parallel, *parameters)
+        gate_passes = [_make_gate_pass(gate, x.shape[2:]) for gate in gates]
+        parameters = [value for gate_pass in gate_passes for value in gate_pass.parameters.values()]
+        return _Attend.apply(x, gate_passes, parallel, *parameters)
 
 
-def _in_one_map(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
+def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
     """The equations, each product but the first in the place of the one before; never where a hook
     of a gate brings a gradient.
     """
     y = x
     for gate in gates:
         weights = gate(gate.pool(x if parallel else y), pooled=True).to(y.dtype)
-        own = y is not x and not (y.requires_grad or weights.requires_grad)
-        y = y.mul_(weights) if own else y * weights
+        in_place = y is not x and not (y.requires_grad or weights.requires_grad)
+        y = y.mul_(weights) if in_place else y * weights
     return y
 
 
-def _checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
+def _attend_checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
     """The equations with `x` alone kept: each step begins at it, in the backward pass anew."""
-    call = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     weights: list[Tensor] = []
     for gate in gates:
-        before = () if parallel else weights
-        weights.append(gate(call(_pool_product, gate, x, *before), pooled=True))
-    return call(_product, x, *weights)
+        previous = () if parallel else weights
+        weights.append(gate(checkpointed(_pool_product, gate, x, *previous), pooled=True))
+    return checkpointed(_product, x, *weights)
 
 
 def _product(x: Tensor, *weights: Tensor) -> Tensor:
@@ -110,35 +110,35 @@ def _pool_product(gate: Gate, x: Tensor, *weights: Tensor) -> Tensor:
     return gate.pool(_product(x, *weights))
 
 
-def _pass_of(gate: Gate, size: torch.Size) -> GatePass:
+def _make_gate_pass(gate: Gate, size: torch.Size) -> GatePass:
     """A gate for maps of that height and width."""
 
-    def weigh(pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def compute_weights(pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         if gate.axis == 1:
             pooled = pooled.unflatten(2, size)
-        with _parameters_alone(gate):
+        with _without_fsdp_views(gate):
             return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
 
-    return GatePass(gate.axis, gate.pools, weigh, _trained(gate))
+    return GatePass(gate.axis, gate.pools, compute_weights, _trainable_tensors(gate))
 
 
-def _trained(module: nn.Module) -> dict[str, Tensor]:
+def _trainable_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The tensors with gradient by name; FSDP puts views in the parameters' stead."""
     return {
         f'{path}.{name}'.lstrip('.'): value
-        for path, part in module.named_modules()
-        for name, value in (*part._parameters.items(), *vars(part).items())
+        for path, submodule in module.named_modules()
+        for name, value in (*submodule._parameters.items(), *vars(submodule).items())
         if isinstance(value, Tensor) and value.requires_grad
     }
 
 
 @contextmanager
-def _parameters_alone(module: nn.Module) -> Iterator[None]:
+def _without_fsdp_views(module: nn.Module) -> Iterator[None]:
     """Without FSDP's attributes of the parameters' names, which hide what a call puts there."""
     hidden = [
-        (vars(part), name, vars(part).pop(name))
-        for part in module.modules()
-        for name in vars(part).keys() & part._parameters.keys()
+        (vars(submodule), name, vars(submodule).pop(name))
+        for submodule in module.modules()
+        for name in vars(submodule).keys() & submodule._parameters.keys()
     ]
     try:
         yield
@@ -164,34 +164,35 @@ class GatePass:
     function: Callable[[Tensor, dict[str, Tensor]], Tensor]
     parameters: dict[str, Tensor]
     pooled: Tensor = field(init=False)
-    places: Tensor = field(init=False)
-    made: Tensor = field(init=False)
+    max_indices: Tensor = field(init=False)
+    weights: Tensor = field(init=False)
 
-    def weigh(self, y: Tensor, fill: Callable[[Block], None] | None = None) -> Tensor:
+    def compute_weights(self, y: Tensor, fill: Callable[[Block], None] | None = None) -> Tensor:
         """Pool a map, (N, C, P), of which `fill` first writes the block; return the weights.
 
         What the backward pass needs is kept. The weights have size 1 along `axis`.
         """
         count, size = len(y), y.shape[3 - self.axis]
         self.pooled = y.new_empty((count, len(self.pools), size), dtype=wide_type(y))
-        self.places = y.new_zeros((count, size), dtype=torch.int64)
+        self.max_indices = y.new_zeros((count, size), dtype=torch.int64)
         for block in _blocks(y):
             if fill is not None:
                 fill(block)
             start = block[self.axis].start or 0
-            here = (block[0], block[3 - self.axis])
-            for number, kind in enumerate(self.pools):
-                values = self.pooled[:, number][here]
+            pooled_block = (block[0], block[3 - self.axis])
+            for pool_index, kind in enumerate(self.pools):
+                values = self.pooled[:, pool_index][pooled_block]
                 if kind == 'avg':
-                    part = y[block].sum(self.axis, dtype=values.dtype)
-                    values.copy_(values + part if start else part)
+                    block_value = y[block].sum(self.axis, dtype=values.dtype)
+                    values.copy_(values + block_value if start else block_value)
                     continue
-                part, places = max_and_place(y[block], self.axis)
+                block_value, indices = max_and_index(y[block], self.axis)
                 if start:
-                    places = torch.where(part > values, places + start, self.places[here])
-                    part = torch.maximum(values, part)
-                self.places[here] = places
-                values.copy_(part)
+                    earlier = self.max_indices[pooled_block]
+                    indices = torch.where(block_value > values, indices + start, earlier)
+                    block_value = torch.maximum(values, block_value)
+                self.max_indices[pooled_block] = indices
+                values.copy_(block_value)
         if 'avg' in self.pools:
             self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
         # Aliases, so that the parameters' own hooks see a gradient once, in the pass outside; and
@@ -200,25 +201,25 @@ class GatePass:
         self.parameters = {
             name: value.detach().requires_grad_() for name, value in self.parameters.items()
         }
-        as_they_are = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda kept: kept)
-        with torch.enable_grad(), as_they_are:
-            self.made = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
-        return self.made.detach()
+        as_saved = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
+        with torch.enable_grad(), as_saved:
+            self.weights = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
+        return self.weights.detach()
 
-    def back(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
+    def backward(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
         """From the weights' gradient to what comes out of a mean over `size`, per pooled number,
         of a maximum, and the parameters' gradients. The first two have size 1 along `axis`.
         """
         pooled, *parameters = torch.autograd.grad(
-            self.made,
+            self.weights,
             (self.pooled, *self.parameters.values()),
-            grad.to(self.made.dtype),
+            grad.to(self.weights.dtype),
             retain_graph=True,  # the caller decides how often there is a backward pass
             allow_unused=True,
         )
-        none = pooled.new_zeros(1, 1, 1)
-        of = dict(zip(self.pools, pooled.unsqueeze(self.axis + 1).unbind(1), strict=True))
-        return of.get('avg', none) / size, of.get('max', none), parameters
+        zero = pooled.new_zeros(1, 1, 1)
+        pool_grads = dict(zip(self.pools, pooled.unsqueeze(self.axis + 1).unbind(1), strict=True))
+        return pool_grads.get('avg', zero) / size, pool_grads.get('max', zero), parameters
 
 
 class _Attend(torch.autograd.Function):
@@ -246,11 +247,14 @@ def _forward(x: Tensor, gates: Sequence[GatePass], parallel: bool) -> Tensor:
     def scale(a: Tensor, weights: Tensor, block: Block) -> None:
         torch.mul(a[block], _at(weights, block).to(a.dtype), out=y[block])
 
-    first, *rest = gates
-    u = first.weigh(x)
+    first_gate, *others = gates
+    u = first_gate.compute_weights(x)
     v = None
-    for second in rest:
-        v = second.weigh(x) if parallel else second.weigh(y, lambda b: scale(x, u, b))
+    for second_gate in others:
+        if parallel:
+            v = second_gate.compute_weights(x)
+        else:
+            v = second_gate.compute_weights(y, lambda block: scale(x, u, block))
     for block in _blocks(x):
         if parallel or v is None:
             scale(x, u, block)
@@ -266,47 +270,48 @@ def _backward(
     layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     g = _flat(g.contiguous(memory_format=layout))
     x, out = _flat(x), _flat(dx) if dx is not None else None
-    first, *rest = gates
-    wide, along = wide_type(x), 3 - first.axis  # the first gate's weights lie along this axis
-    u = first.made.detach().to(wide)
-    v = rest[0].made.detach().to(wide) if rest else u.new_ones(x.narrow(along, 0, 1).shape)
+    first_gate, *others = gates
+    wide, along = wide_type(x), 3 - first_gate.axis  # the first gate's weights lie along this axis
+    u = first_gate.weights.detach().to(wide)
+    v = others[0].weights.detach().to(wide) if others else u.new_ones(x.narrow(along, 0, 1).shape)
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
     for block in _blocks(x):
         # dx is free until the last pass, and fresh memory costs more than arithmetic.
-        free = out[block] if out is not None and out.dtype == wide else None
-        t = torch.mul(g[block].to(wide), x[block], out=free)
-        _at(du, block).add_(_sum(t, _at(v, block), first.axis))
-        if rest:
+        buffer = out[block] if out is not None and out.dtype == wide else None
+        t = torch.mul(g[block].to(wide), x[block], out=buffer)
+        _at(du, block).add_(_sum(t, _at(v, block), first_gate.axis))
+        if others:
             _at(dv, block).add_(_sum(t, _at(u, block), along))
 
-    r, peaks = v.new_zeros(1, 1, 1), []
+    r, max_grads = v.new_zeros(1, 1, 1), []
     grads: Sequence[Tensor | None] = []
-    for second in rest:
-        r, peak, grads = second.back(dv, x.shape[along])
-        if not parallel and 'avg' in second.pools:
+    for second_gate in others:
+        r, max_grad, grads = second_gate.backward(dv, x.shape[along])
+        if not parallel and 'avg' in second_gate.pools:
             for block in _blocks(x):
-                _at(du, block).add_(_sum(x[block].to(wide), _at(r, block), first.axis))
-        if 'max' in second.pools:
-            places = second.places.unsqueeze(along)
+                _at(du, block).add_(_sum(x[block].to(wide), _at(r, block), first_gate.axis))
+        if 'max' in second_gate.pools:
+            indices = second_gate.max_indices.unsqueeze(along)
             if not parallel:
-                du.scatter_add_(along, places.mT, (peak * x.gather(along, places)).mT)
-                peak = peak * u.gather(along, places.mT).mT
-            peaks.append((along, places, peak))
-    q, peak, first_grads = first.back(du, x.shape[first.axis])
-    if 'max' in first.pools:
-        peaks.append((first.axis, first.places.unsqueeze(first.axis), peak))
+                du.scatter_add_(along, indices.mT, (max_grad * x.gather(along, indices)).mT)
+                max_grad = max_grad * u.gather(along, indices.mT).mT
+            max_grads.append((along, indices, max_grad))
+    q, max_grad, first_grads = first_gate.backward(du, x.shape[first_gate.axis])
+    if 'max' in first_gate.pools:
+        indices = first_gate.max_indices.unsqueeze(first_gate.axis)
+        max_grads.append((first_gate.axis, indices, max_grad))
 
     if out is not None:
         for block in _blocks(x):
-            here = out[block]
+            dx_block = out[block]
             if parallel:
-                torch.mul(g[block], _at(v, block), out=here)
-                torch.addcmul(_at(q, block) + _at(r, block), here, _at(u, block), out=here)
+                torch.mul(g[block], _at(v, block), out=dx_block)
+                torch.addcmul(_at(q, block) + _at(r, block), dx_block, _at(u, block), out=dx_block)
             else:
-                torch.addcmul(_at(r, block), g[block].to(wide), _at(v, block), out=here)
-                torch.addcmul(_at(q, block), here.to(wide), _at(u, block), out=here)
-        for axis, places, peak in peaks:
-            out.scatter_add_(axis, places, peak.to(out.dtype))
+                torch.addcmul(_at(r, block), g[block].to(wide), _at(v, block), out=dx_block)
+                torch.addcmul(_at(q, block), dx_block.to(wide), _at(u, block), out=dx_block)
+        for axis, indices, max_grad in max_grads:
+            out.scatter_add_(axis, indices, max_grad.to(out.dtype))
     return (dx, None, None, *first_grads, *grads)
 
 
@@ -337,13 +342,14 @@ def _at(weights: Tensor, block: Block) -> Tensor:
 def _blocks(x: Tensor) -> Iterator[Block]:
     """Blocks of (N, C, P) that lie in one piece in memory: some images, or a part of one."""
     whole = slice(None)
-    image = max(1, math.prod(x.shape[1:]) * x.element_size())
-    most = BLOCK[x.device.type]
-    images = max(1, most // image)
+    image_bytes = max(1, math.prod(x.shape[1:]) * x.element_size())
+    block_bytes = BLOCK[x.device.type]
+    images_per_block = max(1, block_bytes // image_bytes)
     axis = 1 if x.is_contiguous() else 2
     size = x.shape[axis]
-    step = max(1, math.ceil(size / math.ceil(image / most)))
-    for n in range(0, len(x), images):
+    step = max(1, math.ceil(size / math.ceil(image_bytes / block_bytes)))
+    for first_image in range(0, len(x), images_per_block):
         for start in range(0, size, step):
             part = slice(start, start + step)
-            yield slice(n, n + images), *((part, whole) if axis == 1 else (whole, part))
+            images = slice(first_image, first_image + images_per_block)
+            yield (images, part, whole) if axis == 1 else (images, whole, part)

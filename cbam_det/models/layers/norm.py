@@ -11,8 +11,8 @@ def normalise(maps: Tensor, norm: nn.Module) -> Tensor:
     """`norm(maps)`; BatchNorm uses its running statistics where a batch has one value in all, of
     which there are no others.
     """
-    one = norm.training and maps.numel() <= 1
-    if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and one:
+    has_one_value = norm.training and maps.numel() <= 1
+    if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and has_one_value:
         mean, variance = norm.running_mean, norm.running_var
         return F.batch_norm(maps, mean, variance, norm.weight, norm.bias, eps=norm.eps)
     return norm(maps)

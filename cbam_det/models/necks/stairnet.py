@@ -14,6 +14,8 @@ The layout is inferred: with VGG16, 256 channels, 20 classes, 6, 6, 6, 6, 4, 4 a
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
 from mmdet.models.necks import SSDNeck
 from mmengine.registry import MODELS
@@ -38,12 +40,12 @@ class StairNet(SSDNeck):
 
     def __init__(
         self,
-        *args: object,
+        *args: Any,
         out_channels: tuple[int, ...],
         stair_channels: int = 256,
         stair_depthwise: bool = False,
         stair_norm_cfg: dict = BN,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(*args, out_channels=out_channels, **options)
         width, norm = stair_channels, dict(norm_cfg=stair_norm_cfg, bias=False)
@@ -55,7 +57,9 @@ class StairNet(SSDNeck):
         groups = width if stair_depthwise else 1
         self.stairs = nn.ModuleList(
             ConvModule(
-                *(width, width, 3),
+                width,
+                width,
+                3,
                 stride=2,
                 groups=groups,
                 conv_cfg=dict(type='deconv'),
@@ -79,11 +83,11 @@ class StairNet(SSDNeck):
         merged = [lateral(x) for lateral, x in zip(self.lateral_convs, levels, strict=True)]
         for below in range(len(merged) - 2, -1, -1):
             stair = self.stairs[below](merged[below + 1])
-            merged[below] = merged[below] + _fit(stair, merged[below])
+            merged[below] = merged[below] + _crop_to(stair, merged[below])
         return tuple(conv(x) for conv, x in zip(self.out_convs, merged, strict=True))
 
 
-def _fit(stair: Tensor, level: Tensor) -> Tensor:
+def _crop_to(stair: Tensor, level: Tensor) -> Tensor:
     """Cut 2n + 1 rows and columns to the 2n - 1, 2n or 2n + 1 of the level below.
 
     The same as the padding that a deconvolution needs to meet that size (5 -> 10 and 10 -> 19 in
