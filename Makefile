@@ -59,9 +59,10 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@bash requirements/install_mmcv.sh "$(PY)" "$(VENV)/mmcv.log" $(R)/mmcv.txt
 	@touch $@
 
-$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt requirements/docs.txt pyproject.toml $(DONE)/mmcv
+$(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt requirements/docs.txt \
+  requirements/video.txt pyproject.toml $(DONE)/mmcv
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
-	  -r requirements/docs.txt
+	  -r requirements/docs.txt -r requirements/video.txt
 	@bash requirements/mend_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py

@@ -1,5 +1,9 @@
 """CBAM for object detection with MMDetection 3.x; importing it registers its modules.
 
+It also makes MMEngine read files of weights as weights alone (`checkpoints.files.guard_mmengine`).
+Nothing else of another library is changed by the import; what is fixed in mmdet is fixed where our
+modules or `CheckedRunner` are built (`models.compat`).
+
 Where a library of the stack is missing or broken nothing is registered, with a warning, and the
 parts that do not need it can be imported all the same. A name that needs it raises an ImportError
 which says what to do.
@@ -32,14 +36,11 @@ __all__ = [
 
 _error = stack_error()
 if _error is None:
-    from .models.compat import fix_coco_metric, fix_voc_metric, import_mmdet
+    from .models.compat import import_mmdet
 
     import_mmdet()
     from .checkpoints.files import guard_mmengine
-    from .evaluation.coco_ids import Annotations, NumberedEval, NumberedEvalMP
 
-    fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
-    fix_voc_metric()
     guard_mmengine()
     from .engine.hooks import (
         AtomicCheckpointHook,

@@ -53,7 +53,7 @@ def check_plugin() -> 'Problem | None':
     except Exception as error:
         return Problem(
             f'mmdet does not build a ResNet with CBAM ({type(error).__name__}: {error})',
-            'pip check, and mend what it names',
+            'pip check, and fix what it names',
         )
     return None
 

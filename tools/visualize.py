@@ -121,7 +121,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     subparser = add_command(
-        'gradcam', 'what speaks for a detection, or for the class of a classifier'
+        'gradcam', 'Grad-CAM: which parts of an image raise the score of a detection or class'
     )
     subparser.add_argument('image', help='JPEG or PNG file')
     add_config(subparser)

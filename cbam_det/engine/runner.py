@@ -26,8 +26,8 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..checkpoints import files, loading
-from ..evaluation.metrics import report_every_number
-from ..models.compat import to_channels_last
+from ..evaluation.metrics import fix_metrics, report_every_number
+from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..models.insertion import named_plugins
 from ..utils.environment import describe
 from ..utils.errors import Stopped
@@ -65,6 +65,8 @@ class CheckedRunner(Runner):
     """
 
     def __init__(self, *args: object, **options: object) -> None:
+        fix_ssd_heads()
+        fix_metrics()
         self._checked_for: Task | None = None
         self._resume_from: str | None = None  # where the first process found a whole checkpoint
         self._resumed_at: int | None = None
@@ -84,6 +86,7 @@ class CheckedRunner(Runner):
         """
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
         files.read_weights_only()
+        allow_compilations()
         preflight.prepare(cfg)
         resume_from = preflight.check_run(cfg, task) if task else None
         preflight.adapt_to_cpu(cfg)

@@ -8,10 +8,10 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmengine.registry import METRICS
 from pycocotools.cocoeval import COCOeval
 
-from ..models.compat import coco_evaluator
+from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from .coco_ids import NumberedIds
+from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
 
 COCO_NUMBERS = [
     'mAP',
@@ -41,6 +41,14 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
             node.setdefault('metric_items', COCO_NUMBERS)
 
 
+def fix_metrics() -> None:
+    """Let mmdet's CocoMetric and VOCMetric give each number to its own class, whatever the order of
+    ids and the names of a data set, for the whole process (see `coco_ids` and `models.compat`).
+    """
+    fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
+    fix_voc_metric()
+
+
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
     """mmdet's CocoMetric with the matching and counting of faster-coco-eval.
@@ -54,6 +62,7 @@ class FastCocoMetric(CocoMetric):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        fix_metrics()
         super().__init__(*args, **options)
         self.use_mp_eval = False
         self.evaluator = _evaluator()

@@ -18,6 +18,7 @@ from torch import distributed
 from ..utils.config import detector, enter_scope, key_hint, kind_of, near_hint, walk
 from ..utils.errors import InputError
 from . import layers
+from .compat import fix_ssd_heads
 from .plugins import CBAM
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def build_model(cfg: Config) -> BaseDetector:
         InputError: an option of our modules is wrong, or no module has an option of that name.
             Other errors of other modules pass as they are.
     """
+    fix_ssd_heads()
     enter_scope(cfg)
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')

@@ -1,4 +1,8 @@
-"""What of mmdet is changed, each by a function that says what, why and for how long."""
+"""What of mmdet, mmcv and torch is changed: each function says what, why and for how long.
+
+`WithPlugins`, `build_model`, `CheckedRunner` and `FastCocoMetric` call those that they need;
+importing this file changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,11 @@ from torch import Tensor, nn
 
 
 def import_mmdet() -> None:
-    """Import mmdet's parts, without onedl-mmdetection's lines about an optional library, and give
-    its SSD heads what they lack (`fix_ssd_heads`).
-    """
-    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Import mmdet's parts, without onedl-mmdetection's lines about an optional library."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
         importlib.import_module('mmdet.datasets')
         importlib.import_module('mmdet.models')
-    fix_ssd_heads()
 
 
 def fix_ssd_heads() -> None:
@@ -91,7 +92,9 @@ def coco_evaluator(evaluator: type) -> Iterator[None]:
 def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
     """Let mmdet's CocoMetric evaluate and read by these classes, for the whole process.
 
-    It takes them from its module and gives no other way in (see `coco_evaluator`).
+    It takes them from its module and gives no other way in (see `coco_evaluator`). COCOeval
+    sorts the category ids and CocoMetric does not, so a class gets the AP of another where ids do
+    not ascend: https://github.com/open-mmlab/mmdetection/issues/11704.
 
     Args:
         evaluator: for pycocotools' COCOeval.
@@ -109,7 +112,8 @@ def fix_voc_metric() -> None:
     """Let mmdet's VOCMetric call classes by the data set's names, for the whole process.
 
     A `VOCDataset` in a folder VOC2007 or VOC2012 makes it print VOC's names (aeroplane, bicycle)
-    beside the APs of whatever classes the data set has.
+    beside the APs of whatever classes the data set has:
+    https://github.com/open-mmlab/mmdetection/issues/9878.
     """
     metric = importlib.import_module('mmdet.evaluation.metrics').VOCMetric
     if not hasattr(metric.compute_metrics, '__wrapped__'):
@@ -146,7 +150,8 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
     mmcv's compiled operators (RoIAlign, deformable convolutions) read a map's memory as if it were
     contiguous, whatever its format is, and compute wrong numbers from others without a word. So
-    what its modules get is made contiguous first, and their own weights stay so.
+    what its modules get is made contiguous first, and their own weights stay so. See
+    https://github.com/open-mmlab/mmcv/issues/2203.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in model.modules():

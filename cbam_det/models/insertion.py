@@ -32,6 +32,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
+from .compat import fix_ssd_heads
 from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 
@@ -80,6 +81,7 @@ def WithPlugins(
                 f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
                 'module with custom_imports'
             )
+    fix_ssd_heads()
     host = MODELS.build(dict(type=base_type, **options))
     return insert(host, inserted, options.get('in_channels'))
 

@@ -120,7 +120,7 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
         raise InputError(
             f'{cfg.filename} is a pure Python config, for which no lines are printed; in it, '
             f'model.merge with type=WithPlugins, base_type={kind.__name__} and the plugin {plugin} '
-            f'at {host} (README, "Any other place")'
+            f'at {host} (docs/how_it_works/insertion.md)'
         )
     # A list in a config replaces that of its base, so the host's own plugins are written again.
     own_plugins = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]

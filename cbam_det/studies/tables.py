@@ -6,7 +6,7 @@ from ..utils.records import origin_line, table_row
 
 
 def detector_table(record: dict) -> str:
-    """The README's rows for `benchmarks.speed detector`; the first row is the baseline."""
+    """Rows for `benchmarks.speed detector`; the first row is the baseline."""
     rows = [
         table_row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
         table_row(['---', '---:', '---:', '---:']),
@@ -25,7 +25,7 @@ def detector_table(record: dict) -> str:
 
 
 def plan_table(record: dict) -> str:
-    """The README's rows for `tools/experiment.py plan`."""
+    """Rows for `tools/experiment.py plan`."""
     lines = []
     for study in record['studies'].values():
         head = ['runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB']

@@ -1,4 +1,4 @@
-"""Which software cbam_det stands on, what is wrong with it here, and the command that mends it."""
+"""The software that cbam_det needs, what is wrong with it here, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def check_library(library: Library) -> Problem | None:
 
 
 def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
-    """The problems of the stack, in the order in which to mend them."""
+    """The problems of the stack, in the order in which to fix them."""
     problems = [problem for library in libraries if (problem := check_library(library))]
     mmcv = importlib.util.find_spec('mmcv')
     if mmcv and mmcv.origin and not any(Path(mmcv.origin).parent.glob('_ext*')):
@@ -314,7 +314,7 @@ def require_stack() -> None:
     """Raise what `stack_error` says, if anything.
 
     Raises:
-        ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or unfit.
+        ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or does not work.
     """
     if error := stack_error():
         raise ImportError(error)

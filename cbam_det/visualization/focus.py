@@ -22,7 +22,7 @@ from .gradcam import Explainer, area_share, heats_at_shared_layer, inside
 
 
 def focus_table(record: dict) -> str:
-    """The README's rows for `tools/visualize.py focus`: mean and standard deviation over images;
+    """Rows for `tools/visualize.py focus`: mean and standard deviation over images;
     for all models but the first the mean difference to it and its 95% interval.
     """
     head = ['model', 'heat inside the object', 'more', 'peak inside the object', 'more']

@@ -146,7 +146,7 @@ class Explainer:
         return self._choices
 
     def heat(self, prepared: PreparedImage, wanted: Prediction, choice: int = 0) -> np.ndarray:
-        """(H, W) over the picture, 0 to 1: what speaks for a finding.
+        """(H, W) over the picture, 0 to 1: what raises the score of a prediction.
 
         All 0 where nothing does, as for a score that is 1 to the last digit: it has no gradient.
         Gradients of the model's parameters are dropped.
@@ -324,9 +324,11 @@ def gradcam_page(
         ):
             row.append(_explained(explainer, prepared, counterpart, heat, norm_in_box))
         rows.append(row)
-    label = 'what speaks for it' if explainers[0].target == 'score' else 'what makes its box larger'
+    label = (
+        'Grad-CAM of the score' if explainers[0].target == 'score' else 'Grad-CAM of the box size'
+    )
     suffix = ' in the box' if norm_in_box else ''
-    return sheet(rows, heat=f"{label}, from none to the picture's most{suffix}")
+    return sheet(rows, heat=f"{label}, relative to the image's maximum{suffix}")
 
 
 def _explained(

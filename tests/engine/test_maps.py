@@ -55,5 +55,5 @@ def test_pages_show_the_averaged_weights_that_were_validated():
 
 @pytest.mark.parametrize('options', [dict(count=0), dict(interval=0), dict(count='two')])
 def test_unfit_options_are_named(options):
-    with pytest.raises(ValueError, match=f'{next(iter(options))}=.* is unfit'):
+    with pytest.raises(ValueError, match=f'{next(iter(options))}=.* must be'):
         AttentionMapsHook(**options)

@@ -6,6 +6,8 @@ A test of what is wrong that fails says that mmdet has mended it: remove the pat
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from cbam_det.models.compat import coco_evaluator, scores_with_gradients
+from cbam_det.models.compat import coco_evaluator, fix_ssd_heads, scores_with_gradients
 
 from ..conftest import ROOT
 
@@ -47,7 +49,30 @@ def scores(head: nn.Module) -> torch.Tensor:
     return head.predict(maps, [sample], rescale=False)[0].scores
 
 
+def test_import_changes_nothing_of_mmdet_and_no_filter_of_warnings(tmp_path):
+    script = """
+import mmdet.datasets, mmdet.models, warnings
+from mmdet.evaluation.metrics import VOCMetric, coco_metric
+from mmdet.models.dense_heads import SSDHead
+from mmengine.registry import METRICS
+state = lambda: (
+    {name: id(value) for name, value in vars(coco_metric).items()},
+    id(VOCMetric.compute_metrics), id(SSDHead.__init__), list(warnings.filters),
+)
+before = state()
+import cbam_det
+assert state() == before
+METRICS.build(dict(type='mmdet.VOCMetric'))
+assert state() == before
+cbam_det.CheckedRunner(cbam_det.WithPlugins('mmdet.SSDHead', plugins=[], **HEAD), 'work')
+after = state()
+assert not any(x == y for x, y in zip(before[:3], after[:3]))
+""".replace('HEAD', repr(dict(num_classes=2, in_channels=(8,), anchor_generator=ANCHORS)))
+    subprocess.run([sys.executable, '-c', script], check=True, cwd=tmp_path)
+
+
 def test_ssd_heads_of_mmdet_cannot_predict_and_ours_can(monkeypatch):
+    fix_ssd_heads()
     assert len(scores(ssd_head())) == 5
     monkeypatch.setattr(SSDHead, '__init__', SSDHead.__init__.__wrapped__)
     with pytest.raises(AttributeError, match="'SSDHead' object has no attribute 'loss_cls'"):

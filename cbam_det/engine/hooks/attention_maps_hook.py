@@ -33,7 +33,7 @@ class AttentionMapsHook(Hook):
     def __init__(self, count: int = 2, interval: int = 1) -> None:
         for option, value in (('count', count), ('interval', interval)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{option}={value!r} is unfit; give a whole number, 1 or more')
+                raise ValueError(f'{option}={value!r} must be a whole number, 1 or more')
         self.count, self.interval = count, interval
         self._validations = 0
 

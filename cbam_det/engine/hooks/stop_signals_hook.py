@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -58,6 +59,7 @@ class StopSignalsHook(Hook):
             if not (number == signal.SIGINT and ignores_ctrl_c)
         }
         LISTENING.append(self)
+        _watch_forks()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
@@ -138,9 +140,11 @@ def _after_fork_in_child() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+@cache
+def _watch_forks() -> None:
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )

@@ -1,0 +1,152 @@
+"""Detections of pictures and videos: what is read, written, skipped and named."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from cbam_det.apis.inference import Predictor
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization import predict as module
+from cbam_det.visualization.predict import find_files, predict
+
+from ..conftest import in_process
+from .untrained import predictor
+
+
+@pytest.fixture(scope='module')
+def detector() -> Predictor:
+    """Untrained, so that its scores are near 0.1."""
+    return predictor()
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    """Two pictures, one with a name that is not ASCII, a file that is no picture, and a video."""
+    root = tmp_path / 'in'
+    (root / 'a b').mkdir(parents=True)
+    first, second = sorted((digits / 'val2017').glob('*.jpg'))[:2]
+    shutil.copy(first, root / 'one.jpg')
+    shutil.copy(second, root / 'a b' / 'ünï.JPG')
+    (root / 'bad.png').write_bytes(b'nothing')
+    (root / 'notes.md').write_text('not a picture')
+    video(root / 'clip.mp4', frames=5)
+    return root
+
+
+def video(path: Path, frames: int, height: int = 62, width: int = 90) -> None:
+    numbers = np.random.default_rng(0)
+    with av.open(str(path), 'w') as writer:
+        stream = writer.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        for _ in range(frames):
+            picture = numbers.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        writer.mux(stream.encode())
+
+
+def test_folder_is_detected_in_and_its_unreadable_file_named(detector, folder, tmp_path, capsys):
+    out = tmp_path / 'out'
+    summary = predict(detector, str(folder), out, score=0.0, batch_size=3)
+    assert (summary.images, summary.unreadable) == (7, 1)  # two pictures and five frames
+    assert f'{folder / "bad.png"} cannot be read' in capsys.readouterr().err
+    coco = COCO(str(out / 'coco.json'))
+    results = json.loads((out / 'results.json').read_text())
+    assert len(coco.loadRes(str(out / 'results.json')).anns) == len(results) > 0
+    names = {image['file_name'] for image in coco.imgs.values()}
+    assert names == {'one.jpg', 'a b/ünï.JPG', *(f'clip.mp4#{k:06d}' for k in range(5))}
+    assert [category['name'] for category in coco.cats.values()] == list(detector.classes)
+    with (out / 'detections.csv').open(encoding='utf-8', newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(results) == summary.detections
+    x1, y1, width, height = results[0]['bbox']
+    assert float(rows[0]['x2']) == pytest.approx(x1 + width, abs=0.02)
+    assert float(rows[0]['y2']) == pytest.approx(y1 + height, abs=0.02)
+
+
+def test_detections_are_those_of_the_predictor(detector, folder, tmp_path):
+    predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.0)
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    theirs = detector.predict(detector.prepare(folder / 'one.jpg'))
+    assert len(results) == len(theirs)
+    for ours, other in zip(results, theirs, strict=True):
+        assert ours['category_id'] == other.label + 1
+        assert ours['score'] == pytest.approx(float(other.score), abs=1e-4)
+        x1, y1, width, height = ours['bbox']
+        assert [x1, y1, x1 + width, y1 + height] == pytest.approx(other.corners.tolist(), abs=0.05)
+
+
+def test_video_is_written_as_h264_with_its_frames_and_attention_beside(detector, folder, tmp_path):
+    predict(detector, str(folder / 'clip.mp4'), tmp_path / 'out', attention=True, batch_size=2)
+    with av.open(str(tmp_path / 'out' / 'drawn' / 'clip.mp4')) as reader:
+        stream = reader.streams.video[0]
+        assert stream.codec_context.name == 'h264' and float(stream.average_rate) == 10
+        assert (stream.width, stream.height) == (2 * 90, 62)
+        assert len(list(reader.decode(stream))) == 5
+
+
+def test_second_call_detects_only_what_is_not_done(detector, folder, tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    predict(detector, str(folder), out)
+    (out / 'drawn' / 'one.jpg').unlink()
+    notes = out / module.DONE
+    notes.write_text(notes.read_text()[:-20])  # cut off in its last line, a frame's
+    (out / 'drawn' / 'clip.mp4').unlink()
+    seen = []
+    forward = module._Inferencer.__call__
+    monkeypatch.setattr(
+        module._Inferencer,
+        '__call__',
+        lambda self, pictures, **kwargs: (
+            seen.append(len(pictures)) or forward(self, pictures, **kwargs)
+        ),
+    )
+    assert predict(detector, str(folder), out).images == 7
+    assert seen == [1]
+    assert (out / 'drawn' / 'one.jpg').is_file() and (out / 'drawn' / 'clip.mp4').is_file()
+
+
+def test_folder_of_other_results_is_not_mixed(detector, folder, tmp_path):
+    predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
+    with pytest.raises(InputError, match='another model, --score or --attention; give another'):
+        predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.5)
+
+
+def test_results_inside_the_folder_are_not_read_again(detector, folder):
+    first = predict(detector, str(folder), folder / 'out')
+    assert predict(detector, str(folder), folder / 'out').images == first.images == 7
+
+
+def test_pictures_are_named_by_a_pattern_or_a_list(folder, tmp_path):
+    assert find_files(f'{folder}/**/*.JPG') == [folder / 'a b' / 'ünï.JPG']
+    (folder / 'list.txt').write_text('one.jpg\na b/ünï.JPG\n\none.jpg\n', encoding='utf-8')
+    assert find_files(str(folder / 'list.txt')) == [folder / 'one.jpg', folder / 'a b' / 'ünï.JPG']
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        ('missing.jpg', 'missing.jpg is not there; give a picture, a video or a folder'),
+        ('notes.md', 'notes.md is not a picture or a video'),
+        ('*.tiff', 'names no picture and no video'),
+        ('empty', 'names no picture and no video'),
+    ],
+)
+def test_input_without_pictures_is_one_line(source, words, folder, capsys):
+    (folder / 'empty').mkdir()
+    tool = in_process('predict')
+    assert tool(folder / source, 'faster_rcnn_r18_cbam_digits', 'none.pth') == 2
+    assert words in capsys.readouterr().err
+
+
+def test_attention_of_a_model_without_cbam_is_refused(folder, tmp_path):
+    baseline = predictor('faster_rcnn_r50_digits')
+    with pytest.raises(InputError, match='--attention: this model has no CBAM'):
+        predict(baseline, str(folder), tmp_path / 'out', attention=True)

@@ -1,0 +1,70 @@
+"""Detect in pictures and videos: draw the boxes, and list them as COCO results and CSV."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python tools/predict.py image.jpg configs/faster_rcnn_r50_cbam.py epoch_12.pth
+  python tools/predict.py holiday/ configs/faster_rcnn_r50_cbam.py epoch_12.pth --attention
+  python tools/predict.py street.mp4 configs/faster_rcnn_r50_cbam.py epoch_12.pth --out street
+
+INPUT is a picture, a folder, a pattern with *, a video, or a .txt file with one path a line. An
+interrupted command continues where it stopped. The exit status is 1 where a file cannot be read."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument('input', metavar='INPUT', help='pictures or videos')
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    parser.add_argument('checkpoint')
+    parser.add_argument(
+        '--out', type=Path, default=Path('predictions'), help='folder (%(default)s)'
+    )
+    parser.add_argument(
+        '--score', type=float, default=0.3, help='leave out detections below it (%(default)s)'
+    )
+    parser.add_argument(
+        '--attention', action='store_true', help='put the attention map beside each picture'
+    )
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='frames of a video at once (%(default)s)'
+    )
+    args = parser.parse_args(argv)
+    if not 0 <= args.score <= 1:
+        parser.error(f'--score {args.score} is not between 0 and 1')
+    if args.batch_size < 1:
+        parser.error(f'--batch-size {args.batch_size} is less than 1')
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    from cbam_det.apis.inference import Predictor
+    from cbam_det.utils.config import read_config
+    from cbam_det.visualization.predict import find_files, predict
+
+    find_files(args.input)  # before the model is built
+    predictor = Predictor(read_config(args.config), args.checkpoint)
+    summary = predict(predictor, args.input, args.out, args.score, args.attention, args.batch_size)
+    print(
+        f'{args.out}: {summary.detections:,} detections in {summary.images:,} pictures or frames; '
+        'drawn/, results.json, coco.json, detections.csv'
+    )
+    return 1 if summary.unreadable else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: run(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
