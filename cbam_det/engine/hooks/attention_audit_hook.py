@@ -289,5 +289,5 @@ def _trains(plugin: nn.Module, rates: dict[int, tuple[float, float]]) -> str:
 
 def _text(table: Table) -> str:
     page = io.StringIO()
-    Console(file=page, width=140).print(table)
+    Console(file=page, width=160).print(table)
     return page.getvalue()
