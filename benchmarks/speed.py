@@ -16,7 +16,7 @@ from rich.progress import track
 
 from benchmarks import contenders
 from benchmarks.tables import TABLES
-from cbam_det.engine.preflight import amp_on_cpu
+from cbam_det.engine.devices import amp_on_cpu
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
 from cbam_det.utils.errors import InputError, one_line_errors

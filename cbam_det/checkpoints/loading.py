@@ -6,6 +6,8 @@ import hashlib
 import logging
 import re
 import shlex
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, overload
 from urllib.parse import urlparse
@@ -14,12 +16,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torchvision_models
-from torch import nn
+from torch import Size, Tensor, nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split, pretrained_of
-from .attention import ATTENTION_KEY, check_attention, state_of
+from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
@@ -29,8 +31,17 @@ OPTIONS_NOT_IN_WEIGHTS = dict(
 )
 
 
-def check_pretrained(cfg: Config) -> None:
-    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
+def check_pretrained(cfg: Config, model: nn.Module | None = None) -> None:
+    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here.
+
+    Args:
+        cfg: a config.
+        model: its detector, whose parts they have to fit, or None.
+
+    Raises:
+        InputError: weights cannot be fetched or read, or fewer than half of the weights of the part
+            that is to start from them are among them; the message names the prefix to set.
+    """
     unfrozen = dict(frozen_stages=-1, norm_eval=False)
     for weights in pretrained_of(cfg):
         options = ''.join(f' {weights.part}.{key}={unfrozen[key]}' for key in weights.options)
@@ -40,6 +51,51 @@ def check_pretrained(cfg: Config) -> None:
         )
         description = f'the pretrained weights {weights.source} of {weights.part}'
         read_checkpoint(weights.source, description, remedy)
+    for name, part, source, state in pretrained_parts(model) if model else ():
+        parts = [weights.part for weights in pretrained_of(cfg) if weights.source == source]
+        place = next((path for path in parts if path.endswith(f'.{name}')), f'model.{name}')
+        _check_part(place.rstrip('.'), part, source, state)
+
+
+def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Tensor]) -> None:
+    """Raise InputError where few of a part's weights, its attention aside, are in `state`."""
+    own = {
+        key: value.shape
+        for key, value in part.state_dict().items()
+        if not (key.endswith(BATCH_COUNTER) or 'inserted.' in key or ATTENTION_KEY.search(key))
+    }
+    # Swin and PVT convert the names as they load; attention without a place is the audit's.
+    foreign = any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict()))
+    if getattr(part, 'convert_weights', False) or foreign:
+        return
+    shapes = {key: value.shape for key, value in state.items() if hasattr(value, 'shape')}
+    fitting = sum(shapes.get(key) == shape for key, shape in own.items())
+    if 2 * fitting >= len(own):
+        return
+    whole = state_of(read_checkpoint(source, source, 'fetch it again'))
+    shapes = {key: value.shape for key, value in whole.items() if hasattr(value, 'shape')}
+    prefix, under_prefix = _best_prefix(own, shapes)
+    outer, in_part = _best_prefix(shapes, own)
+    if under_prefix > max(fitting, in_part):
+        remedy = f'its keys begin with {prefix}: --cfg-options {place}.init_cfg.prefix={prefix}'
+    elif in_part > fitting:
+        remedy = f'it holds the weights of {place}.{outer[:-1]}: give it as the init_cfg of that'
+    else:
+        remedy = f'it has {first_few(list(shapes))}; give weights of that module'
+    raise InputError(
+        f'{source} (init_cfg of {place}) does not fit: it has {fitting} of the {len(own)} weights '
+        f'that it is for ({first_few(list(own))}); {remedy}'
+    )
+
+
+def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[str, int]:
+    """What stands before most of the names of `own` among the names of others, and how many."""
+    counts: Counter[str] = Counter()
+    for key, shape in others.items():
+        for dot in re.finditer(r'\.', key):
+            if own.get(key[dot.end() :]) == shape:
+                counts[key[: dot.end()]] += 1
+    return max(counts.items(), key=lambda item: item[1], default=('', 0))
 
 
 def _where_to_put(source: str) -> str:

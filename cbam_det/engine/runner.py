@@ -28,14 +28,14 @@ from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
 from ..evaluation.metrics import fix_metrics, report_every_number
+from ..models.attention_modules import named_plugins
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
-from ..models.insertion import named_cbams
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
-from . import failures, preflight
+from . import devices, failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
 from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
@@ -93,7 +93,7 @@ class CheckedRunner(Runner):
         allow_compilations()
         preflight.prepare(cfg)
         resume_from = preflight.check_run(cfg, task) if task else None
-        preflight.adapt_to_cpu(cfg)
+        devices.adapt_to_cpu(cfg)
         with build_errors(cfg):
             runner = super().from_cfg(cfg)
         runner._checked_for, runner._resume_from = task, resume_from
@@ -114,12 +114,12 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
+        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a plugin."""
         hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
         own_names = set(OWN_HOOKS)
         other_hooks = [hook for name, hook in hooks.items() if name not in own_names]
         has_audit = AttentionAuditHook in map(_kind, [*other_hooks, *(custom_hooks or [])])
-        if has_audit or not any(True for _ in named_cbams(self.model)):
+        if has_audit or not any(True for _ in named_plugins(self.model)):
             own_names.remove('attention_audit')
         for name, hook in OWN_HOOKS.items():
             options: HookConfig | None = hooks.pop(name, {} if name in own_names else None)
@@ -138,7 +138,7 @@ class CheckedRunner(Runner):
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
         """MMEngine's, with mixed precision as a CPU has it where there is no GPU."""
         if isinstance(optim_wrapper, dict):
-            on_cpu = preflight.amp_on_cpu(optim_wrapper)
+            on_cpu = devices.amp_on_cpu(optim_wrapper)
             if on_cpu != optim_wrapper:
                 self.logger.info(
                     'mixed precision on the CPU: bfloat16 autocast in training, without loss '

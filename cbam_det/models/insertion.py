@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from itertools import chain
 
-import numpy as np
 import torch
 from mmcv.cnn import build_plugin_layer
 from mmengine.model import ModuleDict
@@ -34,7 +33,6 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
 from .compat import fix_ssd_heads
-from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 
 ITSELF = '.'  # the pattern for the host's own output
@@ -127,7 +125,7 @@ def insert(
     names = list(dict.fromkeys(name for name, _ in entries))
     channels = find_channels(host, names, in_channels)
     # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
-    host.inserted = _Inserted({_place_key(name): ModuleDict() for name in names})
+    host.inserted = Inserted({_place_key(name): ModuleDict() for name in names})
     with _fork_rng():
         for name, cfg in entries:
             place = host.inserted[_place_key(name)]
@@ -319,7 +317,7 @@ def _fork_rng() -> AbstractContextManager:
     return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
 
 
-class _Inserted(ModuleDict):
+class Inserted(ModuleDict):
     """The plugins of a host by place."""
 
     def init_weights(self) -> None:
@@ -384,20 +382,3 @@ class _ReprWithPlugins:
         own_repr = type(self.module).extra_repr(self.module)
         plugin_types = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
         return f'{own_repr}, then {plugin_types}' if own_repr else f'then {plugin_types}'
-
-
-def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
-    """The CBAMs of a model with their paths."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, CBAM))
-
-
-def at_start(weights: Iterable[Tensor | np.ndarray]) -> bool:
-    """Whether the weights of gates are all 1.00, as the identity start makes them: attention that
-    changes nothing yet.
-    """
-    return all(float((torch.as_tensor(gate) - 1).abs().max()) < 0.005 for gate in weights)
-
-
-def has_doubled_gates(cbam: CBAM) -> bool:
-    """Whether its gates lie in (0, 2), as from the identity start."""
-    return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models.insertion import at_start
+from ..models.attention_modules import at_start
 from ..utils.errors import InputError
 from ..utils.records import table_row
 from .comparison import Comparison, compare

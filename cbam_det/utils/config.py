@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,31 +14,15 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import Registry, init_default_scope
-from mmengine.runner import Runner
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
+from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
 from .value_types import check_runner_keys, typed
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
-# What MMEngine's runners and mmdet's tools read of a config; its other keys are for itself.
-RUNNER_KEYS = (
-    *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
-    'sync_bn',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'strategy',
-    'compile',
-    'activation_checkpointing',
-    'efficient_conv_bn_eval',
-    'tta_model',
-    'tta_pipeline',
-    'channels_last',  # of `engine.runner.CheckedRunner`, as the next
-    'preflight',
-)
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -196,8 +179,8 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
     """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
-        InputError: there is none, it cannot be read, an option does not fit it, or a key of
-            MMEngine's runner is of another type.
+        InputError: there is none, it cannot be read, it has keys of mmdet 2.x, an option does not
+            fit it, or a key of MMEngine's runner is of another type.
     """
     path = find_config(name, announce)
     try:
@@ -208,6 +191,7 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
                 '\n', ' '
             )
         ) from None
+    refuse_old_keys(cfg)
     cfg = override(cfg, options)
     check_runner_keys(cfg)
     return cfg
@@ -224,6 +208,11 @@ def override(cfg: Config, options: dict | None) -> Config:
     for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
         if key in RUNNER_KEYS:
             continue
+        if key in OLD_KEYS:
+            raise InputError(
+                f'{key} of the options would have no effect: it is a key of mmdet 2.x, now '
+                f'{OLD_KEYS[key]}'
+            )
         hint = '' if key in cfg else near_hint(key, RUNNER_KEYS, 0.8) or key_hint(cfg, key)
         if hint:
             raise InputError(f'{key} of the options would have no effect{hint}')

@@ -21,8 +21,8 @@ from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..evaluation.metrics import metric_name
+from ..models.attention_modules import at_start
 from ..models.costs import count_costs
-from ..models.insertion import at_start
 from ..utils.config import larger_rate, read_config
 from ..utils.environment import tool_command
 from ..utils.errors import InputError

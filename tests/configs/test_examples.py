@@ -20,7 +20,7 @@ from PIL import Image
 from cbam_det import CBAM
 from cbam_det.checkpoints.attention import check_attention, pretrained_parts
 from cbam_det.datasets.digits import CLASSES
-from cbam_det.models.insertion import has_doubled_gates
+from cbam_det.models.attention_modules import has_doubled_gates
 
 from ..conftest import CONFIGS, QUICK, ROOT
 

@@ -44,7 +44,7 @@ def test_training_logs_every_cbam_and_the_saturation(trained):
     assert len(table) == 16
     assert table[0] == [
         *('backbone.inserted.layer1/0/bn3.cbam', 'channel-spatial, avg+max, 7x7'),
-        *('680', 'new, start=identity', 'yes, lr 0.001'),
+        *('680', 'new, start=identity', 'yes, lr 1e-05 (base 0.001)'),
     ]
 
 

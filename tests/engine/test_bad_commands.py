@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.engine import preflight
+from cbam_det.engine import devices, preflight
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import find_config, kind_of, override, read_config
@@ -249,4 +249,4 @@ def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     cfg = Config(dict(launcher='slurm'))
     with pytest.raises(InputError, match='on CPUs use tools'):
-        preflight.adapt_to_cpu(cfg)
+        devices.adapt_to_cpu(cfg)
