@@ -146,8 +146,6 @@ def _first_line(error: BaseException) -> str:
 
 def check_library(library: Library) -> Problem | None:
     """Whether `library` is installed once, imports, and has a version that fits."""
-    if importlib.util.find_spec(library.module) is None:
-        return Problem(f'{library.module} is not installed', _install_command(library))
     if len(library.distributions) > 1:
         both = ' and '.join(library.distributions)
         return Problem(
@@ -157,6 +155,8 @@ def check_library(library: Library) -> Problem | None:
     try:
         module = importlib.import_module(library.module)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library.module:
+            return Problem(f'{library.module} is not installed', _install_command(library))
         return explain_import_error(library, error)
     version = str(library.version or getattr(module, '__version__', ''))
     try:

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-from mmdet.datasets import CocoDataset, XMLDataset
+from typing import Literal
 
 from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few, printable
@@ -34,6 +33,7 @@ from .images import (
 from .pipeline import check_extra_annotations, check_filter
 from .voc import check_folder, read_list, read_voc
 
+LAYOUTS: dict[str, Literal['coco', 'voc']] = {'CocoDataset': 'coco', 'XMLDataset': 'voc'}
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
     'train2017/ and val2017/ in it'
@@ -130,15 +130,15 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
             f'data set type {dataset.class_or_name!r} is not registered; check its spelling, or '
             'import its module with custom_imports'
         )
-    coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if not dataset.is_local or not (coco or voc):
+    layout = layout_of(kind)
+    if not dataset.is_local or layout is None:
         return None
     if not dataset.classes:
         raise InputError(
             f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
         )
     check_filter(dataset)
-    content = (_read_coco_dataset if coco else _read_voc_dataset)(
+    content = (_read_coco_dataset if layout == 'coco' else _read_voc_dataset)(
         dataset, set(dataset.classes), annotated
     )
     content.faults = [
@@ -174,11 +174,17 @@ def fingerprint(dataset: DataSet) -> str:
     return digest.hexdigest()[:12]
 
 
-def reads_as(kind: type, base: type) -> bool:
-    """Whether `kind` is a `base` that reads its files as `base` does."""
-    return issubclass(kind, base) and all(
-        getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')
-    )
+def layout_of(kind: type) -> Literal['coco', 'voc'] | None:
+    """The layout that a class of data sets reads, as mmdet's CocoDataset or XMLDataset does; None
+    where it is neither of these, or reads its files in a way of its own.
+    """
+    for base in kind.__mro__:
+        layout = LAYOUTS.get(base.__name__)
+        if layout and base.__module__.startswith('mmdet.'):
+            readers = ('load_data_list', 'parse_data_info')
+            same = all(getattr(kind, name) is getattr(base, name) for name in readers)
+            return layout if same else None
+    return None
 
 
 def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:

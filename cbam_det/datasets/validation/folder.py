@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset, VOCDataset
-
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
 from .content import Content, unusable_reason
@@ -27,20 +25,11 @@ from .images import (
     image_faults,
     pixel_notes,
 )
+from .published import COCO_CLASSES, COCO_TOTALS, VOC_CLASSES, VOC_TOTALS
 from .unknown_layout import unknown_layout
 from .voc import check_folder, read_voc
 
 CLEAN = '_clean'  # what the names of clean files end in
-# Split -> images, objects (None: not compared), from the sets' own pages and files.
-COCO_TOTALS: dict[str, tuple[int, int | None]] = {
-    'instances_train2017': (118_287, 860_001),
-    'instances_val2017': (5_000, 36_781),
-}
-VOC_TOTALS: dict[str, tuple[int, int | None]] = {
-    'VOC2007/trainval': (5_011, None),
-    'VOC2007/test': (4_952, None),
-    'VOC2012/trainval': (11_540, None),
-}
 
 
 @dataclass
@@ -215,9 +204,9 @@ def _coco_images(folder: Path, file: Path, content: Content, images: Path | None
 def _compare_totals(split: Split, splits: list[Split]) -> None:
     content = split.content
     if split.is_voc:
-        published_classes, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
+        published_classes, totals = VOC_CLASSES, VOC_TOTALS
     else:
-        published_classes, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
+        published_classes, totals = COCO_CLASSES, COCO_TOTALS
     # COCO's file lists all categories, VOC's XMLs show those that have objects.
     classes, published = set(content.classes), set(published_classes)
     same_classes = classes <= published if split.is_voc else classes == published
