@@ -13,9 +13,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
+from ..datasets.validation.dataset import layout_of
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import leaf_datasets
+from ..utils.run_config import DataSet, leaf_datasets
 from ..utils.value_types import typed
 
 # Transforms that mix several images, which only a MultiImageMixDataset hands to them.
@@ -60,6 +61,9 @@ def _check_mixing(place: str, dataset: dict) -> None:
 def _check_truth_is_loaded(dataset: dict) -> None:
     for _, leaf in leaf_datasets(dataset, 'dataset'):
         steps = _steps(leaf)
+        kind = DataSet.from_cfg(leaf).kind
+        if kind is None or layout_of(kind) is None:  # a classifier's has labels alone
+            continue
         if steps and not any('Annotations' in kind_of(step) for step in steps):
             raise InputError(
                 f'train_dataloader: the pipeline of {kind_of(leaf)} loads no annotations, so there '

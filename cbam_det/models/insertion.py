@@ -253,11 +253,14 @@ def _dummy_input(
     host: nn.Module, channels: int | Sequence[int] | None, size: int
 ) -> Tensor | tuple[Tensor, ...]:
     """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image, of
-    `channels`, of the host's own `in_channels`, or of 3.
+    `channels`, or else of those that the host's first convolution takes.
     """
+    priors = getattr(host, 'prior_generator', None)
     if channels is None:
         channels = getattr(host, 'in_channels', 3)
-    priors = getattr(host, 'prior_generator', None)
+        convolution = next((part for part in host.modules() if isinstance(part, nn.Conv2d)), None)
+        if isinstance(channels, int) and priors is None and convolution is not None:
+            channels = convolution.in_channels  # MobileNetV2 counts in its own `in_channels`
     if isinstance(channels, int) and priors is not None:
         channels = [channels] * priors.num_levels
     if isinstance(channels, (list, tuple)):

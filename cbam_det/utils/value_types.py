@@ -123,6 +123,10 @@ def options_of(kind: Callable) -> tuple[dict[str, Any], bool]:
     return options, any(functions)
 
 
+# What the runner takes besides its annotation; None is the scope of pure Python configs.
+WIDER = dict(log_level=int, default_scope=None)
+
+
 def check_runner_keys(cfg: Mapping) -> None:
     """Check the types of the keys that MMEngine's runner takes, by its annotations.
 
@@ -131,7 +135,7 @@ def check_runner_keys(cfg: Mapping) -> None:
     """
     for key, wanted in options_of(Runner)[0].items():
         if key in cfg and key not in ('self', 'cfg'):
-            wanted = Union[wanted, int] if key == 'log_level' else wanted  # noqa: UP007
+            wanted = Union[wanted, WIDER.get(key, wanted)]  # noqa: UP007
             outer = [get_origin(part) or part for part in _parts(wanted)]
             if not any(fits(cfg[key], part) for part in outer):
                 raise wrong_type(key, cfg[key], wanted)
