@@ -17,6 +17,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
 from cbam_det import CBAM
+from cbam_det.engine import preflight
+from cbam_det.engine.split_checks import check_splits
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import walk
 from cbam_det.utils.run_config import Split
@@ -128,8 +130,12 @@ def slow_twin(leaf: str) -> bool:
     'leaf',
     [pytest.param(leaf, marks=[pytest.mark.slow] * slow_twin(leaf)) for leaf in LEAVES],
 )
-def test_every_leaf_trains_a_step_predicts_and_traces(leaf):
-    cfg = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
+def test_every_leaf_trains_a_step_predicts_and_traces(leaf, capsys):
+    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+    preflight.check_names(cfg)
+    check_splits(cfg, ('train', 'val', 'test'))
+    assert capsys.readouterr().out == ''
+    cfg = quick(cfg)
     assert not scores_depend_on_the_batch(cfg)
     model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(leaf))
     assert torch.isfinite(losses['loss']) and losses['loss'] > 0

@@ -191,10 +191,6 @@ def test_misspelt_key_of_a_config_s_own_is_told(capsys):
     preflight.check_names(cfg)
     said = capsys.readouterr().out
     assert said == 'MMEngine reads no optim_wraper of the config; near: optim_wrapper\n'
-    leaves = [Config.fromfile(path) for path in CONFIGS.glob('*.py')]
-    for cfg in leaves:
-        preflight.check_names(cfg)
-    assert len(leaves) > 40 and capsys.readouterr().out == ''
 
 
 def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
