@@ -38,7 +38,9 @@ def build_model(cfg: Config) -> BaseDetector:
         plugins = node.get('plugins')
         if plugins is not None and not (
             isinstance(plugins, (list, tuple))
-            and all(kind_of(plugin.get('cfg') or {}) for plugin in plugins)
+            and all(isinstance(plugin, dict) for plugin in plugins)
+            and all(isinstance(plugin.get('cfg'), dict) for plugin in plugins)
+            and all(kind_of(plugin['cfg']) for plugin in plugins)
         ):
             raise InputError(
                 f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '

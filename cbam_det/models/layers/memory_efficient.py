@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 from .cpu import max_and_index
 from .gate import Gate
 from .pooling import full_precision, is_traced, wide_type
+from .versions import if_unchanged, with_version
 
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
@@ -108,11 +109,11 @@ def _checkpointed(
     """`function(*tensors)`, run anew in the backward pass: an error where one of the tensors, or of
     the parameters that it reads, was changed in place since.
     """
-    saved = [_with_version(tensor) for tensor in (*tensors, *read)]
+    saved = [with_version(tensor) for tensor in (*tensors, *read)]
 
     def run(*tensors: Tensor) -> Tensor:
         for saved_tensor in saved:
-            _if_unchanged(saved_tensor)
+            if_unchanged(saved_tensor)
         return function(*tensors)
 
     return checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
@@ -232,7 +233,7 @@ class GatePass:
         self.parameters = {
             name: value.detach().requires_grad_() for name, value in self.parameters.items()
         }
-        as_saved = torch.autograd.graph.saved_tensors_hooks(_with_version, _if_unchanged)
+        as_saved = torch.autograd.graph.saved_tensors_hooks(with_version, if_unchanged)
         with torch.enable_grad(), as_saved:
             self.weights = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
         return self.weights.detach()
@@ -251,22 +252,6 @@ class GatePass:
         zero = pooled.new_zeros(1, 1, 1)
         pool_grads = dict(zip(self.pools, pooled.unsqueeze(self.axis + 1).unbind(1), strict=True))
         return pool_grads.get('avg', zero) / size, pool_grads.get('max', zero), parameters
-
-
-def _with_version(tensor: Tensor) -> tuple[Tensor, int]:
-    return tensor.detach(), tensor._version
-
-
-def _if_unchanged(saved: tuple[Tensor, int]) -> Tensor:
-    """The saved tensor, as autograd gives it: RuntimeError where it was changed in place since."""
-    tensor, version = saved
-    if tensor._version != version:
-        raise RuntimeError(
-            'one of the variables needed for gradient computation has been modified by an inplace '
-            f'operation: [{tensor.type()} {list(tensor.shape)}] is at version {tensor._version}; '
-            f'expected version {version} instead. Call backward before the change'
-        )
-    return tensor
 
 
 class _Attend(torch.autograd.Function):

@@ -39,7 +39,7 @@ class OwnNorm(nn.Module):
         super().add_module(name, module)
         if name == 'norm' and module is not None:
             module.train(self.training and not self.norm_eval)
-            module.eval = _KeepMode(module)  # type: ignore[method-assign, assignment]
+            module.eval = _KeepMode(module)  # type: ignore[method-assign]
 
 
 class _KeepMode:
