@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
 from .compat import fix_ssd_heads
-from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 from .plugin_hooks import ITSELF, get_module, hang_plugins
 
@@ -47,7 +46,9 @@ def WithPlugins(
     """Build a host and insert plugins after its modules.
 
     Args:
-        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class; where the
+            scope of the config has no such host, with that of another library: in mmrotate it is
+            'mmdet.ResNet'.
         plugins: dictionaries with `cfg`, the plugin's config, whose `in_channels` is found out.
             `after` is a pattern of module names or several: `*` stands for a part of a name between
             dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
@@ -68,6 +69,13 @@ def WithPlugins(
     _check_entries(plugins, ('cfg', 'after', 'stages', 'position'))
     inserted = [plugin for plugin in plugins if 'position' not in plugin]
     passed_on = [plugin for plugin in plugins if 'position' in plugin]
+    if isinstance(base_type, str) and _registered(base_type) is None:
+        scopes = [scope for scope, one in MODELS.children.items() if base_type in one.module_dict]
+        if scopes:
+            raise InputError(
+                f'base_type={base_type!r} is not registered in this scope; write '
+                f"base_type='{scopes[0]}.{base_type}'"
+            )
     fix_ssd_heads()
     if passed_on:
         host = _build_with_position(base_type, passed_on, options)
@@ -160,8 +168,8 @@ def insert(
     with _fork_rng():
         built = [(name, *_build_plugin(cfg, channels[name])) for name, cfg in entries]
     inserted = getattr(host, 'inserted', None)
-    if not isinstance(inserted, _Inserted):
-        inserted = host.inserted = _Inserted()
+    if not isinstance(inserted, Inserted):
+        inserted = host.inserted = Inserted()
     for name, attribute, plugin in built:
         # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
         key = _place_key(name)
@@ -304,10 +312,15 @@ def find_channels(
 def _dummy_input(
     host: nn.Module, channels: int | Sequence[int] | None, size: int
 ) -> Tensor | tuple[Tensor, ...]:
-    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
+    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image, of
+    `channels`, or else of those that the host's first convolution takes.
+    """
+    priors = getattr(host, 'prior_generator', None)
     if channels is None:
         channels = getattr(host, 'in_channels', 3)
-    priors = getattr(host, 'prior_generator', None)
+        convolution = next((part for part in host.modules() if isinstance(part, nn.Conv2d)), None)
+        if isinstance(channels, int) and priors is None and convolution is not None:
+            channels = convolution.in_channels  # MobileNetV2 counts in its own `in_channels`
     if isinstance(channels, int) and priors is not None:
         channels = [channels] * priors.num_levels
     if isinstance(channels, (list, tuple)):
@@ -315,7 +328,9 @@ def _dummy_input(
         return tuple(
             torch.zeros(1, count, side, side) for count, side in zip(channels, sides, strict=True)
         )
-    return torch.zeros(1, 3, 224, 224)
+    depth = channels if isinstance(channels, int) else 3
+    side = 224 if depth < 16 else 32  # an image, or a feature map
+    return torch.zeros(1, depth, side, side)
 
 
 def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
@@ -361,7 +376,7 @@ def _fork_rng() -> AbstractContextManager:
     return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
 
 
-class _Inserted(ModuleDict):
+class Inserted(ModuleDict):
     """The plugins of a host by place."""
 
     def init_weights(self) -> None:
@@ -377,13 +392,3 @@ class RecordOutput:
 
     def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
         self.outputs.setdefault(self.key, output)
-
-
-def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
-    """The CBAMs of a model with their paths."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, CBAM))
-
-
-def has_doubled_gates(cbam: CBAM) -> bool:
-    """Whether its gates lie in (0, 2), as from the identity start."""
-    return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

@@ -23,8 +23,9 @@ from torch.utils.data import Dataset
 from cbam_det import CBAM, AttentionAuditHook, CheckedRunner
 from cbam_det.engine import preflight
 from cbam_det.engine.hooks import AtomicCheckpointHook
-from cbam_det.utils.config import parse_options, read_config
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.options import parse_options
 
 from ..conftest import CONFIG, QUICK
 
