@@ -34,8 +34,9 @@ from torch import Tensor, nn
 from ..utils.errors import InputError, first_few
 from .compat import fix_ssd_heads
 from .paper_places import in_stages, patterns_of
+from .plugin_hooks import ITSELF, get_module, hang_plugins
 
-ITSELF = '.'  # the pattern for the host's own output
+EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
 
 
 @MODELS.register_module()
@@ -53,35 +54,21 @@ def WithPlugins(
             dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
             to the paper's places (paper_places.py). `stages`, one boolean a stage as in mmdet,
             keeps the places in those stages. Several plugins at one place run in the order given.
-            Entries with `position` are passed to the host.
+            Entries with `position` are passed to the host, which has its own meaning for `stages`.
         options: the host's own options.
 
     Returns:
         The host, with the plugins in its child `inserted`.
 
     Raises:
-        InputError: a pattern matches nothing, the paper has no place in such a host, a module's
-            output is no feature map (N, C, H, W), or its channels cannot be found out; the message
-            lists near names.
+        InputError: an entry is not as above, a pattern matches nothing, the paper has no place in
+            such a host, a module's output is no feature map (N, C, H, W), or its channels cannot be
+            found out; the message lists near names.
     """
-    inserted = [plugin for plugin in plugins or () if 'position' not in plugin]
-    passed_on = [plugin for plugin in plugins or () if 'position' in plugin]
-    name = getattr(base_type, '__name__', base_type)
-    if passed_on:
-        host_type = _registered(base_type)
-        if inspect.isclass(host_type) and 'plugins' not in inspect.signature(host_type).parameters:
-            raise InputError(
-                f"position={passed_on[0]['position']!r} is for mmdet's bottleneck ResNets; "
-                f"{name} takes after, a pattern of module names, or nothing for the paper's place"
-            )
-        options['plugins'] = passed_on
-    for plugin in plugins or ():
-        kind = plugin.get('cfg', {}).get('type')
-        if isinstance(kind, str) and _registered(kind) is None:
-            raise InputError(
-                f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
-                'module with custom_imports'
-            )
+    plugins = () if plugins is None else plugins
+    _check_entries(plugins, ('cfg', 'after', 'stages', 'position'))
+    inserted = [plugin for plugin in plugins if 'position' not in plugin]
+    passed_on = [plugin for plugin in plugins if 'position' in plugin]
     if isinstance(base_type, str) and _registered(base_type) is None:
         scopes = [scope for scope, one in MODELS.children.items() if base_type in one.module_dict]
         if scopes:
@@ -90,8 +77,68 @@ def WithPlugins(
                 f"base_type='{scopes[0]}.{base_type}'"
             )
     fix_ssd_heads()
-    host = MODELS.build(dict(type=base_type, **options))
+    if passed_on:
+        host = _build_with_position(base_type, passed_on, options)
+    else:
+        host = MODELS.build(dict(type=base_type, **options))
     return insert(host, inserted, options.get('in_channels'))
+
+
+def _build_with_position(base_type: str | type, plugins: list[dict], options: dict) -> nn.Module:
+    """The host with the plugins that have mmdet's `position`."""
+    host_type = _registered(base_type)
+    name = getattr(base_type, '__name__', base_type)
+    remedy = f"{name} takes after, a pattern of module names, or nothing for the paper's place"
+    position = f'position={plugins[0]["position"]!r}'
+    if inspect.isclass(host_type) and 'plugins' not in inspect.signature(host_type).parameters:
+        raise InputError(f"{position} is for mmdet's bottleneck ResNets; {remedy}")
+    try:
+        return MODELS.build(dict(type=base_type, plugins=plugins, **options))
+    except AssertionError as error:  # mmdet's only way to refuse
+        raise InputError(
+            f'{name} cannot be built with {position} ({error or "refused by mmdet"}), which is for '
+            f'bottleneck blocks (depth=50, 101 or 152), after_conv1 to after_conv3; {remedy}'
+        ) from None
+
+
+def _check_entries(
+    plugins: Sequence[dict], options: Sequence[str] = ('cfg', 'after', 'stages')
+) -> None:
+    """Raise InputError where `plugins` are not entries as `WithPlugins` takes them."""
+    if not isinstance(plugins, (list, tuple)):
+        raise InputError(f'plugins={plugins!r} is not a list; give {EXAMPLE}')
+    for index, plugin in enumerate(plugins):
+        where = f'plugins[{index}]'
+        if not isinstance(plugin, dict):
+            raise InputError(f'{where}={plugin!r} is not a dictionary; give {EXAMPLE}')
+        if {'position', 'after'} <= set(plugin):
+            raise InputError(
+                f'{where} has position={plugin["position"]!r} and after={plugin["after"]!r}; leave '
+                "one out: position is for mmdet's own plugins, after for any module"
+            )
+        if unknown := set(plugin) - set(options):
+            raise InputError(
+                f'plugin option {first_few(sorted(unknown))} is unknown; an entry has cfg, after '
+                'and stages'
+            )
+        cfg = plugin.get('cfg')
+        kind = cfg.get('type') if isinstance(cfg, dict) else None
+        if not (isinstance(kind, str) or inspect.isclass(kind)):
+            raise InputError(
+                f"{where}.cfg={cfg!r} is not a config with a type; give cfg=dict(type='CBAM')"
+            )
+        if _registered(kind) is None:
+            raise InputError(
+                f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
+                'module with custom_imports'
+            )
+        stages = plugin.get('stages')
+        is_list = isinstance(stages, (list, tuple))
+        if stages is not None and not (is_list and all(isinstance(one, bool) for one in stages)):
+            raise InputError(
+                f'{where}.stages={stages!r} is not valid; give one True or False per stage, such '
+                'as (False, True, True, True)'
+            )
 
 
 def _registered(name: str | type) -> Callable | None:
@@ -105,39 +152,45 @@ def _registered(name: str | type) -> Callable | None:
 def insert(
     host: nn.Module, plugins: Sequence[dict], in_channels: int | Sequence[int] | None = None
 ) -> nn.Module:
-    """Insert `plugins` (see `WithPlugins`) into `host`, and return it.
+    """Insert `plugins` (see `WithPlugins`) into `host`, behind those that it has, and return it.
 
     Args:
         host: a backbone, neck or head.
         plugins: entries with `cfg`, `after` and `stages`; the latter two may be left out.
         in_channels: of the host's input, one number a level, where it keeps none as attribute.
     """
-    entries: list[tuple[str, dict]] = []
-    for plugin in plugins:
-        if unknown := set(plugin) - {'cfg', 'after', 'stages'}:
-            raise InputError(
-                f'plugin option {first_few(sorted(unknown))} is unknown; an entry has cfg, after '
-                'and stages'
-            )
-        entries += [(name, plugin['cfg']) for name in _places_of(host, **plugin)]
+    _check_entries(plugins)
+    entries = [(name, plugin['cfg']) for plugin in plugins for name in _places_of(host, **plugin)]
     if not entries:
         return host
     names = list(dict.fromkeys(name for name, _ in entries))
     channels = find_channels(host, names, in_channels)
-    # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
-    host.inserted = Inserted({_place_key(name): ModuleDict() for name in names})
     with _fork_rng():
-        for name, cfg in entries:
-            place = host.inserted[_place_key(name)]
-            attribute, plugin = build_plugin_layer({'in_channels': channels[name], **cfg})
-            duplicates = sum(existing.rstrip('0123456789') == attribute for existing in place)
-            place[f'{attribute}{duplicates + 1}' if duplicates else attribute] = plugin
-    for name in names:
-        _register_plugin_hook(host, name)
-    # Conversions (SyncBatchNorm, quantisation) put new modules in place of old ones, without their
-    # hooks; before each forward the host looks after that.
-    host.register_forward_pre_hook(_RestoreHooks(names))
+        built = [(name, *_build_plugin(cfg, channels[name])) for name, cfg in entries]
+    inserted = getattr(host, 'inserted', None)
+    if not isinstance(inserted, Inserted):
+        inserted = host.inserted = Inserted()
+    for name, attribute, plugin in built:
+        # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
+        key = _place_key(name)
+        if key not in inserted:
+            inserted[key] = ModuleDict()
+        place = inserted[key]
+        duplicates = sum(existing.rstrip('0123456789') == attribute for existing in place)
+        place[f'{attribute}{duplicates + 1}' if duplicates else attribute] = plugin
+    hang_plugins(host, {name: inserted[_place_key(name)] for name in names})
     return host
+
+
+def _build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
+    """A plugin with its name in the host."""
+    try:
+        return build_plugin_layer({'in_channels': channels, **cfg})
+    except TypeError as error:
+        raise InputError(
+            f'cfg={cfg} does not build a plugin for {channels} channels ({error}); a plugin is a '
+            "module such as dict(type='CBAM') that takes in_channels and the options in its cfg"
+        ) from None
 
 
 def places(host: nn.Module) -> Iterator[str]:
@@ -155,7 +208,14 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
     """
     names = list(places(host))
     matched = set()
-    for pattern in [after] if isinstance(after, str) else after:
+    patterns = [after] if isinstance(after, str) else after
+    is_list = isinstance(patterns, (list, tuple)) and patterns
+    if not is_list or not all(isinstance(pattern, str) for pattern in patterns):
+        raise InputError(
+            f"after={after!r} is not valid; give a pattern of module names such as 'layer4.*.bn2', "
+            'or a list of them'
+        )
+    for pattern in patterns:
         hits = {name for name in names if _matches_pattern(name, pattern)}
         hits |= {ITSELF} & {pattern}
         if not hits:
@@ -231,7 +291,7 @@ def find_channels(
     """
     outputs: dict[str, object] = {}
     hooks = [
-        _get_module(host, name).register_forward_hook(RecordOutput(outputs, name)) for name in names
+        get_module(host, name).register_forward_hook(RecordOutput(outputs, name)) for name in names
     ]
     modes = {module: module.training for module in host.modules()}
     host.eval()
@@ -274,7 +334,7 @@ def _dummy_input(
 
 
 def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
-    module = _get_module(host, name)
+    module = get_module(host, name)
     where = f'{type(host).__name__}, after={name!r}'
     if name in outputs:
         output = outputs[name]
@@ -301,12 +361,8 @@ def _leaves_inside(host: nn.Module, name: str) -> list[str]:
         for inner in places(host)
         if inner.startswith(prefix)
         and inner != name
-        and not list(_get_module(host, inner).children())
+        and not list(get_module(host, inner).children())
     ] or ['(none)']
-
-
-def _get_module(host: nn.Module, name: str) -> nn.Module:
-    return host if name == ITSELF else host.get_submodule(name)
 
 
 def _place_key(name: str) -> str:
@@ -336,52 +392,3 @@ class RecordOutput:
 
     def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
         self.outputs.setdefault(self.key, output)
-
-
-class _PluginHook:
-    """The forward hook of one place; it holds its plugins, so that copies hold their copies."""
-
-    def __init__(self, plugins: ModuleDict, name: str) -> None:
-        self.plugins, self.name = plugins, name
-
-    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.dim() != 4:
-            raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
-        for plugin in self.plugins.values():
-            output = plugin(output)
-        return output
-
-
-class _RestoreHooks:
-    """The host's pre-hook, which hangs a place's hook again where its module was replaced."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-
-    def __call__(self, host: nn.Module, args: tuple) -> None:
-        if torch.compiler.is_compiling():
-            return
-        for name in self.names:
-            hooks = _get_module(host, name)._forward_hooks.values()
-            if not any(isinstance(hook, _PluginHook) for hook in hooks):
-                _register_plugin_hook(host, name)
-
-
-def _register_plugin_hook(host: nn.Module, name: str) -> None:
-    module = _get_module(host, name)
-    plugins = host.get_submodule('inserted').get_submodule(_place_key(name))
-    module.register_forward_hook(_PluginHook(plugins, name))
-    if name != ITSELF:  # which has the plugins as a child
-        module.extra_repr = _ReprWithPlugins(module, plugins)  # type: ignore[method-assign]
-
-
-class _ReprWithPlugins:
-    """In the place of a module's `extra_repr`: what follows it is printed where it acts."""
-
-    def __init__(self, module: nn.Module, plugins: nn.Module) -> None:
-        self.module, self.plugins = module, plugins
-
-    def __call__(self) -> str:
-        own_repr = type(self.module).extra_repr(self.module)
-        plugin_types = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
-        return f'{own_repr}, then {plugin_types}' if own_repr else f'then {plugin_types}'

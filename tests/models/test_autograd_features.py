@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from cbam_det import CBAM
@@ -71,6 +72,66 @@ def test_changing_the_input_before_backward_is_an_error():
     held.add_(1)
     with pytest.raises(RuntimeError, match='modified by an inplace operation'):
         y.sum().backward()
+
+
+@pytest.mark.parametrize('memory_efficient', [True, False])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('channel_gate.fc2.weight', {}),
+        ('spatial_gate.conv.weight', {}),
+        ('spatial_gate.conv.weight', dict(spatial_pools='lp')),
+        ('spatial_gate.summary.weight', dict(spatial_pools='conv')),
+    ],
+)
+def test_changing_a_parameter_before_backward_is_an_error(name, options, memory_efficient):
+    module = randomised(memory_efficient=memory_efficient, **options)
+    y = module(torch.randn(2, 8, 5, 6, dtype=torch.float64))
+    with torch.no_grad():
+        module.get_parameter(name).add_(1)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        y.sum().backward()
+
+
+def test_a_module_may_run_twice_before_backward():
+    """Its norm's statistics move in place, which is no change of what the gradient needs."""
+    module = randomised()
+    x, g = torch.randn(2, 2, 8, 5, 6, dtype=torch.float64)
+    wanted = output_and_gradients(plain(module), x, g)[1]
+    x.requires_grad_()
+    y = module(x)
+    module(x.detach())
+    y.backward(g)
+    torch.testing.assert_close(x.grad, wanted, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
+@pytest.mark.parametrize(
+    'reparametrise',
+    [
+        lambda layer: prune.l1_unstructured(layer, 'weight', 0.5),
+        nn.utils.weight_norm,
+        lambda layer: nn.utils.spectral_norm(layer).eval(),
+        nn.utils.parametrizations.weight_norm,
+    ],
+    ids=['prune', 'weight_norm', 'spectral_norm', 'parametrization'],
+)
+def test_weights_that_hooks_compute_train_for_several_steps_as_with_autograd(reparametrise):
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
+    gradients: list[list[torch.Tensor]] = []
+    for memory_efficient in (True, False):
+        torch.manual_seed(0)
+        module = randomised(memory_efficient=memory_efficient)
+        reparametrise(module.channel_gate.fc1)
+        reparametrise(module.spatial_gate.conv)
+        optim = torch.optim.SGD(module.parameters(), 1e-3)
+        for _ in range(2):
+            optim.zero_grad()
+            module(x).square().sum().backward()
+            optim.step()
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_second_derivative_is_refused_and_had_with_lean_off():

@@ -154,6 +154,26 @@ def test_conversion_of_norms_does_not_lose_the_plugins():
     torch.testing.assert_close(reverted(x)[-1], target)
 
 
+@pytest.mark.parametrize(
+    ('replace', 'called'),
+    [
+        (lambda net: setattr(net.layer1[0], 'bn2', nn.BatchNorm2d(8).eval()), 'layer1'),
+        (lambda net: setattr(net.layer1[0], 'bn2', nn.BatchNorm2d(8).eval()), 'layer1.0'),
+        (lambda net: revert_sync_batchnorm(nn.SyncBatchNorm.convert_sync_batchnorm(net)), 'layer1'),
+        (lambda net: setattr(net.layer1, '0', copy.deepcopy(net.layer1[0])), ''),
+    ],
+    ids=['a norm, stage', 'a norm, block', 'all norms, stage', 'a copied block, host'],
+)
+def test_the_host_s_attention_runs_once_after_a_replaced_module(replace, called):
+    """Some hosts are never called themselves, mmdet's StandardRoIHead say; parts of them are."""
+    net = randomise(with_cbam(R18, 'layer1.0.bn2'))
+    replace(net)
+    calls = []
+    net.inserted['layer1/0/bn2'].cbam.register_forward_hook(lambda *args: calls.append(1))
+    net.get_submodule(called)(torch.randn(1, 8 if called else 3, 32, 32))
+    assert calls == [1]
+
+
 def test_autocast_runs():
     net = with_cbam(R18, BLOCKS)
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -134,11 +134,64 @@ def test_unfit_place_is_an_error_that_lists_near_ones(host, after, words):
         ('ResNet', dict(cfg=dict(type='CBMA'), after='layer1'), "no plugin 'CBMA' is registered"),
         ('ResNet', dict(cfg=dict(type='CBAM'), aftr='layer1'), 'aftr is unknown; an entry has'),
         ('MobileNetV2', dict(cfg=dict(type='CBAM'), position='after_conv3'), 'takes after'),
+        (
+            'ResNet',
+            dict(cfg=dict(type='CBAM'), position='after_conv3'),
+            r"position='after_conv3' \(Not implemented yet.\), which is for bottleneck blocks",
+        ),
+        (
+            'ResNet',
+            dict(cfg=dict(type='CBAM'), position='after_conv3', after='layer1'),
+            r"plugins\[0\] has position='after_conv3' and after='layer1'; leave one out",
+        ),
+        ('ResNet', dict(cfg=None), r'plugins\[0\].cfg=None is not a config with a type; give cfg='),
+        ('ResNet', dict(cfg='CBAM'), r"plugins\[0\].cfg='CBAM' is not a config with a type"),
+        ('ResNet', dict(after='layer1'), r'plugins\[0\].cfg=None is not a config with a type'),
+        ('ResNet', dict(cfg=dict(ratio=8)), r"cfg={'ratio': 8} is not a config with a type"),
+        ('ResNet', 'CBAM', r"plugins\[0\]='CBAM' is not a dictionary; give plugins="),
+        ('ResNet', dict(cfg=dict(type='CBAM'), after=3), 'after=3 is not valid; give a pattern'),
+        (
+            'ResNet',
+            dict(cfg=dict(type='CBAM'), after=[]),
+            r'after=\[\] is not valid; give a pattern',
+        ),
+        ('ResNet', dict(cfg=dict(type='CBAM'), after=[3]), r'after=\[3\] is not valid'),
+        (
+            'ResNet',
+            dict(cfg=dict(type='BN'), after='layer1'),
+            "cfg={'type': 'BN'} does not build a plugin for 64 channels",
+        ),
+        (
+            'ResNet',
+            dict(cfg=dict(type='CBAM', rato=8), after='layer1'),
+            "CBAM.* got an unexpected keyword argument 'rato'",
+        ),
     ],
 )
 def test_entry_that_fits_no_host_is_named(base, plugin, words):
     with pytest.raises(InputError, match=words):
         MODELS.build(dict(type='WithPlugins', base_type=base, depth=18, plugins=[plugin]))
+
+
+def test_plugins_are_a_list():
+    plugins = dict(cfg=dict(type='CBAM'))
+    with pytest.raises(InputError, match=r'is not a list; give plugins=\[dict'):
+        MODELS.build(dict(type='WithPlugins', base_type='ResNet', depth=18, plugins=plugins))
+
+
+@pytest.mark.parametrize('second', ['layer1', 'layer2'])
+def test_plugins_inserted_later_join_the_first(second):
+    net = insert(MODELS.build(dict(R18)), [dict(cfg=dict(type='CBAM', ratio=2), after='layer1')])
+    insert(net, [dict(cfg=dict(type='CBAM', ratio=4), after=second)])
+    cbams = [module for module in net.inserted.modules() if isinstance(module, CBAM)]
+    hidden = {'layer1': 2, 'layer2': 4}[second]  # of the second CBAM, of 8 or 16 channels
+    assert [cbam.channel_gate.fc1.out_features for cbam in cbams] == [4, hidden]
+    calls = []
+    for cbam in cbams:
+        cbam.register_forward_hook(lambda cbam, args, y: calls.append(cbam))
+    net.eval()
+    net(torch.randn(1, 3, 32, 32))
+    assert calls == cbams
 
 
 def test_pattern_whose_star_would_cross_a_dot_gets_a_hint():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -97,12 +99,24 @@ def test_fx_traces_the_equations(order):
 def test_a_layer_s_own_eval_call_leaves_the_gate_s_norm_in_its_mode():
     """As hosts with norm_eval do it; the module's own eval and train calls set it."""
     cbam = CBAM(16)
-    cbam.spatial_gate.norm.eval()
+    assert cbam.spatial_gate.norm.eval() is cbam.spatial_gate.norm
     assert cbam.spatial_gate.norm.training
     assert not cbam.eval().spatial_gate.norm.training
     assert cbam.train().spatial_gate.norm.training
     assert not CBAM(16, norm_eval=True).spatial_gate.norm.training
     assert not CBAM(16, norm_eval=True).train().spatial_gate.norm.training
+
+
+@pytest.mark.parametrize(
+    'make_copy',
+    [copy.deepcopy, lambda cbam: pickle.loads(pickle.dumps(cbam))],
+    ids=['copy', 'pickle'],
+)
+def test_a_copy_s_norm_keeps_its_own_mode(make_copy):
+    cbam = CBAM(16)
+    other = make_copy(cbam)
+    assert other.spatial_gate.norm.eval() is other.spatial_gate.norm is not cbam.spatial_gate.norm
+    assert other.spatial_gate.norm.training
 
 
 def test_a_norm_converted_to_sync_batch_norm_keeps_its_own_mode():

@@ -105,6 +105,10 @@ def test_stages_means_what_it_means_in_mmdet_s_own_plugins():
     [
         ((True,) * 3, r'has 3 values; ResNet has 4 stages \(layer1, layer2, layer3, layer4\)'),
         ((False,) * 4, 'leaves no place of layer1.0.bn2'),
+        ('1111', r"plugins\[0\].stages='1111' is not valid; give one True or False per stage"),
+        (('False', 'False', 'True', 'False'), 'is not valid'),
+        ((0, 2, 0, 0), r'stages=\(0, 2, 0, 0\) is not valid'),
+        (True, 'stages=True is not valid'),
     ],
 )
 def test_stages_that_fit_no_host_are_named(stages, words):

@@ -82,6 +82,22 @@ def test_weights_of_one_form_do_not_load_silently_into_the_other(ours, other):
         CBAM(16, start=ours).load_state_dict(CBAM(16, start=other).state_dict())
 
 
+@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('options', [*GATE_OPTIONS, dict(act_cfg=dict(type='PReLU'))], ids=str)
+def test_reset_parameters_alone_sets_the_whole_start(options, order):
+    """As after `to_empty` of a module built on the meta device."""
+    module = CBAM(32, device='meta', order=order, **options).to_empty(device='cpu')
+    for value in [*module.parameters(), *module.buffers()]:
+        value.data.fill_(7)
+    module.reset_parameters()
+    fresh = CBAM(32, order=order, **options)
+    for name, buffer in fresh.named_buffers():
+        assert torch.equal(module.get_buffer(name), buffer), name
+    x = torch.randn(2, 32, 7, 5) * 10
+    assert torch.equal(module(x), x)
+    assert torch.equal(module.eval()(x), x)
+
+
 def test_unknown_start_names_the_known_ones():
     with pytest.raises(ValueError, match="start='zero' is unknown; choose from identity, paper"):
         CBAM(16, start='zero')

@@ -69,7 +69,7 @@ class ChannelGate(Gate):
         """PyTorch's start, but biases at 0; for the identity the last layer's weights as well."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
-        self.zero_biases()
+        super().reset_parameters()
         if self.gain is not None:
             nn.init.zeros_(self.fc2.weight)
 
@@ -119,7 +119,7 @@ class SpatialGate(OwnNorm, Gate):
         """
         for conv in filter(None, (self.summary, self.conv)):
             nn.init.kaiming_normal_(conv.weight, mode='fan_out')
-        self.zero_biases()
+        super().reset_parameters()
         weight = getattr(self.norm, 'weight', None)
         if weight is not None:
             nn.init.zeros_(weight)

@@ -57,8 +57,9 @@ def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
     Raises:
         ValueError: there is none, one is unknown, or there twice.
     """
-    chosen = (pools,) if isinstance(pools, str) else tuple(pools)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(POOLS):
+    chosen = (pools,) if not isinstance(pools, (list, tuple)) else tuple(pools)
+    is_known = all(pool in POOLS for pool in chosen)
+    if not chosen or not is_known or len(set(chosen)) < len(chosen):
         raise ValueError(
             f'{option}={pools!r} is not valid; give one or more of {", ".join(POOLS)}, each once'
         )

@@ -42,8 +42,16 @@ class Gate(nn.Module):
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Set the start."""
-        raise NotImplementedError
+        """Set the start; here of the gain, the biases, and the layers that options bring."""
+        for layer in (getattr(self, 'act', None), getattr(self, 'norm', None)):
+            for module in layer.modules() if layer is not None else ():
+                if hasattr(module, 'reset_parameters'):
+                    module.reset_parameters()
+        for name, parameter in self.named_parameters():
+            if name.endswith('bias'):
+                nn.init.zeros_(parameter)
+        if self.gain is not None:
+            nn.init.constant_(self.gain, 2)
 
     def forward(self, x: Tensor, pooled: bool = False) -> Tensor:
         """The weights for a feature map, (N, C, H, W), or for what `pool` made of one.
@@ -57,9 +65,3 @@ class Gate(nn.Module):
             if self.gain is not None:
                 weights = self.gain.to(weights.dtype) * weights
             return weights.to(x.dtype)
-
-    def zero_biases(self) -> None:
-        """Set every bias to 0."""
-        for name, parameter in self.named_parameters():
-            if name.endswith('bias'):
-                nn.init.zeros_(parameter)

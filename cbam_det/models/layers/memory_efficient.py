@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 from .cpu import max_and_index
 from .gate import Gate
 from .pooling import full_precision, is_traced, wide_type
+from .versions import if_unchanged, with_version
 
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are worked on at once.
@@ -92,12 +93,30 @@ def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor
 
 def _attend_checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
     """The equations with `x` alone kept: each step begins at it, in the backward pass anew."""
-    checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     weights: list[Tensor] = []
     for gate in gates:
+        summary = getattr(gate, 'summary', None)
+        read = () if summary is None else (summary.weight,)
         previous = () if parallel else weights
-        weights.append(gate(checkpointed(_pool_product, gate, x, *previous), pooled=True))
-    return checkpointed(_product, x, *weights)
+        pooled = _checkpointed(partial(_pool_product, gate), (x, *previous), read)
+        weights.append(gate(pooled, pooled=True))
+    return _checkpointed(_product, (x, *weights))
+
+
+def _checkpointed(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], read: Sequence[Tensor] = ()
+) -> Tensor:
+    """`function(*tensors)`, run anew in the backward pass: an error where one of the tensors, or of
+    the parameters that it reads, was changed in place since.
+    """
+    saved = [with_version(tensor) for tensor in (*tensors, *read)]
+
+    def run(*tensors: Tensor) -> Tensor:
+        for saved_tensor in saved:
+            if_unchanged(saved_tensor)
+        return function(*tensors)
+
+    return checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 
 def _product(x: Tensor, *weights: Tensor) -> Tensor:
@@ -116,19 +135,32 @@ def _make_gate_pass(gate: Gate, size: torch.Size) -> GatePass:
     def compute_weights(pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         if gate.axis == 1:
             pooled = pooled.unflatten(2, size)
-        with _without_fsdp_views(gate):
-            return functional_call(gate, parameters, (pooled,), dict(pooled=True)).flatten(1)
+        with _without_fsdp_views(gate):  # a copy, as the call writes what hooks set into its dict
+            weights = functional_call(gate, dict(parameters), (pooled,), dict(pooled=True))
+        return weights.flatten(1)
 
     return GatePass(gate.axis, gate.pools, compute_weights, _trainable_tensors(gate))
 
 
 def _trainable_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors with gradient by name; FSDP puts views in the parameters' stead."""
+    """The tensors with gradient by name; FSDP puts views in the parameters' stead.
+
+    Without those that a hook computes anew in each pass, from parameters that are among these.
+    """
     return {
         f'{path}.{name}'.lstrip('.'): value
         for path, submodule in module.named_modules()
         for name, value in (*submodule._parameters.items(), *vars(submodule).items())
         if isinstance(value, Tensor) and value.requires_grad
+        if name not in _names_set_by_hooks(submodule)
+    }
+
+
+def _names_set_by_hooks(module: nn.Module) -> set[str | None]:
+    """What torch's pruning and its older weight_norm and spectral_norm set before each pass."""
+    return {
+        getattr(hook, '_tensor_name', getattr(hook, 'name', None))
+        for hook in module._forward_pre_hooks.values()
     }
 
 
@@ -201,7 +233,7 @@ class GatePass:
         self.parameters = {
             name: value.detach().requires_grad_() for name, value in self.parameters.items()
         }
-        as_saved = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda tensor: tensor)
+        as_saved = torch.autograd.graph.saved_tensors_hooks(with_version, if_unchanged)
         with torch.enable_grad(), as_saved:
             self.weights = self.function(self.pooled, self.parameters).unsqueeze(self.axis)
         return self.weights.detach()

@@ -39,8 +39,14 @@ class OwnNorm(nn.Module):
         super().add_module(name, module)
         if name == 'norm' and module is not None:
             module.train(self.training and not self.norm_eval)
-            module.eval = _keep_mode  # type: ignore[method-assign, assignment]
+            module.eval = _KeepMode(module)  # type: ignore[method-assign]
 
 
-def _keep_mode() -> None:
-    pass
+class _KeepMode:
+    """In the place of a module's `eval`: the mode stays. A class, so that copies have their own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self) -> nn.Module:
+        return self.module
