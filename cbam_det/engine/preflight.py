@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, Registry
 from torch import distributed
@@ -44,10 +45,16 @@ def prepare(cfg: Config) -> None:
     """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
 
     Raises:
-        InputError: a setting of `preflight`, a hook or its type is misspelt; the config's data sets
-            have several roots and `preflight.data_root` would replace them; there is a GPU and
-            mmcv's operators are for the CPU alone.
+        InputError: there is no work_dir; a setting of `preflight`, a hook or its type is misspelt
+            or of another type; the config's data sets have several roots and
+            `preflight.data_root` would replace them; there is a GPU and mmcv's operators are for
+            the CPU alone.
     """
+    if not cfg.get('work_dir'):
+        raise InputError(
+            "the config has no work_dir, the folder of logs and checkpoints; give work_dir='...' "
+            'in it, or --work-dir to a tool'
+        )
     if data_root := _settings(cfg)['data_root']:
         set_data_root(cfg, data_root)
     enter_scope(cfg)
@@ -100,14 +107,26 @@ def check_run(cfg: Config, task: Task) -> str | None:
 
 
 def _settings(cfg: Config) -> dict:
-    settings = cfg.get('preflight') or {}
+    settings = cfg.get('preflight')
+    if settings is None:
+        return SETTINGS
+    if not isinstance(settings, dict):
+        raise InputError(
+            f'preflight={settings!r}: it takes a dict of settings, such as '
+            "preflight=dict(data_root='data/coco', check_images=True)"
+        )
     for key in settings:
         if key not in SETTINGS:
             raise InputError(
                 f'preflight.{key} is unknown{near_hint(key, SETTINGS)}; it has '
                 f'{first_few(list(SETTINGS))}'
             )
-    return {**SETTINGS, **settings}
+    settings = {**SETTINGS, **settings}
+    if not isinstance(settings['data_root'], (str, type(None))):
+        raise InputError(f'preflight.data_root={settings["data_root"]!r}; give a folder as a text')
+    if not isinstance(settings['check_images'], bool):
+        raise InputError(f'preflight.check_images={settings["check_images"]!r}; give True or False')
+    return settings
 
 
 def is_first_process(cfg: Config) -> bool:
@@ -122,14 +141,19 @@ def check_names(cfg: Config) -> None:
     A key that is near to one of MMEngine's is only told: it may be the config's own.
 
     Raises:
-        InputError: a default hook has no type, which a misspelt one lacks; a hook's type is not
-            registered, or has no such option.
+        InputError: a default hook has no type, which a misspelt one lacks; a hook is of another
+            type than a dict or `Hook`; a hook's type is not registered, or has no such option.
     """
     default = cfg.get('default_hooks') or {}
     for name, hook in default.items():
         path = f'default_hooks.{name}'
         if not isinstance(hook, dict):
-            continue  # None, or a hook that is made
+            if not isinstance(hook, (Hook, type(None))):
+                raise InputError(
+                    f'{path}={hook!r}: it takes a dict of options, or None, which leaves the hook '
+                    'out'
+                )
+            continue
         hook = {**OWN_HOOKS.get(name, {}), **hook}
         if not hook.get('type'):
             near = near_hint(name, {*default, *OWN_HOOKS} - {name})

@@ -30,7 +30,7 @@ from ..evaluation.metrics import fix_metrics, report_every_number
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..models.insertion import named_cbams
 from ..utils.environment import describe
-from ..utils.errors import Stopped
+from ..utils.errors import InputError, Stopped
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import failures, preflight
@@ -76,14 +76,19 @@ class CheckedRunner(Runner):
     def from_cfg(cls, cfg: Config | dict, task: Task | None = None) -> CheckedRunner:
         """Build the runner of a config, which is not changed.
 
+        MMEngine's `Runner.from_cfg(cfg)` ignores `runner_type`, and so checks nothing; where the
+        config chooses the runner, a script calls `RUNNERS.build(cfg)`, as mmdet's tools do.
+
         Args:
-            cfg: a merged config.
-            task: what the runner is for, which is checked before it writes anything. Without it
-                `train()` and `test()` check as they begin.
+            cfg: a merged config with a `work_dir`.
+            task: 'train' or 'test', for which the config is checked before the runner writes
+                anything. Without it `train()` and `test()` check as they begin.
 
         Raises:
-            InputError: see `preflight` and `loading`.
+            InputError: `task` is another; see `preflight` and `loading`.
         """
+        if task not in (None, 'train', 'test'):
+            raise InputError(f"task={task!r} is unknown; give 'train', 'test' or None")
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
         files.read_weights_only()
         allow_compilations()

@@ -101,6 +101,11 @@ def test_wrong_input_is_refused_before_anything_is_written_where_the_task_is_tol
         getattr(runner, task)()
 
 
+def test_task_that_is_none_of_a_runner_s_is_refused(digits, tmp_path):
+    with pytest.raises(InputError, match="task='val' is unknown; give 'train', 'test' or None"):
+        CheckedRunner.from_cfg(config(digits, tmp_path / 'work'), 'val')
+
+
 def test_run_is_checked_once(digits, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(preflight, 'check_run', lambda cfg, task: asked.append(task))
@@ -128,9 +133,18 @@ def test_data_of_a_test_alone_are_enough_for_a_test(digits, tmp_path, monkeypatc
         ({'default_hooks.exact_resume': dict(type='ExactResume')}, 'ExactResumeHook'),
         ({'custom_hooks': [dict(type='NumClassCheckHook', near=0)]}, 'near is unknown'),
         ({'custom_hooks': [dict(type='LoggerHook', intervall=2)]}, 'near: interval'),
+        (
+            {'default_hooks.stop_signals': False},
+            'default_hooks.stop_signals=False: it takes .*None',
+        ),
+        ({'preflight': True}, r'preflight=True: it takes a dict .* preflight=dict\('),
+        ({'preflight': ['data_root']}, r"preflight=\['data_root'\]: it takes a dict"),
+        ({'preflight.data_root': 5}, 'preflight.data_root=5; give a folder'),
+        ({'preflight.check_images': 'yes'}, "preflight.check_images='yes'; give True or False"),
+        ({'work_dir': None}, 'the config has no work_dir.*--work-dir'),
     ],
 )
-def test_hook_of_another_name_or_option_is_refused_with_what_is_near(
+def test_wrong_hook_or_setting_of_the_runner_is_refused_by_its_key(
     options, words, digits, tmp_path
 ):
     cfg = config(digits, tmp_path / 'work')
