@@ -119,17 +119,38 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a CBAM."""
+        """MMEngine's and the config's hooks, and those of `OWN_HOOKS` that the config has not under
+        another name; the audit where there is a CBAM.
+
+        Raises:
+            InputError: the config has one of them twice.
+        """
         hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
-        own_names = set(OWN_HOOKS)
-        other_hooks = [hook for name, hook in hooks.items() if name not in own_names]
-        has_audit = AttentionAuditHook in map(_kind, [*other_hooks, *(custom_hooks or [])])
-        if has_audit or not any(True for _ in named_cbams(self.model)):
-            own_names.remove('attention_audit')
-        for name, hook in OWN_HOOKS.items():
-            options: HookConfig | None = hooks.pop(name, {} if name in own_names else None)
+        given = {name: hooks.pop(name) for name in OWN_HOOKS if name in hooks}
+        elsewhere = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
+        elsewhere |= {
+            f'custom_hooks.{place}': hook for place, hook in enumerate(custom_hooks or [])
+        }
+        for name, own_hook in OWN_HOOKS.items():
+            options = given.get(name)
             if isinstance(options, dict):
-                options = {**hook, **options}
+                options = {**own_hook, **options}
+            own_class = HOOKS.get(own_hook['type'])
+            places = [
+                path for path, hook in elsewhere.items() if issubclass(_kind(hook), own_class)
+            ]
+            if options is not None and issubclass(_kind(options), own_class):
+                places.append(f'default_hooks.{name}')
+            if len(places) > 1:
+                raise InputError(
+                    f'{" and ".join(places)} are each an {own_class.__name__}, of which a run has '
+                    'one; leave all but one out'
+                )
+            is_wanted = own_class is not AttentionAuditHook or any(
+                True for _ in named_cbams(self.model)
+            )
+            if name not in given and not places and is_wanted:
+                options = own_hook
             if options is not None:
                 hooks[name] = options
         super().register_hooks(hooks, custom_hooks)
@@ -267,9 +288,9 @@ class CheckedRunner(Runner):
         print_log(f'metrics written to {path}', 'current')
 
 
-def _kind(hook: HookConfig | None) -> type | None:
-    """The class of a hook or of a hook's config."""
+def _kind(hook: HookConfig | None) -> type:
+    """The class of a hook or of a hook's config; NoneType where the config names none."""
     if not isinstance(hook, dict):
         return type(hook)
     kind = hook.get('type')
-    return HOOKS.get(kind) if isinstance(kind, str) else kind
+    return (HOOKS.get(kind) if isinstance(kind, str) else kind) or type(None)

@@ -22,12 +22,18 @@ from torch.utils.data import Dataset
 
 from cbam_det import CBAM, AttentionAuditHook, CheckedRunner
 from cbam_det.engine import preflight
-from cbam_det.engine.hooks import AtomicCheckpointHook
+from cbam_det.engine.hooks import (
+    AtomicCheckpointHook,
+    ExactResumeHook,
+    FiniteLossesHook,
+    StopSignalsHook,
+)
 from cbam_det.utils.config import parse_options, read_config
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIG, QUICK
 
+OTHERS_OF_OURS = (ExactResumeHook, FiniteLossesHook, StopSignalsHook)
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
 
@@ -226,6 +232,29 @@ def test_attention_is_audited_once_where_there_is_any_unless_a_config_leaves_it_
         dict(default_hooks=dict(attention_audit=dict(saturation_at=7))),
     ):
         assert [hook.saturation_at for hook in audits(small(**hooks))] == [7], hooks
+
+
+@pytest.mark.parametrize('hook', [AttentionAuditHook, *OTHERS_OF_OURS])
+def test_own_hook_that_a_config_gives_elsewhere_is_there_once(hook, small):
+    name = hook.__name__
+    for hooks in (
+        dict(),
+        dict(custom_hooks=[dict(type=name)]),
+        dict(custom_hooks=[dict(type=hook)]),
+        dict(custom_hooks=[hook()]),
+        dict(custom_hooks=[type(f'My{name}', (hook,), {})()]),
+        dict(default_hooks=dict(mine=dict(type=name))),
+    ):
+        assert sum(isinstance(one, hook) for one in small(**hooks).hooks) == 1, hooks
+
+
+def test_own_hook_that_a_config_gives_twice_is_refused_by_its_places(small):
+    own = dict(type='ExactResumeHook')
+    words = 'custom_hooks.0 and custom_hooks.1 are each an ExactResumeHook'
+    with pytest.raises(InputError, match=words):
+        small(custom_hooks=[own, own])
+    with pytest.raises(InputError, match=r'custom_hooks.0 and default_hooks.exact_resume are each'):
+        small(custom_hooks=[own], default_hooks=dict(exact_resume=dict(priority='LOW')))
 
 
 def test_runner_of_parts_trains_and_tests_without_a_config_to_check(small, tmp_path):

@@ -165,9 +165,8 @@ def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(some_gpu, monk
     assert device == 'cpu'
     assert 'Some GPU is there' in why and 'no nvcc' in why and '--no-cache-dir' in why
     with pytest.raises(InputError, match='; or put CUDA_VISIBLE_DEVICES= before the command'):
-        preflight.prepare(
-            Config(dict(model=dict(), work_dir='work'))
-        )  # where our tools have not hidden it before
+        # Where our tools have not hidden it before.
+        preflight.prepare(Config(dict(model=dict(), work_dir='work')))
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     assert environment.check_device() == ('cuda', 'Some GPU')
 
