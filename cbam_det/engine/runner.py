@@ -30,7 +30,7 @@ from ..evaluation.metrics import fix_metrics, report_every_number
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..models.insertion import named_cbams
 from ..utils.environment import describe
-from ..utils.errors import InputError, Stopped
+from ..utils.errors import InputError, Stopped, end_by_one_line
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import failures, preflight
@@ -53,7 +53,9 @@ class CheckedRunner(Runner):
     - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
       its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
     - checkpoints that have their name only when they are whole (`save_checkpoint`);
-    - errors of the machine and of a config's keys that name the remedy (`failures`);
+    - errors of the machine and of a config's keys that name the remedy (`failures`); a script that
+      catches neither `InputError` nor `Stopped` ends by their one line, with the status of our
+      tools (`errors.end_by_one_line`);
     - `metrics.json` after a test.
 
     A config's `preflight` has its settings, all of them optional::
@@ -65,6 +67,7 @@ class CheckedRunner(Runner):
     """
 
     def __init__(self, *args: object, **options: object) -> None:
+        end_by_one_line()
         fix_ssd_heads()
         fix_metrics()
         self._checked_for: Task | None = None
@@ -87,6 +90,7 @@ class CheckedRunner(Runner):
         Raises:
             InputError: `task` is another; see `preflight` and `loading`.
         """
+        end_by_one_line()
         if task not in (None, 'train', 'test'):
             raise InputError(f"task={task!r} is unknown; give 'train', 'test' or None")
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
