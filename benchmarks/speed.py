@@ -10,16 +10,17 @@ import warnings
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
 from benchmarks import contenders
 from benchmarks.tables import TABLES
-from cbam_det.engine.preflight import amp_on_cpu
+from cbam_det.engine.devices import amp_on_cpu
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
 from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.options import parse_options
 from cbam_det.utils.records import write_record
 from cbam_det.visualization.figures import costs, save
 
@@ -124,10 +125,7 @@ def measure(args: argparse.Namespace) -> dict:
         configs = {Path(name).stem: Config.fromfile(find_config(name)) for name in args.configs}
         last, base = list(configs.items())[-1]
         for variant in args.variant:
-            key, separator, value = variant.partition('=')
-            if not separator:
-                raise InputError(f'--variant {variant} is no key=value')
-            options = {key: DictAction._parse_iterable(value)}
+            options = parse_options([variant])
             configs[f'{last}, {variant}'] = override(copy.deepcopy(base), options)
         if args.amp:
             configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}

@@ -11,6 +11,11 @@ which says what to do.
 
 import warnings
 
+from .utils.hidden_modules import hidden_modules
+
+if _hidden := hidden_modules():  # told first, as the imports below may fail by it
+    warnings.warn(_hidden, stacklevel=2)
+
 from .utils.environment import MMENGINE, stack_error
 from .version import __version__
 

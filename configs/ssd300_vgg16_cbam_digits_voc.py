@@ -1,4 +1,5 @@
-# SSD300 whole, on images of 300 pixels and from scratch: an hour an epoch on two CPU cores.
+# SSD300 whole, on images of 300 pixels and from scratch (from the identity start, as all of the
+# digits' records): an hour an epoch on two CPU cores.
 _base_ = [
     'mmdet::_base_/models/ssd300.py',
     './_base_/datasets/digits_voc.py',

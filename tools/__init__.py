@@ -39,7 +39,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
         '--cfg-options',
         nargs='+',
         metavar='KEY=VALUE',
-        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]", without spaces',
+        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]"',
     )
     parser.add_argument(
         '--launcher',

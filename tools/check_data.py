@@ -1,4 +1,6 @@
-"""Check a COCO or VOC folder: every image decoded, every box, the splits against each other."""
+"""Check a COCO or VOC folder, or the data of a config: every image decoded, every box, the splits
+against each other.
+"""
 
 import argparse
 import sys
@@ -11,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from cbam_det.datasets.validation.folder import Split
 
 EXAMPLES = """examples:
   python tools/check_data.py data/coco
   python tools/check_data.py data/VOCdevkit --fix
+  python tools/check_data.py mine.py --data-root /data/mine
 
 Exit status 1 where a fault would hurt a training or its scores and was not mended."""
 
@@ -24,19 +29,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('folder', type=Path, help="a folder in COCO's or VOC's layout")
+    parser.add_argument(
+        'data', help="a folder in COCO's or VOC's layout, or a config that names other folders"
+    )
     parser.add_argument('--images', type=Path, help="COCO's images, where they are not found")
     parser.add_argument(
         '--fix',
         action='store_true',
         help='write a clean annotation file beside each with faults; no file is changed',
     )
+    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    parser.add_argument(
+        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+    )
     parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
     return parser.parse_args(argv)
 
 
 def print_tables(splits: list['Split'], first: int, console: Console) -> None:
-    from cbam_det.datasets.validation.content import remedy_of
+    from cbam_det.datasets.validation.content import fixable, remedy_of
+    from cbam_det.utils.errors import printable
 
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
     kinds = Table('split', 'fault', 'hurts', 'count', 'first, and the remedy', show_lines=True)
@@ -44,50 +56,105 @@ def print_tables(splits: list['Split'], first: int, console: Console) -> None:
         content = split.content
         hurting = sum(fault.hurts for fault in content.faults)
         counts = (len(content.images), content.objects, len(content.classes), len(content.faults))
-        sets.add_row(split.name, *(f'{count:,}' for count in (*counts, hurting)))
+        name = Text(printable(split.name))
+        sets.add_row(name, *(f'{count:,}' for count in (*counts, hurting)))
         groups = {(fault.kind, fault.hurts): [] for fault in content.faults}
         for fault in content.faults:
             groups[fault.kind, fault.hurts].append(fault)
         for (kind, hurts), faults in groups.items():
             examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
-            cells = split.name, kind, 'yes' if hurts else 'no', f'{len(faults):,}', examples
-            kinds.add_row(
-                *(Text(cell.encode('utf-8', 'backslashreplace').decode()) for cell in cells)
-            )
+            hurt = 'yes' if hurts else 'no'
+            kinds.add_row(name, kind, hurt, f'{len(faults):,}', Text(printable(examples)))
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
+    if any(fixable(fault) for split in splits for fault in split.content.faults):
+        console.print('--fix: the same command with it writes a clean file beside each')
     for split in splits:
         for note in split.notes:
-            console.print(f'{split.name}: {note}', markup=False)
+            console.print(printable(f'{split.name}: {note}'), markup=False)
+
+
+def config_of(args: argparse.Namespace) -> 'Config | None':
+    """The config that is to be checked; None of a folder."""
+    from cbam_det.datasets.validation.config import set_data_root
+    from cbam_det.utils.config import find_config, read_config
+    from cbam_det.utils.errors import InputError
+    from cbam_det.utils.options import parse_options
+
+    options = dict(images=args.images, data_root=args.data_root, cfg_options=args.cfg_options)
+    given = [f'--{name.replace("_", "-")}' for name, value in options.items() if value]
+    try:
+        path = '' if Path(args.data).is_dir() else find_config(args.data)
+    except InputError:
+        if Path(args.data).suffix == '.py':
+            raise
+        path = ''
+    wrong = [option for option in given if (option == '--images') == bool(path)]
+    if wrong:
+        owner = 'a folder alone, and this is a config' if path else 'a config, and this is none'
+        raise InputError(f'{wrong[0]} is for {owner}: {args.data}; leave it out')
+    if not path:
+        return None
+    cfg = read_config(path, parse_options(args.cfg_options))
+    if root := args.data_root or (cfg.get('preflight') or {}).get('data_root'):
+        set_data_root(cfg, root)
+    return cfg
+
+
+def splits_of(args: argparse.Namespace, cfg: 'Config | None') -> list['Split']:
+    from cbam_det.datasets.validation.folder import examine, examine_splits
+    from cbam_det.datasets.validation.of_config import config_splits
+
+    if cfg is None:
+        return examine(Path(args.data), args.images)
+    return examine_splits(config_splits(cfg), f'decoding the images of {args.data}')
 
 
 def check(args: argparse.Namespace) -> int:
-    from cbam_det.datasets.validation.clean import clean, config_options, write_clean
-    from cbam_det.datasets.validation.content import FIX, remedy_of
-    from cbam_det.datasets.validation.folder import examine
+    from cbam_det.datasets.validation.config import check_data
+    from cbam_det.utils.errors import InputError
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    splits = examine(args.folder, args.images)
+    cfg = config_of(args)
+    splits = splits_of(args, cfg)
     print_tables(splits, args.first, console)
-    unresolved = False
+    unresolved, errors = False, []
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}
-        fixable = any(FIX in remedy_of(fault) for fault in split.content.faults)
-        if args.fix and (hurting or fixable):
-            cleaned = clean(split)
-            write_clean(cleaned.files)
-            for path in list(cleaned.files)[:1]:
-                others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
-                console.print(
-                    f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
-                    f'{cleaned.objects:,} objects; use it:',
-                    soft_wrap=True,
-                )
-                console.print(f'  {config_options(split, cleaned.options)}', soft_wrap=True)
-            hurting &= {'same image in two splits'}
+        if args.fix:
+            try:
+                hurting &= {'same image in two splits'} if fix(split, console) else hurting
+            except InputError as error:
+                errors.append(error)
         unresolved = unresolved or bool(hurting)
+    if errors:
+        raise InputError('; '.join(map(str, errors)))
+    if cfg is not None and not any(
+        fault.hurts for split in splits for fault in split.content.faults
+    ):
+        check_data(cfg, ('train', 'val', 'test'))  # what the config makes of the data
     return int(unresolved)
+
+
+def fix(split: 'Split', console: Console) -> bool:
+    """Write a clean file beside that of a split with faults; whether there was a need for one."""
+    from cbam_det.datasets.validation.clean import clean, config_options, write_clean
+    from cbam_det.datasets.validation.content import fixable
+    from cbam_det.utils.errors import printable
+
+    if not any(fault.hurts or fixable(fault) for fault in split.content.faults):
+        return False
+    cleaned = clean(split)
+    write_clean(cleaned.files)
+    for path in list(cleaned.files)[:1]:
+        others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
+        line = (
+            f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
+            f'{cleaned.objects:,} objects; use it:\n  {config_options(split, cleaned.options)}'
+        )
+        console.print(printable(line), soft_wrap=True, markup=False)
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 if TYPE_CHECKING:
     from cbam_det.utils.environment import Problem
 
@@ -58,9 +55,11 @@ def check_plugin() -> 'Problem | None':
     return None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def report() -> int:
     """Print the report; 0 where training can work, else 1."""
-    parse_args(argv)
+    from rich.console import Console
+    from rich.table import Table
+
     import cbam_det
     from cbam_det.utils.environment import (
         LIBRARIES,
@@ -110,6 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f'\nPROBLEM  {problem}', markup=False)
     console.print('\nTraining cannot work here.' if problems else '\nReady to train.')
     return 1 if problems else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parse_args(argv)
+    try:
+        from cbam_det.utils.errors import one_line_errors
+    except Exception as error:  # a file that hides a standard module, of which cbam_det warns
+        print(f'PROBLEM  cbam_det cannot be imported ({type(error).__name__}: {error})')
+        return 1
+    return one_line_errors(report)
 
 
 if __name__ == '__main__':

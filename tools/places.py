@@ -16,7 +16,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or mmdet::FOLDER/CONFIG.py')
     parser.add_argument('--only', default='*', help='HOST:NAME pattern of the rows (%(default)s)')
     parser.add_argument(
         '--insert', action='append', help='HOST:PATTERN; print the config that inserts there'
@@ -29,9 +29,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def print_places(args: argparse.Namespace) -> None:
-    from cbam_det.models.places import find_places, fragment
-    from cbam_det.utils.config import parse_options, read_config
+    from cbam_det.models.places import find_places, fragment, summed_up
+    from cbam_det.utils.config import read_config
     from cbam_det.utils.errors import InputError
+    from cbam_det.utils.options import parse_options
 
     cfg = read_config(args.config, parse_options(args.cfg_options))
     if args.insert:
@@ -42,17 +43,21 @@ def print_places(args: argparse.Namespace) -> None:
             raise InputError(f'--insert {args.insert[0]} names no host; write HOST:PATTERN')
         print(fragment(cfg, host, after))
         return
-    table = Table('host', 'after', 'module', 'C x H x W', '+ parameters', '+ multiply-adds')
-    for place in find_places(cfg, args.size, args.only):
+    head = ('host', 'after', 'module', 'C x H x W', 'maps', '+ parameters', '+ multiply-adds')
+    table = Table(*head)
+    found = find_places(cfg, args.size, args.only)
+    for place in found:
         table.add_row(
             place.host,
             place.name,
             place.kind,
             ' x '.join(map(str, place.shape)),
+            f'{place.maps:,}',
             f'{place.parameters:,}',
             f'{place.multiply_adds:,}',
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(f'one at each of these places: {summed_up(found)}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

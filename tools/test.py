@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def test(args: argparse.Namespace) -> None:
 
     from cbam_det.engine.launch import build_runner, config_of
     from cbam_det.utils.errors import InputError
+    from cbam_det.utils.run_config import Split
+    from cbam_det.visualization.fonts import names_in_pictures
 
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
         raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
@@ -80,7 +83,11 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, 'test')
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    names = nullcontext()
+    if args.show or args.show_dir:
+        names = names_in_pictures(Split.from_cfg(cfg, 'test').data_sets[0].classes)
+    with names:
+        runner.test()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..checkpoints.files import check_free
+from ..models.build import image_channels
 from ..utils.errors import InputError
 from ..version import __version__
 from .inference import Predictor, PreparedImage
@@ -36,7 +37,7 @@ TOLERANCE = 1e-4  # of the largest number of an output
 
 
 class DensePart(nn.Module):
-    """(N, 3, H, W) normalised images -> the maps of all levels, one after the other.
+    """(N, C, H, W) normalised images -> the maps of all levels, one after the other.
 
     Args:
         model: a detector of mmdet with a dense head (`bbox_head` or `rpn_head`).
@@ -95,10 +96,14 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
     check_free(path)
     part = DensePart(copy.deepcopy(predictor.model)).cpu().eval()
     height, width = size
+    channels = image_channels(predictor.cfg)
     generator = torch.Generator().manual_seed(0)
     images, other_images = (
         torch.randn(shape, generator=generator)
-        for shape in ((1, 3, height, width), (2, 3, height, width + _size_step(predictor)))
+        for shape in (
+            (1, channels, height, width),
+            (2, channels, height, width + _size_step(predictor)),
+        )
     )
     try:
         names = part.names(images)

@@ -56,7 +56,7 @@ class PreparedImage:
         ]
         shape = sample.img_shape[:2]  # with what the pipeline itself padded
         if any(side > limit + 1 for side, limit in zip(scaled, shape, strict=True)):  # it was cut
-            cropped = packed['inputs'][:, : shape[0], : shape[1]]
+            cropped = packed['inputs'][:3, : shape[0], : shape[1]].expand(3, -1, -1)  # of grey, too
             picture = np.ascontiguousarray(cropped.permute(1, 2, 0).numpy()[..., ::-1])
             return cls(picture, data, tuple(shape))
         return cls(picture, data, tuple(map(min, scaled, shape)))

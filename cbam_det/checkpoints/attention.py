@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from ..models.insertion import named_cbams
+from ..models.attention_modules import named_cbams
 from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, first_few
 from .files import read_checkpoint

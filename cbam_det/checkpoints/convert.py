@@ -15,8 +15,19 @@ from typing import Any
 from torch import Tensor
 
 from ..utils.errors import InputError, first_few
-from .formats import ASSUMED, CONV, DEFAULTS, FC1, FORMS, OURS, STARTS, TARGETS, pools_of
-from .implementations import from_form, to_form
+from .formats import (
+    ASSUMED,
+    ASSUMED_POOLS,
+    CONV,
+    DEFAULTS,
+    FC1,
+    FORMS,
+    OURS,
+    STARTS,
+    TARGETS,
+    pools_of,
+)
+from .implementations import from_form, to_form, without_spatial
 from .keys import Item, cbam_roots, is_module, last_norm, renamer
 from .layouts import place_of, split_host, with_layout
 from .starts import set_start
@@ -132,6 +143,10 @@ def convert(
     if source != OURS:
         cbam_options = {'norm_cfg': FORMS[source].norm_cfg}
         items = from_form(items, source, FORMS[source])
+        if without_spatial(items):
+            cbam_options['order'] = 'channel'
+        if FORMS[source].options:
+            notes.append(ASSUMED_POOLS)
     elif start:
         dropped += set_start(items, start, cbam_options)
     if target != OURS:
@@ -139,6 +154,8 @@ def convert(
         dropped += outside_host
         if source == OURS and not options:
             notes.append(ASSUMED)
+        if FORMS[target].options and (built := _built_with(items, cbam_options)):
+            notes.append(f'build it with {built}')
         items = to_form(items, target, FORMS[target], cbam_options)
     elif layout == 'plugins' and last_norm(items) == 2 and not is_module(items):
         raise InputError("layout 'plugins': mmdet has no plugins= in BasicBlocks; use 'inserted'")
@@ -162,6 +179,14 @@ def convert(
         _cbam_configs(items, cbam_options) if target == OURS else {},
         notes,
     )
+
+
+def _built_with(items: Mapping[str, Item], options: Mapping) -> str:
+    """The options of the authors' CBAM that differ from their defaults."""
+    pools = pools_of(options, 'pools')
+    built = ['no_spatial=True'] * without_spatial(items)
+    built += [f'pool_types={list(pools)}'] * (set(pools) != {'avg', 'max'})
+    return ' and '.join(built)
 
 
 def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:

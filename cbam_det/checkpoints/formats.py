@@ -52,9 +52,14 @@ FACTORS = {
     'channel': (1 / 2, 1, 2),
     'spatial': (1, 1 / 2, 2),
 }
+# What weights do not show, in our words and in those of the authors' code.
 ASSUMED = (
-    'taken for granted, as weights do not show it: order channel-spatial, pools avg and max, '
-    'spatial_pools max and avg, ReLU; give the config to have it checked'
+    'taken for granted, as weights do not show it: order channel-spatial of two gates, pools avg '
+    'and max, not lp or lse, spatial_pools max and avg, ReLU; give the config to have it checked'
+)
+ASSUMED_POOLS = (
+    "taken for granted, as weights do not show it: pool_types=['avg', 'max'], the authors' "
+    "default; where theirs has lp or lse too, give the config the same pools=('avg', 'max', 'lp')"
 )
 DEFAULTS: dict[str, Any] = {  # of the module's options that are worked out here
     'ratio': 16,
@@ -85,6 +90,8 @@ class Form:
         trunk: its names of `TRUNK`.
         convs: the MLP has 1x1 convolutions, (C, C/r, 1, 1), not linear layers, (C, C/r).
         pools: what its spatial convolution reads, in order.
+        channel_pools: of its channel gate; where `options` is True, any of them can be chosen.
+        options: its gates and pools are options, `no_spatial` and `pool_types`.
         kernel_size: of the spatial gate, where no other can be chosen.
         norm_cfg: the norm of its spatial gate.
         wrap: what comes before every key of a network that is written.
@@ -95,6 +102,8 @@ class Form:
     trunk: tuple[str, ...] = TRUNK
     convs: bool = True
     pools: tuple[str, str] = ('avg', 'max')
+    channel_pools: tuple[str, ...] = ('avg', 'max')
+    options: bool = False
     kernel_size: int | None = None
     norm_cfg: dict | None = field(default_factory=lambda: dict(type='BN'))
     wrap: str = ''
@@ -112,6 +121,8 @@ FORMS = {
         ),
         convs=False,
         pools=('max', 'avg'),
+        channel_pools=('avg', 'max', 'lp', 'lse'),
+        options=True,
         kernel_size=7,
         norm_cfg=DEFAULTS['norm_cfg'],
         wrap='module.',

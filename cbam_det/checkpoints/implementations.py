@@ -35,11 +35,19 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
     Raises:
         InputError: the form cannot express the weights or the options, or a weight is missing.
     """
-    if options.get('order', 'channel-spatial') != 'channel-spatial':
-        raise InputError(f'order={options["order"]!r}: the form {name} has channel-spatial alone')
-    for option in ('pools', 'spatial_pools'):
-        if {*pools_of(options, option)} != {'avg', 'max'}:
-            raise InputError(f'{option}={options[option]!r}: the form {name} has avg and max alone')
+    order = 'channel' if form.options and without_spatial(items) else 'channel-spatial'
+    if options.get('order', order) != order:
+        own = 'channel-spatial, or a channel gate' if form.options else 'channel-spatial'
+        raise InputError(f'order={options["order"]!r}: the form {name} has {own} alone')
+    pools = {*pools_of(options, 'pools')}
+    known = {*form.channel_pools}
+    if not pools <= known or (pools != known and not form.options):
+        own = ' and '.join(form.channel_pools)
+        raise InputError(f'pools={options["pools"]!r}: the form {name} has {own} alone')
+    if order != 'channel' and {*pools_of(options, 'spatial_pools')} != {'avg', 'max'}:
+        raise InputError(
+            f'spatial_pools={options["spatial_pools"]!r}: the form {name} has avg and max alone'
+        )
     module = is_module(items)
     wrap = '' if module else form.wrap
     pairs = [(ours, wrap + theirs) for theirs, ours in _name_pairs(form, module)]
@@ -54,6 +62,11 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
             )
     flip = form.pools != pools_of(options, 'spatial_pools')
     return dict(zip(names, _reshape_weights(items, form.convs, flip).values(), strict=True))
+
+
+def without_spatial(items: Mapping[str, Item]) -> bool:
+    """Whether our CBAMs among these have no spatial gate."""
+    return not any('spatial_gate.' in key for key in items)
 
 
 def _name_pairs(form: Form, module: bool) -> list[tuple[str, str]]:
@@ -86,6 +99,8 @@ def _reason_without_name(key: str, name: str) -> str:
 def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
     """Refuse a network or module that lacks a weight (BatchNorm's count of batches is none)."""
     gates = [key for ours, _ in form.module for key in _expand_template(ours)]
+    if form.options and without_spatial(items):
+        gates = [gate for gate in gates if not gate.startswith('spatial_gate.')]
     expected = gates
     if not is_module(items):
         expected = ['conv1.weight', *_expand_template('bn1.{n}')]

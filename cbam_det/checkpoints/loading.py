@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torchvision_models
-from torch import nn
+from torch import Size, Tensor, nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split, pretrained_of
-from .attention import ATTENTION_KEY, check_attention, state_of
+from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
@@ -28,8 +31,17 @@ OPTIONS_NOT_IN_WEIGHTS = dict(
 )
 
 
-def check_pretrained(cfg: Config) -> None:
-    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here."""
+def check_pretrained(cfg: Config, model: nn.Module | None = None) -> None:
+    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here.
+
+    Args:
+        cfg: a config.
+        model: its detector, whose parts they have to fit, or None.
+
+    Raises:
+        InputError: weights cannot be fetched or read, or fewer than half of the weights of the part
+            that is to start from them are among them; the message names the prefix to set.
+    """
     unfrozen = dict(frozen_stages=-1, norm_eval=False)
     for weights in pretrained_of(cfg):
         options = ''.join(f' {weights.part}.{key}={unfrozen[key]}' for key in weights.options)
@@ -39,6 +51,51 @@ def check_pretrained(cfg: Config) -> None:
         )
         description = f'the pretrained weights {weights.source} of {weights.part}'
         read_checkpoint(weights.source, description, remedy)
+    for name, part, source, state in pretrained_parts(model) if model else ():
+        parts = [weights.part for weights in pretrained_of(cfg) if weights.source == source]
+        place = next((path for path in parts if path.endswith(f'.{name}')), f'model.{name}')
+        _check_part(place.rstrip('.'), part, source, state)
+
+
+def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Tensor]) -> None:
+    """Raise InputError where few of a part's weights, its attention aside, are in `state`."""
+    own = {
+        key: value.shape
+        for key, value in part.state_dict().items()
+        if not (key.endswith(BATCH_COUNTER) or 'inserted.' in key or ATTENTION_KEY.search(key))
+    }
+    # Swin and PVT convert the names as they load; attention without a place is the audit's.
+    foreign = any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict()))
+    if getattr(part, 'convert_weights', False) or foreign:
+        return
+    shapes = {key: value.shape for key, value in state.items() if hasattr(value, 'shape')}
+    fitting = sum(shapes.get(key) == shape for key, shape in own.items())
+    if 2 * fitting >= len(own):
+        return
+    whole = state_of(read_checkpoint(source, source, 'fetch it again'))
+    shapes = {key: value.shape for key, value in whole.items() if hasattr(value, 'shape')}
+    prefix, under_prefix = _best_prefix(own, shapes)
+    outer, in_part = _best_prefix(shapes, own)
+    if under_prefix > max(fitting, in_part):
+        remedy = f'its keys begin with {prefix}: --cfg-options {place}.init_cfg.prefix={prefix}'
+    elif in_part > fitting:
+        remedy = f'it holds the weights of {place}.{outer[:-1]}: give it as the init_cfg of that'
+    else:
+        remedy = f'it has {first_few(list(shapes))}; give weights of that module'
+    raise InputError(
+        f'{source} (init_cfg of {place}) does not fit: it has {fitting} of the {len(own)} weights '
+        f'that it is for ({first_few(list(own))}); {remedy}'
+    )
+
+
+def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[str, int]:
+    """What stands before most of the names of `own` among the names of others, and how many."""
+    counts: Counter[str] = Counter()
+    for key, shape in others.items():
+        for dot in re.finditer(r'\.', key):
+            if own.get(key[dot.end() :]) == shape:
+                counts[key[: dot.end()]] += 1
+    return max(counts.items(), key=lambda item: item[1], default=('', 0))
 
 
 def _where_to_put(source: str) -> str:
@@ -254,28 +311,45 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
                 )
 
 
-def check_checkpoint_classes(cfg: Config, checkpoint: dict) -> None:
-    """Compare the classes of the test data with those that a checkpoint was trained on.
+def check_resumable(path: str, checkpoint: dict) -> None:
+    """Check that a training can go on from a checkpoint.
+
+    Raises:
+        InputError: it lacks the state of the optimizer, as `best_*.pth` do, so that the schedules
+            would begin again (https://github.com/open-mmlab/mmengine/issues/1409).
+    """
+    if missing := [key for key in ('meta', 'optimizer') if key not in checkpoint]:
+        raise InputError(
+            f'--resume {path}: it holds no {first_few(missing)}, so the learning rate and its '
+            'schedule would begin again; give an epoch_*.pth, or begin a training with its weights '
+            f'by --cfg-options load_from={shlex.quote(str(path))}'
+        )
+
+
+def check_checkpoint_classes(
+    cfg: Config, checkpoint: dict, split_name: Literal['train', 'test'] = 'test'
+) -> None:
+    """Compare the classes of a split's data with those that a checkpoint was trained on.
 
     Raises:
         InputError: they are the same in another order, so that each label would be another class.
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
-    split = Split.from_cfg(cfg, 'test')
+    split = Split.from_cfg(cfg, split_name)
     for dataset in split.data_sets if split else ():
         classes = dataset.classes
         if classes != trained and sorted(classes) == sorted(trained):
             raise InputError(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
-                f'test_dataloader has them in another order ({first_few(list(classes), 5)}): each '
-                'label would be scored as another class; put metainfo.classes in the '
-                "checkpoint's order"
+                f'{split_name}_dataloader has them in another order '
+                f'({first_few(list(classes), 5)}): each label would be another '
+                "class; put metainfo.classes in the checkpoint's order"
             )
         if trained and classes and classes != trained:
             print_log(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
-                f'test data has {first_few(list(classes), 5)}',
+                f'{split_name} data has {first_few(list(classes), 5)}',
                 level=logging.WARNING,
             )
 

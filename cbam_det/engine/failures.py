@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..utils.config import CBAMS, key_hint, kind_of, walk
+from ..utils.config import CBAMS, kind_of, walk
 from ..utils.errors import InputError
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
@@ -25,16 +25,13 @@ CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|Eff
 
 
 def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
-    """What a fault of the disk, an image, a lack of memory or an unknown key of the config means;
-    None for other errors.
+    """What a fault of the disk, an image or a lack of memory means; None for other errors.
 
     Args:
         error: what the run raised.
         cfg: its merged config, for the present values of what takes memory.
         work_dir: of a training, for the checkpoint from which it can go on; None for a test.
     """
-    if isinstance(error, TypeError):
-        return unknown_key(error, cfg)
     lines = str(error).strip().splitlines() or ['']
     # A loader's worker passes on its traceback as text, the error in its last line.
     cause = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
@@ -56,18 +53,6 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
             f'all of its kind, --fix of the latter leaves them out; mend it, then {hint}'
         )
     return None
-
-
-def unknown_key(error: TypeError, cfg: Config) -> InputError | None:
-    """A class that does not know a key of the config which it was built from; None where the config
-    has no such key.
-    """
-    pattern = r"(\w*)\.?__init__\(\) got an unexpected keyword argument '(\w+)'"
-    match = re.search(pattern, str(error))
-    places = key_hint(cfg, match[2], match[1]) if match else ''
-    if not places:
-        return None
-    return InputError(f'the config or --cfg-options name an unknown key: {error}{places}')
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -20,10 +20,11 @@ from torch import distributed
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
 from ..models.compat import allow_compilations
-from ..utils.config import enter_scope, find_config, parse_options, read_config
+from ..utils.config import enter_scope, find_config, read_config
 from ..utils.environment import check_operators, keep_memory, without_cuda
 from ..utils.errors import InputError, print_stderr
-from . import preflight
+from ..utils.options import parse_options
+from . import devices, preflight
 from .preflight import Task
 from .runner import CheckedRunner
 
@@ -66,7 +67,7 @@ def build_runner(cfg: Config, task: Task) -> Runner:
     )
     if issubclass(runner_class, CheckedRunner):
         return runner_class.from_cfg(cfg, task)
-    preflight.check_sharding(cfg)
+    devices.check_sharding(cfg)
     if preflight.is_first_process(cfg):
         print_log(
             f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it goes '

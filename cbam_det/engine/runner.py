@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
@@ -24,17 +24,20 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
 from ..evaluation.metrics import fix_metrics, report_every_number
+from ..models.attention_modules import named_plugins
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
-from ..models.insertion import named_cbams
+from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped, end_by_one_line
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
-from . import failures, preflight
+from . import devices, failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
+from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
 from .preflight import OWN_HOOKS, Task
@@ -53,9 +56,9 @@ class CheckedRunner(Runner):
     - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
       its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
     - checkpoints that have their name only when they are whole (`save_checkpoint`);
-    - errors of the machine and of a config's keys that name the remedy (`failures`); a script that
-      catches neither `InputError` nor `Stopped` ends by their one line, with the status of our
-      tools (`errors.end_by_one_line`);
+    - errors of the machine and of a config's keys in one line (`failures`, `build_errors`); a
+      script that catches neither `InputError` nor `Stopped` ends by that line, with the status of
+      our tools (`errors.end_by_one_line`);
     - `metrics.json` after a test.
 
     A config's `preflight` has its settings, all of them optional::
@@ -73,6 +76,7 @@ class CheckedRunner(Runner):
         self._checked_for: Task | None = None
         self._resume_from: str | None = None  # where the first process found a whole checkpoint
         self._resumed_at: int | None = None
+        self._begun = False  # its first batch is read
         super().__init__(*args, **options)
 
     @classmethod
@@ -88,23 +92,24 @@ class CheckedRunner(Runner):
                 anything. Without it `train()` and `test()` check as they begin.
 
         Raises:
-            InputError: `task` is another; see `preflight` and `loading`.
+            InputError: `task` is another, there is no work_dir; see `preflight` and `loading`.
         """
         end_by_one_line()
         if task not in (None, 'train', 'test'):
             raise InputError(f"task={task!r} is unknown; give 'train', 'test' or None")
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
+        if not cfg.get('work_dir'):
+            raise InputError(
+                'the config has no work_dir, the folder of logs and checkpoints; give '
+                "work_dir='...' in it, or --work-dir to a tool"
+            )
         files.read_weights_only()
         allow_compilations()
         preflight.prepare(cfg)
         resume_from = preflight.check_run(cfg, task) if task else None
-        preflight.adapt_to_cpu(cfg)
-        try:
+        devices.adapt_to_cpu(cfg)
+        with build_errors(cfg):
             runner = super().from_cfg(cfg)
-        except TypeError as error:
-            if explained := failures.unknown_key(error, cfg):
-                raise explained from None
-            raise
         runner._checked_for, runner._resume_from = task, resume_from
         return runner
 
@@ -124,7 +129,7 @@ class CheckedRunner(Runner):
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
         """MMEngine's and the config's hooks, and those of `OWN_HOOKS` that the config has not under
-        another name; the audit where there is a CBAM.
+        another name; the audit where there is a plugin.
 
         Raises:
             InputError: the config has one of them twice.
@@ -151,7 +156,7 @@ class CheckedRunner(Runner):
                     'one; leave all but one out'
                 )
             is_wanted = own_class is not AttentionAuditHook or any(
-                True for _ in named_cbams(self.model)
+                True for _ in named_plugins(self.model)
             )
             if name not in given and not places and is_wanted:
                 options = own_hook
@@ -168,7 +173,7 @@ class CheckedRunner(Runner):
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
         """MMEngine's, with mixed precision as a CPU has it where there is no GPU."""
         if isinstance(optim_wrapper, dict):
-            on_cpu = preflight.amp_on_cpu(optim_wrapper)
+            on_cpu = devices.amp_on_cpu(optim_wrapper)
             if on_cpu != optim_wrapper:
                 self.logger.info(
                     'mixed precision on the CPU: bfloat16 autocast in training, without loss '
@@ -182,6 +187,11 @@ class CheckedRunner(Runner):
         if not isinstance(self._test_evaluator, Evaluator):
             report_every_number(self._test_evaluator)
         return super().build_test_loop(loop)
+
+    def dump_config(self) -> None:
+        """Nothing yet: `train` writes the config. In the same work_dir a test, whose own config is
+        beside its log, would put it in the place of the training's.
+        """
 
     def load_or_resume(self) -> None:
         """MMEngine's, from the checkpoint that the first process found whole; with `channels_last`,
@@ -225,11 +235,13 @@ class CheckedRunner(Runner):
         """Train, and say so where a resumed run was at its end already.
 
         Raises:
-            InputError: the check found something; a key of the config is unknown; the disk or the
-                memory is full, or an image cannot be read; see `failures`.
+            InputError: the check found something; something cannot be built from the config, see
+                `build_error`; the disk or the memory is full, or an image cannot be read; see
+                `failures`.
             Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
         self._check('train')
+        super().dump_config()
         try:
             with self._explained(self.work_dir):
                 model = super().train()
@@ -253,27 +265,57 @@ class CheckedRunner(Runner):
             hint = failures.resume_hint(work_dir)
             raise Stopped(f'interrupted; to go on, {hint}', signal.SIGINT) from None
         except Exception as error:
-            if explained := failures.explain(error, self.cfg, work_dir):
-                raise explained from error
-            raise
+            explained = failures.explain(error, self.cfg, work_dir)
+            if explained is None and not self._begun and not isinstance(error, InputError):
+                explained = build_error(error, self.cfg)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def call_hook(self, fn_name: str, **options: object) -> None:
+        """MMEngine's, which notes that the first iteration begins."""
+        self._begun |= fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter')
+        super().call_hook(fn_name, **options)
 
     def resume(self, *args: object, **options: object) -> None:
         """MMEngine's `resume`, which notes where it starts."""
         super().resume(*args, **options)
         self._resumed_at = self.iter
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's, with a check that there is a batch.
+
+        Raises:
+            InputError: the images are fewer than a batch, and `drop_last` leaves it out.
+        """
+        built = super().build_train_loop(loop)
+        loader = built.dataloader
+        if isinstance(loader, DataLoader) and not len(loader):
+            dataset: Any = loader.dataset
+            raise InputError(
+                f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
+                f'{len(dataset)} images; give a smaller batch_size'
+            )
+        return built
+
     def test(self) -> dict[str, float]:
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
 
         Raises:
-            InputError: the check found something; an image cannot be read, or the memory is full;
-                see `failures`.
+            InputError: the check found something; an image cannot be read, or the memory is full,
+                see `failures`; a detector found nothing in any image.
             Stopped: by Ctrl-C.
         """
         self._check('test')
-        with self._explained(None):
-            metrics = super().test()
+        counts = DetectionCountHook()
+        self.register_hook(counts)
+        try:
+            with self._explained(None):
+                metrics = super().test()
+        finally:
+            self.hooks.remove(counts)
         self._write_metrics(metrics)
+        counts.check()
         return metrics
 
     @master_only

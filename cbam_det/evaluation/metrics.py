@@ -13,6 +13,10 @@ from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
 from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
 
+AP_NAMES = {
+    **{'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'},
+    **{'bbox_mAP_s': 'AP small', 'bbox_mAP_m': 'AP medium', 'bbox_mAP_l': 'AP large'},
+}
 COCO_NUMBERS = [
     'mAP',
     'mAP_50',
@@ -27,6 +31,21 @@ COCO_NUMBERS = [
     'AR_m@1000',
     'AR_l@1000',
 ]
+
+
+def metric_name(key: str) -> str | None:
+    """What a metric of mmdet's evaluators is called in figures, reports and tables.
+
+    COCO's AP50 and VOC's are different numbers of the same detections: the one is the mean over 101
+    recalls, the other by 11 points or by area, without difficult objects.
+
+    Returns:
+        'AP50' for 'coco/bbox_mAP_50', 'VOC AP50' for 'pascal_voc/AP50', say; None for others.
+    """
+    prefix, _, name = key.rpartition('/')
+    if name == 'AP50':
+        return f'VOC AP50{", by area" * prefix.endswith("_area")}'
+    return AP_NAMES.get(name)
 
 
 def report_every_number(evaluator: dict | list[dict]) -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import distributed
 
-from ..utils.config import detector, enter_scope, key_hint, kind_of, near_hint, walk
+from ..utils.build_errors import build_errors
+from ..utils.config import detector, enter_scope, kind_of, walk
 from ..utils.errors import InputError
-from . import layers
 from .compat import fix_ssd_heads
-from .plugins import CBAM
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
@@ -29,49 +24,37 @@ def build_model(cfg: Config) -> BaseDetector:
     """The detector of `cfg`, not initialised, to check options and checkpoints on.
 
     Raises:
-        InputError: an option of our modules is wrong, or no module has an option of that name.
-            Other errors of other modules pass as they are.
+        InputError: a module refuses what the config has for it; see `build_error`.
     """
     fix_ssd_heads()
     enter_scope(cfg)
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')
         if plugins is not None and not (
-            isinstance(plugins, (list, tuple))
-            and all(kind_of(plugin.get('cfg') or {}) for plugin in plugins)
+            isinstance(plugins, (list, tuple)) and all(_is_plugin(plugin) for plugin in plugins)
         ):
             raise InputError(
                 f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
                 'override, there has to be attention at that place: take the _cbam twin; SSD and '
                 'StairNet have theirs in model.neck.plugins'
             )
-    try:
-        model = copy.deepcopy(detector(cfg))
-        if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
-            model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
-        with _process_group(cfg):
-            return MODELS.build(model)
-    except (KeyError, TypeError, ValueError) as error:
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        raised_by_us = Path(__file__).parents[1] in Path(raised_in).parents
-        expected_messages = ('unexpected keyword argument', 'WithPlugins() missing', ' registry')
-        if raised_by_us or any(text in str(error) for text in expected_messages):
-            message = str(error.args[0] if isinstance(error, KeyError) else error)
-            message = message.replace(
-                'Cannot find None in registry', 'a type is misspelt: Cannot find it in registry'
-            )
-            unexpected = re.search(r"(\S+) got an unexpected keyword argument '(\w+)'", message)
-            if unexpected and 'CBAM' in unexpected[1]:
-                options = [
-                    option
-                    for kind in (CBAM, layers.CBAM)
-                    for option in inspect.signature(kind).parameters
-                ]
-                message += near_hint(unexpected[2], options)
-            elif unexpected:
-                message += key_hint(cfg, unexpected[2], unexpected[1].removesuffix('.__init__()'))
-            raise InputError(f'the model of this config cannot be built: {message}') from None
-        raise
+    model = copy.deepcopy(detector(cfg))
+    if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
+        model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
+    with _process_group(cfg), build_errors(cfg, 'model', 'data_preprocessor'):
+        return MODELS.build(model)
+
+
+def _is_plugin(node: object) -> bool:
+    cfg = node.get('cfg') if isinstance(node, dict) else None
+    return isinstance(cfg, dict) and bool(kind_of(cfg))
+
+
+def image_channels(cfg: Config) -> int:
+    """The channels of the images that the detector of `cfg` takes: 3, or its backbone's
+    `in_channels`.
+    """
+    return (detector(cfg).get('backbone') or {}).get('in_channels') or 3
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..utils.config import kind_of, walk
-from .build import build_model
+from .build import build_model, image_channels
 from .layers import CBAM
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def count_costs(cfg: Config, training: bool = False) -> Cost:
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
-    image = torch.empty(1, 3, *size, device='meta')
+    image = torch.empty(1, image_channels(cfg), *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image, regions=_regions(model, training))
+        _forward(model, image, regions=regions(model, training))
     return Cost(
         size,
         len(cbams),
@@ -73,9 +73,9 @@ def activation_bytes(cfg: Config) -> int:
             storages[storage._cdata] = storage  # held, lest another gets its address
         return tensor
 
-    images = torch.empty(2, 3, *input_size(cfg), device='meta')
+    images = torch.empty(2, image_channels(cfg), *input_size(cfg), device='meta')
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        _forward(model, images, regions=len(images) * _regions(model, training=True))
+        _forward(model, images, regions=len(images) * regions(model, training=True))
     return sum(storage.nbytes() for storage in storages.values()) // len(images)
 
 
@@ -88,12 +88,13 @@ def input_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def _regions(model: BaseDetector, training: bool) -> int:
+def regions(model: BaseDetector, training: bool) -> int:
     """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
     if not getattr(model, 'with_roi_head', False):
         return 0
     if not training:
-        return model.test_cfg.rpn.max_per_img
+        rpn = model.test_cfg.get('rpn')  # Sparse R-CNN has none
+        return rpn.max_per_img if rpn else model.rpn_head.num_proposals
     sampler = model.train_cfg.rcnn
     return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
 

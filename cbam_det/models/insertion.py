@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
 from .compat import fix_ssd_heads
-from .layers import CBAM
 from .paper_places import in_stages, patterns_of
 
 ITSELF = '.'  # the pattern for the host's own output
@@ -46,7 +45,9 @@ def WithPlugins(
     """Build a host and insert plugins after its modules.
 
     Args:
-        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class.
+        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class; where the
+            scope of the config has no such host, with that of another library: in mmrotate it is
+            'mmdet.ResNet'.
         plugins: dictionaries with `cfg`, the plugin's config, whose `in_channels` is found out.
             `after` is a pattern of module names or several: `*` stands for a part of a name between
             dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
@@ -80,6 +81,13 @@ def WithPlugins(
             raise InputError(
                 f"no plugin {kind!r} is registered; check its spelling ('CBAM'), or import its "
                 'module with custom_imports'
+            )
+    if isinstance(base_type, str) and _registered(base_type) is None:
+        scopes = [scope for scope, one in MODELS.children.items() if base_type in one.module_dict]
+        if scopes:
+            raise InputError(
+                f'base_type={base_type!r} is not registered in this scope; write '
+                f"base_type='{scopes[0]}.{base_type}'"
             )
     fix_ssd_heads()
     host = MODELS.build(dict(type=base_type, **options))
@@ -117,7 +125,7 @@ def insert(
     names = list(dict.fromkeys(name for name, _ in entries))
     channels = find_channels(host, names, in_channels)
     # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
-    host.inserted = _Inserted({_place_key(name): ModuleDict() for name in names})
+    host.inserted = Inserted({_place_key(name): ModuleDict() for name in names})
     with _fork_rng():
         for name, cfg in entries:
             place = host.inserted[_place_key(name)]
@@ -244,7 +252,9 @@ def find_channels(
 def _dummy_input(
     host: nn.Module, channels: int | Sequence[int] | None, size: int
 ) -> Tensor | tuple[Tensor, ...]:
-    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
+    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image, of
+    `channels`, of the host's own `in_channels`, or of 3.
+    """
     if channels is None:
         channels = getattr(host, 'in_channels', 3)
     priors = getattr(host, 'prior_generator', None)
@@ -255,7 +265,9 @@ def _dummy_input(
         return tuple(
             torch.zeros(1, count, side, side) for count, side in zip(channels, sides, strict=True)
         )
-    return torch.zeros(1, 3, 224, 224)
+    depth = channels if isinstance(channels, int) else 3
+    side = 224 if depth < 16 else 32  # an image, or a feature map
+    return torch.zeros(1, depth, side, side)
 
 
 def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
@@ -305,7 +317,7 @@ def _fork_rng() -> AbstractContextManager:
     return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
 
 
-class _Inserted(ModuleDict):
+class Inserted(ModuleDict):
     """The plugins of a host by place."""
 
     def init_weights(self) -> None:
@@ -370,13 +382,3 @@ class _ReprWithPlugins:
         own_repr = type(self.module).extra_repr(self.module)
         plugin_types = ', '.join(type(plugin).__name__ for plugin in self.plugins.children())
         return f'{own_repr}, then {plugin_types}' if own_repr else f'then {plugin_types}'
-
-
-def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
-    """The CBAMs of a model with their paths."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, CBAM))
-
-
-def has_doubled_gates(cbam: CBAM) -> bool:
-    """Whether its gates lie in (0, 2), as from the identity start."""
-    return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

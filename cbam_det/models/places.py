@@ -12,8 +12,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
-from .build import build_model
-from .insertion import ITSELF, RecordOutput, match, paper_places, places
+from .build import build_model, image_channels
+from .costs import regions
+from .insertion import ITSELF, find_channels, match, paper_places, places
 from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -28,14 +29,16 @@ class Place:
         name: the module in the host, as `after` names it.
         kind: its class.
         shape: C, H, W of its first output.
+        maps: outputs for one image: the levels that a head goes over, or the regions.
         parameters: what a CBAM there adds.
-        multiply_adds: what a CBAM there adds for one map: MLP, convolution and both products.
+        multiply_adds: what a CBAM there adds for all of them: MLP, convolution and both products.
     """
 
     host: str
     name: str
     kind: str
     shape: tuple[int, int, int]
+    maps: int
     parameters: int
     multiply_adds: int
 
@@ -65,10 +68,10 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
             if isinstance(host, nn.ModuleList)
             else {path: host}
         )
-    outputs: dict[nn.Module, Tensor] = {}
+    shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
     for host in hosts.values():
         for module in host.modules():
-            module.register_forward_hook(RecordOutput(outputs, module))
+            module.register_forward_hook(_RecordShapes(shapes))
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
@@ -79,17 +82,39 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         )
     )
     with torch.no_grad():
-        model.predict(torch.zeros(1, 3, size, size), [sample])
-    matching = [
-        _describe_place(path, name, module, outputs[module], options)
-        for path, host in hosts.items()
-        for name in places(host)
-        if _is_map(outputs.get(module := host if name == ITSELF else host.get_submodule(name)))
-        and fnmatchcase(f'{path}:{name}', pattern)
-    ]
+        model.predict(torch.zeros(1, image_channels(cfg), size, size), [sample])
+    region_count = regions(model, training=False)
+    matching = []
+    for path, host in hosts.items():
+        for name in places(host):
+            module = host if name == ITSELF else host.get_submodule(name)
+            if module in shapes and fnmatchcase(f'{path}:{name}', pattern):
+                repeats = region_count if path.startswith('roi_head') else 1
+                matching.append(
+                    _describe_place(path, name, module, shapes[module], repeats, options)
+                )
     if not matching:
         raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
     return matching
+
+
+class _RecordShapes:
+    """A forward hook that notes the shapes of a module's maps, of every pass."""
+
+    def __init__(self, seen: dict[nn.Module, list[tuple[int, ...]]]) -> None:
+        self.seen = seen
+
+    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            self.seen.setdefault(module, []).append(tuple(output.shape[1:]))
+
+
+def summed_up(found: Sequence[Place]) -> str:
+    """'16 CBAMs, +2.53 M parameters, +0.02 G multiply-adds' of a CBAM at each place."""
+    parameters = sum(place.parameters for place in found) / 1e6
+    adds = sum(place.multiply_adds for place in found) / 1e9
+    count = f'{len(found)} CBAM{"s" * (len(found) != 1)}'
+    return f'{count}, +{parameters:.2f} M parameters, +{adds:.2f} G multiply-adds'
 
 
 def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -> str:
@@ -109,10 +134,10 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
             raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
         node = node[key]
     module = build_model(cfg).get_submodule(host)
-    if after is None:
-        paper_places(module)
-    else:
-        match(module, after)
+    names = paper_places(module) if after is None else match(module, after)
+    channels = find_channels(module, names, node.get('in_channels'))
+    added = sum(_count_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
+    total = f'{len(names)} CBAM{"s" * (len(names) != 1)}, +{added:.2f} M parameters'
     after_option = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
     kind = node.get('base_type', node['type'])
@@ -132,30 +157,42 @@ def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
     imports = [imports] if isinstance(imports, str) else list(imports)
     imports += [] if 'cbam_det' in imports else ['cbam_det']
-    return f'custom_imports = dict(imports={imports!r})\nmodel = {text}'
-
-
-def _is_map(output: object) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 4
+    return f'# {total}\ncustom_imports = dict(imports={imports!r})\nmodel = {text}'
 
 
 def _describe_place(
-    path: str, name: str, module: nn.Module, output: Tensor, options: dict
+    path: str,
+    name: str,
+    module: nn.Module,
+    shapes: list[tuple[int, ...]],
+    repeats: int,
+    options: dict,
 ) -> Place:
-    channels, height, width = output.shape[1:]
+    channels, height, width = shapes[0]
     # A ratio that the map is too narrow for would be an error there: count the widest that fits.
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
-    pixels = height * width
     multiply_adds = 0
-    if channel_gate := cbam.channel_gate:
-        multiply_adds += (
-            len(channel_gate.pools) * 2 * channel_gate.fc1.weight.numel() + channels * pixels
-        )
-    if spatial_gate := cbam.spatial_gate:
-        multiply_adds += (spatial_gate.conv.weight.numel() + channels) * pixels
-        if spatial_gate.summary is not None:
-            multiply_adds += channels * pixels
-    parameters = sum(parameter.numel() for parameter in cbam.parameters())
-    shape = channels, height, width
-    return Place(path, name, type(module).__name__, shape, parameters, multiply_adds)
+    for _, rows, columns in shapes:
+        pixels = rows * columns
+        if channel_gate := cbam.channel_gate:
+            multiply_adds += (
+                len(channel_gate.pools) * 2 * channel_gate.fc1.weight.numel() + channels * pixels
+            )
+        if spatial_gate := cbam.spatial_gate:
+            multiply_adds += (spatial_gate.conv.weight.numel() + channels) * pixels
+            if spatial_gate.summary is not None:
+                multiply_adds += channels * pixels
+    return Place(
+        path,
+        name,
+        type(module).__name__,
+        (channels, height, width),
+        repeats * len(shapes),
+        _count_parameters(cbam),
+        repeats * multiply_adds,
+    )
+
+
+def _count_parameters(cbam: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in cbam.parameters())

@@ -111,7 +111,9 @@ def check_data_root(args: argparse.Namespace, study: Study, requested: Runs) -> 
     roots = {
         leaf.get('data_root') or ''
         for row in {row.name: row for row, _ in requested}.values()
-        for leaf in leaf_datasets(config_of(study, row, row.seeds[0]).train_dataloader.dataset)
+        for _, leaf in leaf_datasets(
+            config_of(study, row, row.seeds[0]).train_dataloader.dataset, 'train_dataloader.dataset'
+        )
     }
     if len(roots) > 1:
         raise InputError(

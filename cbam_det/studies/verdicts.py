@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..models.attention_modules import at_start
 from ..utils.errors import InputError
 from ..utils.records import table_row
 from .comparison import Comparison, compare
@@ -93,11 +94,14 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     if weights:
         head += [f'{gate} weights' for gate in GATES]
+    unmoved = _rows_at_start(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in rows:
         cells = [_spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
+        if cells[-1] and row.name in unmoved:
+            cells[-1] += ', attention at its start'
         if compared:
             cells += [_difference(study, row, results, name)[0] for name in other_metrics]
         cells += [_start_cell(study, row, results, name) for name in starts]
@@ -293,6 +297,11 @@ def _origin(study: Study, results: Path) -> list[str]:
             '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
             f'{gate_record["images"]} validation images (`{gate_record["command"]}`)'
         )
+        if unmoved := [name for name in _rows_at_start(gate_record['rows']) if name in study.rows]:
+            lines[0] += (
+                f'. Attention at its start (weights 1.00) changes nothing: {", ".join(unmoved)}; a '
+                'longer schedule, or a larger lr_mult of the attention, moves it'
+            )
     if study.note:
         lines += ['', study.note]
     return lines
@@ -302,6 +311,15 @@ def _machine(environment: Mapping) -> str:
     count = environment['threads']
     threads = '1 thread' if str(count) == '1' else f'{count} threads'
     return f'{environment["hardware"]}, {threads}, torch {environment["torch"]}'
+
+
+def _rows_at_start(weights: Mapping[str, dict]) -> list[str]:
+    """The rows whose gates, by their recorded quantiles, are all at 1.00."""
+    return [
+        name
+        for name, gates in weights.items()
+        if gates and all(at_start([np.array(quantiles)]) for quantiles in gates.values())
+    ]
 
 
 def _range(quantiles: Sequence[float] | None) -> str:

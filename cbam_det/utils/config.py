@@ -5,39 +5,24 @@ A `type` is a name ('CBAM', 'mmdet.ResNet'), or in MMEngine's pure Python config
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import inspect
+import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.registry import Registry, init_default_scope
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
+from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
+from .value_types import check_runner_keys, typed
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
-# What MMEngine's runners and mmdet's tools read of a config; its other keys are for itself.
-RUNNER_KEYS = (
-    *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
-    'sync_bn',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'strategy',
-    'compile',
-    'activation_checkpointing',
-    'efficient_conv_bn_eval',
-    'tta_model',
-    'tta_pipeline',
-    'channels_last',  # of `engine.runner.CheckedRunner`, as the next
-    'preflight',
-)
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -66,9 +51,9 @@ def kind_of(node: Mapping, key: str = 'type') -> str:
 
 def detector(cfg: Config) -> ConfigDict:
     """The detector of a config, inside test-time augmentation or semi-supervision."""
-    model = cfg.model
-    while 'module' in model or 'detector' in model:
-        model = model.get('module') or model.get('detector')
+    model, place, inner = typed(cfg, 'model', dict, ''), 'model', None
+    while inner := next((key for key in ('module', 'detector') if model.get(key)), None):
+        model, place = typed(model, inner, dict, place), f'{place}.{inner}'
     return model
 
 
@@ -83,10 +68,46 @@ def enter_scope(cfg: Config) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
 
 
+def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:
+    """The class that a `type` of a config stands for; None where no registry knows it.
+
+    Args:
+        registry: MMEngine's of its kind.
+        kind: the name, or the class itself.
+        scope: one of its own; else that of the config, see `enter_scope`.
+    """
+    if not isinstance(kind, str):
+        return kind if isinstance(kind, type) else None
+    with registry.switch_scope_and_registry(scope) as own:
+        try:
+            found = own.get(kind)
+        except (RuntimeError, ValueError):  # MMEngine's, of a name that is no object's either
+            return None
+    return found if isinstance(found, type) else None
+
+
+def registered_names(registry: Registry | None) -> list[str]:
+    """What a registry and those above it know."""
+    if registry is None:
+        return []
+    return [*registry.module_dict, *registered_names(registry.parent)]
+
+
 def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     """'; near: max_epochs' for an error, or '' where nothing is near."""
     matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
     return f'; near: {first_few(matches)}' if matches else ''
+
+
+def larger_rate(cfg: Config) -> str:
+    """What gives the attention of a config ten times its learning rate, as a line to paste."""
+    keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
+    own = [key for key in keys if 'inserted' in key or 'cbam' in key]
+    key = max(own, key=len, default='cbam')  # MMEngine takes the longest that fits
+    rate = 10 * (keys.get(key) or {}).get('lr_mult', 1)
+    if '.' in key:
+        return f'optim_wrapper.paramwise_cfg.custom_keys={{{key!r}: dict(lr_mult={rate:g})}}'
+    return f'--cfg-options optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult={rate:g}'
 
 
 def key_hint(cfg: Config, key: str, kind: str = '') -> str:
@@ -106,11 +127,14 @@ def key_hint(cfg: Config, key: str, kind: str = '') -> str:
 
 
 def find_config(name: str, announce: bool = True) -> str:
-    """A config by its path, or a shipped one by its name, whose path is printed if `announce`.
+    """A config by its path, one of a library (`mmdet::FOLDER/CONFIG.py`), or a shipped one by its
+    name, whose path is printed if `announce`.
 
     Raises:
         InputError: there is none; the message lists near names.
     """
+    if '::' in name:
+        return _config_of_library(name)
     if Path(name).is_file():
         return name
     folder = shipped_folder('configs')
@@ -121,20 +145,42 @@ def find_config(name: str, announce: bool = True) -> str:
         if announce:
             print(f'config: {shipped_configs[config_name]}', file=sys.stderr)
         return str(shipped_configs[config_name])
-    near_names = difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4) or list(
-        shipped_configs
-    )
+    neighbours = {path.stem: str(path) for path in sorted(Path(name).parent.glob('*.py'))}
+    near_stems = difflib.get_close_matches(Path(name).stem, neighbours, 3)
+    near_names = [neighbours[stem] for stem in near_stems]
+    near_names = near_names or difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4)
+    near_names = near_names or list(shipped_configs)
     raise InputError(
         f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
         f'{folder}; near: {first_few(near_names)}'
     )
 
 
+def _config_of_library(name: str) -> str:
+    """The path of 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', say."""
+    library, _, config = name.partition('::')
+    found = importlib.util.find_spec(library) if library.isidentifier() else None
+    if found is None or found.origin is None:  # MMEngine would install it
+        raise InputError(
+            f'{name}: no library {library} is installed; write mmdet::FOLDER/CONFIG.py'
+        )
+    try:
+        return get_config(name).filename
+    except Exception as error:
+        folder = Path(found.origin).parent / '.mim/configs'
+        known = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob('*.py'))]
+        raise InputError(
+            f'{library} has no config {config} that can be read ({type(error).__name__})'
+            f'{near_hint(config, known)}'
+        ) from None
+
+
 def read_config(name: str, options: dict | None = None, announce: bool = True) -> Config:
     """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
 
     Raises:
-        InputError: there is none, it cannot be read, or an option does not fit it.
+        InputError: there is none, it cannot be read, it has keys of mmdet 2.x, an option does not
+            fit it, or a key of MMEngine's runner is of another type.
     """
     path = find_config(name, announce)
     try:
@@ -145,21 +191,10 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
                 '\n', ' '
             )
         ) from None
-    return override(cfg, options)
-
-
-def parse_options(pairs: Sequence[str] | None) -> dict:
-    """The `key=value` pairs of `--cfg-options`, by MMEngine's rules, as dotted key -> value.
-
-    Raises:
-        InputError: one is no such pair.
-    """
-    parsed = argparse.Namespace(options=None)
-    try:
-        DictAction(['--cfg-options'], 'options')(None, parsed, pairs or [])
-    except ValueError as error:
-        raise InputError(f'--cfg-options takes key=value pairs ({error})') from None
-    return parsed.options
+    refuse_old_keys(cfg)
+    cfg = override(cfg, options)
+    check_runner_keys(cfg)
+    return cfg
 
 
 def override(cfg: Config, options: dict | None) -> Config:
@@ -173,6 +208,11 @@ def override(cfg: Config, options: dict | None) -> Config:
     for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
         if key in RUNNER_KEYS:
             continue
+        if key in OLD_KEYS:
+            raise InputError(
+                f'{key} of the options would have no effect: it is a key of mmdet 2.x, now '
+                f'{OLD_KEYS[key]}'
+            )
         hint = '' if key in cfg else near_hint(key, RUNNER_KEYS, 0.8) or key_hint(cfg, key)
         if hint:
             raise InputError(f'{key} of the options would have no effect{hint}')

@@ -18,6 +18,8 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from ..version import __version__
+from .errors import first_few
+from .hidden_modules import hiding_files
 
 # Whether the package is installed without a checkout: it has the configs inside then.
 INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
@@ -75,6 +77,11 @@ MMCV = Library('mmcv', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0', '2.0.0', '3')
 MMDET = Library('mmdet', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0', '3.0.0', '4')
 
 LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
+# How a torchvision fails that was built for another torch.
+WRONG_TORCH = re.compile(
+    r"undefined symbol|cannot import name|has no attribute|No module named 'torch\b|"
+    r'does not exist|compiled with different|version'
+)
 
 
 def _install_command(library: Library) -> str:
@@ -111,11 +118,16 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
     """The problem behind a failed import of an installed library."""
     text = _first_line(error)
     description = f'{library.module} {library.version or ""} cannot be imported ({text})'
+    if files := hiding_files():
+        return Problem(
+            f'{description}: {first_few(files)} hides the module of Python that has its name',
+            'rename that file, or call from another folder',
+        )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(description, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
         return Problem(description, _install_command(MMCV))
-    if 'torchvision::nms' in text or library is TORCHVISION:
+    if 'torchvision::nms' in text or (library is TORCHVISION and WRONG_TORCH.search(text)):
         return Problem(
             f'{description}: it does not belong to torch {TORCH.version}', _install_command(TORCH)
         )
@@ -134,8 +146,6 @@ def _first_line(error: BaseException) -> str:
 
 def check_library(library: Library) -> Problem | None:
     """Whether `library` is installed once, imports, and has a version that fits."""
-    if importlib.util.find_spec(library.module) is None:
-        return Problem(f'{library.module} is not installed', _install_command(library))
     if len(library.distributions) > 1:
         both = ' and '.join(library.distributions)
         return Problem(
@@ -145,6 +155,8 @@ def check_library(library: Library) -> Problem | None:
     try:
         module = importlib.import_module(library.module)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library.module:
+            return Problem(f'{library.module} is not installed', _install_command(library))
         return explain_import_error(library, error)
     version = str(library.version or getattr(module, '__version__', ''))
     try:
@@ -274,6 +286,17 @@ def tools_folder() -> Path:
     """Where the tools lie: `tools` of a checkout, or the installed package of them."""
     beside = Path(__file__).parents[2]
     return beside / ('cbam_det_tools' if INSTALLED else 'tools')
+
+
+def tool_command(name: str) -> list[str]:
+    """The words that start a tool from the current folder: `cbam-det check-data` where the package
+    is installed without a checkout, else `python tools/check_data.py`.
+    """
+    if INSTALLED:
+        return ['cbam-det', name]
+    script = tools_folder() / f'{name.replace("-", "_")}.py'
+    here = Path.cwd()
+    return ['python', str(script.relative_to(here) if script.is_relative_to(here) else script)]
 
 
 def describe() -> dict[str, str]:

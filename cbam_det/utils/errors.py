@@ -1,11 +1,14 @@
-"""How a command ends before its end: wrong input, one line and status 2; a signal to stop."""
+"""What commands print, and how one ends before its end: wrong input, or a signal to stop."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 # Those by which schedulers (and people, by Ctrl-C) stop a run.
 NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
@@ -16,11 +19,11 @@ CTRL_C = 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; 
 class InputError(ValueError):
     """What a user gave does not fit; the message names the value, the place and the remedy.
 
-    It is one line, whatever names it quotes.
+    It is one printable line, whatever names it quotes.
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(' '.join(str(message).splitlines()))
+        super().__init__(printable(' '.join(str(message).splitlines())))
 
 
 class Stopped(Exception):
@@ -41,6 +44,48 @@ def first_few(names: list[str], limit: int = 3) -> str:
     return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for control characters, by which a file name could change the colours or
+    the title of a terminal, and for bytes of a name that are no UTF-8; line ends and tabs stay.
+    """
+    return ''.join(
+        char.encode('unicode_escape').decode()
+        if char not in '\n\t' and unicodedata.category(char) in ('Cc', 'Cs')
+        else char
+        for char in text
+    )
+
+
+class _PipeOutput(io.FileIO):
+    """Standard output that goes on in silence where nobody reads it any more (`| head`)."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            with open(os.devnull, 'wb') as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            return len(data)
+
+
+def prepare_output() -> None:
+    """Let this process print whatever names people use, to whoever reads it.
+
+    Characters that the terminal's encoding lacks are printed as escapes, and a pipe that is closed
+    ends nothing. An output that a test or a notebook put in the terminal's place is left alone.
+    """
+    output = sys.stdout
+    if output is not sys.__stdout__ or not isinstance(output, io.TextIOWrapper):
+        return
+    output.flush()
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_PipeOutput(output.fileno(), 'wb', closefd=False)),
+        encoding=output.encoding,
+        errors='backslashreplace',
+        line_buffering=output.line_buffering,
+    )
+
+
 def one_line_errors(run: Callable[[], int | None]) -> int:
     """Call `run` and return its exit status; what ends it early becomes one line.
 
@@ -48,6 +93,7 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
         KeyboardInterrupt: by Ctrl-C, without its traceback, so that the process ends by SIGINT
             itself: a shell's loop goes on after any other end.
     """
+    prepare_output()
     try:
         return run() or 0
     except InputError as error:
@@ -92,7 +138,7 @@ class _OneLineHook:
 def print_stderr(line: str) -> None:
     """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def explain_ctrl_c() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS
+from torch.utils.data import Sampler
 
-from .config import PRETRAINED, kind_of, walk
+from .config import PRETRAINED, kind_of, registered_class, walk
+from .data_keys import check_dataset_keys, check_metainfo, joined_sets
 from .errors import InputError
+from .value_types import typed, wrong_type
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class DataSet:
         test_mode: nothing is filtered.
         transforms: the names of its pipeline's transforms.
         extra_annotations: what `LoadAnnotations` reads beside boxes: 'mask', 'seg'.
+        mask_transforms: the transforms of its pipeline that work on masks alone.
         fixed_size: a transform brings all images to one size.
         is_local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
@@ -38,29 +44,41 @@ class DataSet:
     prefixes: dict[str, str] = field(default_factory=dict)
     ann_subdir: str = 'Annotations'
     img_subdir: str = 'JPEGImages'
-    metainfo_classes: tuple[str, ...] | str | None = None
+    metainfo_classes: tuple[str, ...] | list[str] | str | None = None
     filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
     transforms: tuple[str, ...] = ()
     extra_annotations: tuple[str, ...] = ()
+    mask_transforms: tuple[str, ...] = ()
     fixed_size: bool = False
     is_local: bool = True
     indices: int | list[int] | None = None
 
     @classmethod
-    def from_cfg(cls, node: dict) -> DataSet:
-        """From a config's dictionary."""
-        root, ann_file = node.get('data_root') or '', node.get('ann_file') or ''
-        pipeline = [step for step in node.get('pipeline') or () if isinstance(step, dict)]
+    def from_cfg(cls, node: dict, place: str = 'dataset') -> DataSet:
+        """From a config's dictionary.
+
+        Args:
+            node: the dictionary.
+            place: its dotted path, for messages.
+
+        Raises:
+            InputError: a key is of another type, of mmdet 2.x or unknown to the data set's class.
+        """
+        check_dataset_keys(node, place)
+        root = typed(node, 'data_root', str | Path | None, place) or ''
+        ann_file = node.get('ann_file') or ''
+        transforms = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
+        pipeline = [transform for transform in transforms if isinstance(transform, dict)]
         return cls(
-            class_or_name=node['type'],
+            class_or_name=typed(node, 'type', str | type, place),
             root=Path(root),
-            ann_file=ann_file,
-            prefixes=dict(node.get('data_prefix') or {}),
-            ann_subdir=node.get('ann_subdir', cls.ann_subdir),
-            img_subdir=node.get('img_subdir', cls.img_subdir),
-            metainfo_classes=(node.get('metainfo') or {}).get('classes'),
-            filter_cfg=dict(node.get('filter_cfg') or {}),
+            ann_file=ann_file if isinstance(ann_file, str) else '',
+            prefixes=dict(typed(node, 'data_prefix', dict | None, place) or {}),
+            ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
+            img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
+            metainfo_classes=check_metainfo(node, place).get('classes'),
+            filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
             transforms=tuple(map(kind_of, pipeline)),
             extra_annotations=tuple(
@@ -70,9 +88,14 @@ class DataSet:
                     'Annotations' in kind_of(step) and step.get(f'with_{kind}') for step in pipeline
                 )
             ),
+            mask_transforms=tuple(
+                kind_of(step)
+                for step in pipeline
+                if kind_of(step) == 'CopyPaste' or step.get('by_mask')
+            ),
             fixed_size=any(map(_fixes_size, pipeline)),
-            is_local='://' not in root and '://' not in ann_file,
-            indices=node.get('indices'),
+            is_local='://' not in f'{root} {ann_file}',
+            indices=typed(node, 'indices', int | list[int] | None, place),
         )
 
     @property
@@ -83,10 +106,7 @@ class DataSet:
     @property
     def kind(self) -> type | None:
         """Its class, looked up in the scope of the config; None where no registry knows it."""
-        if not isinstance(self.class_or_name, str):
-            return self.class_or_name
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            return registry.get(self.class_or_name)
+        return registered_class(DATASETS, self.class_or_name)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -143,11 +163,11 @@ class Evaluator:
     @classmethod
     def from_cfg(cls, place: str, node: dict, multi_dataset: bool = False) -> Evaluator:
         """From a config's dictionary; `multi_dataset`: of a MultiDatasetsEvaluator."""
-        metrics = node.get('metric') or ()
+        metrics = typed(node, 'metric', str | list[str] | None, place) or ()
         number = place.rpartition('.')[2]
         return cls(
             place,
-            node.get('ann_file'),
+            typed(node, 'ann_file', str | None, place),
             bool(node.get('format_only')),
             kind_of(node),
             (metrics,) if isinstance(metrics, str) else tuple(metrics),
@@ -174,18 +194,25 @@ class Split:
     @classmethod
     def from_cfg(cls, cfg: Config, name: str) -> Split | None:
         """That of a merged config; None where it has none of the name."""
-        loader = cfg.get(f'{name}_dataloader')
+        place = f'{name}_dataloader'
+        loader = typed(cfg, place, dict | None, '')
         if not loader:
             return None
         key = f'{name}_evaluator'
-        evaluator = cfg.get(key) or {}
+        evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
+        typed(loader, 'sampler', dict | Sampler | None, place)
+        typed(loader, 'batch_sampler', dict | Sampler | None, place)
         multi_dataset = (
             isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'
         )
+        dataset = typed(loader, 'dataset', dict | list, place)
         return cls(
             name=name,
-            batch_size=loader.get('batch_size', 1),
-            data_sets=tuple(map(DataSet.from_cfg, leaf_datasets(loader['dataset']))),
+            batch_size=typed(loader, 'batch_size', int, place, 1),
+            data_sets=tuple(
+                DataSet.from_cfg(leaf, path)
+                for path, leaf in leaf_datasets(dataset, f'{place}.dataset')
+            ),
             evaluators=tuple(
                 Evaluator.from_cfg(place, node, multi_dataset)
                 for place, node in walk(evaluator, key)
@@ -213,11 +240,26 @@ class Pretrained:
     options: dict[str, object]
 
 
-def leaf_datasets(dataset: dict) -> list[dict]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
+def leaf_datasets(dataset: object, place: str) -> list[tuple[str, dict]]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, by their paths.
+
+    Raises:
+        InputError: one is no dictionary, or a list that has no wrapper.
+    """
+    if isinstance(dataset, (list, tuple)):
+        raise joined_sets(place, [node for node in dataset if isinstance(node, dict)])
+    if not isinstance(dataset, dict):
+        raise wrong_type(place, dataset, dict)
     if 'datasets' in dataset:
-        return [leaf for inner in dataset['datasets'] for leaf in leaf_datasets(inner)]
-    return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
+        inner = typed(dataset, 'datasets', list, place)
+        return [
+            leaf
+            for number, node in enumerate(inner)
+            for leaf in leaf_datasets(node, f'{place}.datasets.{number}')
+        ]
+    if 'dataset' in dataset:
+        return leaf_datasets(dataset['dataset'], f'{place}.dataset')
+    return [(place, dataset)]
 
 
 def pretrained_of(cfg: Config) -> list[Pretrained]:
@@ -231,7 +273,7 @@ def pretrained_of(cfg: Config) -> list[Pretrained]:
             options = {
                 key: part_cfg[key] for key in ('frozen_stages', 'norm_eval') if key in part_cfg
             }
-            pretrained.append(Pretrained(part, node['checkpoint'], options))
+            pretrained.append(Pretrained(part, typed(node, 'checkpoint', str, path), options))
     return pretrained
 
 

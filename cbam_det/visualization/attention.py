@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..apis.inference import Predictor, PreparedImage, removing_hooks
-from ..models.insertion import has_doubled_gates, named_cbams
+from ..models.attention_modules import has_doubled_gates, named_cbams
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few
 from .figures import GateRow, attention_sheet

@@ -10,18 +10,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from ..evaluation.metrics import metric_name
 from ..utils.errors import InputError
 from ..utils.records import log_lines
 from .figures import CYCLE, STYLE
 
 # Names in MMEngine's scalars.json -> names in figures.
-SERIES = {
-    'loss': 'loss',
-    'lr': 'learning rate',
-    'coco/bbox_mAP': 'AP',
-    'coco/bbox_mAP_50': 'AP50',
-    'pascal_voc/AP50': 'AP50',
-}
+SERIES = {'loss': 'loss', 'lr': 'learning rate'}
+SCORES = {'AP': '-', 'AP50': '--', 'VOC AP50': ':', 'VOC AP50, by area': '-.'}  # how they are drawn
 
 
 def read_run(work_dir: str | Path) -> Run:
@@ -34,8 +30,8 @@ def read_run(work_dir: str | Path) -> Run:
         raise InputError(f'{work_dir} is a file; give the work_dir that it lies in')
     values: dict[str, dict[int, float]] = {}
     for row in log_lines(work_dir):
-        for name, label in SERIES.items():
-            if name in row and 'step' in row:
+        for name in row if 'step' in row else ():
+            if label := SERIES.get(name) or metric_name(name):
                 values.setdefault(label, {})[_step(row, values)] = row[name]
     if 'loss' not in values:
         raise InputError(f'{work_dir} holds no log of a training; give the work_dir of a run')
@@ -68,8 +64,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         for run, colour in zip(runs, CYCLE * math.ceil(len(runs) / len(CYCLE)), strict=False):
             for axis, name, line in (
                 (loss, 'loss', '-'),
-                (score, 'AP', '-'),
-                (score, 'AP50', '--'),
+                *((score, name, line) for name, line in SCORES.items() if name in run.series),
                 (rate, 'learning rate', '-'),
             ):
                 steps, values = run.series.get(name, ([], []))

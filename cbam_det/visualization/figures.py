@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..utils.errors import InputError
+from .fonts import every_glyph
 
 matplotlib.use('Agg')
 
@@ -31,6 +32,7 @@ CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
 
 STYLE: dict[Any, Any] = {
     'font.size': 10,
+    'text.parse_math': False,  # a dollar sign in a name is no formula
     'axes.prop_cycle': cycler(color=CYCLE),
     'axes.spines.top': False,
     'axes.spines.right': False,
@@ -69,7 +71,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {'Date': None} if path.suffix == '.svg' else None
-    with plt.rc_context({'svg.hashsalt': 'cbam_det'}):
+    with plt.rc_context({'svg.hashsalt': 'cbam_det'}), every_glyph(figure):
         figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
     return path
@@ -79,7 +81,8 @@ def pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8 RGB of `figure`, which is closed."""
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)  # the backend above
-    canvas.draw()
+    with every_glyph(figure):
+        canvas.draw()
     picture = np.array(canvas.buffer_rgba())[..., :3]
     plt.close(figure)
     return np.ascontiguousarray(picture)
@@ -284,6 +287,7 @@ def costs(maps: Sequence[dict]) -> Figure:
             axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
             axis.set_xticks(sizes, [f'{size:.3g}' for size in sizes])
             axis.minorticks_off()
+            axis.yaxis.set_major_formatter('{x:g}')  # powers would be formulas
         panels[0].set_ylabel('milliseconds')
         panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
@@ -312,7 +316,7 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
                 colour = CYCLE[number % len(CYCLE)]
                 axis.plot(recall, values[0], color=colour)
                 axis.plot(recall, values[1], '--', color=colour)
-                text = f'{values[0].mean():.2f} / {values[1].mean():.2f}'
+                text = f'{values[0].mean():.3f} / {values[1].mean():.3f}'
                 axis.text(
                     x=0.03,
                     y=0.04 + 0.09 * number,
@@ -331,8 +335,8 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
             name: Line2D([], [], color=CYCLE[number % len(CYCLE)])
             for number, name in enumerate(panels[0].lines)
         }
-        marks['AP50, IoU 0.5'] = Line2D([], [], color='black')
-        marks['AP75, IoU 0.75'] = Line2D([], [], color='black', ls='--')
+        marks['AP50 (COCO), IoU 0.5'] = Line2D([], [], color='black')
+        marks['AP75 (COCO), IoU 0.75'] = Line2D([], [], color='black', ls='--')
         figure.legend(marks.values(), marks, loc='outside lower center', ncols=len(marks))
         if left_out:
             figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)

@@ -32,7 +32,9 @@ from ..apis.inference import (
     predictions_of,
 )
 from ..models.compat import scores_with_gradients
+from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
+from ..utils.options import cfg_options
 from .figures import BLUE, Boxes, Cell, sheet
 
 try:
@@ -173,11 +175,7 @@ class Explainer:
             with scores_with_gradients():
                 heat = cam(prepared.data['inputs'], [_Target(wanted, self.target)])[0]
         except NotImplementedError:  # torch's: an operator has no backward pass
-            raise InputError(
-                f'{self.predictor.name} has a step without gradient after its head, such as '
-                'soft-NMS: --cfg-options model.test_cfg.nms.type=nms (model.test_cfg.rcnn.nms.type '
-                'in a two-stage detector)'
-            ) from None
+            raise InputError(_without_gradient(self.predictor)) from None
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library's
             unreached = cam is not None and len(cam.activations_and_grads.gradients) < len(layers)
             if isinstance(error, InputError) or not unreached:
@@ -196,6 +194,21 @@ class Explainer:
                 parameter.requires_grad_(False)
         heat = prepared.resize_to_picture(np.nan_to_num(heat))
         return heat / (heat.max() or 1)
+
+
+def _without_gradient(predictor: Predictor) -> str:
+    """The message for a detector with a step after its head that has no gradient."""
+    problem = f'{predictor.name} has a step without gradient after its head'
+    # The whole of it is replaced, since NMS does not take all options of soft-NMS.
+    options: dict[str, object] = {}
+    for path, node in walk(predictor.cfg.model, 'model'):
+        if kind_of(node) == 'soft_nms':
+            overlap = node.get('iou_threshold', 0.5)
+            options |= {f'{path}._delete_': True, f'{path}.type': 'nms'}
+            options |= {f'{path}.iou_threshold': overlap}
+    if not options:
+        return f'{problem}; explain it with a config whose test_cfg has operators with a gradient'
+    return f'{problem}, soft-NMS; explain it with NMS: {cfg_options(options)}'
 
 
 def heats_at_shared_layer(

@@ -56,7 +56,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
     for predictor in predictors:
         name = unique_name(predictor.name, curves)
         own_dataset = dataset if predictor is first else _same_images(predictor, dataset, split)
-        curves[name] = precision(truth, detections(predictor, own_dataset))
+        curves[name] = precision(truth, detections(predictor, own_dataset, split))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
     panels = [Precision('all classes', {name: mean(values) for name, values in curves.items()})]
     for k in order[: PANELS - 1]:
@@ -107,19 +107,25 @@ def ground_truth(dataset: BaseDataset) -> COCO:
     return truth
 
 
-def detections(predictor: Predictor, dataset: BaseDataset) -> list[dict]:
-    """Rows of COCO's result format; image ids are places in the data set."""
+def detections(predictor: Predictor, dataset: BaseDataset, split: str) -> list[dict]:
+    """Rows of COCO's result format; image ids are places in the data set.
+
+    Images go in the batches of the config, in which they are padded to each other as in a test.
+    """
     rows = []
-    for index in track(range(len(dataset)), f'detecting, {predictor.name}', transient=True):
+    size = predictor.cfg[f'{split}_dataloader'].get('batch_size', 1) if split != 'train' else 1
+    starts = range(0, len(dataset), size)
+    for start in track(starts, f'detecting, {predictor.name}', transient=True):
+        batch = [dataset[at] for at in range(start, min(start + size, len(dataset)))]
         with torch.no_grad():
-            predictions = predictor.model.test_step(pseudo_collate([dataset[index]]))[
-                0
-            ].pred_instances
-        for (x1, y1, x2, y2), score, label in zip(
-            *(predictions[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
-        ):
-            box = [x1, y1, x2 - x1, y2 - y1]
-            rows.append(dict(image_id=index, category_id=label, score=score, bbox=box))
+            samples = predictor.model.test_step(pseudo_collate(batch))
+        for index, sample in enumerate(samples, start):
+            instances = sample.pred_instances
+            for (x1, y1, x2, y2), score, label in zip(
+                *(instances[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True
+            ):
+                box = [x1, y1, x2 - x1, y2 - y1]
+                rows.append(dict(image_id=index, category_id=label, score=score, bbox=box))
     return rows
 
 
@@ -140,7 +146,8 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
         evaluator = COCOeval(truth, truth.loadRes(rows), 'bbox')
         evaluator.params.iouThrs = np.array([0.5, 0.75])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ['all']
-        evaluator.params.maxDets = [100]
+        # As mmdet's AP50 and AP75 count, other than its AP.
+        evaluator.params.maxDets = [1000]
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval['precision'][:, :, :, 0, 0].reshape(shape)

@@ -35,6 +35,7 @@ from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
 from .attention import gates
 from .figures import HEAT
+from .fonts import names_in_pictures
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -287,7 +288,7 @@ def predict(
         TextColumn('{task.fields[rate]}'),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as progress:
+    with names_in_pictures(predictor.classes), Progress(*columns, transient=True) as progress:
         task = progress.add_task('files', total=len(files), rate='')
         for file in files:
             name = str(file.absolute().relative_to(root))

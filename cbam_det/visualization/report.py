@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import io
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +20,17 @@ from mmengine.config import Config
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import set_data_root
+from ..evaluation.metrics import metric_name
+from ..models.attention_modules import at_start
 from ..models.costs import count_costs
-from ..utils.config import read_config
+from ..utils.config import larger_rate, read_config
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
-from .attention import attention_page
+from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
+from .fonts import every_glyph
 from .gradcam import Explainer, gradcam_page
-
-SIZES = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75'} | {
-    f'mAP_{key}': f'AP {name}' for key, name in (('s', 'small'), ('m', 'medium'), ('l', 'large'))
-}
 
 
 @dataclass
@@ -127,7 +128,7 @@ def write(
         ),
         _scores(runs),
         _figure('detections', lambda: detection_page(predictors[0])),
-        _figure('attention', lambda: attention_page(predictors[0], image_path())),
+        _attention(predictors[0], image_path),
         _figure(
             'Grad-CAM',
             lambda: gradcam_page(image_path(), [Explainer(predictor) for predictor in predictors]),
@@ -188,19 +189,18 @@ def _scores(runs: list[TrainedRun]) -> Section:
     tested = [run for run in runs if run.record]
     for run in runs:
         if not run.record:
-            notes.append(
-                f'{run.folder.name} has no metrics.json: tools/test.py {run.cfg.filename} '
-                f'{run.checkpoint} --work-dir {run.folder}'
-            )
+            words = [*tool_command('test'), run.cfg.filename, str(run.checkpoint)]
+            command = shlex.join([*words, '--work-dir', str(run.folder)])
+            notes.append(f'{run.folder.name} has no metrics.json: {command}')
+        elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
+            notes.append(f'{run.folder.name}: these are the scores of {tested_on}')
     if tested:
-        values = [
-            {key.rpartition('/')[2]: value for key, value in run.record.get('metrics', {}).items()}
-            for run in tested
-        ]
-        sized = {f'bbox_{key}': name for key, name in SIZES.items()}
-        sized |= {'AP50': 'VOC AP50'}
+        values = [run.record.get('metrics', {}) for run in tested]
+        sized = {key: name for key in values[0] if (name := metric_name(key))}
         classes = {
-            key: key.removesuffix('_precision') for key in values[0] if key.endswith('_precision')
+            key: key.partition('/')[2].removesuffix('_precision')
+            for key in values[0]
+            if key.endswith('_precision')
         }
         for keys in (sized, classes):
             names = [key for key in keys if any(_number(run.get(key)) for run in values)]
@@ -215,6 +215,19 @@ def _scores(runs: list[TrainedRun]) -> Section:
 
 def _number(value: float | None) -> str:
     return '' if value is None or value < 0 else f'{value:.3f}'
+
+
+def _attention(predictor: Predictor, image_path: Callable[[], str]) -> Section:
+    section = _figure('attention', lambda: attention_page(predictor, image_path()))
+    if section.pictures:
+        seen = gates(predictor.model, predictor.prepare(image_path()).data)
+        weights = [gate for one in seen for gate in (one.channel, one.spatial) if gate is not None]
+        if at_start(weights):
+            section.note = (
+                'the attention has not left its start: all of its weights are 1.00, so that it '
+                f'changes nothing; train longer, or by {larger_rate(predictor.cfg)}'
+            )
+    return section
 
 
 def _costs(runs: list[TrainedRun]) -> Section:
@@ -242,7 +255,8 @@ def _figure(title: str, make: Callable[[], Figure]) -> Section:
 
 def _picture(figure: Figure, kind: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=100)
+    with every_glyph(figure):
+        figure.savefig(buffer, format=kind, dpi=100)
     plt.close(figure)
     mime = 'image/svg+xml' if kind == 'svg' else 'image/png'
     return f'data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -49,6 +49,19 @@ def retinanet() -> Predictor:
     return predictor('retinanet_r50_cbam_digits_voc', backbone=backbone, neck=neck)
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_detector_of_other_images_than_rgb_is_exported(channels, tmp_path):
+    neck = dict(in_channels=[16, 32, 64, 128])
+    backbone = dict(depth=18, in_channels=channels)
+    export(
+        predictor('retinanet_r50_cbam_digits_voc', backbone=backbone, neck=neck),
+        tmp_path / 'a.pt',
+        (64, 64),
+    )
+    images = torch.randn(2, channels, 96, 64)
+    assert len(load_exported(tmp_path / 'a.pt')(images)) == 10
+
+
 @pytest.mark.parametrize('ending', ['onnx', 'pt'])
 def test_every_form_is_exported_with_open_number_and_size(retinanet, ending, tmp_path, digits):
     path = tmp_path / f'net.{ending}'

@@ -13,7 +13,7 @@ from benchmarks.tables import fill_tables
 from cbam_det.studies.records import add_record
 from cbam_det.studies.study import read_study
 from cbam_det.utils.errors import InputError
-from cbam_det.visualization.curves import read_run
+from cbam_det.visualization.curves import curves, read_run
 
 from ..conftest import ROOT
 from ..ledger import BARE
@@ -46,6 +46,16 @@ def test_resumed_part_replaces_the_steps_that_it_repeats(tmp_path):
     assert run.series['learning rate'] == ([1, 2, 4], [0.1, 0.05, 0.05])
     assert run.series['AP'] == ([2, 4], [0.1, 0.3])
     assert run.series['AP50'] == ([2, 4], [0.2, 0.4])
+
+
+def test_coco_s_and_voc_s_scores_have_names_of_their_own(tmp_path):
+    scores = {'coco/bbox_mAP_50': 0.36, 'pascal_voc/AP50': 0.38, 'pascal_voc_area/AP50': 0.37}
+    log(tmp_path, '1', dict(step=3, iter=3, loss=4.0), {'step': 1, **scores})
+    run = read_run(tmp_path)
+    named = {name: values for name, (_, values) in run.series.items() if name != 'loss'}
+    assert named == {'AP50': [0.36], 'VOC AP50': [0.38], 'VOC AP50, by area': [0.37]}
+    shown = curves([run]).axes[1].get_legend().get_texts()
+    assert [text.get_text() for text in shown] == [f'{tmp_path.name} {name}' for name in named]
 
 
 def test_folder_without_a_log_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import timm
 import torch
@@ -26,22 +26,39 @@ NEEDED = {  # what our config needs for the weights of each form
 class Authors(nn.Module):
     """Jongchan/attention-module: maximum before mean, a norm, an MLP of linear layers."""
 
-    def __init__(self, channels: int, ratio: int = 16) -> None:
+    def __init__(
+        self,
+        channels: int,
+        ratio: int = 16,
+        pool_types: Sequence[str] = ('avg', 'max'),
+        no_spatial: bool = False,
+    ) -> None:
         super().__init__()
+        self.pool_types = pool_types
         layers = nn.Linear(channels, channels // ratio), nn.ReLU()
-        self.ChannelGate, self.SpatialGate = nn.Module(), nn.Module()
+        self.ChannelGate = nn.Module()
         self.ChannelGate.mlp = nn.Sequential(
             nn.Flatten(), *layers, nn.Linear(channels // ratio, channels)
         )
+        self.SpatialGate = None if no_spatial else nn.Module()
+        if no_spatial:
+            return
         self.SpatialGate.spatial = nn.Module()
         self.SpatialGate.spatial.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
         self.SpatialGate.spatial.bn = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        mlp, spatial = self.ChannelGate.mlp, self.SpatialGate.spatial
-        logits = mlp(nn.functional.avg_pool2d(x, x.shape[2:]))
-        logits = logits + mlp(nn.functional.max_pool2d(x, x.shape[2:]))
+        pools = dict(
+            avg=lambda x: nn.functional.avg_pool2d(x, x.shape[2:]),
+            max=lambda x: nn.functional.max_pool2d(x, x.shape[2:]),
+            lp=lambda x: nn.functional.lp_pool2d(x, 2, x.shape[2:]),
+            lse=lambda x: torch.logsumexp(x.flatten(2), 2),
+        )
+        logits = sum(self.ChannelGate.mlp(pools[kind](x)) for kind in self.pool_types)
         x = x * torch.sigmoid(logits)[:, :, None, None]
+        if self.SpatialGate is None:
+            return x
+        spatial = self.SpatialGate.spatial
         maps = torch.cat([x.max(1)[0][:, None], x.mean(1)[:, None]], 1)
         return x * torch.sigmoid(spatial.bn(spatial.conv(maps)))
 

@@ -230,3 +230,41 @@ def test_order_of_the_spatial_pools_decides_what_is_flipped():
         )
         x = torch.randn(2, 16, 9, 9, dtype=torch.float64)
         assert error(other(x), cbam(x)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ('pools', 'no_spatial', 'built'),
+    [
+        (('avg', 'max'), True, 'build it with no_spatial=True'),
+        (('avg', 'max', 'lp', 'lse'), False, "with pool_types=['avg', 'max', 'lp', 'lse']"),
+        (('lse',), True, "with no_spatial=True and pool_types=['lse']"),
+    ],
+)
+def test_options_of_the_authors_module_are_kept_and_what_weights_do_not_show_is_named(
+    pools, no_spatial, built
+):
+    net = randomised(Authors(48, 8, pools, no_spatial)).double()
+    done = convert(net.state_dict())
+    assert any("pool_types=['avg', 'max'], the authors' default" in note for note in done.notes)
+    (found,) = done.options
+    assert found.get('order', 'channel-spatial') == ('channel' if no_spatial else 'channel-spatial')
+    options = {key: value for key, value in found.items() if key != 'type'} | dict(pools=pools)
+    mine = CBAM(48, **options).double().eval()
+    mine.load_state_dict(done.state, strict=True)
+    x = torch.randn(2, 48, 9, 11, dtype=torch.float64)
+    assert error(mine(x), net(x)) < 1e-12
+    back = convert(mine.state_dict(), target='authors', options=options)
+    assert equal(back.state, net.state_dict()) and any(built in note for note in back.notes)
+    assumed = convert(mine.state_dict(), target='authors').notes
+    assert any('not lp or lse' in note for note in assumed)
+
+
+def test_authors_network_without_spatial_gates_starts_as_the_identity_does(theirs):
+    state = {
+        key: value
+        for key, value in theirs('authors').state_dict().items()
+        if 'SpatialGate' not in key
+    }
+    done = convert(state, start='identity', drop_classifier=True)
+    assert done.options == [dict(type='CBAM', order='channel')]
+    build(18, dict(order='channel')).load_state_dict(done.state, strict=True)

@@ -85,8 +85,9 @@ def timm_light() -> dict[str, Tensor]:
         (dict(spatial_pools='conv'), 'authors', "spatial_pools='conv'"),
         (dict(kernel_size=3), 'authors', 'kernel_size=3; the form authors has 7 alone'),
         (dict(order='parallel'), 'authors', "order='parallel': the form authors"),
-        (dict(order='channel'), 'authors', "order='channel': the form authors"),
-        (dict(pools=['max']), 'authors', 'pools=.* avg and max alone'),
+        (dict(mlp_bias=False, order='channel'), 'timm', "order='channel': the form timm"),
+        (dict(order='spatial'), 'authors', "order='spatial': the form authors"),
+        (dict(mlp_bias=False, pools=['max']), 'timm', 'pools=.* avg and max alone'),
     ],
 )
 def test_what_a_form_cannot_express_is_refused_with_the_reason(options, form, message):

@@ -68,7 +68,7 @@ def snippet(bad: Path) -> None:
         r'```python\n.*?(from cbam_det\.apis\.export import.*?)\nprepared = ', text, re.S
     )[1]
     code = re.sub(r"'configs/\w+\.py'", repr(str(RETINANET)), code).replace(
-        'epoch_12.pth', str(bad)
+        'work_dirs/retinanet_r50_cbam/epoch_12.pth', str(bad)
     )
     assert str(RETINANET) in code and str(bad) in code
     exec(code, {})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from cbam_det import CBAM
 from cbam_det.checkpoints.attention import check_attention, pretrained_parts
 from cbam_det.datasets.digits import CLASSES
+from cbam_det.models.attention_modules import has_doubled_gates
 
 from ..conftest import CONFIGS, QUICK, ROOT
 
@@ -110,6 +112,17 @@ def test_mmdet_example_builds_with_a_cbam_in_every_block(name, count):
     assert sum(isinstance(module, CBAM) for module in model.modules()) == count
 
 
+def test_mmseg_example_starts_from_the_identity(tmp_path, monkeypatch):
+    """Its base is not installed here: one of a line stands in its place."""
+    base = tmp_path / '.mim/configs/pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py'
+    base.parent.mkdir(parents=True)
+    base.write_text("model = dict(backbone=dict(type='ResNetV1c'))\n")
+    monkeypatch.setitem(sys.modules, 'mmseg', SimpleNamespace(__path__=[str(tmp_path)]))
+    cfg = Config.fromfile(EXAMPLES / 'mmseg_project/pspnet_r50_cbam.py')
+    (plugin,) = cfg.model.backbone.plugins
+    assert has_doubled_gates(MODELS.build(dict(plugin.cfg, in_channels=32)))
+
+
 @pytest.mark.slow
 def test_mim_trains_the_mmdet_example(scripts, digits, tmp_path):
     state, said = train(
@@ -158,6 +171,7 @@ def test_mim_trains_the_mmseg_example(scripts, tmp_path):
         folder=tmp_path,
     )
     assert 'Iter(train) [2/2]' in said and 'mIoU' in said
+    assert sum(name.endswith('_gate.gain') for name in state) == 32  # from the identity
     assert attended(state) == places(50, 'backbone.layer{}.{}')
     assert moved(state) == attended(state)
 

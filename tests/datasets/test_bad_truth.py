@@ -148,7 +148,8 @@ def test_annotation_id_0_is_numbered_anew_by_fix_though_nothing_hurts(tmp_path):
         ('train/_annotations.coco.json', 'valid/_annotations.coco.json', True),
         ('annotations/instances_Train.json', 'annotations/instances_Test.json', True),
         ('annotations/a.json', 'annotations/b.json', True),
-        ('annotations/val.json', 'annotations/test.json', False),
+        ('annotations/val.json', 'annotations/test.json', False),  # one set for both
+        ('annotations/val.json', 'annotations/val_mini.json', False),  # a part of it
     ],
 )
 def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hurts, tmp_path):
@@ -169,6 +170,26 @@ def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hur
     assert len({split.name for split in splits}) == 2
     found = [fault.hurts for fault in splits[0].content.faults]
     assert found == [hurts] * 2
+
+
+@pytest.mark.parametrize('second', ['test.json', 'val2.json'])
+def test_some_images_of_a_validation_in_another_evaluation_hurt(second, tmp_path):
+    coco(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    (tmp_path / 'train.json').unlink()
+    shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train/other.jpg')
+    path = tmp_path / 'train/other.jpg'
+    for file, names in (('val.json', ('one', 'number two')), (second, ('number two', 'other'))):
+        images = [
+            dict(content['images'][0], id=number, file_name=f'{name}.jpg')
+            for number, name in enumerate(names, 1)
+        ]
+        (tmp_path / file).write_text(json.dumps(dict(content, images=images)))
+    path.write_bytes(path.read_bytes() + b'other')
+    (tmp_path / 'train').rename(tmp_path / 'images')
+    first, last = sorted(examine(tmp_path, progress=False), key=lambda split: split.name)
+    found = [fault for split in (first, last) for fault in split.content.faults]
+    assert [(one.kind, one.hurts) for one in found] == [('same image in two splits', True)]
 
 
 def test_line_for_a_clean_file_is_of_the_split_that_the_folder_names(tmp_path):
@@ -211,11 +232,24 @@ def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkey
     assert check_dataset(DataSet.from_cfg(dataset), full=True).notes == []
 
 
+@pytest.mark.parametrize('layout', [coco, voc])
 @pytest.mark.parametrize('what', ['mask', 'seg'])
-def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(what, tmp_path):
-    dataset = changed(tmp_path, lambda content: None)
+def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(layout, what, tmp_path):
+    dataset = layout(tmp_path)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
-    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but'):
+    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but') as caught:
+        check_dataset(DataSet.from_cfg(dataset))
+    assert ('annotate masks' in str(caught.value)) == (what == 'mask' and layout is coco)
+
+
+@pytest.mark.parametrize('layout', [coco, voc])
+@pytest.mark.parametrize(
+    'step', [dict(type='CopyPaste'), dict(type='FilterAnnotations', by_mask=True)]
+)
+def test_step_of_the_pipeline_that_works_on_masks_needs_them_loaded(layout, step, tmp_path):
+    dataset = layout(tmp_path)
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step]
+    with pytest.raises(InputError, match=f'{step["type"]} works on masks, but .* without masks'):
         check_dataset(DataSet.from_cfg(dataset))
 
 
@@ -260,6 +294,6 @@ def test_png_of_voc_is_not_left_out_and_the_printed_line_links_it(tmp_path, caps
         path.rename(tmp_path / 'JPEGImages' / f'{path.stem}.png')
     check = in_process('check_data')
     assert check(tmp_path, '--fix') == 2
-    line = capsys.readouterr().err.partition('endings: ')[2]
+    line = capsys.readouterr().err.partition('by that name: ')[2]
     subprocess.run(['sh', '-c', line], check=True, cwd='/')
     assert check(tmp_path) == 0

@@ -68,9 +68,9 @@ def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_p
     assert contents(tmp_path) == before
     assert check(tmp_path, '--fix') == 0
     said = capsys.readouterr().out
-    assert '--cfg-options train_dataloader.dataset.ann_file=train_clean.json' in said
-    assert 'train_clean.json, without 1 images and 3 objects; use it:' in said
     path = tmp_path / 'train_clean.json'
+    assert f'--cfg-options train_dataloader.dataset.ann_file={path}' in said
+    assert 'train_clean.json, without 1 images and 3 objects; use it:' in said
     assert {key: value for key, value in contents(tmp_path).items() if key != path} == before
     made = json.loads(path.read_text())
     assert [image['file_name'] for image in made['images']] == ['one.jpg']
@@ -114,7 +114,9 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     files, options, *_ = clean(split)
     write_clean(files)
     assert set(files) == {root / f'Annotations_clean/{name}.xml' for name in ('one', 'number two')}
-    assert options == ['ann_file=ImageSets/Main/train.txt', 'ann_subdir=Annotations_clean']
+    assert options == dict(
+        ann_file=str(root / 'ImageSets/Main/train.txt'), ann_subdir='Annotations_clean'
+    )
     assert clean(split)[2:] == (0, 1)
     assert (root / 'Annotations_clean/number two.xml').read_text() == XML
     dataset.ann_subdir = 'Annotations_clean'
@@ -127,9 +129,8 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     assert files == {root / 'ImageSets/Main/train_clean.txt': b'number two\n'}
     assert clean(split)[2:] == (1, 2)
     line = config_options(split, options)
-    assert line == (
-        '--cfg-options train_dataloader.dataset.ann_file=ImageSets/Main/train_clean.txt'
-    )
+    made = root / 'ImageSets/Main/train_clean.txt'
+    assert line == f'--cfg-options train_dataloader.dataset.ann_file={made}'
 
 
 def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
@@ -177,13 +178,17 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     assert said == [
         (
             'VOC2007/trainval',
-            'ann_file=VOC2007/ImageSets/Main/trainval_clean.txt, ann_subdir=Annotations_clean',
+            f'ann_file={tmp_path}/VOC2007/ImageSets/Main/trainval_clean.txt '
+            'ann_subdir=Annotations_clean',
         ),
-        ('VOC2012/trainval', 'ann_file=VOC2012/ImageSets/Main/trainval_clean.txt'),
+        (
+            'VOC2012/trainval',
+            f'ann_file={tmp_path}/VOC2012/ImageSets/Main/trainval_clean.txt',
+        ),
     ]
     for number, (_, options) in enumerate(said):
         key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
-        cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split(', ')))
+        cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split()))
     check_data(cfg, ('train',))
 
 
@@ -201,7 +206,7 @@ def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, 
     assert found['VOC2007/val'] == found['VOC2007/train'] == []  # trainval has both
 
 
-def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
+def test_published_totals_are_compared_where_classes_and_size_are_coco_s(tmp_path, monkeypatch):
     coco(tmp_path)
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'train').rename(tmp_path / 'val2017')
@@ -212,12 +217,16 @@ def test_published_totals_are_compared_where_the_classes_are_coco_s(tmp_path):
     names = enumerate(CocoDataset.METAINFO['classes'], 1)
     categories = [dict(id=number, name=name) for number, name in names]
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
+    (split,) = examine(tmp_path, progress=False)  # a small set of COCO's classes and file names
+    assert not [fault for fault in split.content.faults if fault.kind == 'count']
+    assert '2 images, not the 5,000 of the set so named' in split.notes
+    assert COCO_TOTALS['instances_train2017'] == (118_287, 860_001)
+    monkeypatch.setitem(COCO_TOTALS, 'instances_val2017', (3, 5))
     (split,) = examine(tmp_path, progress=False)
     assert [fault.message for fault in split.content.faults if fault.kind == 'count'] == [
-        'lists 2 images, the published one 5,000',
-        'lists 4 objects, the published one 36,781',
+        'lists 2 images, the published one 3',
+        'lists 4 objects, the published one 5',
     ]
-    assert COCO_TOTALS['instances_train2017'] == (118_287, 860_001)
 
 
 def test_folder_that_is_no_data_set_is_named_with_both_layouts(tmp_path, capsys):

@@ -160,7 +160,7 @@ VOC = {
     'list of Latin-1': Row(text(b'one\nd\xe9j\xe0\n', 'train.txt'), 'line 2 is no UTF-8'),
     'byte order mark': Row(text(b'\xef\xbb\xbfone\n', 'train.txt'), 'begins with a byte order'),
     'lines as in Windows': Row(text(b'one\r\nnumber two\r\n', 'train.txt')),
-    'listed twice': Row(text(b'one\none\n', 'train.txt'), note='image listed twice: 1 ('),
+    'listed twice': Row(text(b'one\none\n', 'train.txt'), "line 2: 'one' is listed before"),
     'unknown name': Row(text(b'one\ngone\n', 'train.txt'), 'annotations of'),
     'PNG images': Row(
         lambda root: (root / 'JPEGImages/one.jpg').rename(root / 'JPEGImages/one.png'),

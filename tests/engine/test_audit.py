@@ -16,6 +16,7 @@ from torch import nn
 from cbam_det import CBAM, AttentionAuditHook
 from cbam_det.checkpoints.attention import check_attention, state_of
 from cbam_det.models.build import build_model
+from cbam_det.utils.config import larger_rate
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS, QUICK, ROOT
@@ -43,7 +44,7 @@ def test_training_logs_every_cbam_and_the_saturation(trained):
     assert len(table) == 16
     assert table[0] == [
         *('backbone.inserted.layer1/0/bn3.cbam', 'channel-spatial, avg+max, 7x7'),
-        *('680', 'new, start=identity', 'yes, lr 0.001'),
+        *('680', 'new, start=identity', 'yes, lr 1e-05 (base 0.001)'),
     ]
 
 
@@ -133,9 +134,9 @@ def test_pretrained_backbone_with_foreign_attention_stops_before_the_first_step(
 
 @pytest.mark.parametrize('autocast', [False, True])
 def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
-    """The same weights after three steps with a look at the second and without."""
+    """The same weights after three steps with a look at the second and the last, and without."""
     results = []
-    for saturation_at in (0, 2):
+    for saturation_at, steps in ((0, 99), (2, 3)):
         torch.manual_seed(0)
         net = resnet(start='identity')
         net.train()
@@ -143,7 +144,9 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
         audit = AttentionAuditHook(saturation_at)
         said: list[str] = []
         logger = SimpleNamespace(info=said.append, warning=said.append)
-        runner = SimpleNamespace(model=net, iter=0, logger=logger)
+        runner = SimpleNamespace(
+            model=net, iter=0, max_iters=steps, logger=logger, cfg=Config(dict())
+        )
         for step in range(3):
             runner.iter = step
             audit.before_train_iter(runner, step)
@@ -154,12 +157,56 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
             optim.step()
             audit.after_train_iter(runner, step)
         results.append(net.state_dict())
-        assert len(said) == (1 if saturation_at else 0)
+        words = ('no gate is saturated', 'has not left its start') if saturation_at else ()
+        assert len(said) == len(words) and all(map(str.__contains__, said, words))
         assert not any(
             module._forward_pre_hooks for module in net.modules() if type(module) is CBAM
         )
     plain, looked_at = results
     assert all(torch.equal(plain[key], looked_at[key]) for key in plain)
+
+
+@pytest.mark.parametrize(
+    ('start', 'bias', 'frozen', 'told'),
+    [
+        ('identity', 0.0, False, True),
+        ('identity', 0.004, False, True),  # weights up to 1.004, printed as 1.00
+        ('identity', 0.1, False, False),
+        ('identity', 0.0, True, False),  # as it is meant to be
+        ('paper', 0.0, False, False),
+    ],
+)
+def test_attention_that_has_not_left_its_start_is_told_at_the_end_with_the_cure(
+    start, bias, frozen, told
+):
+    net = resnet(start=start, order='channel', frozen=frozen)
+    for cbam in (module for module in net.modules() if type(module) is CBAM):
+        nn.init.constant_(cbam.channel_gate.fc2.bias, bias)
+    said: list[str] = []
+    logger = SimpleNamespace(info=said.append, warning=said.append)
+    keys = {'inserted': dict(lr_mult=3)}
+    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
+    runner = SimpleNamespace(model=net, iter=4, max_iters=5, logger=logger, cfg=cfg)
+    audit = AttentionAuditHook()
+    audit.before_train_iter(runner, 4)
+    net(torch.rand(2, 3, 64, 64))
+    audit.after_train_iter(runner, 4)
+    assert bool(said) == told
+    cure = '--cfg-options optim_wrapper.paramwise_cfg.custom_keys.inserted.lr_mult=30'
+    assert not told or said[0].endswith(cure)
+
+
+def test_the_cure_names_the_key_that_holds():
+    def cure(**keys: float) -> str:
+        own = {key.replace('_', '.'): dict(lr_mult=value) for key, value in keys.items()}
+        return larger_rate(
+            Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=own))))
+        ).removeprefix('--cfg-options optim_wrapper.paramwise_cfg.custom_keys')
+
+    assert larger_rate(Config(dict())).endswith('paramwise_cfg.custom_keys.cbam.lr_mult=10')
+    assert cure(norm=0.5) == '.cbam.lr_mult=10'
+    assert cure(cbam=2, inserted=3) == '.inserted.lr_mult=30'
+    assert cure(backbone_inserted=1).endswith("custom_keys={'backbone.inserted': dict(lr_mult=10)}")
 
 
 def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():

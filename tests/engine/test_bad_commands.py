@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.engine import preflight
+from cbam_det.engine import devices, preflight
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import find_config, kind_of, override, read_config
@@ -67,7 +67,7 @@ def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monk
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'model.backbone.base_type': 'ResNe'}, 'ResNe is not in the'),
+        ({'model.backbone.base_type': 'ResNe'}, "model.backbone.base_type='ResNe' is not in"),
         ({'model.backbone.plugins.0.cfg.norm_cfg': dict(type='BatchNorm')}, 'a type is misspelt'),
         ({'model.backbone.plugins.0.cfg.kernal_size': 3}, "keyword argument 'kernal_size'"),
     ],
@@ -95,8 +95,8 @@ BAD_COMMANDS = {
     ),
     'misspelt key of a backbone': (
         ['--cfg-options', 'model.backbone.plugin.0.cfg.order=channel'],
-        "ResNet.__init__() got an unexpected keyword argument 'plugin' (model.backbone.plugin; "
-        'near: plugins)',
+        "model.backbone.plugin: ResNet.__init__() got an unexpected keyword argument 'plugin'; "
+        'near: plugins',
     ),
     'misspelt hook': (
         ['--cfg-options', 'default_hooks.loger.interval=1'],
@@ -124,7 +124,7 @@ BAD_COMMANDS = {
     ),
     'key of another part': (
         ['--cfg-options', 'model.neck.depth=3'],
-        "FPN.__init__() got an unexpected keyword argument 'depth' (model.neck.depth)",
+        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'",
     ),
     'misspelt key of the config': (
         ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
@@ -182,7 +182,8 @@ def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, ca
     options += ['--cfg-options', 'train_cfg.max_epoch=1']
     assert in_process('train')(CONFIG, *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("argument 'max_epoch' (train_cfg.max_epoch; near: max_epochs)")
+    assert error.startswith('error: train_cfg.max_epoch: EpochBasedTrainLoop.__init__() got ')
+    assert error.endswith("argument 'max_epoch'; near: max_epochs")
 
 
 def test_misspelt_key_of_a_config_s_own_is_told(capsys):
@@ -248,4 +249,4 @@ def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     cfg = Config(dict(launcher='slurm'))
     with pytest.raises(InputError, match='on CPUs use tools'):
-        preflight.adapt_to_cpu(cfg)
+        devices.adapt_to_cpu(cfg)

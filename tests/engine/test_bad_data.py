@@ -100,8 +100,12 @@ COCO_FAULTS = {
         f'1 of {SMALL.train} images',
     ),
     'all images missing': (
-        lambda root: shutil.rmtree(root / 'train2017'),
+        lambda root: [path.unlink() for path in (root / 'train2017').iterdir()],
         f'{SMALL.train} of {SMALL.train} images',
+    ),
+    'no folder of images': (
+        lambda root: shutil.rmtree(root / 'train2017'),
+        'train2017, where the images of',
     ),
     'empty image': (lambda root: first_image(root).write_bytes(b''), '000000000001.jpg (empty)'),
 }

@@ -10,7 +10,7 @@ from mmengine.registry import RUNNERS
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.engine import launch, preflight
+from cbam_det.engine import devices, launch
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
 
@@ -40,7 +40,7 @@ SYNC_ON_CPU = f"^{PLACE} with type='{{}}' needs GPUs, .*: --cfg-options {PLACE}.
 def test_synchronised_norm_that_cannot_be_had_is_refused(options, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(InputError, match=words):
-        preflight.check_sync_bn(config(**options))
+        devices.check_sync_bn(config(**options))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_synchronised_norm_that_can_be_had_passes(gpu, options, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     cfg = config(**options)
     before = cfg.pretty_text
-    preflight.check_sync_bn(cfg)
+    devices.check_sync_bn(cfg)
     assert cfg.pretty_text == before
 
 
@@ -119,7 +119,7 @@ def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
 def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(InputError, match=words):
-        preflight.check_sharding(Config(options))
+        devices.check_sharding(Config(options))
 
 
 def test_misspelt_runner_is_named_with_what_is_near():

@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from cbam_det import CPUAmpOptimWrapper
-from cbam_det.engine import preflight
+from cbam_det.engine import devices
 from cbam_det.models.layers import CBAM
 from cbam_det.utils.errors import InputError
 
@@ -135,7 +135,7 @@ def config(**options: object) -> Config:
 def test_without_a_gpu_the_config_gets_the_cpu_s_wrapper_and_loses_the_scaler_s_options(dtype):
     cfg = config(loss_scale='dynamic', use_fsdp=False, dtype=dtype, clip_grad=dict(max_norm=1))
     with mock.patch('torch.cuda.is_available', return_value=False):
-        found = preflight.amp_on_cpu(cfg.optim_wrapper)
+        found = devices.amp_on_cpu(cfg.optim_wrapper)
     optimizer = dict(type='SGD', lr=0.1)
     left = dict(type='CPUAmpOptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1))
     assert found == left
@@ -145,7 +145,7 @@ def test_without_a_gpu_the_config_gets_the_cpu_s_wrapper_and_loses_the_scaler_s_
 def test_with_a_gpu_the_config_stays_as_it_is():
     cfg = config(loss_scale='dynamic', dtype='float16')
     with mock.patch('torch.cuda.is_available', return_value=True):
-        assert preflight.amp_on_cpu(cfg.optim_wrapper) == cfg.optim_wrapper
+        assert devices.amp_on_cpu(cfg.optim_wrapper) == cfg.optim_wrapper
 
 
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
@@ -155,7 +155,7 @@ def test_float16_without_a_gpu_is_refused_with_the_remedy(dtype):
         mock.patch('torch.cuda.is_available', return_value=False),
         pytest.raises(InputError, match=words),
     ):
-        preflight.amp_on_cpu(config(dtype=dtype).optim_wrapper)
+        devices.amp_on_cpu(config(dtype=dtype).optim_wrapper)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ from cbam_det.engine.hooks import (
     FiniteLossesHook,
     StopSignalsHook,
 )
-from cbam_det.utils.config import parse_options, read_config
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.options import parse_options
 
 from ..conftest import CONFIG, QUICK
 
@@ -141,12 +142,15 @@ def test_data_of_a_test_alone_are_enough_for_a_test(digits, tmp_path, monkeypatc
         ({'custom_hooks': [dict(type='LoggerHook', intervall=2)]}, 'near: interval'),
         (
             {'default_hooks.stop_signals': False},
-            'default_hooks.stop_signals=False: it takes .*None',
+            'stop_signals=False is a boolean; give .*None',
         ),
-        ({'preflight': True}, r'preflight=True: it takes a dict .* preflight=dict\('),
-        ({'preflight': ['data_root']}, r"preflight=\['data_root'\]: it takes a dict"),
-        ({'preflight.data_root': 5}, 'preflight.data_root=5; give a folder'),
-        ({'preflight.check_images': 'yes'}, "preflight.check_images='yes'; give True or False"),
+        ({'preflight': True}, 'preflight=True is a boolean; give a dictionary'),
+        ({'preflight': ['data_root']}, r"preflight=\['data_root'\] is a list; give a dict"),
+        ({'preflight.data_root': 5}, 'preflight.data_root=5 is a whole number; give a string'),
+        (
+            {'preflight.check_images': 'yes'},
+            "preflight.check_images='yes' is a string; give True or",
+        ),
         ({'work_dir': None}, 'the config has no work_dir.*--work-dir'),
     ],
 )

@@ -91,7 +91,10 @@ def toy(
     seed: int | None = 0,
     **options,
 ) -> CheckedRunner:
-    """A run of three epochs of three iterations, with a moving average; `default` are hooks."""
+    """A run of three epochs of three iterations, with a moving average; `default` are hooks.
+
+    `model`, `max_epochs`, `optimizer` and `param_scheduler` may take the place of what it has.
+    """
     loader = dict(dataset=Noisy(), batch_size=BATCH, num_workers=workers)
     if workers:
         loader['persistent_workers'] = True
@@ -99,17 +102,24 @@ def toy(
     checkpoint = dict(type='CheckpointHook', interval=1 if by_epoch else 3, by_epoch=by_epoch)
     checkpoint.update(options.pop('checkpoint', {}))
     torch.manual_seed(0)
-    steps = dict(max_epochs=3) if by_epoch else dict(max_iters=9, val_interval=3)
+    steps = (
+        dict(max_epochs=options.pop('max_epochs', 3))
+        if by_epoch
+        else dict(max_iters=9, val_interval=3)
+    )
     runner = CheckedRunner(
-        model=Noise(),
+        model=options.pop('model', None) or Noise(),
         work_dir=str(work),
         train_dataloader=dict(loader, sampler=dict(type=sampler, shuffle=True)),
         val_dataloader=dict(loader, sampler=dict(type='DefaultSampler', shuffle=False)),
         train_cfg=dict(by_epoch=by_epoch, **steps),
         val_cfg=dict(),
         val_evaluator=[Draw()],
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-        param_scheduler=dict(type='ExponentialLR', gamma=0.9, by_epoch=False),
+        optim_wrapper=dict(
+            optimizer={'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, **options.pop('optimizer', {})}
+        ),
+        param_scheduler=options.pop('param_scheduler', None)
+        or dict(type='ExponentialLR', gamma=0.9, by_epoch=False),
         default_hooks=dict(checkpoint=checkpoint, **options.pop('default', {})),
         custom_hooks=[dict(type='EMAHook'), *hooks],
         randomness=dict(seed=seed),

@@ -64,7 +64,7 @@ def test_evaluator_of_another_file_than_the_loader_s_ends_the_run_before_it(chan
     cfg.val_evaluator.ann_file = changed(file, tmp_path / 'old.json', change)
     with pytest.raises(InputError, match=said) as raised:
         check_data(cfg, ('val',))
-    assert f"val_evaluator.ann_file='{file}'" in str(raised.value)
+    assert f'--cfg-options val_evaluator.ann_file={file}' in str(raised.value)
 
 
 def test_several_files_of_a_loader_are_not_evaluated_by_one(tmp_path):

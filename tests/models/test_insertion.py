@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import nn
 
 from cbam_det import CBAM
@@ -158,3 +158,23 @@ def test_channels_are_those_of_the_output():
         'layer4.0.conv1': 64,
         'maxpool': 8,
     }
+
+
+@pytest.fixture
+def other_scope():
+    """A library that has no host of its own and knows none of mmdet's, as mmrotate."""
+    Registry('model', parent=MODELS, scope='rotated')
+    with DefaultScope.overwrite_default_scope('rotated'):
+        yield
+    MODELS.children.pop('rotated')
+
+
+def test_host_of_another_scope_is_named_with_it(other_scope):
+    options = {key: value for key, value in R18.items() if key != 'type'}
+    cfg = dict(type='WithPlugins', plugins=[dict(cfg=dict(type='CBAM', ratio=2))], **options)
+    with pytest.raises(InputError, match=r"'ResNet' is not .*; write base_type='mmdet\.ResNet'$"):
+        MODELS.build(dict(cfg, base_type='ResNet'))
+    net = MODELS.build(dict(cfg, base_type='mmdet.ResNet'))
+    assert sum(isinstance(module, CBAM) for module in net.modules()) == 8
+    with pytest.raises(KeyError, match='NoSuchNet is not in'):
+        MODELS.build(dict(cfg, base_type='NoSuchNet'))

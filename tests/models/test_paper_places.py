@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from cbam_det.models.insertion import named_cbams, paper_places
+from cbam_det.models.attention_modules import named_cbams
+from cbam_det.models.insertion import paper_places
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS

@@ -9,7 +9,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
-from cbam_det.models.places import find_places, fragment
+from cbam_det.models.costs import activation_bytes, count_costs
+from cbam_det.models.places import find_places, fragment, summed_up
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
@@ -30,7 +31,13 @@ def test_places_of_all_parts_have_their_shapes_and_costs():
     assert place.parameters == sum(value.numel() for value in cbam.parameters())
     # Two pools through two layers, the 7x7 convolution of two maps, and two products.
     assert place.multiply_adds == 2 * 2 * 128 * 8 + 98 * 64 + 2 * 128 * 64
-    assert found['roi_head.bbox_roi_extractor', '.'].shape == (64, 7, 7)
+    regions = found['roi_head.bbox_roi_extractor', '.']
+    assert (regions.shape, regions.maps) == ((64, 7, 7), 200)
+    assert regions.multiply_adds == 200 * (2 * 2 * 64 * 4 + 98 * 49 + 2 * 64 * 49)
+    levels = found['rpn_head', 'rpn_conv']
+    assert (levels.shape, levels.maps) == ((64, 16, 16), 5)
+    pixels = 16**2 + 8**2 + 4**2 + 2**2 + 1
+    assert levels.multiply_adds == 5 * 2 * 2 * 64 * 4 + 98 * pixels + 2 * 64 * pixels
     assert ('backbone', '.') not in found  # its output is a tuple
 
 
@@ -42,9 +49,21 @@ def test_pattern_and_options_narrow_and_change_the_cost():
         find_places(small(), 64, 'backbone:nothing')
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_have_the_channels_of_the_config_wherever_a_model_is_tried(channels):
+    cfg = small()
+    # The channels of a whole stage show in a pass alone.
+    plugins = [dict(cfg=dict(type='CBAM'), after='layer1')]
+    backbone = dict(type='WithPlugins', base_type='ResNet', plugins=plugins)
+    cfg.merge_from_dict(dict(model=dict(backbone=backbone)))
+    cfg.model.backbone.in_channels = channels
+    assert next(place.shape[0] for place in find_places(cfg, 64, 'backbone:layer1')) == 64
+    assert count_costs(cfg).multiply_adds > 0 and activation_bytes(cfg) > 0
+
+
 def test_printed_fragment_builds_the_choice(run, tmp_path):
     base = CONFIGS / 'faster_rcnn_r50_digits.py'
-    for number, (choice, count) in enumerate(
+    for number, (choice, cbams) in enumerate(
         {
             'backbone:layer4.*.bn3': 3,
             'neck:fpn_convs.*': 4,
@@ -56,7 +75,7 @@ def test_printed_fragment_builds_the_choice(run, tmp_path):
         mine.write_text(f'_base_ = {str(base)!r}\n{printed}')
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = MODELS.build(Config.fromfile(mine).model)
-        assert sum(isinstance(module, CBAM) for module in model.modules()) == count
+        assert sum(isinstance(module, CBAM) for module in model.modules()) == cbams
 
 
 def test_printed_fragment_keeps_the_backbone_s_own_plugins():
@@ -87,6 +106,14 @@ def test_fragment_keeps_the_imports_of_the_base():
     )
 
 
+def test_choice_is_summed_up():
+    found = find_places(small(), 64, 'backbone:layer?.?.bn3')
+    count = sum(place.parameters for place in found)
+    assert len(found) == 16 and summed_up(found).startswith(f'16 CBAMs, +{count / 1e6:.2f} M par')
+    printed = fragment(small(), 'backbone', 'layer*.*.bn3')
+    assert printed.startswith(f'# 16 CBAMs, +{count / 1e6:.2f} M parameters\n')
+
+
 def test_unknown_host_and_module_are_named():
     with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
         fragment(small(), 'bbox_head', '.')
@@ -99,3 +126,4 @@ def test_tool_prints_a_table(run, tmp_path):
     options = ('--size', 64, '--only', 'neck:fpn_convs.0')
     said = run('places.py', config, *options, cwd=tmp_path).stdout
     assert '64 x 16 x 16' in said and 'fpn_convs.0' in said
+    assert 'one at each of these places: 1 CBAM, +0.00 M parameters' in said

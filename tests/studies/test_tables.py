@@ -11,7 +11,7 @@ from scipy import stats
 
 from cbam_det.studies.comparison import compare
 from cbam_det.studies.figure import study_figure
-from cbam_det.studies.study import Row, cost_path, read_study
+from cbam_det.studies.study import Row, cost_path, gates_path, read_study
 from cbam_det.studies.verdicts import difference, table
 from cbam_det.utils.errors import InputError
 
@@ -74,6 +74,24 @@ def test_table_tells_means_spread_difference_and_the_paper_s(small, tmp_path):
     lines = table(zoo, tmp_path / 'none').splitlines()
     assert lines[0].endswith("| says | mmdet's AP |") and lines[2].endswith('|  |  |  | 37.4 |')
     assert lines[-1] == 'A note.'
+
+
+@pytest.mark.parametrize(
+    ('gates', 'told'),
+    [
+        (dict(channel=[0.996, 1.0, 1.004], spatial=[1.0, 1.0, 1.0]), True),
+        (dict(channel=[0.996, 1.0, 1.004], spatial=[1.0, 1.0, 1.02]), False),
+        (dict(channel=[0.5, 0.5, 0.5]), False),
+    ],
+)
+def test_table_tells_that_attention_is_at_its_start_with_the_cure(gates, told, small, tmp_path):
+    record(tmp_path, small, 'none', [0.40, 0.42, 0.41])
+    record(tmp_path, small, 'CBAM', [0.41, 0.40, 0.42])
+    taken = dict(rows={'CBAM': gates}, images=8, command='gates small')
+    gates_path(tmp_path, small).write_text(json.dumps(taken))
+    text = table(small, tmp_path)
+    assert ('| no difference seen, attention at its start |' in text) == told
+    assert ('changes nothing: CBAM; a longer schedule, or a larger lr_mult' in text) == told
 
 
 def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,9 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from cbam_det.apis.inference import Predictor, PreparedImage, default_layers, feature_layers
-from cbam_det.utils.config import read_config
+from cbam_det.utils.config import override, read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.options import parse_options
 from cbam_det.visualization import gradcam
 from cbam_det.visualization.attention import gates
 from cbam_det.visualization.gradcam import METHODS, Explainer, heats_at_shared_layer
@@ -177,12 +179,17 @@ def test_compiled_and_cascaded_detectors_are_explained_and_seen(photo):
 
 
 def test_a_failed_explanation_leaves_the_model_as_it_was(photo):
-    options = {'model.test_cfg.rcnn.nms.type': 'soft_nms'}
+    place = 'model.test_cfg.rcnn.nms'
+    options = {f'{place}.type': 'soft_nms', f'{place}.min_score': 0.01}
     made = predictor(options=options)
     made.model.backbone.requires_grad_(False)
     prepared = made.prepare(photo)
-    with pytest.raises(InputError, match=r'model\.test_cfg\.rcnn\.nms\.type'):
+    with pytest.raises(InputError, match='soft-NMS') as caught:
         Explainer(made).heat(prepared, made.predict(prepared)[0])
+    printed = shlex.split(str(caught.value).partition('--cfg-options ')[2])
+    assert len(printed) == 3
+    override(made.cfg, parse_options(printed))  # NMS alone is left, without min_score
+    assert made.cfg.model.test_cfg.rcnn.nms == dict(type='nms', iou_threshold=0.5)
     assert not any(one.requires_grad for one in made.model.backbone.parameters())
     assert not any(one._forward_hooks for one in made.model.neck.modules())
     assert not made.model.backbone.layer4._forward_hooks

@@ -39,7 +39,7 @@ def test_report_holds_every_part_and_needs_no_network(report):
     assert 'cbam: faster_rcnn_r50_cbam_digits' in text
     assert re.search(r'class="add">\+.*plugins', text)
     assert 'AP small' in text and '>four<' in text
-    assert 'baseline has no metrics.json: tools/test.py' in text
+    assert 'baseline has no metrics.json: python ' in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     pictures = re.findall(r'src="data:image/(png|svg\+xml);base64,', text)
     # Grad-CAM is a picture, or the note that no detection reaches the score.
@@ -52,6 +52,7 @@ def test_numbers_of_the_report_are_those_of_the_run(report):
     record = next(report.parent.glob('cbam/*/metrics.json')).read_text()
     ap = float(re.search(r'"coco/bbox_mAP": ([\d.]+)', record)[1])
     assert f'<td>{ap:.3f}</td>' in text
+    assert '<td>max_epochs 2</td>' in text  # of the training: its test has the config's own 5
     assert '<td>17</td>' not in text and '<td>16</td>' in text  # CBAMs
 
 

@@ -105,7 +105,7 @@ def list_coco(
     content = Content(path, raw=raw)
     images, annotations = content.raw['images'], content.raw['annotations']
     names = _read_categories(content)
-    sizes = _read_images(content)
+    sizes = read_images(content)
     needed = ['id', 'image_id', 'category_id', 'bbox', 'area']
     if needs_crowd:
         needed.append('iscrowd')
@@ -138,18 +138,9 @@ def list_coco(
     return content
 
 
-# Copies that are fewer change no score that is printed; COCO itself may have some.
-FEW_DUPLICATES = 0.01
-
-
 def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
     """Add the faults that all boxes show together: corners for sizes, numbers in 0..1."""
-    copies = sum(fault.kind == 'box twice' for fault in content.faults)
-    if copies < FEW_DUPLICATES * content.objects:
-        content.faults = [
-            fault._replace(hurts=False) if fault.kind == 'box twice' else fault
-            for fault in content.faults
-        ]
+    content.ignore_few('box twice', content.objects)
     boxes = [
         (item['bbox'], size)
         for item in content.raw['annotations']
@@ -192,7 +183,10 @@ def _read_categories(content: Content) -> dict[object, str]:
             message = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
         if message is None and item['name'] in names.values():
             message = f'has name={item["name"]!r}, which an earlier one has'
-        if message:
+            place = f'{content.file}: categories[{index}]'
+            content.add_fault('category name twice', place, message)
+            names[item['id']] = item['name']
+        elif message:
             content.add_fault('category entry', f'{content.file}: categories[{index}]', message)
         else:
             names[item['id']] = item['name']
@@ -200,12 +194,12 @@ def _read_categories(content: Content) -> dict[object, str]:
     return names
 
 
-def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
-    """Image id -> (width, height), None where they are no size."""
+def read_images(content: Content) -> dict[object, tuple[int, int] | None]:
+    """Image id -> (width, height), None where they are no size; faults go to `content`."""
     sizes: dict[object, tuple[int, int] | None] = {}
-    files: set[str] = set()
+    files: dict[str, int] = {}
     for index, item in enumerate(content.raw['images']):
-        kind, message = 'image entry', None
+        kind, message, first = 'image entry', None, None
         missing_keys = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
         image_id = as_id(item.get('id'))
         if missing_keys:
@@ -219,8 +213,9 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
             message = f'has id={reprlib.repr(image_id)}, as an earlier one has'
         elif (file := os.path.normpath(item['file_name'])) in files:
             kind, message = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
+            first = files[file]
         else:
-            files.add(file)
+            files[file] = index
         size, (width, height) = None, (item.get('width'), item.get('height'))
         if is_number(width) and is_number(height) and min(width, height) > 0:
             size = width, height
@@ -229,7 +224,8 @@ def _read_images(content: Content) -> dict[object, tuple[int, int] | None]:
         if image_id is not None:
             sizes.setdefault(image_id, size)
         if message:
-            content.add_fault(kind, f'{content.file}: images[{index}]', message, image=index)
+            place = f'{content.file}: images[{index}]'
+            content.add_fault(kind, place, message, image=index, first=first)
     return sizes
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ...utils.errors import printable
+
 LARGEST = 1e15  # beyond it a float does not count single pixels
 
 
-# Kinds of fault, and the remedy for each.
-FIX = 'tools/check_data.py --fix'
+# Kinds of fault, and the remedy for each; `FIX` stands for the command that writes a clean file.
+FIX = '{fix}'
 
 
 FILE_REMEDY = f'mend the file, or leave it out by {FIX}'
@@ -22,6 +24,7 @@ IMAGE_REMEDY = f'restore it, or take it out of the annotations ({FIX})'
 
 REMEDIES = {
     'category entry': 'mend the file',
+    'category name twice': f'list each class once ({FIX} joins those of one name)',
     'image entry': FILE_REMEDY,
     'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
     'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
@@ -35,14 +38,15 @@ REMEDIES = {
     'file listed twice': f'give each file one entry, with all its boxes ({FIX} joins them)',
     'box twice': f'list it once ({FIX})',
     'corners for sizes': f'write x, y, width, height, not both corners ({FIX} does)',
+    'sizes for corners': f'write both corners, not x, y, width, height ({FIX} does)',
     'boxes in 0..1': (
         'multiply them by the width and the height of the image (and where x, y are the centre, as '
         "YOLO's are, take half the width and height away)"
     ),
     'no objects': 'annotate objects, or leave the file out: there is nothing to learn or to score',
     'annotation id 0': f'count annotation ids from 1 ({FIX})',
-    'list line': 'mmdet reads the whole line, so leave no blank lines and no second column',
-    'image listed twice': 'list it once',
+    'list line': f'mmdet reads the whole line: write the name alone ({FIX} does)',
+    'image listed twice': f'list it once ({FIX} does)',
     'annotation missing': f'restore it, or take it off the list ({FIX})',
     'no XML': f'restore it, or take it off the list ({FIX})',
     'size': f'write the width and the height of the image, in whole pixels ({FIX})',
@@ -62,14 +66,29 @@ REMEDIES = {
 }
 
 
-# What the config can do where mmdet does not pass such a box over by itself.
-CONFIG_REMEDIES = {
-    'box without area': "pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1)",
+# Where such a fault hurts: what the config can do about boxes that mmdet does not pass over by
+# itself, and what many copies of images call for.
+HURTING_REMEDIES = {
+    'box without area': (
+        f"pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1), or {FILE_REMEDY}"
+    ),
     'box outside the image': (
         "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
-        'the pipeline'
+        f'the pipeline, or {FILE_REMEDY}'
     ),
+    'same image twice': f'give each picture one entry, with all its boxes ({FIX} joins them)',
 }
+# Faults of a whole image, which a clean file leaves out where they cannot be corrected.
+LEFT_OUT = (
+    'image missing',
+    'image empty',
+    'image unreadable',
+    'size differs',
+    'annotation missing',
+    'no XML',
+)
+# Copies of fewer than this part of a set change no score that is printed; COCO may have some.
+FEW_DUPLICATES = 0.01
 
 
 class Fault(NamedTuple):
@@ -82,6 +101,7 @@ class Fault(NamedTuple):
         hurts: mmdet would stop on it, learn from it or score by it.
         image: index in `Content.images`, or None.
         object: index in COCO's `annotations` or among the XML's objects, or None.
+        first: index of the image that this one repeats, or None.
     """
 
     kind: str
@@ -90,15 +110,28 @@ class Fault(NamedTuple):
     hurts: bool = True
     image: int | None = None
     object: int | None = None
+    first: int | None = None
 
     def __str__(self) -> str:
-        return f'{self.place} {self.message}'
+        return printable(f'{self.place} {self.message}')
 
 
-def remedy_of(fault: Fault) -> str:
-    """What mends a fault, in the files or in the config."""
-    config_remedy = CONFIG_REMEDIES.get(fault.kind) if fault.hurts else None
-    return f'{config_remedy}, or {FILE_REMEDY}' if config_remedy else REMEDIES[fault.kind]
+def remedy_of(fault: Fault, fix: str = '--fix') -> str:
+    """What corrects a fault, in the files or in the config.
+
+    Args:
+        fix: the command that writes a clean file.
+    """
+    return _remedy(fault).replace(FIX, fix)
+
+
+def fixable(fault: Fault) -> bool:
+    """Whether `--fix` is a remedy."""
+    return FIX in _remedy(fault)
+
+
+def _remedy(fault: Fault) -> str:
+    return (fault.hurts and HURTING_REMEDIES.get(fault.kind)) or REMEDIES[fault.kind]
 
 
 class ListedImage(NamedTuple):
@@ -121,7 +154,7 @@ class Content:
         objects: all annotations.
         usable: objects that can be learnt: whole, with area, neither crowd nor difficult.
         raw: COCO's JSON.
-        names: those of the images that VOC's list has, by line.
+        names: the image that each line of VOC's list means.
     """
 
     file: Path
@@ -142,9 +175,56 @@ class Content:
         hurts: bool = True,
         image: int | None = None,
         object: int | None = None,
+        first: int | None = None,
     ) -> None:
         """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
-        self.faults.append(Fault(kind, place, message, hurts, image, object))
+        self.faults.append(Fault(kind, place, message, hurts, image, object, first))
+
+    @property
+    def is_voc(self) -> bool:
+        """Whether it is a list of VOC's, and no COCO file."""
+        return not self.raw
+
+    def ignore_few(self, kind: str, total: int) -> None:
+        """Let faults of `kind` not hurt where they are few among `total`."""
+        if sum(fault.kind == kind for fault in self.faults) < FEW_DUPLICATES * total:
+            self.faults = [
+                fault._replace(hurts=False) if fault.kind == kind else fault
+                for fault in self.faults
+            ]
+
+    def unusable_images(self) -> set[int]:
+        """Indices of the images that cannot be used."""
+        return {
+            fault.image
+            for fault in self.faults
+            if fault.image is not None
+            and (fault.kind in LEFT_OUT or not self.images[fault.image].path)
+        }
+
+    def repeated_images(self) -> dict[int, int]:
+        """Index of each image that repeats another -> index of that one, where that hurts."""
+        return {
+            fault.image: fault.first
+            for fault in self.faults
+            if fault.image is not None and fault.first is not None and fault.hurts
+        }
+
+
+class Clean(NamedTuple):
+    """What stands beside a split without what hurts.
+
+    Attributes:
+        files: contents by path, empty where nothing hurts.
+        options: keys of a config's data set and their values.
+        images: how many are left out.
+        objects: how many boxes are left out, with those of such images.
+    """
+
+    files: dict[Path, bytes]
+    options: dict[str, str]
+    images: int = 0
+    objects: int = 0
 
 
 def unusable_reason(content: Content) -> str | None:

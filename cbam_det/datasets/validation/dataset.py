@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from mmdet.datasets import CocoDataset, XMLDataset
-
-from ...utils.config import near_hint
-from ...utils.errors import InputError, first_few
+from ...utils.environment import tool_command
+from ...utils.errors import InputError, first_few, printable
 from ...utils.run_config import DataSet
 from .coco import read_coco
-from .content import FIX, Content, Fault, remedy_of, unusable_reason
-from .images import Decoded, check_exists, decode_all, image_faults, pixel_notes
-from .voc import read_list, read_voc
+from .content import Content, Fault, remedy_of, unusable_reason
+from .images import (
+    Decoded,
+    add_repeated_images,
+    check_exists,
+    decode_all,
+    image_faults,
+    pixel_notes,
+)
+from .pipeline import check_extra_annotations, check_filter
+from .voc import check_folder, read_list, read_voc
 
+LAYOUTS: dict[str, Literal['coco', 'voc']] = {'CocoDataset': 'coco', 'XMLDataset': 'voc'}
 COCO_LAYOUT = (
     'expected annotations/instances_train2017.json, annotations/instances_val2017.json, '
     'train2017/ and val2017/ in it'
@@ -40,22 +51,30 @@ class Summary:
     classes: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
     shapes: int = 1  # different widths and heights of its images
+    paths: frozenset[str] = frozenset()  # of its images
 
     def __str__(self) -> str:
         line = (
             f'{self.where}: {self.images:,} images, {self.objects:,} objects, '
             f'{len(self.classes)} classes'
         )
-        return '; '.join([line, *self.notes])
+        return printable('; '.join([line, *self.notes]))
 
 
-def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) -> Summary | None:
+def check_dataset(
+    dataset: DataSet,
+    full: bool = False,
+    annotated: bool = True,
+    fix_command: Callable[[], str] | None = None,
+) -> Summary | None:
     """Check one data set of a config.
 
     Args:
         dataset: of type CocoDataset or XMLDataset or a subclass, or of another.
         full: decode every image too, in parallel, with a progress bar.
         annotated: ground truth is needed; False for COCO's test-dev.
+        fix_command: gives the command that writes a clean file, for the messages; that of the data
+            set's folder where there is none.
 
     Returns:
         What was found, with what mmdet passes over counted in its notes; None where the data set
@@ -66,30 +85,17 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
             would make the loss infinite, the classes do not match, nothing is left to learn, or
             images are missing or unreadable.
     """
-    kind = dataset.kind
-    if kind is None:
-        raise InputError(
-            f'data set type {dataset.class_or_name!r} is not registered; check its spelling, or '
-            'import its module with custom_imports'
-        )
-    coco, voc = (reads_as(kind, base) for base in (CocoDataset, XMLDataset))
-    if not dataset.is_local or not (coco or voc):
+    fix_command = fix_command or partial(_fix_folder_command, dataset.root)
+    content = read_annotations(dataset, annotated)
+    if content is None:
         return None
     classes = dataset.classes
-    if not classes:
-        raise InputError(
-            f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
-        )
-    _check_filter(dataset)
-    content = (_read_coco_dataset if coco else _read_voc_dataset)(dataset, set(classes), annotated)
-    _check_extra_annotations(dataset, content)
-    _raise_first_kind(
-        content,
-        [fault for fault in content.faults if fault.hurts and not _passed_over(fault, dataset)],
-    )
+    check_extra_annotations(dataset, content)
+    _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix_command)
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
-    _compare_classes(summary, list(content.classes), strict=coco)
+    summary.paths = frozenset(os.path.abspath(image.path) for image in content.images if image.path)
+    _compare_classes(summary, list(content.classes), strict=not content.is_voc)
     if annotated and (problem := unusable_reason(content)):
         raise InputError(f'{content.file} {problem}; there is nothing to learn or to score')
     _note_left_out(summary, content, dataset)
@@ -99,8 +105,47 @@ def check_dataset(dataset: DataSet, full: bool = False, annotated: bool = True) 
         decoded_images = decode_all(paths, f'decoding the images of {content.file}')
         decode_image = decoded_images.__getitem__
         summary.notes += pixel_notes(decoded_images.values())
-    _raise_first_kind(content, list(image_faults(content, decode_image)))
+        add_repeated_images(content, decoded_images)
+        _raise_first_kind(content, [fault for fault in content.faults if fault.hurts], fix_command)
+    _raise_first_kind(content, list(image_faults(content, decode_image)), fix_command)
     return summary
+
+
+def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None:
+    """What a data set of a config lists, with the faults that hurt under that config.
+
+    Args:
+        annotated: see `check_dataset`.
+
+    Returns:
+        None where the data set is of another kind than COCO's and VOC's, or not on a local disk.
+
+    Raises:
+        InputError: a folder or file is missing, the annotations cannot be read at all, or the
+            config lacks classes or has a filter that mmdet does not know.
+    """
+    kind = dataset.kind
+    if kind is None:
+        raise InputError(
+            f'data set type {dataset.class_or_name!r} is not registered; check its spelling, or '
+            'import its module with custom_imports'
+        )
+    layout = layout_of(kind)
+    if not dataset.is_local or layout is None:
+        return None
+    if not dataset.classes:
+        raise InputError(
+            f'{dataset.name} has no classes; give the data set metainfo=dict(classes=(...))'
+        )
+    check_filter(dataset)
+    content = (_read_coco_dataset if layout == 'coco' else _read_voc_dataset)(
+        dataset, set(dataset.classes), annotated
+    )
+    content.faults = [
+        fault._replace(hurts=fault.hurts and not _passed_over(fault, dataset))
+        for fault in content.faults
+    ]
+    return content
 
 
 def fingerprint(dataset: DataSet) -> str:
@@ -115,10 +160,8 @@ def fingerprint(dataset: DataSet) -> str:
     if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
         file = dataset.root / dataset.ann_file
         if not file.is_file():
-            raise InputError(
-                f'no list {file}; for Tiny-ImageNet: python tools/prepare_tiny_imagenet.py '
-                f'{dataset.root}'
-            )
+            command = [*tool_command('prepare-tiny-imagenet'), str(dataset.root)]
+            raise InputError(f'no list {file}; for Tiny-ImageNet: {shlex.join(command)}')
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     voc = dataset.ann_file.endswith('.txt')
     file = _existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
@@ -131,16 +174,25 @@ def fingerprint(dataset: DataSet) -> str:
     return digest.hexdigest()[:12]
 
 
-def reads_as(kind: type, base: type) -> bool:
-    """Whether `kind` is a `base` that reads its files as `base` does."""
-    return issubclass(kind, base) and all(
-        getattr(kind, name) is getattr(base, name) for name in ('load_data_list', 'parse_data_info')
-    )
+def layout_of(kind: type) -> Literal['coco', 'voc'] | None:
+    """The layout that a class of data sets reads, as mmdet's CocoDataset or XMLDataset does; None
+    where it is neither of these, or reads its files in a way of its own.
+    """
+    for base in kind.__mro__:
+        layout = LAYOUTS.get(base.__name__)
+        if layout and base.__module__.startswith('mmdet.'):
+            readers = ('load_data_list', 'parse_data_info')
+            same = all(getattr(kind, name) is getattr(base, name) for name in readers)
+            return layout if same else None
+    return None
 
 
 def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = _existing_file(dataset, COCO_LAYOUT)
-    return read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
+    content = read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
+    if not os.path.isfile(content.images[0].path):  # their names may be absolute
+        check_folder(dataset.image_folder, f'the images of {path}', 'data_prefix.img')
+    return content
 
 
 def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
@@ -149,12 +201,11 @@ def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> C
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
     """Raise InputError where a head of `model` predicts another number of classes."""
-    roi_head = model.get('roi_head') or {}
-    for place, owner in (('model', model), ('model.roi_head', roi_head)):
+    for place, owner in (('model', model), ('model.roi_head', model.get('roi_head'))):
         for part in ('bbox_head', 'mask_head'):
-            heads = owner.get(part) or []
+            heads = owner.get(part) if isinstance(owner, dict) else None
             for index, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
-                count = head.get('num_classes')
+                count = head.get('num_classes') if isinstance(head, dict) else None
                 if count is not None and classes and count != len(classes):
                     key_path = f'{place}.{part}'
                     key_path += f'.{index}' if isinstance(heads, (list, tuple)) else ''
@@ -175,10 +226,10 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
     where = '' if root.is_absolute() else f' below {Path.cwd()}'
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
-        remedy = f'it is there as {checkout}: give --data-root {checkout}'
+        remedy = f'it is there as {checkout}: give --data-root {shlex.quote(str(checkout))}'
     elif 'digits' in root.parts:
         digits_root = Path(*root.parts[: root.parts.index('digits') + 1])
-        remedy = f'make it: python tools/make_digits.py {digits_root}'
+        remedy = f'make it: {shlex.join([*tool_command("make-digits"), str(digits_root)])}'
     elif is_custom:
         remedy = "correct the data set's data_root, or name its folder with --data-root"
     else:
@@ -189,7 +240,8 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
         )
         remedy = (
             f'get the data ({source}), name its folder with --data-root, or run on the embedded '
-            'set: python tools/make_digits.py, then configs/faster_rcnn_r50_cbam_digits.py'
+            f'set: {shlex.join(tool_command("make-digits"))}, then '
+            'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {remedy}')
 
@@ -229,10 +281,17 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
     )
 
 
-def _raise_first_kind(content: Content, faults: list[Fault]) -> None:
-    """Raise InputError for the first kind of `faults`, if any."""
+def _fix_folder_command(folder: Path) -> str:
+    return shlex.join([*tool_command('check-data'), str(folder), '--fix'])
+
+
+def _raise_first_kind(
+    content: Content, faults: list[Fault], fix_command: Callable[[], str]
+) -> None:
+    """Raise InputError for the first kind of `faults`, if any; see `check_dataset`."""
     if not faults:
         return
+    fix = fix_command()
     kind = faults[0].kind
     kinds = IMAGE_FAULTS if kind in IMAGE_FAULTS else (kind,)
     same_kind = [fault for fault in faults if fault.kind in kinds]
@@ -240,58 +299,20 @@ def _raise_first_kind(content: Content, faults: list[Fault]) -> None:
     if kind in IMAGE_FAULTS:
         examples = first_few([str(fault) for fault in same_kind])
         message = f'{len(same_kind)} of {total} images of {file} cannot be used: {examples}'
-        remedy = f'restore them, or take them out of the annotation file ({FIX})'
+        remedy = f'restore them, or take them out of the annotation file ({fix})'
     elif kind == 'annotation missing':
         folder = Path(same_kind[0].place).parent
         names = [Path(fault.place).stem for fault in same_kind]
         message = f'{len(same_kind)} of {total} annotations of {file} are missing: '
         message += f'{folder}/{{{first_few(names)}}}.xml'
-        remedy = f'restore them or take them off the list ({FIX})'
+        remedy = f'restore them or take them off the list ({fix})'
     else:
         more = f' (and {len(same_kind) - 1} more such faults)' if len(same_kind) > 1 else ''
-        message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0])
+        message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0], fix)
     raise InputError(f'{message}; {remedy}')
 
 
 IMAGE_FAULTS = ('image missing', 'image empty', 'image unreadable')
-
-
-def _check_filter(dataset: DataSet) -> None:
-    """mmdet ignores keys of `filter_cfg` that it does not know."""
-    known_keys = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-    for key in dataset.filter_cfg:
-        if key not in known_keys:
-            raise InputError(
-                f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
-                f'mmdet knows {", ".join(known_keys)}{near_hint(key, known_keys)}'
-            )
-    if dataset.test_mode and 'bbox_min_size' in dataset.filter_cfg:
-        raise InputError(
-            f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
-            'with test_mode=True; leave it out there'
-        )
-
-
-def _check_extra_annotations(dataset: DataSet, content: Content) -> None:
-    """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
-    template = f"the pipeline's LoadAnnotations has with_{{}}=True, but {content.file}"
-    if 'mask' in dataset.extra_annotations:
-        annotations = content.raw.get('annotations') or []
-        used = [annotation for annotation in annotations if not annotation.get('ignore')]
-        without_mask = sum(not annotation.get('segmentation') for annotation in used)
-        if without_mask or not annotations:
-            problem = 'has no masks'
-            if annotations:
-                problem = f'has {without_mask} of {len(used)} annotations without a segmentation'
-            raise InputError(
-                f'{template.format("mask")} {problem}; give with_mask=False (and a model without a '
-                'mask_head), or annotate masks'
-            )
-    if 'seg' in dataset.extra_annotations and not dataset.prefixes.get('seg'):
-        raise InputError(
-            f'{template.format("seg")} has no maps beside it; give with_seg=False, or '
-            "data_prefix=dict(seg='FOLDER/')"
-        )
 
 
 def _note_left_out(summary: Summary, content: Content, dataset: DataSet) -> None:

@@ -7,12 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from mmdet.datasets import CocoDataset, XMLDataset
-
 from ...utils.config import kind_of, walk
 from ...utils.errors import InputError, first_few
+from ...utils.options import cfg_options
 from ...utils.run_config import DataSet, Evaluator, Split
-from .dataset import reads_as
+from .dataset import layout_of
 from .voc import read_list
 
 COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
@@ -43,10 +42,11 @@ def check_evaluators(split: Split, model: dict) -> None:
                 _check_ids(split, evaluator)
             continue
         if not Path(file).is_file():
-            raise InputError(
-                f'{evaluator.place}.ann_file={file!r} is not there; name the annotation file '
-                f'that the data set of {split.name}_dataloader reads'
-            )
+            remedy = f'name the annotation file that the data set of {split.name}_dataloader reads'
+            if len(split.data_sets) == 1:
+                loader_file = str(split.data_sets[0].root / split.data_sets[0].ann_file)
+                remedy += f': {cfg_options({f"{evaluator.place}.ann_file": loader_file})}'
+            raise InputError(f'{evaluator.place}.ann_file={file!r} is not there; {remedy}')
         _check_file(split, evaluator, Path(file))
 
 
@@ -69,7 +69,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         data_sets = data_sets[
             evaluator.dataset_index : evaluator.dataset_index + 1
         ]  # each has its own
-    if not all(dataset.is_local and _known_base(dataset) for dataset in data_sets):
+    if not all(dataset.is_local and _layout(dataset) for dataset in data_sets):
         return
     files = [dataset.root / dataset.ann_file for dataset in data_sets]
     option = f'{evaluator.place}.ann_file={str(file)!r}'
@@ -88,7 +88,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         )
     if files[0].resolve() == file.resolve() or not files[0].is_file():
         return
-    if _known_base(dataset) is CocoDataset:
+    if _layout(dataset) == 'coco':
         if files[0].read_bytes() == file.read_bytes():
             return
         loader_truth = _read_truth(files[0])
@@ -103,7 +103,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
             f'other images ({len(evaluator_truth.images)}, not {len(loader_truth.images)}; '
             f'{first_few(differing)} in one of them alone)'
         )
-    elif _known_base(dataset) is CocoDataset and evaluator_truth.boxes != loader_truth.boxes:
+    elif _layout(dataset) == 'coco' and evaluator_truth.boxes != loader_truth.boxes:
         count = (evaluator_truth.boxes - loader_truth.boxes).total()
         count += (loader_truth.boxes - evaluator_truth.boxes).total()
         difference = f'other boxes ({count} are in one of them alone)'
@@ -111,7 +111,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         return
     raise InputError(
         f'{option} has {difference} than {files[0]}, which {loader} reads; give '
-        f"--cfg-options {evaluator.place}.ann_file='{files[0]}'"
+        f'{cfg_options({f"{evaluator.place}.ann_file": str(files[0])})}'
     )
 
 
@@ -120,9 +120,9 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
     file_of_image: dict[object, Path] = {}
     for dataset in split.data_sets:
         file = dataset.root / dataset.ann_file
-        if not (dataset.is_local and _known_base(dataset) and file.is_file()):
+        if not (dataset.is_local and _layout(dataset) and file.is_file()):
             return
-        truth = _read_truth(file) if _known_base(dataset) is CocoDataset else None
+        truth = _read_truth(file) if _layout(dataset) == 'coco' else None
         for image in truth.images if truth else read_list(file):
             if image in file_of_image:
                 raise InputError(
@@ -134,11 +134,8 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
         file_of_image.update(dict.fromkeys(truth.images if truth else read_list(file), file))
 
 
-def _known_base(dataset: DataSet) -> type | None:
-    for base in (CocoDataset, XMLDataset):
-        if dataset.kind is not None and reads_as(dataset.kind, base):
-            return base
-    return None
+def _layout(dataset: DataSet) -> str | None:
+    return None if dataset.kind is None else layout_of(dataset.kind)
 
 
 def _read_truth(file: Path) -> Truth | None:

@@ -13,26 +13,23 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset, VOCDataset
-
 from ...utils.errors import InputError, first_few
 from .coco import read_coco
 from .content import Content, unusable_reason
-from .dataset import COCO_LAYOUT, VOC_LAYOUT
-from .images import Decoded, decode_all, image_faults, pixel_notes
-from .voc import read_voc
+from .images import (
+    ENDINGS,
+    Decoded,
+    add_repeated_images,
+    decode_all,
+    file_under_another_name,
+    image_faults,
+    pixel_notes,
+)
+from .published import COCO_CLASSES, COCO_TOTALS, VOC_CLASSES, VOC_TOTALS
+from .unknown_layout import unknown_layout
+from .voc import check_folder, read_voc
 
-CLEAN = '_clean'  # what the names of mended files end in
-# Split -> images, objects (None: not compared), from the sets' own pages and files.
-COCO_TOTALS: dict[str, tuple[int, int | None]] = {
-    'instances_train2017': (118_287, 860_001),
-    'instances_val2017': (5_000, 36_781),
-}
-VOC_TOTALS: dict[str, tuple[int, int | None]] = {
-    'VOC2007/trainval': (5_011, None),
-    'VOC2007/test': (4_952, None),
-    'VOC2012/trainval': (11_540, None),
-}
+CLEAN = '_clean'  # what the names of clean files end in
 
 
 @dataclass
@@ -47,6 +44,10 @@ class Split:
         notes: what is no fault, and good to know.
         sub_data_root: `root` in the folder that was given, as `data_prefix.sub_data_root` names it
             in a config whose `data_root` is that folder; '' where both are one.
+        annotations: VOC's folder of XMLs.
+        places: the data sets of a config that read it, by their dotted paths; () of a folder.
+        evaluators: those of a config that read the same file.
+        annotated: its ground truth is needed.
     """
 
     name: str
@@ -55,10 +56,18 @@ class Split:
     content: Content
     notes: list[str] = field(default_factory=list)
     sub_data_root: str = ''
+    annotations: Path = Path()
+    places: tuple[str, ...] = ()
+    evaluators: tuple[str, ...] = ()
+    annotated: bool = True
 
     @property
     def role(self) -> str | None:
-        """'train', 'val' or 'test', by its name or by the folders of its file and its images."""
+        """'train', 'val' or 'test', by the config, or by its name or the folders of its file and
+        its images.
+        """
+        if self.places:
+            return self.places[0].partition('_')[0]
         folders = (self.content.file.parent, self.images)
         folder_names = [folder.name for folder in folders if folder != self.root]
         for name in (self.content.file.stem, *folder_names):
@@ -68,7 +77,7 @@ class Split:
 
     @property
     def is_voc(self) -> bool:
-        return self.content.file.suffix == '.txt'
+        return self.content.is_voc
 
 
 def examine(folder: Path, images: Path | None = None, progress: bool = True) -> list[Split]:
@@ -83,18 +92,28 @@ def examine(folder: Path, images: Path | None = None, progress: bool = True) -> 
     Raises:
         InputError: there is no such data, or a file is no COCO JSON or no list at all.
     """
-    splits = find_splits(folder, images)
+    return examine_splits(find_splits(folder, images), f'decoding the images of {folder}', progress)
+
+
+def examine_splits(splits: list[Split], description: str, progress: bool = True) -> list[Split]:
+    """Add the faults of the images of splits, and what shows where these are compared.
+
+    Args:
+        description: of the bar.
+        progress: show it.
+    """
     paths = [image.path for split in splits for image in split.content.images if image.path]
-    decoded = decode_all(paths, f'decoding the images of {folder}', progress)
+    decoded = decode_all(paths, description, progress)
     for split in splits:
         content = split.content
         hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if not hurts and (problem := unusable_reason(content)):
+        if split.annotated and not hurts and (problem := unusable_reason(content)):
             content.add_fault('no objects', str(content.file), problem)
         content.faults += image_faults(content, decoded.__getitem__)
         _compare_totals(split, splits)
         _add_notes(split, decoded)
     _compare_splits(splits, decoded)
+    _note_unlisted(splits)
     return splits
 
 
@@ -112,27 +131,26 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
                 root / 'JPEGImages',
                 read_voc(file, root / 'Annotations', root / 'JPEGImages'),
                 sub_data_root='' if root == folder else root.name,
+                annotations=root / 'Annotations',
             )
             for root, file in lists
         ]
     files = _coco_files(folder, roots)
     if not files:
-        raise InputError(
-            f'{folder} is no data set that is known: for COCO {COCO_LAYOUT}; for VOC {VOC_LAYOUT}'
-        )
+        raise unknown_layout(folder)
     splits = []
     for file in files:
         content = read_coco(file, '')
-        image_folder = images or _coco_images(folder, file, content)
+        image_folder = _coco_images(folder, file, content, images)
         content.images = [
             image._replace(path=image.path and os.path.join(image_folder, image.path))
             for image in content.images
         ]
-        splits.append(Split(_split_name(file, files), folder, image_folder, content))
+        splits.append(Split(split_name(file, files), folder, image_folder, content))
     return splits
 
 
-def _split_name(file: Path, files: list[Path]) -> str:
+def split_name(file: Path, files: list[Path]) -> str:
     """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
     same_stem = sum(path.stem == file.stem for path in files) > 1
     return f'{file.parent.resolve().name}/{file.stem}' if same_stem else file.stem
@@ -159,18 +177,26 @@ def _coco_files(folder: Path, roots: list[Path]) -> list[Path]:
     return []
 
 
-def _coco_images(folder: Path, file: Path, content: Content) -> Path:
-    """The folder in which the first images lie, among those that the names suggest."""
+def _coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:
+    """`images`, or the folder in which the first ones lie, among those that the names suggest."""
+    if images is not None:
+        check_folder(images, f'the images of {file}', '--images')
+        return images
     split = file.stem.removeprefix('instances_')
     places = [folder / split, folder / 'images' / split, folder / 'images', file.parent, folder]
     names = [image.path for image in content.images if image.path][:20]
     names = [name.replace('\\', '/') for name in names]  # Windows' names are a fault, said later
-    best = max(places, key=lambda place: sum((place / name).is_file() for name in names))
+    best = max(
+        places,
+        key=lambda place: sum(
+            file_under_another_name(str(place / name)) is not None for name in names
+        ),
+    )
     if best == places[0] and not best.is_dir():
         tried = first_few(list(map(str, places)), 5)
         raise InputError(
-            f'the images of {file} ({first_few(names)}) are in none of {tried}; name their folder '
-            'with --images'
+            f'no folder {best}, and the images of {file} ({first_few(names)}) are in none of '
+            f'{tried}; restore it, or name their folder with --images'
         )
     return best
 
@@ -178,15 +204,20 @@ def _coco_images(folder: Path, file: Path, content: Content) -> Path:
 def _compare_totals(split: Split, splits: list[Split]) -> None:
     content = split.content
     if split.is_voc:
-        published_classes, totals = VOCDataset.METAINFO['classes'], VOC_TOTALS
+        published_classes, totals = VOC_CLASSES, VOC_TOTALS
     else:
-        published_classes, totals = CocoDataset.METAINFO['classes'], COCO_TOTALS
+        published_classes, totals = COCO_CLASSES, COCO_TOTALS
     # COCO's file lists all categories, VOC's XMLs show those that have objects.
     classes, published = set(content.classes), set(published_classes)
     same_classes = classes <= published if split.is_voc else classes == published
     if split.name not in totals or not same_classes:
         return
     images, objects = totals[split.name]
+    if 2 * len(content.images) < images:  # another set, under the names of its files
+        split.notes.append(
+            f'{len(content.images):,} images, not the {images:,} of the set so named'
+        )
+        return
     for count, total, counted in (
         (len(content.images), images, 'images'),
         (content.objects, objects, 'objects'),
@@ -220,34 +251,52 @@ def _add_notes(split: Split, decoded: dict[str, Decoded]) -> None:
         split.notes.append(f'no object of {first_few(absent)}')
 
 
+def _note_unlisted(splits: list[Split]) -> None:
+    """Count the images in the folders of the splits that no file lists."""
+    listed = {os.path.abspath(image.path) for split in splits for image in split.content.images}
+    for split in splits:
+        for fault in split.content.faults:
+            if fault.kind == 'image under another name':
+                listed.add(os.path.abspath(file_under_another_name(fault.place) or fault.place))
+    folders = {split.images.absolute(): split for split in splits}
+    for folder, split in folders.items():
+        if any(parent in folders for parent in folder.parents):
+            continue
+        paths = [
+            os.path.join(subfolder, name)
+            for subfolder, _, names in os.walk(folder)
+            for name in sorted(names)
+            if name.lower().endswith(ENDINGS)
+        ]
+        unlisted = [os.path.relpath(path, folder) for path in paths if path not in listed]
+        if unlisted:
+            split.notes.append(
+                f'{len(unlisted):,} of {len(paths):,} images in {split.images} are in no '
+                f'annotation file: {first_few(unlisted)}'
+            )
+
+
 def _compare_splits(splits: list[Split], decoded: dict[str, Decoded]) -> None:
     """Images of the same bytes: in two splits, and twice in one."""
-    paths_of_splits: list[dict[str, str]] = []
-    for split in splits:
-        path_of_digest: dict[str, str] = {}
-        for path in dict.fromkeys(image.path for image in split.content.images if image.path):
-            digest = decoded[path].digest
-            if digest in path_of_digest:
-                message = f'is {path_of_digest[digest]} too'
-                split.content.add_fault('same image twice', path, message, hurts=False)
-            elif digest:
-                path_of_digest[digest] = path
-        paths_of_splits.append(path_of_digest)
+    paths_of_splits = [add_repeated_images(split.content, decoded) for split in splits]
     pairs = combinations(zip(splits, paths_of_splits, strict=True), 2)
     for (split, paths), (other_split, other_paths) in pairs:
-        if split.root == other_split.root and 'trainval' in (
-            split.content.file.stem,
-            other_split.content.file.stem,
-        ):
-            stems = {split.content.file.stem, other_split.content.file.stem} - {'trainval'}
-            if split.is_voc and stems <= {'train', 'val'}:
+        if not split.places and split.root == other_split.root and split.is_voc:
+            stems = {split.content.file.stem, other_split.content.file.stem}
+            if 'trainval' in stems and stems <= {'train', 'val', 'trainval'}:
                 continue  # VOC's trainval is both of them
-        for digest in paths.keys() & other_paths.keys():
+        shared = sorted(paths.keys() & other_paths.keys())
+        # Nothing leaks between a split and a part of it in a file of its own, nor where one set is
+        # both the validation's and the test's.
+        same_role = split.role is not None and split.role == other_split.role
+        is_part = same_role and len(shared) in (len(paths), len(other_paths))
+        evaluated = {split.role, other_split.role} <= {'val', 'test'}
+        is_same_set = evaluated and len(paths) == len(shared) == len(other_paths)
+        hurts = not (is_part or is_same_set)
+        for digest in shared:
             place = paths[digest]
             if place == other_paths[digest]:
                 message = f'is in {other_split.name} too'
             else:
                 message = f'is {other_paths[digest]} of {other_split.name} too'
-            roles = {split.role, other_split.role}
-            hurts = roles not in ({'val'}, {'test'}, {'val', 'test'})  # which may be the same
             split.content.add_fault('same image in two splits', place, message, hurts=hurts)

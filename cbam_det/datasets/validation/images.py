@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from .content import Content, Fault
 EXIF_ORIENTATION = 0x0112
 
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG', '.bmp', '.webp', '.tif')
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 # Whose size Pillow's header and the EXIF tag tell as OpenCV decodes it; others are decoded by both.
@@ -62,13 +63,61 @@ def existence_fault(path: str) -> tuple[str, str] | None:
 
 
 def file_under_another_name(path: str) -> str | None:
-    """The file that is there for one that is not: of another ending, or with / for Windows' \\."""
-    for name in (path, path.replace('\\', '/')):
-        stem = os.path.splitext(name)[0]
-        for candidate in (name, *(stem + ending for ending in ENDINGS)):
-            if os.path.isfile(candidate):
-                return candidate
+    """The file that is there for one that is not: in other letter case, of another ending, or with
+    / for Windows' \\.
+    """
+    for name in dict.fromkeys((path, path.replace('\\', '/'))):
+        if os.path.isfile(name):
+            return name
+        folder, wanted = os.path.split(name)
+        actual_folder = folder_in_other_case(folder)
+        if actual_folder is None:
+            continue
+        names = _names_in(actual_folder)
+        stem = os.path.splitext(wanted)[0].casefold()
+        for other in (wanted.casefold(), *(f'{stem}{ending}' for ending in ENDINGS)):
+            for file in names.get(other, ()):
+                if os.path.isfile(actual := os.path.join(actual_folder, file)):
+                    return actual
     return None
+
+
+def folder_in_other_case(folder: str) -> str | None:
+    """The folder itself, or the one whose path differs in letter case alone; None without any."""
+    if os.path.isdir(folder or '.'):
+        return folder or '.'
+    parent, name = os.path.split(folder)
+    actual_parent = folder_in_other_case(parent) if name else None
+    if actual_parent is None:
+        return None
+    for other in _names_in(actual_parent).get(name.casefold(), ()):
+        if os.path.isdir(path := os.path.join(actual_parent, other)):
+            return path
+    return None
+
+
+def _names_in(folder: str) -> dict[str, list[str]]:
+    """The names in a folder by their lower case; read once for all its missing files, and anew
+    where it changed.
+    """
+    return _read_folder(folder, os.stat(folder).st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_folder(folder: str, changed: int) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        names.setdefault(name.casefold(), []).append(name)
+    return names
+
+
+def header_size(path: str | Path) -> tuple[int, int] | None:
+    """(width, height) of an image file as it is shown; None where it cannot be told."""
+    try:
+        with Image.open(path) as picture:
+            return shown_and_stored_size(picture)[0]
+    except Exception:  # of an image that the check of the images names
+        return None
 
 
 def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
@@ -162,3 +211,22 @@ def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> It
             message = f'is {decoded.size[0]} x {decoded.size[1]}{turned}, and annotated as '
             message += f'{size[0]} x {size[1]}'
             yield Fault('size differs', path, message, image=index)
+
+
+def add_repeated_images(content: Content, decoded: dict[str, Decoded]) -> dict[str, str]:
+    """Add the faults of entries whose image is an earlier one's, byte for byte.
+
+    Returns:
+        Digest -> path of each different image.
+    """
+    first_index: dict[str, int] = {}
+    earlier_paths: set[str] = set()
+    for index, (path, _, _) in enumerate(content.images):
+        digest = decoded[path].digest if path and path not in earlier_paths else ''
+        earlier_paths.add(path)
+        if digest and first_index.setdefault(digest, index) != index:
+            first = first_index[digest]
+            message = f'is {content.images[first].path} too'
+            content.add_fault('same image twice', path, message, image=index, first=first)
+    content.ignore_few('same image twice', len(content.images))
+    return {digest: content.images[index].path for digest, index in first_index.items()}

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from pathlib import Path
-
-from PIL import Image
+from typing import NamedTuple
 
 from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX
 from .content import LARGEST, Content, ListedImage, box_fault, is_number
-from .images import shown_and_stored_size
+from .images import ENDINGS, file_under_another_name, header_size
+
+SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+# What all boxes of a set show of each when they are read in another way than they are meant.
+OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
+
+
+class Box(NamedTuple):
+    """A box as its XML has it, and the (width, height) of its image."""
+
+    sides: tuple[float, ...]
+    size: tuple[int, int] | None
 
 
 def read_voc(
@@ -26,28 +37,104 @@ def read_voc(
         classes: names whose objects mmdet reads; None for all. Of others the name is counted.
 
     Raises:
-        InputError: the list is no text in UTF-8, or is empty.
+        InputError: the list is no text in UTF-8, or is empty; a folder is not there.
     """
     content = Content(path, names=read_list(path))
-    earlier = set()
+    check_folder(annotations, f'the XMLs of {path}', 'ann_subdir, data_prefix.sub_data_root')
+    check_folder(images, f'the images of {path}', 'img_subdir, data_prefix.sub_data_root')
+    first_lines: dict[str, int] = {}
+    boxes: list[Box] = []
     for index, name in enumerate(content.names):
-        file = annotations / f'{name}.xml'
-        size, object_count, picture = None, 0, str(images / f'{name}.jpg')
-        if not name.strip() or '\0' in name or (len(name.split()) > 1 and not file.is_file()):
-            place = f'{path}, line {index + 1}:'
+        place, size, object_count = f'{path}, line {index + 1}:', None, 0
+        meant = meant_name(name, annotations)
+        picture = str(images / f'{meant or name}.jpg')
+        if meant is None and (len(name.split()) != 1 or '\0' in name):
             content.add_fault('list line', place, f'{name!r} is no image name', image=index)
             picture = ''
-        elif not file.is_file():
+        elif meant is None:
+            file = annotations / f'{name}.xml'
             content.add_fault('annotation missing', str(file), 'is not there', image=index)
         else:
-            size, object_count = _read_xml(content, index, file, Path(picture), classes)
-        if name in earlier:
-            place = f'{path}, line {index + 1}:'
-            message = f'{name!r} is listed before'
-            content.add_fault('image listed twice', place, message, hurts=False, image=index)
-        earlier.add(name)
+            file = annotations / f'{meant}.xml'
+            if meant != name:
+                message = f'{name!r} is no image name, but {file} is there'
+                content.add_fault('list line', place, message, image=index)
+            size, object_count = _read_xml(content, index, file, Path(picture), classes, boxes)
+        content.names[index] = name = meant or name
+        if name in first_lines and picture:
+            message, first = f'{name!r} is listed before', first_lines[name]
+            content.add_fault('image listed twice', place, message, image=index, first=first)
+        first_lines.setdefault(name, index)
         content.images.append(ListedImage(picture, size, object_count))
+    _check_boxes_together(content, boxes)
     return content
+
+
+def check_folder(folder: Path, holds: str, keys: str) -> None:
+    """Raise InputError where `folder` is not there, for `holds` by the `keys` of a config."""
+    if not folder.is_dir():
+        raise InputError(
+            f'no folder {folder}, where {holds} should be; restore it, or give a config that '
+            f'names another ({keys})'
+        )
+
+
+def meant_name(name: str, annotations: Path) -> str | None:
+    """The image name that a line of a list means: itself, or without blanks, a second column, an
+    ending or folders, and in the letter case of its XML; None where no such XML is there.
+    """
+    if name.strip() and os.path.isfile(annotations / f'{name}.xml'):
+        return name
+    text = name.replace('\\', '/').strip()
+    if not text or '\0' in text:
+        return None
+    for words in dict.fromkeys((text, text.split()[0])):
+        for file in dict.fromkeys((words, words.rpartition('/')[2])):
+            stem, ending = os.path.splitext(file)
+            stems = [file, stem] if ending.lower() in (*ENDINGS, '.xml') else [file]
+            for stem in filter(None, stems):
+                actual = file_under_another_name(str(annotations / f'{stem}.xml'))
+                if actual is not None and actual.endswith('.xml'):
+                    return Path(os.path.relpath(actual, annotations)).with_suffix('').as_posix()
+    return None
+
+
+def _check_boxes_together(content: Content, boxes: list[Box]) -> None:
+    """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
+    content.ignore_few('box twice', content.objects)
+    example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
+    are_relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
+    without_area = [box for box in boxes if _without_area(box.sides)]
+    fit_as_sizes = [
+        box for box in boxes if box.size and box_fault(as_corners(box.sides), box.size) is None
+    ]
+    if are_relative and any(0 < value < 1 for box in boxes for value in box.sides):
+        kind = 'boxes in 0..1'
+        message = f'all of numbers from 0 to 1 ({example}), not pixels'
+    elif len(without_area) >= max(3, 0.1 * len(boxes)) and len(fit_as_sizes) > 0.9 * len(boxes):
+        example = ', '.join(f'{value:g}' for value in without_area[0].sides)
+        kind = 'sizes for corners'
+        message = (
+            f'of which {len(without_area)} have no area as corners, and {len(fit_as_sizes)} fit '
+            f'their image as x, y, width, height ({example})'
+        )
+    else:
+        return
+    explained = [fault for fault in content.faults if fault.kind in OF_ALL_BOXES]
+    content.faults = [fault for fault in content.faults if fault.kind not in OF_ALL_BOXES]
+    hurts = any(fault.hurts for fault in explained)
+    content.add_fault(kind, f'{content.file}:', f'has {len(boxes)} boxes, {message}', hurts=hurts)
+
+
+def _without_area(sides: tuple[float, ...]) -> bool:
+    left, top, right, bottom = map(int, sides)
+    return right <= left or bottom <= top
+
+
+def as_corners(sides: tuple[float, ...]) -> tuple[float, ...]:
+    """The corners of x, y, width, height; mmdet reads the same width and height of them."""
+    left, top, width, height = sides
+    return left, top, left + width, top + height
 
 
 def read_list(path: Path) -> list[str]:
@@ -70,17 +157,24 @@ def read_list(path: Path) -> list[str]:
 
 
 def _read_xml(
-    content: Content, image: int, file: Path, picture: Path, classes: Collection[str] | None
+    content: Content,
+    image: int,
+    file: Path,
+    picture: Path,
+    classes: Collection[str] | None,
+    boxes: list[Box],
 ) -> tuple[tuple[int, int] | None, int]:
-    """The size of an image, and how many objects mmdet reads of it; faults go to `content`."""
+    """The size of an image, and how many objects mmdet reads of it; faults go to `content`, and
+    those with four numbers to `boxes`.
+    """
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         content.add_fault('no XML', str(file), f'is no XML ({reason})', image=image)
         return None, 0
-    size = _xml_size(content, image, root, file) or _header_size(picture)
-    object_count = 0
+    size = _xml_size(content, image, root, file) or header_size(picture)
+    object_count, earlier = 0, set()
     for index, item in enumerate(root.findall('object')):
         place = f'{file}: object {index + 1}'
         content.objects += 1
@@ -89,7 +183,14 @@ def _read_xml(
         if name and classes is not None and name not in classes:
             continue
         object_count += 1
-        fault = _object_fault(item, name, size)
+        fault = object_fault(item, name, size)
+        if fault is None or fault[0] in OF_ALL_BOXES:
+            sides = sides_of(item)
+            if fault is None and (name, sides) in earlier:
+                message = f'has the class and the box {sides} of an earlier one of its image'
+                fault = 'box twice', message, True
+            earlier.add((name, sides))
+            boxes.append(Box(sides, size))
         if fault:
             content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
         is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
@@ -115,15 +216,6 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     return width, height
 
 
-def _header_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image file as it is shown; None where it cannot be told."""
-    try:
-        with Image.open(path) as picture:
-            return shown_and_stored_size(picture)[0]
-    except Exception:  # of an image that the check of the images names
-        return None
-
-
 def _difficult(item: ET.Element) -> bool:
     try:
         return int(item.findtext('difficult', '0')) != 0
@@ -131,17 +223,24 @@ def _difficult(item: ET.Element) -> bool:
         return False  # a fault, said already
 
 
-def _object_fault(
+def sides_of(item: ET.Element) -> tuple[float, ...]:
+    """xmin, ymin, xmax, ymax of an object.
+
+    Raises:
+        ValueError: they are not there, or no numbers.
+    """
+    return tuple(float(item.findtext(f'bndbox/{side}') or '') for side in SIDES)
+
+
+def object_fault(
     item: ET.Element, name: str | None, size: tuple[float, float] | None
 ) -> tuple[str, str, bool] | None:
     """The first fault of a VOC object as (kind, message, hurts)."""
-    box = item.find('bndbox')
-    sides = ['xmin', 'ymin', 'xmax', 'ymax']
-    texts = [None if box is None else box.findtext(side) for side in sides]
+    texts = [item.findtext(f'bndbox/{side}') for side in SIDES]
     try:
-        values = [float(text or '') for text in texts]
+        values = sides_of(item)
     except ValueError:
-        values = [float('nan')]
+        values = (float('nan'),)
     if not all(map(is_number, values)):
         return 'no box', f'has no bndbox of four numbers ({reprlib.repr(texts)})', True
     if not name or not name.strip():
@@ -155,7 +254,7 @@ def _object_fault(
     # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
     message = 'has the box ' + ', '.join(
-        f'{side}={text}' for side, text in zip(sides, texts, strict=True)
+        f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
     hurts = not _difficult(item)
     if right <= left or bottom <= top:

@@ -1,8 +1,9 @@
-"""Hooks of training."""
+"""Hooks of trainings and tests."""
 
 from .attention_audit_hook import AttentionAuditHook
 from .attention_maps_hook import AttentionMapsHook
 from .checkpoint_hook import AtomicCheckpointHook
+from .detection_count_hook import DetectionCountHook
 from .exact_resume_hook import ExactResumeHook
 from .finite_losses_hook import FiniteLossesHook
 from .stop_signals_hook import StopSignalsHook
@@ -11,6 +12,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'AttentionAuditHook',
     'AttentionMapsHook',
+    'DetectionCountHook',
     'ExactResumeHook',
     'FiniteLossesHook',
     'StopSignalsHook',

@@ -1,4 +1,4 @@
-"""What becomes of the attention in a run: which is there, loaded, new, trained, saturated."""
+"""What becomes of the attention in a run: which is there, loaded, new, used, saturated."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
-from ...models.insertion import has_doubled_gates, named_cbams
+from ...models.attention_modules import at_start, has_doubled_gates, named_cbams, named_plugins
 from ...models.layers import CBAM
+from ...utils.config import larger_rate
+from ...utils.errors import InputError, first_few
+from ..schedules import optimizers
+from .gate_use import GateUse
+
+REMEDY = (
+    'take out what replaces the forward of its host, or the attention itself; without this check: '
+    '--cfg-options default_hooks.attention_audit.used_within=0'
+)
 
 
 @HOOKS.register_module()
 class AttentionAuditHook(Hook):
-    """Reports every CBAM at the start of training, and the saturated ones after some steps.
+    """Reports every CBAM and other plugin at the start of training, proves that it is used, and
+    reports the saturated CBAMs after some steps, and at the end whether they have left their start.
 
-    Each run of a `CheckedRunner` has it where its model has a CBAM; `None` as
+    Each run of a `CheckedRunner` has it where its model has a plugin; `None` as
     `default_hooks.attention_audit` leaves it out.
 
     Attention that a checkpoint carries and no module takes is an error, and so is attention that
@@ -32,13 +42,23 @@ class AttentionAuditHook(Hook):
     Args:
         saturation_at: the step after which gates are looked at, 0 for never.
         limit: a weight below `1 - limit` or above `limit` of its range is saturated.
+        used_within: the iterations in which each gate has to run and, where it is not frozen, to
+            get a gradient; they are watched no longer than needed, in most runs in one. In the
+            first validation each has to run, but for those whose host does not. 0 for never.
 
     Raises:
-        InputError: see above; raised before the first step.
+        InputError: see above; the former raised before the first step, the latter after these
+            iterations and after the first validation.
     """
 
-    def __init__(self, saturation_at: int = 500, limit: float = 0.99) -> None:
-        self.saturation_at, self.limit = saturation_at, limit
+    def __init__(
+        self, saturation_at: int = 500, limit: float = 0.99, used_within: int = 10
+    ) -> None:
+        self.saturation_at, self.limit, self.used_within = saturation_at, limit, used_within
+        self.in_training: GateUse | None = None
+        self.in_validation: GateUse | None = None
+        self.last_watched = 0
+        self.validated = False
         self.sources: dict[str, str] = {}
         self.handles: list = []
         self.compiled: list = []
@@ -74,32 +94,39 @@ class AttentionAuditHook(Hook):
         self._note(state, model, source, prefix)
 
     def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
-        for name, _ in named_cbams(part):
+        for name, _ in named_plugins(part):
             if any(key.startswith(f'{name}.') for key in state):
                 self.sources[prefix + name] = source
 
     def before_train(self, runner: Runner) -> None:
-        """Log the table of all attention."""
+        """Log the table of all attention, with the learning rates of now."""
         rates = {
-            id(value): group.get('initial_lr', group['lr'])
-            for optim in _optimizers(runner)
+            id(value): (group['lr'], group.get('initial_lr', group['lr']))
+            for optim in optimizers(runner)
             for group in optim.param_groups
             for value in group['params']
         }
+        model = plain_model(runner)
         table = Table('attention', 'options', 'parameters', 'weights', 'trains')
-        for name, cbam in named_cbams(plain_model(runner)):
-            count = sum(value.numel() for value in cbam.parameters())
-            new = f'new, start={"identity" if has_doubled_gates(cbam) else "paper"}'
-            trains = _trains(cbam, rates)
-            table.add_row(name, _options(cbam), f'{count:,}', self.sources.get(name, new), trains)
+        for name, plugin in named_plugins(model):
+            count = sum(value.numel() for value in plugin.parameters())
+            new = 'new'
+            if isinstance(plugin, CBAM):
+                new = f'new, start={"identity" if has_doubled_gates(plugin) else "paper"}'
+            trains = _trains(plugin, rates)
+            table.add_row(name, _options(plugin), f'{count:,}', self.sources.get(name, new), trains)
         if not table.row_count:
             runner.logger.info('attention: this model has none')
             return
         runner.logger.info(f'attention of this run:\n{_text(table)}')
+        # A model that is compiled or sharded as a whole runs no hooks of its parts.
+        if self.used_within and isinstance(runner, Runner) and not runner.cfg.get('compile'):
+            self.in_training = GateUse(model, gradients=True)
+            self.last_watched = min(runner.iter + self.used_within, runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        """At the chosen step, look at what each CBAM multiplies with."""
-        if self.saturation_at and runner.iter == self.saturation_at - 1:
+        """At the chosen step, and at the last, look at what each CBAM multiplies with."""
+        if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
             for name, cbam in named_cbams(plain_model(runner)):
                 self.handles.append(
                     cbam.register_forward_pre_hook(_WeightRecorder(self.gates, name))
@@ -115,15 +142,45 @@ class AttentionAuditHook(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the gates of which nine in ten weights are saturated."""
-        if not self.handles:
-            return
+        """Check that the gates are used; log those of which nine in ten weights are saturated, or
+        all weights 1.00.
+        """
+        if self.handles:
+            self._log_saturation(runner)
+        if self.in_training:
+            self._check_use(self.in_training, last=runner.iter + 1 >= self.last_watched)
+
+    def _log_saturation(self, runner: Runner) -> None:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
         for cbam, compiled in self.compiled:
             cbam._compiled_call_impl = compiled
         self.compiled.clear()
+        if runner.iter == runner.max_iters - 1:
+            self._tell_start(runner)
+        if runner.iter == self.saturation_at - 1:
+            self._tell_saturation(runner)
+        self.gates.clear()
+
+    def _tell_start(self, runner: Runner) -> None:
+        trained = {
+            name
+            for name, cbam in named_cbams(plain_model(runner))
+            if any(value.requires_grad for value in cbam.parameters())
+        }
+        gates = [
+            gate for name, seen in self.gates.items() if name in trained for gate in seen.values()
+        ]
+        doubled = [weights for weights, most in gates if most == 2]
+        if doubled and len(doubled) == len(gates) and at_start(doubled):
+            runner.logger.warning(
+                'the attention has not left its start: after this training all of its weights are '
+                '1.00, so that it changes nothing; train longer, or give it a larger learning rate '
+                f'by {larger_rate(runner.cfg)}'
+            )
+
+    def _tell_saturation(self, runner: Runner) -> None:
         table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
         for name, gates in self.gates.items():
             for kind, (weights, maximum) in gates.items():
@@ -133,15 +190,65 @@ class AttentionAuditHook(Hook):
                     numbers = (weights.min(), weights.mean(), weights.max())
                     row = [f'{number.item():.3f}' for number in numbers]
                     table.add_row(name, kind, f'{saturated:.0%}', *row)
-        any_gate = bool(self.gates)
-        self.gates.clear()
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
                 f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
-        elif any_gate:
+        elif self.gates:
             runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
+
+    def _check_use(self, use: GateUse, last: bool) -> None:
+        """Stop watching where all is used; in the last iteration raise InputError where not."""
+        not_run, not_graded = use.not_run(), use.without_gradient()
+        if (not_run or not_graded) and not last:
+            return
+        use.close()
+        self.in_training = None
+        if not_run or not_graded:
+            did = 'run' if not_run else 'got a gradient'
+            names = first_few(not_run or not_graded)
+            raise InputError(
+                f'after iteration {self.last_watched} the attention at {names} has not {did}: the '
+                f'run goes past it; {REMEDY}'
+            )
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Watch the gates in the first validation of a training."""
+        if self.last_watched and not self.validated:
+            self.in_validation = GateUse(plain_model(runner), gradients=False)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: object = None,
+    ) -> None:
+        """Stop watching where all have run."""
+        use = self.in_validation
+        if use and not (use.not_run() or use.idle()):
+            self._end_validation(use)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Check that the gates have run."""
+        use = self.in_validation
+        if use is None:
+            return
+        self._end_validation(use)
+        if names := use.not_run():
+            raise InputError(
+                f'the first validation has not run the attention at {first_few(names)}, though it '
+                f'has run {use.hosts[names[0]] or "the model"}; {REMEDY}'
+            )
+        if names := use.idle():
+            runner.logger.warning(
+                f'attention: validation does not use that at {first_few(names)}, nor its host'
+            )
+
+    def _end_validation(self, use: GateUse) -> None:
+        use.close()
+        self.in_validation, self.validated = None, True
 
 
 class _WeightRecorder:
@@ -174,13 +281,9 @@ def plain_model(runner: Runner) -> nn.Module:
     return model
 
 
-def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
-    wrapper = runner.optim_wrapper
-    wrappers = getattr(wrapper, 'optim_wrappers', None)
-    return [part.optimizer for part in (wrappers.values() if wrappers else [wrapper])]
-
-
-def _options(cbam: CBAM) -> str:
+def _options(cbam: nn.Module) -> str:
+    if not isinstance(cbam, CBAM):
+        return type(cbam).__name__
     parts = [cbam.order]
     if cbam.channel_gate:
         parts.append('+'.join(cbam.channel_gate.pools))
@@ -194,17 +297,22 @@ def _options(cbam: CBAM) -> str:
     return ', '.join(parts)
 
 
-def _trains(cbam: CBAM, rates: dict[int, float]) -> str:
-    parameters = list(cbam.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
-        return 'no: frozen=True' if cbam.frozen else 'no: frozen by its host (frozen_stages)'
-    if not any(id(parameter) in rates for parameter in parameters):
+def _trains(plugin: nn.Module, rates: dict[int, tuple[float, float]]) -> str:
+    values = list(plugin.parameters())
+    if not values:
+        return 'no: without parameters'
+    if not any(value.requires_grad for value in values):
+        own = getattr(plugin, 'frozen', False)
+        return 'no: frozen=True' if own else 'no: frozen by its host (frozen_stages)'
+    if not any(id(value) in rates for value in values):
         return 'no: not in the optimizer'
-    rate = max(rates.get(id(parameter), 0) for parameter in parameters)
-    return f'yes, lr {rate:g}' if rate else 'no: learning rate 0'
+    now, base = max(rates.get(id(value), (0, 0)) for value in values)
+    if not now and not base:
+        return 'no: learning rate 0'
+    return f'yes, lr {now:g}' if now == base else f'yes, lr {now:g} (base {base:g})'
 
 
 def _text(table: Table) -> str:
     page = io.StringIO()
-    Console(file=page, width=140).print(table)
+    Console(file=page, width=160).print(table)
     return page.getvalue()

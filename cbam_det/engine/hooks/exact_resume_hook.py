@@ -20,6 +20,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, get_worker_info
 
+from ..schedules import tell_ended, tell_restored
+
 
 def random_states() -> dict:
     """The states of python's, numpy's and torch's generators, as what a checkpoint may hold."""
@@ -69,9 +71,10 @@ class ExactResumeHook(Hook):
         self.batch = self.skipped = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note where the interrupted run was."""
+        """Note where the interrupted run was, and say what it restores against the config."""
         if not runner._resume:
             return
+        tell_restored(runner, checkpoint)
         self.resumed = checkpoint.get('exact_resume')
         if self.resumed is None:
             runner.logger.warning(
@@ -80,7 +83,10 @@ class ExactResumeHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Have each worker seeded by its loader's generator, and the sampler by the run's seed."""
+        """Have each worker seeded by its loader's generator, and the sampler by the run's seed; say
+        where the schedules end before the training.
+        """
+        tell_ended(runner)
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
             loop.dataloader.worker_init_fn = WorkerInit(loop.dataloader.worker_init_fn)
         sampler = _sampler(runner.train_dataloader)

@@ -11,7 +11,8 @@ train_dataloader = dict(dataset=dict(ann_file='ImageSets/Main/trainval.txt', **d
 test_pipeline = _base_.test_pipeline
 test_pipeline[-1]['meta_keys'] += ('instances',)
 val_dataloader = dict(
-    dataset=dict(ann_file='ImageSets/Main/test.txt', pipeline=test_pipeline, **data)
+    batch_size=1,  # whatever sizes the images of another set have, their scores do not depend on it
+    dataset=dict(ann_file='ImageSets/Main/test.txt', pipeline=test_pipeline, **data),
 )
 test_dataloader = val_dataloader
 val_evaluator = [

@@ -1,0 +1,158 @@
+"""Keys of a config's inner dictionaries that nothing reads, and over which no class complains.
+
+A misspelt option of a class is its TypeError. But dictionaries that are read by `.get`, and
+`**kwargs` that are passed on to a later call, take any key.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+
+from ..utils.config import kind_of, near_hint, walk
+from ..utils.errors import InputError
+from ..utils.run_config import DataSet, leaf_datasets
+
+# mmengine.optim.DefaultOptimWrapperConstructor's.
+PARAMWISE = (
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
+    *('flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
+)
+UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs, of 2.x
+ENV = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
+
+
+def check_options(cfg: Config) -> None:
+    """Check the keys of those dictionaries of which every key is known.
+
+    Raises:
+        InputError: one has another key; the message names it and what is near.
+    """
+    for path, node, known in _closed(cfg):
+        for key in node:
+            if key not in known:
+                hint = near_hint(str(key), known)
+                raise InputError(
+                    f'{path}.{key} is unknown and would have no effect{hint}; it has '
+                    f'{", ".join(known)}'
+                )
+
+
+def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:
+    """The dictionaries of which every key is known, with their paths and keys."""
+    get = functools.partial(_dictionary, cfg)
+    yield from get('env_cfg', ENV)
+    yield from get('env_cfg.mp_cfg', _parameters(set_multi_processing))
+    yield from get('auto_scale_lr', ('enable', 'base_batch_size'))
+    for path, node, _ in get('optim_wrapper.clip_grad', ()):
+        values = node.get('type') == 'value'
+        clip = nn.utils.clip_grad_value_ if values else nn.utils.clip_grad_norm_
+        yield path, node, ['type', *_parameters(clip)[1:]]
+    wrapper = cfg.get('optim_wrapper') or {}
+    if kind_of(wrapper, 'constructor') not in ('', 'DefaultOptimWrapperConstructor'):
+        return
+    for path, node, known in get('optim_wrapper.paramwise_cfg', PARAMWISE):
+        yield path, node, known
+        for key, options in (node.get('custom_keys') or {}).items():
+            if isinstance(options, dict):
+                yield f'{path}.custom_keys.{key}', options, ['lr_mult', 'decay_mult']
+
+
+def _dictionary(
+    cfg: Config, path: str, known: Iterable[str]
+) -> Iterator[tuple[str, dict, list[str]]]:
+    node: object = cfg
+    for key in path.split('.'):
+        node = node.get(key) if isinstance(node, (Config, dict)) else None
+    if isinstance(node, dict):
+        yield path, node, list(known)
+
+
+def _parameters(function: Callable) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def hook_options(kind: type) -> list[str] | None:
+    """The options of a hook's class; None where it may take any."""
+    known = inspect.signature(kind).parameters
+    names = [name for name, one in known.items() if one.kind is not one.VAR_KEYWORD]
+    if len(names) == len(known):
+        return names
+    # Its further options go to `save_checkpoint`, which would refuse them an epoch later.
+    if issubclass(kind, CheckpointHook):
+        return [*names, *_parameters(Runner.save_checkpoint)[1:]]
+    return None
+
+
+def tell_unread(cfg: Config, model: nn.Module) -> None:
+    """Log the keys of which no source of the classes that could read them has the word.
+
+    They are those of `filter_cfg` of a data set, of `train_cfg` and `test_cfg` of a model, and the
+    `custom_keys` of the optimizer that no parameter has in its name.
+
+    Args:
+        cfg: a merged config.
+        model: its detector.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if 'dataset' not in loader:
+            continue
+        for _, dataset in leaf_datasets(loader['dataset'], f'{split}_dataloader.dataset'):
+            kind = DataSet.from_cfg(dataset).kind
+            if kind is not None:
+                place = f'filter_cfg of {split}_dataloader'
+                _tell(place, dataset.get('filter_cfg') or {}, _words(_files([kind])))
+    kinds = {type(module) for module in model.modules()}
+    shared = ['mmdet.models.utils.misc', 'mmcv.ops.nms', 'mmdet.structures.bbox.transforms']
+    words = _words(frozenset({*_files(kinds), *shared}))
+    for path, node in walk(cfg.model, 'model'):
+        if re.search(r'(^|\.)(train|test)_cfg(\.|$)', path) and not node.get('type'):
+            _tell(path, node, words)
+    names = [name for name, _ in model.named_parameters()]
+    for path, node, _ in _dictionary(cfg, 'optim_wrapper.paramwise_cfg.custom_keys', ()):
+        for key in node:
+            if not any(key in name for name in names):
+                parts = {part for name in names for part in name.split('.')}
+                print_log(
+                    f'{path}: no parameter has {key} in its name{near_hint(key, parts)}',
+                    level=logging.WARNING,
+                )
+
+
+def _tell(path: str, node: Mapping, words: frozenset[str]) -> None:
+    for key in node:
+        if str(key) not in words and key not in UNREAD_UPSTREAM:
+            print_log(
+                f'{path}: nothing reads its key {key}{near_hint(str(key), words, 0.75)}',
+                level=logging.WARNING,
+            )
+
+
+def _files(kinds: Iterable[type]) -> frozenset[str]:
+    """The modules of these classes and of those that they inherit from, torch's aside."""
+    modules = {base.__module__ for kind in kinds for base in kind.__mro__}
+    return frozenset(name for name in modules if name.split('.')[0] not in ('torch', 'builtins'))
+
+
+@functools.cache
+def _words(modules: frozenset[str]) -> frozenset[str]:
+    """Every word in the sources of modules."""
+    words: set[str] = set()
+    for name in modules:
+        path = getattr(sys.modules.get(name), '__file__', None)
+        if path and path.endswith('.py'):
+            with open(path, encoding='utf-8') as file:
+                words.update(re.findall(r'\w+', file.read()))
+    return frozenset(words)

@@ -1,0 +1,193 @@
+"""Errors of what is built from a config, as one line with the place in the config.
+
+MMEngine builds by nested calls that pass parts of the config on. So the frames of the traceback
+tell which part it was: the innermost whose dictionary, or whose object's class, the config has.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from mmengine.registry import MODELS, Registry
+from torch.utils.data import DataLoader
+
+from .config import kind_of, near_hint, registered_class, registered_names, walk
+from .errors import InputError
+from .value_types import fits, kind_word, options_of, shortened, words_of
+
+# The keys of a config that the methods of MMEngine's Runner read.
+READ_BY = dict(
+    setup_env=('env_cfg',),
+    set_randomness=('randomness',),
+    build_log_processor=('log_processor',),
+    build_logger=('log_level',),
+    build_visualizer=('visualizer',),
+    build_model=('model', 'data_preprocessor'),
+    wrap_model=('model_wrapper_cfg',),
+    register_hooks=('default_hooks', 'custom_hooks'),
+    build_train_loop=('train_cfg', 'train_dataloader'),
+    build_val_loop=('val_cfg', 'val_dataloader', 'val_evaluator'),
+    build_test_loop=('test_cfg', 'test_dataloader', 'test_evaluator'),
+    build_optim_wrapper=('optim_wrapper',),
+    scale_lr=('auto_scale_lr',),
+    build_param_scheduler=('param_scheduler',),
+    _check_scheduler_cfg=('param_scheduler',),
+    _init_model_weights=('model',),
+    turn_on_activation_checkpointing=('activation_checkpointing',),
+    turn_on_efficient_conv_bn_eval=('efficient_conv_bn_eval',),
+    load_or_resume=('load_from', 'resume'),
+    _maybe_compile=('compile',),
+    call_hook=('default_hooks', 'custom_hooks'),
+    run_epoch=('train_dataloader',),
+)
+TRACEBACK = '--cfg-options log_level=DEBUG shows the traceback'
+
+
+@contextmanager
+def build_errors(cfg: Mapping, *keys: str) -> Iterator[None]:
+    """Let an error of a build from `cfg` end in one line.
+
+    Args:
+        cfg: the config.
+        keys: of it, from which is built; () where MMEngine's Runner does.
+
+    Raises:
+        InputError: in place of any other error, see `build_error`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise build_error(error, cfg, *keys) from error
+
+
+def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
+    """An error of a build from `cfg` as one line, with the path of what it was built from.
+
+    With `log_level='DEBUG'` in the config the traceback is printed too.
+    """
+    if str(cfg.get('log_level')).upper() == 'DEBUG':
+        traceback.print_exception(error)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    told = ' '.join(str(error.args[0] if error.args else error).split())
+    keys = keys or _keys_of(frames, told)
+    path, node, kinds = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
+    path = path or (keys[0] if keys else '')
+    if told.startswith('DataLoader.'):
+        kinds = [DataLoader]
+    options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
+    if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", told):
+        for inner, part in walk(node, path):
+            if unknown[1] in part:
+                return _unknown_option(inner, unknown[1], told, part, options)
+    if told.startswith('`cfg` or `default_args` must contain the key "type"'):
+        return InputError(f'{path} has no type; give the name of a class')
+    if missing := re.match(r'(.+) is not in the (.+?) registry', told):
+        key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
+        near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
+        return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
+    told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
+    suspect = _suspect(node, options, told)
+    if suspect is None:
+        where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
+        if path in cfg and not isinstance(cfg[path], Mapping):
+            where = f'{path}={shortened(cfg[path])}'
+    else:
+        where = f'{path}.{suspect}={shortened(node[suspect])}'
+        if suspect in options and not fits(node[suspect], options[suspect]):
+            wanted = words_of(options[suspect])
+            return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({told})')
+    if not isinstance(error, (ValueError, AssertionError)) or not told:
+        told = f'{type(error).__name__}: {told}'
+    return InputError(f'{where or "this config"} cannot be used: {told}; {TRACEBACK}')
+
+
+def _unknown_option(path: str, key: str, told: str, node: Mapping, options: Mapping) -> InputError:
+    if kind := registered_class(MODELS, node.get('type')):
+        options = options_of(kind)[0]
+    known = {*options, *node} - {key, 'type', 'self', '_scope_'}
+    near = near_hint(key, sorted(map(str, known)))
+    return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
+
+
+def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
+    """The keys that the outermost of MMEngine's methods reads, fewer where an inner one does."""
+    names = [frame.f_code.co_name for frame in frames]
+    if called := re.match(r'Runner\.(\w+)\(\)', told):  # with other arguments than it takes
+        names.append(called[1])
+    keys = next((READ_BY[name] for name in names if name in READ_BY), ())
+    for method, ending in (('build_dataloader', '_dataloader'), ('build_evaluator', '_evaluator')):
+        if method in names and any(key.endswith(ending) for key in keys):
+            return tuple(key for key in keys if key.endswith(ending))
+    return keys
+
+
+def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, list[Callable]]:
+    """What failed, as far as the config has it: the path, the dictionary, and its class after those
+    that are built inside of it.
+    """
+    kinds: list[Callable] = []
+    nodes = dict(walk(parts))
+    nodes.pop('', None)
+    for frame in reversed(frames):
+        given, owner = frame.f_locals.get('cfg'), frame.f_locals.get('self')
+        if 'registry' in frame.f_locals and isinstance(given, Mapping):
+            kinds += filter(callable, [frame.f_locals.get('obj_cls')])
+            path = _most_alike(given, nodes)
+            if path is not None:
+                return path, nodes[path], kinds
+        classes = [] if owner is None else [one.__name__ for one in inspect.getmro(type(owner))]
+        paths = [path for path, node in nodes.items() if kind_of(node) in classes]
+        if len(paths) == 1:
+            return paths[0], nodes[paths[0]], [*kinds, type(owner)]
+    alone = [part for part in parts.values() if isinstance(part, Mapping)]
+    return '', alone[0] if len(parts) == len(alone) == 1 else {}, kinds
+
+
+def _most_alike(given: Mapping, nodes: Mapping[str, Mapping]) -> str | None:
+    """The path of the node that a dictionary was copied from: of its type, and most items equal."""
+    alike = {
+        path: sum(_same(given.get(key), value) for key, value in node.items())
+        for path, node in nodes.items()
+        if _same(node.get('type'), given.get('type')) and set(node) <= set(given)
+    }
+    return max(alike, key=lambda path: alike[path]) if alike else None
+
+
+def _same(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # arrays, objects of any kind
+        return False
+
+
+def _suspect(node: Mapping, options: Mapping, told: str) -> str | None:
+    """The key whose value a class does not take, or that alone is named by an error; else None."""
+    if 'scope_name' in told and '_scope_' in node:
+        return '_scope_'
+    if told.startswith('type must be'):
+        return 'type'
+    keys = [key for key in node if key not in ('type', '_scope_')]
+    wrong = [key for key in keys if key in options and not fits(node[key], options[key])]
+    named = [key for key in keys if re.search(rf'\b{re.escape(str(key))}\b', told)]
+    for found in (
+        [key for key in wrong if key in named],
+        named,
+        [key for key in wrong if node[key] is not None],
+    ):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _registered(frames: Sequence[FrameType]) -> list[str]:
+    """The names that the innermost registry of a build knows, and those above it."""
+    registries = [frame.f_locals.get('registry') for frame in frames]
+    found = [one for one in registries if isinstance(one, Registry)]
+    return registered_names(found[-1]) if found else []

@@ -1,0 +1,111 @@
+"""The keys of a config's data set: those of mmdet 2.x, those that its class does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+from .config import near_hint, registered_class
+from .errors import InputError, first_few
+from .value_types import fits, kind_word, options_of, shortened, typed, wrong_type
+
+# Keys of mmdet 2.x, and what MMDetection 3.x has for them.
+OLD_KEYS = dict(
+    img_prefix='data_prefix=dict(img={value})',
+    seg_prefix='data_prefix=dict(seg={value})',
+    classes='metainfo=dict(classes={value})',
+    filter_empty_gt='filter_cfg=dict(filter_empty_gt={value})',
+    min_size='filter_cfg=dict(bbox_min_size={value})',
+)
+METAINFO = ('classes', 'palette')  # what mmdet reads of a metainfo; a set's class may read more
+
+
+def check_dataset_keys(node: Mapping, place: str) -> None:
+    """Check the keys of a data set that mmdet 2.x read in another way, and those that are unknown.
+
+    Args:
+        node: of a config.
+        place: its dotted path, for the message.
+
+    Raises:
+        InputError: a list of annotation files, a folder in place of `data_prefix`'s dictionary, a
+            key that is of mmdet 2.x, or one that the data set's class does not take.
+    """
+    if 'type' not in node:
+        raise InputError(f"{place} has no type; give {place}.type='CocoDataset', or another")
+    known, others = _options(node)
+    files = node.get('ann_file')
+    if not fits(files, known.get('ann_file', Any)):
+        if fits(files, list[str]) and files:
+            raise joined_sets(place, [dict(ann_file=file) for file in files], 'ann_file')
+        raise wrong_type(f'{place}.ann_file', files, known['ann_file'])
+    prefix = node.get('data_prefix')
+    name = str(getattr(node['type'], '__name__', node['type']))
+    if isinstance(prefix, str):
+        key = 'sub_data_root' if 'XML' in name or 'VOC' in name else 'img'
+        raise InputError(
+            f'{place}.data_prefix={prefix!r} is a string; give a dictionary: '
+            f'data_prefix=dict({key}={prefix!r})'
+        )
+    if isinstance(prefix, Mapping):
+        for key in prefix:
+            typed(prefix, key, str | None, f'{place}.data_prefix')
+    for key in () if others else node:
+        if key in (*known, 'type', '_scope_'):
+            continue
+        if key in OLD_KEYS:
+            new = OLD_KEYS[key].format(value=repr(node[key]))
+            raise InputError(f'{place}.{key} is a key of mmdet 2.x; MMDetection 3.x has {new}')
+        raise InputError(
+            f'{place}.{key} is unknown, {name} has no such option{near_hint(str(key), known)}'
+        )
+
+
+def check_metainfo(node: Mapping, place: str) -> Mapping:
+    """The metainfo of a data set, {} where it has none.
+
+    Raises:
+        InputError: its classes have no order, or are no names; a key is upper-case or misspelt.
+    """
+    metainfo = typed(node, 'metainfo', dict | None, place) or {}
+    for key in metainfo:
+        near = near_hint(str(key).lower(), METAINFO, 0.8)
+        if key not in METAINFO and near:
+            raise InputError(f'{place}.metainfo.{key} is unknown to mmdet{near}')
+    classes = metainfo.get('classes')
+    if classes is None or isinstance(classes, (str, Path)):
+        return metainfo  # a file, which is looked at where it is read
+    path = f'{place}.metainfo.classes'
+    if not isinstance(classes, (list, tuple)):
+        names = f'give the names in their order, {path}=({first_few(_names(classes))})'
+        order = ', which has no order' if isinstance(classes, (set, frozenset)) else ''
+        raise InputError(f'{path}={shortened(classes)} is {kind_word(classes)}{order}; {names}')
+    for number, name in enumerate(classes):
+        if not isinstance(name, str):
+            raise InputError(f'{path}.{number}={shortened(name)} is {kind_word(name)}; give a name')
+    return metainfo
+
+
+def joined_sets(place: str, sets: Sequence[Mapping], key: str = '') -> InputError:
+    """The error for a list of data sets, or of their files, without the wrapper of 3.x."""
+    files = [f'dict(..., ann_file={node.get("ann_file", "")!r})' for node in sets]
+    path = f'{place}.{key}' if key else place
+    return InputError(
+        f'{path} is a list, as mmdet 2.x had it; MMDetection 3.x joins data sets by a wrapper: '
+        f"{place}=dict(type='ConcatDataset', datasets=[{first_few(files, 2)}])"
+    )
+
+
+def _options(node: Mapping) -> tuple[dict[str, Any], bool]:
+    """The options of a data set's class, and whether it takes others, as one that is not known."""
+    kind = registered_class(DATASETS, node['type'])
+    return options_of(kind) if kind else ({}, True)
+
+
+def _names(classes: object) -> list[str]:
+    if isinstance(classes, (set, frozenset)):
+        return sorted(repr(name) for name in classes)
+    return ["'cat'", "'dog'"]

@@ -1,0 +1,92 @@
+"""The pairs of `--cfg-options`: read from a command line, and printed for one.
+
+They are read by the rules of MMEngine's `DictAction`, with one deviation: it takes every blank out
+of a value and splits a quoted one at its commas, so that no option can name the folder 'My Drive'.
+Here a blank inside a value stays, and a value in quotes of its own is not split.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from mmengine.config import DictAction
+
+from .errors import InputError
+
+BRACKETS = (('(', ')'), ('[', ']'))
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
+    """The `key=value` pairs of `--cfg-options` as dotted key -> value.
+
+    Raises:
+        InputError: one is no such pair, or its brackets do not match.
+    """
+    options = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition('=')
+        if not separator:
+            raise InputError(
+                f'--cfg-options takes key=value pairs, not {pair!r}; put a pair with a blank in it '
+                f"into quotes: --cfg-options 'key=a {pair}'"
+            )
+        if value.strip()[:1] in ('[', '(') and any(
+            value.count(opening) != value.count(closing) for opening, closing in BRACKETS
+        ):
+            raise InputError(f'--cfg-options {pair}: its brackets do not match; close each of them')
+        options[key.strip()] = _read(value)
+    return options
+
+
+def cfg_options(options: Mapping[str, object]) -> str:
+    """`--cfg-options` with these pairs, quoted for a shell; `parse_options` reads the same."""
+    pairs = [f'{key}={_written(value)}' for key, value in options.items()]
+    return f'--cfg-options {shlex.join(pairs)}'
+
+
+def _read(text: str) -> object:
+    """A value: a list or a tuple in brackets, a list without, a number, True, None or a text."""
+    text = text.strip()
+    if len(text) > 1 and text[0] in '\'"' and text.find(text[0], 1) == len(text) - 1:
+        text = text[1:-1]
+        items = [text]
+    else:
+        items = list(_split(text))
+    if _in_brackets(text):
+        inner = [_read(item) for item in _split(text[1:-1])]
+        return tuple(inner) if text[0] == '(' else inner
+    if text and items != [text]:
+        return [_read(item) for item in items]
+    return DictAction._parse_int_float_bool(text)
+
+
+def _split(text: str) -> Iterator[str]:
+    """The items between the commas that are in no brackets; none after a last comma."""
+    depth, start = 0, 0
+    for place, character in enumerate(text):
+        depth += (character in '([') - (character in ')]')
+        if character == ',' and not depth:
+            yield text[start:place]
+            start = place + 1
+    if text[start:].strip():
+        yield text[start:]
+
+
+def _in_brackets(text: str) -> bool:
+    """Whether a text is one pair of brackets and what is in it, unlike '(a)/(b)'."""
+    if (text[:1], text[-1:]) not in BRACKETS:
+        return False
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character in '([') - (character in ')]')
+        if not depth:
+            return place == len(text) - 1
+    return False
+
+
+def _written(value: object) -> str:
+    text = str(value)
+    if _read(text) == value or not isinstance(value, str):
+        return text
+    return f"'{text}'" if '"' in text else f'"{text}"'

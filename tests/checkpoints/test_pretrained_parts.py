@@ -1,0 +1,104 @@
+"""Weights of `init_cfg` fit the part that starts from them, or the prefix to set is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from cbam_det.checkpoints.loading import check_pretrained
+from cbam_det.utils.errors import InputError
+
+
+def detector(path: Path, part: str = 'backbone', depth: int = 18, **init) -> Config:
+    """A config whose backbone, or the whole, starts from a file."""
+    init = dict(type='Pretrained', checkpoint=str(path), **init)
+    backbone = dict(
+        type='WithPlugins',
+        base_type='ResNet',
+        depth=depth,
+        base_channels=8,
+        plugins=[dict(cfg=dict(type='CBAM', ratio=2))],
+    )
+    model = dict(type='RetinaNet', backbone=backbone)
+    (backbone if part == 'backbone' else model)['init_cfg'] = init
+    return Config(dict(model=model))
+
+
+class Whole(nn.Module):
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.backbone = MODELS.build(cfg.model.backbone)
+        self.init_cfg = cfg.model.get('init_cfg')
+
+
+def resnet(depth: int = 18, prefix: str = '') -> dict[str, torch.Tensor]:
+    cfg = dict(type='ResNet', depth=depth, base_channels=8)
+    return {f'{prefix}{key}': value for key, value in MODELS.build(cfg).state_dict().items()}
+
+
+def check(cfg: Config) -> None:
+    check_pretrained(cfg, Whole(cfg))
+
+
+def saved(folder: Path, state: dict) -> Path:
+    path = folder / 'classifier.pth'
+    torch.save(dict(state_dict={**state, 'head.fc.weight': torch.zeros(10, 64)}), path)
+    return path
+
+
+def test_missing_prefix_is_named_as_an_option_that_mends_it(tmp_path):
+    path = saved(tmp_path, resnet(prefix='backbone.'))
+    with pytest.raises(InputError) as caught:
+        check(detector(path))
+    assert str(caught.value) == (
+        f'{path} (init_cfg of model.backbone) does not fit: it has 0 of the 100 weights '
+        'that it is for (conv1.weight, bn1.weight, bn1.bias and 97 more); its keys begin with '
+        'backbone.: --cfg-options model.backbone.init_cfg.prefix=backbone.'
+    )
+    cfg = detector(path)
+    option = str(caught.value).rpartition('--cfg-options ')[2].split('=')
+    cfg.merge_from_dict(dict([option]))
+    check(cfg)
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', 'backbone'])
+def test_weights_that_fit_pass_with_new_attention_beside_them(prefix, tmp_path):
+    check(detector(saved(tmp_path, resnet())))
+    check(detector(saved(tmp_path, resnet(prefix='backbone.')), prefix=prefix))
+    check(detector(saved(tmp_path, resnet(prefix='module.'))))
+    check(detector(saved(tmp_path, resnet(prefix='backbone.')), part='model'))
+
+
+def test_wrong_prefix_is_replaced(tmp_path):
+    path = saved(tmp_path, resnet(prefix='net.trunk.'))
+    with pytest.raises(InputError, match=r'0 of the 100 .*init_cfg\.prefix=net\.trunk\.$'):
+        check(detector(path, prefix='backbone.'))
+
+
+def test_weights_of_a_part_are_sent_to_that_part(tmp_path):
+    path = saved(tmp_path, resnet())
+    with pytest.raises(InputError, match=r'holds the weights of model\.backbone: give it as the'):
+        check(detector(path, part='model'))
+
+
+def test_weights_of_another_network_are_refused_with_their_names(tmp_path):
+    path = saved(tmp_path, {'features.0.weight': torch.zeros(8, 3, 3, 3)})
+    with pytest.raises(InputError, match=r'it has features\.0\.weight, head\.fc\.weight; give'):
+        check(detector(path))
+
+
+def test_weights_of_another_depth_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r'it has \d+ of the \d+ weights .*conv1'):
+        check(detector(saved(tmp_path, resnet()), depth=50))
+
+
+def test_part_that_converts_names_as_it_loads_is_left_to_itself(tmp_path):
+    cfg = detector(saved(tmp_path, resnet(prefix='x.')))
+    model = Whole(cfg)
+    model.backbone.convert_weights = True  # as Swin's and PVT's
+    check_pretrained(cfg, model)

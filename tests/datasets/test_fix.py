@@ -1,0 +1,235 @@
+"""`--fix`: what it writes passes the check, and it drops nothing that is sound."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from mmengine.config import ConfigDict
+
+from cbam_det.datasets.validation.clean import clean, write_clean
+from cbam_det.datasets.validation.coco import KINDS_WITH_KEPT_BOX
+from cbam_det.datasets.validation.content import Clean, fixable
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import Split, examine
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from .damaged_sets import XML, coco, entry, picture, swap, text, voc
+from .test_data_faults import COCO, VOC
+
+
+def in_its_place(root: Path, dataset: ConfigDict) -> ConfigDict:
+    """The list of a small set of VOC where VOC has it."""
+    if (root / 'train.txt').exists():
+        (root / 'ImageSets/Main').mkdir(parents=True)
+        (root / 'train.txt').rename(root / 'ImageSets/Main/train.txt')
+        dataset.ann_file = 'ImageSets/Main/train.txt'
+    return dataset
+
+
+def fixed(root: Path, dataset: ConfigDict) -> tuple[Split, Clean]:
+    """The split of a folder and what `--fix` makes of it, written and named by `dataset`."""
+    (split,) = examine(root, progress=False)
+    made = clean(split)
+    write_clean(made.files)
+    dataset.update(made.options)
+    return split, made
+
+
+ROWS = [
+    pytest.param(layout, row, id=f'{layout.__name__}, {kind}')
+    for layout, table in ((coco, COCO), (voc, VOC))
+    for kind, row in table.items()
+    if not row.config
+]
+
+
+@pytest.mark.parametrize(('layout', 'row'), ROWS)
+def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path):
+    dataset = layout(tmp_path)
+    row.make(tmp_path)
+    in_its_place(tmp_path, dataset)
+    try:
+        (split,) = examine(tmp_path, progress=False)
+    except InputError:
+        return  # no JSON, say, which is not for --fix
+    content = split.content
+    if not any(map(fixable, content.faults)):
+        return
+    faulty = {
+        (fault.image, fault.object)
+        for fault in content.faults
+        if fault.kind not in KINDS_WITH_KEPT_BOX
+    }
+    faulty = {pair for pair in faulty if pair[1] is not None}
+    out = content.unusable_images() | {
+        fault.image for fault in content.faults if fault.kind in ('image entry', 'image id twice')
+    }
+    try:
+        fixed(tmp_path, dataset)
+    except InputError as error:
+        by_hand = any(not fixable(fault) for fault in content.faults if fault.hurts)
+        links = 'link them by that name' in str(error)
+        nothing = content.objects == len(faulty) or len(out) == len(content.images) - 1
+        assert by_hand or links or (nothing and 'nothing of' in str(error))
+        return
+    if any(fault.kind == 'category name twice' for fault in content.faults):
+        dataset.metainfo = dict(classes=('cat',))
+    summary = check_dataset(DataSet.from_cfg(dataset), full=True)
+    assert summary.images >= len(content.images) - len(out | set(content.repeated_images()))
+    out |= {fault.image for fault in content.faults if fault.kind == 'image listed twice'}
+    lost = len(faulty) + sum(content.images[index].objects for index in out)
+    assert summary.objects >= content.objects - lost
+
+
+def test_size_of_an_image_that_the_file_does_not_tell_is_that_of_the_picture(tmp_path):
+    dataset = coco(tmp_path)
+    entry('images', 0, 'width', height=0)(tmp_path)
+    fixed(tmp_path, dataset)
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert [(one['width'], one['height']) for one in made['images']] == 2 * [(48, 40)]
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+
+
+def test_classes_of_one_name_are_joined(tmp_path):
+    dataset = coco(tmp_path)
+    entry('categories', 1, name='cat')(tmp_path)
+    dataset.metainfo = dict(classes=('cat',))
+    split, _ = fixed(tmp_path, dataset)
+    assert [fault.kind for fault in split.content.faults] == ['category name twice']
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert [one['category_id'] for one in made['annotations']] == [1, 1, 1, 1]
+    assert '4 objects, 1 classes' in str(check_dataset(DataSet.from_cfg(dataset)))
+
+
+def test_entries_of_one_picture_under_several_names_are_joined(tmp_path):
+    dataset = coco(tmp_path)
+    for name in ('one.jpg', 'number two.jpg'):
+        picture(tmp_path / 'train' / name, seed=7)
+    split, _ = fixed(tmp_path, dataset)
+    assert [(f.kind, f.hurts) for f in split.content.faults] == [('same image twice', True)]
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert [one['file_name'] for one in made['images']] == ['one.jpg']
+    assert [one['image_id'] for one in made['annotations']] == [1, 1, 1, 1]
+
+
+def test_two_names_that_mean_one_file_become_one_entry(tmp_path):
+    dataset = coco(tmp_path)
+    (tmp_path / 'train/number two.jpg').unlink()
+    entry('images', 0, file_name='.\\one.jpg')(tmp_path)
+    entry('images', 1, file_name='ONE.JPG')(tmp_path)
+    fixed(tmp_path, dataset)
+    assert '1 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+
+
+OTHERS = XML.replace('5<', '7<').replace('21<', '18<')  # other boxes
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> ConfigDict:
+    """The small set of VOC in its layout."""
+    return in_its_place(tmp_path, voc(tmp_path))
+
+
+def objects_of(root: Path, name: str = 'one') -> list[list[str]]:
+    xml = ET.parse(root / f'Annotations_clean/{name}.xml')
+    return [[side.text for side in box] for box in xml.iterfind('object/bndbox')]
+
+
+def test_xmls_of_one_picture_under_several_names_are_joined(pair, tmp_path):
+    for name in ('one', 'number two'):
+        picture(tmp_path / f'JPEGImages/{name}.jpg', seed=7)
+    (tmp_path / 'Annotations/number two.xml').write_text(OTHERS)
+    fixed(tmp_path, pair)
+    assert (tmp_path / 'ImageSets/Main/train_clean.txt').read_text() == 'one\n'
+    assert len(objects_of(tmp_path)) == 4
+    assert '1 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+
+
+def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
+    object_ = XML[XML.index('<object>') : XML.index('</object>') + len('</object>')]
+    swap('</annotation>', f'{object_}</annotation>')(tmp_path)
+    with pytest.raises(
+        InputError, match=r'object 3 has the class and the box .* of an earlier one'
+    ):
+        check_dataset(DataSet.from_cfg(pair))
+    fixed(tmp_path, pair)
+    assert len(objects_of(tmp_path)) == 2
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair)))
+
+
+def write_boxes(root: Path, *boxes: tuple) -> None:
+    """Give each image of the small set of VOC these boxes."""
+    object_ = '<object><name>{}</name><bndbox>{}</bndbox></object>'
+    sides = ('xmin', 'ymin', 'xmax', 'ymax')
+    text = ''
+    for name, box in zip(('cat', 'dog'), boxes, strict=True):
+        values = ''.join(f'<{side}>{v}</{side}>' for side, v in zip(sides, box, strict=True))
+        text += object_.format(name, values)
+    head = XML[: XML.index('<object>')]
+    for name in ('one', 'number two'):
+        (root / f'Annotations/{name}.xml').write_text(f'{head}{text}</annotation>')
+
+
+def test_sizes_for_corners_of_voc_stop_the_run_and_fix_writes_the_corners(pair, tmp_path):
+    write_boxes(tmp_path, (25, 6, 20, 24), (30, 20, 18, 20))
+    with pytest.raises(InputError, match=r'4 have no area as corners, and 4 fit .* --fix does'):
+        check_dataset(DataSet.from_cfg(pair))
+    (split,) = examine(tmp_path, progress=False)
+    assert [(f.kind, f.hurts) for f in split.content.faults] == [('sizes for corners', True)]
+    fixed(tmp_path, pair)
+    assert objects_of(tmp_path) == [['25', '6', '45', '30'], ['30', '20', '48', '40']]
+    assert check_dataset(DataSet.from_cfg(pair)).notes == []
+
+
+def test_boxes_of_voc_in_0_1_are_called_so(pair, tmp_path):
+    write_boxes(tmp_path, (0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1))
+    with pytest.raises(InputError, match='has 4 boxes, all of numbers from 0 to 1') as caught:
+        check_dataset(DataSet.from_cfg(pair))
+    (split,) = examine(tmp_path, progress=False)
+    assert str(split.content.faults[0]) in str(caught.value)
+    with pytest.raises(InputError, match='multiply them by the width'):
+        clean(split)
+
+
+def test_lines_of_a_list_are_written_as_the_names_that_they_mean(pair, tmp_path):
+    lines = b'one \nJPEGImages\\NUMBER TWO.JPG\none.jpg\nnumber two 1\n'
+    text(lines, 'ImageSets/Main/train.txt')(tmp_path)
+    with pytest.raises(InputError, match=r"line 1: 'one ' is no image name, but \S+/one.xml is"):
+        check_dataset(DataSet.from_cfg(pair))
+    fixed(tmp_path, pair)
+    made = (tmp_path / 'ImageSets/Main/train_clean.txt').read_text()
+    assert made == 'one\nnumber two\n'
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+
+
+def test_images_of_voc_in_other_letter_case_are_linked_by_the_printed_line(pair, tmp_path):
+    for name, other in (('one', 'ONE.JPG'), ('number two', 'number two.jpeg')):
+        os.rename(tmp_path / f'JPEGImages/{name}.jpg', tmp_path / f'JPEGImages/{other}')
+    with pytest.raises(InputError, match=r'missing, but \S+/ONE\.JPG is there'):
+        check_dataset(DataSet.from_cfg(pair))
+    with pytest.raises(InputError, match='by that name: ln -s') as caught:
+        fixed(tmp_path, pair)
+    line = str(caught.value).partition('by that name: ')[2]
+    subprocess.run(['sh', '-c', line], check=True, cwd='/')
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+
+
+def test_images_of_coco_in_other_letter_case_are_found_by_fix(tmp_path):
+    dataset = coco(tmp_path)
+    (tmp_path / 'train').rename(tmp_path / 'Train')
+    (tmp_path / 'Train/one.jpg').rename(tmp_path / 'Train/ONE.Jpg')
+    dataset.data_prefix = dict(img='')
+    for index, name in enumerate(('one.jpg', 'number two.jpg')):
+        entry('images', index, file_name=f'train/{name}')(tmp_path)
+    with pytest.raises(InputError, match=r'missing, but \S+/Train/ONE\.Jpg is there'):
+        check_dataset(DataSet.from_cfg(dataset))
+    fixed(tmp_path, dataset)
+    made = json.loads((tmp_path / 'train_clean.json').read_text())
+    assert [one['file_name'] for one in made['images']] == ['Train/ONE.Jpg', 'Train/number two.jpg']
+    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))

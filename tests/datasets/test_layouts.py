@@ -1,0 +1,113 @@
+"""Folders that the doctor does not know, folders that are missing, images that no file lists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from mmengine.config import ConfigDict
+
+from cbam_det.datasets.validation.dataset import check_dataset
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import DataSet
+
+from .damaged_sets import coco, picture, voc
+
+
+def side_by_side(root: Path) -> None:
+    """Images and XMLs in one folder for each split, without lists, as Roboflow writes them."""
+    voc(root)
+    for split in ('train', 'valid'):
+        (root / split).mkdir()
+        for file in (*(root / 'Annotations').iterdir(), *(root / 'JPEGImages').iterdir()):
+            shutil.copy(file, root / split / file.name)
+    for name in ('Annotations', 'JPEGImages'):
+        shutil.rmtree(root / name)
+    (root / 'train.txt').unlink()
+
+
+def two_folders(root: Path) -> None:
+    """Images, XMLs and a list as labelImg's users have them."""
+    voc(root)
+    (root / 'Annotations').rename(root / 'annotations')
+    (root / 'JPEGImages').rename(root / 'images')
+
+
+@pytest.mark.parametrize(
+    ('layout', 'said', 'lists'),
+    [
+        (side_by_side, ['4 XMLs in {}/train/, {}/valid/', '4 images in {}/train/, {}/valid/'], 2),
+        (two_folders, ['2 XMLs in {}/annotations/', '2 images in {}/images/'], 0),
+    ],
+)
+def test_unknown_folder_with_xmls_is_described_with_the_lists_and_data_sets_that_read_it(
+    layout, said, lists, tmp_path
+):
+    root = tmp_path / 'my data'
+    root.mkdir()
+    layout(root)
+    with pytest.raises(InputError) as caught:
+        examine(root, progress=False)
+    message = str(caught.value)
+    assert all(part.format(root, root) in message for part in said)
+    commands = re.findall(r"for f in .*?\.txt'", message)
+    assert len(commands) == lists
+    for command in commands:
+        subprocess.run(['sh', '-c', command], check=True, cwd='/')
+    datasets = re.findall(r"dict\(type='XMLDataset'.*?metainfo=\{.*?\}\)", message)
+    assert len(datasets) == max(lists, 1)
+    for text in datasets:
+        dataset = ConfigDict(eval(text))
+        assert dataset.metainfo.classes == ('cat', 'dog')
+        assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+
+
+def test_unknown_folder_without_xmls_is_described(tmp_path):
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/a.txt').write_text('0 0.5 0.5 0.1 0.1\n')
+    picture(tmp_path / 'a.jpg')
+    with pytest.raises(InputError, match=r'1 images in \S+/, 1 text files in \S+/labels/; bring'):
+        examine(tmp_path, progress=False)
+
+
+def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path):
+    (tmp_path / 'coco').mkdir()
+    dataset = coco(tmp_path / 'coco')
+    (tmp_path / 'coco/train').rename(tmp_path / 'coco/pictures')
+    with pytest.raises(InputError, match=r'no folder \S+/train, where the images .*data_prefix'):
+        check_dataset(DataSet.from_cfg(dataset))
+    with pytest.raises(InputError, match=r'no folder \S+/coco/train, and the images'):
+        examine(tmp_path / 'coco', progress=False)
+    with pytest.raises(InputError, match=r'no folder \S+/elsewhere, where the images'):
+        examine(tmp_path / 'coco', tmp_path / 'elsewhere', progress=False)
+    for name in ('JPEGImages', 'Annotations'):
+        root = tmp_path / name
+        root.mkdir()
+        dataset = voc(root)
+        (root / 'ImageSets/Main').mkdir(parents=True)
+        shutil.copy(root / 'train.txt', root / 'ImageSets/Main')
+        shutil.rmtree(root / name)
+        for check in (
+            lambda r=root: examine(r),
+            lambda d=dataset: check_dataset(DataSet.from_cfg(d)),
+        ):
+            with pytest.raises(InputError, match=f'no folder {root}/{name}, where the'):
+                check()
+
+
+def test_images_that_no_file_lists_are_counted(tmp_path):
+    coco(tmp_path)
+    (tmp_path / 'train/more').mkdir()
+    for name in ('a.PNG', 'more/b.jpg'):
+        shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train' / name)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    content['images'][0]['file_name'] = 'ONE.jpg'  # which is one.jpg
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    (split,) = examine(tmp_path, progress=False)
+    where = tmp_path / 'train'
+    assert split.notes == [f'2 of 4 images in {where} are in no annotation file: a.PNG, more/b.jpg']

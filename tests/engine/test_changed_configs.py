@@ -1,0 +1,160 @@
+"""A wrong key or type of a config is one line with the key's path, before anything is trained."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop
+
+from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.engine import preflight
+from cbam_det.engine.runner import CheckedRunner
+from cbam_det.models.build import build_model
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIG
+from ..fuzz_configs import Leaf, begin_run, mutate
+
+DATA_SET = 'train_dataloader.dataset'
+
+
+@pytest.fixture(scope='module')
+def leaf(digits: Path) -> Leaf:
+    return Leaf('retinanet_mobilenetv2_cbam_neck_digits', digits)
+
+
+def test_changed_config_begins_or_is_refused_in_one_line(leaf):
+    rng = random.Random(1)
+    outcomes = []
+    for _ in range(40):
+        content, path, _ = mutate(leaf.content, rng)
+        outcomes.append(begin_run(content, leaf, path))
+    outcomes = {outcome.partition(':')[0] for outcome in outcomes}
+    assert outcomes == {'begun', 'refused'}
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'train_cfg': [1]}, 'train_cfg=[1] is a list; give a dictionary or None'),
+        ({'default_hooks.checkpoint': 1}, 'default_hooks.checkpoint=1 is a whole number; give a d'),
+        ({'train_dataloader.batch_size': '2'}, "train_dataloader.batch_size='2' is a string; give"),
+        ({'val_evaluator': None}, 'the config has val_dataloader and val_cfg, but no val_evaluat'),
+        ({'val_evaluator.metric': 'box'}, "val_evaluator.metric='box' cannot be used: KeyErr"),
+        ({'val_evaluator.formats': 1}, 'val_evaluator.formats: CocoMetric.__init__() got an unex'),
+        ({'randomness.sed': 1}, 'randomness.sed: Runner.set_randomness() got an unexpected keyw'),
+        ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),
+        ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
+        ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
+        ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
+    ],
+)
+def test_wrong_value_is_named_by_its_path(change, words, leaf):
+    cfg = Config(leaf.content)
+    cfg.merge_from_dict(change)
+    (path,) = change
+    outcome = begin_run(cfg.to_dict(), leaf, path)
+    assert words in outcome and outcome.startswith('refused: ')
+
+
+def test_traceback_is_shown_where_the_log_level_is_debug(capsys):
+    cfg = read_config(str(CONFIG))
+    cfg.merge_from_dict({'model.rpn_head.anchor_generator.strides': 1})
+    with pytest.raises(
+        InputError, match=r'model\.rpn_head\.anchor_generator\.strides=1 is a whole'
+    ):
+        build_model(cfg)
+    assert 'Traceback' not in capsys.readouterr().err
+    cfg.log_level = 'DEBUG'
+    with pytest.raises(InputError):
+        build_model(cfg)
+    assert 'Traceback' in capsys.readouterr().err
+
+
+def test_error_of_an_iteration_keeps_its_traceback(leaf, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise TypeError('of a forward')
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        EpochBasedTrainLoop,
+        'run_iter',
+        lambda loop, *_: loop.runner.call_hook('before_train_iter', batch_idx=0) or fail(),
+    )
+    cfg = Config(dict(leaf.content, work_dir='work'))
+    with pytest.raises(TypeError, match='of a forward'):
+        CheckedRunner.from_cfg(cfg, 'train').train()
+
+
+OLD_DATA = {
+    'list of files': (
+        {f'{DATA_SET}.ann_file': ['train.json', 'more.json']},
+        'train_dataloader.dataset.ann_file is a list, as mmdet 2.x had it; MMDetection 3.x joins '
+        "data sets by a wrapper: train_dataloader.dataset=dict(type='ConcatDataset', "
+        "datasets=[dict(..., ann_file='train.json'), dict(..., ann_file='more.json')])",
+    ),
+    'list of sets': (
+        {DATA_SET: [dict(type='CocoDataset', ann_file='a.json')] * 2},
+        'train_dataloader.dataset is a list, as mmdet 2.x had it',
+    ),
+    'text as prefix': (
+        {f'{DATA_SET}.data_prefix': 'train/'},
+        f"{DATA_SET}.data_prefix='train/' is a string; give a dictionary: data_prefix="
+        "dict(img='train/')",
+    ),
+    'img_prefix': (
+        {f'{DATA_SET}.img_prefix': 'data/train/'},
+        f'{DATA_SET}.img_prefix is a key of mmdet 2.x; MMDetection 3.x has '
+        "data_prefix=dict(img='data/train/')",
+    ),
+    'unknown key': (
+        {f'{DATA_SET}.test_mod': True},
+        f'{DATA_SET}.test_mod is unknown, CocoDataset has no such option; near: test_mode',
+    ),
+    'classes as a set': (
+        {f'{DATA_SET}.metainfo.classes': {'dog', 'cat'}},
+        ' is a set, which has no order; give the names in their order, '
+        f"{DATA_SET}.metainfo.classes=('cat', 'dog')",
+    ),
+    'upper-case classes': (
+        {f'{DATA_SET}.metainfo': dict(CLASSES=('cat', 'dog'))},
+        f'{DATA_SET}.metainfo.CLASSES is unknown to mmdet; near: classes',
+    ),
+    'misspelt palette': (
+        {f'{DATA_SET}.metainfo.pallete': [(1, 2, 3)]},
+        f'{DATA_SET}.metainfo.pallete is unknown to mmdet; near: palette',
+    ),
+}
+
+
+@pytest.mark.parametrize(('change', 'words'), OLD_DATA.values(), ids=OLD_DATA)
+def test_data_as_mmdet_2_named_it_is_one_line_with_the_form_of_3(change, words, digits):
+    cfg = Config.fromfile(CONFIG)
+    set_data_root(cfg, str(digits))
+    cfg.merge_from_dict(change, allow_list_keys=False)
+    with pytest.raises(InputError) as error:
+        check_data(cfg, ('train',))
+    assert words in str(error.value)
+
+
+def test_metainfo_key_of_the_users_own_is_left_alone(digits):
+    cfg = Config.fromfile(CONFIG)
+    set_data_root(cfg, str(digits))
+    cfg.train_dataloader.dataset.metainfo.version = '1.2'
+    check_data(cfg, ('train',))
+
+
+def test_options_of_workers_are_dropped_where_there_are_none(digits):
+    cfg = Config.fromfile(CONFIG)
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=True, prefetch_factor=2)
+    cfg.val_dataloader.update(num_workers=1, persistent_workers=True)
+    preflight.prepare(cfg)
+    assert not {'persistent_workers', 'prefetch_factor'} & set(cfg.train_dataloader)
+    assert cfg.val_dataloader.persistent_workers
+    loader = dict(cfg.train_dataloader, dataset=torch.arange(8), batch_sampler=None)
+    assert len(CheckedRunner.build_dataloader(loader)) == 2

@@ -1,0 +1,35 @@
+"""A test in which a detector finds nothing does not end in success."""
+
+from __future__ import annotations
+
+import pytest
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from cbam_det.engine.hooks import DetectionCountHook
+from cbam_det.utils.errors import InputError
+
+
+def sample(count: int) -> DetDataSample:
+    found = DetDataSample()
+    found.pred_instances = InstanceData(labels=[0] * count)
+    return found
+
+
+@pytest.mark.parametrize(('counts', 'fails'), [([[0, 0], [0]], True), ([[0, 0], [1]], False)])
+def test_no_detection_in_any_image_is_an_error(counts, fails):
+    hook = DetectionCountHook()
+    hook.before_test(None)
+    for batch in counts:
+        hook.after_test_iter(None, 0, outputs=[sample(count) for count in batch])
+    if not fails:
+        hook.check()
+        return
+    with pytest.raises(InputError, match='no detection in 3 images'):
+        hook.check()
+
+
+def test_models_without_boxes_are_not_asked_for_any():
+    hook = DetectionCountHook()
+    hook.after_test_iter(None, 0, outputs=[dict(pred_score=1.0), DetDataSample()])
+    hook.check()

@@ -1,0 +1,152 @@
+"""Loaders, pipelines, metrics and hooks that do not work together are named before a run."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+from mmengine.config import Config
+
+from cbam_det.checkpoints.loading import check_checkpoint_classes, check_resumable
+from cbam_det.engine.split_checks import check_splits, note_limits
+from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIG, CONFIGS
+
+ALL = ('train', 'val', 'test')
+VOC = str(CONFIGS / 'ssd300_vgg16_cbam_voc.py')
+MOSAIC = dict(type='Mosaic', img_scale=(64, 64))
+STOP = dict(type='EarlyStoppingHook', monitor='bbox_mAP')
+
+
+cached = cache(read_config)
+
+
+def changed(config: str, **keys: object) -> Config:
+    """A shipped config with some keys replaced, `a__0__b` being `a[0].b`."""
+    cfg = copy.deepcopy(cached(config))
+    for path, value in keys.items():
+        *parts, last = (int(part) if part.isdigit() else part for part in path.split('__'))
+        node = cfg
+        for part in parts:
+            node = node[part]
+        node[last] = value
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'faster_rcnn_r50_cbam_digits',
+        'faster_rcnn_r50_cbam_voc07',
+        'retinanet_mobilenetv2_cbam_bccd',
+        'rtmdet_tiny_cbam',
+        'ssd300_vgg16_cbam_voc',
+    ],
+)
+def test_shipped_configs_pass(name):
+    check_splits(cached(str(CONFIGS / f'{name}.py')), ALL)
+
+
+@pytest.mark.parametrize(
+    ('config', 'keys', 'words'),
+    [
+        (CONFIG, dict(test_dataloader__drop_last=True), 'test_dataloader.drop_last=True leaves'),
+        (
+            CONFIG,
+            dict(
+                val_dataloader__dataset__test_mode=False,
+                val_dataloader__dataset__filter_cfg=dict(filter_empty_gt=True),
+            ),
+            'val_dataloader: filter_cfg=.* leaves images out .*; give test_mode=True',
+        ),
+        (
+            CONFIG,
+            dict(train_dataloader__dataset__pipeline__2=MOSAIC),
+            'Mosaic mixes several images, which the pipeline of CocoDataset cannot give it',
+        ),
+        (
+            CONFIG,
+            dict(train_dataloader__dataset__pipeline__1=dict(type='Resize', scale=(64, 64))),
+            'the pipeline of CocoDataset loads no annotations',
+        ),
+        (
+            CONFIG,
+            dict(
+                test_evaluator__ann_file=None,
+                test_dataloader__dataset__pipeline=[
+                    dict(type='LoadImageFromFile'),
+                    dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape')),
+                ],
+            ),
+            'test_evaluator: CocoMetric needs instances of each image, which meta_keys of '
+            "PackDetInputs in test_dataloader's pipeline leave out; add them, or give the metric "
+            'its ann_file',
+        ),
+        (
+            VOC,
+            dict(val_dataloader__dataset__pipeline=[dict(type='LoadImageFromFile')]),
+            'val_evaluator.*: VOCMetric scores against the ground truth of the pipeline',
+        ),
+        (CONFIG, dict(test_evaluator__proposal_nums=(1, 10, 100)), r'give \(100, 300, 1000\)'),
+        (CONFIG, dict(test_evaluator__iou_thrs=[0.5]), r'iou_thrs=\[0.5\] lacks 0.75'),
+        (
+            CONFIG,
+            dict(default_hooks__checkpoint__save_best='bbox_mAP'),
+            "default_hooks.checkpoint.save_best='bbox_mAP': .* give 'coco/bbox_mAP'",
+        ),
+        (
+            CONFIG,
+            dict(custom_hooks=[STOP]),
+            "custom_hooks.0.monitor='bbox_mAP': .* coco/...; give 'coco/bbox_mAP'",
+        ),
+        (
+            VOC,
+            dict(default_hooks__checkpoint__save_best='coco/bbox_mAP'),
+            "save_best='coco/bbox_mAP': .* give 'pascal_voc/bbox_mAP'",
+        ),
+    ],
+)
+def test_what_does_not_work_together_is_one_line(config, keys, words):
+    with pytest.raises(InputError, match=words):
+        check_splits(changed(str(config), **keys), ALL)
+
+
+@pytest.mark.parametrize('best', ['auto', 'coco/bbox_mAP', ['coco/bbox_mAP', 'coco/bbox_mAP_50']])
+def test_names_that_the_metric_gives_pass(best):
+    check_splits(changed(str(CONFIG), default_hooks__checkpoint__save_best=best), ALL)
+
+
+def test_mosaic_in_its_wrapper_passes():
+    cfg = changed(str(CONFIG))
+    leaf = cfg.train_dataloader.dataset
+    steps = leaf.pipeline
+    leaf.pipeline = steps[:2]
+    wrapper = dict(type='MultiImageMixDataset', dataset=leaf, pipeline=[MOSAIC, *steps[2:]])
+    cfg.train_dataloader.dataset = wrapper
+    check_splits(cfg, ('train',))
+
+
+@pytest.mark.parametrize(('limit', 'said'), [(100, False), (300, True)])
+def test_more_detections_than_map_counts_are_told(limit, said, capsys):
+    note_limits(changed(str(CONFIG), model__test_cfg__rcnn__max_per_img=limit))
+    words = 'up to 300 detections of an image; bbox_mAP counts the best 100'
+    assert (words in capsys.readouterr().out) == said
+
+
+def test_checkpoint_without_an_optimizer_is_no_place_to_resume_from():
+    check_resumable('epoch_1.pth', dict(meta={}, optimizer={}))
+    with pytest.raises(InputError, match=r"best it.pth: it holds no optimizer, .*'best it.pth'"):
+        check_resumable('best it.pth', dict(meta={}))
+
+
+def test_training_is_not_resumed_with_the_classes_in_another_order():
+    cfg = changed(str(CONFIG))
+    names = cfg.train_dataloader.dataset.metainfo.classes
+    meta = dict(dataset_meta=dict(classes=names))
+    check_checkpoint_classes(cfg, dict(meta=meta), 'train')
+    meta['dataset_meta'] = dict(classes=names[::-1])
+    with pytest.raises(InputError, match='train_dataloader has them in another order'):
+        check_checkpoint_classes(cfg, dict(meta=meta), 'train')

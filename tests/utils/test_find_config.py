@@ -1,0 +1,42 @@
+"""A config by its path, by a library's name, or by the name of a shipped one."""
+
+from __future__ import annotations
+
+import pytest
+
+from cbam_det.utils.config import find_config, read_config
+from cbam_det.utils.errors import InputError
+
+from ..conftest import CONFIGS
+
+
+def test_config_of_a_library_is_read_by_its_name():
+    cfg = read_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+    assert cfg.filename.endswith('retinanet_r18_fpn_1x_coco.py')
+    assert cfg.model.backbone.depth == 18
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('mmdet::retinanet/retinanet_r19_fpn_1x_coco.py', 'near: retinanet/retinanet_r18_fpn_1x'),
+        ('mmnothing::a.py', 'no library mmnothing is installed'),
+        ('../::a.py', 'no library ../ is installed'),
+    ],
+)
+def test_unknown_config_of_a_library_is_named_with_what_is_near(name, words):
+    with pytest.raises(InputError, match=words):
+        find_config(name)
+
+
+def test_misspelt_file_is_named_with_what_is_near_in_its_folder(tmp_path, monkeypatch):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/raccoon.py').touch()
+    monkeypatch.chdir(tmp_path / 'mine')
+    with pytest.raises(InputError, match=r'no config racoon\.py .*; near: raccoon\.py$'):
+        find_config('racoon.py')
+    with pytest.raises(InputError, match=r'near: .*/mine/raccoon\.py$'):
+        find_config(str(tmp_path / 'mine/racoon.py'))
+    with pytest.raises(InputError, match='near: faster_rcnn_r50_cbam_digits'):
+        find_config('faster_rcn_r50_cbam_digits')
+    assert find_config('faster_rcnn_r50_cbam') == str(CONFIGS / 'faster_rcnn_r50_cbam.py')

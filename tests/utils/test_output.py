@@ -1,0 +1,61 @@
+"""What commands print: names of every script, to every terminal, and to a pipe that is closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cbam_det.utils import errors
+from cbam_det.utils.errors import InputError, printable
+
+# A command that needs no import of torch: the module's own file, with what follows.
+COMMAND = f"""
+import importlib.util, logging, sys
+
+spec = importlib.util.spec_from_file_location('errors', {errors.__file__!r})
+errors = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(errors)
+
+def command():
+    logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
+    for number in range(LINES):
+        print('猫', number)
+        logging.getLogger().warning('قطة')
+    raise errors.InputError('no image 猫.jpg')
+
+sys.exit(errors.one_line_errors(command))
+"""
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_escape(monkeypatch):
+    monkeypatch.setenv('PYTHONIOENCODING', 'ascii')
+    code = [sys.executable, '-c', COMMAND.replace('LINES', '1')]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [r'\u732b 0', r'\u0642\u0637\u0629']
+    assert done.stderr == 'error: no image \\u732b.jpg\n'
+
+
+def test_a_command_goes_on_in_silence_where_its_pipe_is_closed():
+    code = [sys.executable, '-c', COMMAND.replace('LINES', '10_000')]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout.readline()
+        command.stdout.close()  # as `head` does
+        said = command.stderr.read().decode()
+    assert command.returncode == 2 and said == 'error: no image 猫.jpg\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'shown'),
+    [
+        ('\x1b]0;title\x07\x1b[31mred.jpg', r'\x1b]0;title\x07\x1b[31mred.jpg'),
+        ('\x9b31mred', r'\x9b31mred'),
+        ('caf\udce9.jpg', r'caf\udce9.jpg'),  # Latin-1 on a disk of UTF-8
+        ('猫 قطة می‌روم $1_to_$5', '猫 قطة می‌روم $1_to_$5'),
+    ],
+)
+def test_control_characters_of_names_are_not_printed_raw(name, shown):
+    assert printable(name) == shown
+    assert str(InputError(f'no image {name}')) == f'no image {shown}'
