@@ -98,14 +98,14 @@ class CheckedRunner(Runner):
         if task not in (None, 'train', 'test'):
             raise InputError(f"task={task!r} is unknown; give 'train', 'test' or None")
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
+        files.read_weights_only()
+        allow_compilations()
+        preflight.prepare(cfg)
         if not cfg.get('work_dir'):
             raise InputError(
                 'the config has no work_dir, the folder of logs and checkpoints; give '
                 "work_dir='...' in it, or --work-dir to a tool"
             )
-        files.read_weights_only()
-        allow_compilations()
-        preflight.prepare(cfg)
         resume_from = preflight.check_run(cfg, task) if task else None
         devices.adapt_to_cpu(cfg)
         with build_errors(cfg):
