@@ -8,11 +8,21 @@ from pathlib import Path
 from cbam_det.studies.records import add_record, read_record, records_path
 from cbam_det.studies.study import Row, Study, run_name
 
+# What each record has, where a test does not care for it.
+BARE = dict(
+    config_hash='',
+    environment=dict(hardware='a CPU', threads=1, torch='2.12.1'),
+    train_seconds=60,
+    loss={},
+    validation={},
+    metrics={},
+)
+
 
 def put_record(results: Path, study: Study, row: Row, seed: int, **record: object) -> None:
     """Write the record of a run, in place of one that is there."""
     drop_record(results, study, row, seed)
-    add_record(results, study, row, seed, record)
+    add_record(results, study, row, seed, BARE | record)
 
 
 def change_record(results: Path, study: Study, row: Row, seed: int, **changes: object) -> None:

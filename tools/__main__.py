@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('name', choices=TOOLS, metavar='TOOL', help='one of those below')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='what the tool takes')
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
     args = parser.parse_args(argv)
     sys.argv = [f'cbam-det {args.name}', *args.arguments]  # for its usage and its records
     tool = importlib.import_module(f'{__package__}.{args.name.replace("-", "_")}')

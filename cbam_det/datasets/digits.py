@@ -206,13 +206,17 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
     """
     root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        marker = root / MARKER
-        if marker.is_file() and json.loads(marker.read_text(encoding='utf-8')) == asdict(spec):
+        existing = _existing_options(root)
+        if existing == asdict(spec):
             return False
-        raise InputError(
-            f'{root} holds something else than the digits with {asdict(spec)}; name another folder '
-            'or remove it'
-        )
+        remedy = 'name another folder, which a run reads by --data-root, or remove this one'
+        if existing is None:
+            raise InputError(f'{root} holds something else than the digits; {remedy}')
+        requested = asdict(spec).items()
+        differing = [(name, value) for name, value in requested if existing.get(name) != value]
+        there = ', '.join(f'{name}={existing.get(name)}' for name, _ in differing)
+        wanted = ', '.join(f'{name}={value}' for name, value in differing)
+        raise InputError(f'{root} holds digits with {there}, not with {wanted}; {remedy}')
     # An interrupted run leaves only this folder, which the next one clears.
     partial = root.with_name(f'.{root.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
@@ -229,6 +233,15 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return True
+
+
+def _existing_options(root: Path) -> dict | None:
+    """The options that made the set in a folder; None where it holds something else."""
+    try:
+        options = json.loads((root / MARKER).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    return options if isinstance(options, dict) else None
 
 
 def _write_split(root: Path, spec: Digits, split: str) -> None:

@@ -49,8 +49,9 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
-    if args.check_images:
-        cfg.preflight = {**(cfg.get('preflight') or {}), 'check_images': True}
+    settings = cfg.get('preflight') or {}
+    if args.check_images and isinstance(settings, dict):  # others are refused with the rest
+        cfg.preflight = {**settings, 'check_images': True}
     return cfg
 
 

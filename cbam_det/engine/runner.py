@@ -32,7 +32,7 @@ from ..models.attention_modules import named_plugins
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
-from ..utils.errors import InputError, Stopped
+from ..utils.errors import InputError, Stopped, end_by_one_line
 from ..utils.files import atomic_write
 from ..utils.records import typed_command
 from . import devices, failures, preflight
@@ -56,7 +56,9 @@ class CheckedRunner(Runner):
     - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
       its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
     - checkpoints that have their name only when they are whole (`save_checkpoint`);
-    - errors of the machine and of a config's keys in one line (`failures`, `build_errors`);
+    - errors of the machine and of a config's keys in one line (`failures`, `build_errors`); a
+      script that catches neither `InputError` nor `Stopped` ends by that line, with the status of
+      our tools (`errors.end_by_one_line`);
     - `metrics.json` after a test.
 
     A config's `preflight` has its settings, all of them optional::
@@ -68,6 +70,7 @@ class CheckedRunner(Runner):
     """
 
     def __init__(self, *args: object, **options: object) -> None:
+        end_by_one_line()
         fix_ssd_heads()
         fix_metrics()
         self._checked_for: Task | None = None
@@ -80,18 +83,29 @@ class CheckedRunner(Runner):
     def from_cfg(cls, cfg: Config | dict, task: Task | None = None) -> CheckedRunner:
         """Build the runner of a config, which is not changed.
 
+        MMEngine's `Runner.from_cfg(cfg)` ignores `runner_type`, and so checks nothing; where the
+        config chooses the runner, a script calls `RUNNERS.build(cfg)`, as mmdet's tools do.
+
         Args:
-            cfg: a merged config.
-            task: what the runner is for, which is checked before it writes anything. Without it
-                `train()` and `test()` check as they begin.
+            cfg: a merged config with a `work_dir`.
+            task: 'train' or 'test', for which the config is checked before the runner writes
+                anything. Without it `train()` and `test()` check as they begin.
 
         Raises:
-            InputError: see `preflight` and `loading`.
+            InputError: `task` is another, there is no work_dir; see `preflight` and `loading`.
         """
+        end_by_one_line()
+        if task not in (None, 'train', 'test'):
+            raise InputError(f"task={task!r} is unknown; give 'train', 'test' or None")
         cfg = Config(cfg) if isinstance(cfg, dict) else copy.deepcopy(cfg)
         files.read_weights_only()
         allow_compilations()
         preflight.prepare(cfg)
+        if not cfg.get('work_dir'):
+            raise InputError(
+                'the config has no work_dir, the folder of logs and checkpoints; give '
+                "work_dir='...' in it, or --work-dir to a tool"
+            )
         resume_from = preflight.check_run(cfg, task) if task else None
         devices.adapt_to_cpu(cfg)
         with build_errors(cfg):
@@ -114,17 +128,38 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """MMEngine's and the config's hooks, and `OWN_HOOKS`; the audit where there is a plugin."""
+        """MMEngine's and the config's hooks, and those of `OWN_HOOKS` that the config has not under
+        another name; the audit where there is a plugin.
+
+        Raises:
+            InputError: the config has one of them twice.
+        """
         hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
-        own_names = set(OWN_HOOKS)
-        other_hooks = [hook for name, hook in hooks.items() if name not in own_names]
-        has_audit = AttentionAuditHook in map(_kind, [*other_hooks, *(custom_hooks or [])])
-        if has_audit or not any(True for _ in named_plugins(self.model)):
-            own_names.remove('attention_audit')
-        for name, hook in OWN_HOOKS.items():
-            options: HookConfig | None = hooks.pop(name, {} if name in own_names else None)
+        given = {name: hooks.pop(name) for name in OWN_HOOKS if name in hooks}
+        elsewhere = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
+        elsewhere |= {
+            f'custom_hooks.{place}': hook for place, hook in enumerate(custom_hooks or [])
+        }
+        for name, own_hook in OWN_HOOKS.items():
+            options = given.get(name)
             if isinstance(options, dict):
-                options = {**hook, **options}
+                options = {**own_hook, **options}
+            own_class = HOOKS.get(own_hook['type'])
+            places = [
+                path for path, hook in elsewhere.items() if issubclass(_kind(hook), own_class)
+            ]
+            if options is not None and issubclass(_kind(options), own_class):
+                places.append(f'default_hooks.{name}')
+            if len(places) > 1:
+                raise InputError(
+                    f'{" and ".join(places)} are each an {own_class.__name__}, of which a run has '
+                    'one; leave all but one out'
+                )
+            is_wanted = own_class is not AttentionAuditHook or any(
+                True for _ in named_plugins(self.model)
+            )
+            if name not in given and not places and is_wanted:
+                options = own_hook
             if options is not None:
                 hooks[name] = options
         super().register_hooks(hooks, custom_hooks)
@@ -299,9 +334,9 @@ class CheckedRunner(Runner):
         print_log(f'metrics written to {path}', 'current')
 
 
-def _kind(hook: HookConfig | None) -> type | None:
-    """The class of a hook or of a hook's config."""
+def _kind(hook: HookConfig | None) -> type:
+    """The class of a hook or of a hook's config; NoneType where the config names none."""
     if not isinstance(hook, dict):
         return type(hook)
     kind = hook.get('type')
-    return HOOKS.get(kind) if isinstance(kind, str) else kind
+    return (HOOKS.get(kind) if isinstance(kind, str) else kind) or type(None)

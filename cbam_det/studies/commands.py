@@ -22,7 +22,17 @@ from . import measures, runs, verdicts
 from .figure import study_figure
 from .plan import plan as plan_run
 from .records import check_records, read_record
-from .study import PROGRAM, Row, Study, check_gpus, command, config_of, read_study, run_name
+from .study import (
+    Row,
+    Study,
+    check_configs,
+    check_gpus,
+    command,
+    config_of,
+    program,
+    read_study,
+    run_name,
+)
 from .tables import detector_table, plan_table
 
 LEDGER = shipped_folder('ledger', 'experiments')
@@ -39,7 +49,10 @@ def selected_studies(args: argparse.Namespace) -> list[Study]:
             raise InputError(
                 f'no study {name!r} in {args.ledger}; it has {", ".join(files) or "none"}'
             )
-    return [read_study(files[name]) for name in args.study or files]
+    studies = [read_study(files[name]) for name in args.study or files]
+    for study in studies:
+        check_configs(files[study.name], study)
+    return studies
 
 
 def selected_runs(args: argparse.Namespace, study: Study) -> Runs:
@@ -141,7 +154,7 @@ def print_plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     content = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    command_line = shlex.join([*PROGRAM, *sys.argv[1:]])
+    command_line = shlex.join([*program(), *sys.argv[1:]])
     print(plan_table(write_record(args.out, command_line, content)))
 
 

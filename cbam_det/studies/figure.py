@@ -17,7 +17,7 @@ from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
 from .comparison import mean_interval
 from .records import read_record
-from .study import PROGRAM, Row, Study, cost_path, read_json
+from .study import Row, Study, cost_path, program, read_json
 from .verdicts import difference, values
 
 
@@ -43,7 +43,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     if not groups:
         raise InputError(
             f'no run of {study.name} is recorded in {results}; '
-            f'{shlex.join([*PROGRAM, "run", study.name])}'
+            f'{shlex.join([*program(), "run", study.name])}'
         )
     cost = cost_path(results, study)
     names = [row.name for rows in groups for row in rows]
@@ -122,7 +122,7 @@ def _gains(
         if not {row.name, row.against} <= set(times):
             raise InputError(
                 f'the costs of {study.name} lack the row {row.name!r}; measure them anew: '
-                f'{shlex.join([*PROGRAM, "cost", study.name])}'
+                f'{shlex.join([*program(), "cost", study.name])}'
             )
         base = times[row.against]['train_ms'][0]
         slowdown, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])

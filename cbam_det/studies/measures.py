@@ -20,13 +20,13 @@ from .records import read_record
 from .runs import has_checkpoint, last_checkpoint
 from .study import (
     GATES,
-    PROGRAM,
     Row,
     Study,
     config_of,
     cost_path,
     focus_path,
     gates_path,
+    program,
     read_json,
     run_name,
 )
@@ -44,7 +44,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
         raise InputError(f'{study.name} has no detectors, whose steps are measured')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    command_line = shlex.join([*PROGRAM, 'cost', study.name, '--rounds', str(rounds)])
+    command_line = shlex.join([*program(), 'cost', study.name, '--rounds', str(rounds)])
     return write_record(cost_path(results, study), command_line, record)
 
 
@@ -73,7 +73,7 @@ def gate_weights(
     measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
         path, dict(images=count)
     )
-    command_line = shlex.join([*PROGRAM, 'gates', study.name, '--count', str(count)])
+    command_line = shlex.join([*program(), 'gates', study.name, '--count', str(count)])
     missing = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
@@ -169,7 +169,7 @@ def heat_inside(
     path = focus_path(results, study)
     measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
     options = ['--count', str(count), '--score', f'{score:g}']
-    command_line = shlex.join([*PROGRAM, 'focus', study.name, *options])
+    command_line = shlex.join([*program(), 'focus', study.name, *options])
     missing: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)

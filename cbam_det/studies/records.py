@@ -39,6 +39,13 @@ PASSIVE_HOOKS = {
     'StopSignalsHook',
 }
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
+# What each record has, for all that reads records; what else a run writes may be missing.
+RECORD_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(('run', 'row', 'config_hash'), (str, 'a text')),
+    **dict.fromkeys(('environment', 'metrics', 'loss', 'validation'), (dict, 'an object')),
+    'train_seconds': ((int, float), 'a number'),
+}
+ENVIRONMENT_KEYS = ('hardware', 'threads', 'torch')
 
 
 def records_path(results: Path, study: Study) -> Path:
@@ -68,10 +75,12 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
     line = json.dumps(head | record) + '\n'
     with path.open('ab+') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        if size := stream.seek(0, os.SEEK_END):
-            stream.seek(size - 1)
-            if stream.read(1) != b'\n':  # of a write that was cut off
+        stream.seek(0)
+        if unfinished := stream.read().rpartition(b'\n')[2]:
+            if _is_json(unfinished):  # a whole record, whose newline an editor has left out
                 line = f'\n{line}'
+            else:  # of a write that was cut off
+                stream.truncate(stream.tell() - len(unfinished))
         stream.write(line.encode())
         stream.flush()
         os.fsync(stream.fileno())
@@ -113,19 +122,55 @@ def _read_file(path: Path) -> dict[str, dict]:
 
 @functools.cache
 def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
-    records = {}
-    lines = path.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b'\n'):
+    records: dict[str, dict] = {}
+    line_numbers: dict[str, int] = {}
+    lines = path.read_bytes().split(b'\n')
+    if not _is_json(lines[-1]):
         lines.pop()  # another process is writing it, or was stopped in the middle
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             record = json.loads(line)
-            records[record['run']] = record
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise InputError(
                 f'{path}, line {number} is no record ({error}); remove the line, or get it back'
             ) from None
+        _check_keys(f'{path}, line {number}', record)
+        name = record['run']
+        if name in records:
+            raise InputError(
+                f'{path}, lines {line_numbers[name]} and {number} are both records of the run '
+                f'{name}; remove one of them'
+            )
+        records[name], line_numbers[name] = record, number
     return records
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_keys(place: str, record: object) -> None:
+    """Raise InputError where a line of JSON lacks what each record has."""
+    remedy = 'remove the line, or get it back'
+    if not isinstance(record, dict):
+        raise InputError(f'{place} is no record (it holds {record!r}); {remedy}')
+    for key, (value_type, description) in RECORD_KEYS.items():
+        if key not in record:
+            raise InputError(f'{place}: the record has no {key}; {remedy}')
+        if not isinstance(record[key], value_type):
+            raise InputError(f'{place}: {key} takes {description}; found {record[key]!r}; {remedy}')
+    for key in ENVIRONMENT_KEYS:
+        if key not in record['environment']:
+            raise InputError(f'{place}: the record has no environment.{key}; {remedy}')
+    for key, value in record['metrics'].items():
+        if not (value is None or isinstance(value, (int, float))):
+            raise InputError(f'{place}: metrics.{key} takes a number; found {value!r}; {remedy}')
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
@@ -196,9 +241,10 @@ def outdated_records(
 
 
 def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
-    """Raise InputError where a record of `runs` is outdated, or those of a row or its baseline are
-    of different data.
+    """Raise InputError where a record of `runs` is outdated, a record of the study's file names
+    another row than its run is of, or those of a row or its baseline are of different data.
     """
+    _check_rows(study, results)
     if outdated := outdated_records(study, results, runs):
         raise InputError(
             f'{len(outdated)} records are of another config than their row has now '
@@ -223,6 +269,21 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
                     f'{place} is of other data ({data}) than {first} ({data_by_place[first]}); '
                     'remove the line of the one that is wrong, and its work_dir'
                 )
+
+
+def _check_rows(study: Study, results: Path) -> None:
+    """Raise InputError where `row` and `run` of a record in the study's file contradict."""
+    row_names: dict[str, list[str]] = {}
+    for row, seed in _runs(study):
+        row_names.setdefault(run_name(study, row, seed), []).append(row.name)
+    path = records_path(results, study)
+    for name, record in _read_file(path).items():
+        if name in row_names and record['row'] not in row_names[name]:
+            raise InputError(
+                f'{path}, {name} names the row {record["row"]!r}, and the run is of '
+                f'{first_few([repr(row) for row in row_names[name]])}; correct the row in that '
+                'line, or remove the line'
+            )
 
 
 def _check_start(study: Study, results: Path, row: Row, seed: int) -> None:

@@ -11,10 +11,13 @@ A study is a file of `experiments/`::
         config: faster_rcnn_r50_c4
         paper: {AP: 27.0, AP50: 46.2}                        # in percent, as printed
       resnet50 + CBAM:
-        config: faster_rcnn_r50_c4_cbam
+        config: ../mine/faster_rcnn_r50_c4_cbam.py
         against: resnet50
         overrides: {model.backbone.plugins.0.cfg.start: paper}
         paper: {AP: 28.1, AP50: 48.2}
+
+A config is a file, by its path from the study's folder or else from the current one, or a shipped
+config by its name.
 
 A row can start from the weights of another row, by the same seed, and has its own metrics then::
 
@@ -36,8 +39,9 @@ import copy
 import hashlib
 import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -45,12 +49,10 @@ import yaml
 from mmengine.config import Config
 
 from ..datasets.validation.config import set_data_root
-from ..utils.config import override, read_config
+from ..utils.config import find_config, override, read_config
 from ..utils.environment import INSTALLED
 from ..utils.errors import InputError, first_few
 
-# The command of the ledger, in a checkout or where the package is installed without one.
-PROGRAM = ['cbam-det', 'experiment'] if INSTALLED else ['python', 'tools/experiment.py']
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
     'scale',
@@ -75,7 +77,8 @@ class Row:
 
     Attributes:
         name: as the table prints it.
-        config: a shipped config's name.
+        config: a shipped config's name or a path, from the study's folder as the file has it, from
+            the current folder after `read_study`.
         against: the row that it is compared with, or None.
         overrides: what `--cfg-options` gets, by dotted key.
         seeds: one run each.
@@ -167,6 +170,8 @@ def read_study(path: str | Path) -> Study:
     for name, row_options in content['rows'].items():
         _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
         row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
+        if (beside := path.parent / row.config).is_file():
+            row = replace(row, config=str(beside))
         if row.against is not None and row.against not in rows:
             raise InputError(
                 f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
@@ -185,6 +190,17 @@ def read_study(path: str | Path) -> Study:
         rows[name] = row
     head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
     return Study(name=path.stem, rows=rows, **head)
+
+
+def check_configs(path: Path, study: Study) -> None:
+    """Raise InputError where a row's config is not there; `path` is the study's file."""
+    for row in study.rows.values():
+        try:
+            find_config(row.config, announce=False)
+        except InputError as error:
+            raise InputError(
+                f'{path}, row {row.name!r}: not below its folder, and {error}'
+            ) from None
 
 
 def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None:
@@ -248,6 +264,18 @@ def run_name(study: Study, row: Row, seed: int) -> str:
     return '-'.join([*parts, str(seed)])
 
 
+def program() -> list[str]:
+    """The command of the ledger as this process was called; in other processes that of a checkout,
+    or of the installed package where there is none.
+    """
+    called = sys.argv[0]
+    if Path(called).name == 'experiment.py':
+        return ['python', called]
+    if INSTALLED or called == 'cbam-det experiment':
+        return ['cbam-det', 'experiment']
+    return ['python', 'tools/experiment.py']
+
+
 def cost_path(results: Path, study: Study) -> Path:
     """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
     return results / f'cost_{study.name}.json'
@@ -287,7 +315,7 @@ def command(
         gpus = study.gpus or 0
     gpu_options = ['--gpus', str(gpus)] if gpus else []
     arguments = ['run', study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join([*PROGRAM, *before, *arguments, *gpu_options, *after])
+    return shlex.join([*program(), *before, *arguments, *gpu_options, *after])
 
 
 def check_gpus(study: Study, gpus: int) -> None:

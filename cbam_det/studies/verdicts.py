@@ -14,7 +14,7 @@ from ..utils.errors import InputError
 from ..utils.records import table_row
 from .comparison import Comparison, compare
 from .records import read_record, records, runs_without_row
-from .study import GATES, PROGRAM, Row, Study, focus_path, gates_path, read_json
+from .study import GATES, Row, Study, focus_path, gates_path, program, read_json
 
 REFERENCES = ('paper', 'mmdet')
 
@@ -206,7 +206,7 @@ def heat_table(study: Study, results: Path) -> str:
     record = read_json(path)
     if not record:
         raise InputError(
-            f'no record {path}; make it: {shlex.join([*PROGRAM, "focus", study.name])}'
+            f'no record {path}; make it: {shlex.join([*program(), "focus", study.name])}'
         )
     head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'says', 'objects']
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
@@ -271,7 +271,7 @@ def _origin(study: Study, results: Path) -> list[str]:
         lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
         lines[0] += '; '.join(sources)
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
-    lines[0] += f'. `{shlex.join(PROGRAM)} run {study.name}{with_gpus}`'
+    lines[0] += f'. `{shlex.join(program())} run {study.name}{with_gpus}`'
     tests = 0
     measures: list[str] = []
     for row in study.rows.values():

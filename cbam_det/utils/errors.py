@@ -109,6 +109,32 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
     raise KeyboardInterrupt
 
 
+def end_by_one_line() -> None:
+    """Let a script that does not catch `InputError` or `Stopped` end as our tools do: by one line,
+    with status 2, or 128 and the signal's number. In Python's prompt and notebooks nothing changes.
+    """
+    if not isinstance(sys.excepthook, _OneLineHook) and not hasattr(sys, 'ps1'):
+        sys.excepthook = _OneLineHook(sys.excepthook)
+
+
+class _OneLineHook:
+    """A `sys.excepthook`; what is not for it goes to the one before."""
+
+    def __init__(self, previous: Callable) -> None:
+        self.previous = previous
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, InputError):
+            print_stderr(f'error: {error}')
+            sys.exit(2)  # python takes the status of an exit in its excepthook
+        if isinstance(error, Stopped):
+            print_stderr(str(error))
+            sys.exit(error.status)
+        self.previous(kind, error, trace)
+
+
 def print_stderr(line: str) -> None:
     """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
     with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.visualization.curves import curves, read_run
 
 from ..conftest import ROOT
+from ..ledger import BARE
 
 
 def log(folder, name, *rows):
@@ -147,7 +148,7 @@ def test_figure_under_overrides_of_all_rows_lists_them_and_others_are_left_out(t
     (tmp_path / 'results/demo.json').write_text(json.dumps(dict(config='three.py', metrics=demo)))
     study = read_study(tmp_path / 'studies' / 'pair.yaml')
     for row, figure in (('CBAM', 0.25), ('other', 0.75)):
-        record = dict(metrics={'coco/bbox_mAP': figure})
+        record = BARE | dict(metrics={'coco/bbox_mAP': figure})
         add_record(tmp_path / 'results/experiments', study, study.rows[row], 0, record)
     assert shared_overrides(study, study.rows['other']) == {'train_cfg.val_begin': 9}
     text = metafile(*(tmp_path / folder for folder in ('configs', 'results', 'studies')))

@@ -139,7 +139,7 @@ def test_pycocotools_reads_areas_and_categories(digits):
 def test_complete_set_is_left_alone_and_another_one_is_refused(digits):
     before = fingerprint(digits)
     assert make(digits, SMALL) is False
-    with pytest.raises(InputError, match='holds something else'):
+    with pytest.raises(InputError, match='holds digits with train=12, not with train=13; '):
         make(digits, Digits(train=13, val=5, size=96, seed=3))
     assert fingerprint(digits) == before
 

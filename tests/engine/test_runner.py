@@ -22,13 +22,19 @@ from torch.utils.data import Dataset
 
 from cbam_det import CBAM, AttentionAuditHook, CheckedRunner
 from cbam_det.engine import preflight
-from cbam_det.engine.hooks import AtomicCheckpointHook
+from cbam_det.engine.hooks import (
+    AtomicCheckpointHook,
+    ExactResumeHook,
+    FiniteLossesHook,
+    StopSignalsHook,
+)
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
 
 from ..conftest import CONFIG, QUICK
 
+OTHERS_OF_OURS = (ExactResumeHook, FiniteLossesHook, StopSignalsHook)
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
 
@@ -67,9 +73,9 @@ def test_mmdet_s_own_tools_have_the_checks_and_the_hooks_by_one_line(digits, tra
     assert 'random_states' in theirs['exact_resume']
     assert 'attention of this run:' in done.stdout
     again = mmdet_tool('train', 'mine.py', *options, cwd=tmp_path)
-    assert again.returncode == 1
-    assert again.stderr.splitlines()[-1].startswith('cbam_det.utils.errors.InputError: ')
-    assert 'of a run before, which this one would overwrite' in again.stderr
+    assert again.returncode == 2 and 'Traceback' not in again.stderr
+    (line,) = (line for line in again.stderr.splitlines() if line.startswith('error: '))
+    assert 'of a run before, which this one would overwrite' in line
     done = mmdet_tool('test', 'mine.py', 'work/epoch_1.pth', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = tmp_path.glob('work/*/metrics.json')
@@ -102,6 +108,11 @@ def test_wrong_input_is_refused_before_anything_is_written_where_the_task_is_tol
         getattr(runner, task)()
 
 
+def test_task_that_is_none_of_a_runner_s_is_refused(digits, tmp_path):
+    with pytest.raises(InputError, match="task='val' is unknown; give 'train', 'test' or None"):
+        CheckedRunner.from_cfg(config(digits, tmp_path / 'work'), 'val')
+
+
 def test_run_is_checked_once(digits, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(preflight, 'check_run', lambda cfg, task: asked.append(task))
@@ -129,9 +140,21 @@ def test_data_of_a_test_alone_are_enough_for_a_test(digits, tmp_path, monkeypatc
         ({'default_hooks.exact_resume': dict(type='ExactResume')}, 'ExactResumeHook'),
         ({'custom_hooks': [dict(type='NumClassCheckHook', near=0)]}, 'near is unknown'),
         ({'custom_hooks': [dict(type='LoggerHook', intervall=2)]}, 'near: interval'),
+        (
+            {'default_hooks.stop_signals': False},
+            'stop_signals=False is a boolean; give .*None',
+        ),
+        ({'preflight': True}, 'preflight=True is a boolean; give a dictionary'),
+        ({'preflight': ['data_root']}, r"preflight=\['data_root'\] is a list; give a dict"),
+        ({'preflight.data_root': 5}, 'preflight.data_root=5 is a whole number; give a string'),
+        (
+            {'preflight.check_images': 'yes'},
+            "preflight.check_images='yes' is a string; give True or",
+        ),
+        ({'work_dir': None}, 'the config has no work_dir.*--work-dir'),
     ],
 )
-def test_hook_of_another_name_or_option_is_refused_with_what_is_near(
+def test_wrong_hook_or_setting_of_the_runner_is_refused_by_its_key(
     options, words, digits, tmp_path
 ):
     cfg = config(digits, tmp_path / 'work')
@@ -213,6 +236,29 @@ def test_attention_is_audited_once_where_there_is_any_unless_a_config_leaves_it_
         dict(default_hooks=dict(attention_audit=dict(saturation_at=7))),
     ):
         assert [hook.saturation_at for hook in audits(small(**hooks))] == [7], hooks
+
+
+@pytest.mark.parametrize('hook', [AttentionAuditHook, *OTHERS_OF_OURS])
+def test_own_hook_that_a_config_gives_elsewhere_is_there_once(hook, small):
+    name = hook.__name__
+    for hooks in (
+        dict(),
+        dict(custom_hooks=[dict(type=name)]),
+        dict(custom_hooks=[dict(type=hook)]),
+        dict(custom_hooks=[hook()]),
+        dict(custom_hooks=[type(f'My{name}', (hook,), {})()]),
+        dict(default_hooks=dict(mine=dict(type=name))),
+    ):
+        assert sum(isinstance(one, hook) for one in small(**hooks).hooks) == 1, hooks
+
+
+def test_own_hook_that_a_config_gives_twice_is_refused_by_its_places(small):
+    own = dict(type='ExactResumeHook')
+    words = 'custom_hooks.0 and custom_hooks.1 are each an ExactResumeHook'
+    with pytest.raises(InputError, match=words):
+        small(custom_hooks=[own, own])
+    with pytest.raises(InputError, match=r'custom_hooks.0 and default_hooks.exact_resume are each'):
+        small(custom_hooks=[own], default_hooks=dict(exact_resume=dict(priority='LOW')))
 
 
 def test_runner_of_parts_trains_and_tests_without_a_config_to_check(small, tmp_path):

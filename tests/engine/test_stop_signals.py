@@ -174,6 +174,40 @@ def test_second_ctrl_c_tells_whether_there_is_a_checkpoint_to_go_on_from(tmp_pat
             toy(tmp_path, At(iteration, interrupt)).train()
 
 
+# A script of a user's, which catches nothing.
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.engine.tiny_run import At, kill, toy
+
+class Fault(ValueError):
+    pass
+
+def fail(runner):
+    raise Fault('of the script')
+
+toy(Path(sys.argv[1]), At(2, kill if sys.argv[2] == 'kill' else fail)).train()
+"""
+
+
+@pytest.mark.parametrize(('action', 'status'), [('kill', 143), ('fail', 1)])
+def test_script_that_is_stopped_ends_by_one_line_and_the_signal_s_status(action, status, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT, str(tmp_path), action],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status
+    last = done.stderr.splitlines()[-1]
+    assert ('Traceback' in done.stderr) == (action == 'fail')
+    if action == 'kill':
+        assert last.startswith('stopped by SIGTERM after iteration 2 of 9: saved in ')
+    else:
+        assert last.endswith('Fault: of the script')
+
+
 def test_stopped_command_tells_how_to_go_on_and_has_the_signal_s_status(capsys):
     def run() -> None:
         raise Stopped('stopped by SIGUSR1', signal.SIGUSR1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,13 @@ import pytest
 from cbam_det.models.costs import count_costs
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
-from cbam_det.studies.study import cost_path, read_study
+from cbam_det.studies.records import config_hash
+from cbam_det.studies.study import command, cost_path, read_study
 from cbam_det.studies.tables import plan_table
 from cbam_det.utils.config import read_config
 
-from ..conftest import ROOT
+from ..conftest import CONFIGS, ROOT
+from .small_study import SMALL
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,41 @@ def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, ca
     head, tail = f'python tools/experiment.py --results {tmp_path} run table2', 'runs'
     assert lines[0].startswith(head) and lines[0].endswith(tail)
     assert "--gpus 8 --data-root 'a b'" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ('called', 'said'),
+    [
+        ('cbam-det experiment', 'cbam-det experiment '),
+        ('/a b/tools/experiment.py', "python '/a b/tools/experiment.py' "),
+        ('tools/experiment.py', 'python tools/experiment.py '),
+        ('-m', 'python tools/experiment.py '),
+    ],
+)
+def test_command_of_a_run_is_that_by_which_the_tool_was_called(called, said, small, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [called])
+    assert command(small, small.rows['none'], 0) == f'{said}run small --row none --seed 0'
+
+
+def test_config_of_a_row_is_looked_up_from_the_study_s_folder_first(small, monkeypatch, tmp_path):
+    (tmp_path / 'mine.py').write_text(f'_base_ = {str(CONFIGS / "faster_rcnn_r50_digits.py")!r}')
+    path = tmp_path / 'ledger' / 'small.yaml'
+    path.write_text(SMALL.replace('config: faster_rcnn_r50_digits,', 'config: ../mine.py,'))
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    row = read_study(path).rows['none']
+    assert config_hash(small, row, 0) == config_hash(small, small.rows['none'], 0)
+    assert read_study(path).rows['CBAM'].config == 'faster_rcnn_r50_cbam_digits'
+
+
+@pytest.mark.parametrize('name', ['list', 'commands'])
+def test_config_that_is_not_there_is_one_line_with_its_study_and_row(name, tool, tmp_path, capsys):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(SMALL.replace('faster_rcnn_r50_cbam_digits,', 'mine/absent.py,'))
+    assert tool('--ledger', tmp_path, '--results', tmp_path, name, 'mine') == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}, row 'CBAM': not below its folder, and no config mine/")
+    assert error.count('\n') == 1
 
 
 @pytest.mark.slow

@@ -237,9 +237,16 @@ def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
     options = ('data', '--train', 2, '--val', 1, '--size', 64)
     assert tool(*options) == 0 and 'data: made' in capsys.readouterr().out
     assert tool(*options) == 0 and 'data: complete already' in capsys.readouterr().out
-    assert tool('data', '--seed', 7) == 2
+    remedy = 'name another folder, which a run reads by --data-root, or remove this one\n'
+    assert tool('data', '--train', 2, '--val', 1, '--size', 96, '--seed', 7) == 2
     refused = capsys.readouterr().err
-    assert refused.count('\n') == 1 and 'name another folder' in refused
+    there = f'error: {tmp_path}/data holds digits with size=64, seed=0'
+    assert refused == f'{there}, not with size=96, seed=7; {remedy}'
+    for content in ('[]', 'no JSON'):
+        (tmp_path / 'data/digits.json').write_text(content)
+        assert tool(*options) == 2
+        refused = capsys.readouterr().err
+        assert refused.endswith(f'data holds something else than the digits; {remedy}')
 
 
 # Runs a tool by its path and tells its status and what it has imported.
@@ -274,6 +281,12 @@ def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
     said = capsys.readouterr().out
     assert end.value.code == 0
     assert all(f'\n  {name} ' in said for name in TOOLS) and 'example:\n  cbam-det train' in said
+
+
+def test_console_script_alone_lists_its_tools(capsys):
+    assert cbam_det_main([]) == 2
+    said = capsys.readouterr()
+    assert said.out == '' and all(f'\n  {name} ' in said.err for name in TOOLS)
 
 
 def test_subcommand_is_the_tool_under_its_own_name(tmp_path, capsys):
