@@ -113,6 +113,13 @@ def test_task_that_is_none_of_a_runner_s_is_refused(digits, tmp_path):
         CheckedRunner.from_cfg(config(digits, tmp_path / 'work'), 'val')
 
 
+def test_config_without_a_work_dir_is_refused(digits, tmp_path):
+    cfg = config(digits, tmp_path / 'work')
+    cfg.pop('work_dir')
+    with pytest.raises(InputError, match=r'the config has no work_dir.*--work-dir'):
+        CheckedRunner.from_cfg(cfg)
+
+
 def test_run_is_checked_once(digits, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(preflight, 'check_run', lambda cfg, task: asked.append(task))
@@ -151,7 +158,6 @@ def test_data_of_a_test_alone_are_enough_for_a_test(digits, tmp_path, monkeypatc
             {'preflight.check_images': 'yes'},
             "preflight.check_images='yes' is a string; give True or",
         ),
-        ({'work_dir': None}, 'the config has no work_dir.*--work-dir'),
     ],
 )
 def test_wrong_hook_or_setting_of_the_runner_is_refused_by_its_key(
