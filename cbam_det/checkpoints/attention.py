@@ -81,6 +81,11 @@ def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, di
     for name, module in model.named_modules():
         init_cfgs = getattr(module, 'init_cfg', None) or ()
         for init_cfg in [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs:
+            if not isinstance(init_cfg, Mapping):
+                raise InputError(
+                    f'init_cfg={init_cfgs!r} of {name or "the model"} is no dictionary and no list '
+                    "of them; give dict(type='Pretrained', checkpoint=...), or None"
+                )
             if kind_of(init_cfg) in PRETRAINED:
                 source = init_cfg['checkpoint']
                 checkpoint = read_checkpoint(

@@ -186,8 +186,9 @@ def note_limits(cfg: Config) -> None:
 
     https://github.com/open-mmlab/mmdetection/issues/10951
     """
-    test_cfg = (cfg.get('model') or {}).get('test_cfg') or {}
-    limit = (test_cfg.get('rcnn') or test_cfg).get('max_per_img', 0)
+    nodes = dict(walk(cfg.get('model') or {}))
+    test_cfg = nodes.get('test_cfg.rcnn') or nodes.get('test_cfg') or {}
+    limit = test_cfg.get('max_per_img', 0)
     metrics = [kind_of(node) for _, node in walk(cfg.get('test_evaluator') or {})]
     if isinstance(limit, int) and limit > 100 and any(kind in COCO_METRICS for kind in metrics):
         print_log(
