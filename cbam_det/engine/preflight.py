@@ -262,7 +262,7 @@ def check_bypassed(cfg: Config, model: nn.Module) -> None:
         InputError: `efficient_conv_bn_eval` names a module that has attention in it: it computes
             convolution and norm in one, without the hooks by which plugins follow a norm.
     """
-    names = cfg.get('efficient_conv_bn_eval') or ()
+    names = typed(cfg, 'efficient_conv_bn_eval', str | list | None, '') or ()
     names = [names] if isinstance(names, str) else list(names)
     plugins = [plugin for plugin, _ in named_plugins(model)]
     for name in names:

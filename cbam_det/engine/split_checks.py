@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import METRICS
+from mmengine.registry import METRICS, TRANSFORMS
 
 from ..datasets.validation.dataset import layout_of
-from ..utils.config import kind_of, walk
+from ..utils.config import kind_of, registered_class, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import DataSet, leaf_datasets
 from ..utils.value_types import typed
@@ -49,7 +49,7 @@ def _check_mixing(place: str, dataset: dict) -> None:
     """https://github.com/open-mmlab/mmdetection/issues/6155"""
     for _, leaf in leaf_datasets(dataset, 'dataset'):
         for step in _steps(leaf):
-            if kind_of(step) in MIXING:
+            if kind_of(step) in MIXING and _is_openmmlab_s(step, 'mmdet.'):
                 raise InputError(
                     f'{place}: {kind_of(step)} mixes several images, which the pipeline of '
                     f'{kind_of(leaf)} cannot give it; wrap the data set: '
@@ -64,7 +64,7 @@ def _check_truth_is_loaded(dataset: dict) -> None:
         kind = DataSet.from_cfg(leaf).kind
         if kind is None or layout_of(kind) is None:  # a classifier's has labels alone
             continue
-        if steps and not any('Annotations' in kind_of(step) for step in steps):
+        if steps and not _may_load_truth(steps):
             raise InputError(
                 f'train_dataloader: the pipeline of {kind_of(leaf)} loads no annotations, so there '
                 "is nothing to learn; add dict(type='LoadAnnotations', with_bbox=True) after "
@@ -81,7 +81,7 @@ def _check_nothing_left_out(split: str, loader: dict) -> None:
         )
     for _, leaf in leaf_datasets(loader['dataset'], 'dataset'):
         filters = leaf.get('filter_cfg') or {}
-        if leaf.get('test_mode') is False and (
+        if not leaf.get('test_mode') and (
             filters.get('filter_empty_gt') or filters.get('min_size')
         ):
             raise InputError(
@@ -102,13 +102,13 @@ def _check_metrics(cfg: Config, split: str, dataset: dict) -> None:
             steps = _steps(leaf)
             if not steps:
                 continue
-            if kind == 'VOCMetric' and not any('Annotations' in kind_of(step) for step in steps):
+            if kind == 'VOCMetric' and not _may_load_truth(steps):
                 raise InputError(
                     f'{place}: VOCMetric scores against the ground truth of the pipeline, and '
                     f"{split}_dataloader's loads none; add dict(type='LoadAnnotations', "
                     'with_bbox=True) before PackDetInputs'
                 )
-            needed = {'img_id'}
+            needed = {'img_id'} if kind in COCO_METRICS else set()
             if kind in COCO_METRICS and not node.get('ann_file'):
                 needed |= {'instances', 'ori_shape'}
             packed = steps[-1].get('meta_keys')
@@ -122,21 +122,39 @@ def _check_metrics(cfg: Config, split: str, dataset: dict) -> None:
 
 def _check_limits(place: str, node: dict) -> None:
     """https://github.com/open-mmlab/mmdetection/issues/7604"""
-    numbers = typed(node, 'proposal_nums', list[int] | None, place)
-    if numbers is not None and (len(tuple(numbers)) != 3 or next(iter(numbers)) != 100):
-        raise InputError(
-            f'{place}.proposal_nums={numbers!r}: the summary needs three numbers, the first of '
-            'them 100, to which mAP is counted; give (100, 300, 1000)'
-        )
-    thresholds = typed(node, 'iou_thrs', float | list[float] | None, place)
-    if thresholds is None:
+    metrics = node.get('metric') or 'bbox'
+    summarized = {'bbox', 'segm'} & {metrics, *(metrics if isinstance(metrics, list) else ())}
+    if not summarized or node.get('use_mp_eval'):
         return
-    listed = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
-    if missing := [iou for iou in (0.5, 0.75) if not any(abs(iou - t) < 1e-6 for t in listed)]:
+    numbers = typed(node, 'proposal_nums', list[int] | None, place)
+    if numbers is not None and (len(numbers) != 3 or 100 not in numbers):
         raise InputError(
-            f'{place}.iou_thrs={thresholds!r} lacks {first_few(list(map(str, missing)))}, which '
-            'the summary of mAP_50 and mAP_75 reads; add them, or leave iou_thrs out'
+            f'{place}.proposal_nums={numbers!r}: the summary needs three numbers, 100 among them, '
+            'to which mAP is counted; give (100, 300, 1000)'
         )
+    if node.get('iou_thrs') is not None:
+        raise InputError(
+            f'{place}.iou_thrs={node["iou_thrs"]!r}: the summary of mAP, mAP_50 and mAP_75 needs '
+            "COCO's ten thresholds; leave iou_thrs out"
+        )
+
+
+def _may_load_truth(steps: list[dict]) -> bool:
+    """Whether a pipeline loads annotations, inside other transforms too, or has a transform of
+    another library, which may.
+    """
+    inner = [node for step in steps for _, node in walk(step) if node.get('type')]
+    return any(
+        kind_of(step) == 'TestTimeAug'
+        or ('Annotations' in kind_of(step) and not kind_of(step).startswith('Filter'))
+        or not _is_openmmlab_s(step, ('mmdet.', 'mmcv.', 'mmengine.'))
+        for step in inner
+    )
+
+
+def _is_openmmlab_s(step: dict, packages: str | tuple[str, ...]) -> bool:
+    kind = registered_class(TRANSFORMS, step['type'])
+    return kind is not None and kind.__module__.startswith(packages)
 
 
 def _check_monitored(cfg: Config) -> None:
@@ -173,7 +191,7 @@ def _monitored(cfg: Config) -> Iterator[tuple[str, str]]:
     for place, hook in hooks.items():
         if not isinstance(hook, dict):
             continue
-        best = hook.get('save_best') or ()
+        best = typed(hook, 'save_best', str | list | None, place) or ()
         for name in [best] if isinstance(best, str) else best:
             if name != 'auto':
                 yield f'{place}.save_best', name
@@ -189,12 +207,17 @@ def note_limits(cfg: Config) -> None:
     nodes = dict(walk(cfg.get('model') or {}))
     test_cfg = nodes.get('test_cfg.rcnn') or nodes.get('test_cfg') or {}
     limit = test_cfg.get('max_per_img', 0)
-    metrics = [kind_of(node) for _, node in walk(cfg.get('test_evaluator') or {})]
-    if isinstance(limit, int) and limit > 100 and any(kind in COCO_METRICS for kind in metrics):
+    evaluators = [node for _, node in walk(cfg.get('test_evaluator') or {})]
+    counted = [
+        max(node.get('proposal_nums') or [1000])
+        for node in evaluators
+        if kind_of(node) in COCO_METRICS
+    ]
+    if counted and isinstance(limit, int) and limit > 100 and max(counted) > 100:
         print_log(
             f'the detector gives up to {limit} detections of an image; bbox_mAP counts the best '
             '100 of each, bbox_mAP_50, bbox_mAP_75 and the APs of classes and sizes count up to '
-            '1,000',
+            f'{max(counted):,}',
             level=logging.WARNING,
         )
 

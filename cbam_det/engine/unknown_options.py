@@ -23,12 +23,14 @@ from torch import nn
 from ..utils.config import kind_of, near_hint, walk
 from ..utils.errors import InputError
 from ..utils.run_config import DataSet, leaf_datasets
+from ..utils.value_types import typed
 
 # mmengine.optim.DefaultOptimWrapperConstructor's.
 PARAMWISE = (
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
     *('flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
 )
+MULTIPLIERS = ('lr_mult', 'decay_mult')
 UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs, of 2.x
 ENV = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
@@ -64,9 +66,12 @@ def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:
         return
     for path, node, known in get('optim_wrapper.paramwise_cfg', PARAMWISE):
         yield path, node, known
-        for key, options in (node.get('custom_keys') or {}).items():
+        custom_keys = typed(node, 'custom_keys', dict | None, path) or {}
+        for key, options in custom_keys.items():
             if isinstance(options, dict):
-                yield f'{path}.custom_keys.{key}', options, ['lr_mult', 'decay_mult']
+                own = [name for name in options if near_hint(name, MULTIPLIERS)]
+                others = [name for name in options if name not in own]  # the optimizer's: betas
+                yield f'{path}.custom_keys.{key}', options, [*MULTIPLIERS, *others]
 
 
 def _dictionary(

@@ -38,13 +38,13 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
         raise InputError(f"{place} has no type; give {place}.type='CocoDataset', or another")
     known, others = _options(node)
     files = node.get('ann_file')
-    if not fits(files, known.get('ann_file', Any)):
+    if 'ann_file' in node and not fits(files, known.get('ann_file', Any)):
         if fits(files, list[str]) and files:
             raise joined_sets(place, [dict(ann_file=file) for file in files], 'ann_file')
         raise wrong_type(f'{place}.ann_file', files, known['ann_file'])
     prefix = node.get('data_prefix')
     name = str(getattr(node['type'], '__name__', node['type']))
-    if isinstance(prefix, str):
+    if isinstance(prefix, str) and not fits(prefix, known.get('data_prefix', dict)):
         key = 'sub_data_root' if 'XML' in name or 'VOC' in name else 'img'
         raise InputError(
             f'{place}.data_prefix={prefix!r} is a string; give a dictionary: '

@@ -68,13 +68,14 @@ class DataSet:
         check_dataset_keys(node, place)
         root = typed(node, 'data_root', str | Path | None, place) or ''
         ann_file = node.get('ann_file') or ''
+        prefix = typed(node, 'data_prefix', str | dict | None, place) or {}
         transforms = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
         pipeline = [transform for transform in transforms if isinstance(transform, dict)]
         return cls(
             class_or_name=typed(node, 'type', str | type, place),
             root=Path(root),
             ann_file=ann_file if isinstance(ann_file, str) else '',
-            prefixes=dict(typed(node, 'data_prefix', dict | None, place) or {}),
+            prefixes=dict(prefix) if isinstance(prefix, dict) else dict(img=prefix),  # mmpretrain's
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
             metainfo_classes=check_metainfo(node, place).get('classes'),
@@ -117,7 +118,7 @@ class DataSet:
         """
         classes = self.metainfo_classes
         if classes is None:
-            classes = getattr(self.kind, 'METAINFO', {}).get('classes', ())
+            classes = getattr(self.kind, 'METAINFO', {}).get('classes') or ()
         if isinstance(classes, str):
             path = Path(classes)
             if not path.is_file():

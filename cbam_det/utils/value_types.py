@@ -124,7 +124,7 @@ def options_of(kind: Callable) -> tuple[dict[str, Any], bool]:
 
 
 # What the runner takes besides its annotation; None is the scope of pure Python configs.
-WIDER = dict(log_level=int, default_scope=None)
+WIDER = dict(log_level=int, default_scope=None, work_dir=None)
 
 
 def check_runner_keys(cfg: Mapping) -> None:

@@ -59,6 +59,7 @@ def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monk
     monkeypatch.setattr(Runner, 'from_cfg', found)
     monkeypatch.setattr(preflight, 'is_first_process', lambda cfg: False)
     cfg = Config.fromfile(CONFIG)
+    cfg.work_dir = 'work'
     cfg.default_scope = None  # as pure Python configs have it
     with DefaultScope.overwrite_default_scope('mmengine'):
         assert type(CheckedRunner.from_cfg(cfg)).__module__.startswith('mmdet.')

@@ -90,8 +90,13 @@ def test_shipped_configs_pass(name):
             dict(val_dataloader__dataset__pipeline=[dict(type='LoadImageFromFile')]),
             'val_evaluator.*: VOCMetric scores against the ground truth of the pipeline',
         ),
-        (CONFIG, dict(test_evaluator__proposal_nums=(1, 10, 100)), r'give \(100, 300, 1000\)'),
-        (CONFIG, dict(test_evaluator__iou_thrs=[0.5]), r'iou_thrs=\[0.5\] lacks 0.75'),
+        (CONFIG, dict(test_evaluator__proposal_nums=[300]), r'give \(100, 300, 1000\)'),
+        (CONFIG, dict(test_evaluator__iou_thrs=[0.5, 0.75]), 'leave iou_thrs out'),
+        (
+            CONFIG,
+            dict(default_hooks__checkpoint__save_best=3),
+            'default_hooks.checkpoint.save_best=3',
+        ),
         (
             CONFIG,
             dict(default_hooks__checkpoint__save_best='bbox_mAP'),
@@ -112,6 +117,34 @@ def test_shipped_configs_pass(name):
 def test_what_does_not_work_together_is_one_line(config, keys, words):
     with pytest.raises(InputError, match=words):
         check_splits(changed(str(config), **keys), ALL)
+
+
+@pytest.mark.parametrize(
+    ('config', 'keys'),
+    [
+        (CONFIG, dict(test_evaluator__proposal_nums=(1, 10, 100))),
+        (CONFIG, dict(test_evaluator__metric='proposal_fast', test_evaluator__iou_thrs=[0.5])),
+        (
+            CONFIG,
+            dict(
+                train_dataloader__dataset__pipeline__1=dict(
+                    type='RandomApply', transforms=[dict(type='LoadAnnotations', with_bbox=True)]
+                )
+            ),
+        ),
+        (
+            VOC,
+            dict(
+                test_dataloader__dataset__pipeline=[
+                    dict(type='LoadAnnotations', with_bbox=True),
+                    dict(type='PackDetInputs', meta_keys=('ori_shape',)),
+                ]
+            ),
+        ),
+    ],
+)
+def test_unusual_but_sound_configs_pass(config, keys):
+    check_splits(changed(str(config), **keys), ALL)
 
 
 @pytest.mark.parametrize('best', ['auto', 'coco/bbox_mAP', ['coco/bbox_mAP', 'coco/bbox_mAP_50']])

@@ -31,11 +31,11 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
                 if split.name != 'train' and summary.shapes > 1:
                     _warn_of_padding(split, dataset, summary.shapes)
+                check_num_classes(detector(cfg), dataset.classes)
             else:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
-            check_num_classes(detector(cfg), dataset.classes)
         check_evaluators(split, detector(cfg))
     _warn_of_shared_images(paths)
     check_same_classes(

@@ -200,7 +200,12 @@ def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> C
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
-    """Raise InputError where a head of `model` predicts another number of classes."""
+    """Raise InputError where a head of `model` predicts another number of classes.
+
+    A detector with a language model has as many as its text may have words.
+    """
+    if 'language_model' in model:
+        return
     for place, owner in (('model', model), ('model.roi_head', model.get('roi_head'))):
         for part in ('bbox_head', 'mask_head'):
             heads = owner.get(part) if isinstance(owner, dict) else None

@@ -1,0 +1,34 @@
+"""Configs of others that are sound are not refused by the checks of keys and data sets."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from cbam_det.engine.unknown_options import check_options
+from cbam_det.utils.config import read_config
+from cbam_det.utils.run_config import DataSet, Split
+
+from ..conftest import CONFIGS, ROOT
+
+CLASSIFIERS = [
+    *sorted(map(str, (CONFIGS / 'imagenet').glob('*.py'))),
+    *map(str, (ROOT / 'examples').glob('mmpretrain_project/*.py')),
+]
+
+
+@pytest.mark.parametrize('path', CLASSIFIERS[::4])
+def test_data_of_classifiers_are_understood(path):
+    cfg = read_config(path)
+    for name in ('train', 'val', 'test'):
+        assert Split.from_cfg(cfg, name).data_sets
+
+
+def test_text_prefix_of_a_classifier_s_data_is_sound():
+    node = dict(type='mmpretrain.ImageNet', data_root='data/imagenet', data_prefix='train')
+    assert DataSet.from_cfg(node).name == 'ImageNet'
+
+
+def test_options_of_the_optimizer_are_sound_in_custom_keys():
+    keys = {'backbone': dict(lr_mult=0.1, betas=(0.9, 0.95)), 'norm': dict(lars_exclude=True)}
+    check_options(Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))))
