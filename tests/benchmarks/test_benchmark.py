@@ -88,6 +88,7 @@ def test_counts_are_those_of_the_paper_s_tables_4_and_5_to_three_last_digits():
     }
 
 
+@pytest.mark.slow
 def test_command_records_and_shows_module_and_picture(run, tmp_path):
     shape = ('--shapes', '1x32x20x20', '--rounds', 2)
     said = run('benchmarks.speed', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
@@ -99,6 +100,7 @@ def test_command_records_and_shows_module_and_picture(run, tmp_path):
     assert 'forward and backward' in (tmp_path / 'm.svg').read_text()
 
 
+@pytest.mark.slow
 def test_command_compares_detectors_with_the_first(run, tmp_path):
     name = 'faster_rcnn_r50_cbam_digits'
     options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--amp', '--out', 'd.json')

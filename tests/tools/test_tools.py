@@ -172,7 +172,11 @@ def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digi
 
 @pytest.mark.parametrize(
     'detector',
-    ['faster_rcnn_r50', 'retinanet_r50', pytest.param('ssd300_vgg16', marks=pytest.mark.slow)],
+    [
+        'faster_rcnn_r50',
+        pytest.param('retinanet_r50', marks=pytest.mark.slow),
+        pytest.param('ssd300_vgg16', marks=pytest.mark.slow),
+    ],
 )
 def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(
     detector, digits, run, tmp_path
