@@ -18,10 +18,13 @@ from cbam_det.apis.inference import Predictor
 from cbam_det.checkpoints import files, loading
 from cbam_det.checkpoints.attention import pretrained_parts
 from cbam_det.models.build import build_model
+from cbam_det.studies import measures
+from cbam_det.studies.study import read_study
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import report
 from tools import export as export_tool
+from tools import predict as predict_tool
 
 from ..conftest import CONFIGS, ROOT, in_process
 
@@ -98,6 +101,22 @@ def runner_s_own(bad: Path) -> None:
     runner.load_or_resume()
 
 
+def gates_of_a_run(bad: Path) -> object:
+    file = bad.parent / 'study.yaml'
+    file.write_text(
+        'title: one\nmetrics: {AP: coco/bbox_mAP}\nseeds: [0]\n'
+        f'rows:\n  one: {{config: {RETINANET}}}\n'
+    )
+    study = read_study(file)
+    return measures._weights(study, study.rows['one'], 0, bad.parent, 1, None)
+
+
+def predict_tool_s(bad: Path) -> object:
+    (bad.parent / 'picture.jpg').touch()
+    arguments = [str(bad.parent / 'picture.jpg'), str(RETINANET), str(bad)]
+    return predict_tool.run(predict_tool.parse_args(arguments))
+
+
 PATHS: dict[str, Callable[[Path], object]] = {
     'read_checkpoint': lambda bad: files.read_checkpoint(str(bad), 'it', 'go'),
     'read_file': files.read_file,
@@ -114,6 +133,8 @@ PATHS: dict[str, Callable[[Path], object]] = {
     'CheckpointLoader': lambda bad: CheckpointLoader.load_checkpoint(str(bad)),
     "MMEngine's init_cfg": init_cfg,
     "MMEngine's runner": runner_s_own,
+    'experiment.py gates': gates_of_a_run,
+    'tools/predict.py': predict_tool_s,
     'tools/export.py': lambda bad: export_tool.write(
         export_tool.parse_args([str(RETINANET), str(bad), '--out', 'net.onnx'])
     ),
