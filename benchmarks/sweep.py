@@ -27,7 +27,7 @@ from rich.progress import track
 
 from benchmarks.tables import sweep_table
 from cbam_det.models.build import build_model
-from cbam_det.models.insertion import RecordOutput
+from cbam_det.models.channels import RecordOutput
 from cbam_det.models.layers import CBAM
 from cbam_det.models.paper_places import PATTERNS, family_of
 from cbam_det.models.places import fragment

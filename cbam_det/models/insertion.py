@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -29,12 +29,14 @@ import torch
 from mmcv.cnn import build_plugin_layer
 from mmengine.model import ModuleDict
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from ..utils.errors import InputError, first_few
+from ..utils.value_types import options_of
+from .channels import find_channels, places
 from .compat import fix_ssd_heads
 from .paper_places import in_stages, patterns_of
-from .plugin_hooks import ITSELF, get_module, hang_plugins
+from .plugin_hooks import ITSELF, hang_plugins
 
 EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
 
@@ -90,7 +92,7 @@ def _build_with_position(base_type: str | type, plugins: list[dict], options: di
     name = getattr(base_type, '__name__', base_type)
     remedy = f"{name} takes after, a pattern of module names, or nothing for the paper's place"
     position = f'position={plugins[0]["position"]!r}'
-    if inspect.isclass(host_type) and 'plugins' not in inspect.signature(host_type).parameters:
+    if inspect.isclass(host_type) and 'plugins' not in options_of(host_type)[0]:
         raise InputError(f"{position} is for mmdet's bottleneck ResNets; {remedy}")
     try:
         return MODELS.build(dict(type=base_type, plugins=plugins, **options))
@@ -193,13 +195,6 @@ def _build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
         ) from None
 
 
-def places(host: nn.Module) -> Iterator[str]:
-    """The names that a pattern can match: every module of the host, and '.' for itself."""
-    for name, _ in host.named_modules():
-        if not name.startswith('inserted'):
-            yield name or ITSELF
-
-
 def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
     """The modules of `host` that the pattern or patterns name, in the host's order.
 
@@ -279,92 +274,6 @@ def _parts_match(parts: list[str], pattern: list[str]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and _parts_match(parts[1:], pattern[1:])
 
 
-def find_channels(
-    host: nn.Module, names: Sequence[str], in_channels: int | Sequence[int] | None = None
-) -> dict[str, int]:
-    """C of each named module's output, seen in a forward of `host` on an empty input.
-
-    Where the host cannot be run on its own, the modules' own `out_channels` or `num_features`.
-
-    Raises:
-        InputError: an output is no feature map, or C cannot be found out.
-    """
-    outputs: dict[str, object] = {}
-    hooks = [
-        get_module(host, name).register_forward_hook(RecordOutput(outputs, name)) for name in names
-    ]
-    modes = {module: module.training for module in host.modules()}
-    host.eval()
-    for size in (4, 32):  # 32 where a neck goes down further than 4 pixels allow
-        try:
-            with torch.no_grad():
-                host(_dummy_input(host, in_channels, size))
-            break
-        except Exception:
-            outputs.clear()  # a host with other inputs: ask its modules
-    for hook in hooks:
-        hook.remove()
-    for module, mode in modes.items():
-        module.training = mode
-    return {name: _output_channels(host, name, outputs) for name in names}
-
-
-def _dummy_input(
-    host: nn.Module, channels: int | Sequence[int] | None, size: int
-) -> Tensor | tuple[Tensor, ...]:
-    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image, of
-    `channels`, or else of those that the host's first convolution takes.
-    """
-    priors = getattr(host, 'prior_generator', None)
-    if channels is None:
-        channels = getattr(host, 'in_channels', 3)
-        convolution = next((part for part in host.modules() if isinstance(part, nn.Conv2d)), None)
-        if isinstance(channels, int) and priors is None and convolution is not None:
-            channels = convolution.in_channels  # MobileNetV2 counts in its own `in_channels`
-    if isinstance(channels, int) and priors is not None:
-        channels = [channels] * priors.num_levels
-    if isinstance(channels, (list, tuple)):
-        sides = [size * 2**level for level in range(len(channels) - 1, -1, -1)]
-        return tuple(
-            torch.zeros(1, count, side, side) for count, side in zip(channels, sides, strict=True)
-        )
-    depth = channels if isinstance(channels, int) else 3
-    side = 224 if depth < 16 else 32  # an image, or a feature map
-    return torch.zeros(1, depth, side, side)
-
-
-def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
-    module = get_module(host, name)
-    where = f'{type(host).__name__}, after={name!r}'
-    if name in outputs:
-        output = outputs[name]
-        if not isinstance(output, Tensor) or output.dim() != 4:
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise InputError(
-                f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
-                f'whose output is one: {first_few(_leaves_inside(host, name), 5)}'
-            )
-        return output.shape[1]
-    for attribute in ('out_channels', 'num_features', 'num_channels'):
-        if isinstance(getattr(module, attribute, None), int):
-            return getattr(module, attribute)
-    raise InputError(
-        f'{where}: the channels of its {type(module).__name__} cannot be found out; give '
-        'in_channels in cfg, or name a convolution or norm in it'
-    )
-
-
-def _leaves_inside(host: nn.Module, name: str) -> list[str]:
-    prefix = '' if name == ITSELF else f'{name}.'
-    return [
-        inner
-        for inner in places(host)
-        if inner.startswith(prefix)
-        and inner != name
-        and not list(get_module(host, inner).children())
-    ] or ['(none)']
-
-
 def _place_key(name: str) -> str:
     """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
     return 'itself' if name == ITSELF else name.replace('.', '/')
@@ -382,13 +291,3 @@ class Inserted(ModuleDict):
     def init_weights(self) -> None:
         with _fork_rng():
             super().init_weights()
-
-
-class RecordOutput:
-    """A forward hook that notes the first output of its module under `key` in `outputs`."""
-
-    def __init__(self, outputs: dict, key: str | nn.Module) -> None:
-        self.outputs, self.key = outputs, key
-
-    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
-        self.outputs.setdefault(self.key, output)

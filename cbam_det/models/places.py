@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .build import build_model, image_channels
+from .channels import find_channels
 from .costs import regions
-from .insertion import ITSELF, find_channels, match, paper_places, places
+from .insertion import ITSELF, match, paper_places, places
 from .plugins import CBAM
 
 HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')

@@ -8,7 +8,8 @@ from mmengine.registry import MODELS, DefaultScope, Registry
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.models.insertion import find_channels, insert, match
+from cbam_det.models.channels import find_channels
+from cbam_det.models.insertion import insert, match
 from cbam_det.utils.errors import InputError
 
 from .hosts import BLOCKS, FPN, HOSTS, R18, randomise, with_cbam
