@@ -16,12 +16,11 @@ from mmengine.registry import METRICS, TRANSFORMS
 from ..datasets.validation.dataset import layout_of
 from ..utils.config import kind_of, registered_class, walk
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import DataSet, leaf_datasets
+from ..utils.run_config import COCO_METRICS, DataSet, leaf_datasets
 from ..utils.value_types import typed
 
 # Transforms that mix several images, which only a MultiImageMixDataset hands to them.
 MIXING = ('Mosaic', 'MixUp', 'YOLOXMixUp', 'CopyPaste')
-COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
 
 
 def check_splits(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -180,8 +179,7 @@ def _prefixes(evaluator: dict | list) -> Iterator[str | None]:
             continue
         if not node.get('type'):
             continue
-        with METRICS.switch_scope_and_registry(None) as registry:
-            metric = registry.get(kind_of(node))
+        metric = registered_class(METRICS, kind_of(node))
         yield node.get('prefix') or getattr(metric, 'default_prefix', None)
 
 

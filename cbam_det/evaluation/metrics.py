@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
+from ..utils.run_config import COCO_METRICS
 from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
 
 AP_NAMES = {
@@ -54,7 +55,7 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
     """
     for _, node in walk(evaluator):
         metrics = node.get('metric', 'bbox')
-        is_coco = kind_of(node) in ('CocoMetric', 'FastCocoMetric')
+        is_coco = kind_of(node) in COCO_METRICS
         if is_coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)

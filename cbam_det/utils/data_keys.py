@@ -13,7 +13,7 @@ from .errors import InputError, first_few
 from .value_types import fits, kind_word, options_of, shortened, typed, wrong_type
 
 # Keys of mmdet 2.x, and what MMDetection 3.x has for them.
-OLD_KEYS = dict(
+OLD_DATASET_KEYS = dict(
     img_prefix='data_prefix=dict(img={value})',
     seg_prefix='data_prefix=dict(seg={value})',
     classes='metainfo=dict(classes={value})',
@@ -56,8 +56,8 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
     for key in () if others else node:
         if key in (*known, 'type', '_scope_'):
             continue
-        if key in OLD_KEYS:
-            new = OLD_KEYS[key].format(value=repr(node[key]))
+        if key in OLD_DATASET_KEYS:
+            new = OLD_DATASET_KEYS[key].format(value=repr(node[key]))
             raise InputError(f'{place}.{key} is a key of mmdet 2.x; MMDetection 3.x has {new}')
         raise InputError(
             f'{place}.{key} is unknown, {name} has no such option{near_hint(str(key), known)}'

@@ -16,6 +16,9 @@ from .data_keys import check_dataset_keys, check_metainfo, joined_sets
 from .errors import InputError
 from .value_types import typed, wrong_type
 
+# Both read COCO's options; the second is ours.
+COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
+
 
 @dataclass(frozen=True)
 class DataSet:

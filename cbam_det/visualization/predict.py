@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import hashlib
 import json
 import os
 import warnings
@@ -30,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from ..apis.inference import Predictor, PreparedImage, read_image
+from ..checkpoints.loading import weights_digest
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
@@ -130,7 +130,9 @@ class Run:
             self.inferencer = _Inferencer(predictor)
         out.mkdir(parents=True, exist_ok=True)
         self.done: dict[str, dict] = {}
-        head = dict(model=_digest(predictor.model), score=score, attention=attention)
+        head = dict(
+            model=weights_digest(predictor.model.state_dict()), score=score, attention=attention
+        )
         notes = out / DONE
         if notes.is_file():
             first, *lines = notes.read_text(encoding='utf-8').splitlines() or ['']
@@ -367,15 +369,6 @@ def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[in
                 writer.mux(video.encode())
     except (av.error.FFmpegError, IndexError) as error:
         raise _UnreadableError('not a video') from error
-
-
-def _digest(model: nn.Module) -> str:
-    """Twelve digits of a model's weights."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
 
 
 def _json(line: str) -> dict | None:

@@ -10,11 +10,9 @@ from typing import NamedTuple
 from ...utils.config import kind_of, walk
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
-from ...utils.run_config import DataSet, Evaluator, Split
+from ...utils.run_config import COCO_METRICS, DataSet, Evaluator, Split
 from .dataset import layout_of
 from .voc import read_list
-
-COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
 
 
 class Truth(NamedTuple):

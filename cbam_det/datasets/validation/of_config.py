@@ -5,14 +5,13 @@ Other folders than COCO's and VOC's, several files of a loader, images and XMLs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
 from ...utils.config import enter_scope
 from ...utils.errors import InputError
-from ...utils.run_config import DataSet
+from ...utils.run_config import DataSet, leaf_datasets
 from ...utils.run_config import Split as LoaderSplit
 from .content import Content
 from .dataset import read_annotations
@@ -33,10 +32,10 @@ def config_splits(cfg: Config) -> list[Split]:
         loader = LoaderSplit.from_cfg(cfg, name)
         if loader is None:
             continue
-        for place, node in leaf_places(
+        for place, node in leaf_datasets(
             cfg[f'{name}_dataloader'].dataset, f'{name}_dataloader.dataset'
         ):
-            dataset = DataSet.from_cfg(node)
+            dataset = DataSet.from_cfg(node, place)
             file = dataset.root / dataset.ann_file
             key = (file, dataset.image_folder, dataset.voc_folders, name == 'train')
             if key not in splits:
@@ -63,17 +62,6 @@ def config_splits(cfg: Config) -> list[Split]:
         if not split.is_voc:
             split.name = split_name(split.content.file, list(dict.fromkeys(files)))
     return list(splits.values())
-
-
-def leaf_places(node: dict, place: str) -> Iterator[tuple[str, dict]]:
-    """The dotted path and the dictionary of each data set inside wrappers such as RepeatDataset."""
-    if 'datasets' in node:
-        for number, inner in enumerate(node['datasets']):
-            yield from leaf_places(inner, f'{place}.datasets.{number}')
-    elif 'dataset' in node:
-        yield from leaf_places(node['dataset'], f'{place}.dataset')
-    else:
-        yield place, node
 
 
 def _split(dataset: DataSet, content: Content) -> Split:
