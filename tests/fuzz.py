@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -222,20 +223,37 @@ def fuzz(inputs: int, seed: int) -> dict:
     return dict(inputs=inputs, seed=seed, outcomes=outcomes, failures=failures[:20])
 
 
-def main() -> int:
+def command_line(
+    name: str, text: str, inputs: int, run: Callable[[argparse.Namespace], dict]
+) -> int:
+    """Parse the options of a fuzzer, call `run`, write its record and print the outcomes.
+
+    Args:
+        name: of the module, for the record's command.
+        text: of the help.
+        inputs: how many there are where none is given.
+        run: from the options to the record.
+
+    Returns:
+        1 where there are failures.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--inputs', type=int, default=20_000, help='how many (%(default)s)')
+    parser.add_argument('--inputs', type=int, default=inputs, help='how many (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='%(default)s')
     parser.add_argument('--out', type=Path, help='JSON record to write')
     args = parser.parse_args()
-    record = fuzz(args.inputs, args.seed)
-    command = f'python -m tests.fuzz --inputs {args.inputs} --seed {args.seed}'
+    record = run(args)
+    command = f'python -m {name} --inputs {args.inputs} --seed {args.seed}'
     write_record(args.out, command, record)
-    for name, counts in record['outcomes'].items():
-        print(f'{name}: {dict(counts)}')
+    for part, counts in record['outcomes'].items():
+        print(f'{part}: {dict(counts)}')
     return int(bool(record['failures']))
+
+
+def main() -> int:
+    return command_line('tests.fuzz', __doc__, 20_000, lambda args: fuzz(args.inputs, args.seed))
 
 
 if __name__ == '__main__':

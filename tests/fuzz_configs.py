@@ -42,7 +42,8 @@ from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import RUNNER_KEYS, find_config
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.records import write_record
+
+from .fuzz import command_line
 
 LEAVES = (
     *('faster_rcnn_r50_cbam_digits', 'faster_rcnn_r50_cbam_digits_voc'),
@@ -271,20 +272,11 @@ def fuzz(inputs: int, seed: int, progress: Path | None = None) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--inputs', type=int, default=10_000, help='how many (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='%(default)s')
-    parser.add_argument('--out', type=Path, help='JSON record to write')
-    args = parser.parse_args()
-    progress = args.out and args.out.with_suffix('.part.json')
-    record = fuzz(args.inputs, args.seed, progress)
-    command = f'python -m tests.fuzz_configs --inputs {args.inputs} --seed {args.seed}'
-    write_record(args.out, command, record)
-    for name, counts in record['outcomes'].items():
-        print(f'{name}: {dict(counts)}')
-    return int(bool(record['failures']))
+    def run(args: argparse.Namespace) -> dict:
+        progress = args.out and args.out.with_suffix('.part.json')
+        return fuzz(args.inputs, args.seed, progress)
+
+    return command_line('tests.fuzz_configs', __doc__, 10_000, run)
 
 
 if __name__ == '__main__':
