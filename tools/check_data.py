@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   python tools/check_data.py data/VOCdevkit --fix
   python tools/check_data.py mine.py --data-root /data/mine
 
-Exit status 1 where a fault would hurt a training or its scores and was not mended."""
+The exit status is 1 if a fault that harms training or scores is left."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -57,7 +57,7 @@ def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path)
     try:
         (split,) = examine(tmp_path, progress=False)
     except InputError:
-        return  # no JSON, say, which is not for --fix
+        return  # for example not JSON, which --fix cannot repair
     content = split.content
     if not any(map(fixable, content.faults)):
         return
