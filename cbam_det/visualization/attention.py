@@ -150,6 +150,11 @@ def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None
 
 def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image') -> Figure:
     """`attention_page` of weights that were taken already; `title` stands over the picture."""
+    return attention_sheet(prepared.picture, gate_rows(prepared, passes), title)
+
+
+def gate_rows(prepared: PreparedImage, passes: list[Gates]) -> list[GateRow]:
+    """The weights of each pass under a short name, the spatial ones over the picture."""
     rows = []
     pass_counts = Counter(gate.name for gate in passes)
     pass_numbers: Counter[str] = Counter()
@@ -175,4 +180,4 @@ def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image
                 maximum=2 if gate.identity else 1,
             )
         )
-    return attention_sheet(prepared.picture, rows, title)
+    return rows
