@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import re
+import shutil
+import signal
 import socket
-import struct
+import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.request
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +22,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cbam_det.apis.inference import Predictor
 from cbam_det.utils.errors import InputError
@@ -26,16 +31,17 @@ from cbam_det.visualization.app import Page, serving
 from cbam_det.visualization.cells import attention_cells, gradcam_cells
 from tools import app as tool
 
-from ..conftest import free_port
+from ..conftest import ROOT, free_port
 from .untrained import predictor
 
 pytestmark = pytest.mark.usefixtures('one_thread')
+CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 BROWSER = SimpleNamespace(session_hash='one')
 
 
 @pytest.fixture(scope='module')
 def models() -> list[Predictor]:
-    """With CBAM and without; untrained, so that their scores are near 0.1."""
+    """With CBAM and without; untrained, with scores of 0.17 to 0.5."""
     return [predictor('faster_rcnn_r18_cbam_digits'), predictor('faster_rcnn_r18_digits')]
 
 
@@ -150,19 +156,18 @@ def test_attention_fades_with_its_range(page, photo):
         assert cell.heat.min() == 0 and cell.heat.max() == pytest.approx(peak)
 
 
-def test_names_of_files_and_classes_are_text_not_html(page, photo):
-    page.explainers[0].predictor.classes = ('<b>&',) * 10
+def test_names_of_files_and_classes_are_text_not_html(page, photo, monkeypatch):
+    monkeypatch.setattr(page.explainers[0].predictor, 'classes', ('<b>&',) * 10)
     shown = drop(page, Path(photo).read_bytes(), name='<i>.png')
     assert '&lt;b&gt;&amp;' in shown.detections and '<b>' not in shown.detections
     assert '&lt;i&gt;.png, 120 x 80' in shown.message
 
 
-def huge_png() -> bytes:
-    """The head of a picture of 20,000 x 20,000 pixels."""
-    chunk = b'IHDR' + struct.pack('>IIBBBBB', 20000, 20000, 8, 2, 0, 0, 0)
-    return (
-        b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk + struct.pack('>I', zlib.crc32(chunk))
-    )
+def blank_png(side: int) -> bytes:
+    """A picture of `side` x `side` pixels, which are few bytes."""
+    stream = io.BytesIO()
+    Image.new('1', (side, side)).save(stream, 'PNG')
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -171,11 +176,13 @@ def huge_png() -> bytes:
         (b'', 'photo.png cannot be read as an image; give one of JPEG, PNG'),
         (b'nothing', 'photo.png cannot be read as an image'),
         (b'GIF89a' + b'\x01\x00\x01\x00' + bytes(20), 'photo.png cannot be read as an image'),
-        (b'\x89PNG\r\n\x1a\n' + huge_png()[8:], 'photo.png has over 50 million pixels'),
+        (blank_png(9000), 'photo.png has over 50 million pixels'),
+        (blank_png(14000), 'photo.png has over 50 million pixels'),
     ],
+    ids=['empty', 'text', 'GIF', 'large', 'bomb'],
 )
-def test_picture_that_cannot_be_read_is_a_message(page, photo, content, words):
-    drop(page, Path(photo).read_bytes())
+def test_picture_that_cannot_be_read_is_a_message(page, content, words):
+    page.views['one'] = []  # of the picture before
     shown = drop(page, content)
     assert words in shown.message and 'role="alert"' in shown.message
     assert str(page.folder) not in shown.message
@@ -270,3 +277,90 @@ def test_tool_says_what_is_missing_before_it_imports_torch(tmp_path, capsys, mon
     with pytest.raises(SystemExit):
         tool.parse_args(pair)
     assert "pip install 'gradio>=6.31,<7'" in capsys.readouterr().err
+
+
+# Drops a file, given by its name and bytes, where people drop it.
+DROP = """([name, bytes]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([Uint8Array.from(bytes)], name, {type: 'image/png'}));
+  const target = document.querySelector('input[type=file]').closest('button');
+  target.dispatchEvent(new DragEvent('drop', {dataTransfer: transfer, bubbles: true}));
+}"""
+
+
+@pytest.fixture
+def served(models, tmp_path) -> Iterator[str]:
+    """The URL of the tool's page; the tool ends well, and leaves no file."""
+    arguments = []
+    for model in models:
+        path = tmp_path / f'{model.name}.pth'
+        torch.save(dict(state_dict=model.model.state_dict()), path)
+        arguments += [model.name, str(path), '--against']
+    command = [sys.executable, str(ROOT / 'tools/app.py'), *arguments[:-1]]
+    (tmp_path / 'tmp').mkdir()
+    process = subprocess.Popen(
+        [*command, '--port', str(free_port())],
+        stdout=subprocess.PIPE,
+        env={**os.environ, 'TMPDIR': str(tmp_path / 'tmp'), 'OMP_NUM_THREADS': '1'},
+        text=True,
+        cwd=tmp_path,
+    )
+    try:
+        lines = iter(process.stdout.readline, '')
+        yield next(line for line in lines if 'shows the page' in line).split()[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(120)
+        process.stdout.close()
+    assert status == 128 + signal.SIGTERM
+    assert not [file for file in (tmp_path / 'tmp').rglob('*') if file.is_file()]
+    assert {file.name for file in tmp_path.iterdir()} == {
+        'tmp',
+        *(f'{model.name}.pth' for model in models),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason='Chromium is not installed')
+def test_drop_threshold_and_click_in_a_browser_without_an_error(served, models, photo):
+    sync_api = pytest.importorskip('playwright.sync_api')
+    found = [model.predict(model.prepare(photo)) for model in models]
+    faults = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.on('console', lambda row: row.type == 'error' and faults.append(row.text))
+        page.on('pageerror', lambda error: faults.append(str(error)))
+        page.on('response', lambda answer: answer.status >= 400 and faults.append(answer.url))
+        own = (served, 'data:', 'blob:')
+        page.on(
+            'request', lambda request: request.url.startswith(own) or faults.append(request.url)
+        )
+        page.goto(served)
+        page.get_by_text('Drop a picture to begin').wait_for()
+
+        page.evaluate(DROP, ['bad.png', list(b'nothing')])
+        page.get_by_text('bad.png cannot be read as an image').wait_for()
+        assert not page.locator('svg[viewBox="0 0 120 80"]').count()
+
+        page.evaluate(DROP, ['photo.png', list(Path(photo).read_bytes())])
+        page.get_by_text('photo.png, 120 x 80').wait_for()
+        for threshold in 0.2, 0.25, 1.0, 0.24:
+            page.get_by_role('spinbutton').fill(str(threshold))
+            page.get_by_role('spinbutton').press('Enter')
+            for place, rows in enumerate(found):
+                shown = sum(float(row.score) >= threshold for row in rows)
+                page.get_by_text(f'{shown} of {len(rows)} detections').nth(0).wait_for()
+                assert page.locator(f'[data-place="{place}"]').count() == shown
+
+        page.get_by_text('layer2.0.bn2').click()
+        page.get_by_role('heading', name='Attention layer2.0.bn2').wait_for()
+        # The one on top, which no other box covers.
+        box = page.locator('[data-place="1"]').last
+        clicked = found[1][int(box.get_attribute('data-index'))]
+        box.locator('rect').click()
+        page.get_by_role('heading', name=f'of {models[1].name_of(clicked.label)}, at').wait_for()
+        page.get_by_text(f'P = {float(clicked.score):.3f}').first.wait_for()
+        browser.close()
+    assert not faults
