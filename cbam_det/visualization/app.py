@@ -218,6 +218,7 @@ def serving(predictors: Sequence[Predictor], host: str, port: int) -> Iterator[s
                 mcp_server=False,
                 ssr_mode=False,
                 pwa=False,
+                show_error=True,
                 quiet=True,
             )
         except OSError:

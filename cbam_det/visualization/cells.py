@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ..apis.inference import Prediction, PreparedImage, matching_prediction
 from ..models.attention_modules import named_cbams
+from ..utils.errors import InputError
 from .attention import gate_rows, gates
 from .figures import CYCLE, Boxes, Cell, GateRow
 from .gradcam import Explainer, explained_cell, heats_at_shared_layer
@@ -36,10 +38,15 @@ def look(explainer: Explainer, path: Path) -> View:
     """Run a model on an image file.
 
     Raises:
-        InputError: it cannot be read, or the model predicts no upright boxes.
+        InputError: it cannot be read or resized, or the model predicts no upright boxes.
     """
     predictor = explainer.predictor
-    prepared = predictor.prepare(path)
+    try:
+        prepared = predictor.prepare(path)
+    except cv2.error as error:
+        raise InputError(
+            f'{path} is too narrow for the pipeline of {predictor.name}; give a less narrow picture'
+        ) from error
     rows: list[GateRow] = []
     if any(named_cbams(predictor.model)):
         rows = gate_rows(prepared, gates(predictor.model, prepared.data))

@@ -21,8 +21,8 @@ p[role=alert] { color: var(--error-text-color); }
 .cells figcaption { white-space: pre-line; padding-top: .4rem; }
 .cells text { fill: white; stroke-width: .25em; paint-order: stroke; }
 .cells rect { fill: transparent; stroke-width: 2; vector-effect: non-scaling-stroke; }
-.cells [role=button] { cursor: pointer; outline: none; }
-.cells [role=button]:is(:hover, :focus) rect { stroke-width: 5; }
+.cells [data-index] { cursor: pointer; outline: none; }
+.cells rect[data-index]:is(:hover, :focus) { stroke-width: 5; }
 """
 # A box that is clicked, or chosen by the keyboard, becomes the event `select`.
 SELECT = """
@@ -54,30 +54,36 @@ def cells_html(title: str, cells: Sequence[Cell], clickable: bool = False) -> st
 def _figure_html(cell: Cell, place: int, clickable: bool) -> str:
     height, width = cell.picture.shape[:2]
     scale = min(1, SIDE / max(height, width))
-    shown = cv2.resize(cell.picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    sides = max(1, round(width * scale)), max(1, round(height * scale))
+    shown = cv2.resize(cell.picture, sides, interpolation=cv2.INTER_AREA)
     images = [_image_html(shown[..., ::-1], '.jpg', width, height)]
     if cell.heat is not None:
-        heat = np.clip(cv2.resize(cell.heat, shown.shape[1::-1]), 0, 1)
+        heat = np.clip(cv2.resize(cell.heat, sides), 0, 1)
         rgba = matplotlib.colormaps[HEAT](heat)
         rgba[..., 3] = 0.25 + 0.55 * heat  # as `figures.draw_heat` has it
         bgra = (255 * rgba[..., [2, 1, 0, 3]]).astype(np.uint8)
         images.append(_image_html(bgra, '.png', width, height))
     boxes = cell.boxes.boxes
     size = max(height, width) / 32  # of the text
-    parts = []
+    rects, texts = [], []
     # Small boxes over large ones, so that each can be clicked.
     for index in np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind='stable'):
         x1, y1, x2, y2 = boxes[index]
-        colour, caption = cell.boxes.colours[index], html.escape(cell.boxes.captions[index])
-        button = f' role="button" tabindex="0" data-place="{place}" data-index="{index}"'
-        parts.append(
-            f'<g stroke="{colour}"{button if clickable else ""}>'
-            f'<rect x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"/>'
-            f'<text x="{x1:.1f}" y="{max(y1, size):.1f}" font-size="{size:.1f}">{caption}</text>'
-            '</g>'
+        caption = html.escape(cell.boxes.captions[index])
+        style = data = f'stroke="{cell.boxes.colours[index]}"'
+        if clickable:
+            data += f' data-place="{place}" data-index="{index}"'
+            style = f'{data} role="button" tabindex="0" aria-label="{caption}"'
+        rects.append(
+            f'<rect {style} x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" '
+            f'height="{y2 - y1:.1f}"/>'
+        )
+        texts.append(
+            f'<text {data} x="{x1:.1f}" y="{max(y1, size):.1f}" font-size="{size:.1f}">'
+            f'{caption}</text>'
         )
     return (
-        f'<figure><svg viewBox="0 0 {width} {height}">{"".join(images + parts)}</svg>'
+        f'<figure><svg viewBox="0 0 {width} {height}">{"".join(images + rects + texts)}</svg>'
         f'<figcaption>{html.escape(cell.title)}</figcaption></figure>'
     )
 

@@ -68,8 +68,8 @@ def drop(
 
 def boxes(html: str) -> dict[tuple[int, int], list[float]]:
     """(place, index) -> x, y, width, height of each box that can be clicked, in their order."""
-    pattern = r'data-place="(\d+)" data-index="(\d+)"><rect x="(.*?)" y="(.*?)" width="(.*?)" he'
-    pattern += r'ight="(.*?)"'
+    numbers = ' '.join(f'{name}="(.*?)"' for name in ('x', 'y', 'width', 'height'))
+    pattern = rf'<rect [^>]*data-place="(\d+)" data-index="(\d+)" [^>]*{numbers}/>'
     found = re.findall(pattern, html)
     return {(int(row[0]), int(row[1])): list(map(float, row[2:])) for row in found}
 
@@ -194,6 +194,13 @@ def test_damaged_picture_is_a_message(page, photo):
     content = Path(photo).read_bytes()
     shown = drop(page, content[:60] + bytes(len(content) - 60))
     assert 'photo.png cannot be read as an image' in shown.message
+
+
+@pytest.mark.parametrize('size', [(1, 3000), (3000, 1)])
+def test_picture_that_the_pipeline_cannot_resize_is_a_message(page, size):
+    stream = io.BytesIO()
+    Image.new('RGB', size).save(stream, 'PNG')
+    assert 'photo.png is too narrow for the pipeline' in drop(page, stream.getvalue()).message
 
 
 def test_nothing_of_a_picture_is_kept(page, photo):
@@ -352,14 +359,14 @@ def test_drop_threshold_and_click_in_a_browser_without_an_error(served, models, 
             for place, rows in enumerate(found):
                 shown = sum(float(row.score) >= threshold for row in rows)
                 page.get_by_text(f'{shown} of {len(rows)} detections').nth(0).wait_for()
-                assert page.locator(f'[data-place="{place}"]').count() == shown
+                assert page.locator(f'rect[data-place="{place}"]').count() == shown
 
         page.get_by_text('layer2.0.bn2').click()
         page.get_by_role('heading', name='Attention layer2.0.bn2').wait_for()
         # The one on top, which no other box covers.
-        box = page.locator('[data-place="1"]').last
+        box = page.locator('rect[data-place="1"]').last
         clicked = found[1][int(box.get_attribute('data-index'))]
-        box.locator('rect').click()
+        box.click()
         page.get_by_role('heading', name=f'of {models[1].name_of(clicked.label)}, at').wait_for()
         page.get_by_text(f'P = {float(clicked.score):.3f}').first.wait_for()
         browser.close()
