@@ -1,0 +1,35 @@
+"""All private names of MMEngine that hooks use, because MMEngine has no public ones for them.
+
+tests/utils/test_mmengine_private.py fails where a version of MMEngine no longer has one of them.
+"""
+
+from __future__ import annotations
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop, Runner
+
+
+def is_training(runner: Runner) -> bool:
+    """Whether `runner.train()` was called; the public `train_loop` would build the loop."""
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def is_resumed(runner: Runner) -> bool:
+    """Whether the run resumes from a checkpoint."""
+    return runner._resume
+
+
+def loaded_checkpoint(runner: Runner) -> str | None:
+    """The path or URL that `load_from` or `resume` named; None for the last checkpoint."""
+    return runner._load_from
+
+
+def accumulated_iterations(wrapper: OptimWrapper) -> int:
+    """How many iterations add their gradients to one update; 1 for wrappers without that option."""
+    return getattr(wrapper, '_accumulative_counts', 1)
+
+
+def restart_indices(sampler: InfiniteSampler) -> None:
+    """Let a sampler begin anew with the first index of this process."""
+    sampler.indices = sampler._indices_of_rank()
