@@ -202,9 +202,8 @@ def last_readable_checkpoint(
         try:
             checkpoint = check_checkpoint(path, '--resume', model)
         except Unreadable as error:
-            faults.append(
-                str(error).rpartition('; ')[0]
-            )  # without the remedy, which is applied here
+            # The remedy is left out, since the next checkpoint is tried here.
+            faults.append(str(error).rpartition('; ')[0])
             continue
         except InputError:
             if path == last_checkpoint:

@@ -1,6 +1,6 @@
-"""All private names of MMEngine that hooks use, because MMEngine has no public ones for them.
+"""Private names of MMEngine that the package uses, because there are no public ones for them.
 
-tests/utils/test_mmengine_private.py fails where a version of MMEngine no longer has one of them.
+tests/utils/test_private_names.py fails where a version of MMEngine no longer has one of them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from mmengine.dataset import InfiniteSampler
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import nn
 
 
 def is_training(runner: Runner) -> bool:
@@ -21,7 +23,7 @@ def is_resumed(runner: Runner) -> bool:
 
 
 def loaded_checkpoint(runner: Runner) -> str | None:
-    """The path or URL that `load_from` or `resume` named; None for the last checkpoint."""
+    """The path or URL in the option `load_from`, or None."""
     return runner._load_from
 
 
@@ -33,3 +35,8 @@ def accumulated_iterations(wrapper: OptimWrapper) -> int:
 def restart_indices(sampler: InfiniteSampler) -> None:
     """Let a sampler begin anew with the first index of this process."""
     sampler.indices = sampler._indices_of_rank()
+
+
+def load_weights(model: nn.Module, checkpoint: dict) -> None:
+    """Load the weights of a checkpoint that was read already; missing keys are only logged."""
+    _load_checkpoint_to_model(model, checkpoint)

@@ -1,6 +1,6 @@
 """All private names of torch that the package uses, because torch has no public ones for them.
 
-tests/models/test_private_names.py fails where a version of torch no longer has one of them.
+tests/models/test_torch_private.py fails where a version of torch no longer has one of them.
 """
 
 from __future__ import annotations
