@@ -39,8 +39,8 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         ('bam1.x: unknown in the form authors', {**authors, 'bam1.x': extra}, {}),
         ('no CBAM of any form', theirs('authors').fc.state_dict(), {}),
         ('several forms, authors, timm', authors | timms, {}),
-        (r'no CBAM in layer2\.0, and', without(authors, 'layer2.0.cbam'), {}),
-        (r'no CBAM in layer2\.1, and', without(ours, 'layer2/1'), dict(target='authors')),
+        (r'no CBAM in layer2\.0, but', without(authors, 'layer2.0.cbam'), {}),
+        (r'no CBAM in layer2\.1, but', without(ours, 'layer2/1'), dict(target='authors')),
         (
             r'missing .*layer2\.0\.cbam\.channel_gate\.fc2\.bias',
             without(authors, '2.0.cbam.ChannelGate.mlp.3.bias'),

@@ -214,7 +214,7 @@ def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkey
         loading.check_pretrained(cfg)
     message = str(caught.value)
     assert 'torchvision://resnet50 of model.backbone cannot be loaded (URLError' in message
-    assert f'put it at {tmp_path}/hub/checkpoints/resnet50-' in message
+    assert f'save it as {tmp_path}/hub/checkpoints/resnet50-' in message
     assert 'model.backbone.init_cfg=None' in message
 
 

@@ -95,7 +95,8 @@ def test_part_that_validation_leaves_out_is_told_and_the_run_goes_on(
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     runner.train()
     assert said == [
-        'validation does not use the attention at only_in_training.cbam or the module that'
+        'validation does not use the attention at only_in_training.cbam or the module that '
+        'contains it'
     ]
 
 

@@ -106,7 +106,7 @@ def test_fragment_keeps_the_imports_of_the_base():
     )
 
 
-def test_choice_is_total_cost():
+def test_total_cost_is_that_of_all_places():
     places = find_places(small(), 64, 'backbone:layer?.?.bn3')
     count = sum(place.parameters for place in places)
     assert len(places) == 16 and total_cost(places).startswith(

@@ -77,7 +77,6 @@ def test_state_of_a_runner_is_read(resume, tmp_path):
 def test_infinite_sampler_starts_again():
     sampler = InfiniteSampler(range(5), shuffle=False)
     assert list(islice(sampler, 2)) == [0, 1]
-    assert list(islice(sampler, 2)) == [2, 3]
     mmengine_private.restart_indices(sampler)
     assert list(islice(sampler, 2)) == [0, 1]
 

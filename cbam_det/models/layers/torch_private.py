@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
 
 try:
-    from torch.compiler import is_compiling
+    from torch.compiler import is_compiling as is_compiling
 except ImportError:  # torch < 2.3
-    from torch._dynamo import is_compiling
+    from torch._dynamo import is_compiling as is_compiling
 
-__all__ = ['BatchNormBase', 'is_compiling']
+BatchNormBase = nn.modules.batchnorm._BatchNorm
 
 
 def inside_torch_func() -> bool:
