@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from ...models.layers.torch_private import restart_workers, with_batch_sampler
 from ...utils.mmengine_private import is_resumed, restart_indices
 from ..schedules import tell_ended, tell_restored
+from .terminal_hook import BRIEF
 
 
 def random_states() -> dict:
@@ -134,7 +135,9 @@ class ExactResumeHook(Hook):
                 f'completed, but it now has {len(loader)}'
             )
             return
-        runner.logger.info(f'epoch {runner.epoch + 1} resumes after {done} of {batches} batches')
+        runner.logger.info(
+            f'epoch {runner.epoch + 1} resumes after {done} of {batches} batches', extra=BRIEF
+        )
         self.whole_loader, self.skipped = loader, done
         runner.train_loop.dataloader = _remaining(loader, done)
 

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from ...utils.errors import SIGNALS, Stopped, explain_ctrl_c
 from ...utils.mmengine_private import accumulated_iterations
 from .checkpoint_hook import AtomicCheckpointHook
+from .terminal_hook import BRIEF
 
 
 def any_process(flag: bool) -> bool:
@@ -115,7 +116,7 @@ class StopSignalsHook(Hook):
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved {path}; to continue, run the same command with --resume'
         self.restore()
-        runner.logger.info(f'{reason}: {saved}')
+        runner.logger.info(f'{reason}: {saved}', extra=BRIEF)
         raise Stopped(f'{reason}: {saved}', self.received or signal.SIGTERM)
 
 
