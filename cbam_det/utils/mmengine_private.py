@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
@@ -15,6 +15,11 @@ from torch import nn
 def is_training(runner: Runner) -> bool:
     """Whether `runner.train()` was called; the public `train_loop` would build the loop."""
     return isinstance(runner._train_loop, BaseLoop)
+
+
+def has_epochs(runner: Runner) -> bool:
+    """Whether the training counts epochs, not only iterations."""
+    return not isinstance(runner._train_loop, IterBasedTrainLoop)
 
 
 def is_resumed(runner: Runner) -> bool:

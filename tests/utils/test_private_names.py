@@ -16,7 +16,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.infer import BaseInferencer
 from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -70,7 +70,9 @@ def test_state_of_a_runner_is_read(resume, tmp_path):
     assert mmengine_private.loaded_checkpoint(run) == 'weights.pth'
     assert not mmengine_private.is_training(run)
     run.build_train_loop(run.train_loop)
-    assert mmengine_private.is_training(run)
+    assert mmengine_private.is_training(run) and mmengine_private.has_epochs(run)
+    run._train_loop = IterBasedTrainLoop(run, run.train_dataloader, max_iters=2)
+    assert not mmengine_private.has_epochs(run)
     assert hasattr(run, '_test_evaluator')
 
 
