@@ -24,7 +24,7 @@ from ..utils.run_config import Split, pretrained_of
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
-OWN_CHECKPOINTS = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # names that runs write
+WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # names that runs write
 # Options that weights do not determine, and their defaults.
 OPTIONS_NOT_IN_WEIGHTS = dict(
     order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
@@ -237,7 +237,7 @@ def _read_last_checkpoint(work_dir: Path) -> tuple[str, list[str]]:
         return '', [f'{file} is damaged ({type(error).__name__})']
     if checkpoint and not checkpoint.isprintable():
         return '', [f'{file} is damaged (it does not contain a path)']
-    checkpoints = [path for path in work_dir.glob('*.pth') if OWN_CHECKPOINTS.fullmatch(path.name)]
+    checkpoints = [path for path in work_dir.glob('*.pth') if WRITTEN.fullmatch(path.name)]
     if checkpoint and checkpoints and Path(checkpoint).parent.resolve() != work_dir.resolve():
         moved = work_dir / Path(checkpoint).name  # the folder was copied or moved
         fault = f'{file} names {checkpoint}, which is in another folder'
