@@ -72,10 +72,9 @@ def activation_bytes(cfg: Config) -> int:
 
     def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage_key(storage) not in state_storages:
-            storages[storage_key(storage)] = (
-                storage  # kept alive, so that no other storage gets its key
-            )
+        key = storage_key(storage)
+        if key not in state_storages:
+            storages[key] = storage  # kept alive, so that no other storage gets its key
         return tensor
 
     images = torch.empty(2, image_channels(cfg), *input_size(cfg), device='meta')

@@ -105,9 +105,9 @@ class StopSignalsHook(Hook):
         self.restore()
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        name = (
-            signal.Signals(self.received).name if self.received else 'a signal to another process'
-        )
+        name = 'a signal to another process'
+        if self.received:
+            name = signal.Signals(self.received).name
         writers = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         reason = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
         if not writers:

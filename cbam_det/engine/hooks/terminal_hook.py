@@ -201,7 +201,7 @@ class TerminalHook(Hook):
         if handler is not None:
             handler.setStream(
                 sys.stdout
-            )  # the progress bar's stream, which keeps the bar below other output
+            )  # the bar's stream, which keeps the bar below other output
 
     def _move(self, completed: int, note: str = '') -> None:
         if self._bars is not None:
