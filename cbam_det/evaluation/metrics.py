@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from ..utils.run_config import COCO_METRICS
+from ..utils.split_config import COCO_METRICS
 from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
 
 AP_NAMES = {
