@@ -49,6 +49,7 @@ def check_data(
     """
     splits = [run.splits[name] for name in names if name in run.splits]
     check_options(run, splits)
+    note_limits(run)
     fix = partial(fix_command, run)
     decoded: dict[str, Decoded] = {}
     if examined is None:
@@ -101,7 +102,6 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
             check_metrics(split)
         if split.name == 'val':
             check_monitored(run)
-    note_limits(run)
 
 
 def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
