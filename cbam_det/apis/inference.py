@@ -28,7 +28,8 @@ from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.mmengine_private import load_weights
-from ..utils.run_config import Split
+from ..utils.run_config import ModelConfig
+from ..utils.split_config import Split
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Predictor:
         weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
         meta: dict = {}
         if weights is None:
-            check_pretrained(cfg)
+            check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
             load_weights(self.model, weights)

@@ -23,6 +23,8 @@ from typing import Any
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
 
+from .coco_thresholds import GivenThresholds
+
 
 class NumberedIds:
     """A mixin for a COCOeval class that numbers images, classes and annotations from 1.
@@ -57,11 +59,11 @@ class NumberedIds:
         super().evaluate()  # type: ignore[misc]
 
 
-class NumberedEval(NumberedIds, COCOeval):
+class NumberedEval(NumberedIds, GivenThresholds, COCOeval):
     """pycocotools' evaluation with numbered ids, for mmdet's CocoMetric."""
 
 
-class NumberedEvalMP(NumberedIds, COCOevalMP):
+class NumberedEvalMP(NumberedIds, GivenThresholds, COCOevalMP):
     """mmdet's evaluation in several processes (`use_mp_eval`) with numbered ids."""
 
 

@@ -11,8 +11,9 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from ..utils.run_config import COCO_METRICS
+from ..utils.split_config import COCO_METRICS
 from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
+from .coco_thresholds import GivenThresholds, without_absent_thresholds
 
 AP_NAMES = {
     **{'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'},
@@ -65,10 +66,13 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
 def fix_metrics() -> None:
     """Let mmdet's CocoMetric and VOCMetric report each AP with its own class for any ids and names.
 
-    This affects the whole process; see `coco_ids` and `models.compat`.
+    CocoMetric can then also evaluate at other IoU thresholds than COCO's. This affects the whole
+    process; see `coco_ids`, `coco_thresholds` and `models.compat`.
     """
     fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
     fix_voc_metric()
+    if not hasattr(CocoMetric.compute_metrics, '__wrapped__'):
+        CocoMetric.compute_metrics = without_absent_thresholds(CocoMetric.compute_metrics)
 
 
 @METRICS.register_module()
@@ -104,9 +108,12 @@ def _evaluator() -> type[COCOeval]:
             'pip install faster-coco-eval==1.8.0, or use CocoMetric'
         ) from None
 
-    class Evaluator(NumberedIds, COCOeval_faster):
+    class Counted(COCOeval_faster):
         """Matches in C++; summarises like pycocotools, with 100 detections per image."""
 
         summarize = COCOeval.summarize
+
+    class Evaluator(NumberedIds, GivenThresholds, Counted):
+        """The same evaluation for any ids and thresholds."""
 
     return Evaluator
