@@ -68,9 +68,13 @@ def parse_args() -> argparse.Namespace:
     common.add_argument('--out', type=Path, help='JSON file for the record')
     timed = argparse.ArgumentParser(add_help=False)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    timed.add_argument('--device', default=device, choices=['cpu', 'cuda'], help='(%(default)s)')
+    timed.add_argument(
+        '--device', default=device, choices=['cpu', 'cuda'], help='(default: %(default)s)'
+    )
     rounds = argparse.ArgumentParser(add_help=False)
-    rounds.add_argument('--rounds', type=int, default=10, help='measurements of each (%(default)s)')
+    rounds.add_argument(
+        '--rounds', type=int, default=10, help='measurements of each (default: %(default)s)'
+    )
     subparsers = parser.add_subparsers(dest='kind', required=True)
     subparser = subparsers.add_parser(
         'module', parents=[common, timed, rounds], help='compare CBAM with other implementations'
@@ -105,7 +109,7 @@ def parse_args() -> argparse.Namespace:
         '--amp', action='store_true', help='add each detector in mixed precision'
     )
     subparser.add_argument(
-        '--batch', type=int, default=2, help='images per training step (%(default)s)'
+        '--batch', type=int, default=2, help='images per training step (default: %(default)s)'
     )
     subparser = subparsers.add_parser('plot', help='plot time against the size of the feature map')
     subparser.add_argument('record', type=Path, help='JSON file that `module --out` wrote')
@@ -122,7 +126,7 @@ def parse_args() -> argparse.Namespace:
         'evaluation', parents=[common], help='compare faster-coco-eval with pycocotools'
     )
     subparser.add_argument(
-        '--images', type=int, default=5000, help='number of random images (%(default)s)'
+        '--images', type=int, default=5000, help='number of random images (default: %(default)s)'
     )
     return parser.parse_args()
 

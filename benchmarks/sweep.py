@@ -172,7 +172,9 @@ def parse_args() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--only', default='*', help='pattern of config names (%(default)s)')
+    parser.add_argument(
+        '--only', default='*', help='pattern of config names (default: %(default)s)'
+    )
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     return parser.parse_args()
 

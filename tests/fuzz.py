@@ -240,8 +240,10 @@ def command_line(
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--inputs', type=int, default=inputs, help='number of inputs (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    parser.add_argument(
+        '--inputs', type=int, default=inputs, help='number of inputs (default: %(default)s)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='random seed (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args()
     record = run(args)

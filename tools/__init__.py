@@ -45,7 +45,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help=f'launcher of several processes (%(default)s); see {scripts}',
+        help=f'launcher of several processes (default: %(default)s); see {scripts}',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'

@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--work-dirs',
             type=Path,
             default=WORK_DIRS,
-            help='folder for checkpoints and logs of the runs (%(default)s)',
+            help='folder for checkpoints and logs of the runs (default: %(default)s)',
         )
         subparser.add_argument(
             '--row', action='append', help='only this row; can be given several times'
@@ -72,23 +72,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--gpus',
             type=int,
             default=0,
-            help='number of GPUs of a run (default: the number in the study, else one process)',
+            help='number of GPUs of a run (default: one process)',
         )
     add('table', 'print the scores and verdicts of a study, from its records', '+')
     cost_parser = add('cost', 'time a training step and inference of every row', '+')
     cost_parser.add_argument(
-        '--rounds', type=int, default=15, help='measurements of each row (%(default)s)'
+        '--rounds', type=int, default=15, help='measurements of each row (default: %(default)s)'
     )
     cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
     gates_parser.add_argument(
-        '--work-dirs', type=Path, default=WORK_DIRS, help='folder of the runs (%(default)s)'
+        '--work-dirs',
+        type=Path,
+        default=WORK_DIRS,
+        help='folder of the runs (default: %(default)s)',
     )
     gates_parser.add_argument(
         '--data-root', help="folder to read instead of the configs' data_root"
     )
     gates_parser.add_argument(
-        '--count', type=int, default=8, help='number of validation images (%(default)s)'
+        '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
     )
     focus_parser = add(
         'focus',
@@ -96,16 +99,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '+',
     )
     focus_parser.add_argument(
-        '--work-dirs', type=Path, default=WORK_DIRS, help='folder of the runs (%(default)s)'
+        '--work-dirs',
+        type=Path,
+        default=WORK_DIRS,
+        help='folder of the runs (default: %(default)s)',
     )
     focus_parser.add_argument(
         '--data-root', help="folder to read instead of the configs' data_root"
     )
     focus_parser.add_argument(
-        '--count', type=int, default=200, help='number of test images (%(default)s)'
+        '--count', type=int, default=200, help='number of test images (default: %(default)s)'
     )
     focus_parser.add_argument(
-        '--score', type=float, default=0.3, help='minimum score of a detection (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
     add('details', 'compare AP with the baseline by object size and by class', '+')
     plot_parser = add(
@@ -114,13 +123,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     plot_parser.add_argument('--out', type=Path, required=True, help='picture, .png, .svg or .jpg')
     plan_parser = add('plan', 'compute steps, hours and memory of the runs from the configs', '+')
     plan_parser.add_argument(
-        '--gpus', type=int, default=8, help='number of available GPUs (%(default)s)'
+        '--gpus', type=int, default=8, help='number of available GPUs (default: %(default)s)'
     )
     plan_parser.add_argument(
         '--teraflops',
         type=float,
         default=8,
-        help='sustained teraflops of one GPU in training (%(default)s, about a V100 in float32)',
+        help='sustained teraflops of one GPU in training (default: %(default)s, about a V100)',
     )
     plan_parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args(argv)

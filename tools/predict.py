@@ -24,16 +24,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file, or the name of a shipped one')
     parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument(
-        '--out', type=Path, default=Path('predictions'), help='folder for the results (%(default)s)'
+        '--out',
+        type=Path,
+        default=Path('predictions'),
+        help='folder for the results (default: %(default)s)',
     )
     parser.add_argument(
-        '--score', type=float, default=0.3, help='minimum score of a detection (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
     parser.add_argument(
         '--attention', action='store_true', help='draw the attention map next to each picture'
     )
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='frames of a video per batch (%(default)s)'
+        '--batch-size',
+        type=int,
+        default=1,
+        help='frames of a video per batch (default: %(default)s)',
     )
     args = parser.parse_args(argv)
     if not 0 <= args.score <= 1:

@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--show-dir', help='folder for pictures with the predictions, next to the log'
     )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds for each window (%(default)s)'
+        '--wait-time', type=float, default=2, help='seconds for each window (default: %(default)s)'
     )
     parser.add_argument(
         '--tta',

@@ -41,7 +41,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             name, help=text, description=text, epilog=f'example:{example}'
         )
         subparser.add_argument(
-            '--out', default=out or f'{name}.png', help=f'file to write, {kind} (%(default)s)'
+            '--out',
+            default=out or f'{name}.png',
+            help=f'file to write, {kind} (default: %(default)s)',
         )
         return subparser
 
@@ -63,11 +65,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     def add_count(
         subparser: argparse.ArgumentParser, default: int, text: str = 'number of images'
     ) -> None:
-        subparser.add_argument('--count', type=int, default=default, help=f'{text} (%(default)s)')
+        subparser.add_argument(
+            '--count', type=int, default=default, help=f'{text} (default: %(default)s)'
+        )
 
     def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
         splits = ('train', 'val', 'test')
-        text = 'which data to use (%(default)s)'
+        text = 'which data to use (default: %(default)s)'
         subparser.add_argument('--split', default=default, choices=splits, help=text)
 
     def add_against(subparser: argparse.ArgumentParser) -> None:
@@ -88,13 +92,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "last of the backbone's outputs where all models have heat)",
         )
         subparser.add_argument(
-            '--method', default='hirescam', choices=METHODS, help='Grad-CAM variant (%(default)s)'
+            '--method',
+            default='hirescam',
+            choices=METHODS,
+            help='Grad-CAM variant (default: %(default)s)',
         )
         subparser.add_argument(
             '--target',
             default='score',
             choices=('score', 'box'),
-            help="explain a detection's score, or the size of its box (%(default)s)",
+            help="explain a detection's score, or the size of its box (default: %(default)s)",
         )
 
     subparser = add_command('data', 'draw annotated images of a data set')
@@ -108,7 +115,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config(subparser)
     add_count(subparser, 6)
     subparser.add_argument(
-        '--score', type=float, default=0.5, help='minimum score of a detection (%(default)s)'
+        '--score',
+        type=float,
+        default=0.5,
+        help='minimum score of a detection (default: %(default)s)',
     )
 
     subparser = add_command('curves', 'plot loss, AP and learning rate of one or more runs')
@@ -139,7 +149,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_cam(subparser)
     add_count(subparser, 4, 'maximum number of detections')
     subparser.add_argument(
-        '--score', type=float, default=0.3, help='minimum score of a detection (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
     subparser.add_argument('--class', dest='class_name', help='only this class, by name or number')
     subparser.add_argument(
@@ -160,7 +173,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_count(subparser, 50)
     add_split(subparser, 'val')
     subparser.add_argument(
-        '--score', type=float, default=0.3, help='minimum score of a detection (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
 
     subparser = add_command(

@@ -188,7 +188,7 @@ def _curves(
         axis.plot(steps, means, marker='o', ms=4, **styles[row.name])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(
-        title=f'{"validation" if validated else "training"}, mean over shared seeds',
+        title='validation (shared seeds)' if validated else 'training (shared seeds)',
         xlabel='epoch or step',
         ylabel=f'{first}, %' if validated else 'mean loss of the epoch',
     )

@@ -171,8 +171,8 @@ def read_study(path: str | Path) -> Study:
     for name, row_options in content['rows'].items():
         _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
         row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
-        if (beside := path.parent / row.config).is_file():
-            row = replace(row, config=str(beside))
+        if (relative := path.parent / row.config).is_file():
+            row = replace(row, config=str(relative))
         if row.against is not None and row.against not in rows:
             raise InputError(
                 f'{path}: {name!r} is compared with {row.against!r}, but there is no such row '

@@ -28,6 +28,7 @@ BLUE, ORANGE, GREEN, PINK = '#0072b2', '#d55e00', '#009e73', '#cc79a7'
 MISSED = PINK  # boxes of missed objects, which are drawn dashed
 
 HEAT = 'inferno'
+UNIFORM = 1e-3  # attention weights that differ by less are drawn as uniform
 MIN_RANGE = 0.1  # of attention weights on a colour scale, so that tiny differences stay dark
 
 CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
@@ -107,12 +108,14 @@ def sheet(
     cells = [cell for row in rows for cell in row]
     ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in cells)
     lines = max(cell.title.count('\n') for cell in cells) + 1
-    height = 2.45 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
+    height = 2.6 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
+    legend_columns = min(columns, len(legend or ()))
+    legend_height = 0.25 * math.ceil(len(legend or ()) / max(legend_columns, 1))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(rows),
             columns,
-            figsize=(2.6 * columns, len(rows) * height + (0.9 if heat else 0.4)),
+            figsize=(2.6 * columns, len(rows) * height + legend_height + (0.9 if heat else 0.15)),
             squeeze=False,
         )
         for axis in axes.flat:
@@ -129,7 +132,7 @@ def sheet(
                 Line2D([], [], color=colour, lw=3, ls='--' if colour == MISSED else '-')
                 for colour in legend.values()
             ]
-            figure.legend(marks, legend, loc='outside lower center', ncols=len(legend))
+            figure.legend(marks, legend, loc='outside lower center', ncols=legend_columns)
         if heat:
             _heat_bar(figure, axes, heat, shrink=0.9)
     return figure
@@ -180,7 +183,7 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
 
     All spatial panels share one colour scale, from the lowest weight to the highest, or at least
     `MIN_RANGE` wide; the titles give the range of each block. The channel weights are sorted, and
-    shown as a histogram. A block whose weights differ by less than 0.001 gets no heatmap.
+    shown as a histogram. A block whose weights differ by less than `UNIFORM` gets no heatmap.
     """
     maps = [(row, row.spatial) for row in rows if row.spatial is not None]
     limits = heat_limits([weights for _, weights in maps])
@@ -204,8 +207,9 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
             axes.flat[0].set_title(title, fontsize=8)
             for axis, (row, weights) in zip(list(axes.flat)[1:], maps, strict=False):
                 _spatial_panel(axis, picture, row, weights, limits)
-            text = 'spatial attention weight'
-            _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6, limits=limits)
+            if any(np.ptp(weights) >= UNIFORM for _, weights in maps):
+                text = 'spatial attention weight'
+                _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6, limits=limits)
         if stages:
             axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
             maximum = max(row.maximum for row in rows)
@@ -239,7 +243,7 @@ def _spatial_panel(
     limits: tuple[float, float],
 ) -> None:
     low, high = float(weights.min()), float(weights.max())
-    uniform = high - low < 1e-3
+    uniform = high - low < UNIFORM
     heat = (weights - limits[0]) / (limits[1] - limits[0])
     if row.over_image:
         axis.imshow(picture)
@@ -346,9 +350,10 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
     recall = np.linspace(0, 1, 101)
+    height = 0.2 + 0.25 * math.ceil((len(panels[0].lines) + 2) / columns)  # of the legend
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            lines, columns, figsize=(3.3 * columns, 3 * lines + 0.6), squeeze=False
+            lines, columns, figsize=(3.3 * columns, 3 * lines + height), squeeze=False
         )
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
@@ -378,7 +383,7 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
         }
         marks['IoU 0.5 (COCO AP50)'] = Line2D([], [], color='black')
         marks['IoU 0.75 (COCO AP75)'] = Line2D([], [], color='black', ls='--')
-        figure.legend(marks.values(), marks, loc='outside lower center', ncols=len(marks))
+        figure.legend(marks.values(), marks, loc='outside lower center', ncols=columns)
         if left_out:
             figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)
     return figure

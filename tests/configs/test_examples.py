@@ -266,8 +266,8 @@ def test_pretrained_backbone_of_the_recipe_loads_whole_into_the_detector(scripts
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)
-    [(_, part, _, given)] = list(pretrained_parts(model))
-    check_attention(given, part, checkpoint, whole=True)
+    [(_, part, _, weights)] = list(pretrained_parts(model))
+    check_attention(weights, part, checkpoint, whole=True)
     model.init_weights()
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f'backbone.{name}']), name

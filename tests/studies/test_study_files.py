@@ -94,9 +94,9 @@ def test_equal_rows_of_two_studies_share_a_run(small, tmp_path):
     names = [{run_name(study, row, 0) for row in study.rows.values()} for study in (table2, table3)]
     assert len(names[0] & names[1]) == 2  # SE, and CBAM
     shared = next(row for row in table2.rows.values() if run_name(table2, row, 0) in names[1])
-    twin = next(row for row in table3.rows.values() if run_name(table3, row, 0) in names[0])
+    equal_row = next(row for row in table3.rows.values() if run_name(table3, row, 0) in names[0])
     put_record(tmp_path, table2, shared, 0, metrics={'accuracy/top1': 70.0})
-    assert read_record(tmp_path, table3, twin, 0)['row'] == shared.name
+    assert read_record(tmp_path, table3, equal_row, 0)['row'] == shared.name
     assert runs_without_row(table3, tmp_path) == runs_without_row(table2, tmp_path) == []
 
 
@@ -126,8 +126,8 @@ def test_rows_and_seeds_have_different_hashes(small):
 )
 def test_hash_changes_only_with_keys_that_affect_the_numbers(small, key, value, counts):
     row = small.rows['CBAM']
-    other = replace(row, overrides={key: value})
-    assert (config_hash(small, row, 0) != config_hash(small, other, 0)) == counts
+    changed = replace(row, overrides={key: value})
+    assert (config_hash(small, row, 0) != config_hash(small, changed, 0)) == counts
 
 
 @pytest.mark.parametrize(

@@ -251,8 +251,8 @@ def test_make_digits_prints_what_it_did(tmp_path, monkeypatch, capsys):
     remedy = 'name another folder, which a run reads by --data-root, or remove this one\n'
     assert tool('data', '--train', 2, '--val', 1, '--size', 96, '--seed', 7) == 2
     refused = capsys.readouterr().err
-    there = f'error: {tmp_path}/data holds digits with size=64, seed=0'
-    assert refused == f'{there}, not with size=96, seed=7; {remedy}'
+    message = f'error: {tmp_path}/data holds digits with size=64, seed=0'
+    assert refused == f'{message}, not with size=96, seed=7; {remedy}'
     for content in ('[]', 'no JSON'):
         (tmp_path / 'data/digits.json').write_text(content)
         assert tool(*options) == 2
