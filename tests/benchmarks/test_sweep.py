@@ -54,7 +54,7 @@ def test_config_without_a_model_or_a_backbone_of_mmdet_fails_with_a_reason():
 def test_backbone_without_known_places_fails_with_its_name(monkeypatch):
     monkeypatch.delitem(PATTERNS, 'SSDVGG')
     outcome = attempt('ssd/ssd300_coco.py')
-    reason = 'with CBAM: the paper has no place for attention in SSDVGG; give after'
+    reason = 'with CBAM: no place for attention is known in SSDVGG; give after'
     assert (outcome.family, outcome.cbams) == ('SSDVGG', 0) and outcome.reason.startswith(reason)
 
 
@@ -70,7 +70,7 @@ def test_reasons_distinguish_failures_of_mmdet_from_failures_with_cbam(monkeypat
     monkeypatch.setitem(PATTERNS, 'SSDVGG', ['nothing'])
     reason = attempt('ssd/ssd300_coco.py').reason
     assert reason.startswith(
-        'with CBAM: this SSDVGG has none of the places of its family (nothing)'
+        'with CBAM: this SSDVGG has no module that matches nothing; give after'
     )
 
 

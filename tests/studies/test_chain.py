@@ -117,7 +117,7 @@ def test_missing_damaged_or_different_initial_weights_are_named_with_their_comma
     ((path, _),) = start_weights(*arguments).values()  # the repetition has them too
     assert path == moved / 'epoch_1.pth'
     shutil.rmtree(moved)
-    with pytest.raises(InputError, match=f'are not in .*cut off or damaged.* {repeat_first}'):
+    with pytest.raises(InputError, match=f'are not in .*truncated or damaged.* {repeat_first}'):
         run(*arguments)
     torch.save(dict(state_dict={'backbone.w': torch.zeros(2)}), weights)
     with pytest.raises(InputError, match=f'has other weights .*than its record.* {repeat_first}'):
