@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 TOOLS = {
+    'init': 'write a study of your own data: configs with CBAM and without',
     'train': 'train a detector or a classifier',
     'test': 'evaluate it, and write its metrics',
     'predict': 'detect in pictures and videos: draw the boxes, and list them',
