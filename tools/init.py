@@ -5,6 +5,7 @@ lists or without, beside the images or not) or YOLO's text labels. Nothing in it
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ def write(args: argparse.Namespace) -> None:
         print(f'  {name}={getattr(choices, name)}: {reason}')
     print(printable(f'written to {project.folder}; samples.png shows images with their boxes'))
     print('next:')
-    for command in filter(None, (project.command, f'cbam-det compare {project.folder}')):
+    compare = f'cbam-det compare {shlex.quote(str(project.folder))}'
+    for command in filter(None, (project.command, compare)):
         print(printable(f'  {command}'))
 
 

