@@ -201,7 +201,7 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
 
 def _model(fragment: str, two_stage: bool) -> str:
     """The lines that set `model`: those of a shipped fragment, without its base."""
-    classes = 'num_classes=len(_base_.classes)'
+    classes = 'num_classes=num_classes'
     if not fragment and two_stage:
         return (
             'model = dict(\n    rpn_head=dict(anchor_generator=dict()),\n'

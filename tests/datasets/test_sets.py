@@ -16,6 +16,7 @@ from .damaged_sets import picture, voc
 from .layout_folders import (
     FOLDERS,
     Maker,
+    cvat_coco,
     devkit,
     items_of,
     labelimg_voc,
@@ -113,7 +114,7 @@ def boxes_of_first(sets: Sets) -> list[dict]:
     raise AssertionError
 
 
-def test_voc_boxes_are_counted_from_1_with_the_last_pixel_or_from_0_where_one_begins_there(
+def test_voc_boxes_are_counted_from_1_with_the_last_pixel_or_as_edges_from_0(
     tmp_path,
 ):
     loose_voc(tmp_path, '1 1 10 20')
@@ -121,7 +122,9 @@ def test_voc_boxes_are_counted_from_1_with_the_last_pixel_or_from_0_where_one_be
     write_xml(tmp_path / '0.xml', '0 1 10 20')
     sets = read(tmp_path)
     assert boxes_of_first(sets)[0]['bbox'] == [0, 1, 10, 19]
-    assert any('counted from 0' in note for note in sets.notes)
+    assert any('read as edges from 0' in note for note in sets.notes)
+    write_xml(tmp_path / '0.xml', '1.25 1 10.5 20')
+    assert boxes_of_first(read(tmp_path))[0]['bbox'] == [1.25, 1, 9.25, 19]
 
 
 def test_difficult_objects_of_voc_are_crowds_which_mmdet_ignores(tmp_path):
@@ -142,6 +145,29 @@ def test_faulty_objects_and_labels_without_images_are_left_out_and_told(tmp_path
     assert 'box without area: 1, first' in notes and 'image missing: 1, first' in notes
     assert 'all: left out: 1 images and 1 boxes' in notes
     assert '1 of 13 images in' in notes and 'not annotated.png' in notes
+
+
+def test_images_of_coco_without_a_file_and_files_without_an_entry_are_left_out_and_told(folder):
+    root = folder(cvat_coco) / 'export'
+    missing = sorted((root / 'images/default').glob('*.jpeg'))[0]
+    missing.rename(missing.with_name('other.jpeg'))
+    (root / 'images/link').symlink_to(root)  # which leads round in circles
+    sets = read(root)
+    assert sum(len(content['images']) for content in sets.splits.values()) == 16
+    notes = '\n'.join(sets.notes)
+    assert f'image missing: 1, first {missing} ' in notes and 'other.jpeg' in notes
+
+
+def test_unused_class_that_is_its_own_supercategory_stays_and_roboflow_s_name_of_the_set_goes(
+    folder,
+):
+    root = folder(roboflow_coco) / 'export'
+    for file in root.glob('*/*.json'):
+        content = json.loads(file.read_text())
+        content['categories'].append(dict(id=11, name='ten', supercategory='ten'))
+        file.write_text(json.dumps(content))
+    classes = read(root).classes
+    assert 'ten' in classes and 'digits' not in classes and len(classes) == 11
 
 
 def test_images_without_labels_are_backgrounds_in_yolo_and_labels_without_images_are_nothing(
@@ -286,7 +312,7 @@ def without_images(root: Path) -> None:
 @pytest.mark.parametrize(
     ('make', 'said'),
     [
-        (lambda root: None, 'no data set that is known'),
+        (lambda root: None, r'no annotations in .* \(it has 0 images, 0 xmls, 0 jsons, 0 texts\)'),
         (
             several_layouts,
             r'several layouts: VOC \(.*0.xml\), YOLO \(.*0.txt\); choose by --layout',

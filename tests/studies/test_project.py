@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 
 from cbam_det.datasets.layouts.sets import read_sets
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.models.build import build_model
 from cbam_det.models.plugins import CBAM
-from cbam_det.studies.choices import DETECTORS, Facts, choose
+from cbam_det.studies.choices import CPU, DETECTORS, Facts, choose
 from cbam_det.studies.project import FILES, Project, write_files, write_project
 from cbam_det.studies.study import check_configs, read_study
 from cbam_det.utils.config import read_config
@@ -90,14 +91,16 @@ def test_twins_differ_in_the_attention_alone(detector, project, tmp_path):
         *('model.backbone.type', 'model.backbone.base_type', 'model.backbone.plugins'),
         'plugins',
     }
-    cbam.model.backbone.init_cfg = None
-    model = build_model(cbam)
-    assert any(isinstance(module, CBAM) for module in model.modules())
-    head = model.roi_head.bbox_head if detector.startswith('faster') else model.bbox_head
-    assert head.num_classes == 10
-    anchors = (model.rpn_head if detector.startswith('faster') else model.bbox_head).prior_generator
-    sides = (anchors.base_anchors[0][:, 2:] - anchors.base_anchors[0][:, :2]).prod(1).sqrt()
+    head = cbam.model.get('roi_head', cbam.model).bbox_head
+    assert head.num_classes == len(project.sets.classes)
+    with_anchors = cbam.model.get('rpn_head') or head
+    boxes = TASK_UTILS.build(with_anchors.anchor_generator).base_anchors[0]
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
     assert sides.min().item() == pytest.approx(16, rel=1e-3)
+    if DETECTORS[detector].machine is CPU:  # the others are mmdet's own
+        cbam.model.backbone.init_cfg = None
+        modules = build_model(cbam).modules()
+        assert any(isinstance(module, CBAM) for module in modules)
 
 
 def test_study_compares_the_twins_with_three_seeds(project):
@@ -107,17 +110,15 @@ def test_study_compares_the_twins_with_three_seeds(project):
     assert study.rows['CBAM'].seeds == [0, 1, 2] and study.metrics['AP'] == 'coco/bbox_mAP'
 
 
-def test_second_run_leaves_what_is_there(project, tmp_path):
+def test_second_run_leaves_what_is_there(project):
     file = project.folder / 'baseline.py'
     edited = file.read_text() + '# mine\n'
     file.write_text(edited)
-    (tmp_path / 'empty').mkdir()
     with pytest.raises(
         InputError, match=r'holds README\.md, annotations, baseline\.py and 4 more,'
     ):
         write(project.sets.root, project.folder)
     assert file.read_text() == edited
-    assert write(project.sets.root, tmp_path / 'empty').folder == tmp_path / 'empty'
 
 
 def test_nothing_is_left_where_the_data_or_a_value_are_wrong(project, tmp_path):

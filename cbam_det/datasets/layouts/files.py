@@ -63,7 +63,12 @@ def list_files(root: Path, leave_out: Path | None = None) -> Files:
     left_out = None if leave_out is None else os.path.abspath(leave_out)
     root = _only_folder(root)
     files = Files(root)
+    seen: set[str] = set()  # of links, which can lead to a folder above
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         subfolders[:] = sorted(
             name
             for name in subfolders

@@ -16,7 +16,6 @@ from ...utils.errors import InputError, first_few
 from ..validation.clean import check_correctable
 from ..validation.clean_coco import clean_raw
 from ..validation.folder import Split, examine_splits
-from ..validation.unknown_layout import unknown_layout
 from .coco import coco_files_of, read_coco_folder
 from .files import SPLITS, Files, list_files
 from .split import split_images
@@ -114,7 +113,12 @@ def _recognise(files: Files, folder: Path, layout: str | None) -> str:
             raise InputError(f'{folder} has no {TITLES[layout]} files; leave --layout out')
         return layout
     if not recognised:
-        raise unknown_layout(folder)
+        kinds = ('images', 'xmls', 'jsons', 'texts')
+        counts = [f'{len(getattr(files, kind)):,} {kind}' for kind in kinds]
+        raise InputError(
+            f"{folder} has no annotations in COCO's, VOC's or YOLO's layout (it has "
+            f'{", ".join(counts)}); export them from your tool in one of these'
+        )
     if len(recognised) > 1:
         examples = ', '.join(f'{TITLES[name]} ({marks[0]})' for name, marks in recognised.items())
         raise InputError(
@@ -216,7 +220,7 @@ def _part(raw: dict, ids: set[int]) -> dict:
 
 def _classes(sets: list[dict]) -> tuple[str, ...]:
     """The class names of all sets, without Roboflow's first category, which is the set's name: it
-    has no objects and is the supercategory of the others.
+    has no objects and is the supercategory of others.
     """
     categories = [category for raw in sets for category in raw['categories']]
     names_of = [{item['id']: item['name'] for item in raw['categories']} for raw in sets]
@@ -225,7 +229,11 @@ def _classes(sets: list[dict]) -> tuple[str, ...]:
         for raw, names in zip(sets, names_of, strict=True)
         for item in raw['annotations']
     }
-    above = {category.get('supercategory') for category in categories}
+    above = {
+        category.get('supercategory')
+        for category in categories
+        if category.get('supercategory') != category['name']
+    }
     names = dict.fromkeys(category['name'] for category in categories)
     return tuple(name for name in names if name in used or name not in above)
 

@@ -58,12 +58,13 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
         classes[annotation['image_id']].add(annotation['category_id'])
     sequences = {image_id: sequence_of(name) for image_id, name in names.items()}
     sources = {image_id: source_of(name) for image_id, name in names.items()}
-    many = max(Counter(sequences.values()).values()) > 1
+    many, no_groups = max(Counter(sequences.values()).values()) > 1, 'their names show no groups'
     if many and len(set(sequences.values())) > 1:
         halves = _split(sequences, classes, seed, 'sequences of images that their names show')
         share = len(halves.val) / len(names)
         if SHARES[0] <= share <= SHARES[1] and not _absent(halves.train, halves.val, classes):
             return halves
+        no_groups = 'the groups that their names show are too large, or have a class of their own'
     elif many and 'frame' in next(iter(sequences.values())).lower() and len(names) >= 2 * BLOCKS:
         ordered = sorted(names, key=lambda image_id: _frame(names[image_id]))
         blocks = {
@@ -72,7 +73,7 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
         }
         return _split(blocks, classes, seed, 'blocks of consecutive frames of one video')
     copies = len(set(sources.values())) < len(names)
-    kind = 'images with all their copies' if copies else 'images; their names show no groups'
+    kind = 'images with all their copies' if copies else f'images; {no_groups}'
     return _split(sources, classes, seed, kind)
 
 

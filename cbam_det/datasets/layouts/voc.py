@@ -1,8 +1,9 @@
 """VOC's XMLs: a devkit with lists, or XMLs beside or apart from images of any ending.
 
-Boxes are read as VOC has them, counted from 1 with the last pixel inside: xmin=1, xmax=10 is 10
-pixels wide. Where a box of a set begins at 0, its tool counted from 0 without the last pixel, and
-all boxes are read so. mmdet's own reader takes the last pixel for the edge.
+Boxes are read as VOC has them, whole pixels counted from 1 with the last one inside: xmin=1,
+xmax=10 is 10 pixels wide. Where a box of a set begins at 0 or has fractions (CVAT's do), its tool
+wrote edges counted from 0, and all boxes are read so. mmdet's own reader takes the last pixel for
+the edge.
 """
 
 from __future__ import annotations
@@ -54,14 +55,18 @@ def read_voc_folder(files: Files) -> list[Split]:
         images[path.stem].append(path)
     contents = {name: _read(name, xmls, images, files.root) for name, xmls in groups.items()}
     from_zero = any(
-        min(sides[:2]) == 0 for _, boxes in contents.values() for sides, _ in boxes if sides
+        min(sides[:2]) <= 0 or any(side % 1 for side in sides)
+        for _, boxes in contents.values()
+        for sides, _ in boxes
     )
     splits = []
     for name, (content, _) in contents.items():
         content.raw = _as_coco(content, groups[name], files.root, from_zero)
         splits.append(Split(name, files.root, files.root, content))
         if from_zero:
-            splits[-1].notes.append('a box begins at 0: all are counted from 0, not from 1')
+            splits[-1].notes.append(
+                'boxes begin at 0 or have fractions: all are read as edges from 0'
+            )
     return splits
 
 
