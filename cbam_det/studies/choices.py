@@ -206,11 +206,9 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     wanted = facts.image_side * SMALLEST_OBJECT / facts.object_side
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
-    choices.reasons['size'] = (
-        f'at this size 9 of 10 objects have {_shown(choices, facts):.0f} pixels or more (in the '
-        f'images of {facts.image_side:.0f} pixels {facts.object_side:.0f}); it is the smallest '
-        f'from {least} to {most} at which they have {SMALLEST_OBJECT}'
-    )
+    shown = f'9 of 10 objects have {_shown(choices, facts):.0f} pixels or more at it'
+    bound = {least: f'the smallest of {least} to {most}; ', most: 'the largest; '}.get(side, '')
+    choices.reasons['size'] = f'{bound}{shown}, {facts.object_side:.0f} in the files'
 
 
 def _shown(choices: Choices, facts: Facts) -> float:
@@ -248,20 +246,24 @@ def _choose_rate(choices: Choices, facts: Facts, detector: Detector) -> None:
     if detector.machine.optimizer == 'AdamW':
         rate, rule = detector.lr * math.sqrt(share), 'by the square root'
     choices.lr = float(f'{rate:.2g}')
-    choices.reasons['lr'] = (
-        f'{detector.lr:g} for {detector.machine.lr_batch} images a step, scaled {rule} of the '
-        f'batch, as {detector.machine.optimizer} needs'
-    )
+    reason = f'{detector.lr:g} for {detector.machine.lr_batch} images a step'
+    if share != 1:
+        reason += f', scaled {rule} of the batch, as {detector.machine.optimizer} needs'
+    choices.reasons['lr'] = reason
 
 
 def _choose_epochs(choices: Choices, facts: Facts, detector: Detector) -> None:
     machine = detector.machine
     least, most = machine.steps
     per_epoch = max(facts.images / choices.batch_size, 1)
-    wanted = min(max(machine.epochs * per_epoch, least), most)
-    choices.epochs = min(max(math.ceil(wanted / per_epoch), 1), MOST_EPOCHS)
-    choices.reasons['epochs'] = (
-        f'{facts.images:,} images with objects, {math.ceil(per_epoch):,} steps an epoch; it is '
-        f'{machine.epochs}, but more where that is less than {least:,} steps (at most '
-        f'{MOST_EPOCHS}), and less where it is more than {most:,}'
-    )
+    steps = machine.epochs * per_epoch
+    choices.epochs = math.ceil(min(max(steps, least), most) / per_epoch)
+    reason = f'{facts.images:,} images with objects, {math.ceil(per_epoch):,} steps an epoch'
+    if steps < least:
+        reason += f'; {machine.epochs} epochs would be less than {least:,} steps'
+    elif steps > most:
+        reason += f'; {machine.epochs} epochs would be more than {most:,} steps'
+    if choices.epochs > MOST_EPOCHS:
+        choices.epochs = MOST_EPOCHS
+        reason += f'; no more than {MOST_EPOCHS} epochs'
+    choices.reasons['epochs'] = reason

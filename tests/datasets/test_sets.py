@@ -143,7 +143,7 @@ def test_faulty_objects_and_labels_without_images_are_left_out_and_told(tmp_path
     assert sum(len(content['images']) for content in sets.splits.values()) == 12
     notes = '\n'.join(sets.notes)
     assert 'box without area: 1, first' in notes and 'image missing: 1, first' in notes
-    assert 'all: left out: 1 images and 1 boxes' in notes
+    assert 'all: left out: 1 image and 1 box' in notes
     assert '1 of 13 images in' in notes and 'not annotated.png' in notes
 
 

@@ -42,7 +42,8 @@ def test_detector_is_one_that_the_machine_can_train():
 def test_size_is_the_smallest_at_which_nine_of_ten_objects_have_16_pixels(values, size):
     choices = chosen(values)
     assert choices.size == size
-    assert f'{values.object_side:.0f}' in choices.reasons['size']
+    shown = values.object_side * size[0] / values.image_side
+    assert f'9 of 10 objects have {shown:.0f} pixels or more' in choices.reasons['size']
 
 
 def test_anchors_are_halved_for_objects_that_the_smallest_does_not_take():
@@ -66,18 +67,19 @@ def test_batch_fits_the_machine_and_the_images_and_the_rate_is_scaled_to_it(valu
 
 
 @pytest.mark.parametrize(
-    ('images', 'gpu', 'epochs'),
+    ('images', 'gpu', 'epochs', 'reason'),
     [
-        (12, None, 100),
-        (205, None, 24),
-        (2500, None, 8),
-        (118_000, None, 1),
-        (5000, 80, 12),
-        (118_000, 80, 12),
+        (12, None, 100, 'no more than 100 epochs'),
+        (205, None, 24, '8 epochs would be less than 600 steps'),
+        (2500, None, 8, '313 steps an epoch'),
+        (118_000, None, 1, '8 epochs would be more than 5,000 steps'),
+        (5000, 80, 12, '313 steps an epoch'),
+        (118_000, 80, 12, '7,375 steps an epoch'),
     ],
 )
-def test_epochs_are_by_the_number_of_images(images, gpu, epochs):
-    assert chosen(facts(images=images, gpu=gpu)).epochs == epochs
+def test_epochs_are_by_the_number_of_images(images, gpu, epochs, reason):
+    choices = chosen(facts(images=images, gpu=gpu))
+    assert choices.epochs == epochs and choices.reasons['epochs'].endswith(reason)
 
 
 def test_what_is_given_is_taken_and_the_rest_follows_it():

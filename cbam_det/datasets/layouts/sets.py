@@ -171,8 +171,10 @@ def _fault_notes(split: Split, cleaned: dict) -> list[str]:
             'or move them out of the folder'
         )
     if images > 0 or objects > 0:
-        counts = ((images, 'images'), (objects, 'boxes'))
-        left_out = ' and '.join(f'{count:,} {word}' for count, word in counts if count > 0)
+        counts = ((images, 'image', 'images'), (objects, 'box', 'boxes'))
+        left_out = ' and '.join(
+            f'{count:,} {one if count == 1 else many}' for count, one, many in counts if count > 0
+        )
         notes.append(f'{split.name}: left out: {left_out}')
     return notes
 
