@@ -274,7 +274,7 @@ def yolo(label: str, names: str = 'cat\n') -> object:
         picture(root / '0.jpg', 0)
         (root / '0.txt').write_text(label)
         if names:
-            (root / 'classes.txt').write_text(names)
+            (root / 'classes.txt').write_text(names, errors='surrogateescape')
 
     return make
 
@@ -321,6 +321,8 @@ def without_images(root: Path) -> None:
         (yolo('3 .5 .5 .1 .1\n'), r'0.txt, line 1: class 3, and .*classes.txt names 1 \(0 to 0\)'),
         (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used: .*outside of 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
+        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is no UTF-8 \(.*; save it as'),
+        (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
         (two_coco_files, 'has 2 COCO files, and the name of .*one.json tells no split'),
         (damaged_json, 'train.json is no JSON'),
         (mixed_folders, 'in no folder of a split .*and others are .train, val'),
@@ -340,6 +342,12 @@ def test_wrong_or_mixed_input_is_one_line(make, said, tmp_path):
     with pytest.raises(InputError, match=said) as caught:
         read(tmp_path)
     assert '\n' not in str(caught.value) and '--fix' not in str(caught.value)
+
+
+def test_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / 'export.zip').write_bytes(b'PK')
+    with pytest.raises(InputError, match=r'export\.zip is a file; name a folder'):
+        read(tmp_path / 'export.zip')
 
 
 def test_layout_can_be_chosen_where_a_folder_has_several(tmp_path):

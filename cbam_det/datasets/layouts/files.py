@@ -50,6 +50,8 @@ def list_files(root: Path, leave_out: Path | None = None) -> Files:
     Raises:
         InputError: there is no such folder.
     """
+    if root.is_file():
+        raise InputError(f'{root} is a file; name a folder, of an archive that of what is in it')
     if not root.is_dir():
         raise InputError(f'no data folder {root}; name the folder of your images and annotations')
     root = Path(os.path.abspath(root))
@@ -91,6 +93,19 @@ def _only_folder(root: Path) -> Path:
         if len(inside) != 1 or not inside[0].is_dir() or split_of_name(inside[0].name):
             return root
         root = inside[0]
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file without blanks around them, empty ones left out.
+
+    Raises:
+        InputError: it is no UTF-8.
+    """
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is no UTF-8 ({error.reason}); save it as UTF-8') from None
+    return [line.strip() for line in text.split('\n') if line.strip()]
 
 
 def split_of_name(name: str) -> str | None:

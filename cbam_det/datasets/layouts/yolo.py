@@ -17,7 +17,7 @@ from ...utils.errors import InputError, first_few
 from ..validation.content import Content, ListedImage
 from ..validation.folder import Split
 from ..validation.images import header_size
-from .files import SPLITS, Files, by_split
+from .files import SPLITS, Files, by_split, lines_of
 
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 
@@ -120,19 +120,15 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
         if not isinstance(names, list) or not names:
             raise InputError(f'{file}: names={names!r:.80} is no list; give names: [cat, dog]')
         return [str(name).strip() for name in names], file
-    lists = {
-        path: [
-            line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()
-        ]
-        for path in files.texts
-        if path.name in NAME_FILES
-    }
+    lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
     if not lists:
         raise InputError(
             f'{files.root} has YOLO labels without the names of their classes; write them into '
             f'{files.root / "classes.txt"}, one a line, that of class 0 first'
         )
     path, names = next(iter(lists.items()))
+    if not names:
+        raise InputError(f'{path} has no names; write one a line, that of class 0 first')
     for other, other_names in lists.items():
         if other_names != names:
             raise InputError(f'{other} has other classes than {path}; give both the same')
@@ -167,8 +163,7 @@ def _images_at(entry: str, base: str, file: Path | None, images: list[Path]) -> 
         return []
     if place.is_dir():
         return [image for image in images if image.is_relative_to(place)]
-    lines = place.read_text(encoding='utf-8').split('\n')
-    named = {_normal(place.parent / line.strip()) for line in lines if line.strip()}
+    named = {_normal(place.parent / line) for line in lines_of(place)}
     return [image for image in images if image in named]
 
 
