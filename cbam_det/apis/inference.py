@@ -22,7 +22,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..checkpoints.loading import check_checkpoint, check_pretrained
+from ..checkpoints.loading import check_checkpoint, check_pretrained, trained_classes
 from ..models.build import build_model
 from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
@@ -109,14 +109,14 @@ class Predictor:
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
         weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
-        meta: dict = {}
+        classes: tuple[str, ...] = ()
         if weights is None:
             check_pretrained(cfg)
             self.model.init_weights()
         else:
             _load_checkpoint_to_model(self.model, weights)
-            meta = weights.get('meta', {}).get('dataset_meta') or {}
-        self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _test_classes(cfg))
+            classes = trained_classes(weights)
+        self.classes = classes or _test_classes(cfg)
         self.model.to(check_device()[0]).eval()
         for module in self.model.modules():  # compiled code knows no hooks, no second backward
             module._compiled_call_impl = None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import logging
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
@@ -73,6 +78,55 @@ def check_attention(
         raise InputError(
             f'the model has {len(absent)} attention weights that {source} lacks '
             f'({first_few(absent)}); give the config that the checkpoint was trained with'
+        )
+
+
+def report_attention_of_loaded_weights() -> None:
+    """Let MMEngine warn where the attention of a model and that of the weights which it loads
+    differ, in the whole process.
+
+    `init_detector`, `DetInferencer` and `load_from` take the weights that fit, and print the names
+    of all others in one long line, where a lost attention is overlooked:
+    https://github.com/open-mmlab/mmyolo/issues/1000.
+    """
+    module = importlib.import_module('mmengine.runner.checkpoint')
+    load = module.load_state_dict
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @functools.wraps(load)
+    def load_and_report(model: nn.Module, state: Mapping, *args: Any, **options: Any) -> Any:
+        result = load(model, state, *args, **options)
+        for line in attention_differences(state, model):
+            print_log(line, 'current', logging.WARNING)
+        return result
+
+    module.load_state_dict = load_and_report
+
+
+def attention_differences(state: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
+    """What of the attention of weights a model does not take, and what a detector does not get.
+
+    A part that starts from weights of a classifier, as by `init_cfg`, usually gets none.
+    """
+    own = model.state_dict()
+    lost = [key for key in state if ATTENTION_KEY.search(key) and key not in own]
+    if lost:
+        yield (
+            f'{len(lost)} attention weights of the checkpoint are not loaded ({first_few(lost)}): '
+            'the model has no such attention, so its detections are not those that were trained; '
+            'give the config of that training, or convert them: tools/convert_checkpoint.py'
+        )
+    absent = [
+        key
+        for key in own
+        if ATTENTION_KEY.search(key) and key not in state and not key.endswith(BATCH_COUNTER)
+    ]
+    if absent and hasattr(model, 'data_preprocessor'):
+        yield (
+            f'the checkpoint lacks {len(absent)} attention weights of the model '
+            f'({first_few(absent)}), which keep their initial values; to detect, give the config '
+            'of that training'
         )
 
 

@@ -10,19 +10,18 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, overload
-from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import get_torchvision_models
 from torch import Size, Tensor, nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import Split, pretrained_of
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
-from .files import Unreadable, read_checkpoint
+from .files import read_checkpoint
+from .integrity import Unreadable, downloaded_file, url_of
 
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
 # Options that weights do not show, and their defaults.
@@ -100,12 +99,10 @@ def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[s
 
 def _where_to_put(source: str) -> str:
     """The file in which torch.hub would keep `source`."""
-    if source.startswith('torchvision://'):
-        source = get_torchvision_models().get(source.removeprefix('torchvision://'), source)
-    if urlparse(source).scheme not in ('http', 'https'):
+    file = downloaded_file(source)
+    if file is None:
         return f'name a file that exists instead of {source}'
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
+    return f'fetch {url_of(source)} elsewhere and put it at {file}'
 
 
 @overload
@@ -326,6 +323,16 @@ def check_resumable(path: str, checkpoint: dict) -> None:
         )
 
 
+def trained_classes(checkpoint: Mapping) -> tuple[str, ...]:
+    """The classes that a checkpoint was trained on; () where it does not say.
+
+    Where joined data sets differed, mmdet has written the metainfo of each: the first one's count.
+    """
+    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    meta = meta[0] if isinstance(meta, (list, tuple)) else meta
+    return tuple(meta.get('classes') or meta.get('CLASSES') or ())
+
+
 def check_checkpoint_classes(
     cfg: Config, checkpoint: dict, split_name: Literal['train', 'test'] = 'test'
 ) -> None:
@@ -334,8 +341,7 @@ def check_checkpoint_classes(
     Raises:
         InputError: they are the same in another order, so that each label would be another class.
     """
-    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
-    trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
+    trained = trained_classes(checkpoint)
     split = Split.from_cfg(cfg, split_name)
     for dataset in split.data_sets if split else ():
         classes = dataset.classes
