@@ -199,29 +199,6 @@ def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> C
     return read_voc(_existing_file(dataset, VOC_LAYOUT), *dataset.voc_folders, classes)
 
 
-def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
-    """Raise InputError where a head of `model` predicts another number of classes.
-
-    A detector with a language model has as many as its text may have words.
-    """
-    if 'language_model' in model:
-        return
-    for place, owner in (('model', model), ('model.roi_head', model.get('roi_head'))):
-        for part in ('bbox_head', 'mask_head'):
-            heads = owner.get(part) if isinstance(owner, dict) else None
-            for index, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads]):
-                count = head.get('num_classes') if isinstance(head, dict) else None
-                if count is not None and classes and count != len(classes):
-                    key_path = f'{place}.{part}'
-                    key_path += f'.{index}' if isinstance(heads, (list, tuple)) else ''
-                    raise InputError(
-                        f'{key_path}.num_classes={count}, but the data set has {len(classes)} '
-                        f'classes ({first_few(list(classes), 4)}); set '
-                        f'{key_path}.num_classes={len(classes)} '
-                        "or the data set's metainfo.classes"
-                    )
-
-
 def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
     """The error for a data folder that is not there, with the ways out.
 
