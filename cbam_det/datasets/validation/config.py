@@ -10,14 +10,15 @@ from functools import partial
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ...utils.config import detector, enter_scope, walk
+from ...utils.config import detector, enter_scope, given_options, walk
 from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
 from ...utils.run_config import DataSet, Split, leaf_datasets
 from ...utils.value_types import typed
-from .dataset import check_dataset, check_num_classes
+from .dataset import check_dataset
 from .evaluators import check_evaluators, check_same_classes
+from .metainfo import check_metainfo
 
 
 def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
@@ -31,11 +32,11 @@ def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None
                 paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
                 if split.name != 'train' and summary.shapes > 1:
                     _warn_of_padding(split, dataset, summary.shapes)
-                check_num_classes(detector(cfg), dataset.classes)
             else:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
+        check_metainfo(cfg, split.name)
         check_evaluators(split, detector(cfg))
     _warn_of_shared_images(paths)
     check_same_classes(
@@ -78,7 +79,9 @@ def fix_command(cfg: Config) -> str:
     roots = {leaf.get('data_root') or '' for _, leaf in _leaves(cfg)}
     if len(roots) == 1 and (root := roots.pop()):
         words += ['--data-root', os.path.abspath(root)]
-    return shlex.join([*words, '--fix'])
+    command = shlex.join([*words, '--fix'])
+    options = given_options(cfg)
+    return f'{command} {cfg_options(options)}' if options else command
 
 
 def _leaves(cfg: Config) -> list[tuple[str, dict]]:
