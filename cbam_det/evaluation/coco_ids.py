@@ -7,6 +7,9 @@ of a detection by the id of the annotation, and so counts annotation 0 as missed
 (https://github.com/cocodataset/cocoapi/issues/664). It reads text ids letter by letter, and
 faster-coco-eval matches none of them. So what is evaluated has numbers from 1 here; the predictions
 that CocoMetric writes keep the ids of the file.
+
+Where there is nothing to score, no object of a size say, pycocotools' numbers are -1, which looks
+like a score and spoils means. Here they are NaN, as mmdet's of a class without objects.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
 
@@ -52,6 +56,11 @@ class NumberedIds:
         params.catIds = [categories[value] for value in params.catIds]
         super().evaluate()  # type: ignore[misc]
 
+    def summarize(self) -> None:
+        """The twelve numbers, printed and kept in `stats`."""
+        super().summarize()  # type: ignore[misc]
+        mark_unscored(self)
+
 
 class NumberedEval(NumberedIds, COCOeval):
     """pycocotools' evaluation; takes its place in mmdet's CocoMetric."""
@@ -67,6 +76,12 @@ class Annotations(COCO):
     def loadCats(self, ids: Sequence[int | str] | int | str = ()) -> list[dict]:
         """The categories of ids, or of one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
+
+
+def mark_unscored(evaluation: Any) -> None:
+    """Put NaN in the place of -1 in the `stats` of a COCOeval."""
+    stats = np.asarray(evaluation.stats, float)
+    evaluation.stats = np.where(stats == -1, np.nan, stats)
 
 
 def _number_ids(ids: Iterable) -> dict[object, int]:

@@ -12,7 +12,7 @@ from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
 from ..utils.run_config import COCO_METRICS
-from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
+from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds, mark_unscored
 
 AP_NAMES = {
     **{'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'},
@@ -105,6 +105,8 @@ def _evaluator() -> type[COCOeval]:
     class Evaluator(NumberedIds, COCOeval_faster):
         """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
 
-        summarize = COCOeval.summarize
+        def summarize(self) -> None:
+            COCOeval.summarize(self)
+            mark_unscored(self)
 
     return Evaluator
