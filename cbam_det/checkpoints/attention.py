@@ -101,7 +101,7 @@ def report_attention_of_loaded_weights() -> None:
             print_log(line, 'current', logging.WARNING)
         return result
 
-    module.load_state_dict = load_and_report
+    module.load_state_dict = load_and_report  # type: ignore[attr-defined]
 
 
 def attention_differences(state: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:

@@ -194,6 +194,6 @@ def test_a_shipped_config_takes_it_by_its_type(trained, digits, run, tmp_path):
     assert "type='FastCocoMetric'" in done.stdout
     assert 'coco/seven_precision' in second and 'coco/bbox_AR@1000' in second
     (log,) = trained.glob('work/*/vis_data/scalars.json')
-    first = json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1])
+    first = scored(json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1]))
     names = [name for name in first if name.startswith('coco/')]
     assert len(names) == 6 and all(first[name] == second[name] for name in names)

@@ -23,6 +23,7 @@ from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+from cbam_det.utils.records import scored
 
 from ..conftest import QUICK
 from ..ledger import change_record, drop_record
@@ -206,7 +207,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     mean = np.mean([x['loss'] for x in log if 'loss' in x])
     assert first['loss'] == {'1': pytest.approx(mean, abs=1e-5)}
     found = [{k: v for k, v in x.items() if '/' in k} for x in log if 'loss' not in x and x['step']]
-    assert found and first['validation'] == {'1': found[0]}
+    assert found and first['validation'] == {'1': scored(found[0])}
     assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
         1: 100 * first['metrics']['coco/bbox_mAP']
     }

@@ -149,10 +149,10 @@ def check_num_classes(model: dict, classes: tuple[str, ...], stuff: tuple[str, .
         path, (count, right) = next(iter(wrong.items()))
         is_stuff = path.endswith('num_stuff_classes')
         owner = 'stuff classes' if is_stuff else 'classes'
-        names = f' ({first_few(list(stuff if is_stuff else classes), 4)})' if right else ''
+        examples = f' ({first_few(list(stuff if is_stuff else classes), 4)})' if right else ''
         remedy = cfg_options({path: right for path, (_, right) in wrong.items()})
         raise InputError(
-            f'{path}={count}, but the data set has {right} {owner}{names}; give {remedy}, or '
+            f'{path}={count}, but the data set has {right} {owner}{examples}; give {remedy}, or '
             "change the data set's metainfo"
         )
 
