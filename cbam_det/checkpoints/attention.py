@@ -6,10 +6,11 @@ import functools
 import importlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
@@ -96,21 +97,35 @@ def report_attention_of_loaded_weights() -> None:
 
     @functools.wraps(load)
     def load_and_report(model: nn.Module, state: Mapping, *args: Any, **options: Any) -> Any:
-        result = load(model, state, *args, **options)
-        for line in attention_differences(state, model):
+        inner: Any = model
+        while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+            inner = inner.module
+        keys: list[Any] = []
+        handle = inner.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
+        try:
+            result = load(model, state, *args, **options)
+        finally:
+            handle.remove()
+        is_whole = hasattr(inner, 'data_preprocessor')
+        for line in attention_differences(keys[0].unexpected_keys, keys[0].missing_keys, is_whole):
             print_log(line, 'current', logging.WARNING)
         return result
 
     module.load_state_dict = load_and_report  # type: ignore[attr-defined]
 
 
-def attention_differences(state: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
-    """What of the attention of weights a model does not take, and what a detector does not get.
+def attention_differences(
+    unexpected: Sequence[str], missing: Sequence[str], is_whole: bool
+) -> Iterator[str]:
+    """What of the attention of weights a model does not take, and what a model does not get.
 
-    A part that starts from weights of a classifier, as by `init_cfg`, usually gets none.
+    Args:
+        unexpected: the keys of the weights that the model has not.
+        missing: the keys of the model that the weights have not.
+        is_whole: it is a whole detector or classifier. A part that starts from weights of a
+            classifier, as by `init_cfg`, usually gets no attention.
     """
-    own = model.state_dict()
-    lost = [key for key in state if ATTENTION_KEY.search(key) and key not in own]
+    lost = [key for key in unexpected if ATTENTION_KEY.search(key)]
     if lost:
         yield (
             f'{len(lost)} attention weights of the checkpoint are not loaded ({first_few(lost)}): '
@@ -118,11 +133,9 @@ def attention_differences(state: Mapping[str, Tensor], model: nn.Module) -> Iter
             'give the config of that training, or convert them: tools/convert_checkpoint.py'
         )
     absent = [
-        key
-        for key in own
-        if ATTENTION_KEY.search(key) and key not in state and not key.endswith(BATCH_COUNTER)
+        key for key in missing if ATTENTION_KEY.search(key) and not key.endswith(BATCH_COUNTER)
     ]
-    if absent and hasattr(model, 'data_preprocessor'):
+    if absent and is_whole:
         yield (
             f'the checkpoint lacks {len(absent)} attention weights of the model '
             f'({first_few(absent)}), which keep their initial values; to detect, give the config '

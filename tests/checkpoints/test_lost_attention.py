@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.apis import DetInferencer, init_detector
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
 
 from cbam_det.apis.inference import Predictor
-from cbam_det.checkpoints.attention import attention_differences
 from cbam_det.checkpoints.loading import trained_classes
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import read_config
@@ -93,9 +94,19 @@ def test_predictor_refuses(config, weights, words, detectors):
 
 
 def test_backbone_that_starts_from_weights_without_attention_is_no_warning(detectors, caplog):
-    cfg, path = detectors['with'][0].copy(), detectors['without'][1]
+    cfg, path = detectors['with'][0], detectors['without'][1]
     backbone = build_model(cfg).backbone
-    state = torch.load(path, weights_only=True)['state_dict']
     assert any('inserted' in key for key in backbone.state_dict())
-    own = {key.removeprefix('backbone.'): state[key] for key in state if key.startswith('backbone')}
-    assert list(attention_differences(own, backbone)) == []
+    backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    told = warnings_of(backbone.init_weights, caplog)
+    assert not [line for line in told if 'attention' in line]
+
+
+def test_wrapped_detector_is_compared_without_its_wrapper(detectors, caplog):
+    cfg, path = detectors['with']
+    model = MODELS.build(dict(type='DetTTAModel', tta_cfg=None, module=cfg.model))
+    told = warnings_of(lambda: load_checkpoint(model, str(path)), caplog)
+    assert not [line for line in told if 'attention' in line]
+    told = warnings_of(lambda: load_checkpoint(model, str(detectors['without'][1])), caplog)
+    (line,) = [line for line in told if 'attention' in line]
+    assert re.search(ABSENT, line)

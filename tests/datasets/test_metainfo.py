@@ -81,6 +81,13 @@ def test_number_of_classes_is_found_in_heads_losses_and_assigners(model, path):
     check_metainfo(with_remedy(cfg, message), 'val')
 
 
+def test_remedy_reaches_a_detector_inside_another_model():
+    model = dict(type='SoftTeacher', detector=dict(bbox_head=dict(num_classes=80)))
+    message = refused(cfg := config(coco(), model))
+    assert message.startswith('model.detector.bbox_head.num_classes=80, but the data set has 2')
+    check_metainfo(with_remedy(cfg, message), 'val')
+
+
 def test_numbers_that_are_not_of_the_objects_pass():
     semantic = dict(roi_head=dict(semantic_head=dict(num_classes=183)))  # HTC's maps
     text = dict(bbox_head=dict(num_classes=256), language_model=dict(type='BertModel'))

@@ -19,8 +19,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from cbam_det.datasets.validation.config import set_data_root
-from cbam_det.visualization.detections import dataset_of
 from cbam_det.visualization import precision as precision_module
+from cbam_det.visualization.detections import dataset_of
 from cbam_det.visualization.precision import detections, ground_truth, mean, precision
 
 from ..conftest import CONFIGS, SMALL, in_process

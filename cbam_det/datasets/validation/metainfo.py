@@ -40,9 +40,11 @@ def check_metainfo(cfg: Config, split: str) -> None:
         for path, node in walk(dataset, place):
             if kind_of(node) == 'ConcatDataset':
                 _check_joined_sets(node, path)
+    model = detector(cfg)
+    model_path = next((path for path, node in walk(cfg.model, 'model') if node is model), 'model')
     for _, metainfo in _metainfos(dataset, place):
         things = _names(metainfo, 'thing_classes') or _names(metainfo, 'classes')
-        check_num_classes(detector(cfg), things, _names(metainfo, 'stuff_classes'))
+        check_num_classes(model, things, _names(metainfo, 'stuff_classes'), model_path)
     if split != 'train' and (problem := palette_problem(cfg, split)):
         print_log(problem, level=logging.WARNING)
 
@@ -79,7 +81,7 @@ def _check_joined_sets(node: dict, place: str) -> None:
     """
     ignored = typed(node, 'ignore_keys', str | list[str] | None, place) or []
     ignored = [ignored] if isinstance(ignored, str) else list(ignored)
-    metainfos = [metainfo for _, metainfo in _metainfos(node, place)]
+    metainfos = [metainfo for _, metainfo in _metainfos(node, place) if metainfo]
     differing = [
         key
         for key in dict.fromkeys(key for metainfo in metainfos for key in metainfo)
@@ -118,7 +120,9 @@ def palette_problem(cfg: Config, split: str) -> str | None:
     return None
 
 
-def check_num_classes(model: dict, classes: tuple[str, ...], stuff: tuple[str, ...] = ()) -> None:
+def check_num_classes(
+    model: dict, classes: tuple[str, ...], stuff: tuple[str, ...] = (), place: str = 'model'
+) -> None:
     """Check the numbers of classes of the heads of a detector.
 
     A detector with a language model has as many as its text may have words.
@@ -127,6 +131,7 @@ def check_num_classes(model: dict, classes: tuple[str, ...], stuff: tuple[str, .
         model: the config of the detector.
         classes: of the objects; () where they are unknown.
         stuff: the classes without objects of a panoptic set.
+        place: the dotted path of `model`, for the message.
 
     Raises:
         InputError: a head predicts another number of classes.
@@ -134,15 +139,15 @@ def check_num_classes(model: dict, classes: tuple[str, ...], stuff: tuple[str, .
     if 'language_model' in model or not classes:
         return
     wanted: dict[str, tuple[int, int]] = {}  # key path -> the config's number, the right one
-    for path, node in walk(model, 'model'):
-        keys = path.split('.')
+    for path, node in walk(model, place):
+        keys = path.removeprefix(place).split('.')[1:]
         if 'num_classes' in node and _predicts_objects(keys):
             wanted[f'{path}.num_classes'] = node['num_classes'], len(classes)
-        if len(keys) == 2 and keys[1] in PANOPTIC_HEADS:
+        if len(keys) == 1 and keys[0] in PANOPTIC_HEADS:
             for key, names in (('num_things_classes', classes), ('num_stuff_classes', stuff)):
                 if key in node:
                     wanted[f'{path}.{key}'] = node[key], len(names)
-        if len(keys) == 3 and keys[1] == 'panoptic_head' and keys[2] == 'loss_cls':
+        if keys == ['panoptic_head', 'loss_cls']:
             _check_class_weights(path, node.get('class_weight'), len(classes + stuff))
     wrong = {path: pair for path, pair in wanted.items() if pair[0] != pair[1]}
     if wrong:
@@ -158,12 +163,12 @@ def check_num_classes(model: dict, classes: tuple[str, ...], stuff: tuple[str, .
 
 
 def _predicts_objects(keys: list[str]) -> bool:
-    """Whether `num_classes` at a path of a model is that of the objects: of a head, its module and
-    its loss, and of mmyolo's assigners.
+    """Whether `num_classes` at these keys of a detector is that of the objects: of a head, its
+    module and its loss, and of mmyolo's assigners.
     """
-    inside = keys[2:] if keys[1:2] == ['roi_head'] else keys[1:]
-    return inside[:1] != [] and (
-        inside[0] in HEADS or (keys[1] == 'train_cfg' and 'assigner' in keys[-1])
+    inside = keys[1:] if keys[:1] == ['roi_head'] else keys
+    return bool(inside) and (
+        inside[0] in HEADS or (keys[0] == 'train_cfg' and 'assigner' in keys[-1])
     )
 
 
