@@ -107,8 +107,9 @@ def report_attention_of_loaded_weights() -> None:
         finally:
             handle.remove()
         is_whole = hasattr(inner, 'data_preprocessor')
-        for line in attention_differences(keys[0].unexpected_keys, keys[0].missing_keys, is_whole):
-            print_log(line, 'current', logging.WARNING)
+        for found in keys:
+            for line in attention_differences(found.unexpected_keys, found.missing_keys, is_whole):
+                print_log(line, 'current', logging.WARNING)
         return result
 
     module.load_state_dict = load_and_report  # type: ignore[attr-defined]

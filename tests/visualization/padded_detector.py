@@ -25,7 +25,7 @@ class PaddedDetector(BaseModel):
             random = torch.Generator().manual_seed(int(sample.img_id))
             boxes = torch.tensor([one['bbox'] for one in sample.instances], dtype=torch.float)
             sample.pred_instances = InstanceData(
-                bboxes=boxes + 10 * padded * torch.rand(len(boxes), 4, generator=random),
+                bboxes=boxes + 5 * padded * torch.rand(len(boxes), 4, generator=random),
                 labels=torch.tensor([one['bbox_label'] for one in sample.instances]),
                 scores=torch.rand(len(boxes), generator=random),
             )
