@@ -18,16 +18,18 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained, trained_classes
 from ..models.build import build_model
+from ..models.layers.torch_private import drop_compiled_code
 from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import Split
+from ..utils.mmengine_private import load_weights
+from ..utils.run_config import ModelConfig
+from ..utils.split_config import Split
 
 
 @dataclass
@@ -111,15 +113,15 @@ class Predictor:
         weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
         classes: tuple[str, ...] = ()
         if weights is None:
-            check_pretrained(cfg)
+            check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
-            _load_checkpoint_to_model(self.model, weights)
+            load_weights(self.model, weights)
             classes = trained_classes(weights)
         self.classes = classes or _test_classes(cfg)
         self.model.to(check_device()[0]).eval()
         for module in self.model.modules():  # compiled code knows no hooks, no second backward
-            module._compiled_call_impl = None
+            drop_compiled_code(module)
         self._pipeline: Callable[[dict], dict] | None = None
 
     def name_of(self, label: int) -> str:

@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from ...utils.config import detector, kind_of, registered_class, walk
+from ...utils.data_config import leaf_datasets
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
-from ...utils.run_config import leaf_datasets
 from ...utils.value_types import typed
 
 # The keys of heads that predict the classes of the objects; a `semantic_head` of HTC and SCNet has
