@@ -83,7 +83,7 @@ def guard_mmengine() -> None:
             try:
                 check_download(filename)
                 content = load(cls, filename, *args, **options)
-                check_download(filename)  # which may have been fetched just now
+                check_download(filename)  # of a file that was downloaded just now
                 return content
             except Unreadable as error:
                 raise Unreadable(

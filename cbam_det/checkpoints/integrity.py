@@ -22,10 +22,10 @@ NAMED_DIGITS = re.compile(r'-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+$')
 
 
 class Unreadable(InputError):
-    """A file is damaged: empty, truncated, or no checkpoint at all.
+    """A file is damaged: empty, truncated, or not a checkpoint.
 
     Attributes:
-        fault: what is wrong, without the name of the file.
+        fault: the reason, without the name of the file.
         remedy: what to do, where the place of the file tells that; else ''.
     """
 
@@ -39,7 +39,7 @@ def check_file(path: Path) -> None:
     """Check a file of weights, before it is read.
 
     Raises:
-        Unreadable: it is empty, cut off, no file of torch, or its content is not what was written.
+        Unreadable: it is empty, truncated or damaged, or torch did not write it.
     """
     status = path.stat()
     _check_content(path, status.st_size, status.st_mtime_ns)
@@ -53,13 +53,13 @@ def _check_content(path: Path, size: int, changed: int) -> None:
     if not head:
         raise Unreadable('it is empty')
     if head.startswith(b'<'):
-        raise Unreadable('it is a web page, not weights: a download was answered by a page')
+        raise Unreadable('it is a web page, not weights')
     if not head.startswith((b'pk', b'\x80')):
-        raise Unreadable('it is no file of torch')
+        raise Unreadable('torch did not write it')
     if zipfile.is_zipfile(path):
         _check_parts(path)
     elif head.startswith(b'pk'):
-        raise Unreadable('it is cut off or damaged')
+        raise Unreadable('it is truncated or damaged')
     else:
         _check_named_digits(path)
 
@@ -81,7 +81,7 @@ def _check_parts(path: Path) -> None:
             except (zipfile.BadZipFile, zlib.error, EOFError):
                 damaged.append(part.filename)
     if damaged and intact:
-        raise Unreadable(f'it is damaged: {first_few(damaged)} is not what was written')
+        raise Unreadable(f'it is damaged: wrong checksum of {first_few(damaged)}')
 
 
 def _check_named_digits(path: Path) -> None:
@@ -96,7 +96,7 @@ def _check_named_digits(path: Path) -> None:
         digits = digest.hexdigest()
         if not digits.startswith(named[1]):
             raise Unreadable(
-                f'it is cut off or damaged: its SHA-256 begins with {digits[: len(named[1])]}, and '
+                f'it is truncated or damaged: its SHA-256 begins with {digits[: len(named[1])]}, '
                 f'that in its name with {named[1]}'
             )
 
@@ -117,7 +117,7 @@ def check_download(source: str) -> None:
 
 def damaged_download(file: Path, fault: str) -> Unreadable:
     """The error for a file of the download cache."""
-    remedy = f'remove it, and it is fetched again: {shlex.join(["rm", str(file)])}'
+    remedy = f'delete it, and it is downloaded again: {shlex.join(["rm", str(file)])}'
     return Unreadable(f'{file}: {fault}; {remedy}', f'of the downloaded {file}: {fault}', remedy)
 
 

@@ -40,8 +40,9 @@ def check_metainfo(cfg: Config, split: str) -> None:
         for path, node in walk(dataset, place):
             if kind_of(node) == 'ConcatDataset':
                 _check_joined_sets(node, path)
-    model = detector(cfg)
-    model_path = next((path for path, node in walk(cfg.model, 'model') if node is model), 'model')
+    model = detector(cfg) if cfg.get('model') else {}
+    nodes = walk(cfg.get('model'), 'model')
+    model_path = next((path for path, node in nodes if node is model), 'model')
     for _, metainfo in _metainfos(dataset, place):
         things = _names(metainfo, 'thing_classes') or _names(metainfo, 'classes')
         check_num_classes(model, things, _names(metainfo, 'stuff_classes'), model_path)
