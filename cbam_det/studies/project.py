@@ -37,6 +37,7 @@ from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
 from ..utils.environment import shipped_folder
 from ..utils.errors import InputError, first_few
+from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
 from ..visualization.figures import save
 from .choices import DETECTORS, Choices, Facts, choose
@@ -99,7 +100,7 @@ def write_project(
         with contextlib.redirect_stdout(
             io.StringIO()
         ):  # which names the folder before its renaming
-            check_data(cfg, ('train', 'val', 'test'))
+            check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
             page = sample_page(cfg)
         save(page, partial / 'samples.png')
         if out.is_dir():

@@ -19,6 +19,7 @@ from cbam_det.studies.project import FILES, Project, write_files, write_project
 from cbam_det.studies.study import check_configs, read_study
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from ..datasets.damaged_sets import picture
 from ..datasets.layout_folders import items_of, roboflow_coco
@@ -59,7 +60,7 @@ def test_configs_are_read_from_any_folder_and_pass_the_check_of_their_data(
     monkeypatch.chdir(tmp_path)
     for folder in (project.folder, Path(os.path.relpath(project.folder))):
         cfg = read_config(str(folder / 'cbam.py'))
-        check_data(cfg, ('train', 'val', 'test'), full=True)
+        check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'), full=True)
     assert cfg.test_dataloader.dataset.ann_file == f'{project.folder}/annotations/test.json'
 
 
@@ -146,7 +147,7 @@ def test_twelve_images_of_any_number_of_classes_give_a_project(classes, tmp_path
     sets, folder = read_sets(data, progress=False), tmp_path / 'out'
     write_files(folder, 'it', sets, choose(Facts.of(sets.splits['train']), {}))
     cfg = Config.fromfile(folder / 'cbam.py')
-    check_data(cfg, ('train', 'val', 'test'))
+    check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
     assert cfg.model.bbox_head.num_classes == classes
     assert cfg.train_dataloader.batch_size == 2 and cfg.test_dataloader == cfg.val_dataloader
     assert len(json.loads((folder / 'annotations/val.json').read_text())['images']) == 2
