@@ -37,6 +37,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     )
     parser.add_argument(
         '--cfg-options',
+        action='extend',  # so that one that a message prints can be added
         nargs='+',
         metavar='KEY=VALUE',
         help='override keys of the config; a list is KEY=A,B or KEY="[A,B]"',

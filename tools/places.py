@@ -23,7 +23,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--size', type=int, default=256, help='side of the image (%(default)s)')
     parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+        '--cfg-options',
+        action='extend',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override keys of the config',
     )
     return parser.parse_args(argv)
 

@@ -53,7 +53,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--data-root', help="folder to read instead of the config's data_root"
         )
         subparser.add_argument(
-            '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+            '--cfg-options',
+            action='extend',
+            nargs='+',
+            metavar='KEY=VALUE',
+            help='override keys of the config',
         )
 
     def add_count(subparser: argparse.ArgumentParser, default: int, unit: str = 'images') -> None:

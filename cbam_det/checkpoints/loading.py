@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Size, Tensor, nn
 
 from ..utils.config import CBAMS, detector, kind_of, walk
 from ..utils.errors import InputError, first_few
+from ..utils.options import cfg_options
 from ..utils.run_config import Split, pretrained_of
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
@@ -304,10 +304,13 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
             trained_value = trained_gates[place].get(option, default)
             config_value = config_gates[place].get(option, default)
             if _comparable(trained_value) != _comparable(config_value):
+                remedy = f'{place}.{option}={trained_value!r}'
+                if not isinstance(trained_value, dict):
+                    remedy = cfg_options({f'{place}.{option}': trained_value})
                 raise InputError(
                     f'the checkpoint was trained with {option}={trained_value!r} of {place}, and '
                     f'the config has {config_value!r}: the same weights would be another function; '
-                    'give the same option'
+                    f'give {remedy}'
                 )
 
 
@@ -322,7 +325,7 @@ def check_resumable(path: str, checkpoint: dict) -> None:
         raise InputError(
             f'--resume {path}: it holds no {first_few(missing)}, so the learning rate and its '
             'schedule would begin again; give an epoch_*.pth, or begin a training with its weights '
-            f'by --cfg-options load_from={shlex.quote(str(path))}'
+            f'by {cfg_options({"load_from": str(path)})}'
         )
 
 

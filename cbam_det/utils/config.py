@@ -100,13 +100,16 @@ def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def larger_rate(cfg: Config) -> str:
-    """What gives the attention of a config ten times its learning rate, as a line to paste."""
+    """What gives the attention of a config ten times its learning rate, as options to paste, or as
+    a line for the config where a key has a dot, at which options are split.
+    """
     keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     own = [key for key in keys if 'inserted' in key or 'cbam' in key]
     key = max(own, key=len, default='cbam')  # MMEngine takes the longest that fits
     rate = 10 * (keys.get(key) or {}).get('lr_mult', 1)
     if '.' in key:
-        return f'optim_wrapper.paramwise_cfg.custom_keys={{{key!r}: dict(lr_mult={rate:g})}}'
+        keys = f'{{{key!r}: dict(lr_mult={rate:g})}}'
+        return f'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={keys})) in the config'
     return f'--cfg-options optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult={rate:g}'
 
 

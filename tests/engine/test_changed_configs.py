@@ -52,6 +52,30 @@ def test_changed_config_begins_or_is_refused_in_one_line(leaf):
         ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
         ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
+        (
+            {'custom_hooks': [dict(type='EMAHook', ema_type=0.5)]},
+            'custom_hooks.0.ema_type=0.5 is a number; give a string',
+        ),
+        (
+            {'custom_hooks': [dict(type='EMAHook', momentum='x')]},
+            "custom_hooks.0.momentum='x' is a string; give a number",
+        ),
+        (
+            {'custom_hooks': [dict(type='PipelineSwitchHook', switch_epoch=9, switch_pipeline=5)]},
+            'custom_hooks.0.switch_pipeline=5 is a whole number; give a list',
+        ),
+        (
+            {
+                'custom_hooks': [
+                    dict(
+                        type='PipelineSwitchHook',
+                        switch_epoch=9,
+                        switch_pipeline=[dict(type='LoadImage')],
+                    )
+                ]
+            },
+            "custom_hooks.0.switch_pipeline.0.type='LoadImage' is not in",
+        ),
     ],
 )
 def test_wrong_value_is_named_by_its_path(change, words, leaf):

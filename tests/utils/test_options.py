@@ -49,7 +49,15 @@ def test_a_printed_path_is_read_as_it_was_after_a_shell_split_it(path):
 
 
 @pytest.mark.parametrize(
-    ('pairs', 'said'), [(['a=My', 'Drive/x'], "'Drive/x'"), (['a=[1,2'], 'bra')]
+    ('pairs', 'said'),
+    [
+        (
+            ['b=1', 'a=My', 'Drive/x', 'c=2'],
+            "'Drive/x'; put .*: --cfg-options b=1 'a=My Drive/x' c=2$",
+        ),
+        (['foo'], "not 'foo'; give KEY=VALUE$"),
+        (['a=[1,2'], 'brackets do not match'),
+    ],
 )
 def test_what_is_no_pair_is_named(pairs, said):
     with pytest.raises(InputError, match=said):

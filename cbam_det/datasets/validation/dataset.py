@@ -232,8 +232,7 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
         remedy = f'it is there as {checkout}: give --data-root {shlex.quote(str(checkout))}'
-    elif 'digits' in root.parts:
-        digits_root = Path(*root.parts[: root.parts.index('digits') + 1])
+    elif digits_root := _digits_root(root):
         remedy = f'make it: {shlex.join([*tool_command("make-digits"), str(digits_root)])}'
     elif is_custom:
         remedy = "correct the data set's data_root, or name its folder with --data-root"
@@ -249,6 +248,15 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
             'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {remedy}')
+
+
+def _digits_root(root: Path) -> Path | None:
+    """The folder for which `make-digits` would make a data root; None where it would not."""
+    for folder in (root, *root.parents):
+        inner = root.relative_to(folder).parts
+        if folder.name == 'digits' and inner == ('VOCdevkit', 'VOC2007')[: len(inner)]:
+            return folder
+    return None
 
 
 def _existing_file(dataset: DataSet, layout: str) -> Path:
@@ -304,13 +312,17 @@ def _raise_first_kind(
     if kind in IMAGE_FAULTS:
         examples = first_few([str(fault) for fault in same_kind])
         message = f'{len(same_kind)} of {total} images of {file} cannot be used: {examples}'
-        remedy = f'restore them, or take them out of the annotation file ({fix})'
+        remedy = 'restore them'
+        if len(same_kind) < total:
+            remedy += f', or take them out of the annotation file ({fix})'
     elif kind == 'annotation missing':
         folder = Path(same_kind[0].place).parent
         names = [Path(fault.place).stem for fault in same_kind]
         message = f'{len(same_kind)} of {total} annotations of {file} are missing: '
         message += f'{folder}/{{{first_few(names)}}}.xml'
-        remedy = f'restore them or take them off the list ({fix})'
+        remedy = 'restore them'
+        if len(same_kind) < total:
+            remedy += f', or take them off the list ({fix})'
     else:
         more = f' (and {len(same_kind) - 1} more such faults)' if len(same_kind) > 1 else ''
         message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0], fix)
