@@ -33,6 +33,7 @@ from cbam_det.studies import runs
 from cbam_det.utils.config import override
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import cfg_options, parse_options
+from cbam_det.utils.run_config import DataSet
 
 from .remedies import Remedy, remedies, words
 
@@ -42,6 +43,7 @@ MOST = 3  # messages of one test whose remedies are done
 MOST_ERRORS = 20  # of one test whose calls are recorded
 MINUTES = {'cost', 'focus', 'gates'}  # of the ledger
 SMALL_DIGITS = ('--train', '12', '--val', '5', '--size', '96')
+READ_ANEW = (Config, DataSet, Path, str, int, float, dict, tuple, Callable, type(None))
 OF_OPTIONS = ('would have no effect', 'do not fit', 'takes key=value', 'brackets do not match')
 
 
@@ -50,7 +52,7 @@ class NotDone(Exception):
 
 
 class Checked(BaseException):
-    """A run would begin, all checks behind it."""
+    """A run would begin, all checks behind it, or a command names another fault."""
 
 
 def load_tool(name: str) -> Callable[..., int]:
@@ -104,6 +106,8 @@ class FunctionCall(NamedTuple):
         if remedy.arguments or remedy.without:
             raise NotDone('it is for a command line, and the test calls a function')
         if remedy.command:
+            if not all(isinstance(value, READ_ANEW) for value in self.values.values()):
+                raise NotDone('the test calls a function of what was read before')
             options = run_command(remedy.command)
         configs = [key for key, value in self.values.items() if isinstance(value, Config)]
         if options and not configs:
@@ -299,8 +303,10 @@ def run_command(command: str) -> dict[str, object]:
     if message:
         if message.startswith('no study') and '--ledger' not in args:
             raise NotDone("it is of a study of the test's own")
+        assert not message.startswith('nothing of'), f'{command!r} ends in {message!r}'
         inner = [remedy for remedy in remedies(message) if remedy.command != command]
-        assert inner or message.startswith('no data'), f'{command!r} ends in {message!r}'
+        if not inner:
+            raise Checked  # by another fault
         for remedy in inner:
             options |= run_command(remedy.command) if remedy.command else remedy.options
     for match in re.finditer('^ *--cfg-options (.*)', printed, re.MULTILINE):

@@ -95,6 +95,21 @@ def test_run_names_the_command_that_fixes_the_data_of_its_config(lab, capsys):
     assert (lab.parent / 'My lab (1)/annotations_clean/one.xml').is_file()
 
 
+def test_command_that_fixes_the_data_keeps_the_options_that_name_them(tmp_path, capsys):
+    dataset = coco(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    content['annotations'][0]['bbox'][2] = -1
+    (tmp_path / 'my other.json').write_text(json.dumps(content))
+    val = plain(dataset, test_mode=True)
+    cfg = Config.fromfile(write_config(tmp_path / 'mine.py', plain(dataset), val))
+    cfg.merge_from_dict({'train_dataloader.dataset.ann_file': 'my other.json'})
+    command = fix_command(cfg)
+    option = 'train_dataloader.dataset.ann_file=my other.json'
+    assert command.endswith(f" --cfg-options '{option}' --fix")
+    in_process('check_data')(*shlex.split(command)[2:])
+    assert (tmp_path / 'my other_clean.json').is_file()
+
+
 def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluators(tmp_path, capsys):
     dataset = coco(tmp_path)
     content = json.loads((tmp_path / 'train.json').read_text())

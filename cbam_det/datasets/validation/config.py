@@ -78,7 +78,22 @@ def fix_command(cfg: Config) -> str:
     roots = {leaf.get('data_root') or '' for _, leaf in _leaves(cfg)}
     if len(roots) == 1 and (root := roots.pop()):
         words += ['--data-root', os.path.abspath(root)]
+    if cfg.filename:
+        before = _values(Config.fromfile(cfg.filename))
+        changed = {key: value for key, value in _values(cfg).items() if before.get(key) != value}
+        words += shlex.split(cfg_options(changed)) if changed else []
     return shlex.join([*words, '--fix'])
+
+
+def _values(cfg: Config) -> dict[str, object]:
+    """The values of a config's data sets that a command line may have changed, by dotted key."""
+    return {
+        f'{path}.{key}': value
+        for place, leaf in _leaves(cfg)
+        for path, node in walk({**leaf, 'pipeline': None}, place)
+        for key, value in node.items()
+        if key not in ('data_root', 'pipeline') and not isinstance(value, dict)
+    }
 
 
 def _leaves(cfg: Config) -> list[tuple[str, dict]]:
