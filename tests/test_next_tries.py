@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from mmengine.config import Config
 
-from cbam_det.engine import devices
+from cbam_det.engine import devices, preflight
+from cbam_det.utils.config import override
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.options import parse_options
 
 from . import next_tries
-from .conftest import CONFIG
+from .conftest import CONFIG, ROOT
 from .next_tries import FunctionCall, Refusal, try_again
 from .remedies import remedies
 
@@ -79,6 +83,15 @@ def test_remedy_that_does_not_work_fails_the_test_that_provokes_it(pair, words, 
     (wrong,) = remedies(f'x; --cfg-options {pair}')
     with pytest.raises(AssertionError, match=words):
         try_again(refusal, wrong)
+
+
+def test_options_in_the_texts_of_messages_fit_a_shipped_config():
+    files = [*(ROOT / 'cbam_det').rglob('*.py'), *(ROOT / 'tools').glob('*.py')]
+    text = '\n'.join(file.read_text() for file in files)
+    pairs = re.findall(r"--cfg-options(?: '\n *')? ?([a-z][\w.]+=\w+)", text)
+    assert len(pairs) > 4
+    for pair in pairs:
+        preflight.check_names(override(Config.fromfile(CONFIG), parse_options([pair])))
 
 
 def test_call_that_a_test_has_made_is_made_again_with_its_remedy(monkeypatch):

@@ -144,6 +144,7 @@ def check_complete(cfg: Config) -> None:
     for split, third in thirds.items():
         keys = (f'{split}_dataloader', f'{split}_cfg', third)
         absent = [key for key in keys if cfg.get(key) is None]
+        absent += [key for key in keys[:1] if cfg.get(key) == {}]
         if 0 < len(absent) < len(keys):
             given = [key for key in keys if key not in absent]
             raise InputError(

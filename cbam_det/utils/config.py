@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import MODELS, Registry, init_default_scope
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
@@ -64,8 +64,18 @@ def is_detector(cfg: Config) -> bool:
 
 
 def enter_scope(cfg: Config) -> None:
-    """Let names be looked up in the config's library, mmdet where it names none."""
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    """Let names be looked up in the config's library, mmdet where it names none.
+
+    Raises:
+        InputError: there is no such library, so that MMEngine would know no name.
+    """
+    scope = cfg.get('default_scope') or 'mmdet'
+    installed = scope.isidentifier() and importlib.util.find_spec(scope)
+    if not installed and scope not in MODELS.children:
+        raise InputError(
+            f"default_scope={scope!r} is no library that is installed; give default_scope='mmdet'"
+        )
+    init_default_scope(scope)
 
 
 def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:

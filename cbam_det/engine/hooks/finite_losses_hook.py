@@ -90,7 +90,7 @@ class FiniteLossesHook(Hook):
                 f'iteration {runner.iter}) and no checkpoint of them is written; clip the '
                 'gradients (optim_wrapper.clip_grad.max_norm) or lower the learning rate, and '
                 '--resume; a model that holds such a tensor on purpose takes '
-                'default_hooks.finite_losses=None'
+                '--cfg-options default_hooks.finite_losses=None'
             )
 
 
