@@ -55,7 +55,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Count the remedies; with -v each of them."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    found = [pair for report in reports for pair in getattr(report, 'user_properties', ())]
+    reports = [report for report in reports if getattr(report, 'when', '') == 'call']
+    found = [pair for report in reports for pair in report.user_properties]
     kinds = ('remedy done', 'remedy not done', 'without a remedy')
     distinct = {kind: Counter(text for name, text in found if name == kind) for kind in kinds}
     for kind, counts in distinct.items():

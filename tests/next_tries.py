@@ -108,14 +108,18 @@ class FunctionCall(NamedTuple):
             raise NotDone('it is for a command line, and the test calls a function')
         if (options or remedy.command.endswith('--fix')) and not configs:
             raise NotDone('it is for a config, and the test has no whole one')
+        made = NotDone('the test gives the function what it has read or built before')
+        is_made = not all(isinstance(value, READ_ANEW) for value in self.values.values())
         if remedy.command:
-            if not all(isinstance(value, READ_ANEW) for value in self.values.values()):
-                raise NotDone('the test calls a function of what was read before')
+            if is_made:
+                raise made
             options = run_command(remedy.command)
         changed = {key: override(copy.deepcopy(self.values[key]), options) for key in configs}
         try:
             self.function(**{**self.values, **changed})
         except InputError as error:
+            if is_made and str(error) == message:
+                raise made from error
             return str(error)
         return ''
 

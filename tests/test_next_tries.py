@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -75,7 +76,7 @@ def check(cfg: Config) -> None:
     ],
 )
 def test_remedy_that_does_not_work_fails_the_test_that_provokes_it(pair, words, tmp_path):
-    call = FunctionCall(check, dict(cfg=Config.fromfile(CONFIG)))
+    call = FunctionCall(check, dict(cfg=Config(dict(model=dict(neck=dict(depth=1))))))
     message = 'model.neck.depth is wrong; give it: --cfg-options model.neck.depth=3'
     (remedy,) = remedies(message)
     refusal = Refusal(message, str(tmp_path), call)
@@ -90,8 +91,9 @@ def test_options_in_the_texts_of_messages_fit_a_shipped_config():
     text = '\n'.join(file.read_text() for file in files)
     pairs = re.findall(r"--cfg-options(?: '\n *')? ?([a-z][\w.]+=\w+)", text)
     assert len(pairs) > 4
+    cfg = Config.fromfile(CONFIG)
     for pair in pairs:
-        preflight.check_names(override(Config.fromfile(CONFIG), parse_options([pair])))
+        preflight.check_names(override(copy.deepcopy(cfg), parse_options([pair])))
 
 
 def test_call_that_a_test_has_made_is_made_again_with_its_remedy(monkeypatch):
