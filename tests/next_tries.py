@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import NamedTuple
 from unittest import mock
 
@@ -43,7 +44,7 @@ MOST = 3  # messages of one test whose remedies are done
 MOST_ERRORS = 20  # of one test whose calls are recorded
 MINUTES = {'cost', 'focus', 'gates'}  # of the ledger
 SMALL_DIGITS = ('--train', '12', '--val', '5', '--size', '96')
-READ_ANEW = (Config, DataSet, Path, str, int, float, dict, tuple, Callable, type(None))
+READ_ANEW = (Config, DataSet, Path, str, int, float, dict, tuple, FunctionType, type(None))
 OF_OPTIONS = ('would have no effect', 'do not fit', 'takes key=value', 'brackets do not match')
 
 
@@ -142,6 +143,7 @@ class Error(NamedTuple):
 
 ERRORS: list[Error] = []  # of the present test
 REFUSALS: list[Refusal] = []  # of tools in it
+VARIABLES_SET: set[str] = set()  # by remedies of tests before
 
 
 @contextlib.contextmanager
@@ -154,7 +156,8 @@ def recording() -> Iterator[None]:
     def record(error: InputError, message: object) -> None:
         create(error, message)
         with contextlib.suppress(FileNotFoundError):
-            call = _present_call() if len(ERRORS) < MOST_ERRORS else None
+            wanted = len(ERRORS) < MOST_ERRORS and remedies(str(error))
+            call = _present_call() if wanted else None
             ERRORS.append(Error(error, os.getcwd(), call))
 
     with mock.patch.object(InputError, '__init__', record):
@@ -205,6 +208,9 @@ def outcomes() -> list[tuple[str, str]]:
     found = [('without a remedy', one.message) for one in refusals if not remedies(one.message)]
     for refusal in [one for one in refusals if remedies(one.message)][:MOST]:
         for remedy in remedies(refusal.message):
+            if remedy.environment and remedy.text in VARIABLES_SET:
+                continue  # the same for whatever reads weights
+            VARIABLES_SET.add(remedy.text)
             try:
                 try_again(refusal, remedy)
                 found.append(('remedy done', remedy.text))

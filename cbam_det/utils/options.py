@@ -100,6 +100,11 @@ def _in_brackets(text: str) -> bool:
 
 def _written(value: object) -> str:
     text = str(value)
+    if isinstance(value, (list, tuple)):
+        opening, closing = BRACKETS[isinstance(value, list)]
+        comma = ',' if len(value) == 1 else ''
+        plain = f'{opening}{",".join(map(str, value))}{comma}{closing}'
+        text = plain if _read(plain) == value else text
     if _read(text) == value or not isinstance(value, str):
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'

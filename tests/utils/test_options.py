@@ -48,6 +48,20 @@ def test_a_printed_path_is_read_as_it_was_after_a_shell_split_it(path):
     assert parse_options(pairs) == {'a.b': path, 'c': 3}
 
 
+def test_a_printed_list_is_read_as_it_was_without_quotes_inside_where_it_needs_none():
+    values = {
+        'a': ('avg', 'max'),
+        'b': ['x'],
+        'c': ('x',),
+        'd': ('a b', 'c,d'),
+        'e': [],
+        'f': [1, 2],
+    }
+    flag, *pairs = shlex.split(cfg_options(values))
+    assert pairs[:3] == ['a=(avg,max)', 'b=[x,]', 'c=(x,)']
+    assert parse_options(pairs) == values
+
+
 @pytest.mark.parametrize(
     ('pairs', 'said'),
     [
