@@ -102,7 +102,7 @@ def _written(value: object) -> str:
     text = str(value)
     if isinstance(value, (list, tuple)):
         opening, closing = BRACKETS[isinstance(value, list)]
-        comma = ',' if len(value) == 1 else ''
+        comma = ',' if opening == '(' and len(value) == 1 else ''
         plain = f'{opening}{",".join(map(str, value))}{comma}{closing}'
         text = plain if _read(plain) == value else text
     if _read(text) == value or not isinstance(value, str):

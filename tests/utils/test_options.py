@@ -57,8 +57,8 @@ def test_a_printed_list_is_read_as_it_was_without_quotes_inside_where_it_needs_n
         'e': [],
         'f': [1, 2],
     }
-    flag, *pairs = shlex.split(cfg_options(values))
-    assert pairs[:3] == ['a=(avg,max)', 'b=[x,]', 'c=(x,)']
+    _, *pairs = shlex.split(cfg_options(values))
+    assert pairs[:3] == ['a=(avg,max)', 'b=[x]', 'c=(x,)']
     assert parse_options(pairs) == values
 
 
