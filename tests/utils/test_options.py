@@ -53,7 +53,7 @@ def test_a_printed_list_is_read_as_it_was_without_quotes_inside_where_it_needs_n
         'a': ('avg', 'max'),
         'b': ['x'],
         'c': ('x',),
-        'd': ('a b', 'c,d'),
+        'd': ('a b', 'c'),
         'e': [],
         'f': [1, 2],
     }
