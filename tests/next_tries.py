@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -32,9 +33,10 @@ from packaging.requirements import Requirement
 
 from cbam_det.studies import runs
 from cbam_det.utils.config import override
+from cbam_det.utils.data_config import DataSet
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import cfg_options, parse_options
-from cbam_det.utils.run_config import DataSet
+from cbam_det.utils.run_config import RunConfig
 
 from .remedies import Remedy, remedies, words
 
@@ -44,7 +46,19 @@ MOST = 3  # messages of one test whose remedies are done
 MOST_ERRORS = 20  # of one test whose calls are recorded
 MINUTES = {'cost', 'focus', 'gates'}  # of the ledger
 SMALL_DIGITS = ('--train', '12', '--val', '5', '--size', '96')
-READ_ANEW = (Config, DataSet, Path, str, int, float, dict, tuple, FunctionType, type(None))
+READ_ANEW = (
+    Config,
+    RunConfig,
+    DataSet,
+    Path,
+    str,
+    int,
+    float,
+    dict,
+    tuple,
+    FunctionType,
+    type(None),
+)
 OF_OPTIONS = ('would have no effect', 'do not fit', 'takes key=value', 'brackets do not match')
 
 
@@ -100,14 +114,14 @@ class FunctionCall(NamedTuple):
 
     function: Callable
     values: dict[str, object]
+    configs: dict[str, Config]  # those among the values, or what a `RunConfig` was read from
 
     def again(self, remedy: Remedy, message: str) -> str:
         """Call it as a remedy tells; what it says in the end, '' where it is content."""
         options = remedy.options
-        configs = [key for key, value in self.values.items() if isinstance(value, Config)]
         if remedy.arguments or remedy.without:
             raise NotDone('it is for a command line, and the test calls a function')
-        if (options or remedy.command.endswith('--fix')) and not configs:
+        if (options or remedy.command.endswith('--fix')) and not self.configs:
             raise NotDone('it is for a config, and the test has no whole one')
         made = NotDone('the test gives the function what it has read or built before')
         is_made = not all(isinstance(value, READ_ANEW) for value in self.values.values())
@@ -115,9 +129,14 @@ class FunctionCall(NamedTuple):
             if is_made:
                 raise made
             options = run_command(remedy.command)
-        changed = {key: override(copy.deepcopy(self.values[key]), options) for key in configs}
+        values: dict[str, object] = dict(self.values)
+        for key, cfg in self.configs.items():
+            values[key] = override(copy.deepcopy(cfg), options)
         try:
-            self.function(**{**self.values, **changed})
+            for key in self.configs:
+                if isinstance(self.values[key], RunConfig):
+                    values[key] = RunConfig.from_cfg(values[key])
+            self.function(**values)
         except InputError as error:
             if is_made and str(error) == message:
                 raise made from error
@@ -143,6 +162,7 @@ class Error(NamedTuple):
 
 ERRORS: list[Error] = []  # of the present test
 REFUSALS: list[Refusal] = []  # of tools in it
+RUN_CONFIGS: list[tuple[RunConfig, Config]] = []  # those that it has read, and from what
 VARIABLES_SET: set[str] = set()  # by remedies of tests before
 
 
@@ -151,7 +171,8 @@ def recording() -> Iterator[None]:
     """Record what is refused."""
     ERRORS.clear()
     REFUSALS.clear()
-    create = InputError.__init__
+    RUN_CONFIGS.clear()
+    create, read = InputError.__init__, RunConfig.from_cfg.__func__
 
     def record(error: InputError, message: object) -> None:
         create(error, message)
@@ -160,7 +181,17 @@ def recording() -> Iterator[None]:
             call = _present_call() if wanted else None
             ERRORS.append(Error(error, os.getcwd(), call))
 
-    with mock.patch.object(InputError, '__init__', record):
+    @functools.wraps(read)
+    def read_and_keep(cls: type[RunConfig], cfg: Config) -> RunConfig:
+        run = read(cls, cfg)
+        RUN_CONFIGS[MOST_ERRORS:] = []
+        RUN_CONFIGS.insert(0, (run, copy.deepcopy(cfg)))
+        return run
+
+    with (
+        mock.patch.object(InputError, '__init__', record),
+        mock.patch.object(RunConfig, 'from_cfg', classmethod(read_and_keep)),
+    ):
         yield
 
 
@@ -179,8 +210,10 @@ def _present_call() -> FunctionCall | None:
     if code is not entry.f_code or inspect.isgeneratorfunction(function) or values.get(several):
         return None
     passed = {key: values[key] for key in names if key in values and values[key] is not owner}
-    copies = {key: copy.deepcopy(one) for key, one in passed.items() if isinstance(one, Config)}
-    return FunctionCall(function, {**passed, **copies})
+    read = {id(run): cfg for run, cfg in RUN_CONFIGS}
+    copies = {key: read.get(id(one), one) for key, one in passed.items()}
+    copies = {key: copy.deepcopy(cfg) for key, cfg in copies.items() if isinstance(cfg, Config)}
+    return FunctionCall(function, passed, copies)
 
 
 def tool_refused(name: str, args: tuple, folder: object = '', message: str = '') -> None:

@@ -76,7 +76,8 @@ def check(cfg: Config) -> None:
     ],
 )
 def test_remedy_that_does_not_work_fails_the_test_that_provokes_it(pair, words, tmp_path):
-    call = FunctionCall(check, dict(cfg=Config(dict(model=dict(neck=dict(depth=1))))))
+    cfg = Config(dict(model=dict(neck=dict(depth=1))))
+    call = FunctionCall(check, dict(cfg=cfg), dict(cfg=cfg))
     message = 'model.neck.depth is wrong; give it: --cfg-options model.neck.depth=3'
     (remedy,) = remedies(message)
     refusal = Refusal(message, str(tmp_path), call)
