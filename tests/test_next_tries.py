@@ -9,10 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from cbam_det.engine import devices, preflight
+from cbam_det.engine import devices, names
 from cbam_det.utils.config import override
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
+from cbam_det.utils.run_config import RunConfig
 
 from . import next_tries
 from .conftest import CONFIG, ROOT
@@ -94,7 +95,7 @@ def test_options_in_the_texts_of_messages_fit_a_shipped_config():
     assert len(pairs) > 4
     cfg = Config.fromfile(CONFIG)
     for pair in pairs:
-        preflight.check_names(override(copy.deepcopy(cfg), parse_options([pair])))
+        names.check_names(override(copy.deepcopy(cfg), parse_options([pair])))
 
 
 def test_call_that_a_test_has_made_is_made_again_with_its_remedy(monkeypatch):
@@ -102,12 +103,12 @@ def test_call_that_a_test_has_made_is_made_again_with_its_remedy(monkeypatch):
     norm = dict(norm_cfg=dict(type='SyncBN'))
     cfg = Config(dict(model=dict(backbone=norm), launcher='pytorch', sync_bn='torch'))
     with pytest.raises(InputError):
-        devices.check_sync_bn(cfg)
+        devices.check_sync_bn(RunConfig.from_cfg(cfg))
     cfg.model = {}
     with pytest.raises(InputError):
-        devices.check_sync_bn(cfg, training=True)
+        devices.check_sync_bn(RunConfig.from_cfg(cfg), training=True)
     with pytest.raises(InputError):
-        devices.check_sync_bn(Config(dict(sync_bn='mm', model={})))
+        devices.check_sync_bn(RunConfig.from_cfg(Config(dict(sync_bn='mm', model={}))))
     assert [(kind, text) for kind, text in next_tries.outcomes()] == [
         ('without a remedy', "sync_bn='mm' is unknown; give 'torch', 'mmcv' or None"),
         ('remedy done', '--cfg-options model.backbone.norm_cfg.type=BN'),
