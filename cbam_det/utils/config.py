@@ -89,11 +89,11 @@ def registered_class(registry: Registry, kind: object, scope: str | None = None)
     """
     if not isinstance(kind, str):
         return kind if isinstance(kind, type) else None
-    with registry.switch_scope_and_registry(scope) as own:
-        try:
+    try:
+        with registry.switch_scope_and_registry(scope) as own:
             found = own.get(kind)
-        except (RuntimeError, ValueError):  # MMEngine's, of a name that is no object's either
-            return None
+    except (RuntimeError, ValueError, TypeError):  # of a name that is no object's, or no library's
+        return None
     return found if isinstance(found, type) else None
 
 

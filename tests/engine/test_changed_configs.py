@@ -53,6 +53,10 @@ def test_changed_config_begins_or_is_refused_in_one_line(leaf):
         ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),
         ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
+        (
+            {'custom_hooks': [dict(type='EMAHook', _scope_='')]},
+            "custom_hooks.0.type has _scope_='' beside it; give the name of a library",
+        ),
         ({'default_scope': 'MMDET'}, "default_scope='MMDET' is no library that is installed; give"),
         ({'train_dataloader': {'_delete_': True}}, 'but no train_dataloader; give train_dataloade'),
         ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
