@@ -18,8 +18,9 @@ from cbam_det.utils.options import parse_options
 LOOP = re.compile(r"for \w+ in .+; done(?: > (?:'[^']*'|[^\s;])+)?")
 COMMAND = re.compile(r'python (?:-m )?\S*(?:tools|benchmarks)\S|cbam-det \w|pip install |ln -s ')
 PAIR = re.compile(r'[A-Za-z_][\w.]*=')
-KEY = re.compile(rf'(?:\b(?:give|set|take|or|write)|[;,:]) ((?:{"|".join(RUNNER_KEYS)})[\w.]*)=')
-OPTION = re.compile(r'(?:\b(?:give|by|with|take|or)|;) (--(?!cfg-options)[a-z][\w-]*)')
+VERBS = r'\b(?:give|set|take|use|pass|add|or|write)'
+KEY = re.compile(rf'(?:{VERBS}|[;,:]) ((?:{"|".join(RUNNER_KEYS)})[\w.]*)=')
+OPTION = re.compile(rf'(?:{VERBS}|\b(?:by|with)|;) (--(?!cfg-options)[a-z][\w-]*)')
 FLAGS = ('--amp', '--check-images', '--resume')  # options that need no value
 PLACEHOLDER = re.compile(r'[A-Z_]{3,}(\.py)?|.*\.\.\..*')
 

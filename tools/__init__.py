@@ -12,6 +12,7 @@ TOOLS = {
     'train': 'train a detector or a classifier',
     'test': 'evaluate it, and write its metrics',
     'predict': 'detect in pictures and videos: draw the boxes, and list them',
+    'app': 'a page in the browser: drop a picture, click a detection',
     'visualize': 'pictures and reports: data, detections, curves, attention, Grad-CAM',
     'check-data': 'check a COCO or VOC folder, and write a clean copy of its annotations',
     'places': 'where a CBAM can go in a detector, and the config for it',

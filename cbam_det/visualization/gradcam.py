@@ -335,7 +335,7 @@ def gradcam_page(
         for explainer, prepared, counterpart, heat in zip(
             explainers, prepared_images, counterparts, heats, strict=True
         ):
-            row.append(_explained(explainer, prepared, counterpart, heat, norm_in_box))
+            row.append(explained_cell(explainer, prepared, counterpart, heat, norm_in_box))
         rows.append(row)
     label = (
         'Grad-CAM of the score' if explainers[0].target == 'score' else 'Grad-CAM of the box size'
@@ -344,13 +344,15 @@ def gradcam_page(
     return sheet(rows, heat=f"{label}, relative to the image's maximum{suffix}")
 
 
-def _explained(
+def explained_cell(
     explainer: Explainer,
     prepared: PreparedImage,
     counterpart: Prediction | None,
     heat: np.ndarray | None,
-    norm_in_box: bool,
+    norm_in_box: bool = False,
 ) -> Cell:
+    """The heat of a prediction, its box, its score and the share of the heat in the box; without a
+    `counterpart`, which the model does not find, the picture alone."""
     empty = Boxes(np.zeros((0, 4)), [], [])
     if counterpart is None or heat is None:
         return Cell(prepared.picture, empty, f'{explainer.predictor.name}\nnot found')
