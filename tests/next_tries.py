@@ -344,7 +344,7 @@ def run_command(command: str) -> dict[str, object]:
     printed, message = call_tool(name, args)
     options: dict[str, object] = {}
     if message:
-        if message.startswith('no study') and '--ledger' not in args:
+        if message.startswith('no study') and '--studies' not in args:
             raise NotDone("it is of a study of the test's own")
         inner = [remedy for remedy in remedies(message) if remedy.command != command]
         if not inner:

@@ -59,14 +59,14 @@ def read_voc(
             if meant != name:
                 message = f'{name!r} is no image name, but {file} is there'
                 content.add_fault('list line', place, message, image=index)
-            size, object_count = _read_xml(content, index, file, Path(picture), classes, boxes)
+            size, object_count = read_xml(content, index, file, Path(picture), classes, boxes)
         content.names[index] = name = meant or name
         if name in first_lines and picture:
             message, first = f'{name!r} is listed before', first_lines[name]
             content.add_fault('image listed twice', place, message, image=index, first=first)
         first_lines.setdefault(name, index)
         content.images.append(ListedImage(picture, size, object_count))
-    _check_boxes_together(content, boxes)
+    check_boxes_together(content, boxes)
     return content
 
 
@@ -99,7 +99,7 @@ def meant_name(name: str, annotations: Path) -> str | None:
     return None
 
 
-def _check_boxes_together(content: Content, boxes: list[Box]) -> None:
+def check_boxes_together(content: Content, boxes: list[Box]) -> None:
     """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
     content.ignore_few('box twice', content.objects)
     example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
@@ -156,7 +156,7 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def _read_xml(
+def read_xml(
     content: Content,
     image: int,
     file: Path,
@@ -194,7 +194,7 @@ def _read_xml(
         if fault:
             content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
         is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
-        content.usable += is_kept and not _difficult(item)
+        content.usable += is_kept and not is_difficult(item)
     content.classes.pop('', None)
     return size, object_count
 
@@ -216,7 +216,7 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     return width, height
 
 
-def _difficult(item: ET.Element) -> bool:
+def is_difficult(item: ET.Element) -> bool:
     try:
         return int(item.findtext('difficult', '0')) != 0
     except ValueError:
@@ -256,7 +256,7 @@ def object_fault(
     message = 'has the box ' + ', '.join(
         f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
-    hurts = not _difficult(item)
+    hurts = not is_difficult(item)
     if right <= left or bottom <= top:
         message += ' without area, for which the loss is infinite'
         return 'box without area', message, hurts
