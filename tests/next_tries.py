@@ -210,6 +210,10 @@ def _present_call() -> FunctionCall | None:
     if code is not entry.f_code or inspect.isgeneratorfunction(function) or values.get(several):
         return None
     passed = {key: values[key] for key in names if key in values and values[key] is not owner}
+    for key, parameter in inspect.signature(function).parameters.items():
+        has_default = parameter.default is not parameter.empty
+        if has_default and not isinstance(passed.get(key), READ_ANEW):
+            del passed[key]  # the function has put something of its own there
     read = {id(run): cfg for run, cfg in RUN_CONFIGS}
     copies = {key: read.get(id(one), one) for key, one in passed.items()}
     copies = {key: copy.deepcopy(cfg) for key, cfg in copies.items() if isinstance(cfg, Config)}
