@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +17,8 @@ import torch
 from mmengine.registry import DefaultScope
 
 from cbam_det.datasets.digits import Digits, make
+
+from . import next_tries
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -41,6 +42,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if 'trained' in getattr(item, 'fixturenames', ()):
             item.add_marker(pytest.mark.xdist_group('trained'))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Do the remedies of all messages that a test has provoked, see `next_tries`."""
+    with next_tries.recording():
+        yield
+    item.user_properties += next_tries.outcomes()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the remedies; with -v each of them."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    reports = [report for report in reports if getattr(report, 'when', '') == 'call']
+    found = [pair for report in reports for pair in report.user_properties]
+    kinds = ('remedy done', 'remedy not done', 'without a remedy')
+    distinct = {kind: Counter(text for name, text in found if name == kind) for kind in kinds}
+    for kind, counts in distinct.items():
+        terminalreporter.write_line(f'{kind}: {counts.total()}, {len(counts)} different ones')
+        for text in counts if terminalreporter.verbosity > 0 else ():
+            terminalreporter.write_line(f'  {text}')
 
 
 def free_port() -> int:
@@ -111,6 +133,9 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
         )
         output = done.stdout[-4000:] + done.stderr[-4000:]
         assert done.returncode == status, f'exit status {done.returncode}:\n{output}'
+        if status == 2 and not tool.endswith('.sh'):
+            message = next_tries.error_line(done.stderr)
+            next_tries.tool_refused(tool.removesuffix('.py'), args, cwd, message)
         return done
 
     return call
@@ -121,20 +146,15 @@ def in_process(name: str) -> Callable[..., int]:
 
     The call returns the exit status. `benchmarks.NAME` loads a module of benchmarks/.
     """
-    if name.startswith('benchmarks.'):
-        module = importlib.import_module(name)
-    else:
-        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    tool = next_tries.load_tool(name)
 
     def call(*args: object) -> int:
-        sys.argv = [f'tools/{name}.py', *map(str, args)]
-        if name.startswith('benchmarks.'):
-            return module.one_line_errors(module.main)
-        return module.main()
+        status = tool(*args)
+        if status == 2:
+            next_tries.tool_refused(name, args)
+        return status
 
-    call.module = module
+    call.module = tool.module
     return call
 
 

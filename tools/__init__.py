@@ -39,8 +39,8 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     )
     parser.add_argument(
         '--cfg-options',
+        action='extend',  # so that one that a message prints can be added
         nargs='+',
-        action='extend',  # a remedy's options after the user's own
         metavar='KEY=VALUE',
         help='change keys of the config; write a list as KEY=A,B or KEY="[A,B]"',
     )

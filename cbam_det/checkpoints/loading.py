@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Size, Tensor, nn
 
 from ..utils.config import kind_of
 from ..utils.errors import InputError, first_few
+from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
@@ -302,10 +302,13 @@ def check_same_gates(model_cfg: ModelConfig, checkpoint: dict) -> None:
             trained_value = trained_gates[place].get(option, default)
             config_value = model_cfg.gates[place].get(option, default)
             if _comparable(trained_value) != _comparable(config_value):
+                remedy = f'{place}.{option}={trained_value!r}'
+                if not isinstance(trained_value, dict):
+                    remedy = cfg_options({f'{place}.{option}': trained_value})
                 raise InputError(
                     f'the checkpoint was trained with {option}={trained_value!r} in {place}, '
                     f'but the config has {config_value!r}, which would change the outputs; set '
-                    f'{option}={trained_value!r}'
+                    f'{remedy}'
                 )
 
 
@@ -320,7 +323,7 @@ def check_resumable(path: str, checkpoint: dict) -> None:
         raise InputError(
             f'--resume {path}: it has no {first_few(missing)}, so the learning rate schedule would '
             'start again; give an epoch_*.pth, or start a new training from its weights by '
-            f'--cfg-options load_from={shlex.quote(str(path))}'
+            f'{cfg_options({"load_from": str(path)})}'
         )
 
 

@@ -87,25 +87,25 @@ def print_commands(
     args: argparse.Namespace, study: Study, requested: Runs, printed: set[str]
 ) -> None:
     """Print a command for each run; runs that are already in `printed` are skipped."""
-    before = {'--studies': (args.studies, STUDIES), '--results': (args.results, RESULTS)}
-    after = {
+    global_options = {'--studies': (args.studies, STUDIES), '--results': (args.results, RESULTS)}
+    own_options = {
         '--data-root': (args.data_root, None),
         '--work-dirs': (args.work_dirs, WORK_DIRS),
     }
-    options = [
+    before, after = (
         [
             word
             for key, (value, default) in pairs.items()
             if value != default
             for word in (key, str(value))
         ]
-        for pairs in (before, after)
-    ]
+        for pairs in (global_options, own_options)
+    )
     if not requested:
         print(f'{study.name}: all runs are recorded', file=sys.stderr)
     for row, seed in requested:
         if (name := run_name(study, row, seed)) not in printed:
-            print(command(study, row, seed, args.gpus, *options))
+            print(command(study, row, seed, args.gpus, before, after))
         printed.add(name)
 
 

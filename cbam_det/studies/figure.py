@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -17,7 +16,7 @@ from ..utils.errors import InputError
 from ..visualization.figures import CYCLE, STYLE
 from .comparison import mean_interval
 from .records import read_record
-from .study import Row, Study, cost_path, program, read_json
+from .study import Row, Study, command_of_study, cost_path, read_json
 from .verdicts import difference, values
 
 
@@ -45,7 +44,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     if not groups:
         raise InputError(
             f'no run of {study.name} is recorded in {results}; make records: '
-            f'{shlex.join([*program(), "run", study.name])}'
+            f'{command_of_study("run", study)}'
         )
     cost = cost_path(results, study)
     names = [row.name for rows in groups for row in rows]
@@ -124,7 +123,7 @@ def _gains(
         if not {row.name, row.against} <= set(times):
             raise InputError(
                 f'the record of costs of {study.name} has no row {row.name!r}; measure again: '
-                f'{shlex.join([*program(), "cost", study.name])}'
+                f'{command_of_study("cost", study)}'
             )
         base = times[row.against]['train_ms'][0]
         slowdown, low, high = (100 * (ours / base - 1) for ours in times[row.name]['train_ms'])

@@ -25,7 +25,7 @@ from .records import (
     read_record,
     records_path,
 )
-from .study import Row, Study, check_gpus, command, options, run_name
+from .study import Row, Study, check_gpus, command, command_here, options, run_name
 
 
 def run(
@@ -122,7 +122,7 @@ def start_weights(
         if record is None:
             raise InputError(
                 f'{description}, but this run is not recorded in {results}; run it first: '
-                f'{command(study, source, seed)}'
+                f'{command_here(study, source, seed)}'
             )
         check_records(study, results, [(source, seed)])
         run_folders = [
@@ -145,7 +145,7 @@ def start_weights(
                 break
             faults.append(f'{path} has other weights ({digest}) than its record')
         else:
-            repeat_command = command(study, source, seed).replace(' run ', ' repeat ', 1)
+            repeat_command = command_here(study, source, seed, name='repeat')
             raise InputError(
                 f'{description}, but these weights are not in {work_dirs} '
                 f'({"; ".join(faults) or "no checkpoint"}); give the folder of the runs with '
@@ -220,7 +220,8 @@ def repeat(
     record = read_record(results, study, row, seed)
     if record is None:
         path = records_path(results, study)
-        raise InputError(f'{path} has no record of it; run it: {command(study, row, seed, gpus)}')
+        here = command_here(study, row, seed, gpus)
+        raise InputError(f'{path} has no record of it; run it: {here}')
     folder = work_dirs / 'repeat'
     repeated_results = folder / run_name(study, row, seed) / 'record'  # removed with the run
     if read_record(repeated_results, study, row, seed) is not None:

@@ -36,6 +36,7 @@ seed, so that studies with the same row share its runs; see `records.py`.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import json
@@ -318,13 +319,36 @@ def command(
     gpus: int = 0,
     before: Sequence[str] = (),
     after: Sequence[str] = (),
+    name: str = 'run',
 ) -> str:
-    """The shell command of a run, with the options `before` and `after` the command `run`."""
+    """The shell command of a run, with the options `before` and `after` the command `name`."""
     if not gpus and study.gpus != 1:
         gpus = study.gpus or 0
     gpu_options = ['--gpus', str(gpus)] if gpus else []
-    arguments = ['run', study.name, '--row', row.name, '--seed', str(seed)]
+    arguments = [name, study.name, '--row', row.name, '--seed', str(seed)]
     return shlex.join([*program(), *before, *arguments, *gpu_options, *after])
+
+
+def repeated_options(*names: str) -> list[str]:
+    """Those options of this process's command line, with their values, for one that is printed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(name, dest=name)
+    values = vars(parser.parse_known_args(sys.argv[1:])[0])
+    return [word for name in names if values[name] is not None for word in (name, values[name])]
+
+
+def command_of_study(name: str, study: Study) -> str:
+    """A command of the ledger for a study, with the folders that this process was given."""
+    before = repeated_options('--studies', '--results')
+    return shlex.join([*program(), *before, name, study.name])
+
+
+def command_here(study: Study, row: Row, seed: int, gpus: int = 0, name: str = 'run') -> str:
+    """The command of a run, or of its repetition, with the folders that this process was given."""
+    before = repeated_options('--studies', '--results')
+    after = repeated_options('--data-root', '--work-dirs')
+    return command(study, row, seed, gpus, before, after, name)
 
 
 def check_gpus(study: Study, gpus: int) -> None:

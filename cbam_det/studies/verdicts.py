@@ -14,7 +14,16 @@ from ..utils.errors import InputError
 from ..utils.records import table_row
 from .comparison import Comparison, compare
 from .records import read_record, records, runs_without_row
-from .study import GATES, Row, Study, focus_path, gates_path, program, read_json
+from .study import (
+    GATES,
+    Row,
+    Study,
+    command_of_study,
+    focus_path,
+    gates_path,
+    program,
+    read_json,
+)
 
 REFERENCES = ('paper', 'mmdet')
 
@@ -209,9 +218,7 @@ def heat_table(study: Study, results: Path) -> str:
     path = focus_path(results, study)
     record = read_json(path)
     if not record:
-        raise InputError(
-            f'there is no record {path}; make it: {shlex.join([*program(), "focus", study.name])}'
-        )
+        raise InputError(f'there is no record {path}; make it: {command_of_study("focus", study)}')
     head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'verdict', 'objects']
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     chance = []

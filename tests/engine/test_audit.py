@@ -206,7 +206,8 @@ def test_the_cure_names_the_key_that_holds():
     assert larger_rate(Config(dict())).endswith('paramwise_cfg.custom_keys.cbam.lr_mult=10')
     assert cure(norm=0.5) == '.cbam.lr_mult=10'
     assert cure(cbam=2, inserted=3) == '.inserted.lr_mult=30'
-    assert cure(backbone_inserted=1).endswith("custom_keys={'backbone.inserted': dict(lr_mult=10)}")
+    line = "dict(paramwise_cfg=dict(custom_keys={'backbone.inserted': dict(lr_mult=10)}))"
+    assert cure(backbone_inserted=1) == f'optim_wrapper = {line} in the config'
 
 
 def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():

@@ -254,7 +254,7 @@ def test_detections_of_an_unfit_checkpoint_are_refused(trained, digits, run):
 
 def test_checkpoint_without_an_optimizer_is_no_place_to_resume_from():
     loading.check_resumable('epoch_1.pth', dict(meta={}, optimizer={}))
-    with pytest.raises(InputError, match=r"best it.pth: it has no optimizer, .*'best it.pth'"):
+    with pytest.raises(InputError, match=r"best it.pth: it has no .*'load_from=best it"):
         loading.check_resumable('best it.pth', dict(meta={}))
 
 

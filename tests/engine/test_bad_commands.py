@@ -82,6 +82,14 @@ def test_misspelt_type_or_option_is_one_line(change, words):
 
 BAD_COMMANDS = {
     'no key=value': (['--cfg-options', 'foo'], '--cfg-options takes key=value pairs'),
+    'a blank without quotes': (
+        ['--cfg-options', 'work_dir=My', 'Drive', 'sync_bn=None'],
+        "--cfg-options 'work_dir=My Drive' sync_bn=None",
+    ),
+    'two thirds of a validation': (
+        ['--cfg-options', 'val_evaluator=None'],
+        'or --cfg-options val_dataloader=None val_cfg=None',
+    ),
     'no such plugin': (
         ['--cfg-options', 'model.backbone.plugins.5.cfg.order=parallel'],
         'do not fit',

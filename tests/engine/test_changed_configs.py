@@ -53,7 +53,37 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),
         ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
+        (
+            {'custom_hooks': [dict(type='EMAHook', _scope_='')]},
+            "custom_hooks.0.type has _scope_='' beside it; give the name of a library",
+        ),
+        ({'default_scope': 'MMDET'}, "default_scope='MMDET' is no library that is installed; give"),
+        ({'train_dataloader': {'_delete_': True}}, 'but no train_dataloader; give train_dataloade'),
         ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
+        (
+            {'custom_hooks': [dict(type='EMAHook', ema_type=0.5)]},
+            'custom_hooks.0.ema_type=0.5 is a number; give a string',
+        ),
+        (
+            {'custom_hooks': [dict(type='EMAHook', momentum='x')]},
+            "custom_hooks.0.momentum='x' is a string; give a number",
+        ),
+        (
+            {'custom_hooks': [dict(type='PipelineSwitchHook', switch_epoch=9, switch_pipeline=5)]},
+            'custom_hooks.0.switch_pipeline=5 is a whole number; give a list',
+        ),
+        (
+            {
+                'custom_hooks': [
+                    dict(
+                        type='PipelineSwitchHook',
+                        switch_epoch=9,
+                        switch_pipeline=[dict(type='LoadImage')],
+                    )
+                ]
+            },
+            "custom_hooks.0.switch_pipeline.0.type='LoadImage' is not in",
+        ),
     ],
 )
 def test_wrong_value_is_named_by_its_path(change, words, shipped):

@@ -51,7 +51,7 @@ def test_more_epochs_after_the_end_say_which_rate_holds(tiny_runs, tmp_path, war
     assert restored.startswith(
         'resumed: param_scheduler.0.T_max=6 (config: 12), param_scheduler.0.end=6 (config: 12). '
         'The values of the checkpoint hold; for those of the config start from its weights: '
-        f'load_from={tmp_path}'
+        f'--cfg-options load_from={tmp_path}'
     )
     assert rate(runner) == pytest.approx(0.01 + 0.09 * (1 + cos(pi * 5 / 6)) / 2)
     assert ended.startswith(

@@ -14,7 +14,13 @@ from cbam_det.models.costs import count_costs
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
 from cbam_det.studies.records import config_hash
-from cbam_det.studies.study import command, cost_path, read_study
+from cbam_det.studies.study import (
+    command,
+    command_here,
+    command_of_study,
+    cost_path,
+    read_study,
+)
 from cbam_det.studies.tables import plan_table
 from cbam_det.utils.config import read_config
 
@@ -60,6 +66,15 @@ def test_commands_keep_the_options_and_list_a_shared_run_once(tool, tmp_path, ca
 def test_command_of_a_run_starts_the_tool_as_it_was_called(called, program, small, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [called])
     assert command(small, small.rows['none'], 0) == f'{program}run small --row none --seed 0'
+
+
+def test_command_of_a_message_keeps_the_folders_of_the_command_line(small, monkeypatch):
+    given = ['tools/experiment.py', '--results', '/a b', 'gates', 'small', '--work-dirs=runs']
+    monkeypatch.setattr(sys, 'argv', given)
+    said = "python tools/experiment.py --results '/a b'"
+    assert command_of_study('cost', small) == f'{said} cost small'
+    repeated = command_here(small, small.rows['none'], 0, name='repeat')
+    assert repeated == f'{said} repeat small --row none --seed 0 --work-dirs runs'
 
 
 def test_config_of_a_row_is_looked_up_from_the_study_s_folder_first(small, monkeypatch, tmp_path):

@@ -325,6 +325,19 @@ def test_choices_of_parsers_match_the_package():
     assert {name: defaults[name] for name in asdict(Digits())} == asdict(Digits())
 
 
+@pytest.mark.parametrize(
+    ('tool', 'words'),
+    [
+        *(('train', ['c']), ('test', ['c', 'w']), ('places', ['c']), ('check_data', ['c'])),
+        ('visualize', ['data', 'c']),
+    ],
+)
+def test_options_of_a_message_are_added_to_those_of_a_command(tool, words):
+    options = ['--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3']
+    args = in_process(tool).module.parse_args([*words, *options])
+    assert args.cfg_options == ['a=1', 'b=2', 'c=3']
+
+
 @pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.sh')))
 def test_scripts_show_an_example(tool, run, tmp_path):
     output = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout

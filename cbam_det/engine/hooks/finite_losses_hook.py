@@ -90,7 +90,8 @@ class FiniteLossesHook(Hook):
                 f'{len(nonfinite)} tensors of the weights are not finite ({first_few(nonfinite)}; '
                 f'iteration {runner.iter}), so no checkpoint is written; clip the gradients '
                 '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; for '
-                'a model with such tensors on purpose set default_hooks.finite_losses=None'
+                'a model with such tensors on purpose give '
+                '--cfg-options default_hooks.finite_losses=None'
             )
 
 
