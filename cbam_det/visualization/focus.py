@@ -18,7 +18,8 @@ from ..apis.inference import (
 from ..utils.errors import InputError
 from ..utils.records import origin_line, table_row
 from .detections import dataset_of, evenly_spaced, match_detections
-from .gradcam import Explainer, area_share, heats_at_shared_layer, inside
+from .gradcam import Explainer, heats_at_shared_layer
+from .heat import area_share, inside
 
 
 def focus_table(record: dict) -> str:

@@ -16,7 +16,7 @@ from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization.detections import dataset_of
 from cbam_det.visualization.focus import difference, focus
-from cbam_det.visualization.gradcam import in_box, inside
+from cbam_det.visualization.heat import in_box, inside
 from cbam_det.visualization.precision import ground_truth, mean, precision
 
 from .untrained import DIGITS
