@@ -50,7 +50,7 @@ def write_devkit(root: Path, images: list[list[tuple[str, tuple, int]]]) -> Path
 
 
 def scores(root: Path, detections: list[list[tuple[int, tuple, float]]]) -> dict[str, float]:
-    """Scores of VOC's and COCO's metrics for the detections (label, VOC box, score) of each image."""
+    """Scores of VOC's and COCO's metrics for detections (label, VOC box, score) of each image."""
     cfg = get_config('mmdet::_base_/datasets/voc0712.py')
     with DefaultScope.overwrite_default_scope('mmdet'):
         pipeline = cfg.val_dataloader.dataset.pipeline

@@ -30,6 +30,12 @@ DIALECT = {
     r'\bcan be had\b': 'is available',
     r'\bhas not left (its|their) start\b': 'has hardly changed',
     r'\bof its own accord\b': 'by itself',
+    r'\bhurts?\b': 'is harmful',
+    r'\bwithout a word\b': 'silently',
+    r'\bpass(es|ed)? over\b': 'ignores',
+    r'\bput right\b': 'corrected',
+    r'\bone a line\b': 'one per line',
+    r'\bsaid already\b': 'reported already',
 }
 
 
