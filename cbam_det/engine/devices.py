@@ -68,8 +68,8 @@ def check_sharding(cfg: Config) -> None:
     ):
         raise InputError(
             "model_wrapper_cfg.type='MMFullyShardedDataParallel' shards the weights before "
-            "MMEngine's Runner initialises and saves them; give runner_type='FlexibleRunner' and "
-            "strategy.type='FSDPStrategy' in its stead, on GPUs"
+            "MMEngine's Runner initialises and saves them; on GPUs give --cfg-options "
+            'model_wrapper_cfg=None runner_type=FlexibleRunner strategy.type=FSDPStrategy'
         )
     if cfg.get('strategy') and kind_of(cfg, 'runner_type') in ('', 'CheckedRunner'):
         raise InputError(

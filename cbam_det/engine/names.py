@@ -38,6 +38,7 @@ def check_complete(cfg: Config) -> None:
     for split, third in thirds.items():
         keys = (f'{split}_dataloader', f'{split}_cfg', third)
         absent = [key for key in keys if cfg.get(key) is None]
+        absent += [key for key in keys[:1] if cfg.get(key) == {}]
         if 0 < len(absent) < len(keys):
             given = [key for key in keys if key not in absent]
             raise InputError(
@@ -110,8 +111,10 @@ def registered(registry: Registry, kind: str | type, path: str, scope: str | Non
                 f"{path}={shortened(kind)} is not a type; give a name, 'LoggerHook' say"
             )
         return kind
-    if not isinstance(scope, str | None):
-        raise InputError(f'{path} has _scope_={shortened(scope)} beside it; give a string')
+    if scope is not None and not (isinstance(scope, str) and scope.isidentifier()):
+        raise InputError(
+            f'{path} has _scope_={shortened(scope)} beside it; give the name of a library'
+        )
     found = registered_class(registry, kind, scope)
     if found is None:
         with registry.switch_scope_and_registry(scope) as own:

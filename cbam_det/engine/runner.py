@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, get_file_backend
@@ -34,7 +35,8 @@ from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped, end_by_one_line
 from ..utils.files import atomic_write
-from ..utils.records import typed_command
+from ..utils.records import scored, typed_command
+from ..utils.value_types import typed
 from . import devices, failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
 from .hooks.detection_count_hook import DetectionCountHook
@@ -142,7 +144,7 @@ class CheckedRunner(Runner):
         another name; the audit where there is a plugin.
 
         Raises:
-            InputError: the config has one of them twice.
+            InputError: the config has one of them twice, or a hook's `switch_pipeline` is no list.
         """
         hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
         given = {name: hooks.pop(name) for name in OWN_HOOKS if name in hooks}
@@ -172,6 +174,10 @@ class CheckedRunner(Runner):
                 options = own_hook
             if options is not None:
                 hooks[name] = options
+        for place, hook in enumerate(custom_hooks or []):
+            if isinstance(hook, dict) and 'switch_pipeline' in hook:
+                # mmdet's hook builds it as it switches, which may be hundreds of epochs later.
+                Compose(typed(hook, 'switch_pipeline', list | tuple, f'custom_hooks.{place}'))
         super().register_hooks(hooks, custom_hooks)
 
     def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
@@ -345,7 +351,7 @@ class CheckedRunner(Runner):
             command=typed_command(),
             seed=self.seed,
             environment=describe(),
-            metrics={key: None if value != value else value for key, value in metrics.items()},
+            metrics=scored(metrics),
         )
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + '\n', encoding='utf-8')

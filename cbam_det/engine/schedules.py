@@ -14,6 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.optim import Optimizer
 
 from ..utils.errors import InputError, first_few
+from ..utils.options import cfg_options
 
 # Of a schedule's state: how far it is.
 PROGRESS = ('last_step', 'base_values', 'verbose', 'best', 'num_bad_value', 'cooldown_counter')
@@ -50,7 +51,7 @@ def restored_differences(runner: Runner, checkpoint: dict) -> list[str]:
         raise InputError(
             f"the checkpoint's optimizer has {len(theirs)} groups of parameters and the config's "
             f'{len(groups)}: give the paramwise_cfg and frozen parts that it was trained with, or '
-            'start from its weights (load_from, without --resume)'
+            f'start from its weights: {_from_weights(runner)}'
         )
     for group, state in zip(groups, theirs, strict=False):
         scheduled = [key.removeprefix('initial_') for key in group if key.startswith('initial_')]
@@ -65,7 +66,7 @@ def tell_restored(runner: Runner, checkpoint: dict) -> None:
     if found:
         runner.logger.warning(
             f'resumed: {first_few(found, 8)}. The values of the checkpoint hold; for those of the '
-            f'config start from its weights: load_from={runner._load_from} without --resume'
+            f'config start from its weights: {_from_weights(runner)}'
         )
 
 
@@ -113,8 +114,13 @@ def _tell_end(runner: Runner, schedule: _ParamScheduler) -> None:
     runner.logger.warning(
         f'{where}ended at {unit} {schedule.end}: {unit}s {now + 1} to {most} train with lr '
         f'{first_few([f"{rate:g}" for rate in rates])}; {remedy}, and start from the weights: '
-        f'load_from={runner._load_from} without --resume'
+        f'{_from_weights(runner)}'
     )
+
+
+def _from_weights(runner: Runner) -> str:
+    """The option of a command by which a training begins with the weights that are resumed here."""
+    return f'{cfg_options({"load_from": str(runner._load_from)})} without --resume'
 
 
 def _share(runner: Runner, end: int, by_epoch: bool) -> float:

@@ -73,6 +73,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
 
     With `log_level='DEBUG'` in the config the traceback is printed too.
     """
+    error = _raised_in_hook(error)
     if str(cfg.get('log_level')).upper() == 'DEBUG':
         traceback.print_exception(error)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -94,7 +95,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
     told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
-    suspect = _suspect(node, options, told)
+    suspect = _type_key(node, frames, told) or _suspect(node, options, told)
     if suspect is None:
         where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
         if path in cfg and not isinstance(cfg[path], Mapping):
@@ -109,12 +110,21 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     return InputError(f'{where or "this config"} cannot be used: {told}; {TRACEBACK}')
 
 
+def _raised_in_hook(error: Exception) -> Exception:
+    """What a method of a hook raised: MMEngine raises its TypeError anew, without the frames."""
+    inner = error.__context__
+    if isinstance(inner, TypeError) and str(error).startswith(f'{inner} in <'):
+        return inner
+    return error
+
+
 def _unknown_option(path: str, key: str, told: str, node: Mapping, options: Mapping) -> InputError:
     if kind := registered_class(MODELS, node.get('type')):
         options = options_of(kind)[0]
     known = {*options, *node} - {key, 'type', 'self', '_scope_'}
     near = near_hint(key, sorted(map(str, known)))
-    return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
+    remedy = '; leave it out, or where a base config has it give _delete_=True beside the type'
+    return InputError(f'{path}.{key}: {told}{near or remedy}'.lstrip('.'))
 
 
 def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
@@ -168,12 +178,19 @@ def _same(one: object, other: object) -> bool:
         return False
 
 
+def _type_key(node: Mapping, frames: Sequence[FrameType], told: str) -> str | None:
+    """The key whose value should be a type and is none: `type`, or one that a class builds by."""
+    if not told.startswith('type must be'):
+        return None
+    kinds = [frame.f_locals['obj_type'] for frame in frames if 'obj_type' in frame.f_locals]
+    keys = [key for key in node if kinds and _same(node[key], kinds[-1])]
+    return min(keys, key=lambda key: not str(key).endswith('type'), default=None)
+
+
 def _suspect(node: Mapping, options: Mapping, told: str) -> str | None:
     """The key whose value a class does not take, or that alone is named by an error; else None."""
     if 'scope_name' in told and '_scope_' in node:
         return '_scope_'
-    if told.startswith('type must be'):
-        return 'type'
     keys = [key for key in node if key not in ('type', '_scope_')]
     wrong = [key for key in keys if key in options and not fits(node[key], options[key])]
     named = [key for key in keys if re.search(rf'\b{re.escape(str(key))}\b', told)]

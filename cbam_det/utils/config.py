@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import MODELS, Registry, init_default_scope
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
@@ -24,6 +24,7 @@ from .value_types import typed
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
+GIVEN_OPTIONS = '_given_options'  # an attribute of a Config beside its `_filename`; copies have it
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -65,8 +66,18 @@ def is_detector(cfg: Config) -> bool:
 
 
 def enter_scope(cfg: Config) -> None:
-    """Let names be looked up in the config's library, mmdet where it names none."""
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    """Let names be looked up in the config's library, mmdet where it names none.
+
+    Raises:
+        InputError: there is no such library, so that MMEngine would know no name.
+    """
+    scope = cfg.get('default_scope') or 'mmdet'
+    installed = scope.isidentifier() and importlib.util.find_spec(scope)
+    if not installed and scope not in MODELS.children:
+        raise InputError(
+            f"default_scope={scope!r} is no library that is installed; give default_scope='mmdet'"
+        )
+    init_default_scope(scope)
 
 
 def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:
@@ -79,11 +90,11 @@ def registered_class(registry: Registry, kind: object, scope: str | None = None)
     """
     if not isinstance(kind, str):
         return kind if isinstance(kind, type) else None
-    with registry.switch_scope_and_registry(scope) as own:
-        try:
+    try:
+        with registry.switch_scope_and_registry(scope) as own:
             found = own.get(kind)
-        except (RuntimeError, ValueError):  # MMEngine's, of a name that is no object's either
-            return None
+    except (RuntimeError, ValueError, TypeError):  # of a name that is no object's, or no library's
+        return None
     return found if isinstance(found, type) else None
 
 
@@ -101,13 +112,16 @@ def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def larger_rate(cfg: Config) -> str:
-    """What gives the attention of a config ten times its learning rate, as a line to paste."""
+    """What gives the attention of a config ten times its learning rate, as options to paste, or as
+    a line for the config where a key has a dot, at which options are split.
+    """
     keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     own = [key for key in keys if 'inserted' in key or 'cbam' in key]
     key = max(own, key=len, default='cbam')  # MMEngine takes the longest that fits
     rate = 10 * (keys.get(key) or {}).get('lr_mult', 1)
     if '.' in key:
-        return f'optim_wrapper.paramwise_cfg.custom_keys={{{key!r}: dict(lr_mult={rate:g})}}'
+        keys = f'{{{key!r}: dict(lr_mult={rate:g})}}'
+        return f'optim_wrapper = dict(paramwise_cfg=dict(custom_keys={keys})) in the config'
     return f'--cfg-options optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult={rate:g}'
 
 
@@ -195,7 +209,15 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
     refuse_old_keys(cfg)
     cfg = override(cfg, options)
     check_runner_keys(cfg)
+    vars(cfg)[GIVEN_OPTIONS] = dict(options or {})
     return cfg
+
+
+def given_options(cfg: Config) -> dict[str, object]:
+    """The `--cfg-options` with which `read_config` has read a config, for commands that are printed
+    for it.
+    """
+    return vars(cfg).get(GIVEN_OPTIONS, {})
 
 
 def override(cfg: Config, options: dict | None) -> Config:

@@ -24,13 +24,15 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
         InputError: one is no such pair, or its brackets do not match.
     """
     options = {}
-    for pair in pairs or ():
+    pairs = pairs or ()
+    for number, pair in enumerate(pairs):
         key, separator, value = pair.partition('=')
         if not separator:
-            raise InputError(
-                f'--cfg-options takes key=value pairs, not {pair!r}; put a pair with a blank in it '
-                f"into quotes: --cfg-options 'key=a {pair}'"
-            )
+            remedy = 'give KEY=VALUE'
+            if number:
+                quoted = shlex.join(_joined(pairs))
+                remedy = f'put one with a blank into quotes: --cfg-options {quoted}'
+            raise InputError(f'--cfg-options takes key=value pairs, not {pair!r}; {remedy}')
         if value.strip()[:1] in ('[', '(') and any(
             value.count(opening) != value.count(closing) for opening, closing in BRACKETS
         ):
@@ -43,6 +45,17 @@ def cfg_options(options: Mapping[str, object]) -> str:
     """`--cfg-options` with these pairs, quoted for a shell; `parse_options` reads the same."""
     pairs = [f'{key}={_written(value)}' for key, value in options.items()]
     return f'--cfg-options {shlex.join(pairs)}'
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Pairs that a shell has split at their blanks."""
+    pairs: list[str] = []
+    for word in words:
+        if '=' in word or not pairs:
+            pairs.append(word)
+        else:
+            pairs[-1] += f' {word}'
+    return pairs
 
 
 def _read(text: str) -> object:
@@ -87,6 +100,11 @@ def _in_brackets(text: str) -> bool:
 
 def _written(value: object) -> str:
     text = str(value)
+    if isinstance(value, (list, tuple)):
+        opening, closing = BRACKETS[isinstance(value, list)]
+        comma = ',' if opening == '(' and len(value) == 1 else ''
+        plain = f'{opening}{",".join(map(str, value))}{comma}{closing}'
+        text = plain if _read(plain) == value else text
     if _read(text) == value or not isinstance(value, str):
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'

@@ -1,4 +1,4 @@
-"""Samples of a config's data, and a detector's boxes beside the ground truth."""
+"""Pages of annotated samples, and of a detector's boxes with the ground truth."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..apis.inference import Predictor, read_image
 from ..datasets.validation.config import check_data
 from ..utils.errors import InputError
 from ..utils.run_config import RunConfig
-from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
+from .figures import BLUE, GREEN, MISSED, ORANGE, Boxes, Cell, grid, sheet
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
-    """A page of `count` annotated images, evenly over the data set of `split`.
+    """Show `count` annotated images, evenly spaced over the data set of `split`.
 
     Raises:
         InputError: the data cannot be used, or the config has no such split.
@@ -35,15 +35,16 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
 
 
 def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> Figure:
-    """Ground truth above, detections below: true positives green, false ones orange.
+    """Show ground truth (above) and detections (below) of test images.
 
-    A detection is true where it has the class and IoU >= 0.5 with an object that no detection of
-    higher score has taken.
+    A detection is correct if it has the class of an object and an IoU of at least 0.5 with it, and
+    no detection with a higher score was matched to this object. Correct detections are green, false
+    ones orange; missed objects are drawn with dashed boxes.
 
     Args:
-        predictor: a detector; its test data are shown.
-        count: images, evenly over the data set.
-        score: detections below it are left out, 0 to 1.
+        predictor: a detector; the images are from its test data.
+        count: number of images, evenly spaced over the data set.
+        score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
         InputError: the data cannot be used.
@@ -65,9 +66,15 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
         ]
         colours = [GREEN if is_correct else ORANGE for is_correct in correct]
         truth_cells.append(Cell(image, *_truth(info, classes)))
-        missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
-        title = f'{sum(correct)} right, {len(correct) - sum(correct)} wrong, {missed} missed'
-        detection_cells.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
+        objects = [item for item in info['instances'] if not item.get('ignore_flag')]
+        missed = [item for index, item in enumerate(objects) if index not in matches]
+        boxes = Boxes(
+            np.array([*result.bboxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
+            [*captions, *(classes[item['bbox_label']] for item in missed)],
+            [*colours, *[MISSED] * len(missed)],
+        )
+        title = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {len(missed)} missed'
+        detection_cells.append(Cell(image, boxes, title))
     rows = [
         row
         for pair in zip(grid(truth_cells, 6), grid(detection_cells, 6), strict=True)
@@ -75,8 +82,9 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
     ]
     legend = {
         'ground truth': BLUE,
-        'right (class, IoU ≥ 0.5)': GREEN,
-        f'wrong (score ≥ {score:g})': ORANGE,
+        'correct (class, IoU ≥ 0.5)': GREEN,
+        f'false (score ≥ {score:g})': ORANGE,
+        'missed object': MISSED,
     }
     return sheet(rows, legend)
 
@@ -84,8 +92,11 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
 def match_detections(
     info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> list[int | None]:
-    """The object that each detection (n of each argument) finds at IoU 0.5, as its index among
-    those of `info['instances']` that are not to be ignored; None for a false positive.
+    """Match n detections to the objects of an image with an IoU of at least 0.5.
+
+    Returns:
+        For each detection the index of its object among those of `info['instances']` that are not
+        ignored; None for a false positive.
     """
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     taken: set[int] = set()
@@ -106,10 +117,10 @@ def match_detections(
 
 
 def dataset_of(cfg: Config, split: str) -> BaseDataset:
-    """The data set of 'train', 'val' or 'test' in a config.
+    """Build the data set of the split 'train', 'val' or 'test' of a config.
 
     Raises:
-        InputError: the config has none, or the data cannot be used.
+        InputError: the config has no such split, or the data cannot be used.
     """
     run = RunConfig.from_cfg(cfg)
     if split not in run.splits:
@@ -119,9 +130,9 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most `count` of 0 to `total` - 1, evenly; InputError where `count` is below 1."""
+    """`count` evenly spaced numbers from 0 to `total` - 1; InputError if `count` is below 1."""
     if count < 1:
-        raise InputError(f'--count {count} shows nothing; use 1 or more')
+        raise InputError(f'--count {count} is too small; give 1 or more')
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 

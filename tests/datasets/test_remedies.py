@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,36 +11,19 @@ from mmengine.config import Config
 
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.options import parse_options
 from cbam_det.utils.run_config import RunConfig
 
-from ..conftest import in_process
+from ..next_tries import run_command
+from ..remedies import remedies
 from .damaged_sets import coco, entry, swap, text, voc
 from .test_bad_truth import corners, entry_for_each_box, twice
-from .test_of_config import plain, printed_options, write_config
+from .test_of_config import plain, write_config
 
 
-def run_remedy(message: str, cfg: Config, capsys: pytest.CaptureFixture) -> None:
-    """Do what a message says: run its command for a tool or a shell, or give its options."""
-    loop = re.search(r'(for f in .*; done|ln -s .*)$', message)
-    command = re.search(r'python (\S*check_data\.py .*?--fix)', message)
-    if loop:
-        subprocess.run(['sh', '-c', loop[0]], check=True, cwd='/')
-    elif command:
-        status = in_process('check_data')(*shlex.split(command[1])[1:])
-        said = capsys.readouterr()
-        if status == 2:
-            run_remedy(said.err.strip(), cfg, capsys)
-        for pairs in printed_options(said.out):
-            cfg.merge_from_dict(parse_options(pairs))
-    else:
-        pairs = []
-        for word in shlex.split(message.partition('--cfg-options ')[2]):
-            if not re.match(r'[\w.]+=', word):
-                break
-            pairs.append(word)
-        assert pairs, f'no remedy that can be run: {message}'
-        cfg.merge_from_dict(parse_options(pairs))
+def follow(message: str, cfg: Config) -> None:
+    """Do the first of what a message tells."""
+    remedy = remedies(message)[0]
+    cfg.merge_from_dict(run_command(remedy.command) if remedy.command else remedy.options)
 
 
 def change(made: Callable[[dict], object]) -> Callable[[Path], None]:
@@ -115,7 +95,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(('layout', 'damage', 'first'), FAULTS.values(), ids=FAULTS)
-def test_printed_remedy_of_a_fault_in_the_data_works(layout, damage, first, root, capsys):
+def test_printed_remedy_of_a_fault_in_the_data_works(layout, damage, first, root):
     dataset = layout(root)
     sound = root.parent / 'sound'
     sound.mkdir()
@@ -129,13 +109,13 @@ def test_printed_remedy_of_a_fault_in_the_data_works(layout, damage, first, root
     assert first in said[0]
     while said[-1]:
         assert len(said) < 4
-        run_remedy(said[-1], cfg, capsys)
+        follow(said[-1], cfg)
         said.append(tried(cfg))
         assert said[-1] != said[-2]
 
 
 @pytest.mark.parametrize('ann_file', ['gone.json', 'other.json'])
-def test_printed_remedy_of_an_evaluator_s_file_works(ann_file, root, capsys):
+def test_printed_remedy_of_an_evaluator_s_file_works(ann_file, root):
     dataset = coco(root)
     content = json.loads((root / 'train.json').read_text())
     (root / 'other.json').write_text(
@@ -152,5 +132,5 @@ def test_printed_remedy_of_an_evaluator_s_file_works(ann_file, root, capsys):
     )
     message = tried(cfg)
     assert ann_file in message
-    run_remedy(message, cfg, capsys)
+    follow(message, cfg)
     assert tried(cfg) == ''

@@ -82,6 +82,14 @@ def test_misspelt_type_or_option_is_one_line(change, words):
 
 BAD_COMMANDS = {
     'no key=value': (['--cfg-options', 'foo'], '--cfg-options takes key=value pairs'),
+    'a blank without quotes': (
+        ['--cfg-options', 'work_dir=My', 'Drive', 'sync_bn=None'],
+        "--cfg-options 'work_dir=My Drive' sync_bn=None",
+    ),
+    'two thirds of a validation': (
+        ['--cfg-options', 'val_evaluator=None'],
+        'or --cfg-options val_dataloader=None val_cfg=None',
+    ),
     'no such plugin': (
         ['--cfg-options', 'model.backbone.plugins.5.cfg.order=parallel'],
         'do not fit',
@@ -125,14 +133,18 @@ BAD_COMMANDS = {
     ),
     'key of another part': (
         ['--cfg-options', 'model.neck.depth=3'],
-        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'",
+        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'; leave it "
+        'out, or where a base config has it give _delete_=True beside the type',
     ),
     'misspelt key of the config': (
         ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
         'optim_wraper of the options would have no effect; near: optim_wrapper',
     ),
     'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
-    'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
+    'checkpoint to resume from is gone': (
+        ['--resume', 'gone.pth'],
+        'the checkpoint gone.pth (--resume) does not exist',
+    ),
 }
 
 
@@ -152,10 +164,10 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
+        (['--out', 'a.json'], '--out a.json: predictions are written as .pkl; end the name'),
         (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
-        (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
-        ([], 'no checkpoint gone.pth (checkpoint)'),
+        (['--show-dir', 'a'], 'need default_hooks.visualization, which mine.py does not have'),
+        ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],
 )
 def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
@@ -174,7 +186,7 @@ def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
 def test_ablation_of_a_config_without_attention_is_named():
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
-    with pytest.raises(InputError, match='there has to be attention at that place: take the _cbam'):
+    with pytest.raises(InputError, match='can change only plugins that the config has: use the'):
         build_model(cfg)
 
 
@@ -237,9 +249,8 @@ def test_several_processes_repeat_the_error_as_their_last_line(run, tmp_path):
 
 def test_picture_of_another_kind_is_refused_before_the_work(run, tmp_path):
     done = run('visualize.py', 'curves', 'nowhere', '--out', 'a.pdf', cwd=tmp_path, status=2)
-    assert without_warnings(done.stderr) == 'error: a.pdf is no picture that can be written; ' + (
-        'end it in .png, .svg or .jpg\n'
-    )
+    message = 'error: a.pdf: pictures are written as .png, .svg or .jpg; end the name in one'
+    assert without_warnings(done.stderr) == f'{message}\n'
 
 
 def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):

@@ -112,7 +112,7 @@ def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
         (dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')), 'needs GPUs'),
         (
             dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')),
-            "give runner_type='FlexibleRunner'",
+            'give --cfg-options model_wrapper_cfg=None runner_type=FlexibleRunner',
         ),
         (dict(strategy=dict(type='DDPStrategy')), "no effect without runner_type='FlexibleRunner'"),
     ],

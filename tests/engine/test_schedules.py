@@ -51,7 +51,7 @@ def test_more_epochs_after_the_end_say_which_rate_holds(tiny_runs, tmp_path, war
     assert restored.startswith(
         'resumed: param_scheduler.0.T_max=6 (config: 12), param_scheduler.0.end=6 (config: 12). '
         'The values of the checkpoint hold; for those of the config start from its weights: '
-        f'load_from={tmp_path}'
+        f'--cfg-options load_from={tmp_path}'
     )
     assert rate(runner) == pytest.approx(0.01 + 0.09 * (1 + cos(pi * 5 / 6)) / 2)
     assert ended.startswith(
@@ -87,6 +87,26 @@ def test_schedule_by_epochs_in_a_training_by_iterations_is_told(tiny_runs, tmp_p
     toy(tmp_path, by_epoch=False, param_scheduler=schedule).train()
     [said] = of_schedules(warnings)
     assert said.startswith('CosineAnnealingLR of param_scheduler counts epochs')
+
+
+def test_checkpoints_by_epochs_in_a_training_by_iterations_are_told(tiny_runs, tmp_path, warnings):
+    toy(tmp_path / 'run', by_epoch=False, checkpoint=dict(by_epoch=True, interval=1)).train()
+    [said] = [line for line in warnings if 'checkpoint.by_epoch' in line]
+    assert said.endswith(
+        'no checkpoint is written before its end; give --cfg-options '
+        'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=3'
+    )
+    warnings.clear()
+    for by_epoch in (True, False):
+        toy(tmp_path / str(by_epoch), by_epoch=by_epoch).train()
+    assert not [line for line in warnings if 'checkpoint.by_epoch' in line]
+
+
+def test_loader_without_a_batch_is_refused(tiny_runs, tmp_path):
+    runner = toy(tmp_path)
+    runner._train_dataloader.update(batch_size=64, drop_last=True)
+    with pytest.raises(InputError, match='drop_last=True leaves no batch of 64 from 12 images'):
+        runner.train()
 
 
 def test_changed_options_of_the_optimizer_are_named(tiny_runs, tmp_path, warnings):

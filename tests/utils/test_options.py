@@ -48,8 +48,30 @@ def test_a_printed_path_is_read_as_it_was_after_a_shell_split_it(path):
     assert parse_options(pairs) == {'a.b': path, 'c': 3}
 
 
+def test_a_printed_list_is_read_as_it_was_without_quotes_inside_where_it_needs_none():
+    values = {
+        'a': ('avg', 'max'),
+        'b': ['x'],
+        'c': ('x',),
+        'd': ('a b', 'c'),
+        'e': [],
+        'f': [1, 2],
+    }
+    _, *pairs = shlex.split(cfg_options(values))
+    assert pairs[:3] == ['a=(avg,max)', 'b=[x]', 'c=(x,)']
+    assert parse_options(pairs) == values
+
+
 @pytest.mark.parametrize(
-    ('pairs', 'said'), [(['a=My', 'Drive/x'], "'Drive/x'"), (['a=[1,2'], 'bra')]
+    ('pairs', 'said'),
+    [
+        (
+            ['b=1', 'a=My', 'Drive/x', 'c=2'],
+            "'Drive/x'; put .*: --cfg-options b=1 'a=My Drive/x' c=2$",
+        ),
+        (['foo'], "not 'foo'; give KEY=VALUE$"),
+        (['a=[1,2'], 'brackets do not match'),
+    ],
 )
 def test_what_is_no_pair_is_named(pairs, said):
     with pytest.raises(InputError, match=said):

@@ -162,13 +162,17 @@ def _raise_first_kind(
     if kind in IMAGE_FAULTS:
         examples = first_few([str(fault) for fault in same_kind])
         message = f'{len(same_kind)} of {total} images of {file} cannot be used: {examples}'
-        remedy = f'restore them, or take them out of the annotation file ({fix})'
+        remedy = 'restore them'
+        if len(same_kind) < total:
+            remedy += f', or take them out of the annotation file ({fix})'
     elif kind == 'annotation missing':
         folder = Path(same_kind[0].place).parent
         names = [Path(fault.place).stem for fault in same_kind]
         message = f'{len(same_kind)} of {total} annotations of {file} are missing: '
         message += f'{folder}/{{{first_few(names)}}}.xml'
-        remedy = f'restore them or take them off the list ({fix})'
+        remedy = 'restore them'
+        if len(same_kind) < total:
+            remedy += f', or take them off the list ({fix})'
     else:
         more = f' (and {len(same_kind) - 1} more such faults)' if len(same_kind) > 1 else ''
         message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0], fix)

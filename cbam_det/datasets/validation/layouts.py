@@ -68,8 +68,7 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
         remedy = f'it is there as {checkout}: give --data-root {shlex.quote(str(checkout))}'
-    elif 'digits' in root.parts:
-        digits_root = Path(*root.parts[: root.parts.index('digits') + 1])
+    elif digits_root := _digits_root(root):
         remedy = f'make it: {shlex.join([*tool_command("make-digits"), str(digits_root)])}'
     elif is_custom:
         remedy = "correct the data set's data_root, or name its folder with --data-root"
@@ -85,3 +84,12 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
             'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {remedy}')
+
+
+def _digits_root(root: Path) -> Path | None:
+    """The folder for which `make-digits` would make a data root; None where it would not."""
+    for folder in (root, *root.parents):
+        inner = root.relative_to(folder).parts
+        if folder.name == 'digits' and inner == ('VOCdevkit', 'VOC2007')[: len(inner)]:
+            return folder
+    return None

@@ -80,12 +80,13 @@ def check_folder(folder: Path, holds: str, keys: str) -> None:
 
 
 def meant_name(name: str, annotations: Path) -> str | None:
-    """The image name that a line of a list means: itself, or without blanks, a second column, an
-    ending or folders, and in the letter case of its XML; None where no such XML is there.
+    """The image name that a line of a list means: itself, or without blanks, a byte order mark, a
+    second column, an ending or folders, and in the letter case of its XML; None where no such XML
+    is there.
     """
     if name.strip() and os.path.isfile(annotations / f'{name}.xml'):
         return name
-    text = name.replace('\\', '/').strip()
+    text = name.replace('\\', '/').removeprefix('\ufeff').strip()
     if not text or '\0' in text:
         return None
     for words in dict.fromkeys((text, text.split()[0])):
@@ -138,7 +139,10 @@ def as_corners(sides: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The image names of a VOC list, one a line; InputError where it is none."""
+    """The image names of a VOC list, one a line, as mmdet reads them; InputError where it is none.
+
+    A byte order mark belongs to the first name.
+    """
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
@@ -147,11 +151,9 @@ def read_list(path: Path) -> list[str]:
             f'{path}, line {line} is no UTF-8 ({error.reason}); save the list as UTF-8, and give '
             'the images names in it'
         ) from None
-    if text.startswith('\ufeff'):
-        raise InputError(f'{path} begins with a byte order mark; save it as UTF-8 without one')
     names = text.split('\n')
     names = names[:-1] if names[-1] == '' else names
-    if not any(names):
+    if not any(name.removeprefix('\ufeff') for name in names):
         raise InputError(f'{path} lists no images; give one image name a line, without its ending')
     return names
 

@@ -1,0 +1,97 @@
+"""What all tools share: --help, subcommands, choices and options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+from cbam_det_tools import TOOLS
+from cbam_det_tools.__main__ import main as cbam_det_main
+
+from cbam_det.checkpoints import formats
+from cbam_det.datasets.digits import Digits
+from cbam_det.utils.records import typed_command
+
+from ..conftest import ROOT, in_process
+
+# Runs a tool by its path, and prints its exit status and the libraries that it imported.
+RUN_AND_LIST_IMPORTS = """
+import runpy, sys
+
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+except SystemExit as end:
+    print('status', end.code, sorted({'torch', 'mmdet', 'mmengine'} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize('tool', [name.replace('-', '_') for name in TOOLS])
+def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(tool):
+    path = str(ROOT / f'tools/{tool}.py')
+    for options, status in (['--help'], 0), (['--no-such-option'], 2):
+        code = f'import sys; sys.argv = {[path, *options]!r}\n{RUN_AND_LIST_IMPORTS}'
+        done = subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == f'status {status} []', done.stderr
+        if options == ['--help']:
+            assert 'example' in done.stdout and f'python tools/{tool}.py' in done.stdout
+
+
+def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
+    scripts = {path.stem for path in (ROOT / 'tools').glob('[a-z]*.py')}
+    assert scripts == {name.replace('-', '_') for name in TOOLS}
+    with pytest.raises(SystemExit) as end:
+        cbam_det_main(['--help'])
+    output = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(f'\n  {name} ' in output for name in TOOLS)
+    assert 'example:\n  cbam-det train' in output
+
+
+def test_console_script_without_arguments_lists_its_tools(capsys):
+    assert cbam_det_main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == '' and all(f'\n  {name} ' in printed.err for name in TOOLS)
+
+
+def test_subcommand_runs_the_tool_of_its_name(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cbam_det_main(['make-digits', '--sise', '3'])
+    assert end.value.code == 2 and 'usage: cbam-det make-digits ' in capsys.readouterr().err
+    options = ['--train', '2', '--val', '1', '--size', '64']
+    assert cbam_det_main(['make-digits', str(tmp_path / 'data'), *options]) == 0
+    assert 'made' in capsys.readouterr().out
+    assert typed_command() == f'cbam-det make-digits {tmp_path}/data {" ".join(options)}'
+
+
+def test_choices_of_parsers_match_the_package():
+    """The parsers repeat them because they must not import the package."""
+    convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
+    assert (formats.OURS, *formats.FORMS) == convert.FORMS
+    assert formats.TARGETS == convert.TARGETS
+    assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
+    assert tuple(formats.FACTORS) == convert.ORDERS
+    defaults = vars(digits.parse_args([]))
+    assert {name: defaults[name] for name in asdict(Digits())} == asdict(Digits())
+
+
+@pytest.mark.parametrize(
+    ('tool', 'words'),
+    [
+        *(('train', ['c']), ('test', ['c', 'w']), ('places', ['c']), ('check_data', ['c'])),
+        ('visualize', ['data', 'c']),
+    ],
+)
+def test_options_of_a_message_are_added_to_those_of_a_command(tool, words):
+    options = ['--cfg-options', 'a=1', 'b=2', '--cfg-options', 'c=3']
+    args = in_process(tool).module.parse_args([*words, *options])
+    assert args.cfg_options == ['a=1', 'b=2', 'c=3']
+
+
+@pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.sh')))
+def test_scripts_show_an_example(tool, run, tmp_path):
+    output = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout
+    assert 'example' in output and tool in output
