@@ -71,7 +71,7 @@ class Page:
         folder: where Gradio puts uploads; what is read there is deleted.
 
     Raises:
-        InputError: a model is no detector, or the classes differ.
+        InputError: a model is not a detector, or the classes differ.
     """
 
     def __init__(self, predictors: Sequence[Predictor], folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_both_tools_show_one_number_of_images_of_different_shapes(uneven, tmp_pa
         (record,) = Path(f'work{batch}').glob('*/metrics.json')
         metrics = json.loads(record.read_text())['metrics']
         ap50, ap75 = (metrics[f'coco/bbox_mAP_{iou}'] for iou in (50, 75))
-        assert figures[-1].axes[0].texts[0].get_text() == f'{ap50:.3f} / {ap75:.3f}'
+        assert figures[-1].axes[0].texts[0].get_text() == f'AP50 {ap50:.3f}, AP75 {ap75:.3f}'
         scores.append((ap50, ap75))
     (ap50, ap75), in_batches = scores
     assert 0.1 < ap50 < 1 and ap75 > in_batches[1]  # the batch matters, so both tools had one
