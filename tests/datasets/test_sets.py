@@ -336,7 +336,7 @@ def without_images(root: Path) -> None:
         (yolo('3 .5 .5 .1 .1\n'), r'0.txt, line 1: class 3, and .*classes.txt names 1 \(0 to 0\)'),
         (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used: .*outside of 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
-        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is no UTF-8 \(.*; save it as'),
+        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is not UTF-8 \(.*; save it as'),
         (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
         (two_coco_files, 'has 2 COCO files, and the name of .*one.json tells no split'),
         (damaged_json, 'train.json is no JSON'),
