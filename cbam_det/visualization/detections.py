@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from rich.progress import track
 
-from ..apis.inference import Predictor, read_image
+from ..apis.inference import Predictor, check_matching_classes, read_image
 from ..datasets.validation.config import check_data
 from ..utils.config import enter_scope
 from ..utils.errors import InputError
@@ -54,31 +58,69 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
     for index in track(evenly_spaced(len(dataset), count), 'detecting', transient=True):
         info = dataset.get_data_info(index)
         image = read_image(info['img_path'])
-        with torch.no_grad():
-            result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
-        result = result[result.scores >= score].numpy()
-        matches = match_detections(info, result.bboxes, result.labels, result.scores)
-        correct = [match is not None for match in matches]
-        captions = [
-            f'{classes[label]} {value:.2f}'
-            for label, value in zip(result.labels, result.scores, strict=True)
-        ]
-        colours = [GREEN if is_correct else ORANGE for is_correct in correct]
         truth_cells.append(Cell(image, *_truth(info, classes)))
-        missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
-        title = f'{sum(correct)} right, {len(correct) - sum(correct)} wrong, {missed} missed'
-        detection_cells.append(Cell(image, Boxes(result.bboxes, captions, colours), title))
+        boxes, counts = _detected(predictor, dataset, index, score)
+        detection_cells.append(Cell(image, boxes, counts))
     rows = [
         row
         for pair in zip(grid(truth_cells, 6), grid(detection_cells, 6), strict=True)
         for row in pair
     ]
-    legend = {
+    return sheet(rows, _legend(score))
+
+
+def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float = 0.3) -> Figure:
+    """A row for each picture: ground truth, then what each detector finds, as in `detection_page`.
+
+    Args:
+        predictors: detectors; the test data of the first are shown.
+        count: images, evenly over the data set.
+        score: detections below it are left out, 0 to 1.
+
+    Raises:
+        InputError: the data cannot be used, or the detectors know other classes.
+    """
+    check_matching_classes(predictors)
+    datasets = [dataset_of(predictor.cfg, 'test') for predictor in predictors]
+    rows = []
+    for index in track(evenly_spaced(len(datasets[0]), count), 'detecting', transient=True):
+        info = datasets[0].get_data_info(index)
+        image = read_image(info['img_path'])
+        boxes, _ = _truth(info, datasets[0].metainfo['classes'])
+        row = [Cell(image, boxes, fill(Path(info['img_path']).name, 34))]
+        for predictor, dataset in zip(predictors, datasets, strict=True):
+            boxes, counts = _detected(predictor, dataset, index, score)
+            row.append(Cell(image, boxes, f'{fill(predictor.name, 34)}\n{counts}'))
+        rows.append(row)
+    return sheet(rows, _legend(score))
+
+
+def _legend(score: float) -> dict[str, str]:
+    return {
         'ground truth': BLUE,
         'right (class, IoU ≥ 0.5)': GREEN,
         f'wrong (score ≥ {score:g})': ORANGE,
     }
-    return sheet(rows, legend)
+
+
+def _detected(
+    predictor: Predictor, dataset: BaseDataset, index: int, score: float
+) -> tuple[Boxes, str]:
+    """The detections in an image of a data set, and how many are right, wrong and missed."""
+    info, classes = dataset.get_data_info(index), dataset.metainfo['classes']
+    with torch.no_grad():
+        result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+    result = result[result.scores >= score].numpy()
+    matches = match_detections(info, result.bboxes, result.labels, result.scores)
+    correct = [match is not None for match in matches]
+    captions = [
+        f'{classes[label]} {value:.2f}'
+        for label, value in zip(result.labels, result.scores, strict=True)
+    ]
+    colours = [GREEN if is_correct else ORANGE for is_correct in correct]
+    missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
+    counts = f'{sum(correct)} right, {len(correct) - sum(correct)} wrong, {missed} missed'
+    return Boxes(result.bboxes, captions, colours), counts
 
 
 def match_detections(

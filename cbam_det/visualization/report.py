@@ -8,7 +8,7 @@ import difflib
 import io
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ..models.costs import count_costs
 from ..utils.config import larger_rate, read_config
 from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.files import atomic_write
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
@@ -35,9 +36,19 @@ from .gradcam import Explainer, gradcam_page
 
 @dataclass
 class Section:
-    """A part of the report; `tables` are lists of rows, the first one the head."""
+    """A part of a page.
+
+    Attributes:
+        title: its heading.
+        items: a list of sentences.
+        tables: lists of rows, the first one the head.
+        lines: of a text in a fixed-width font, those of a diff coloured.
+        pictures: as `picture` gives them.
+        note: a sentence below all of it.
+    """
 
     title: str
+    items: list[str] = field(default_factory=list)
     tables: list[list[list[str]]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
@@ -121,32 +132,46 @@ def write(
         return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
 
     sections = [
-        _setup(run),
-        _difference(runs),
+        setup_section(run),
+        difference_section(runs),
         Section(
-            'curves', pictures=[_picture(curves([trained_run.log for trained_run in runs]), 'svg')]
+            'curves', pictures=[picture(curves([trained_run.log for trained_run in runs]), 'svg')]
         ),
         _scores(runs),
-        _figure('detections', lambda: detection_page(predictors[0])),
-        _attention(predictors[0], image_path),
-        _figure(
+        figure_section('detections', lambda: detection_page(predictors[0])),
+        attention_section(predictors[0], image_path),
+        figure_section(
             'Grad-CAM',
             lambda: gradcam_page(image_path(), [Explainer(predictor) for predictor in predictors]),
         ),
         _costs(runs),
     ]
+    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    return write_page(out, title, sections)
+
+
+def write_page(
+    out: str | Path,
+    title: str,
+    sections: Sequence[Section],
+    lead: Sequence[str] = (),
+    warning: str = '',
+) -> Path:
+    """Write sections as one HTML file, which needs no other; `lead` and `warning` stand above."""
     environment = Environment(
         loader=PackageLoader('cbam_det.visualization', ''), autoescape=select_autoescape()
     )
-    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    template = environment.get_template('report.html')
+    text = template.render(title=title, sections=sections, lead=lead, warning=warning)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    template = environment.get_template('report.html')
-    out.write_text(template.render(title=title, sections=sections), encoding='utf-8')
+    with atomic_write(out) as part:
+        part.write_text(text, encoding='utf-8')
     return out
 
 
-def _setup(run: TrainedRun) -> Section:
+def setup_section(run: TrainedRun) -> Section:
+    """The config's settings and the machine of a run."""
     cfg = run.cfg
     loader = cfg.train_dataloader
     optimizer = dict(cfg.optim_wrapper.get('optimizer', {}))
@@ -164,7 +189,8 @@ def _setup(run: TrainedRun) -> Section:
     return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
 
 
-def _difference(runs: list[TrainedRun]) -> Section:
+def difference_section(runs: list[TrainedRun]) -> Section:
+    """The config of a run as a diff to its baseline's, which is the second of `runs`."""
     title = 'difference to the baseline'
     if len(runs) == 1:
         return Section(title, note='no baseline was given: --against its work_dir')
@@ -217,8 +243,9 @@ def _number(value: float | None) -> str:
     return '' if value is None or value < 0 else f'{value:.3f}'
 
 
-def _attention(predictor: Predictor, image_path: Callable[[], str]) -> Section:
-    section = _figure('attention', lambda: attention_page(predictor, image_path()))
+def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Section:
+    """The weights of the gates for an image."""
+    section = figure_section('attention', lambda: attention_page(predictor, image_path()))
     if section.pictures:
         seen = gates(predictor.model, predictor.prepare(image_path()).data)
         weights = [gate for one in seen for gate in (one.channel, one.spatial) if gate is not None]
@@ -246,14 +273,16 @@ def _costs(runs: list[TrainedRun]) -> Section:
     return Section('cost', tables=[rows])
 
 
-def _figure(title: str, make: Callable[[], Figure]) -> Section:
+def figure_section(title: str, make: Callable[[], Figure]) -> Section:
+    """A figure as a section, or the reason why there is none."""
     try:
-        return Section(title, pictures=[_picture(make(), 'png')])
+        return Section(title, pictures=[picture(make(), 'png')])
     except InputError as error:
         return Section(title, note=str(error))
 
 
-def _picture(figure: Figure, kind: str) -> str:
+def picture(figure: Figure, kind: str) -> str:
+    """A figure as an address that holds all of it; `kind` is svg or png."""
     buffer = io.BytesIO()
     with every_glyph(figure):
         figure.savefig(buffer, format=kind, dpi=100)
