@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +20,7 @@ from ..utils.environment import keep_memory
 from . import runs
 from .compare_page import score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
-from .project import SPLITS, Project
+from .project_study import SPLITS, ProjectStudy
 from .records import check_records, read_record
 from .sentences import duration
 from .study import Row, config_of
@@ -36,12 +41,13 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     """
     read_weights_only()
     keep_memory()
-    project = Project.read(folder, seeds, fast)
+    with _quiet('reading the project'):
+        project = ProjectStudy.read(folder, seeds, fast)
     check_records(project.study, project.results)
     print(project.study.title, flush=True)
     _train(project)
-    print('writing the page', flush=True)
-    path = write(project)
+    with _quiet('writing the page'):
+        path = write(project)
     head, *rows = score_table(project)
     table = Table(*head)
     for row in rows:
@@ -52,7 +58,15 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     print(f'page: {path}')
 
 
-def missing_runs(project: Project) -> list[tuple[Row, int]]:
+@contextmanager
+def _quiet(text: str) -> Iterator[None]:
+    """Show `text` while libraries inside print what nobody needs."""
+    status = Status(text, console=Console(file=sys.stdout))
+    with status, contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
     """The runs without a record, seed by seed, so that what is done can be compared in pairs."""
     rows = project.study.rows.values()
     return [
@@ -63,7 +77,7 @@ def missing_runs(project: Project) -> list[tuple[Row, int]]:
     ]
 
 
-def _train(project: Project) -> None:
+def _train(project: ProjectStudy) -> None:
     missing, study = missing_runs(project), project.study
     if not missing:
         print('all runs are recorded')
@@ -86,7 +100,7 @@ def _train(project: Project) -> None:
         print(f'  {metric} {value:.1f}, {duration(record["train_seconds"])} of training')
 
 
-def _expected_seconds(project: Project, rows: list[Row]) -> dict[str, float]:
+def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float]:
     """Seconds of a run, by row; the data are checked before they are read."""
     expected: dict[str, float] = {}
     checked = []
@@ -98,6 +112,6 @@ def _expected_seconds(project: Project, rows: list[Row]) -> dict[str, float]:
         if loaders not in checked:  # twins read the same data
             check_data(cfg, SPLITS)
             checked.append(loaders)
-        with Status(f'timing a few steps of {row.name}'):
+        with _quiet(f'timing a few steps of {row.name}'):
             expected[row.name] = run_seconds(cfg)
     return expected

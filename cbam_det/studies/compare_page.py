@@ -28,7 +28,7 @@ from ..visualization.report import (
 from .figure import study_figure
 from .measures import gate_weights
 from .next_steps import is_unchanged, next_steps
-from .project import FAST_IMAGES, FAST_STEPS, Project
+from .project_study import FAST_IMAGES, FAST_STEPS, ProjectStudy
 from .records import read_record
 from .sentences import duration, interval, verdict_sentence
 from .study import Row, config_of, run_name
@@ -42,8 +42,8 @@ HOW_TO_READ = (
 )
 
 
-def write(project: Project) -> Path:
-    """Write the page of a project whose runs are recorded; see `Project`.
+def write(project: ProjectStudy) -> Path:
+    """Write the page of a project whose runs are recorded; see `ProjectStudy`.
 
     Returns:
         Its path. What cannot be shown, as of a run whose checkpoint is gone, is named in its place.
@@ -52,13 +52,15 @@ def write(project: Project) -> Path:
         lambda: gate_weights(project.study, project.results, project.work_dirs, 8)
     )
     steps, yaml_rows = next_steps(project)
+    pictures, details = _first_seed(project)
     sections = [
         Section('scores', tables=[score_table(project)], note=HOW_TO_READ),
         Section('curves', pictures=[picture(study_figure(project.study, project.results), 'svg')]),
         _classes_and_sizes(project),
-        *_pictured(project),
+        *pictures,
         _costs(project),
         Section('what to try next', items=steps, lines=yaml_rows, note=gates_problem),
+        *details,
     ]
     return write_page(
         project.output / 'report.html',
@@ -69,7 +71,7 @@ def write(project: Project) -> Path:
     )
 
 
-def warning(project: Project) -> str:
+def warning(project: ProjectStudy) -> str:
     """What a smoke run is not; '' for others."""
     if not project.is_fast:
         return ''
@@ -80,7 +82,7 @@ def warning(project: Project) -> str:
     )
 
 
-def verdict_sentences(project: Project) -> list[str]:
+def verdict_sentences(project: ProjectStudy) -> list[str]:
     """The verdict on each row that has a baseline."""
     study, sentences = project.study, []
     for row in project.compared:
@@ -98,7 +100,7 @@ def verdict_sentences(project: Project) -> list[str]:
     return sentences
 
 
-def score_table(project: Project) -> list[list[str]]:
+def score_table(project: ProjectStudy) -> list[list[str]]:
     """Every metric, mean and standard deviation over the seeds, and the difference of the first."""
     study, rows = project.study, project.study.rows.values()
     metrics = list(dict.fromkeys(name for row in rows for name in study.metrics_of(row)))
@@ -118,7 +120,7 @@ def _spread(by_seed: dict[int, float]) -> str:
     return f'{np.mean(numbers):.1f}{deviation}' if numbers else ''
 
 
-def _classes_and_sizes(project: Project) -> Section:
+def _classes_and_sizes(project: ProjectStudy) -> Section:
     tables: list[list[list[str]]] = []
     note = []
     for block in breakdown(project.study, project.results).split('\n\n'):
@@ -130,61 +132,66 @@ def _classes_and_sizes(project: Project) -> Section:
     return Section('AP by size and class', tables=tables, note=' '.join(note))
 
 
-def _pictured(project: Project) -> list[Section]:
-    """Sections of the first seed's runs: their logs, detections, attention, Grad-CAM, configs."""
+def _first_seed(project: ProjectStudy) -> tuple[list[Section], list[Section]]:
+    """What the runs of the first seed show (logs, detections, attention), and their configs."""
     study, rows = project.study, list(project.study.rows.values())
     seed = min(set.intersection(*({*row.seeds} for row in rows)), default=rows[0].seeds[0])
-    trained = []
-    for row in rows:
-        try:
-            run = TrainedRun.of(project.work_dirs / run_name(study, row, seed), None)
-        except InputError as error:
-            return [Section('detections', note=str(error))]
-        trained.append((row, run))
-    predictors = {
-        row.name: Predictor(run.cfg, str(run.checkpoint), row.name) for row, run in trained
-    }
-    runs = {row.name: run for row, run in trained}
-    log_curves = picture(curves([run.log for run in runs.values()]), 'svg')
-    sections = [
-        Section(f'one training of each, seed {seed}', pictures=[log_curves]),
+    try:
+        runs = {
+            row.name: TrainedRun.of(project.work_dirs / run_name(study, row, seed), None)
+            for row in rows
+        }
+    except InputError as error:
+        return [Section('detections', note=str(error))], []
+    for name, run in runs.items():
+        run.log.name = name
+    predictors = {name: Predictor(run.cfg, str(run.checkpoint), name) for name, run in runs.items()}
+    pictures = [
+        Section(
+            f'training, seed {seed}',
+            pictures=[picture(curves([run.log for run in runs.values()]), 'svg')],
+        ),
         figure_section(
             f'detections, seed {seed}',
             lambda: side_by_side(list(predictors.values()), IMAGES, SCORE),
         ),
     ]
+    details = []
     for row in project.compared:
-        sections += _looks(row, predictors[row.name], predictors[row.against or ''])
-    for row in project.compared:
-        section = difference_section([runs[row.name], runs[row.against or '']])
-        section.title = f'config of {row.name} against {row.against}'
-        sections.append(section)
-    return [*sections, setup_section(runs[rows[0].name])]
+        base = row.against or ''
+        pictures += _gaze(project, row, predictors[row.name], predictors[base])
+        section = difference_section([runs[row.name], runs[base]])
+        section.title = f'config of {row.name} against {base}'
+        details.append(section)
+    return pictures, [*details, setup_section(runs[rows[0].name])]
 
 
-def _looks(row: Row, predictor: Predictor, base: Predictor) -> list[Section]:
-    """What attention and Grad-CAM of a row see in the first test image that has a detection."""
+def _gaze(project: ProjectStudy, row: Row, predictor: Predictor, base: Predictor) -> list[Section]:
+    """The attention in the first test image shown, and Grad-CAM in the first with a detection."""
     dataset = dataset_of(predictor.cfg, 'test')
     paths = [
         dataset.get_data_info(index)['img_path'] for index in evenly_spaced(len(dataset), IMAGES)
     ]
+    score = 0 if project.is_fast else SCORE  # a smoke run has no such score
 
     def heat() -> Figure:
-        problem = None
         for path in paths:
-            try:
-                return gradcam_page(path, [Explainer(predictor), Explainer(base)], SCORE, count=3)
-            except InputError as error:
-                problem = problem or error
-        raise problem or InputError('the test data have no image')
+            if any(
+                float(found.score) >= score for found in predictor.predict(predictor.prepare(path))
+            ):
+                explainers = [Explainer(predictor), Explainer(base)]
+                return gradcam_page(path, explainers, score, count=3)
+        raise InputError(
+            f'{row.name} detects nothing with a score of {score:g} or more in the {len(paths)} '
+            'images above'
+        )
 
     attention = attention_section(predictor, lambda: paths[0])
     attention.title = f'attention of {row.name}'
-    gradcam = figure_section(f'Grad-CAM of {row.name} and {row.against}', heat)
-    return [attention, gradcam]
+    return [attention, figure_section(f'Grad-CAM of {row.name} and {base.name}', heat)]
 
 
-def _costs(project: Project) -> Section:
+def _costs(project: ProjectStudy) -> Section:
     """Time and memory as the runs measured them, and what a config's detector counts."""
     study, rows = project.study, project.study.rows.values()
     head = ['', 'training, median', 'memory, MiB', 'parameters', 'of them attention']

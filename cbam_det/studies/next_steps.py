@@ -1,4 +1,4 @@
-"""What to try after a comparison: more seeds, longer training, attention's learning rate, places."""
+"""What to try after a comparison: seeds, longer training, attention's learning rate, places."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..utils.config import larger_rate
 from ..utils.environment import tool_command
 from ..utils.options import parse_options
 from .power import seeds_needed
-from .project import Project
+from .project_study import ProjectStudy
 from .records import read_record
 from .sentences import duration
 from .study import Row, config_of, gates_path, read_json
@@ -22,7 +22,7 @@ from .verdicts import difference
 TOO_MANY = 50
 
 
-def next_steps(project: Project) -> tuple[list[str], list[str]]:
+def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
     """What to try next, as sentences, and rows to paste into the project's study, as lines of YAML.
 
     Of a smoke run it is the comparison itself.
@@ -39,9 +39,9 @@ def next_steps(project: Project) -> tuple[list[str], list[str]]:
             )
         if _is_rising(project, row):
             items.append(
-                f'{row.name} was still improving at its last validation: train longer, by '
-                '`options: {train_cfg.max_epochs: NUMBER}` in study.yaml; this trains all rows '
-                'again.'
+                f'{row.name} was still improving at its last validation: train longer, in a copy '
+                f'of {project.folder} without its results and work_dirs, whose baseline.py has '
+                'more epochs.'
             )
     config = project.folder / 'baseline.py'
     places = shlex.join([*tool_command('places'), str(config)])
@@ -56,13 +56,13 @@ def next_steps(project: Project) -> tuple[list[str], list[str]]:
     return items, lines
 
 
-def is_unchanged(project: Project, row: Row) -> bool:
+def is_unchanged(project: ProjectStudy, row: Row) -> bool:
     """Whether the recorded weights of a row's gates are all 1.00."""
     weights = read_json(gates_path(project.results, project.study)).get('rows', {}).get(row.name)
     return bool(weights) and all(at_start([np.array(gate)]) for gate in weights.values())
 
 
-def _seeds(project: Project, row: Row) -> list[str]:
+def _seeds(project: ProjectStudy, row: Row) -> list[str]:
     metric = next(iter(project.study.metrics_of(row)))
     comparison = difference(project.study, row, project.results, metric)
     if comparison is None:
@@ -90,13 +90,13 @@ def _seeds(project: Project, row: Row) -> list[str]:
     ]
 
 
-def _training_seconds(project: Project, name: str) -> float:
+def _training_seconds(project: ProjectStudy, name: str) -> float:
     row = project.study.rows[name]
     records = [read_record(project.results, project.study, row, seed) for seed in row.seeds]
     return float(np.mean([record['train_seconds'] for record in records if record] or [0]))
 
 
-def _rate(project: Project, row: Row, rows: dict[str, dict]) -> str:
+def _rate(project: ProjectStudy, row: Row, rows: dict[str, dict]) -> str:
     """What gives the row's attention ten times its learning rate; a row of it goes into `rows`."""
     option = larger_rate(config_of(project.study, row, row.seeds[0]))
     pasted = option.removeprefix('--cfg-options ')
@@ -114,7 +114,7 @@ def _rate(project: Project, row: Row, rows: dict[str, dict]) -> str:
     )
 
 
-def _is_rising(project: Project, row: Row) -> bool:
+def _is_rising(project: ProjectStudy, row: Row) -> bool:
     """Whether the last of three validations or more is the best one, in each run of a row."""
     key = next(iter(project.study.metrics_of(row).values()))
     curves = []

@@ -98,8 +98,8 @@ def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float =
 def _legend(score: float) -> dict[str, str]:
     return {
         'ground truth': BLUE,
-        'right (class, IoU ≥ 0.5)': GREEN,
-        f'wrong (score ≥ {score:g})': ORANGE,
+        'correct (class, IoU ≥ 0.5)': GREEN,
+        f'false (score ≥ {score:g})': ORANGE,
     }
 
 
@@ -119,7 +119,7 @@ def _detected(
     ]
     colours = [GREEN if is_correct else ORANGE for is_correct in correct]
     missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
-    counts = f'{sum(correct)} right, {len(correct) - sum(correct)} wrong, {missed} missed'
+    counts = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {missed} missed'
     return Boxes(result.bboxes, captions, colours), counts
 
 

@@ -13,6 +13,7 @@ smoke run has its own in `fast/`.
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +36,8 @@ FAST_STEPS, FAST_IMAGES = 4, 8
 
 
 @dataclass(frozen=True)
-class Project:
-    """A project, and where its runs and their records are.
+class ProjectStudy:
+    """The study of a project as it is to be run, and where its runs and their records are.
 
     Attributes:
         folder: of its files.
@@ -49,7 +50,7 @@ class Project:
     is_fast: bool = False
 
     @classmethod
-    def read(cls, folder: Path, seeds: int | None = None, fast: bool = False) -> Project:
+    def read(cls, folder: Path, seeds: int | None = None, fast: bool = False) -> ProjectStudy:
         """Read a project.
 
         Args:
@@ -68,7 +69,8 @@ class Project:
                 for name, row in study.rows.items()
             }
             study = replace(study, rows=rows)
-        return cls(folder, _shortened(study) if fast else study, fast)
+        project = cls(folder, study, fast)
+        return replace(project, study=_shortened(project)) if fast else project
 
     @property
     def output(self) -> Path:
@@ -124,20 +126,20 @@ def _not_a_project(folder: Path, missing: list[str]) -> InputError:
     return InputError(f'{folder} has no {names}; make them from your images in DATA: {make}')
 
 
-def _shortened(study: Study) -> Study:
+def _shortened(project: ProjectStudy) -> Study:
     """The study as a smoke run: a few steps and images, and detections of any score.
 
     After a few steps no score reaches the usual thresholds, and mmdet logs no AP where nothing is
     detected.
     """
-    rows = {}
+    study, rows = project.study, {}
     for name, row in study.rows.items():
-        options = _fast_options(config_of(study, row, row.seeds[0]))
+        options = _fast_options(config_of(study, row, row.seeds[0]), project.output / 'data')
         rows[name] = replace(row, overrides={**row.overrides, **options})
     return replace(study, rows=rows)
 
 
-def _fast_options(cfg: Config) -> dict[str, object]:
+def _fast_options(cfg: Config, folder: Path) -> dict[str, object]:
     check_data(cfg, SPLITS)
     length = 'max_iters' if cfg.train_cfg.get('max_iters') else 'max_epochs'
     count = FAST_STEPS if length == 'max_iters' else 1
@@ -153,6 +155,29 @@ def _fast_options(cfg: Config) -> dict[str, object]:
             continue
         images = FAST_IMAGES if split != 'train' else FAST_STEPS * loader.get('batch_size', 1)
         for path, leaf in leaf_datasets(loader.dataset, f'{split}_dataloader.dataset'):
-            if len(DATASETS.build(leaf)) > images:
+            if len(DATASETS.build(leaf)) <= images:
+                continue
+            evaluated = [
+                node_path
+                for node_path, node in walk(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
+                if node.get('ann_file')
+            ]
+            if not evaluated:
                 options[f'{path}.indices'] = images
+                continue
+            # COCO's metrics evaluate all images of their file, so that it has to be a part as well.
+            annotations = Path(leaf.get('data_root') or '', leaf.ann_file)
+            part = str(_part_of(annotations, images, folder / f'{split}.json').resolve())
+            options |= {f'{place}.ann_file': part for place in (path, *evaluated)}
     return options
+
+
+def _part_of(annotations: Path, images: int, out: Path) -> Path:
+    """Write the first images of a file in COCO's format, with their objects, to `out`."""
+    content = json.loads(annotations.read_text(encoding='utf-8'))
+    content['images'] = content['images'][:images]
+    kept = {image['id'] for image in content['images']}
+    content['annotations'] = [item for item in content['annotations'] if item['image_id'] in kept]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content), encoding='utf-8')
+    return out
