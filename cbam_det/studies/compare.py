@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import sys
 import time
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -49,10 +52,10 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     with _quiet('writing the page'):
         path = write(project)
     head, *rows = score_table(project)
-    table = Table(*head)
+    table = Table(*map(escape, head))
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     for sentence in (*verdict_sentences(project), warning(project)):
         print(sentence)
     print(f'page: {path}')
@@ -101,7 +104,11 @@ def _train(project: ProjectStudy) -> None:
 
 
 def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float]:
-    """Seconds of a run, by row; the data are checked before they are read."""
+    """Seconds of a run, by row; the data are checked before they are read.
+
+    Each of its two tools takes as long to start as this process took until now.
+    """
+    start = time.process_time()
     expected: dict[str, float] = {}
     checked = []
     for row in rows:
@@ -113,5 +120,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
             check_data(cfg, SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):
-            expected[row.name] = run_seconds(cfg)
+            expected[row.name] = 2 * start + run_seconds(cfg, project.study.gpus or 1)
+    gc.collect()  # models are in cycles
+    torch.cuda.empty_cache()  # for the trainings
     return expected

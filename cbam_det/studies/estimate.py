@@ -20,25 +20,26 @@ from ..utils.config import enter_scope
 STEPS = 6
 
 
-def run_seconds(cfg: Config) -> float:
-    """Seconds of a run of `cfg`, its data, starts of two processes and evaluations included; what
-    is between them (metrics, checkpoints) is not.
+def run_seconds(cfg: Config, processes: int = 1) -> float:
+    """Seconds of the training, the validations and the test of `cfg`, data loading included;
+    metrics and checkpoints are not.
 
-    A process takes as long to start as this one took until now.
+    Args:
+        cfg: of a detector whose data can be read.
+        processes: GPUs that share an epoch.
 
     Raises:
         InputError: the config cannot be built, or its pretrained weights are missing.
     """
-    seconds = 2 * time.process_time()
     enter_scope(cfg)
     model = Predictor(cfg).model
     # Evaluation first: a training step changes the weights.
-    seconds += validations(cfg) * _pass_seconds(cfg, 'val', model.eval().val_step)
+    seconds = validations(cfg) * _pass_seconds(cfg, 'val', model.eval().val_step)
     seconds += _pass_seconds(cfg, 'test', model.test_step)
     wrapper = build_optim_wrapper(model.train(), cfg.optim_wrapper)
     loader = _loader(cfg, 'train')
     step = _seconds(loader, lambda batch: model.train_step(batch, wrapper))
-    return seconds + step * steps(cfg, len(loader))
+    return seconds / processes + step * steps(cfg, ceil(len(loader) / processes))
 
 
 def steps(cfg: Config, epoch: int) -> int:

@@ -92,6 +92,12 @@ class ProjectStudy:
         """The rows that have a baseline."""
         return [row for row in self.study.rows.values() if row.against]
 
+    @property
+    def shown(self) -> list[Row]:
+        """The rows that have a baseline, and the baselines."""
+        baselines = {row.against for row in self.compared}
+        return [row for row in self.study.rows.values() if row.against or row.name in baselines]
+
     def command(self, *options: str) -> str:
         """The shell command of the comparison."""
         return shlex.join([*tool_command('compare'), str(self.folder), *options])

@@ -169,7 +169,8 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
 
     monkeypatch.setattr(compare_module.runs, 'run', run)
     monkeypatch.setattr(compare_module, 'check_records', lambda *_: None)
-    monkeypatch.setattr(compare_module, 'run_seconds', lambda cfg: 120)
+    monkeypatch.setattr(compare_module, 'run_seconds', lambda cfg, processes: 120)
+    monkeypatch.setattr(compare_module.time, 'process_time', lambda: 0)
     monkeypatch.setattr(compare_module, 'write', lambda project: project.output / 'report.html')
     tool = in_process('compare')
     assert tool(recorded.folder, '--seeds', 5) == 0
