@@ -63,7 +63,7 @@ $(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt req
   requirements/video.txt pyproject.toml $(DONE)/mmcv
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
 	  -r requirements/docs.txt -r requirements/video.txt
-	@bash requirements/mend_opencv.sh "$(PY)"
+	@bash requirements/fix_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py
 	@touch $@

@@ -46,6 +46,7 @@ OWN_HOOKS = dict(
     exact_resume=dict(type='ExactResumeHook'),
     finite_losses=dict(type='FiniteLossesHook'),
     stop_signals=dict(type='StopSignalsHook'),
+    terminal=dict(type='TerminalHook'),
 )
 SETTINGS = dict(data_root=None, check_images=False)  # of a config's `preflight`
 

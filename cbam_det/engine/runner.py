@@ -19,7 +19,7 @@ from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -40,6 +40,7 @@ from .hooks.attention_audit_hook import AttentionAuditHook
 from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
+from .hooks.terminal_hook import BRIEF, TerminalHook, is_terminal, shorten
 from .preflight import OWN_HOOKS, Task
 
 HookConfig: TypeAlias = Hook | dict
@@ -123,6 +124,14 @@ class CheckedRunner(Runner):
             set_random_states(states)
             self._checked_for = task
 
+    def build_logger(self, *args: Any, **options: Any) -> MMLogger:
+        """MMEngine's, of which a terminal shows the warnings alone; see `TerminalHook`."""
+        logger = super().build_logger(*args, **options)
+        wants_all = (self.cfg.get('default_hooks') or {}).get('terminal', {}) is None
+        if is_terminal() and not wants_all:
+            shorten(logger)
+        return logger
+
     def register_hooks(
         self,
         default_hooks: Mapping[str, HookConfig | None] | None = None,
@@ -177,7 +186,8 @@ class CheckedRunner(Runner):
             if on_cpu != optim_wrapper:
                 self.logger.info(
                     'mixed precision on the CPU: bfloat16 autocast in training, without loss '
-                    'scaling; weights, gradients, losses, validation in float32'
+                    'scaling; weights, gradients, losses, validation in float32',
+                    extra=BRIEF,
                 )
             optim_wrapper = on_cpu
         return super().build_optim_wrapper(optim_wrapper)
@@ -205,7 +215,9 @@ class CheckedRunner(Runner):
             checkpoint = [self._resume_from]
             broadcast_object_list(checkpoint)
             if checkpoint[0] is None:
-                self.logger.info(f'{self.work_dir} holds no checkpoint: the run begins')
+                self.logger.info(
+                    f'{self.work_dir} holds no checkpoint: the run begins', extra=BRIEF
+                )
                 return
             self._load_from: str | None = checkpoint[0]
         super().load_or_resume()
@@ -249,11 +261,13 @@ class CheckedRunner(Runner):
             for hook in self.hooks:
                 if isinstance(hook, StopSignalsHook):
                     hook.restore()
+                elif isinstance(hook, TerminalHook):
+                    hook.close(self)
         if self._resume and self.iter == self._resumed_at:
-            print_log(
+            self.logger.info(
                 f'nothing was trained: the run had reached epoch {self.epoch} of '
                 f'{self.max_epochs}; raise train_cfg.max_epochs to go on',
-                'current',
+                extra=BRIEF,
             )
         return model
 
@@ -314,6 +328,9 @@ class CheckedRunner(Runner):
                 metrics = super().test()
         finally:
             self.hooks.remove(counts)
+            for hook in self.hooks:
+                if isinstance(hook, TerminalHook):
+                    hook.close(self)
         self._write_metrics(metrics)
         counts.check()
         return metrics

@@ -36,7 +36,7 @@ PASSIVE_HOOKS = {
     *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
     *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
     *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
-    'StopSignalsHook',
+    *('StopSignalsHook', 'TerminalHook'),
 }
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
 # What each record has, for all that reads records; what else a run writes may be missing.

@@ -125,7 +125,7 @@ def toy(
         randomness=dict(seed=seed),
         experiment_name=f'{work.name}_{time.monotonic_ns()}',
         default_scope='mmengine',
-        log_level='WARNING',
+        log_level=options.pop('log_level', 'WARNING'),
         **options,
     )
     RUNNERS.append(runner)

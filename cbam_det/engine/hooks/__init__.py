@@ -7,6 +7,7 @@ from .detection_count_hook import DetectionCountHook
 from .exact_resume_hook import ExactResumeHook
 from .finite_losses_hook import FiniteLossesHook
 from .stop_signals_hook import StopSignalsHook
+from .terminal_hook import TerminalHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -16,4 +17,5 @@ __all__ = [
     'ExactResumeHook',
     'FiniteLossesHook',
     'StopSignalsHook',
+    'TerminalHook',
 ]

@@ -21,6 +21,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, get_worker_info
 
 from ..schedules import tell_ended, tell_restored
+from .terminal_hook import BRIEF
 
 
 def random_states() -> dict:
@@ -131,7 +132,9 @@ class ExactResumeHook(Hook):
                 f'and it has {len(loader)} now'
             )
             return
-        runner.logger.info(f'epoch {runner.epoch + 1} goes on after {done} of {batches} batches')
+        runner.logger.info(
+            f'epoch {runner.epoch + 1} goes on after {done} of {batches} batches', extra=BRIEF
+        )
         self.whole_loader, self.skipped = loader, done
         runner.train_loop.dataloader = _remaining(loader, done)
 

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from ...utils.errors import SIGNALS, Stopped, explain_ctrl_c
 from .checkpoint_hook import AtomicCheckpointHook
+from .terminal_hook import BRIEF
 
 
 def any_process(flag: bool) -> bool:
@@ -112,7 +113,7 @@ class StopSignalsHook(Hook):
             path = writers[0].save_now(runner, epoch, iteration)
             saved = f'saved in {path}; the same command with --resume goes on from there'
         self.restore()
-        runner.logger.info(f'{reason}: {saved}')
+        runner.logger.info(f'{reason}: {saved}', extra=BRIEF)
         raise Stopped(f'{reason}: {saved}', self.received or signal.SIGTERM)
 
 

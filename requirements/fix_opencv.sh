@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # mmcv asks for opencv-python, which needs the system's libGL; where that is missing, put the build
 # without windows in its place.
-# usage: requirements/mend_opencv.sh PYTHON
+# usage: requirements/fix_opencv.sh PYTHON
 set -euo pipefail
 python=$1
 "$python" -c 'import cv2' 2>/dev/null && exit 0

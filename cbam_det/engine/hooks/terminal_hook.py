@@ -1,0 +1,297 @@
+"""What a run shows on a terminal: a summary, its progress, and one line for each epoch.
+
+MMEngine prints 500 lines before the first step. They are in the log file as ever, and in the output
+where it is not a terminal; a terminal shows warnings and what this hook prints.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.hooks.hook import DATA_BATCH
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from ...models.attention_modules import named_plugins
+
+BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
+COLUMNS = '{:>9} {:>9} {:>9} {:>9} {:>8} {:>9}'
+
+
+class BriefFilter(logging.Filter):
+    """Lets warnings pass, records with `BRIEF`, and what a test logs beside its progress.
+
+    Attributes:
+        testing: a test has begun.
+    """
+
+    testing = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the terminal shows a record."""
+        if record.levelno >= logging.WARNING or getattr(record, 'brief', False):
+            return True
+        return self.testing and not (
+            'Epoch(test)' in record.getMessage() and 'eta' in record.getMessage()
+        )
+
+
+def shorten(logger: logging.Logger) -> None:
+    """Let a logger show on the terminal only what `BriefFilter` lets pass."""
+    handler = _console(logger)
+    if handler is not None and not _filters(handler):
+        handler.addFilter(BriefFilter())
+
+
+@HOOKS.register_module()
+class TerminalHook(Hook):
+    """Shows a run on a terminal: what it is, a progress bar, one line for each epoch.
+
+    Each run of a `CheckedRunner` has it. It prints nothing where the output is not a terminal;
+    `--cfg-options default_hooks.terminal=None` shows MMEngine's lines on a terminal too.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._is_on = is_terminal()
+        self._bars: Progress | None = None
+        self._has_header = False
+        self._since = time.monotonic()
+
+    def before_train(self, runner: Runner) -> None:
+        """Print what the run is."""
+        if not self._is_on:
+            return
+        for name, text in summary(runner).items():
+            self._console.print(f'{name:12}{text}', markup=False, soft_wrap=True)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Show the bar of an epoch, or of all iterations where a run has no epochs."""
+        self._since = time.monotonic()
+        self._show(runner, *self._position(runner))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: DATA_BATCH = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Move the bar, and show the loss."""
+        self._move(batch_idx + 1, f'loss {_last(runner, "train/loss"):.4f}')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Print the line of an epoch."""
+        self._hide(runner)
+        if not self._is_on or not _has_epochs(runner):
+            return
+        if not self._has_header:
+            self._console.print(
+                COLUMNS.format('epoch', 'loss', 'lr', 'memory', 'time', 'left'), style='bold'
+            )
+            self._has_header = True
+        epochs = f'{min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}'
+        window = len(runner.train_dataloader)
+        loss = runner.message_hub.get_scalar('train/loss').mean(window)
+        left = runner.message_hub.get_info('eta') or 0
+        self._console.print(
+            COLUMNS.format(
+                epochs,
+                f'{loss:.4f}',
+                f'{_last(runner, "train/lr"):.2g}',
+                f'{peak_memory() / 2**30:.1f} GiB',
+                clock(time.monotonic() - self._since),
+                clock(left),
+            )
+        )
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Show the bar of a validation."""
+        self._hide(runner)
+        self._show(runner, 'validation', len(runner.val_dataloader))
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: DATA_BATCH = None,
+        outputs: Sequence | None = None,
+    ) -> None:
+        """Move the bar."""
+        self._move(batch_idx + 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Print the first scores of a validation."""
+        self._hide(runner)
+        if self._is_on and metrics:
+            step = '' if _has_epochs(runner) else f'{runner.iter:,}'
+            self._console.print(f'{step:>9} {scores(metrics)}', markup=False)
+        if not _has_epochs(runner) and runner.iter < runner.max_iters:
+            self._show(runner, *self._position(runner))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Show the bar of a test, and from here on what its metrics log."""
+        for brief in _filters(_console(runner.logger)):
+            brief.testing = True
+        self._show(runner, 'test', len(runner.test_dataloader))
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: DATA_BATCH = None,
+        outputs: Sequence | None = None,
+    ) -> None:
+        """Move the bar."""
+        self._move(batch_idx + 1)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Take the bar away."""
+        self._hide(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Say where the checkpoints are, and how to look at the run."""
+        if self._is_on:
+            self._console.print(
+                f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
+                f'cbam-det visualize report {runner.work_dir}',
+                markup=False,
+                soft_wrap=True,
+            )
+
+    def close(self, runner: Runner) -> None:
+        """Take the bar away where a run ends early, and give the terminal its cursor back."""
+        self._hide(runner)
+
+    def _position(self, runner: Runner) -> tuple[str, int]:
+        if _has_epochs(runner):
+            return f'epoch {runner.epoch + 1}/{runner.max_epochs}', len(runner.train_dataloader)
+        return 'iteration', runner.max_iters
+
+    def _show(self, runner: Runner, name: str, total: int) -> None:
+        if not self._is_on:
+            return
+        self._bars = Progress(
+            TextColumn('{task.description:>15}'),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn('{task.fields[note]}'),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bars.add_task(name, total=total, note='')
+        self._bars.start()
+        handler = _console(runner.logger)
+        if handler is not None:
+            handler.setStream(sys.stdout)  # the bar's, which moves it below what is printed
+
+    def _move(self, completed: int, note: str = '') -> None:
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[0], completed=completed, note=note)
+
+    def _hide(self, runner: Runner) -> None:
+        if self._bars is None:
+            return
+        self._bars.stop()
+        self._bars = None
+        handler = _console(runner.logger)
+        if handler is not None:
+            handler.setStream(sys.stdout)
+
+
+def is_terminal() -> bool:
+    """Whether this process is the one that prints, and a person sees what it prints."""
+    return is_main_process() and sys.stdout.isatty()
+
+
+def summary(runner: Runner) -> dict[str, str]:
+    """What a training is, in a few lines by their names."""
+    model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    plugins = [plugin for _, plugin in named_plugins(model)]
+    kinds = sorted({type(plugin).__name__ for plugin in plugins})
+    parameters = sum(weight.numel() for weight in model.parameters())
+    attention = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
+    dataset = runner.train_dataloader.dataset
+    data = f'{len(dataset):,} images'
+    if classes := getattr(dataset, 'metainfo', {}).get('classes'):
+        data += f', {len(classes)} classes'
+    batches = len(runner.train_dataloader)
+    batch_size = runner.train_dataloader.batch_sampler.batch_size
+    if _has_epochs(runner):
+        schedule = f'epochs {runner.epoch + 1} to {runner.max_epochs}, {batches:,} steps each'
+    else:
+        schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
+    group = _param_groups(runner.optim_wrapper)[0]
+    lines = dict(
+        data=f'{data}, {batch_size} a step',
+        model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
+        schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
+        weights=str(runner._load_from or 'as the config initializes them'),
+        log=runner.log_dir,
+    )
+    if plugins:
+        lines['attention'] = (
+            f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
+        )
+    return lines
+
+
+def scores(metrics: dict[str, float], count: int = 4) -> str:
+    """The first scores of a validation, by their names."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has used so far: of its GPU, or of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
+
+
+def _has_epochs(runner: Runner) -> bool:
+    return runner._train_loop.__class__.__name__ != 'IterBasedTrainLoop'
+
+
+def _param_groups(wrapper: OptimWrapper | OptimWrapperDict) -> list[dict]:
+    if isinstance(wrapper, OptimWrapperDict):  # of a model with several optimizers
+        wrapper = next(iter(wrapper.values()))
+    return wrapper.param_groups
+
+
+def _last(runner: Runner, name: str) -> float:
+    scalars = runner.message_hub.log_scalars
+    return float(scalars[name].current()) if name in scalars else float('nan')
+
+
+def _console(logger: logging.Logger) -> logging.StreamHandler | None:
+    """The handler that prints; None in the processes that print nothing."""
+    handlers = (handler for handler in logger.handlers if type(handler) is logging.StreamHandler)
+    return next(handlers, None)
+
+
+def _filters(handler: logging.StreamHandler | None) -> list[BriefFilter]:
+    filters = handler.filters if handler is not None else ()
+    return [brief for brief in filters if isinstance(brief, BriefFilter)]
