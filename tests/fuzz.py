@@ -26,13 +26,12 @@ from rich.progress import track
 
 from cbam_det.datasets.validation.clean import clean
 from cbam_det.datasets.validation.coco import read_coco
-from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import write_record
-from cbam_det.utils.run_config import DataSet
 
 from .datasets.damaged_sets import coco, voc
+from .datasets.one_set import check_dataset
 
 NUMBERS = (0, 1, 2, 3, 5, 9, 20, 30, 40, 48, 49, 60, 0.3, 20.5, -1, -3, -48, 1000)
 VALUES = (
@@ -149,7 +148,7 @@ class Subject:
         picture = self.path.suffix == '.jpg'
         try:
             with DefaultScope.overwrite_default_scope('mmdet'):
-                summary = check_dataset(DataSet.from_cfg(self.dataset), full=picture)
+                summary = check_dataset(self.dataset, full=picture)
         except InputError as error:
             assert '\n' not in str(error)
             self._mend()

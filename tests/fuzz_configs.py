@@ -36,7 +36,7 @@ from rich.progress import track
 
 from cbam_det.checkpoints import loading
 from cbam_det.datasets.digits import Digits, make
-from cbam_det.datasets.validation.config import set_data_root
+from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.engine import preflight
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model

@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
-    from cbam_det.datasets.validation.folder import Split
+    from cbam_det.datasets.validation.splits import Split
+    from cbam_det.utils.run_config import RunConfig
 
 EXAMPLES = """examples:
   python tools/check_data.py data/coco
@@ -75,12 +74,13 @@ def print_tables(splits: list['Split'], first: int, console: Console) -> None:
             console.print(printable(f'{split.name}: {note}'), markup=False)
 
 
-def config_of(args: argparse.Namespace) -> 'Config | None':
+def config_of(args: argparse.Namespace) -> 'RunConfig | None':
     """The config that is to be checked; None of a folder."""
-    from cbam_det.datasets.validation.config import set_data_root
+    from cbam_det.datasets.validation.data_root import set_data_root
     from cbam_det.utils.config import find_config, read_config
     from cbam_det.utils.errors import InputError
     from cbam_det.utils.options import parse_options
+    from cbam_det.utils.run_config import RunConfig, Settings
 
     options = dict(images=args.images, data_root=args.data_root, cfg_options=args.cfg_options)
     given = [f'--{name.replace("_", "-")}' for name, value in options.items() if value]
@@ -92,32 +92,41 @@ def config_of(args: argparse.Namespace) -> 'Config | None':
         path = ''
     wrong = [option for option in given if (option == '--images') == bool(path)]
     if wrong:
-        owner = 'a folder alone, and this is a config' if path else 'a config, and this is none'
+        owner = 'a folder alone, and this is a config' if path else 'a config, and this is not one'
         raise InputError(f'{wrong[0]} is for {owner}: {args.data}; leave it out')
     if not path:
         return None
     cfg = read_config(path, parse_options(args.cfg_options))
-    if root := args.data_root or (cfg.get('preflight') or {}).get('data_root'):
+    if root := args.data_root or Settings.from_cfg(cfg).data_root:
         set_data_root(cfg, root)
-    return cfg
+    return RunConfig.from_cfg(cfg)
 
 
-def splits_of(args: argparse.Namespace, cfg: 'Config | None') -> list['Split']:
-    from cbam_det.datasets.validation.folder import examine, examine_splits
-    from cbam_det.datasets.validation.of_config import config_splits
+def splits_of(args: argparse.Namespace, run: 'RunConfig | None') -> list['Split']:
+    from cbam_det.datasets.validation.config_splits import config_splits
+    from cbam_det.datasets.validation.examination import examine_splits
+    from cbam_det.datasets.validation.folder import examine
+    from cbam_det.utils.errors import InputError
 
-    if cfg is None:
+    if run is None:
         return examine(Path(args.data), args.images)
-    return examine_splits(config_splits(cfg), f'decoding the images of {args.data}')
+    splits = config_splits(run)
+    if not splits:
+        raise InputError(
+            f'{run.filename} has no data set that is read as COCO or VOC from a local disk; give a '
+            'config with one, or a folder'
+        )
+    description = f'decoding the images of {args.data}'
+    return examine_splits(splits, description, allow_shared=run.settings.allow_shared_images)
 
 
 def check(args: argparse.Namespace) -> int:
     from cbam_det.datasets.validation.config import check_data
-    from cbam_det.utils.errors import InputError
+    from cbam_det.utils.errors import InputError, print_stderr
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    cfg = config_of(args)
-    splits = splits_of(args, cfg)
+    run = config_of(args)
+    splits = splits_of(args, run)
     print_tables(splits, args.first, console)
     unresolved, errors = False, []
     for split in splits:
@@ -130,10 +139,14 @@ def check(args: argparse.Namespace) -> int:
         unresolved = unresolved or bool(hurting)
     if errors:
         raise InputError('; '.join(map(str, errors)))
-    if cfg is not None and not any(
-        fault.hurts for split in splits for fault in split.content.faults
-    ):
-        check_data(cfg, ('train', 'val', 'test'))  # what the config makes of the data
+    hurts = any(fault.hurts for split in splits for fault in split.content.faults)
+    if run is not None and not (args.fix and hurts):  # the config does not name the new files yet
+        try:
+            check_data(run, ('train', 'val', 'test'), examined=splits)
+        except InputError as error:
+            if not hurts:
+                raise
+            print_stderr(f'error: {error}')
     return int(unresolved)
 
 

@@ -64,7 +64,7 @@ def test(args: argparse.Namespace) -> None:
 
     from cbam_det.engine.launch import build_runner, config_of
     from cbam_det.utils.errors import InputError
-    from cbam_det.utils.run_config import Split
+    from cbam_det.utils.split_config import Split
     from cbam_det.visualization.fonts import names_in_pictures
 
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):

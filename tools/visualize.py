@@ -159,7 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_config(name: str, options: list[str] | None, data_root: str | None) -> 'Config':
     from cbam_det.checkpoints.files import read_weights_only
-    from cbam_det.datasets.validation.config import set_data_root
+    from cbam_det.datasets.validation.data_root import set_data_root
     from cbam_det.utils.config import read_config
     from cbam_det.utils.options import parse_options
 

@@ -27,7 +27,8 @@ from ..models.build import build_model
 from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import Split
+from ..utils.run_config import ModelConfig
+from ..utils.split_config import Split
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Predictor:
         weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
         meta: dict = {}
         if weights is None:
-            check_pretrained(cfg)
+            check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
             _load_checkpoint_to_model(self.model, weights)

@@ -7,9 +7,9 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 from urllib.parse import urlparse
 
 import torch
@@ -18,9 +18,10 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_torchvision_models
 from torch import Size, Tensor, nn
 
-from ..utils.config import CBAMS, detector, kind_of, walk
+from ..utils.config import kind_of
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import Split, pretrained_of
+from ..utils.run_config import ModelConfig, Pretrained
+from ..utils.split_config import Split
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
@@ -31,19 +32,19 @@ OPTIONS_NOT_IN_WEIGHTS = dict(
 )
 
 
-def check_pretrained(cfg: Config, model: nn.Module | None = None) -> None:
+def check_pretrained(pretrained: Sequence[Pretrained], model: nn.Module | None = None) -> None:
     """Fetch the weights that `init_cfg` names, so that a missing one stops the run here.
 
     Args:
-        cfg: a config.
-        model: its detector, whose parts they have to fit, or None.
+        pretrained: those of a config's model.
+        model: the detector, whose parts they have to fit, or None.
 
     Raises:
         InputError: weights cannot be fetched or read, or fewer than half of the weights of the part
             that is to start from them are among them; the message names the prefix to set.
     """
     unfrozen = dict(frozen_stages=-1, norm_eval=False)
-    for weights in pretrained_of(cfg):
+    for weights in pretrained:
         options = ''.join(f' {weights.part}.{key}={unfrozen[key]}' for key in weights.options)
         remedy = (
             f'{_where_to_put(weights.source)}, or start without: --cfg-options '
@@ -52,7 +53,7 @@ def check_pretrained(cfg: Config, model: nn.Module | None = None) -> None:
         description = f'the pretrained weights {weights.source} of {weights.part}'
         read_checkpoint(weights.source, description, remedy)
     for name, part, source, state in pretrained_parts(model) if model else ():
-        parts = [weights.part for weights in pretrained_of(cfg) if weights.source == source]
+        parts = [weights.part for weights in pretrained if weights.source == source]
         place = next((path for path in parts if path.endswith(f'.{name}')), f'model.{name}')
         _check_part(place.rstrip('.'), part, source, state)
 
@@ -169,7 +170,7 @@ def weights_digest(checkpoint: dict) -> str:
 
 
 def last_readable_checkpoint(
-    work_dir: str, model: nn.Module | None = None, cfg: Config | None = None
+    work_dir: str, model: nn.Module | None = None, model_cfg: ModelConfig | None = None
 ) -> str | None:
     """The checkpoint from which `--resume` goes on: the last one that can be read.
 
@@ -179,7 +180,7 @@ def last_readable_checkpoint(
     Args:
         work_dir: the run's folder.
         model: what it has to fit, or None.
-        cfg: whose gates it has to have, or None.
+        model_cfg: whose gates it has to have, or None.
 
     Returns:
         Its path; None where there is no checkpoint at all, and a run begins.
@@ -213,8 +214,8 @@ def last_readable_checkpoint(
                 print_log(f'skipped: {fault}', level=logging.WARNING)
             if faults:
                 print_log(f'going on from {path}', level=logging.WARNING)
-            if cfg is not None:
-                check_same_gates(cfg, checkpoint)
+            if model_cfg is not None:
+                check_same_gates(model_cfg, checkpoint)
             return path
     if faults:
         raise InputError(
@@ -285,7 +286,7 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
         )
 
 
-def check_same_gates(cfg: Config, checkpoint: dict) -> None:
+def check_same_gates(model_cfg: ModelConfig, checkpoint: dict) -> None:
     """Compare what weights do not show, the order and the pools, with the checkpoint's own config.
 
     Raises:
@@ -295,14 +296,13 @@ def check_same_gates(cfg: Config, checkpoint: dict) -> None:
     if not isinstance(text, str):
         return  # weights alone: nothing is known
     try:
-        trained_cfg = Config.fromstring(text, '.py')
+        trained_gates = ModelConfig.from_cfg(Config.fromstring(text, '.py')).gates
     except Exception:
         return  # of a config that this machine cannot read
-    trained_gates, config_gates = _gate_configs(trained_cfg), _gate_configs(cfg)
-    for place in set(trained_gates) & set(config_gates):
+    for place in set(trained_gates) & set(model_cfg.gates):
         for option, default in OPTIONS_NOT_IN_WEIGHTS.items():
             trained_value = trained_gates[place].get(option, default)
-            config_value = config_gates[place].get(option, default)
+            config_value = model_cfg.gates[place].get(option, default)
             if _comparable(trained_value) != _comparable(config_value):
                 raise InputError(
                     f'the checkpoint was trained with {option}={trained_value!r} of {place}, and '
@@ -326,9 +326,7 @@ def check_resumable(path: str, checkpoint: dict) -> None:
         )
 
 
-def check_checkpoint_classes(
-    cfg: Config, checkpoint: dict, split_name: Literal['train', 'test'] = 'test'
-) -> None:
+def check_checkpoint_classes(split: Split | None, checkpoint: dict) -> None:
     """Compare the classes of a split's data with those that a checkpoint was trained on.
 
     Raises:
@@ -336,27 +334,23 @@ def check_checkpoint_classes(
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
-    split = Split.from_cfg(cfg, split_name)
-    for dataset in split.data_sets if split else ():
+    if split is None:
+        return
+    for dataset in split.data_sets:
         classes = dataset.classes
         if classes != trained and sorted(classes) == sorted(trained):
             raise InputError(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
-                f'{split_name}_dataloader has them in another order '
+                f'{split.loader} has them in another order '
                 f'({first_few(list(classes), 5)}): each label would be another '
                 "class; put metainfo.classes in the checkpoint's order"
             )
         if trained and classes and classes != trained:
             print_log(
                 f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
-                f'{split_name} data has {first_few(list(classes), 5)}',
+                f'{split.name} data has {first_few(list(classes), 5)}',
                 level=logging.WARNING,
             )
-
-
-def _gate_configs(cfg: Config) -> dict[str, dict]:
-    nodes = walk(detector(cfg), 'model')
-    return {path: node for path, node in nodes if kind_of(node) in CBAMS}
 
 
 def _comparable(value: object) -> object:

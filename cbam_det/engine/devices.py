@@ -10,12 +10,13 @@ from torch import distributed
 
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError, first_few
+from ..utils.run_config import RunConfig
 from ..utils.value_types import typed
 
 GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
 
 
-def check_sync_bn(cfg: Config, training: bool = True) -> None:
+def check_sync_bn(run: RunConfig, training: bool = True) -> None:
     """Check that BatchNorm over all processes, by a `norm_cfg` or by `sync_bn`, can be had.
 
     In one process it is BatchNorm, into which MMEngine turns it; several need GPUs to train it.
@@ -24,15 +25,12 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
         InputError: there are several processes and no GPU; `MMSyncBN` without processes; `sync_bn`
             is neither 'torch' nor 'mmcv'.
     """
-    sync_bn = cfg.get('sync_bn')
-    if sync_bn not in (None, 'torch', 'mmcv'):
-        raise InputError(f"sync_bn={sync_bn!r} is unknown; give 'torch', 'mmcv' or None")
-    several = cfg.get('launcher', 'none') != 'none'
-    without_gpu = several and training and not torch.cuda.is_available()
-    kinds = {path: kind_of(node) for path, node in walk(cfg.model, 'model')}
+    if run.sync_bn not in (None, 'torch', 'mmcv'):
+        raise InputError(f"sync_bn={run.sync_bn!r} is unknown; give 'torch', 'mmcv' or None")
+    without_gpu = run.has_launcher and training and not torch.cuda.is_available()
     for kind in ('SyncBN', 'SyncBatchNorm', 'MMSyncBN'):
-        paths = [path for path, node_kind in kinds.items() if node_kind == kind]
-        lacks_launcher = kind == 'MMSyncBN' and not several
+        paths = [path for path, name in run.model.types.items() if name == kind]
+        lacks_launcher = kind == 'MMSyncBN' and not run.has_launcher
         if paths and (without_gpu or lacks_launcher):
             need = (
                 'a launcher (tools/dist_train.sh)'
@@ -44,9 +42,9 @@ def check_sync_bn(cfg: Config, training: bool = True) -> None:
                 f"{first_few(paths)} with type='{kind}' needs {need}; give type='BN': "
                 f'--cfg-options {options}'
             )
-    if sync_bn and without_gpu:
+    if run.sync_bn and without_gpu:
         raise InputError(
-            f'sync_bn={sync_bn!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
+            f'sync_bn={run.sync_bn!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
             'norm_cfg holds as it is written'
         )
 

@@ -18,13 +18,14 @@ from mmengine.runner import Runner
 from torch import distributed
 
 from ..checkpoints.files import read_weights_only
-from ..datasets.validation.config import set_data_root
+from ..datasets.validation.data_root import set_data_root
 from ..models.compat import allow_compilations
 from ..utils.config import enter_scope, find_config, read_config
 from ..utils.environment import check_operators, keep_memory, without_cuda
 from ..utils.errors import InputError, print_stderr
 from ..utils.options import parse_options
 from . import devices, preflight
+from .names import registered
 from .preflight import Task
 from .runner import CheckedRunner
 
@@ -62,9 +63,7 @@ def build_runner(cfg: Config, task: Task) -> Runner:
         InputError: no runner of that name is registered; see `CheckedRunner.from_cfg`.
     """
     enter_scope(cfg)
-    runner_class = preflight.registered(
-        RUNNERS, cfg.get('runner_type') or CheckedRunner, 'runner_type'
-    )
+    runner_class = registered(RUNNERS, cfg.get('runner_type') or CheckedRunner, 'runner_type')
     if issubclass(runner_class, CheckedRunner):
         return runner_class.from_cfg(cfg, task)
     devices.check_sharding(cfg)

@@ -41,7 +41,8 @@ from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
 from .hooks.terminal_hook import BRIEF, TerminalHook, is_terminal, shorten
-from .preflight import OWN_HOOKS, Task
+from .names import OWN_HOOKS
+from .preflight import Task
 
 HookConfig: TypeAlias = Hook | dict
 
@@ -54,7 +55,7 @@ class CheckedRunner(Runner):
 
     - the checks of `preflight.check_run`, before the first step of a training or a test; where
       `from_cfg` is told which of them follows, before anything is written;
-    - the hooks of `preflight.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
+    - the hooks of `names.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
       its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
     - checkpoints that have their name only when they are whole (`save_checkpoint`);
     - errors of the machine and of a config's keys in one line (`failures`, `build_errors`); a

@@ -1,7 +1,8 @@
 """Keys of a config's inner dictionaries that nothing reads, and over which no class complains.
 
 A misspelt option of a class is its TypeError. But dictionaries that are read by `.get`, and
-`**kwargs` that are passed on to a later call, take any key.
+`**kwargs` that are passed on to a later call, take any key. As this is about the raw keys, it reads
+the raw config, not `utils.run_config`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import functools
 import inspect
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from mmengine.config import Config
@@ -22,7 +22,7 @@ from torch import nn
 
 from ..utils.config import kind_of, near_hint, walk
 from ..utils.errors import InputError
-from ..utils.run_config import DataSet, leaf_datasets
+from ..utils.source_words import source_words
 from ..utils.value_types import typed
 
 # mmengine.optim.DefaultOptimWrapperConstructor's.
@@ -103,25 +103,17 @@ def hook_options(kind: type) -> list[str] | None:
 def tell_unread(cfg: Config, model: nn.Module) -> None:
     """Log the keys of which no source of the classes that could read them has the word.
 
-    They are those of `filter_cfg` of a data set, of `train_cfg` and `test_cfg` of a model, and the
-    `custom_keys` of the optimizer that no parameter has in its name.
+    They are those of `train_cfg` and `test_cfg` of a model, and the `custom_keys` of the optimizer
+    that no parameter has in its name. Their paths are to be named, so this walks through the raw
+    config.
 
     Args:
         cfg: a merged config.
         model: its detector.
     """
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        if 'dataset' not in loader:
-            continue
-        for _, dataset in leaf_datasets(loader['dataset'], f'{split}_dataloader.dataset'):
-            kind = DataSet.from_cfg(dataset).kind
-            if kind is not None:
-                place = f'filter_cfg of {split}_dataloader'
-                _tell(place, dataset.get('filter_cfg') or {}, _words(_files([kind])))
     kinds = {type(module) for module in model.modules()}
     shared = ['mmdet.models.utils.misc', 'mmcv.ops.nms', 'mmdet.structures.bbox.transforms']
-    words = _words(frozenset({*_files(kinds), *shared}))
+    words = source_words(kinds, shared)
     for path, node in walk(cfg.model, 'model'):
         if re.search(r'(^|\.)(train|test)_cfg(\.|$)', path) and not node.get('type'):
             _tell(path, node, words)
@@ -143,21 +135,3 @@ def _tell(path: str, node: Mapping, words: frozenset[str]) -> None:
                 f'{path}: nothing reads its key {key}{near_hint(str(key), words, 0.75)}',
                 level=logging.WARNING,
             )
-
-
-def _files(kinds: Iterable[type]) -> frozenset[str]:
-    """The modules of these classes and of those that they inherit from, torch's aside."""
-    modules = {base.__module__ for kind in kinds for base in kind.__mro__}
-    return frozenset(name for name in modules if name.split('.')[0] not in ('torch', 'builtins'))
-
-
-@functools.cache
-def _words(modules: frozenset[str]) -> frozenset[str]:
-    """Every word in the sources of modules."""
-    words: set[str] = set()
-    for name in modules:
-        path = getattr(sys.modules.get(name), '__file__', None)
-        if path and path.endswith('.py'):
-            with open(path, encoding='utf-8') as file:
-                words.update(re.findall(r'\w+', file.read()))
-    return frozenset(words)

@@ -19,6 +19,8 @@ from typing import Any
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
 
+from .coco_thresholds import GivenThresholds
+
 
 class NumberedIds:
     """Evaluates copies of both sets whose images, classes and annotations are numbered from 1.
@@ -53,11 +55,11 @@ class NumberedIds:
         super().evaluate()  # type: ignore[misc]
 
 
-class NumberedEval(NumberedIds, COCOeval):
+class NumberedEval(NumberedIds, GivenThresholds, COCOeval):
     """pycocotools' evaluation; takes its place in mmdet's CocoMetric."""
 
 
-class NumberedEvalMP(NumberedIds, COCOevalMP):
+class NumberedEvalMP(NumberedIds, GivenThresholds, COCOevalMP):
     """mmdet's evaluation in several processes (`use_mp_eval`)."""
 
 

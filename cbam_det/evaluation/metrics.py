@@ -11,8 +11,9 @@ from pycocotools.cocoeval import COCOeval
 from ..models.compat import coco_evaluator, fix_coco_metric, fix_voc_metric
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from ..utils.run_config import COCO_METRICS
+from ..utils.split_config import COCO_METRICS
 from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
+from .coco_thresholds import GivenThresholds, without_absent_thresholds
 
 AP_NAMES = {
     **{'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'},
@@ -63,10 +64,13 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
 
 def fix_metrics() -> None:
     """Let mmdet's CocoMetric and VOCMetric give each number to its own class, whatever the order of
-    ids and the names of a data set, for the whole process (see `coco_ids` and `models.compat`).
+    ids and the names of a data set, and CocoMetric evaluate at other IoUs than COCO's, for the
+    whole process (see `coco_ids`, `coco_thresholds` and `models.compat`).
     """
     fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
     fix_voc_metric()
+    if not hasattr(CocoMetric.compute_metrics, '__wrapped__'):
+        CocoMetric.compute_metrics = without_absent_thresholds(CocoMetric.compute_metrics)
 
 
 @METRICS.register_module()
@@ -102,9 +106,12 @@ def _evaluator() -> type[COCOeval]:
             'pip install faster-coco-eval==1.8.0, or take CocoMetric'
         ) from None
 
-    class Evaluator(NumberedIds, COCOeval_faster):
+    class Counted(COCOeval_faster):
         """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
 
         summarize = COCOeval.summarize
+
+    class Evaluator(NumberedIds, GivenThresholds, Counted):
+        """The same for any ids and thresholds."""
 
     return Evaluator

@@ -28,6 +28,7 @@ def build_model(cfg: Config) -> BaseDetector:
     """
     fix_ssd_heads()
     enter_scope(cfg)
+    model = copy.deepcopy(detector(cfg))
     for path, node in walk(cfg.model, 'model'):
         plugins = node.get('plugins')
         if plugins is not None and not (
@@ -38,7 +39,6 @@ def build_model(cfg: Config) -> BaseDetector:
                 'override, there has to be attention at that place: take the _cbam twin; SSD and '
                 'StairNet have theirs in model.neck.plugins'
             )
-    model = copy.deepcopy(detector(cfg))
     if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     with _process_group(cfg), build_errors(cfg, 'model', 'data_preprocessor'):

@@ -31,8 +31,8 @@ from mmengine.model import ModuleDict
 from mmengine.registry import MODELS
 from torch import nn
 
+from ..utils.class_options import options_of
 from ..utils.errors import InputError, first_few
-from ..utils.value_types import options_of
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
 from .paper_places import in_stages, patterns_of

@@ -16,7 +16,7 @@ from ..checkpoints.files import read_weights_only
 from ..utils.environment import INSTALLED, shipped_folder
 from ..utils.errors import InputError, first_few
 from ..utils.records import write_record
-from ..utils.run_config import leaf_datasets
+from ..utils.split_config import Split
 from ..visualization.figures import save
 from . import measures, runs, verdicts
 from .figure import study_figure
@@ -109,11 +109,10 @@ def check_data_root(args: argparse.Namespace, study: Study, requested: Runs) -> 
     if not args.data_root:
         return
     roots = {
-        leaf.get('data_root') or ''
+        str(dataset.root)
         for row in {row.name: row for row, _ in requested}.values()
-        for _, leaf in leaf_datasets(
-            config_of(study, row, row.seeds[0]).train_dataloader.dataset, 'train_dataloader.dataset'
-        )
+        if (split := Split.from_cfg(config_of(study, row, row.seeds[0]), 'train'))
+        for dataset in split.data_sets
     }
     if len(roots) > 1:
         raise InputError(

@@ -16,11 +16,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..datasets.validation.dataset import fingerprint
-from ..engine.preflight import OWN_HOOKS
+from ..datasets.validation.fingerprint import fingerprint
+from ..engine.names import OWN_HOOKS
 from ..utils.config import kind_of
 from ..utils.errors import InputError, first_few
-from ..utils.run_config import Split
+from ..utils.run_config import RunConfig
 from .study import Row, Study, config_of, run_name
 
 # What of a config determines the numbers of a run. The rest names, logs, draws and saves.
@@ -218,9 +218,8 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
     """By split the `fingerprint` of the data that a run reads."""
     cfg = config_of(study, row, seed, data_root)
     return {
-        split: '+'.join(map(fingerprint, data.data_sets))
-        for split in ('train', 'val', 'test')
-        if (data := Split.from_cfg(cfg, split)) is not None
+        name: '+'.join(map(fingerprint, split.data_sets))
+        for name, split in RunConfig.from_cfg(cfg).splits.items()
     }
 
 

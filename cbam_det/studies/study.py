@@ -48,7 +48,7 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
-from ..datasets.validation.config import set_data_root
+from ..datasets.validation.data_root import set_data_root
 from ..utils.config import find_config, override, read_config
 from ..utils.environment import INSTALLED
 from ..utils.errors import InputError, first_few

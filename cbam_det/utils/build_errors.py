@@ -16,9 +16,10 @@ from types import FrameType
 from mmengine.registry import MODELS, Registry
 from torch.utils.data import DataLoader
 
+from .class_options import options_of
 from .config import kind_of, near_hint, registered_class, registered_names, walk
 from .errors import InputError
-from .value_types import fits, kind_word, options_of, shortened, words_of
+from .value_types import fits, kind_word, shortened, words_of
 
 # The keys of a config that the methods of MMEngine's Runner read.
 READ_BY = dict(

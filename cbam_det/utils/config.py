@@ -17,8 +17,9 @@ from mmengine.registry import Registry, init_default_scope
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
+from .runner_types import check_runner_keys
 from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
-from .value_types import check_runner_keys, typed
+from .value_types import typed
 
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')

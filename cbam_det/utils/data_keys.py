@@ -8,9 +8,10 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from .class_options import options_of
 from .config import near_hint, registered_class
 from .errors import InputError, first_few
-from .value_types import fits, kind_word, options_of, shortened, typed, wrong_type
+from .value_types import fits, kind_word, shortened, typed, wrong_type
 
 # Keys of mmdet 2.x, and what MMDetection 3.x has for them.
 OLD_DATASET_KEYS = dict(

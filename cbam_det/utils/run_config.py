@@ -1,232 +1,22 @@
-"""What a run's config says of its data and weights, read once and typed; the checks go by it."""
+"""One typed description of a run's config, built once, which the checks before a run read.
+
+What is about keys as such stays a walk through the raw dictionaries: keys that are misspelt or that
+nothing reads (`unread_keys`, `engine.names`, `engine.unknown_options`), the place of an error of a
+build (`build_errors`), the options that lower memory (`engine.failures`), and what changes a config
+(`datasets.validation.data_root`, `engine.devices`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+import re
+from dataclasses import dataclass, field, fields
 
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import DATASETS
-from torch.utils.data import Sampler
 
-from .config import PRETRAINED, kind_of, registered_class, walk
-from .data_keys import check_dataset_keys, check_metainfo, joined_sets
-from .errors import InputError
-from .value_types import typed, wrong_type
-
-# Both read COCO's options; the second is ours.
-COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set of a config, without its wrappers.
-
-    Attributes:
-        class_or_name: its class, or the name of it.
-        root: the folder that its other paths are in, '.' where none is given.
-        ann_file: the annotations below `root`, '' where it has none.
-        prefixes: by mmdet's names, folders below `root`: `img` of COCO, `sub_data_root` of VOC.
-        ann_subdir, img_subdir: VOC's folders below `sub_data_root`.
-        metainfo_classes: what the config itself says of the classes, None where it says nothing.
-        filter_cfg: mmdet's option of that name.
-        test_mode: nothing is filtered.
-        transforms: the names of its pipeline's transforms.
-        extra_annotations: what `LoadAnnotations` reads beside boxes: 'mask', 'seg'.
-        mask_transforms: the transforms of its pipeline that work on masks alone.
-        fixed_size: a transform brings all images to one size.
-        is_local: it lies on a disk of this machine.
-        indices: the part of it that is read, None for all.
-    """
-
-    class_or_name: type | str
-    root: Path
-    ann_file: str = ''
-    prefixes: dict[str, str] = field(default_factory=dict)
-    ann_subdir: str = 'Annotations'
-    img_subdir: str = 'JPEGImages'
-    metainfo_classes: tuple[str, ...] | list[str] | str | None = None
-    filter_cfg: dict = field(default_factory=dict)
-    test_mode: bool = False
-    transforms: tuple[str, ...] = ()
-    extra_annotations: tuple[str, ...] = ()
-    mask_transforms: tuple[str, ...] = ()
-    fixed_size: bool = False
-    is_local: bool = True
-    indices: int | list[int] | None = None
-
-    @classmethod
-    def from_cfg(cls, node: dict, place: str = 'dataset') -> DataSet:
-        """From a config's dictionary.
-
-        Args:
-            node: the dictionary.
-            place: its dotted path, for messages.
-
-        Raises:
-            InputError: a key is of another type, of mmdet 2.x or unknown to the data set's class.
-        """
-        check_dataset_keys(node, place)
-        root = typed(node, 'data_root', str | Path | None, place) or ''
-        ann_file = node.get('ann_file') or ''
-        prefix = typed(node, 'data_prefix', str | dict | None, place) or {}
-        transforms = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
-        pipeline = [transform for transform in transforms if isinstance(transform, dict)]
-        return cls(
-            class_or_name=typed(node, 'type', str | type, place),
-            root=Path(root),
-            ann_file=ann_file if isinstance(ann_file, str) else '',
-            prefixes=dict(prefix) if isinstance(prefix, dict) else dict(img=prefix),  # mmpretrain's
-            ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
-            img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
-            metainfo_classes=check_metainfo(node, place).get('classes'),
-            filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
-            test_mode=bool(node.get('test_mode')),
-            transforms=tuple(map(kind_of, pipeline)),
-            extra_annotations=tuple(
-                kind
-                for kind in ('mask', 'seg')
-                if any(
-                    'Annotations' in kind_of(step) and step.get(f'with_{kind}') for step in pipeline
-                )
-            ),
-            mask_transforms=tuple(
-                kind_of(step)
-                for step in pipeline
-                if kind_of(step) == 'CopyPaste' or step.get('by_mask')
-            ),
-            fixed_size=any(map(_fixes_size, pipeline)),
-            is_local='://' not in f'{root} {ann_file}',
-            indices=typed(node, 'indices', int | list[int] | None, place),
-        )
-
-    @property
-    def name(self) -> str:
-        """The name of its class, without a scope."""
-        return kind_of(dict(type=self.class_or_name))
-
-    @property
-    def kind(self) -> type | None:
-        """Its class, looked up in the scope of the config; None where no registry knows it."""
-        return registered_class(DATASETS, self.class_or_name)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names that it stands for, in label order; () where unknown.
-
-        Raises:
-            InputError: they are to be read from a file that is not there.
-        """
-        classes = self.metainfo_classes
-        if classes is None:
-            classes = getattr(self.kind, 'METAINFO', {}).get('classes') or ()
-        if isinstance(classes, str):
-            path = Path(classes)
-            if not path.is_file():
-                raise InputError(
-                    f'metainfo.classes={classes!r} is no file; give a tuple of names, '
-                    "('cat',) with a comma where there is one"
-                )
-            classes = tuple(path.read_text(encoding='utf-8').split('\n'))
-        return tuple(name for name in classes if name)
-
-    @property
-    def image_folder(self) -> Path:
-        """Of COCO's images."""
-        return self.root / (self.prefixes.get('img') or '')
-
-    @property
-    def voc_folders(self) -> tuple[Path, Path]:
-        """Of VOC's annotations and of its images."""
-        folder = self.root / (self.prefixes.get('sub_data_root') or '')
-        return folder / self.ann_subdir, folder / self.img_subdir
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """A metric of a config.
-
-    Attributes:
-        place: its dotted path, 'val_evaluator' or 'test_evaluator.metrics.0'.
-        ann_file: the annotations that it reads itself, None where it reads none.
-        format_only: it writes predictions down and needs no ground truth.
-        kind: the name of its class.
-        metrics: what it is to evaluate, 'bbox' or 'segm'.
-        dataset_index: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
-    """
-
-    place: str
-    ann_file: str | None
-    format_only: bool
-    kind: str = ''
-    metrics: tuple[str, ...] = ()
-    dataset_index: int | None = None
-
-    @classmethod
-    def from_cfg(cls, place: str, node: dict, multi_dataset: bool = False) -> Evaluator:
-        """From a config's dictionary; `multi_dataset`: of a MultiDatasetsEvaluator."""
-        metrics = typed(node, 'metric', str | list[str] | None, place) or ()
-        number = place.rpartition('.')[2]
-        return cls(
-            place,
-            typed(node, 'ann_file', str | None, place),
-            bool(node.get('format_only')),
-            kind_of(node),
-            (metrics,) if isinstance(metrics, str) else tuple(metrics),
-            int(number) if multi_dataset and number.isdigit() else None,
-        )
-
-
-@dataclass(frozen=True)
-class Split:
-    """The data of a config's training, validation or test.
-
-    Attributes:
-        name: 'train', 'val' or 'test'.
-        batch_size: of one process.
-        data_sets: one or several, joined by wrappers.
-        evaluators: () in training.
-    """
-
-    name: str
-    batch_size: int
-    data_sets: tuple[DataSet, ...]
-    evaluators: tuple[Evaluator, ...]
-
-    @classmethod
-    def from_cfg(cls, cfg: Config, name: str) -> Split | None:
-        """That of a merged config; None where it has none of the name."""
-        place = f'{name}_dataloader'
-        loader = typed(cfg, place, dict | None, '')
-        if not loader:
-            return None
-        key = f'{name}_evaluator'
-        evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
-        typed(loader, 'sampler', dict | Sampler | None, place)
-        typed(loader, 'batch_sampler', dict | Sampler | None, place)
-        multi_dataset = (
-            isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'
-        )
-        dataset = typed(loader, 'dataset', dict | list, place)
-        return cls(
-            name=name,
-            batch_size=typed(loader, 'batch_size', int, place, 1),
-            data_sets=tuple(
-                DataSet.from_cfg(leaf, path)
-                for path, leaf in leaf_datasets(dataset, f'{place}.dataset')
-            ),
-            evaluators=tuple(
-                Evaluator.from_cfg(place, node, multi_dataset)
-                for place, node in walk(evaluator, key)
-            ),
-        )
-
-    @property
-    def annotated(self) -> bool:
-        """Whether its ground truth is needed."""
-        return not any(evaluator.format_only for evaluator in self.evaluators)
+from .config import CBAMS, PRETRAINED, detector, enter_scope, kind_of, near_hint, walk
+from .errors import InputError, first_few
+from .split_config import Split
+from .value_types import typed
 
 
 @dataclass(frozen=True)
@@ -244,31 +34,164 @@ class Pretrained:
     options: dict[str, object]
 
 
-def leaf_datasets(dataset: object, place: str) -> list[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, by their paths.
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the checks read of a config's model; paths are dotted, 'model.backbone.norm_cfg'.
 
-    Raises:
-        InputError: one is no dictionary, or a list that has no wrapper.
+    Attributes:
+        types: by path the name of each part's type.
+        class_counts: by path the `num_classes` of the detector's heads; {} of one with a language
+            model, which has as many as its text may have words.
+        predicts_masks: it has a part for masks.
+        max_per_img: detections of an image that it gives at most, 0 where it does not say so.
+        gates: by path, without the wrappers around the detector, the options of its CBAMs.
+        pretrained: the weights that its `init_cfg` name.
     """
-    if isinstance(dataset, (list, tuple)):
-        raise joined_sets(place, [node for node in dataset if isinstance(node, dict)])
-    if not isinstance(dataset, dict):
-        raise wrong_type(place, dataset, dict)
-    if 'datasets' in dataset:
-        inner = typed(dataset, 'datasets', list, place)
-        return [
-            leaf
-            for number, node in enumerate(inner)
-            for leaf in leaf_datasets(node, f'{place}.datasets.{number}')
-        ]
-    if 'dataset' in dataset:
-        return leaf_datasets(dataset['dataset'], f'{place}.dataset')
-    return [(place, dataset)]
+
+    types: dict[str, str] = field(default_factory=dict)
+    class_counts: dict[str, int] = field(default_factory=dict)
+    predicts_masks: bool = False
+    max_per_img: int = 0
+    gates: dict[str, dict] = field(default_factory=dict)
+    pretrained: tuple[Pretrained, ...] = ()
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> ModelConfig:
+        """That of a merged config; an empty one where it has no model."""
+        if not cfg.get('model'):
+            return cls()
+        inner = detector(cfg)
+        nodes = dict(walk(inner, 'model'))
+        test_cfg = nodes.get('model.test_cfg.rcnn') or nodes.get('model.test_cfg') or {}
+        limit = test_cfg.get('max_per_img')
+        return cls(
+            types={path: kind_of(node) for path, node in walk(cfg.model, 'model')},
+            class_counts={} if 'language_model' in inner else _class_counts(nodes),
+            predicts_masks=any(
+                any(word in path for word in ('mask', 'segm'))
+                or any(word in kind_of(node) for word in ('Mask', 'Ins'))
+                for path, node in nodes.items()
+            ),
+            max_per_img=limit if isinstance(limit, int) else 0,
+            gates={path: node for path, node in nodes.items() if kind_of(node) in CBAMS},
+            pretrained=_pretrained(dict(walk(cfg.model, 'model'))),
+        )
 
 
-def pretrained_of(cfg: Config) -> list[Pretrained]:
-    """What the `init_cfg` of a config's model name."""
-    nodes = dict(walk(cfg.model, 'model'))
+@dataclass(frozen=True)
+class Settings:
+    """A config's `preflight`, what it says to the checks before a run.
+
+    Attributes:
+        data_root: folder that replaces the data root of every data set, None for none.
+        check_images: every image is decoded before the run.
+        allow_shared_images: images may be in two splits, as in a first try on a few of them.
+    """
+
+    data_root: str | None = None
+    check_images: bool = False
+    allow_shared_images: bool = False
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> Settings:
+        """Those of a merged config.
+
+        Raises:
+            InputError: one is unknown, or of another type.
+        """
+        settings = typed(cfg, 'preflight', dict | None, '') or {}
+        known = [option.name for option in fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise InputError(
+                    f'preflight.{key} is unknown{near_hint(key, known)}; it has {first_few(known)}'
+                )
+        return cls(
+            typed(settings, 'data_root', str | None, 'preflight'),
+            bool(typed(settings, 'check_images', bool | None, 'preflight')),
+            bool(typed(settings, 'allow_shared_images', bool | None, 'preflight')),
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's config.
+
+    Attributes:
+        filename: its file, None where it was made by a program.
+        splits: by name those of 'train', 'val' and 'test' that it has.
+        model: see `ModelConfig`.
+        settings: see `Settings`.
+        work_dir: folder of logs and checkpoints, '' where it has none.
+        checkpoint_dir: where the checkpoints are written instead, None where they are not.
+        load_from: weights, or a checkpoint to resume from.
+        resume: it goes on with a training.
+        has_launcher: it is for several processes.
+        sync_bn: 'torch', 'mmcv' or None.
+        conv_bn_eval: the modules of `efficient_conv_bn_eval`.
+        monitored: the places where hooks name metrics, and these names.
+    """
+
+    filename: str | None
+    splits: dict[str, Split]
+    model: ModelConfig
+    settings: Settings
+    work_dir: str
+    checkpoint_dir: str | None
+    load_from: str | None
+    resume: bool
+    has_launcher: bool
+    sync_bn: str | None
+    conv_bn_eval: tuple[str, ...]
+    monitored: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> RunConfig:
+        """That of a merged config, whose scope is entered, as names are looked up in it.
+
+        Raises:
+            InputError: a value is of a type that its readers cannot use, a data set has a key of
+                mmdet 2.x or one that its class does not have, or a setting is unknown.
+        """
+        enter_scope(cfg)
+        hooks = cfg.get('default_hooks') or {}
+        hooks = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
+        custom_hooks = enumerate(cfg.get('custom_hooks') or ())
+        hooks |= {f'custom_hooks.{number}': hook for number, hook in custom_hooks}
+        hooks = {place: hook for place, hook in hooks.items() if isinstance(hook, dict)}
+        conv_bn_eval = typed(cfg, 'efficient_conv_bn_eval', str | list | None, '') or ()
+        splits = {name: Split.from_cfg(cfg, name) for name in ('train', 'val', 'test')}
+        checkpoint = 'default_hooks.checkpoint'
+        return cls(
+            filename=cfg.filename,
+            splits={name: split for name, split in splits.items() if split is not None},
+            model=ModelConfig.from_cfg(cfg),
+            settings=Settings.from_cfg(cfg),
+            work_dir=cfg.get('work_dir') or '',
+            checkpoint_dir=typed(hooks.get(checkpoint, {}), 'out_dir', str | None, checkpoint),
+            load_from=cfg.get('load_from'),
+            resume=bool(cfg.get('resume')),
+            has_launcher=cfg.get('launcher', 'none') != 'none',
+            sync_bn=cfg.get('sync_bn'),
+            conv_bn_eval=(
+                (conv_bn_eval,) if isinstance(conv_bn_eval, str) else tuple(conv_bn_eval)
+            ),
+            monitored=tuple(
+                name for place, hook in hooks.items() for name in _monitored(place, hook)
+            ),
+        )
+
+
+def _class_counts(nodes: dict[str, dict]) -> dict[str, int]:
+    return {
+        path: node['num_classes']
+        for path, node in nodes.items()
+        if re.fullmatch(r'model\.(roi_head\.)?(bbox_head|mask_head)(\.\d+)?', path)
+        and node.get('num_classes') is not None
+    }
+
+
+def _pretrained(nodes: dict[str, dict]) -> tuple[Pretrained, ...]:
     pretrained = []
     for path, node in nodes.items():
         if kind_of(node) in PRETRAINED and node.get('checkpoint'):
@@ -278,10 +201,17 @@ def pretrained_of(cfg: Config) -> list[Pretrained]:
                 key: part_cfg[key] for key in ('frozen_stages', 'norm_eval') if key in part_cfg
             }
             pretrained.append(Pretrained(part, typed(node, 'checkpoint', str, path), options))
-    return pretrained
+    return tuple(pretrained)
 
 
-def _fixes_size(transform: dict) -> bool:
-    if kind_of(transform) == 'Resize':
-        return not transform.get('keep_ratio')
-    return kind_of(transform) == 'Pad' and bool(transform.get('size'))
+def _monitored(place: str, hook: dict) -> list[tuple[str, str]]:
+    """The metrics that a hook waits for, with the places of their names."""
+    best = typed(hook, 'save_best', str | list | None, place) or ()
+    names = [
+        (f'{place}.save_best', name)
+        for name in ([best] if isinstance(best, str) else best)
+        if name != 'auto'
+    ]
+    if kind_of(hook) == 'EarlyStoppingHook' and isinstance(hook.get('monitor'), str):
+        names.append((f'{place}.monitor', hook['monitor']))
+    return names

@@ -18,8 +18,8 @@ from rich.progress import track
 
 from ..apis.inference import Predictor, check_matching_classes, read_image
 from ..datasets.validation.config import check_data
-from ..utils.config import enter_scope
 from ..utils.errors import InputError
+from ..utils.run_config import RunConfig
 from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
 
 
@@ -153,10 +153,10 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     Raises:
         InputError: the config has none, or the data cannot be used.
     """
-    if not cfg.get(f'{split}_dataloader'):
+    run = RunConfig.from_cfg(cfg)
+    if split not in run.splits:
         raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
-    check_data(cfg, (split,))
-    enter_scope(cfg)
+    check_data(run, (split,))
     return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 

@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
-from ..datasets.validation.config import set_data_root
+from ..datasets.validation.data_root import set_data_root
 from ..evaluation.metrics import metric_name
 from ..models.attention_modules import at_start
 from ..models.costs import count_costs

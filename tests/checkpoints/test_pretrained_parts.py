@@ -12,6 +12,7 @@ from torch import nn
 
 from cbam_det.checkpoints.loading import check_pretrained
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import ModelConfig
 
 
 def detector(path: Path, part: str = 'backbone', depth: int = 18, **init) -> Config:
@@ -42,7 +43,7 @@ def resnet(depth: int = 18, prefix: str = '') -> dict[str, torch.Tensor]:
 
 
 def check(cfg: Config) -> None:
-    check_pretrained(cfg, Whole(cfg))
+    check_pretrained(ModelConfig.from_cfg(cfg).pretrained, Whole(cfg))
 
 
 def saved(folder: Path, state: dict) -> Path:
@@ -101,4 +102,4 @@ def test_part_that_converts_names_as_it_loads_is_left_to_itself(tmp_path):
     cfg = detector(saved(tmp_path, resnet(prefix='x.')))
     model = Whole(cfg)
     model.backbone.convert_weights = True  # as Swin's and PVT's
-    check_pretrained(cfg, model)
+    check_pretrained(ModelConfig.from_cfg(cfg).pretrained, model)

@@ -17,11 +17,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
 from cbam_det import CBAM
+from cbam_det.datasets.validation.config import check_options
 from cbam_det.engine import preflight
-from cbam_det.engine.split_checks import check_splits
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import walk
-from cbam_det.utils.run_config import Split
+from cbam_det.utils.run_config import RunConfig
+from cbam_det.utils.split_config import Split
 
 from ..conftest import CONFIGS, in_process
 
@@ -90,7 +91,7 @@ def scores_depend_on_the_batch(cfg: Config) -> bool:
     """Not where images go one by one, or have one size: by the pipeline, or in the data."""
     split = Split.from_cfg(cfg, 'test')
     alike = ('data/digits', 'data/BCCD')
-    one_size = all(data.fixed_size or str(data.root) in alike for data in split.data_sets)
+    one_size = all(data.has_fixed_size or str(data.root) in alike for data in split.data_sets)
     return split.batch_size > 1 and not one_size
 
 
@@ -133,7 +134,8 @@ def slow_twin(leaf: str) -> bool:
 def test_every_leaf_trains_a_step_predicts_and_traces(leaf, capsys):
     cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
     preflight.check_names(cfg)
-    check_splits(cfg, ('train', 'val', 'test'))
+    run = RunConfig.from_cfg(cfg)
+    check_options(run, list(run.splits.values()))
     assert capsys.readouterr().out == ''
     cfg = quick(cfg)
     assert not scores_depend_on_the_batch(cfg)

@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from cbam_det.engine.unknown_options import check_options
 from cbam_det.utils.config import read_config
-from cbam_det.utils.run_config import DataSet, Split
+from cbam_det.utils.data_config import DataSet
+from cbam_det.utils.split_config import Split
 
 from ..conftest import CONFIGS, ROOT
 

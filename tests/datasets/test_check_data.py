@@ -16,14 +16,16 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from cbam_det.datasets.validation.clean import clean, config_options, write_clean
-from cbam_det.datasets.validation.config import check_data, set_data_root
-from cbam_det.datasets.validation.dataset import check_dataset
-from cbam_det.datasets.validation.folder import COCO_TOTALS, examine
+from cbam_det.datasets.validation.config import check_data
+from cbam_det.datasets.validation.data_root import set_data_root
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.datasets.validation.published import COCO_TOTALS
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIGS, in_process
 from .damaged_sets import XML, coco, entry, swap, voc
+from .one_set import check_dataset
 
 
 def contents(root: Path) -> dict[Path, bytes]:
@@ -78,9 +80,7 @@ def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_p
     assert (box['area'], box['iscrowd'], box['bbox']) == (480, 0, [5, 6, 20, 24])
     init_default_scope('mmdet')
     dataset.ann_file = path.name
-    assert str(check_dataset(DataSet.from_cfg(dataset), full=True)).endswith(
-        '1 images, 1 objects, 2 classes'
-    )
+    assert str(check_dataset(dataset, full=True)).endswith('1 images, 1 objects, 2 classes')
 
 
 def test_fix_repeats_itself_and_overwrites_nothing_else(tmp_path, capsys):
@@ -120,9 +120,7 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     assert clean(split)[2:] == (0, 1)
     assert (root / 'Annotations_clean/number two.xml').read_text() == XML
     dataset.ann_subdir = 'Annotations_clean'
-    assert 'train.txt: 2 images, 3 objects' in str(
-        check_dataset(DataSet.from_cfg(dataset), full=True)
-    )
+    assert 'train.txt: 2 images, 3 objects' in str(check_dataset(dataset, full=True))
     (root / 'JPEGImages/one.jpg').unlink()
     (split,) = examine(root, progress=False)
     files, options, *_ = clean(split)
@@ -140,7 +138,7 @@ def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
     write_clean(clean(split)[0])
     dataset.ann_subdir = 'Annotations_clean'
     assert '<width>48<' in (root / 'Annotations_clean/one.xml').read_text()
-    assert check_dataset(DataSet.from_cfg(dataset), full=True).notes == []
+    assert check_dataset(dataset, full=True).notes == []
 
 
 def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeypatch):
@@ -172,7 +170,7 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     (tmp_path / 'VOC2007/JPEGImages/number two.jpg').unlink()
     (tmp_path / 'VOC2012/JPEGImages/one.jpg').unlink()
     with pytest.raises(InputError):
-        check_data(cfg, ('train',))
+        check_data(RunConfig.from_cfg(cfg), ('train',))
     assert in_process('check_data')(tmp_path, '--fix') == 0
     said = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
     assert said == [
@@ -189,7 +187,7 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     for number, (_, options) in enumerate(said):
         key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
         cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split()))
-    check_data(cfg, ('train',))
+    check_data(RunConfig.from_cfg(cfg), ('train',))
 
 
 def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):

@@ -13,9 +13,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.utils import digit_version
 
-from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
 
 from ..conftest import CONFIGS, in_process
 from .damaged_sets import (
@@ -36,6 +34,7 @@ from .damaged_sets import (
     text,
     voc,
 )
+from .one_set import check_dataset
 
 # OpenCV reads none before 4.12.
 GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
@@ -215,7 +214,12 @@ VOC = {
     'such a box, by the pipeline': Row(
         box(5, 6, 5, 30),
         note='box without area: 1 (',
-        config=dict(pipeline=[dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1))]),
+        config=dict(
+            pipeline=[
+                dict(type='LoadAnnotations', with_bbox=True),
+                dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)),
+            ]
+        ),
     ),
     'such a box, in a test': Row(
         box(5, 6, 5, 30), note='box without area: 1 (', config=dict(test_mode=True)
@@ -255,12 +259,12 @@ def test_bad_data_is_refused_or_counted(layout, row, tmp_path):
     init_default_scope('mmdet')
     if row.error:
         with pytest.raises(InputError) as caught:
-            check_dataset(DataSet.from_cfg(dataset), row.full)
+            check_dataset(dataset, row.full)
         message = str(caught.value)
         assert row.error in message and '\n' not in message
         assert message.count(';') or message.endswith('score')  # a remedy
     else:
-        summary = check_dataset(DataSet.from_cfg(dataset), row.full)
+        summary = check_dataset(dataset, row.full)
         assert summary.notes == [] if row.note is None else row.note in str(summary)
 
 

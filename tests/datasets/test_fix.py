@@ -14,12 +14,11 @@ from mmengine.config import ConfigDict
 from cbam_det.datasets.validation.clean import clean, write_clean
 from cbam_det.datasets.validation.coco import KINDS_WITH_KEPT_BOX
 from cbam_det.datasets.validation.content import Clean, fixable
-from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.datasets.validation.folder import Split, examine
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
 
 from .damaged_sets import XML, coco, entry, picture, swap, text, voc
+from .one_set import check_dataset
 from .test_data_faults import COCO, VOC
 
 
@@ -80,7 +79,7 @@ def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path)
         return
     if any(fault.kind == 'category name twice' for fault in content.faults):
         dataset.metainfo = dict(classes=('cat',))
-    summary = check_dataset(DataSet.from_cfg(dataset), full=True)
+    summary = check_dataset(dataset, full=True)
     assert summary.images >= len(content.images) - len(out | set(content.repeated_images()))
     out |= {fault.image for fault in content.faults if fault.kind == 'image listed twice'}
     lost = len(faulty) + sum(content.images[index].objects for index in out)
@@ -93,7 +92,7 @@ def test_size_of_an_image_that_the_file_does_not_tell_is_that_of_the_picture(tmp
     fixed(tmp_path, dataset)
     made = json.loads((tmp_path / 'train_clean.json').read_text())
     assert [(one['width'], one['height']) for one in made['images']] == 2 * [(48, 40)]
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+    assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
 
 
 def test_classes_of_one_name_are_joined(tmp_path):
@@ -104,7 +103,7 @@ def test_classes_of_one_name_are_joined(tmp_path):
     assert [fault.kind for fault in split.content.faults] == ['category name twice']
     made = json.loads((tmp_path / 'train_clean.json').read_text())
     assert [one['category_id'] for one in made['annotations']] == [1, 1, 1, 1]
-    assert '4 objects, 1 classes' in str(check_dataset(DataSet.from_cfg(dataset)))
+    assert '4 objects, 1 classes' in str(check_dataset(dataset))
 
 
 def test_entries_of_one_picture_under_several_names_are_joined(tmp_path):
@@ -124,7 +123,7 @@ def test_two_names_that_mean_one_file_become_one_entry(tmp_path):
     entry('images', 0, file_name='.\\one.jpg')(tmp_path)
     entry('images', 1, file_name='ONE.JPG')(tmp_path)
     fixed(tmp_path, dataset)
-    assert '1 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+    assert '1 images, 4 objects' in str(check_dataset(dataset, full=True))
 
 
 OTHERS = XML.replace('5<', '7<').replace('21<', '18<')  # other boxes
@@ -148,7 +147,7 @@ def test_xmls_of_one_picture_under_several_names_are_joined(pair, tmp_path):
     fixed(tmp_path, pair)
     assert (tmp_path / 'ImageSets/Main/train_clean.txt').read_text() == 'one\n'
     assert len(objects_of(tmp_path)) == 4
-    assert '1 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+    assert '1 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
 def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
@@ -157,10 +156,10 @@ def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
     with pytest.raises(
         InputError, match=r'object 3 has the class and the box .* of an earlier one'
     ):
-        check_dataset(DataSet.from_cfg(pair))
+        check_dataset(pair)
     fixed(tmp_path, pair)
     assert len(objects_of(tmp_path)) == 2
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair)))
+    assert '2 images, 4 objects' in str(check_dataset(pair))
 
 
 def write_boxes(root: Path, *boxes: tuple) -> None:
@@ -179,18 +178,18 @@ def write_boxes(root: Path, *boxes: tuple) -> None:
 def test_sizes_for_corners_of_voc_stop_the_run_and_fix_writes_the_corners(pair, tmp_path):
     write_boxes(tmp_path, (25, 6, 20, 24), (30, 20, 18, 20))
     with pytest.raises(InputError, match=r'4 have no area as corners, and 4 fit .* --fix does'):
-        check_dataset(DataSet.from_cfg(pair))
+        check_dataset(pair)
     (split,) = examine(tmp_path, progress=False)
     assert [(f.kind, f.hurts) for f in split.content.faults] == [('sizes for corners', True)]
     fixed(tmp_path, pair)
     assert objects_of(tmp_path) == [['25', '6', '45', '30'], ['30', '20', '48', '40']]
-    assert check_dataset(DataSet.from_cfg(pair)).notes == []
+    assert check_dataset(pair).notes == []
 
 
 def test_boxes_of_voc_in_0_1_are_called_so(pair, tmp_path):
     write_boxes(tmp_path, (0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1))
     with pytest.raises(InputError, match='has 4 boxes, all of numbers from 0 to 1') as caught:
-        check_dataset(DataSet.from_cfg(pair))
+        check_dataset(pair)
     (split,) = examine(tmp_path, progress=False)
     assert str(split.content.faults[0]) in str(caught.value)
     with pytest.raises(InputError, match='multiply them by the width'):
@@ -201,23 +200,23 @@ def test_lines_of_a_list_are_written_as_the_names_that_they_mean(pair, tmp_path)
     lines = b'one \nJPEGImages\\NUMBER TWO.JPG\none.jpg\nnumber two 1\n'
     text(lines, 'ImageSets/Main/train.txt')(tmp_path)
     with pytest.raises(InputError, match=r"line 1: 'one ' is no image name, but \S+/one.xml is"):
-        check_dataset(DataSet.from_cfg(pair))
+        check_dataset(pair)
     fixed(tmp_path, pair)
     made = (tmp_path / 'ImageSets/Main/train_clean.txt').read_text()
     assert made == 'one\nnumber two\n'
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+    assert '2 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
 def test_images_of_voc_in_other_letter_case_are_linked_by_the_printed_line(pair, tmp_path):
     for name, other in (('one', 'ONE.JPG'), ('number two', 'number two.jpeg')):
         os.rename(tmp_path / f'JPEGImages/{name}.jpg', tmp_path / f'JPEGImages/{other}')
     with pytest.raises(InputError, match=r'missing, but \S+/ONE\.JPG is there'):
-        check_dataset(DataSet.from_cfg(pair))
+        check_dataset(pair)
     with pytest.raises(InputError, match='by that name: ln -s') as caught:
         fixed(tmp_path, pair)
     line = str(caught.value).partition('by that name: ')[2]
     subprocess.run(['sh', '-c', line], check=True, cwd='/')
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(pair), full=True))
+    assert '2 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
 def test_images_of_coco_in_other_letter_case_are_found_by_fix(tmp_path):
@@ -228,8 +227,8 @@ def test_images_of_coco_in_other_letter_case_are_found_by_fix(tmp_path):
     for index, name in enumerate(('one.jpg', 'number two.jpg')):
         entry('images', index, file_name=f'train/{name}')(tmp_path)
     with pytest.raises(InputError, match=r'missing, but \S+/Train/ONE\.Jpg is there'):
-        check_dataset(DataSet.from_cfg(dataset))
+        check_dataset(dataset)
     fixed(tmp_path, dataset)
     made = json.loads((tmp_path / 'train_clean.json').read_text())
     assert [one['file_name'] for one in made['images']] == ['Train/ONE.Jpg', 'Train/number two.jpg']
-    assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+    assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import ConfigDict
 
-from cbam_det.datasets.validation.dataset import check_dataset
 from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
 
 from .damaged_sets import coco, picture, voc
+from .one_set import check_dataset
 
 
 def side_by_side(root: Path) -> None:
@@ -64,7 +63,7 @@ def test_unknown_folder_with_xmls_is_described_with_the_lists_and_data_sets_that
     for text in datasets:
         dataset = ConfigDict(eval(text))
         assert dataset.metainfo.classes == ('cat', 'dog')
-        assert '2 images, 4 objects' in str(check_dataset(DataSet.from_cfg(dataset), full=True))
+        assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
 
 
 def test_unknown_folder_without_xmls_is_described(tmp_path):
@@ -80,7 +79,7 @@ def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path)
     dataset = coco(tmp_path / 'coco')
     (tmp_path / 'coco/train').rename(tmp_path / 'coco/pictures')
     with pytest.raises(InputError, match=r'no folder \S+/train, where the images .*data_prefix'):
-        check_dataset(DataSet.from_cfg(dataset))
+        check_dataset(dataset)
     with pytest.raises(InputError, match=r'no folder \S+/coco/train, and the images'):
         examine(tmp_path / 'coco', progress=False)
     with pytest.raises(InputError, match=r'no folder \S+/elsewhere, where the images'):
@@ -94,7 +93,7 @@ def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path)
         shutil.rmtree(root / name)
         for check in (
             lambda r=root: examine(r),
-            lambda d=dataset: check_dataset(DataSet.from_cfg(d)),
+            lambda d=dataset: check_dataset(d),
         ):
             with pytest.raises(InputError, match=f'no folder {root}/{name}, where the'):
                 check()

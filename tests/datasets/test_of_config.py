@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from cbam_det.datasets.validation.config import check_data, fix_command
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import in_process
 from .damaged_sets import XML, coco, swap, voc
@@ -80,14 +81,14 @@ def test_fix_for_a_config_names_its_own_places_and_the_config_then_passes(lab, c
     assert check(lab, '--cfg-options', *pairs) == 0
     cfg = Config.fromfile(lab)
     cfg.merge_from_dict(parse_options(pairs))
-    check_data(cfg, ('train', 'val', 'test'))
+    check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
 
 
 def test_run_names_the_command_that_fixes_the_data_of_its_config(lab, capsys):
     cfg = Config.fromfile(lab)
     with pytest.raises(InputError, match='without area') as caught:
-        check_data(cfg, ('train',))
-    command = fix_command(cfg)
+        check_data(RunConfig.from_cfg(cfg), ('train',))
+    command = fix_command(RunConfig.from_cfg(cfg))
     assert f'or leave it out by {command}' in str(caught.value)
     tool, *words = shlex.split(command)[1:]
     assert Path(tool).name == 'check_data.py' and words[1] == '--data-root'
@@ -126,14 +127,25 @@ def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluator
     assert check(path, '--cfg-options', *pairs) == 0
 
 
-def test_one_file_for_training_and_validation_is_a_leak(tmp_path, capsys):
+def test_image_of_training_and_validation_is_refused_unless_the_config_allows_it(tmp_path, capsys):
     dataset = coco(tmp_path)
     path = write_config(tmp_path / 'mine.py', plain(dataset), plain(dataset, test_mode=True))
     assert in_process('check_data')(path) == 1
-    capsys.readouterr()
-    check_data(Config.fromfile(path), ('train', 'val'))
-    said = capsys.readouterr().out
-    assert '2 images of val_dataloader are images of train_dataloader too' in said
+    words = 'one.jpg is in val_dataloader too (and 1 more such faults); take it out of one of them'
+    assert words in capsys.readouterr().err.replace('number two', 'one')
+    cfg = Config.fromfile(path)
+    cfg.preflight = dict(allow_shared_images=True)
+    check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
+    assert 'same image in two splits: 2 (' in capsys.readouterr().out
+    option = 'preflight.allow_shared_images=True'
+    assert in_process('check_data')(path, '--cfg-options', option) == 0
+
+
+def test_parts_of_one_file_are_not_taken_for_the_same_images(tmp_path):
+    dataset = coco(tmp_path)
+    val = plain(dataset, test_mode=True, indices=[1])
+    path = write_config(tmp_path / 'mine.py', plain(dataset, indices=1), val)
+    check_data(RunConfig.from_cfg(Config.fromfile(path)), ('train', 'val'))
 
 
 def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):
@@ -141,7 +153,7 @@ def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):
     shutil.copytree(tmp_path / 'JPEGImages', tmp_path / 'others')
     for file in (tmp_path / 'others').iterdir():
         file.write_bytes(file.read_bytes() + b'other')
-    val = plain(dataset, img_subdir='others', metainfo=dict(classes=('dog', 'cat')))
+    val = plain(dataset, test_mode=True, img_subdir='others', metainfo=dict(classes=('dog', 'cat')))
     path = write_config(tmp_path / 'mine.py', plain(dataset), val)
     assert in_process('check_data')(path) == 2
     assert 'a label would be called by another name' in capsys.readouterr().err
@@ -151,7 +163,7 @@ def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):
     ('arguments', 'said'),
     [
         (['mine.py', '--images', 'x'], '--images is for a folder alone'),
-        (['.', '--cfg-options', 'a=1'], '--cfg-options is for a config, and this is none'),
+        (['.', '--cfg-options', 'a=1'], '--cfg-options is for a config, and this is not one'),
         (['other.py'], 'no config other.py'),
         (['nowhere'], 'no data folder nowhere'),
     ],

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import in_process
 from .damaged_sets import coco, entry, swap, text, voc
@@ -99,7 +100,7 @@ FAULTS = {
 def tried(cfg: Config) -> str:
     """What the check before a training says, '' where nothing."""
     try:
-        check_data(cfg, ('train', 'val'))
+        check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     except InputError as error:
         return str(error)
     return ''
@@ -143,7 +144,11 @@ def test_printed_remedy_of_an_evaluator_s_file_works(ann_file, root, capsys):
     evaluator = dict(type='CocoMetric', ann_file=str(root / ann_file), metric='bbox')
     val = plain(dataset, test_mode=True)
     cfg = Config.fromfile(
-        write_config(root.parent / 'mine.py', plain(dataset), val, val_evaluator=evaluator)
+        write_config(
+            *(root.parent / 'mine.py', plain(dataset), val),
+            val_evaluator=evaluator,
+            preflight=dict(allow_shared_images=True),
+        )
     )
     message = tried(cfg)
     assert ann_file in message

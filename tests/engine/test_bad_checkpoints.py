@@ -17,6 +17,8 @@ from torch import nn
 from cbam_det.checkpoints import files, loading
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import ModelConfig
+from cbam_det.utils.split_config import Split
 
 from ..conftest import CONFIG, CONFIGS, QUICK, in_process
 
@@ -126,7 +128,7 @@ def test_tested_checkpoint_of_other_gates_is_refused(option, words, trained):
     with pytest.raises(InputError) as caught:
         model = build_model(cfg)
         checkpoint = loading.check_checkpoint(path, 'checkpoint', model)
-        loading.check_same_gates(cfg, checkpoint)
+        loading.check_same_gates(ModelConfig.from_cfg(cfg), checkpoint)
     assert words.replace('carries', 'weights unknown to the model') in str(caught.value)
 
 
@@ -149,17 +151,19 @@ def test_checkpoint_of_another_activation_is_refused_and_of_its_class_is_not():
     gates.act_cfg = dict(type='ReLU')
     checkpoint = dict(meta=dict(cfg=cfg.pretty_text))
     gates.act_cfg = dict(type=nn.ReLU)
-    loading.check_same_gates(cfg, checkpoint)
+    loading.check_same_gates(ModelConfig.from_cfg(cfg), checkpoint)
     gates.act_cfg = dict(type='SiLU')
     with pytest.raises(InputError, match=r"was trained with act_cfg={'type': 'ReLU'}"):
-        loading.check_same_gates(cfg, checkpoint)
+        loading.check_same_gates(ModelConfig.from_cfg(cfg), checkpoint)
 
 
 def test_same_gates_pass_and_paper_weights_in_an_identity_config_are_told(trained, tmp_path):
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
     path = str(trained / 'work/epoch_2.pth')
     model = build_model(cfg)
-    loading.check_same_gates(cfg, loading.check_checkpoint(path, 'checkpoint', model))
+    loading.check_same_gates(
+        ModelConfig.from_cfg(cfg), loading.check_checkpoint(path, 'checkpoint', model)
+    )
     state = {key: v for key, v in model.state_dict().items() if not key.endswith('.gain')}
     torch.save(dict(state_dict=state), tmp_path / 'paper.pth')
     with pytest.raises(InputError, match='its CBAMs have start=paper'):
@@ -211,7 +215,7 @@ def test_pretrained_weights_that_cannot_be_fetched_tell_where_to_put_them(monkey
     monkeypatch.setattr(files.CheckpointLoader, 'load_checkpoint', unreachable)
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')
     with pytest.raises(InputError) as caught:
-        loading.check_pretrained(cfg)
+        loading.check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
     message = str(caught.value)
     assert 'torchvision://resnet50 of model.backbone cannot be loaded (URLError' in message
     assert f'put it at {tmp_path}/hub/checkpoints/resnet50-' in message
@@ -226,7 +230,9 @@ def test_pretrained_weights_in_their_place_are_taken(monkeypatch, tmp_path):
     source = loading._where_to_put('torchvision://resnet50').rpartition(' ')[2]
     Path(source).parent.mkdir(parents=True)
     torch.save(resnet50().state_dict(), source)
-    loading.check_pretrained(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py'))
+    loading.check_pretrained(
+        ModelConfig.from_cfg(Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py')).pretrained
+    )
 
 
 def test_last_checkpoint_that_is_gone_is_named(digits, tmp_path, monkeypatch, capsys):
@@ -244,3 +250,20 @@ def test_detections_of_an_unfit_checkpoint_are_refused(trained, digits, run):
         status=2,
     )
     assert 'does not fit the model of this config' in done.stderr.splitlines()[-1]
+
+
+def test_checkpoint_without_an_optimizer_is_no_place_to_resume_from():
+    loading.check_resumable('epoch_1.pth', dict(meta={}, optimizer={}))
+    with pytest.raises(InputError, match=r"best it.pth: it holds no optimizer, .*'best it.pth'"):
+        loading.check_resumable('best it.pth', dict(meta={}))
+
+
+def test_training_is_not_resumed_with_the_classes_in_another_order():
+    cfg = Config.fromfile(CONFIG)
+    split = Split.from_cfg(cfg, 'train')
+    names = cfg.train_dataloader.dataset.metainfo.classes
+    meta = dict(dataset_meta=dict(classes=names))
+    loading.check_checkpoint_classes(split, dict(meta=meta))
+    meta['dataset_meta'] = dict(classes=names[::-1])
+    with pytest.raises(InputError, match='train_dataloader has them in another order'):
+        loading.check_checkpoint_classes(split, dict(meta=meta))

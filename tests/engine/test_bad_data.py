@@ -11,12 +11,14 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from cbam_det.datasets.validation.config import check_data, set_data_root
-from cbam_det.datasets.validation.dataset import check_dataset, check_num_classes
+from cbam_det.datasets.validation.classes import check_num_classes
+from cbam_det.datasets.validation.config import check_data
+from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
+from cbam_det.utils.run_config import ModelConfig, RunConfig
 
 from ..conftest import CONFIG, CONFIGS, SMALL
+from ..datasets.one_set import check_dataset
 
 VOC = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
 ANNOTATIONS = 'annotations/instances_train2017.json'
@@ -117,7 +119,7 @@ def test_coco_fault_is_named(damage, words, copied):
     cfg = Config.fromfile(CONFIG)
     set_data_root(cfg, str(copied))
     with pytest.raises(InputError) as caught:
-        check_data(cfg, ('train', 'val'))
+        check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     message = str(caught.value)
     assert words in message
     assert str(copied) in message
@@ -176,7 +178,7 @@ def test_voc_fault_is_named(damage, words, copied):
     cfg = Config.fromfile(VOC)
     set_data_root(cfg, str(copied / 'VOCdevkit/VOC2007'))
     with pytest.raises(InputError, match=words):
-        check_data(cfg, ('train', 'val'))
+        check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
 
 
 def test_voc_classes_of_another_set_are_named(copied):
@@ -185,9 +187,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     dataset = cfg.train_dataloader.dataset
     dataset.metainfo = dict(classes=('zero', 'cat'))
     with pytest.raises(InputError, match="no category 'cat'"):
-        check_dataset(DataSet.from_cfg(dataset))
+        check_dataset(dataset)
     dataset.metainfo = dict(classes=('zero', 'one'))
-    said = str(check_dataset(DataSet.from_cfg(dataset)))
+    said = str(check_dataset(dataset))
     assert 'ignored, since the config leaves them out: ' in said
     assert 'and 5 more' in said
 
@@ -201,10 +203,10 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
     dataset = Config.fromfile(config).train_dataloader.dataset
     dataset.data_root = '/no/such'
     with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
-        check_dataset(DataSet.from_cfg(dataset))
+        check_dataset(dataset)
     dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
     with pytest.raises(InputError, match=f'get the data .{site}'):
-        check_dataset(DataSet.from_cfg(dataset))
+        check_dataset(dataset)
 
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
@@ -212,14 +214,14 @@ def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset
     dataset.data_root = str(copied)
-    summary = check_dataset(DataSet.from_cfg(dataset))
+    summary = check_dataset(dataset)
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
     with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
-        check_dataset(DataSet.from_cfg(dataset), full=True)
+        check_dataset(dataset, full=True)
 
 
 def test_number_of_classes_has_to_fit_the_head():
-    model = Config.fromfile(CONFIG).model
+    model = ModelConfig.from_cfg(Config.fromfile(CONFIG))
     check_num_classes(model, ('a',) * 10)
     with pytest.raises(InputError, match=r'set model.roi_head.bbox_head.num_classes=3'):
         check_num_classes(model, ('a', 'b', 'c'))
@@ -230,7 +232,7 @@ def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):
     cfg = Config.fromfile(CONFIG)
     cfg.val_dataloader.dataset.data_root = str(digits)
     with pytest.raises(InputError, match=r"val_evaluator.ann_file='data/digits/annotations"):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
 def test_data_root_with_several_roots_is_refused(digits):

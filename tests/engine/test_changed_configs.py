@@ -10,12 +10,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop
 
-from cbam_det.datasets.validation.config import check_data, set_data_root
+from cbam_det.datasets.validation.config import check_data
+from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.engine import preflight
 from cbam_det.engine.runner import CheckedRunner
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIG
 from ..fuzz_configs import Leaf, begin_run, mutate
@@ -138,7 +140,7 @@ def test_data_as_mmdet_2_named_it_is_one_line_with_the_form_of_3(change, words, 
     set_data_root(cfg, str(digits))
     cfg.merge_from_dict(change, allow_list_keys=False)
     with pytest.raises(InputError) as error:
-        check_data(cfg, ('train',))
+        check_data(RunConfig.from_cfg(cfg), ('train',))
     assert words in str(error.value)
 
 
@@ -146,7 +148,7 @@ def test_metainfo_key_of_the_users_own_is_left_alone(digits):
     cfg = Config.fromfile(CONFIG)
     set_data_root(cfg, str(digits))
     cfg.train_dataloader.dataset.metainfo.version = '1.2'
-    check_data(cfg, ('train',))
+    check_data(RunConfig.from_cfg(cfg), ('train',))
 
 
 def test_options_of_workers_are_dropped_where_there_are_none(digits):

@@ -13,6 +13,7 @@ from cbam_det import CBAM
 from cbam_det.engine import devices, launch
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from .random_attention import MAPS, randomise
 
@@ -40,7 +41,7 @@ SYNC_ON_CPU = f"^{PLACE} with type='{{}}' needs GPUs, .*: --cfg-options {PLACE}.
 def test_synchronised_norm_that_cannot_be_had_is_refused(options, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(InputError, match=words):
-        devices.check_sync_bn(config(**options))
+        devices.check_sync_bn(RunConfig.from_cfg(config(**options)))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_synchronised_norm_that_can_be_had_passes(gpu, options, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     cfg = config(**options)
     before = cfg.pretty_text
-    devices.check_sync_bn(cfg)
+    devices.check_sync_bn(RunConfig.from_cfg(cfg))
     assert cfg.pretty_text == before
 
 

@@ -15,6 +15,7 @@ from cbam_det.engine.hooks.gate_use import GateUse, host_of
 from cbam_det.engine.preflight import check_bypassed
 from cbam_det.models.attention_modules import named_plugins
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from .tiny_run import toy
 
@@ -131,9 +132,9 @@ def backbone(**cfg) -> nn.Module:
 def test_option_that_computes_norms_without_their_hooks_is_refused(names):
     cfg = Config(dict(efficient_conv_bn_eval=names))
     with pytest.raises(InputError, match='would leave out the attention at backbone'):
-        check_bypassed(cfg, backbone())
-    check_bypassed(Config(dict(efficient_conv_bn_eval=['neck'])), backbone())
-    check_bypassed(Config({}), backbone())
+        check_bypassed(RunConfig.from_cfg(cfg), backbone())
+    check_bypassed(RunConfig.from_cfg(Config(dict(efficient_conv_bn_eval=['neck']))), backbone())
+    check_bypassed(RunConfig.from_cfg(Config({})), backbone())
 
 
 @pytest.mark.parametrize('memory_efficient', [True, False])

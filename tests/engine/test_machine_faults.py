@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from cbam_det.engine import failures as faults
 from cbam_det.engine import preflight
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIG
 from .tiny_run import At, load, toy
@@ -106,11 +107,11 @@ def test_checkpoint_is_called_whole_where_it_is_there_and_gone_where_it_is_not(t
 def test_folder_that_cannot_be_written_is_named_before_the_run(key, tmp_path):
     """In /proc not even root can write."""
     cfg = Config(dict(work_dir=str(tmp_path / 'a/b'), default_hooks=dict(checkpoint=dict())))
-    preflight.check_work_dir(cfg)
+    preflight.check_work_dir(RunConfig.from_cfg(cfg))
     assert list(tmp_path.iterdir()) == []
     (cfg if key == 'work_dir' else cfg.default_hooks.checkpoint)[key] = '/proc/absent/run'
     with pytest.raises(InputError, match=rf'{key} /proc/absent/run cannot be written \(/proc: '):
-        preflight.check_work_dir(cfg)
+        preflight.check_work_dir(RunConfig.from_cfg(cfg))
 
 
 def test_lack_of_memory_names_what_to_lower_with_the_present_values():

@@ -58,13 +58,11 @@ def test_key_that_no_source_of_its_readers_has_is_told(capsys):
         {
             'model.test_cfg.rcnn.score_th': 0.3,
             'model.train_cfg.rpn_proposal.max_per_imgs': 100,
-            'train_dataloader.dataset.filter_cfg.filter_empty': False,
             'optim_wrapper.paramwise_cfg.custom_keys': inserted,
         }
     )
     tell_unread(cfg, model)
     assert capsys.readouterr().out.splitlines() == [
-        'filter_cfg of train_dataloader: nothing reads its key filter_empty; near: filter_empty_gt',
         'model.train_cfg.rpn_proposal: nothing reads its key max_per_imgs; near: max_per_img',
         'model.test_cfg.rcnn: nothing reads its key score_th; near: score_thr, score',
         'optim_wrapper.paramwise_cfg.custom_keys: no parameter has insrted in its name; near: '

@@ -12,6 +12,8 @@ from mmengine.config import Config
 from cbam_det.checkpoints.loading import check_checkpoint_classes
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
+from cbam_det.utils.split_config import Split
 
 from ..datasets.damaged_sets import coco
 
@@ -57,13 +59,13 @@ def other_ids(content: dict) -> None:
 )
 def test_evaluator_of_another_file_than_the_loader_s_ends_the_run_before_it(change, said, tmp_path):
     cfg = run_on(tmp_path)
-    check_data(cfg, ('val',))
+    check_data(RunConfig.from_cfg(cfg), ('val',))
     file = tmp_path / 'val.json'
     cfg.val_evaluator.ann_file = changed(file, tmp_path / 'same.json', lambda content: None)
-    check_data(cfg, ('val',))
+    check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_evaluator.ann_file = changed(file, tmp_path / 'old.json', change)
     with pytest.raises(InputError, match=said) as raised:
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
     assert f'--cfg-options val_evaluator.ann_file={file}' in str(raised.value)
 
 
@@ -75,35 +77,35 @@ def test_several_files_of_a_loader_are_not_evaluated_by_one(tmp_path):
         type='ConcatDataset', datasets=[first, dict(first, ann_file='more.json')]
     )
     with pytest.raises(InputError, match=r'val_dataloader reads 2 files .* join them in one file'):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_evaluator.ann_file = None
-    check_data(cfg, ('val',))
+    check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_dataloader.dataset.datasets[1].ann_file = 'val.json'
     with pytest.raises(InputError, match='both have the image 1, and val_evaluator takes both'):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_dataloader.dataset.datasets[1].ann_file = 'more.json'
     files = [str(tmp_path / name) for name in ('val.json', 'more.json')]
     metrics = [dict(type='CocoMetric', ann_file=file) for file in files]
     cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics)
-    check_data(cfg, ('val',))
+    check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_evaluator.metrics.reverse()
     with pytest.raises(InputError, match=r'metrics\.0\.ann_file=.*more\.json. has other images'):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
 def test_part_of_a_file_is_not_evaluated_as_the_whole(tmp_path):
     cfg = run_on(tmp_path)
     cfg.val_dataloader.dataset.indices = 1
     with pytest.raises(InputError, match=r'val_dataloader reads a part of it \(indices=1\)'):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
 def test_masks_are_evaluated_of_a_model_with_masks_alone(tmp_path):
     cfg = run_on(tmp_path, metric=['bbox', 'segm'])
     with pytest.raises(InputError, match="'segm', but the model predicts no masks"):
-        check_data(cfg, ('val',))
+        check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.model.mask_head = dict(type='FCNMaskHead', num_classes=2)
-    check_data(cfg, ('val',))
+    check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
 def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
@@ -118,10 +120,10 @@ def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
     with pytest.raises(
         InputError, match=r'val_dataloader has the classes cat, dog, but .* dog, cat'
     ):
-        check_data(cfg, ('train', 'val'))
+        check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     cfg.test_dataloader = cfg.val_dataloader
     weights = dict(meta=dict(dataset_meta=dict(classes=('dog', 'cat'))))
     with pytest.raises(InputError, match='trained on the classes dog, cat, and test_dataloader'):
-        check_checkpoint_classes(cfg, weights)
+        check_checkpoint_classes(Split.from_cfg(cfg, 'test'), weights)
     weights['meta']['dataset_meta']['classes'] = ('cat', 'dog')
-    check_checkpoint_classes(cfg, weights)
+    check_checkpoint_classes(Split.from_cfg(cfg, 'test'), weights)

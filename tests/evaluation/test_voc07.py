@@ -20,13 +20,14 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from cbam_det.datasets.validation.config import check_data
-from cbam_det.datasets.validation.dataset import check_dataset
-from cbam_det.datasets.validation.folder import VOC_TOTALS, examine
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.datasets.validation.published import VOC_TOTALS
 from cbam_det.utils.config import enter_scope, kind_of
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIGS
+from ..datasets.one_set import check_dataset
 from ..datasets.test_voc import write_devkit
 from ..devkit import average_precision
 
@@ -57,7 +58,7 @@ def test_batch_on_which_the_scores_would_depend_is_told(batch, keep_ratio, told,
     cfg.test_dataloader.batch_size = batch
     cfg.test_dataloader.dataset.data_root = f'{root}/'
     cfg.test_dataloader.dataset.pipeline[1].keep_ratio = keep_ratio
-    check_data(cfg, ('test',))
+    check_data(RunConfig.from_cfg(cfg), ('test',))
     said = capsys.readouterr()
     option = '2 different shapes .* --cfg-options test_dataloader.batch_size=1'
     assert bool(re.search(option, said.out + said.err)) == told
@@ -212,4 +213,4 @@ def test_one_year_where_two_are_wanted_is_told_the_leaf_for_one(tmp_path):
     enter_scope(cfg)
     wanted = cfg.train_dataloader.dataset.dataset.datasets[1]
     with pytest.raises(InputError, match=r'VOC2012.* has VOC2007 alone: .*_voc07 \(faster_rcnn_'):
-        check_dataset(DataSet.from_cfg(dict(wanted, data_root=f'{root}/')))
+        check_dataset(dict(wanted, data_root=f'{root}/'))

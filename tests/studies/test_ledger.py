@@ -9,7 +9,7 @@ from pathlib import Path
 import mmdet
 import pytest
 
-from cbam_det.datasets.validation.dataset import fingerprint
+from cbam_det.datasets.validation.fingerprint import fingerprint
 from cbam_det.models.build import build_model
 from cbam_det.studies.records import (
     config_hash,
@@ -20,8 +20,8 @@ from cbam_det.studies.records import (
 )
 from cbam_det.studies.study import options, read_study, run_name
 from cbam_det.utils.config import find_config, override, read_config
+from cbam_det.utils.data_config import DataSet
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import DataSet
 
 from ..conftest import ROOT
 from ..ledger import put_record

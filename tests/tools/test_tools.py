@@ -26,6 +26,7 @@ from cbam_det.datasets.digits import Digits
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import typed_command
+from cbam_det.utils.run_config import ModelConfig
 
 from ..conftest import CONFIG, CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
@@ -159,7 +160,9 @@ def test_pure_python_config_trains_to_the_weights_of_its_text_twin(trained, digi
     other = {'model.backbone.plugins.0.cfg.order': 'parallel'}
     checkpoint = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
     with pytest.raises(InputError, match="trained with order='channel-spatial'"):
-        check_same_gates(read_config(str(tmp_path / 'pure.py'), other), checkpoint)
+        check_same_gates(
+            ModelConfig.from_cfg(read_config(str(tmp_path / 'pure.py'), other)), checkpoint
+        )
 
 
 def test_relative_data_and_a_shipped_config_by_its_name_from_another_folder(digits, run, tmp_path):

@@ -13,7 +13,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from cbam_det.datasets.validation.config import set_data_root
+from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.visualization.detections import dataset_of
 from cbam_det.visualization.precision import detections, ground_truth, mean, precision
 

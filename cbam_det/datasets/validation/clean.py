@@ -12,7 +12,7 @@ from ...utils.options import cfg_options
 from .clean_coco import clean_coco
 from .clean_voc import clean_voc
 from .content import REMEDIES, Clean
-from .folder import Split
+from .splits import Split
 
 
 def clean(split: Split) -> Clean:

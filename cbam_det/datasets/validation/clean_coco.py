@@ -9,8 +9,8 @@ from pathlib import Path
 from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX, list_coco, read_images
 from .content import Clean, Content, as_id, is_box
-from .folder import CLEAN, Split
 from .images import file_under_another_name, header_size
+from .splits import CLEAN, Split
 
 
 def clean_coco(split: Split) -> Clean:

@@ -10,8 +10,8 @@ from pathlib import Path
 from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX
 from .content import Clean
-from .folder import CLEAN, Split
 from .images import file_under_another_name
+from .splits import CLEAN, Split
 from .voc import SIDES, as_corners, object_fault, sides_of
 
 # Boxes without a pixel, which no clean file has, whatever the config makes of them.

@@ -1,4 +1,4 @@
-"""The data sets of a run's config: where they are, and whether they can be used."""
+"""The one verdict on the data of a config: before a run, and by `check_data CONFIG`."""
 
 from __future__ import annotations
 
@@ -6,110 +6,122 @@ import logging
 import os
 import shlex
 from functools import partial
+from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ...utils.config import detector, enter_scope, walk
+from ...utils.data_config import DataSet
 from ...utils.environment import tool_command
-from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
-from ...utils.run_config import DataSet, Split, leaf_datasets
-from ...utils.value_types import typed
-from .dataset import check_dataset, check_num_classes
-from .evaluators import check_evaluators, check_same_classes
+from ...utils.run_config import RunConfig
+from ...utils.split_config import Split
+from .classes import check_num_classes, check_same_classes
+from .config_splits import config_splits
+from .dataset import Summary, check_content, check_not_shared
+from .evaluators import check_evaluators
+from .filters import check_filters
+from .images import Decoded, pixel_notes
+from .metrics import check_metrics, check_monitored, note_limits
+from .pipeline import check_pipelines
+from .splits import Split as ListedSplit
+from .splits import decode_images, find_image_faults
 
 
-def check_data(cfg: Config, splits: tuple[str, ...], full: bool = False) -> None:
-    """Check the data sets and evaluators of `splits` ('train', 'val', 'test')."""
-    enter_scope(cfg)
-    paths: dict[str, frozenset[str]] = {}
-    for split in filter(None, (Split.from_cfg(cfg, name) for name in splits)):
+def check_data(
+    run: RunConfig,
+    names: tuple[str, ...],
+    full: bool = False,
+    examined: list[ListedSplit] | None = None,
+) -> dict[str, Summary]:
+    """Check the data sets, pipelines and evaluators of a config, and log what they hold.
+
+    Args:
+        run: the config.
+        names: of the splits to check, 'train', 'val' or 'test'.
+        full: decode every image.
+        examined: their annotation files with all faults, where these have been looked for already.
+
+    Returns:
+        What each data set holds that is read as COCO or VOC, by its dotted path.
+
+    Raises:
+        InputError: the first fault that would stop the run, be learnt or make a score wrong.
+    """
+    splits = [run.splits[name] for name in names if name in run.splits]
+    check_options(run, splits)
+    note_limits(run)
+    fix = partial(fix_command, run)
+    decoded: dict[str, Decoded] = {}
+    if examined is None:
+        examined = config_splits(run, names)
+        if full:
+            decoded = decode_images(examined, 'decoding the images')
+        find_image_faults(examined, decoded or None, run.settings.allow_shared_images)
+    by_place = {place: listed for listed in examined for place in listed.places}
+    summaries: dict[str, Summary] = {}
+    for split in splits:
         for dataset in split.data_sets:
-            if summary := check_dataset(dataset, full, split.annotated, partial(fix_command, cfg)):
-                print_log(f'{split.name} data: {summary}')
-                paths[split.name] = paths.get(split.name, frozenset()) | summary.paths
-                if split.name != 'train' and summary.shapes > 1:
-                    _warn_of_padding(split, dataset, summary.shapes)
-                check_num_classes(detector(cfg), dataset.classes)
-            else:
+            listed = by_place.get(dataset.place)
+            if listed is None:
                 print_log(
                     f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
                 )
-        check_evaluators(split, detector(cfg))
-    _warn_of_shared_images(paths)
+                continue
+            summary = check_content(dataset, listed.content, fix)
+            if decoded:
+                paths = [image.path for image in listed.content.images if image.path]
+                summary.notes += pixel_notes(decoded[path] for path in paths)
+            summaries[dataset.place] = summary
+            print_log(f'{split.name} data: {summary}')
+            _warn_of_padding(split, dataset, summary)
+            check_num_classes(run.model, dataset.classes)
+        check_evaluators(split, run.model)
     check_same_classes(
         {
-            f'the data set of {split.name}_dataloader': dataset.classes
-            for split in filter(None, (Split.from_cfg(cfg, name) for name in ('train', *splits)))
+            f'the data set of {split.loader}': dataset.classes
+            for name, split in run.splits.items()
+            if name in ('train', *names)
             for dataset in split.data_sets
         }
     )
+    for listed in examined:
+        check_not_shared(listed.content, fix)
+    return summaries
 
 
-def _warn_of_shared_images(paths: dict[str, frozenset[str]]) -> None:
-    """Say that images of the training are evaluated: they may be on purpose, for a first try."""
-    for name in paths.keys() - {'train'}:
-        if shared := sorted(paths.get('train', frozenset()) & paths[name]):
-            print_log(
-                f'{len(shared):,} images of {name}_dataloader are images of train_dataloader too '
-                f'({first_few(shared)}), so that scores say less of new ones; take them out of one',
-                level=logging.WARNING,
-            )
+def check_options(run: RunConfig, splits: list[Split]) -> None:
+    """Check what the config alone shows: pipelines, filters and metrics that do not work together.
+
+    Raises:
+        InputError: see `pipeline`, `filters` and `metrics`.
+    """
+    for split in splits:
+        check_pipelines(split)
+        check_filters(split)
+        if split.name != 'train':
+            check_metrics(split)
+        if split.name == 'val':
+            check_monitored(run)
 
 
-def _warn_of_padding(split: Split, dataset: DataSet, shapes: int) -> None:
+def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
     """Say that scores depend on the batch where images of different shapes are padded to each
     other: features near an edge see the padding.
     """
-    if split.batch_size > 1 and not dataset.fixed_size:
-        loader = f'{split.name}_dataloader'
+    is_evaluated = split.name != 'train' and split.batch_size > 1
+    if is_evaluated and summary.shapes > 1 and not dataset.has_fixed_size:
         print_log(
-            f'{loader}.batch_size={split.batch_size}: its images have {shapes} different shapes '
-            'and are padded to each other, so that scores depend on the batch; give '
-            f'{cfg_options({f"{loader}.batch_size": 1})}',
+            f'{split.loader}.batch_size={split.batch_size}: its images have {summary.shapes} '
+            'different shapes and are padded to each other, so that scores depend on the batch; '
+            f'give {cfg_options({f"{split.loader}.batch_size": 1})}',
             level=logging.WARNING,
         )
 
 
-def fix_command(cfg: Config) -> str:
+def fix_command(run: RunConfig) -> str:
     """The command that writes clean files for the data of a config, which is to be in a file."""
-    words = [*tool_command('check-data'), cfg.filename or 'CONFIG']
-    roots = {leaf.get('data_root') or '' for _, leaf in _leaves(cfg)}
-    if len(roots) == 1 and (root := roots.pop()):
+    words = [*tool_command('check-data'), run.filename or 'CONFIG']
+    roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
+    if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
     return shlex.join([*words, '--fix'])
-
-
-def _leaves(cfg: Config) -> list[tuple[str, dict]]:
-    keys = [key for key in cfg if key.endswith('_dataloader')]
-    loaders = {key: loader for key in keys if (loader := typed(cfg, key, dict | None, ''))}
-    return [
-        (path, leaf)
-        for key, loader in loaders.items()
-        for path, leaf in leaf_datasets(
-            typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
-        )
-    ]
-
-
-def set_data_root(cfg: Config, root: str) -> None:
-    """Read every data set of `cfg` from the folder `root`, evaluators' files included.
-
-    Raises:
-        InputError: the config's data sets have several roots, so that one cannot replace them.
-    """
-    leaves = _leaves(cfg)
-    roots = {typed(leaf, 'data_root', str | None, path) or '' for path, leaf in leaves}
-    if len(roots) != 1:
-        raise InputError(
-            f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
-            'with --cfg-options, or in a config of your own'
-        )
-    old, new = roots.pop(), os.path.join(root, '')
-    for _, leaf in leaves:
-        leaf['data_root'] = new
-    for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
-        for _, node in walk(cfg[key]):
-            if old and str(node.get('ann_file') or '').startswith(old):
-                node['ann_file'] = new + node['ann_file'][len(old) :]

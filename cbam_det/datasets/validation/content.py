@@ -56,7 +56,10 @@ REMEDIES = {
     ),
     'image empty': IMAGE_REMEDY,
     'image unreadable': IMAGE_REMEDY,
-    'same image in two splits': 'take it out of one of them',
+    'same image in two splits': (
+        'take it out of one of them, or let a run have it in both: --cfg-options '
+        'preflight.allow_shared_images=True'
+    ),
     'same image twice': 'keep one of them',
     'count': 'fetch it again, where it should be whole',
     'size differs': (

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ...utils.config import kind_of, walk
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
-from ...utils.run_config import COCO_METRICS, DataSet, Evaluator, Split
-from .dataset import layout_of
+from ...utils.run_config import ModelConfig
+from ...utils.split_config import Evaluator, Split
+from .layouts import layout_of
 from .voc import read_list
 
 
@@ -22,11 +22,11 @@ class Truth(NamedTuple):
     boxes: Counter
 
 
-def check_evaluators(split: Split, model: dict) -> None:
+def check_evaluators(split: Split, model: ModelConfig) -> None:
     """Check the evaluators of a split.
 
     Args:
-        model: the config of the detector.
+        model: the config's detector.
 
     Raises:
         InputError: an annotation file of theirs is missing, or lists other images or boxes than the
@@ -36,7 +36,7 @@ def check_evaluators(split: Split, model: dict) -> None:
         _check_masks(evaluator, model)
         file = evaluator.ann_file
         if not isinstance(file, str) or '://' in file:
-            if evaluator.kind in COCO_METRICS and len(split.data_sets) > 1:
+            if evaluator.is_coco and len(split.data_sets) > 1:
                 _check_ids(split, evaluator)
             continue
         if not Path(file).is_file():
@@ -48,16 +48,12 @@ def check_evaluators(split: Split, model: dict) -> None:
         _check_file(split, evaluator, Path(file))
 
 
-def _check_masks(evaluator: Evaluator, model: dict) -> None:
-    if 'segm' not in evaluator.metrics or evaluator.kind not in COCO_METRICS:
-        return
-    for path, node in walk(model):
-        if 'mask' in path or 'segm' in path or any(x in kind_of(node) for x in ('Mask', 'Ins')):
-            return
-    raise InputError(
-        f"{evaluator.place}.metric has 'segm', but the model predicts no masks; give "
-        f'{evaluator.place}.metric=bbox, or a model with a mask_head'
-    )
+def _check_masks(evaluator: Evaluator, model: ModelConfig) -> None:
+    if 'segm' in evaluator.metrics and evaluator.is_coco and not model.predicts_masks:
+        raise InputError(
+            f"{evaluator.place}.metric has 'segm', but the model predicts no masks; give "
+            f'{evaluator.place}.metric=bbox, or a model with a mask_head'
+        )
 
 
 def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
@@ -67,7 +63,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         data_sets = data_sets[
             evaluator.dataset_index : evaluator.dataset_index + 1
         ]  # each has its own
-    if not all(dataset.is_local and _layout(dataset) for dataset in data_sets):
+    if not all(dataset.is_local and layout_of(dataset) for dataset in data_sets):
         return
     files = [dataset.root / dataset.ann_file for dataset in data_sets]
     option = f'{evaluator.place}.ann_file={str(file)!r}'
@@ -86,7 +82,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         )
     if files[0].resolve() == file.resolve() or not files[0].is_file():
         return
-    if _layout(dataset) == 'coco':
+    if layout_of(dataset) == 'coco':
         if files[0].read_bytes() == file.read_bytes():
             return
         loader_truth = _read_truth(files[0])
@@ -94,14 +90,14 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         loader_truth = Truth(frozenset(read_list(files[0])), Counter())
     evaluator_truth = _read_truth(file)
     if loader_truth is None or evaluator_truth is None:
-        return  # no COCO JSON, which is said elsewhere
+        return  # not a COCO JSON, of which the data set's check tells
     if evaluator_truth.images != loader_truth.images:
         differing = sorted(map(str, evaluator_truth.images ^ loader_truth.images))
         difference = (
             f'other images ({len(evaluator_truth.images)}, not {len(loader_truth.images)}; '
             f'{first_few(differing)} in one of them alone)'
         )
-    elif _layout(dataset) == 'coco' and evaluator_truth.boxes != loader_truth.boxes:
+    elif layout_of(dataset) == 'coco' and evaluator_truth.boxes != loader_truth.boxes:
         count = (evaluator_truth.boxes - loader_truth.boxes).total()
         count += (loader_truth.boxes - evaluator_truth.boxes).total()
         difference = f'other boxes ({count} are in one of them alone)'
@@ -118,9 +114,9 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
     file_of_image: dict[object, Path] = {}
     for dataset in split.data_sets:
         file = dataset.root / dataset.ann_file
-        if not (dataset.is_local and _layout(dataset) and file.is_file()):
+        if not (dataset.is_local and layout_of(dataset) and file.is_file()):
             return
-        truth = _read_truth(file) if _layout(dataset) == 'coco' else None
+        truth = _read_truth(file) if layout_of(dataset) == 'coco' else None
         for image in truth.images if truth else read_list(file):
             if image in file_of_image:
                 raise InputError(
@@ -130,10 +126,6 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
                     'MultiDatasetsEvaluator'
                 )
         file_of_image.update(dict.fromkeys(truth.images if truth else read_list(file), file))
-
-
-def _layout(dataset: DataSet) -> str | None:
-    return None if dataset.kind is None else layout_of(dataset.kind)
 
 
 def _read_truth(file: Path) -> Truth | None:
@@ -150,24 +142,3 @@ def _read_truth(file: Path) -> Truth | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Truth(images, boxes)
-
-
-def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
-    """Check that all data sets of a config, and its weights, number the same classes alike.
-
-    Args:
-        classes: of each, by what it is; () where they are unknown.
-
-    Raises:
-        InputError: two differ.
-    """
-    known_classes = {source: names for source, names in classes.items() if names}
-    reference = next(iter(known_classes), '')
-    for source, names in known_classes.items():
-        if names != known_classes[reference]:
-            raise InputError(
-                f'{source} has the classes {first_few(list(names), 5)}, but {reference} '
-                f'{first_few(list(known_classes[reference]), 5)}: a label would be called by '
-                'another name, and scored as another class; give both the same metainfo.classes, '
-                'in one order'
-            )

@@ -8,7 +8,7 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -213,7 +213,7 @@ def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> It
             yield Fault('size differs', path, message, image=index)
 
 
-def add_repeated_images(content: Content, decoded: dict[str, Decoded]) -> dict[str, str]:
+def add_repeated_images(content: Content, decoded: Mapping[str, Decoded]) -> dict[str, str]:
     """Add the faults of entries whose image is an earlier one's, byte for byte.
 
     Returns:

@@ -8,14 +8,14 @@ from functools import cache
 import pytest
 from mmengine.config import Config
 
-from cbam_det.checkpoints.loading import check_checkpoint_classes, check_resumable
-from cbam_det.engine.split_checks import check_splits, note_limits
+from cbam_det.datasets.validation.config import check_options
+from cbam_det.datasets.validation.metrics import note_limits
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIG, CONFIGS
 
-ALL = ('train', 'val', 'test')
 VOC = str(CONFIGS / 'ssd300_vgg16_cbam_voc.py')
 MOSAIC = dict(type='Mosaic', img_scale=(64, 64))
 STOP = dict(type='EarlyStoppingHook', monitor='bbox_mAP')
@@ -36,6 +36,11 @@ def changed(config: str, **keys: object) -> Config:
     return cfg
 
 
+def check(cfg: Config) -> None:
+    run = RunConfig.from_cfg(cfg)
+    check_options(run, list(run.splits.values()))
+
+
 @pytest.mark.parametrize(
     'name',
     [
@@ -47,7 +52,7 @@ def changed(config: str, **keys: object) -> Config:
     ],
 )
 def test_shipped_configs_pass(name):
-    check_splits(cached(str(CONFIGS / f'{name}.py')), ALL)
+    check(cached(str(CONFIGS / f'{name}.py')))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,9 @@ def test_shipped_configs_pass(name):
             'val_evaluator.*: VOCMetric scores against the ground truth of the pipeline',
         ),
         (CONFIG, dict(test_evaluator__proposal_nums=[300]), r'give \(100, 300, 1000\)'),
-        (CONFIG, dict(test_evaluator__iou_thrs=[0.5, 0.75]), 'leave iou_thrs out'),
+        (CONFIG, dict(test_evaluator__iou_thrs=[0.5, 75]), 'is above 0 and at most 1'),
+        (CONFIG, dict(test_evaluator__iou_thrs=[]), 'or leave iou_thrs out for COCO'),
+        (CONFIG, dict(test_evaluator__iou_thrs='0.5'), "iou_thrs='0.5' is a string; give a number"),
         (
             CONFIG,
             dict(default_hooks__checkpoint__save_best=3),
@@ -116,7 +123,7 @@ def test_shipped_configs_pass(name):
 )
 def test_what_does_not_work_together_is_one_line(config, keys, words):
     with pytest.raises(InputError, match=words):
-        check_splits(changed(str(config), **keys), ALL)
+        check(changed(str(config), **keys))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,7 @@ def test_what_does_not_work_together_is_one_line(config, keys, words):
     [
         (CONFIG, dict(test_evaluator__proposal_nums=(1, 10, 100))),
         (CONFIG, dict(test_evaluator__metric='proposal_fast', test_evaluator__iou_thrs=[0.5])),
+        (CONFIG, dict(test_evaluator__iou_thrs=0.6)),
         (
             CONFIG,
             dict(
@@ -144,12 +152,12 @@ def test_what_does_not_work_together_is_one_line(config, keys, words):
     ],
 )
 def test_unusual_but_sound_configs_pass(config, keys):
-    check_splits(changed(str(config), **keys), ALL)
+    check(changed(str(config), **keys))
 
 
 @pytest.mark.parametrize('best', ['auto', 'coco/bbox_mAP', ['coco/bbox_mAP', 'coco/bbox_mAP_50']])
 def test_names_that_the_metric_gives_pass(best):
-    check_splits(changed(str(CONFIG), default_hooks__checkpoint__save_best=best), ALL)
+    check(changed(str(CONFIG), default_hooks__checkpoint__save_best=best))
 
 
 def test_mosaic_in_its_wrapper_passes():
@@ -159,27 +167,11 @@ def test_mosaic_in_its_wrapper_passes():
     leaf.pipeline = steps[:2]
     wrapper = dict(type='MultiImageMixDataset', dataset=leaf, pipeline=[MOSAIC, *steps[2:]])
     cfg.train_dataloader.dataset = wrapper
-    check_splits(cfg, ('train',))
+    check(cfg)
 
 
 @pytest.mark.parametrize(('limit', 'said'), [(100, False), (300, True)])
 def test_more_detections_than_map_counts_are_told(limit, said, capsys):
-    note_limits(changed(str(CONFIG), model__test_cfg__rcnn__max_per_img=limit))
+    note_limits(RunConfig.from_cfg(changed(str(CONFIG), model__test_cfg__rcnn__max_per_img=limit)))
     words = 'up to 300 detections of an image; bbox_mAP counts the best 100'
     assert (words in capsys.readouterr().out) == said
-
-
-def test_checkpoint_without_an_optimizer_is_no_place_to_resume_from():
-    check_resumable('epoch_1.pth', dict(meta={}, optimizer={}))
-    with pytest.raises(InputError, match=r"best it.pth: it holds no optimizer, .*'best it.pth'"):
-        check_resumable('best it.pth', dict(meta={}))
-
-
-def test_training_is_not_resumed_with_the_classes_in_another_order():
-    cfg = changed(str(CONFIG))
-    names = cfg.train_dataloader.dataset.metainfo.classes
-    meta = dict(dataset_meta=dict(classes=names))
-    check_checkpoint_classes(cfg, dict(meta=meta), 'train')
-    meta['dataset_meta'] = dict(classes=names[::-1])
-    with pytest.raises(InputError, match='train_dataloader has them in another order'):
-        check_checkpoint_classes(cfg, dict(meta=meta), 'train')

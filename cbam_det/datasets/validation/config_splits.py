@@ -1,4 +1,4 @@
-"""The splits of a config for the doctor: data that only a config can describe.
+"""The annotation files that the data sets of a config read, whatever their folders are called.
 
 Other folders than COCO's and VOC's, several files of a loader, images and XMLs side by side.
 """
@@ -7,56 +7,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.config import Config
-
-from ...utils.config import enter_scope
-from ...utils.errors import InputError
-from ...utils.run_config import DataSet, leaf_datasets
-from ...utils.run_config import Split as LoaderSplit
+from ...utils.data_config import DataSet
+from ...utils.run_config import RunConfig
 from .content import Content
 from .dataset import read_annotations
-from .folder import Split, split_name
+from .folder import split_name
+from .splits import Split
 
 
-def config_splits(cfg: Config) -> list[Split]:
+def config_splits(run: RunConfig, names: tuple[str, ...] = ('train', 'val', 'test')) -> list[Split]:
     """The annotation files that the loaders of a config read, each once for the training and once
-    for validation and test together.
+    for validation and test together; without those that are neither COCO's nor VOC's.
+
+    Args:
+        names: of the loaders, 'train', 'val' or 'test'.
 
     Raises:
-        InputError: none of its data sets is COCO's or VOC's and on a local disk; see
-            `dataset.read_annotations`.
+        InputError: see `dataset.read_annotations`.
     """
-    enter_scope(cfg)
     splits: dict[tuple, Split] = {}
-    for name in ('train', 'val', 'test'):
-        loader = LoaderSplit.from_cfg(cfg, name)
-        if loader is None:
-            continue
-        for place, node in leaf_datasets(
-            cfg[f'{name}_dataloader'].dataset, f'{name}_dataloader.dataset'
-        ):
-            dataset = DataSet.from_cfg(node, place)
+    for loader in (run.splits[name] for name in names if name in run.splits):
+        for dataset in loader.data_sets:
             file = dataset.root / dataset.ann_file
-            key = (file, dataset.image_folder, dataset.voc_folders, name == 'train')
+            key = (file, dataset.image_folder, dataset.voc_folders, loader.name == 'train')
             if key not in splits:
                 content = read_annotations(dataset, loader.annotated)
                 if content is None:
                     continue
                 splits[key] = _split(dataset, content)
                 splits[key].annotated = loader.annotated
-            evaluators = [
+            splits[key].partial |= dataset.indices is not None
+            splits[key].places += (dataset.place,)
+            splits[key].evaluators += tuple(
                 evaluator.place
                 for evaluator in loader.evaluators
-                if isinstance(evaluator.ann_file, str)
-                and Path(evaluator.ann_file).resolve() == file.resolve()
-            ]
-            splits[key].places += (place,)
-            splits[key].evaluators += tuple(evaluators)
-    if not splits:
-        raise InputError(
-            f'{cfg.filename} has no data set that is read as COCO or VOC from a local disk; give a '
-            'config with one, or a folder'
-        )
+                if evaluator.ann_file and Path(evaluator.ann_file).resolve() == file.resolve()
+            )
     files = [split.content.file for split in splits.values() if not split.is_voc]
     for split in splits.values():
         if not split.is_voc:

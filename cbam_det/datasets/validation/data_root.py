@@ -1,0 +1,42 @@
+"""Another folder for the data of a config; it changes the raw config, so it walks through that."""
+
+from __future__ import annotations
+
+import os
+
+from mmengine.config import Config
+
+from ...utils.config import walk
+from ...utils.data_config import leaf_datasets
+from ...utils.errors import InputError, first_few
+from ...utils.value_types import typed
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Read every data set of `cfg` from the folder `root`, evaluators' files included.
+
+    Raises:
+        InputError: the config's data sets have several roots, so that one cannot replace them.
+    """
+    keys = [key for key in cfg if key.endswith('_dataloader')]
+    loaders = {key: loader for key in keys if (loader := typed(cfg, key, dict | None, ''))}
+    leaves = [
+        (path, leaf)
+        for key, loader in loaders.items()
+        for path, leaf in leaf_datasets(
+            typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
+        )
+    ]
+    roots = {typed(leaf, 'data_root', str | None, path) or '' for path, leaf in leaves}
+    if len(roots) != 1:
+        raise InputError(
+            f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
+            'with --cfg-options, or in a config of your own'
+        )
+    old, new = roots.pop(), os.path.join(root, '')
+    for _, leaf in leaves:
+        leaf['data_root'] = new
+    for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
+        for _, node in walk(cfg[key]):
+            if old and str(node.get('ann_file') or '').startswith(old):
+                node['ann_file'] = new + node['ann_file'][len(old) :]

@@ -1,0 +1,66 @@
+"""Whether the filter of a data set is read, and leaves no image out of a score."""
+
+from __future__ import annotations
+
+import logging
+
+from mmengine.logging import print_log
+
+from ...utils.config import near_hint
+from ...utils.data_config import DataSet
+from ...utils.errors import InputError
+from ...utils.source_words import source_words
+from ...utils.split_config import Split
+from .layouts import layout_of
+
+READ_BY_MMDET = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+UPSTREAM = ('mmdet', 'mmengine', 'torch', 'typing', 'builtins')
+
+
+def check_filters(split: Split) -> None:
+    """Check `filter_cfg` of a split's data sets.
+
+    Raises:
+        InputError: nothing reads a key of it, or mmdet refuses it in a test; or the filter would
+            leave images out of a score (https://github.com/open-mmlab/mmdetection/issues/8237).
+    """
+    for dataset in split.data_sets:
+        _check_keys(split, dataset)
+        filters = dataset.filter_cfg
+        if dataset.test_mode and 'bbox_min_size' in filters and layout_of(dataset):
+            raise InputError(
+                f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
+                'with test_mode=True; leave it out there'
+            )
+        leaves_out = filters.get('filter_empty_gt') or filters.get('min_size')
+        if split.name != 'train' and leaves_out and not dataset.test_mode:
+            raise InputError(
+                f'{split.loader}: filter_cfg={filters} of {dataset.name} leaves images out of the '
+                'evaluation; give test_mode=True, with which nothing is filtered'
+            )
+
+
+def _check_keys(split: Split, dataset: DataSet) -> None:
+    """A subclass may read other keys, in its own `filter_data` or elsewhere. Where it calls others
+    for that, its source does not show them: a key is then logged, not refused.
+    """
+    kind = dataset.kind
+    if kind is None:
+        return
+    own = [base for base in kind.__mro__ if base.__module__.partition('.')[0] not in UPSTREAM]
+    words = source_words((), {base.__module__ for base in own})
+    for key in dataset.filter_cfg:
+        if key in READ_BY_MMDET or key in words:
+            continue
+        if any('filter_data' in vars(base) for base in own):
+            near = near_hint(str(key), {*READ_BY_MMDET, *words}, 0.75)
+            print_log(
+                f'{split.loader}: nothing in the source of {dataset.name} reads '
+                f'filter_cfg.{key}{near}',
+                level=logging.WARNING,
+            )
+        else:
+            raise InputError(
+                f'filter_cfg.{key} of {dataset.name} is unknown and would be ignored; '
+                f'mmdet knows {", ".join(READ_BY_MMDET)}{near_hint(str(key), READ_BY_MMDET)}'
+            )

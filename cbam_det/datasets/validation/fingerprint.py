@@ -1,0 +1,38 @@
+"""A digest of what a data set lists, by which a record of a run shows its data."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+
+from ...utils.data_config import DataSet
+from ...utils.environment import tool_command
+from ...utils.errors import InputError
+from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file
+from .voc import read_list
+
+
+def fingerprint(dataset: DataSet) -> str:
+    """Twelve digits of a data set's annotations: of its file, and of the XML of each image that a
+    VOC list names; '' where the labels are folders' names. Images are not read.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if not dataset.ann_file:
+        return ''
+    if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
+        file = dataset.root / dataset.ann_file
+        if not file.is_file():
+            command = [*tool_command('prepare-tiny-imagenet'), str(dataset.root)]
+            raise InputError(f'no list {file}; for Tiny-ImageNet: {shlex.join(command)}')
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    voc = dataset.ann_file.endswith('.txt')
+    file = existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)
+    digest = hashlib.sha256(file.read_bytes())
+    if voc:
+        annotations, _ = dataset.voc_folders
+        for name in read_list(file):
+            xml = annotations / f'{name.strip()}.xml'
+            digest.update(xml.read_bytes() if xml.is_file() else b'')
+    return digest.hexdigest()[:12]

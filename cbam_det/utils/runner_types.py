@@ -1,0 +1,34 @@
+"""The types of a config's keys that MMEngine's runner takes, by the runner's annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Union, get_origin
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from .class_options import options_of
+from .value_types import fits, parts_of, typed, wrong_type
+
+# What the runner takes besides its annotation; None is the scope of pure Python configs.
+WIDER = dict(log_level=int, default_scope=None, work_dir=None)
+
+
+def check_runner_keys(cfg: Mapping) -> None:
+    """Check the types of the keys that MMEngine's runner takes, by its annotations.
+
+    Raises:
+        InputError: one is of another type, or a hook is not a dictionary.
+    """
+    for key, wanted in options_of(Runner)[0].items():
+        if key in cfg and key not in ('self', 'cfg'):
+            wanted = Union[wanted, WIDER.get(key, wanted)]  # noqa: UP007
+            outer = [get_origin(part) or part for part in parts_of(wanted)]
+            if not any(fits(cfg[key], part) for part in outer):
+                raise wrong_type(key, cfg[key], wanted)
+    for name in cfg.get('default_hooks') or {}:
+        typed(cfg['default_hooks'], name, Hook | dict | None, 'default_hooks')
+    for number, hook in enumerate(cfg.get('custom_hooks') or []):
+        if not fits(hook, Hook | dict):
+            raise wrong_type(f'custom_hooks.{number}', hook, dict)

@@ -1,0 +1,15 @@
+"""The check before a run on one data set alone."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+
+from cbam_det.datasets.validation.config import check_data
+from cbam_det.datasets.validation.dataset import Summary
+from cbam_det.utils.run_config import RunConfig
+
+
+def check_dataset(dataset: dict, full: bool = False) -> Summary | None:
+    """What a training's data set holds; None where it is neither COCO's nor VOC's."""
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    return check_data(RunConfig.from_cfg(cfg), ('train',), full).get('train_dataloader.dataset')
