@@ -17,7 +17,7 @@ TOOLS = {
     'places': 'where a CBAM can go in a detector, and the config for it',
     'convert-checkpoint': 'weights of other CBAMs into ours, and back',
     'export': 'ONNX or TorchScript',
-    'compare': 'with and without attention on your data: train both with seeds, and report',
+    'compare': 'train a detector with and without attention on your data, and compare them',
     'experiment': 'studies: run their rows with seeds, render their tables',
     'make-digits': 'make the embedded data set',
     'prepare-tiny-imagenet': "check Tiny-ImageNet's archive and write its lists",

@@ -197,7 +197,7 @@ def _gaze(project: ProjectStudy, row: Row, predictor: Predictor, base: Predictor
 def _costs(project: ProjectStudy) -> Section:
     """Time and memory as the runs measured them, and what a config's detector counts."""
     study, rows = project.study, project.shown
-    head = ['', 'training, median', 'memory, MiB', 'parameters', 'of them attention']
+    head = ['', 'training, median', 'memory, MiB', 'parameters', 'of these attention']
     table = [[*head, 'multiply-adds, 1e9', 'image']]
     medians: dict[str, tuple[float, float]] = {}
     for row in rows:
@@ -226,7 +226,7 @@ def _costs(project: ProjectStudy) -> Section:
     return Section(
         'cost',
         tables=[table],
-        note='Time and memory are of the trainings, with whatever else the machine did meanwhile.',
+        note='Time and memory are measured in the trainings, other work of the machine included.',
     )
 
 

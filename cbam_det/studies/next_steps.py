@@ -28,7 +28,7 @@ def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
     Of a smoke run it is the comparison itself.
     """
     if project.is_fast:
-        return [f'Run the comparison itself: {project.command()}'], []
+        return [f'Run the comparison itself: `{project.command()}`'], []
     items = [item for row in project.compared for item in _seeds(project, row)]
     rows: dict[str, dict] = {}
     for row in project.compared:
@@ -46,7 +46,7 @@ def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
     config = project.folder / 'baseline.py'
     places = shlex.join([*tool_command('places'), str(config)])
     items.append(
-        f'Another place of the attention: {places} lists those of this detector. Copy cbam.py, '
+        f'Another place of the attention: `{places}` lists those of this detector. Copy cbam.py, '
         'change its `after` or `stages`, and add a row with that config to study.yaml.'
     )
     lines = []
@@ -69,10 +69,12 @@ def _seeds(project: ProjectStudy, row: Row) -> list[str]:
         return []
     count = comparison.count
     if comparison.low is None or comparison.high is None:
-        return [f'At least three seeds, which have an interval: {project.command("--seeds", "3")}']
+        return [
+            f'At least three seeds, which have an interval: `{project.command("--seeds", "3")}`'
+        ]
     if not comparison.low <= 0 <= comparison.high:
         more = project.command('--seeds', str(2 * count))
-        return [f'Twice as many seeds narrow the interval of {row.name}: {more}']
+        return [f'Twice as many seeds narrow the interval of {row.name}: `{more}`']
     needed = seeds_needed(comparison, 1)
     if needed is not None and needed <= count:
         return [f'More seeds would hardly change the verdict on {row.name}.']
@@ -83,7 +85,7 @@ def _seeds(project: ProjectStudy, row: Row) -> list[str]:
         ]
     pair = sum(_training_seconds(project, name) for name in (row.name, row.against) if name)
     return [
-        f'More seeds: {project.command("--seeds", str(needed))} takes about '
+        f'More seeds: `{project.command("--seeds", str(needed))}` takes about '
         f'{duration((needed - count) * pair)} and shows a difference of 1 point in 4 of 5 cases. '
         'Choose the number now: adding seeds until the interval excludes 0 finds differences '
         'that do not exist.'
@@ -101,7 +103,7 @@ def _rate(project: ProjectStudy, row: Row, rows: dict[str, dict]) -> str:
     option = larger_rate(config_of(project.study, row, row.seeds[0]))
     pasted = option.removeprefix('--cfg-options ')
     if pasted == option:  # for a config, as such a key cannot be an option
-        return f'write {option} into a copy of its config, and add a row with that to study.yaml.'
+        return f'write `{option}` into a copy of its config, and add a row with that to study.yaml.'
     config = Path(row.config)
     if config.is_relative_to(project.folder):
         config = config.relative_to(project.folder)

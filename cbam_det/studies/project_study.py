@@ -25,7 +25,7 @@ from ..datasets.validation.config import check_data
 from ..utils.config import enter_scope, walk
 from ..utils.environment import tool_command
 from ..utils.errors import InputError
-from ..utils.run_config import leaf_datasets
+from ..utils.data_config import leaf_datasets
 from .study import Row, Study, check_configs, config_of, read_study
 
 FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
@@ -172,7 +172,7 @@ def _fast_options(cfg: Config, folder: Path) -> dict[str, object]:
                 options[f'{path}.indices'] = images
                 continue
             # COCO's metrics evaluate all images of their file, so that it has to be a part as well.
-            annotations = Path(leaf.get('data_root') or '', leaf.ann_file)
+            annotations = Path(leaf.get('data_root') or '', leaf['ann_file'])
             part = str(_part_of(annotations, images, folder / f'{split}.json').resolve())
             options |= {f'{place}.ann_file': part for place in (path, *evaluated)}
     return options

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
@@ -39,11 +41,11 @@ class Section:
     """A part of a page.
 
     Attributes:
-        title: its heading.
-        items: a list of sentences.
-        tables: lists of rows, the first one the head.
-        lines: of a text in a fixed-width font, those of a diff coloured.
-        pictures: as `picture` gives them.
+        title: the heading.
+        items: sentences of a list, with `code` between backticks.
+        tables: lists of rows, the first one the header.
+        lines: lines of text in a fixed-width font; those of a diff are coloured.
+        pictures: addresses from `picture`.
         note: a sentence below all of it.
     """
 
@@ -161,6 +163,7 @@ def write_page(
     environment = Environment(
         loader=PackageLoader('cbam_det.visualization', ''), autoescape=select_autoescape()
     )
+    environment.filters['code'] = _code
     template = environment.get_template('report.html')
     text = template.render(title=title, sections=sections, lead=lead, warning=warning)
     out = Path(out)
@@ -168,6 +171,11 @@ def write_page(
     with atomic_write(out) as part:
         part.write_text(text, encoding='utf-8')
     return out
+
+
+def _code(text: str) -> Markup:
+    """HTML of a sentence, with what is between backticks as code."""
+    return Markup(re.sub('`([^`]+)`', r'<code>\1</code>', escape(text)))
 
 
 def setup_section(run: TrainedRun) -> Section:

@@ -150,11 +150,11 @@ def test_attention_at_its_start_is_in_the_verdict_and_a_row_to_paste_trains_it_f
 def test_next_steps_are_more_seeds_with_their_time_a_longer_training_and_other_places(recorded):
     record(recorded, 'CBAM', (0.405, 0.395, 0.410))
     more, longer, places = next_steps(recorded)[0]
-    assert more.startswith('More seeds: python ') and "/my digits' --seeds " in more
+    assert more.startswith('More seeds: `python ') and "/my digits' --seeds " in more
     needed = int(re.search(r'--seeds (\d+)', more)[1])
     assert f'takes about {duration((needed - 3) * 1100)} and shows' in more
     assert longer.startswith('CBAM was still improving at its last validation')
-    assert "places.py '" in places and "/my digits/baseline.py' lists" in places
+    assert "places.py '" in places and "/my digits/baseline.py'` lists" in places
 
 
 def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypatch, capsys):
@@ -188,7 +188,7 @@ def test_smoke_run_has_one_seed_few_steps_and_images_and_its_own_folder(
     monkeypatch.setattr('cbam_det.studies.project_study.FAST_IMAGES', 2)
     project = ProjectStudy.read(folder, fast=True)
     assert project.output == folder / 'fast'
-    assert next_steps(project)[0][0].startswith('Run the comparison itself: python ')
+    assert next_steps(project)[0][0].startswith('Run the comparison itself: `python ')
     for row in project.study.rows.values():
         assert list(row.seeds) == [0] and row.overrides['train_cfg.max_epochs'] == 1
         assert row.overrides['model.test_cfg.rcnn.score_thr'] == 0
