@@ -20,6 +20,7 @@ from rich.table import Table
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import check_data
 from ..utils.environment import keep_memory
+from ..utils.run_config import RunConfig
 from . import runs
 from .compare_page import score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
@@ -117,7 +118,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
         cfg = config_of(project.study, row, row.seeds[0])
         loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
         if loaders not in checked:  # twins read the same data
-            check_data(cfg, SPLITS)
+            check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):
             expected[row.name] = 2 * start + run_seconds(cfg, project.study.gpus or 1)

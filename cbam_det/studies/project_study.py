@@ -23,9 +23,10 @@ from mmengine.config import Config
 
 from ..datasets.validation.config import check_data
 from ..utils.config import enter_scope, walk
+from ..utils.data_config import leaf_datasets
 from ..utils.environment import tool_command
 from ..utils.errors import InputError
-from ..utils.data_config import leaf_datasets
+from ..utils.run_config import RunConfig
 from .study import Row, Study, check_configs, config_of, read_study
 
 FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
@@ -146,7 +147,7 @@ def _shortened(project: ProjectStudy) -> Study:
 
 
 def _fast_options(cfg: Config, folder: Path) -> dict[str, object]:
-    check_data(cfg, SPLITS)
+    check_data(RunConfig.from_cfg(cfg), SPLITS)
     length = 'max_iters' if cfg.train_cfg.get('max_iters') else 'max_epochs'
     count = FAST_STEPS if length == 'max_iters' else 1
     options: dict[str, object] = {f'train_cfg.{length}': count, 'train_cfg.val_interval': count}
