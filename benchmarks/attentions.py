@@ -46,7 +46,7 @@ def attempt(name: str, host: str) -> str:
         return '' if _trains(net, shapes) else 'no weight of it moves'
     except (InputError, RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
-        return re.sub(r'^timm builds no attention .*? channels \((.*)\)$', r'\1', reason)
+        return re.sub(r'^timm cannot build the attention .*? channels \((.*)\)$', r'\1', reason)
 
 
 def _trains(net: nn.Module, shapes: tuple | list) -> bool:

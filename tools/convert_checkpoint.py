@@ -1,8 +1,8 @@
 """Convert CBAM weights between implementations, between our layouts and between our starts.
 
-IN is a checkpoint of torch: one CBAM, a ResNet with CBAM, or a detector of ours. OUT gets its
-weights and `meta`; optimizer, logs and moving averages are left out, so that OUT can begin a
-training (load_from, init_cfg) but not resume one.
+IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector of ours. OUT gets
+its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can start
+from OUT (load_from, init_cfg), but no training can resume from it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-# As cbam_det.checkpoints.formats has them.
+# The same as in cbam_det.checkpoints.formats, which --help must not import.
 OURS = 'cbam_det'
 FORMS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
 TARGETS = (OURS, 'authors', 'timm', 'mmyolo')
@@ -22,13 +22,13 @@ LAYOUTS = ('inserted', 'plugins')
 STARTS = ('paper', 'identity')
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
 EXAMPLES = """examples:
-  # weights of the authors' code or of pytorchcv, for WithPlugins; then
+  # weights of the authors' code or of pytorchcv for WithPlugins; load them by
   # backbone.init_cfg=dict(type='Pretrained', checkpoint='ours.pth')
   python tools/convert_checkpoint.py theirs.pth ours.pth --drop-classifier
-  # a detector's from mmdet's plugins= to WithPlugins, and the reverse
+  # a detector from mmdet's plugins= to WithPlugins, and back
   python tools/convert_checkpoint.py epoch_12.pth inserted.pth --layout inserted
   python tools/convert_checkpoint.py inserted.pth epoch_12_plugins.pth --layout plugins
-  # from start='identity' to the paper's gates, the same function; the config tells order and pools
+  # from start='identity' to start='paper' with the same outputs; the config has order and pools
   python tools/convert_checkpoint.py epoch_12.pth paper.pth --start paper --config config.py
   # the backbone of a detector for another implementation
   python tools/convert_checkpoint.py paper.pth theirs.pth --to authors --order channel-spatial"""
@@ -39,24 +39,34 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
-    parser.add_argument('output', metavar='OUT', help='checkpoint to write, a new name')
-    parser.add_argument('--from', dest='source', choices=FORMS, help='form of IN (by its keys)')
-    parser.add_argument('--to', dest='target', choices=TARGETS, default=OURS, help='(%(default)s)')
+    parser.add_argument('output', metavar='OUT', help='checkpoint to write; it must not exist')
     parser.add_argument(
-        '--layout', choices=LAYOUTS, help='of our ResNets: WithPlugins or mmdet; else as it is'
+        '--from', dest='source', choices=FORMS, help='form of IN (default: detected)'
     )
-    parser.add_argument('--start', choices=STARTS, help='turn ours into this form')
-    parser.add_argument('--config', help='config of IN, which tells the order and the pools')
-    parser.add_argument('--order', choices=ORDERS, help='of the gates, in place of --config')
-    parser.add_argument('--pools', nargs='+', help='with --order; avg max unless given')
-    parser.add_argument('--spatial-pools', nargs='+', help='with --order; max avg unless given')
-    parser.add_argument('--drop-classifier', action='store_true', help='leave out fc.*')
-    parser.add_argument('--verbose', action='store_true', help='list every key')
+    parser.add_argument(
+        '--to',
+        dest='target',
+        choices=TARGETS,
+        default=OURS,
+        help='form of OUT (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--layout',
+        choices=LAYOUTS,
+        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: as it is)",
+    )
+    parser.add_argument('--start', choices=STARTS, help='convert our weights to this start')
+    parser.add_argument('--config', help='config of IN, which has the order and the pools')
+    parser.add_argument('--order', choices=ORDERS, help='order of the gates, instead of --config')
+    parser.add_argument('--pools', nargs='+', help='with --order (default: avg max)')
+    parser.add_argument('--spatial-pools', nargs='+', help='with --order (default: max avg)')
+    parser.add_argument('--drop-classifier', action='store_true', help='leave out the classifier')
+    parser.add_argument('--verbose', action='store_true', help='list all keys')
     return parser.parse_args(argv)
 
 
 def find_options(args: argparse.Namespace) -> dict:
-    """The CBAM's options by --config, or by --order and its like."""
+    """The CBAM's options from --config, or from --order, --pools and --spatial-pools."""
     from cbam_det.utils.config import CBAMS, kind_of, read_config, walk
     from cbam_det.utils.errors import InputError
 
@@ -65,14 +75,16 @@ def find_options(args: argparse.Namespace) -> dict:
     if args.config is None:
         return given_options
     if given_options:
-        raise InputError('--config tells the order and the pools; leave out --order and its like')
+        raise InputError(
+            '--config has the order and the pools; leave out --order, --pools and --spatial-pools'
+        )
     cbam_options = [
         {option: value for option, value in node.items() if option != 'type'}
         for _, node in walk(read_config(args.config).get('model', {}))
         if kind_of(node) in CBAMS
     ]
     if not cbam_options or any(options != cbam_options[0] for options in cbam_options):
-        cbams = 'CBAMs of several options' if cbam_options else 'no CBAM'
+        cbams = 'CBAMs with different options' if cbam_options else 'no CBAM'
         raise InputError(
             f'{args.config}: the model has {cbams}; give --order, --pools and --spatial-pools'
         )
@@ -80,7 +92,7 @@ def find_options(args: argparse.Namespace) -> dict:
 
 
 def code(value: object) -> str:
-    """A value as configs have it, with dict(...)."""
+    """A value in the syntax of configs, with dict(...)."""
     if isinstance(value, dict):
         return f'dict({", ".join(f"{key}={code(item)}" for key, item in value.items())})'
     return repr(value)
@@ -97,7 +109,7 @@ def write(args: argparse.Namespace) -> None:
     source = args.source or detect_form(state)
     if args.start and source == OURS and not (args.config or args.order):
         raise InputError(
-            '--start needs the order and the pools, which weights do not show: give '
+            '--start needs the order and the pools, which weights do not determine; give '
             '--config, or --order, --pools and --spatial-pools'
         )
     converted = convert(
@@ -112,17 +124,17 @@ def write(args: argparse.Namespace) -> None:
     write_file(args.output, converted.state, meta)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if args.verbose:
-        table = Table('key', 'new key', 'what')
+        table = Table('key', 'new key', 'change')
         for row in converted.rows:
             table.add_row(row[0], row[1], ', '.join(row[2]))
         console.print(table)
     print(f'{source} -> {args.target}')
-    table = Table('what', 'keys')
+    table = Table('change', 'keys')
     for kind, count in Counter(kind for row in converted.rows for kind in row[2]).most_common():
         table.add_row(kind, str(count))
     console.print(table)
     if left_out:
-        print(f'left out, OUT cannot resume a training: {", ".join(left_out)}')
+        print(f'left out, so no training can resume from OUT: {", ".join(left_out)}')
     for note in converted.notes:
         print(note)
     for cfg in converted.options:

@@ -1,4 +1,4 @@
-"""List the places of a detector that can take a CBAM, and print the config for a choice."""
+"""List the places of a detector where a CBAM can be inserted, or print the config to insert one."""
 
 import argparse
 import sys
@@ -17,11 +17,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file, or mmdet::FOLDER/CONFIG.py')
-    parser.add_argument('--only', default='*', help='HOST:NAME pattern of the rows (%(default)s)')
     parser.add_argument(
-        '--insert', action='append', help='HOST:PATTERN; print the config that inserts there'
+        '--only',
+        default='*',
+        help='list only places that match COMPONENT:NAME (default: %(default)s)',
     )
-    parser.add_argument('--size', type=int, default=256, help='side of the image (%(default)s)')
+    parser.add_argument(
+        '--insert', action='append', help='print the config that inserts CBAMs at COMPONENT:PATTERN'
+    )
+    parser.add_argument(
+        '--size', type=int, default=256, help='height and width of the image (default: %(default)s)'
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
     )
@@ -29,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def print_places(args: argparse.Namespace) -> None:
-    from cbam_det.models.places import find_places, fragment, summed_up
+    from cbam_det.models.places import find_places, fragment, total_cost
     from cbam_det.utils.config import read_config
     from cbam_det.utils.errors import InputError
     from cbam_det.utils.options import parse_options
@@ -37,18 +43,23 @@ def print_places(args: argparse.Namespace) -> None:
     cfg = read_config(args.config, parse_options(args.cfg_options))
     if args.insert:
         if len(args.insert) > 1:
-            raise InputError('one --insert at a time; after= takes a list of patterns in a config')
-        host, colon, after = args.insert[0].partition(':')
+            raise InputError(
+                '--insert can be given only once; in a config, after= takes a list of patterns'
+            )
+        component, colon, after = args.insert[0].partition(':')
         if not colon:
-            raise InputError(f'--insert {args.insert[0]} names no host; write HOST:PATTERN')
-        print(fragment(cfg, host, after))
+            raise InputError(
+                f'--insert {args.insert[0]} has no component; write COMPONENT:PATTERN, such as '
+                "'backbone:layer*.*.bn2'"
+            )
+        print(fragment(cfg, component, after))
         return
-    head = ('host', 'after', 'module', 'C x H x W', 'maps', '+ parameters', '+ multiply-adds')
+    head = ('component', 'after', 'module', 'C x H x W', 'maps', '+ parameters', '+ multiply-adds')
     table = Table(*head)
-    found = find_places(cfg, args.size, args.only)
-    for place in found:
+    places = find_places(cfg, args.size, args.only)
+    for place in places:
         table.add_row(
-            place.host,
+            place.component,
             place.name,
             place.kind,
             ' x '.join(map(str, place.shape)),
@@ -57,7 +68,7 @@ def print_places(args: argparse.Namespace) -> None:
             f'{place.multiply_adds:,}',
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(f'one at each of these places: {summed_up(found)}')
+    print(f'a CBAM at each of these places: {total_cost(places)}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

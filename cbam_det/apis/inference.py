@@ -18,15 +18,16 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..checkpoints.loading import check_checkpoint, check_pretrained
 from ..models.build import build_model
+from ..models.layers.torch_private import drop_compiled_code
 from ..utils.config import enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.mmengine_private import load_weights
 from ..utils.run_config import ModelConfig
 from ..utils.split_config import Split
 
@@ -115,12 +116,12 @@ class Predictor:
             check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
-            _load_checkpoint_to_model(self.model, weights)
+            load_weights(self.model, weights)
             meta = weights.get('meta', {}).get('dataset_meta') or {}
         self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _test_classes(cfg))
         self.model.to(check_device()[0]).eval()
         for module in self.model.modules():  # compiled code knows no hooks, no second backward
-            module._compiled_call_impl = None
+            drop_compiled_code(module)
         self._pipeline: Callable[[dict], dict] | None = None
 
     def name_of(self, label: int) -> str:

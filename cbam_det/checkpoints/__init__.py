@@ -1,1 +1,1 @@
-"""Weights in and out."""
+"""Read, check, convert and write weights."""

@@ -1,4 +1,4 @@
-"""The attention of a checkpoint beside that of a module: what is taken, lost or there in part."""
+"""Compare the attention weights of a checkpoint with those of a module."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, first_few
 from .files import read_checkpoint
 
-# The names under which CBAM and SE stand in checkpoints: ours, and those of other projects.
+# The names of CBAM and SE in the checkpoints of this and of other projects.
 ATTENTION_KEY = re.compile(
     r'(^|\.)(cbam\w*|se|ca|sa|channel_gate|spatial_gate|ChannelGate|SpatialGate|'
     r'channel_attention|spatial_attention)\.'
 )
 
-BATCH_COUNTER = 'num_batches_tracked'  # older checkpoints lack it, and it changes nothing
+BATCH_COUNTER = 'num_batches_tracked'  # old checkpoints do not have it; it has no effect
 
 
 def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
-    """The weights of a checkpoint, those below `prefix`, without `module.` of DataParallel."""
+    """The weights below `prefix` in a checkpoint, without DataParallel's `module.`."""
     state = checkpoint.get('state_dict', checkpoint)
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
@@ -31,17 +31,18 @@ def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
 def check_attention(
     state: Mapping[str, Tensor], module: nn.Module, source: str, whole: bool
 ) -> None:
-    """Check that the attention of a checkpoint and that of a module meet.
+    """Check that the attention weights of a checkpoint fit a module.
 
     Args:
         state: the checkpoint's weights.
-        module: what they are for.
-        source: where they are from, for the message.
-        whole: the checkpoint has to hold all attention of the module (a test, a resumed run).
+        module: the module that will load them.
+        source: the checkpoint's name, for the message.
+        whole: the checkpoint must have all attention weights of the module, as for a test or a
+            resumed run.
 
     Raises:
-        InputError: attention of the checkpoint is taken by no module, a CBAM is there in part, or
-            the module has attention that a whole checkpoint lacks.
+        InputError: the module has no place for some attention weights, the checkpoint has only a
+            part of a CBAM, or with `whole` it lacks attention weights.
     """
     module_state = module.state_dict()
     lost = [
@@ -53,9 +54,9 @@ def check_attention(
     if lost:
         module_keys = first_few([key for key in module_state if ATTENTION_KEY.search(key)])
         raise InputError(
-            f'{source} carries {len(lost)} attention weights that no module takes '
-            f'({first_few(lost)}); the model has {module_keys or "no attention"}; '
-            'give the config that they belong to, or convert them: tools/convert_checkpoint.py'
+            f'{source} has {len(lost)} attention weights that do not fit the model '
+            f'({first_few(lost)}); the model has {module_keys or "no attention"}; use the config '
+            'that they were trained with, or convert them by tools/convert_checkpoint.py'
         )
     absent = [
         key
@@ -66,30 +67,30 @@ def check_attention(
         missing = [key for key in absent if key.startswith(f'{name}.')]
         if missing and any(key.startswith(f'{name}.') for key in state):
             raise InputError(
-                f'{source} holds a part of {name} and lacks {first_few(missing)}; give the options '
-                "that it was trained with (without gain: start='paper')"
+                f'{source} has only a part of {name}: {first_few(missing)} is missing; set the '
+                "options that it was trained with (start='paper' if gain is missing)"
             )
     if whole and absent:
         raise InputError(
-            f'the model has {len(absent)} attention weights that {source} lacks '
-            f'({first_few(absent)}); give the config that the checkpoint was trained with'
+            f'the model has {len(absent)} attention weights that {source} does not have '
+            f'({first_few(absent)}); use the config that the checkpoint was trained with'
         )
 
 
 def pretrained_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, dict[str, Tensor]]]:
-    """Each part with `init_cfg=dict(type='Pretrained', ...)`: name, part, source, its weights."""
+    """Yield name, module, source and weights of each part with a `Pretrained` `init_cfg`."""
     for name, module in model.named_modules():
         init_cfgs = getattr(module, 'init_cfg', None) or ()
         for init_cfg in [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs:
             if not isinstance(init_cfg, Mapping):
                 raise InputError(
-                    f'init_cfg={init_cfgs!r} of {name or "the model"} is no dictionary and no list '
-                    "of them; give dict(type='Pretrained', checkpoint=...), or None"
+                    f'init_cfg={init_cfgs!r} of {name or "the model"} is not a dictionary or '
+                    "a list of dictionaries; give dict(type='Pretrained', checkpoint=...), or None"
                 )
             if kind_of(init_cfg) in PRETRAINED:
                 source = init_cfg['checkpoint']
                 checkpoint = read_checkpoint(
-                    source, f'the pretrained weights {source} of {name}', 'fetch them again'
+                    source, f'the pretrained weights {source} of {name}', 'download them again'
                 )
                 prefix = init_cfg.get('prefix') or ''
                 prefix = prefix if prefix.endswith('.') or not prefix else f'{prefix}.'

@@ -1,7 +1,7 @@
-"""CBAM weights between other implementations and this one, and between its two starts.
+"""Convert CBAM weights between implementations, and between the two starts of this one.
 
-Every conversion passes through one set of names, torchvision's with `layer{s}.{b}.cbam.` for the
-CBAM of block {b} of stage {s}. `formats.py` lists the implementations.
+Every conversion goes through torchvision's names, with `layer{s}.{b}.cbam.` for the CBAM of block
+{b} in stage {s}. `formats.py` lists the implementations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..models.layers.torch_private import copy_module_versions
 from ..utils.errors import InputError, first_few
 from .formats import (
     ASSUMED,
@@ -29,20 +30,21 @@ from .formats import (
 )
 from .implementations import from_form, to_form, without_spatial
 from .keys import Item, cbam_roots, is_module, last_norm, renamer
-from .layouts import place_of, split_host, with_layout
+from .layouts import place_of, split_backbone, with_layout
 from .starts import set_start
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The outcome of a conversion.
+    """The result of a conversion.
 
     Attributes:
-        state: the new state dict; values that did not change share their memory with the old ones.
-        rows: of every key its old name, its new one and its kinds: 'kept' or 'mapped', and
-            'reshaped', 'flipped', 'scaled'; 'added' without an old name, 'dropped' without a new.
-        cbams: for our form, the config of each CBAM by the module that it stands behind.
-        notes: what the weights do not show and was taken for granted.
+        state: the new state dict; unchanged tensors share their memory with the old ones.
+        rows: the old name, the new name and the changes of every key: 'kept' or 'mapped', and
+            'reshaped', 'flipped' or 'scaled'; 'added' if it has no old name, 'dropped' if it has no
+            new one.
+        cbams: for our form, the config of each CBAM by the name of the module before it.
+        notes: assumptions, where weights do not determine an option.
     """
 
     state: dict[str, Tensor]
@@ -52,16 +54,16 @@ class Converted:
 
     @property
     def options(self) -> list[dict]:
-        """The configs that `cbams` has, `dict(type='CBAM', ...)`, each once."""
+        """The distinct configs in `cbams`, `dict(type='CBAM', ...)`."""
         cfgs = list(self.cbams.values())
         return [cfg for index, cfg in enumerate(cfgs) if cfg not in cfgs[:index]]
 
 
 def detect_form(state: Iterable[str]) -> str:
-    """The form of a state dict, by the keys of its CBAMs.
+    """Detect the form of a state dict by the keys of its CBAMs.
 
     Raises:
-        InputError: none, or those of several forms.
+        InputError: no form matches, or several do.
     """
     keys = [key.removeprefix('module.') for key in state]
     forms = [OURS] if cbam_roots(keys) else []
@@ -72,21 +74,21 @@ def detect_form(state: Iterable[str]) -> str:
         if any(rename(key) is not None for key in keys):
             forms.append(name)
     if len(forms) != 1:
-        forms_found = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
+        detected = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
         raise InputError(
-            f'the keys ({first_few(keys)}) show {forms_found}; give the state dict of one module, '
+            f'the keys ({first_few(keys)}) match {detected}; give the state dict of one module, '
             f'of one ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
         )
     return forms[0]
 
 
 def to_paper(state: Mapping[str, Tensor], options: Mapping) -> Converted:
-    """Our identity form -> our paper form, the same function; see `convert`."""
+    """Convert weights with the identity start to the paper start; the outputs stay the same."""
     return convert(state, OURS, start='paper', options=options)
 
 
 def to_identity(state: Mapping[str, Tensor], options: Mapping) -> Converted:
-    """Our paper form -> our identity form, the same function; see `convert`."""
+    """Convert weights with the paper start to the identity start; the outputs stay the same."""
     return convert(state, OURS, start='identity', options=options)
 
 
@@ -100,32 +102,32 @@ def convert(
     options: Mapping | None = None,
     drop_classifier: bool = False,
 ) -> Converted:
-    """Convert the state dict of a CBAM, of a ResNet with CBAMs, or of a detector of ours.
+    """Convert the state dict of a CBAM, of a ResNet with CBAMs, or of a detector with our CBAMs.
 
     Args:
-        state: key -> value; neither is changed.
-        source: its form, `cbam_det` or one of `FORMS`; found out by the keys if None.
-        target: the form wanted, one of `TARGETS`.
-        layout: of our ResNets, 'inserted' (WithPlugins) or 'plugins' (mmdet's own). If None, ours
-            stay as they are and others become 'inserted'.
-        start: turn ours into this form, 'paper' or 'identity', the same function.
-        options: our CBAM's options in the config, with the module's defaults where left out. The
-            weights show neither the order nor the pools.
+        state: the weights by their keys; it is not changed.
+        source: the form of `state`, `cbam_det` or one of `FORMS`; detected by the keys if None.
+        target: the form to convert to, one of `TARGETS`.
+        layout: where a ResNet keeps our CBAMs: 'inserted' (WithPlugins) or 'plugins' (mmdet's own
+            `plugins=`). With None our weights keep their layout, others become 'inserted'.
+        start: convert our weights to this start, 'paper' or 'identity'; the outputs stay the same.
+        options: the options of our CBAM in the config; the defaults if left out. Weights do not
+            determine the order and the pools.
         drop_classifier: leave out the classifier.
 
     Raises:
-        InputError: a key is unexplained or missing, the target cannot express the weights, or
+        InputError: a key is unknown or missing, the target does not support the weights, or
             there is nothing to convert.
     """
     if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-        raise InputError(f'{first_few(not_tensors)}: no tensor; give a state dict')
+        raise InputError(f'{first_few(not_tensors)}: not a tensor; give a state dict')
     source = source or detect_form(state)
     for name in (source, target):
         if name not in (OURS, *FORMS):
             raise InputError(f'form {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
     if target not in TARGETS:
         raise InputError(
-            f'the form {target} is read and not written; write one of {", ".join(TARGETS)}'
+            f'the form {target} can only be read; convert to one of {", ".join(TARGETS)}'
         )
     _check_only_ours('start', start, target if source != OURS else OURS)
     _check_only_ours('layout', layout, target)
@@ -150,15 +152,15 @@ def convert(
     elif start:
         dropped += set_start(items, start, cbam_options)
     if target != OURS:
-        items, outside_host = split_host(with_layout(items, 'plugins'))
-        dropped += outside_host
+        items, outside = split_backbone(with_layout(items, 'plugins'))
+        dropped += outside
         if source == OURS and not options:
             notes.append(ASSUMED)
         if FORMS[target].options and (built := _built_with(items, cbam_options)):
             notes.append(f'build it with {built}')
         items = to_form(items, target, FORMS[target], cbam_options)
     elif layout == 'plugins' and last_norm(items) == 2 and not is_module(items):
-        raise InputError("layout 'plugins': mmdet has no plugins= in BasicBlocks; use 'inserted'")
+        raise InputError("layout 'plugins': mmdet's BasicBlocks have no plugins=; use 'inserted'")
     elif layout or source != OURS:
         items = with_layout(items, layout or 'inserted')
     if start and source != OURS:
@@ -167,11 +169,10 @@ def convert(
     changes = [(key, _changes(key, item)) for key, item in items.items()]
     unchanged = not dropped and all(kinds == ('kept',) for _, kinds in changes)
     if unchanged or source == target != OURS:
-        raise InputError(f'nothing to do: the weights are of the form {target} as wanted')
+        raise InputError(f'nothing to convert: the weights already have the form {target}')
     converted = OrderedDict((key, item.value) for key, item in items.items())
-    if source == target and hasattr(state, '_metadata'):
-        # Versions, by which other modules repair old weights.
-        converted._metadata = state._metadata  # type: ignore[attr-defined]
+    if source == target:
+        copy_module_versions(state, converted)
     return Converted(
         converted,
         [(item.source, '', ('dropped',)) for item in dropped]
@@ -182,30 +183,31 @@ def convert(
 
 
 def _built_with(items: Mapping[str, Item], options: Mapping) -> str:
-    """The options of the authors' CBAM that differ from their defaults."""
+    """The options of the authors' CBAM that must differ from their defaults."""
     pools = pools_of(options, 'pools')
-    built = ['no_spatial=True'] * without_spatial(items)
-    built += [f'pool_types={list(pools)}'] * (set(pools) != {'avg', 'max'})
+    built = ['no_spatial=True'] if without_spatial(items) else []
+    if set(pools) != {'avg', 'max'}:
+        built.append(f'pool_types={list(pools)}')
     return ' and '.join(built)
 
 
 def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:
     if value and form != OURS:
-        raise InputError(f'{option}={value!r} is not for the form {form}; leave it out')
+        raise InputError(f'{option}={value!r} does not apply to the form {form}; leave it out')
 
 
 def _changes(key: str, item: Item) -> tuple[str, ...]:
-    """What was done to an item that has the name `key` now."""
+    """The changes of an item whose name is `key` now."""
     if not item.source:
         return item.changes
     return ('kept' if item.source == key else 'mapped', *item.changes)
 
 
 def _cbam_configs(items: dict[str, Item], options: Mapping) -> dict[str, dict]:
-    """`Converted.cbams`: the options that shapes and keys show, over those of `options`."""
+    """`Converted.cbams`: `options`, updated by what shapes and keys determine."""
     shapes = {key: tuple(item.value.shape) for key, item in items.items()}
     cfgs: dict[str, dict[str, Any]] = {}
-    ratios: dict[str, set[int]] = {}  # all that leave a CBAM's hidden width
+    ratios: dict[str, set[int]] = {}  # those that give a CBAM's number of hidden channels
     for root in cbam_roots(items):
         place = ''.join(place_of(items, root)) if root else ''
         cfg = {**options, **{name: pools_of(options, name) for name in ('pools', 'spatial_pools')}}
@@ -221,7 +223,10 @@ def _cbam_configs(items: dict[str, Item], options: Mapping) -> dict[str, dict]:
             ratios[place] = {*range(fc1[1] // (fc1[0] + 1) + 1, fc1[1] // fc1[0] + 1)}
             cfg['mlp_bias'] = root + FC1 + 'bias' in shapes
             if not ratios[place]:
-                raise InputError(f'{root}: no ratio leaves {fc1[0]} hidden channels of {fc1[1]}')
+                raise InputError(
+                    f'{root}: {fc1[0]} hidden channels of {fc1[1]} match no ratio; use '
+                    'weights with C // ratio hidden channels'
+                )
         if conv := shapes.get(root + CONV + 'weight'):
             cfg['kernel_size'] = conv[-1]
             cfg['conv_bias'] = root + CONV + 'bias' in shapes

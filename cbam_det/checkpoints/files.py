@@ -1,7 +1,7 @@
-"""Files of weights: read as weights alone, wherever they are from, and written whole.
+"""Read weights without running code from the file, and write them atomically.
 
-A pickle can run any code when it is read. What is allowed beside tensors and plain values is listed
-here; a file with anything else is refused before that is made.
+Reading a pickle can run any code. This file lists what is allowed besides tensors and plain values;
+a file with anything else is rejected before such an object is created.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from ..utils.errors import InputError, first_few
 from ..utils.files import atomic_write
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-TRUE_VALUES = ('1', 'y', 'yes', 'true')  # as torch reads them
+TRUE_VALUES = ('1', 'y', 'yes', 'true')  # those that torch accepts
 NO_WEIGHTS_ONLY = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 UNSAFE = (
-    'more than weights is pickled in it, which could run any code when it is read); where you '
-    f'trust its source, put {WEIGHTS_ONLY}=0 before the command'
+    'it contains more than weights, which could run any code when it is read); if you trust its '
+    f'source, put {WEIGHTS_ONLY}=0 before the command'
 )
 
 
 class Unreadable(InputError):
-    """A file is damaged: empty, truncated, or no checkpoint at all.
+    """A file is damaged: empty, truncated, or not a checkpoint.
 
     Attributes:
-        fault: what is wrong, without the name of the file.
+        fault: the reason, without the name of the file.
     """
 
     def __init__(self, message: str, fault: str = '') -> None:
@@ -49,43 +49,42 @@ class Unreadable(InputError):
 
 
 class Unsafe(InputError):
-    """A file holds more than weights, and was not read."""
+    """A file contains more than weights and was not read."""
 
 
 def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU.
+    """Read a checkpoint onto the CPU.
 
     Args:
-        source: a file, or a URL or name that MMEngine knows (https://, torchvision://, timm://).
-        description: what it is, for the message.
-        remedy: what to do where it cannot be read, for the message.
+        source: a file, or a URL or name that MMEngine can load (https://, torchvision://, timm://).
+        description: describes the checkpoint in error messages.
+        remedy: what to do if it cannot be read, for the error message.
 
     Raises:
-        Unreadable: it is damaged, or not there.
-        InputError: more than weights is pickled in it.
+        Unreadable: it is damaged or missing.
+        InputError: it contains more than weights.
     """
     try:
         return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
     except Unsafe:
         raise InputError(f'{description} cannot be loaded ({UNSAFE}') from None
-    except Exception as error:  # a broken pickle raises anything
+    except Exception as error:  # a damaged pickle can raise any exception
         if isinstance(error, InputError) and not isinstance(error, Unreadable):
             raise
         fault = f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
         if isinstance(error, Unreadable):
             fault = error.fault
         elif 'PytorchStreamReader' in str(error):
-            fault = 'it is cut off or damaged'
+            fault = 'it is truncated or damaged'
         raise Unreadable(f'{description} cannot be loaded ({fault}); {remedy}') from None
 
 
 def guard_mmengine() -> None:
-    """Let MMEngine read no checkpoint that could run code, in the whole process.
+    """Make MMEngine reject checkpoints that could run code, in the whole process.
 
-    Whoever imports cbam_det has it: `init_detector`, `DetInferencer`, `load_from`, `resume` and
-    `init_cfg` of mmdet's own tools read weights by `CheckpointLoader`, which by itself reads a file
-    unsafely, with a warning, where reading it safely fails. What a program reads by `torch.load`
-    itself is left alone.
+    Importing cbam_det calls this. `init_detector`, `DetInferencer`, `load_from`, `resume` and
+    `init_cfg` read weights by MMEngine's `CheckpointLoader`, which retries unsafely with only a
+    warning if the safe way fails. Direct calls of `torch.load` are not changed.
     """
     load = CheckpointLoader.load_checkpoint.__func__
     if hasattr(load, '__wrapped__'):
@@ -98,7 +97,7 @@ def guard_mmengine() -> None:
                 return load(cls, filename, *args, **options)
             except Unreadable as error:
                 raise Unreadable(
-                    f'{filename} cannot be loaded ({error}); fetch it again', error.fault
+                    f'{filename} cannot be loaded ({error}); download it again', error.fault
                 ) from None
             except Exception as error:
                 if 'weights_only' in str(error) or 'weights only' in str(error).lower():
@@ -110,10 +109,10 @@ def guard_mmengine() -> None:
 
 
 def _load_local(filename: str, map_location: Any = None) -> Any:
-    """In the place of MMEngine's reader of files, which would say how to read one unsafely."""
+    """Replaces MMEngine's loader of local files, whose error explains how to read one unsafely."""
     path = Path(filename).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'{filename} can not be found.')  # MMEngine's words
+        raise FileNotFoundError(f'{filename} can not be found.')  # as MMEngine's loader does
     _check_signature(path)
     _check_checksums(path)
     old = digit_version(torch.__version__) < digit_version('2.4.0')
@@ -121,16 +120,16 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
 
 
 def _check_checksums(path: Path) -> None:
-    """Raise Unreadable where the content of a file is not what was written.
+    """Raise Unreadable if a checksum in the file does not match.
 
-    torch's files are zip archives with a checksum of each part, at which torch does not look. A
-    program can write them without (`torch.serialization.set_crc32_options`): then none is right.
+    torch writes zip archives with a checksum of each member, but does not check it. A program can
+    turn the checksums off (`torch.serialization.set_crc32_options`); then no checksum matches.
     """
     if not zipfile.is_zipfile(path):
         with path.open('rb') as stream:
             if stream.read(2) == b'PK':
-                raise Unreadable('it is cut off or damaged')
-        return  # torch's format before 1.6
+                raise Unreadable('it is truncated or damaged')
+        return  # the format before torch 1.6
     intact, damaged = 0, []
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
@@ -142,11 +141,11 @@ def _check_checksums(path: Path) -> None:
             except (zipfile.BadZipFile, zlib.error, EOFError):
                 damaged.append(part.filename)
     if damaged and intact:
-        raise Unreadable(f'it is damaged: {first_few(damaged)} is not what was written')
+        raise Unreadable(f'it is damaged: wrong checksum of {first_few(damaged)}')
 
 
 def _check_signature(file: Path) -> None:
-    """Raise Unreadable where a file does not begin as those of torch do."""
+    """Raise Unreadable if a file does not begin like a file of torch."""
     if not file.is_file():
         return
     with file.open('rb') as stream:
@@ -154,28 +153,31 @@ def _check_signature(file: Path) -> None:
     if not head:
         raise Unreadable('it is empty')
     if head.startswith(b'<'):
-        raise Unreadable('it is a web page, not weights: a download was answered by a page')
+        raise Unreadable('it is a web page, not weights')
     if not head.startswith((b'pk', b'\x80')):
-        raise Unreadable('it is no file of torch')
+        raise Unreadable('torch did not write it')
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
-    """A file's state dict, its plain `meta`, and the names of all else in it.
+    """Read a file; returns its state dict, the plain values of `meta`, and the other keys.
 
     Raises:
-        InputError: it is missing or unreadable, or holds no weights; torch is older than 2.4.
+        InputError: it is missing or unreadable, or has no weights; or torch is older than 2.4.
     """
     path = Path(path)
     if not hasattr(torch.serialization, 'add_safe_globals'):
         raise InputError(f'torch {torch.__version__} cannot read {path} safely; use 2.4 or newer')
     if not path.is_file():
-        raise InputError(f'no checkpoint {path}; give a file that torch.save wrote')
-    content = read_checkpoint(str(path), f'the checkpoint {path}', 'fetch it again')
+        raise InputError(f'the checkpoint {path} does not exist; give a file that torch.save wrote')
+    content = read_checkpoint(str(path), f'the checkpoint {path}', 'download it again')
     content = content if isinstance(content, dict) else {}
     state, meta = content.get('state_dict', content), content.get('meta')
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
+    is_dict = isinstance(state, dict)
+    if not is_dict or not any(isinstance(value, Tensor) for value in state.values()):
         contents = first_few([str(key) for key in content]) or 'nothing'
-        raise InputError(f'{path} holds no weights, but {contents}; give one with a state_dict')
+        raise InputError(
+            f'{path} has no weights, only {contents}; give a checkpoint with a state_dict'
+        )
     if state is content:
         return state, {}, []
     meta = meta if isinstance(meta, dict) else {}
@@ -192,16 +194,18 @@ def _is_plain(value: object) -> bool:
 
 
 def check_free(path: str | Path) -> None:
-    """Raises InputError where `path` exists, or its folder does not."""
+    """Raise InputError if `path` exists or its folder does not."""
     path = Path(path)
     if path.exists():
         raise InputError(f'{path} exists; remove it or give another name')
     if not path.parent.is_dir():
-        raise InputError(f'no folder {path.parent} for {path.name}; make it or give another')
+        raise InputError(
+            f'the folder {path.parent} does not exist; create it or give another path than {path}'
+        )
 
 
 def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint whole or not at all, and over no other file; see `check_free`."""
+    """Write a checkpoint atomically to a path where no file exists; see `check_free`."""
     path = Path(path)
     check_free(path)
     with atomic_write(path) as part:
@@ -209,15 +213,14 @@ def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
 
 
 def read_weights_only() -> None:
-    """Let torch read nothing but weights from a pickle, in the whole process from now on.
+    """Make torch read only weights from pickles, in the whole process from now on.
 
-    A command calls it first, as MMEngine reads checkpoints by itself, and reads a file unsafely,
-    with a warning, where reading it safely fails; torch's own variable closes that way. A user who
-    has set it to 0 trusts the source of the files. Before torch 2.4 torch cannot be told what is
-    allowed, and nothing changes.
+    Commands call this first. MMEngine retries unsafely if it cannot read a checkpoint safely;
+    torch's environment variable TORCH_FORCE_WEIGHTS_ONLY_LOAD prevents this. A user who trusts the
+    files sets it to 0. Before torch 2.4 nothing changes, since allowed types cannot be added.
 
     Raises:
-        InputError: torch's opposite variable is set, with which no file could be read.
+        InputError: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, which would allow any code.
     """
     if digit_version(torch.__version__) < digit_version('2.4.0'):
         return
@@ -225,8 +228,8 @@ def read_weights_only() -> None:
     if not _is_trusted() and os.environ.get(NO_WEIGHTS_ONLY) in TRUE_VALUES:
         value = os.environ[NO_WEIGHTS_ONLY]
         raise InputError(
-            f'{NO_WEIGHTS_ONLY}={value} in the environment would let checkpoints run code, and '
-            f'they are read as weights alone; take it out: unset {NO_WEIGHTS_ONLY}'
+            f'{NO_WEIGHTS_ONLY}={value} in the environment would let checkpoints run code; remove '
+            f'it: unset {NO_WEIGHTS_ONLY}'
         )
     known = torch.serialization.get_safe_globals()
     missing = [allowed for allowed in _allowed_globals() if allowed not in known]
@@ -234,13 +237,13 @@ def read_weights_only() -> None:
 
 
 def _is_trusted() -> bool:
-    """Whether the user trusts the source of the files: torch's variable is set, and not to 1."""
+    """Whether the user trusts the files: torch's variable is set to another value than 1."""
     return os.environ.get(WEIGHTS_ONLY, '1') not in TRUE_VALUES
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """As `read_weights_only`, and a program that uses the package reads its own files as before."""
+    """As `read_weights_only`, but restores the environment afterwards, for the calling program."""
     previous = os.environ.get(WEIGHTS_ONLY)
     try:
         read_weights_only()
@@ -252,12 +255,12 @@ def _weights_only() -> Iterator[None]:
 
 @functools.cache
 def _allowed_globals() -> list[Any]:
-    """What checkpoints hold beside weights: MMEngine's logs, numbers of numpy, options of a run.
+    """The types allowed besides weights: MMEngine's logs, numpy's numbers, options of a run.
 
-    MMEngine's own list has `getattr`, by which a file can reach any function.
+    MMEngine's own list contains `getattr`, through which a file can call any function.
     """
     rebuilders: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
-    # numpy 2 has them elsewhere, and a run may go on where numpy is another.
+    # numpy 1 and numpy 2 have them in different modules; a checkpoint may come from either.
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     renamed = [
         _with_module(function, module)
@@ -265,14 +268,14 @@ def _allowed_globals() -> list[Any]:
         for module in modules
         if module != function.__module__
     ]
-    # timm's and many other training scripts save their options; it takes attributes alone.
+    # timm and many training scripts save their options as a Namespace, which has only attributes.
     plain_types = [argparse.Namespace, slice, HistoryBuffer, np.ndarray, np.dtype]
     number_types = [type(np.dtype(kind)) for kind in ('uint32', 'int64', 'float64')]
     return [*renamed, *plain_types, *number_types, *rebuilders, _history_buffer_getattr]
 
 
 def _with_module(function: Callable, module: str) -> Callable:
-    """The function under the name that it has in another module."""
+    """The function with the module name that it has in another version of numpy."""
 
     def call(*args: Any) -> Any:
         return function(*args)
@@ -283,9 +286,9 @@ def _with_module(function: Callable, module: str) -> Callable:
 
 
 def _history_buffer_getattr(owner: type, name: str) -> object:
-    """Stands for the `getattr` by which a HistoryBuffer's own methods are pickled in it."""
+    """Replaces `getattr`, which the pickle of a HistoryBuffer calls for the buffer's methods."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise UnpicklingError(f'{name} of {owner} is asked for')
+        raise UnpicklingError(f'getattr({owner}, {name!r}) is not allowed')
     return getattr(owner, name)
 
 

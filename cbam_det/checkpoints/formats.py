@@ -1,12 +1,12 @@
-"""How other implementations name and shape the weights of a CBAM, and what each start is.
+"""The names and shapes of CBAM's weights in other implementations, and the factors of the starts.
 
-A form is a table of names with the shapes that go with them; `implementations.py` goes by it.
+A form is a table of names and shapes; `implementations.py` converts by it.
 
     authors    Jongchan/attention-module, MODELS/cbam.py and model_resnet.py
     pytorchcv  pytorchcv 0.0.74, models/cbamresnet.py
     timm       timm 1.0.31, layers/cbam.py: create_model(..., block_args=dict(attn_layer='cbam'))
-    mmyolo     mmyolo's models/plugins/cbam.py, in a ResNet as mmdet's plugins= names it
-    tutorial   luuuyi/CBAM.PyTorch, model/resnet_cbam.py, both of its versions
+    mmyolo     mmyolo's models/plugins/cbam.py, in a ResNet by mmdet's plugins=
+    tutorial   luuuyi/CBAM.PyTorch, model/resnet_cbam.py, in both versions
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STARTS = ('paper', 'identity')
 LAYOUTS = ('inserted', 'plugins')
 
 NORM = ('weight', 'bias', 'running_mean', 'running_var')
-# What stands for what in a template: stage, block from 0 or from 1, layer, names of the weights.
+# The placeholders of templates: stage, block from 0 or from 1, layer, names of the weights.
 TOKENS = {
     's': '[1-4]',
     'b': r'\d+',
@@ -30,7 +30,7 @@ TOKENS = {
     'p': 'weight|bias',
     'n': '|'.join((*NORM, 'num_batches_tracked')),
 }
-# What a ResNet has beside its CBAMs.
+# The other weights of a ResNet.
 TRUNK = (
     'conv1.weight',
     'bn1.{n}',
@@ -43,8 +43,8 @@ TRUNK = (
 FC1, FC2, CONV = 'channel_gate.fc1.', 'channel_gate.fc2.', 'spatial_gate.conv.'
 BATCH_NORM = 'spatial_gate.norm.{n}'
 GATE = re.compile(r'(?P<root>(?:.*\.)?)(?P<gate>(?:channel_gate|spatial_gate)\..+)')
-# From the identity's form to the paper's: fc1, what reads the map in the spatial gate, the norm
-# before the module. See docs/how_it_works/identity.md.
+# Factors from the identity start to the paper start: of fc1, of the spatial gate's first layer, of
+# the norm before the module. See docs/how_it_works/identity.md.
 FACTORS = {
     'channel-spatial': (1 / 4, 1 / 2, 4),
     'spatial-channel': (1 / 2, 1 / 4, 4),
@@ -52,16 +52,18 @@ FACTORS = {
     'channel': (1 / 2, 1, 2),
     'spatial': (1, 1 / 2, 2),
 }
-# What weights do not show, in our words and in those of the authors' code.
+# Options that weights do not determine, named as in our code and as in the authors' code.
 ASSUMED = (
-    'taken for granted, as weights do not show it: order channel-spatial of two gates, pools avg '
-    'and max, not lp or lse, spatial_pools max and avg, ReLU; give the config to have it checked'
+    'assumed, because weights do not determine them: order channel-spatial if there are two gates, '
+    'pools avg and max (not lp or lse), spatial_pools max and avg, ReLU; give the config to check '
+    'them'
 )
 ASSUMED_POOLS = (
-    "taken for granted, as weights do not show it: pool_types=['avg', 'max'], the authors' "
-    "default; where theirs has lp or lse too, give the config the same pools=('avg', 'max', 'lp')"
+    "assumed, because weights do not determine it: pool_types=['avg', 'max'], the authors' "
+    "default; if the authors' module had others, set the same in the config, such as pools=('avg', "
+    "'max', 'lp')"
 )
-DEFAULTS: dict[str, Any] = {  # of the module's options that are worked out here
+DEFAULTS: dict[str, Any] = {  # of the module's options that a conversion determines
     'ratio': 16,
     'pools': ('avg', 'max'),
     'order': 'channel-spatial',
@@ -75,26 +77,26 @@ DEFAULTS: dict[str, Any] = {  # of the module's options that are worked out here
 
 
 def pools_of(options: Mapping, option: str) -> tuple[str, ...]:
-    """`pools` or `spatial_pools` among a CBAM's options, the default where it is left out."""
+    """The value of `pools` or `spatial_pools` in a CBAM's options, or its default."""
     pools = options.get(option, DEFAULTS[option])
     return (pools,) if isinstance(pools, str) else tuple(pools)
 
 
 @dataclass(frozen=True)
 class Form:
-    """How another implementation names and shapes a CBAM.
+    """The names and shapes of CBAM's weights in another implementation.
 
     Attributes:
-        block: where the CBAM of a ResNet's block stands.
-        module: pairs of our name and its name in the module; it is written by the first.
-        trunk: its names of `TRUNK`.
+        block: the prefix of the CBAM in a block of a ResNet.
+        module: pairs of our name and its name; if our name occurs twice, the first is written.
+        trunk: its names for `TRUNK`.
         convs: the MLP has 1x1 convolutions, (C, C/r, 1, 1), not linear layers, (C, C/r).
-        pools: what its spatial convolution reads, in order.
-        channel_pools: of its channel gate; where `options` is True, any of them can be chosen.
-        options: its gates and pools are options, `no_spatial` and `pool_types`.
-        kernel_size: of the spatial gate, where no other can be chosen.
+        pools: the input maps of its spatial convolution, in order.
+        channel_pools: the pools of its channel gate; with `options`, the available ones.
+        options: it has the options `no_spatial` and `pool_types`.
+        kernel_size: of the spatial gate, if it is fixed.
         norm_cfg: the norm of its spatial gate.
-        wrap: what comes before every key of a network that is written.
+        wrap: a prefix of every key in written networks.
     """
 
     block: str
@@ -177,6 +179,6 @@ FORMS = {
         norm_cfg=None,
     ),
 }
-# The forms that are written, not only read: what is trained here goes on in projects that hold a
-# copy of the authors' cbam.py, in timm's networks and in mmyolo's detectors.
+# The forms that can be written: for projects with a copy of the authors' cbam.py, timm's networks
+# and mmyolo's detectors. The others can only be read.
 TARGETS = (OURS, 'authors', 'timm', 'mmyolo')

@@ -1,4 +1,4 @@
-"""Keys of weights on their way: which CBAMs a state dict has, and renaming by templates."""
+"""Find the CBAMs in the keys of a state dict, and rename keys by templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .formats import GATE, TOKENS
 
 @dataclass
 class Item:
-    """A value on its way: its key at the start ('' if new) and what was done to it."""
+    """A weight during a conversion: its original key ('' if it is new), value and changes."""
 
     source: str
     value: Tensor
@@ -23,12 +23,12 @@ class Item:
 
 
 def cbam_roots(keys: Iterable[str]) -> list[str]:
-    """The prefix of each of our CBAMs, with the dot at its end; '' for a single module."""
+    """The prefix of each of our CBAMs with its final dot; '' for a single module."""
     return list(dict.fromkeys(match['root'] for match in map(GATE.fullmatch, keys) if match))
 
 
 def is_module(keys: Iterable[str]) -> bool:
-    """Whether the keys are those of one CBAM alone."""
+    """Whether the keys are those of a single CBAM."""
     return cbam_roots(keys) == ['']
 
 
@@ -38,9 +38,9 @@ def last_norm(keys: Iterable[str]) -> int:
 
 
 def renamer(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str | None]:
-    """A function that renames a key by the first pair of templates that fits, or returns None.
+    """Make a function that renames a key by the first template that matches; None if none does.
 
-    A template has names of `TOKENS` in braces, as in `layer{s}.{b}.conv{i}.weight`.
+    Templates have names of `TOKENS` in braces, as in `layer{s}.{b}.conv{i}.weight`.
     """
     compiled = []
     for old, new in pairs:
@@ -66,21 +66,21 @@ def renamer(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str | None]:
 def renamed(
     items: dict[str, Item], rename: Callable[[str], str | None], fault: Callable[[str], str]
 ) -> dict[str, Item]:
-    """Items by their new names.
+    """The items with their new names.
 
     Raises:
-        InputError: a key has no new name, and `fault(key)` is the reason; two have the same.
+        InputError: a key has no new name, with the reason `fault(key)`, or two have the same.
     """
     names: dict[str, str] = {}
-    unexplained = []
+    unknown = []
     for key in items:
         name = rename(key)
         if name is None:
-            unexplained.append(key)
+            unknown.append(key)
         else:
             names[key] = name
-    if unexplained:
-        raise InputError(f'{first_few(unexplained)}: {fault(unexplained[0])}')
+    if unknown:
+        raise InputError(f'{first_few(unknown)}: {fault(unknown[0])}')
     if duplicates := [name for name, count in Counter(names.values()).items() if count > 1]:
-        raise InputError(f'several keys become {first_few(duplicates)}; leave in one of them')
+        raise InputError(f'several keys become {first_few(duplicates)}; keep only one of them')
     return {names[key]: item for key, item in items.items()}

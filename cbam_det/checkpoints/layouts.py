@@ -1,4 +1,4 @@
-"""The places of our CBAMs in a ResNet: which module each stands behind, and under which key.
+"""The places of our CBAMs in a ResNet, and the keys of their weights in both layouts.
 
 inserted   inserted.layer1/0/bn3.cbam.*   WithPlugins
 plugins    layer1.0.cbam.*                mmdet's own `plugins=`
@@ -15,10 +15,10 @@ from .keys import Item, cbam_roots, is_module, last_norm, renamed
 
 
 def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
-    """The CBAMs of our ResNets under the keys of a layout; other keys and places stay.
+    """Rename the keys of our CBAMs in ResNets to a layout; other keys do not change.
 
     Raises:
-        InputError: the layout is unknown, or it is not known what a CBAM stands behind.
+        InputError: the layout is unknown, or the module before a CBAM is unknown.
     """
     if layout not in LAYOUTS:
         raise InputError(f'layout {layout!r} is unknown; choose from {", ".join(LAYOUTS)}')
@@ -27,7 +27,7 @@ def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
     norm = last_norm(items)
     roots = {}
     for root in cbam_roots(items):
-        host, name = place_of(items, root)
+        prefix, name = place_of(items, root)
         roots[root] = root
         if re.fullmatch(rf'layer\d\.\d+\.bn{norm}', name):
             norm_before(items, root)  # mmdet's other positions have the same keys
@@ -35,7 +35,7 @@ def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
                 place = f'inserted.{name.replace(".", "/")}'
             else:
                 place = name.rpartition('.')[0]
-            roots[root] = f'{host}{place}.cbam.'
+            roots[root] = f'{prefix}{place}.cbam.'
 
     def rename(key: str) -> str:
         match = GATE.fullmatch(key)
@@ -44,50 +44,59 @@ def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
     return renamed(items, rename, str)
 
 
-def split_host(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]:
-    """The keys of the one host that has the CBAMs, without its prefix, and all other items."""
+def split_backbone(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]:
+    """The items of the backbone with the CBAMs, without its prefix, and all other items."""
     if is_module(items):
         return items, []
-    hosts = {place_of(items, root)[0] for root in cbam_roots(items)}
-    if len(hosts) > 1:
-        raise InputError(f'CBAMs in {first_few(sorted(hosts))}: other forms are of one ResNet')
-    host = ''.join(hosts)
-    inside = {key.removeprefix(host): item for key, item in items.items() if key.startswith(host)}
-    return inside, [item for key, item in items.items() if not key.startswith(host)]
+    prefixes = {place_of(items, root)[0] for root in cbam_roots(items)}
+    if len(prefixes) > 1:
+        raise InputError(
+            f'CBAMs in {first_few(sorted(prefixes))}: other forms can have only one ResNet; '
+            'give the weights of the backbone'
+        )
+    prefix = ''.join(prefixes)
+    inside = {
+        key.removeprefix(prefix): item for key, item in items.items() if key.startswith(prefix)
+    }
+    return inside, [item for key, item in items.items() if not key.startswith(prefix)]
 
 
 def place_of(items: Iterable[str], root: str) -> tuple[str, str]:
-    """The host ('' or 'backbone.') of one of our CBAMs, and the module that it stands behind."""
+    """The backbone's prefix ('' or 'backbone.') and the name of the module before a CBAM."""
     if match := re.fullmatch(r'((?:.+\.)?)inserted\.([^.]+)\.cbam\.', root):
         neighbours = re.escape(root.removesuffix('cbam.')) + r'(?!cbam\.)'
-        host, name = match[1], match[2].replace('/', '.')
+        prefix, name = match[1], match[2].replace('/', '.')
     elif match := re.fullmatch(r'((?:.+\.)?)(layer\d\.\d+)\.cbam\.', root):
         neighbours = re.escape(match[1] + match[2]) + r'\.(?!cbam\.|conv\d\.|bn\d\.|downsample\.)'
-        host, name = match[1], f'{match[2]}.bn{last_norm(items)}'
+        prefix, name = match[1], f'{match[2]}.bn{last_norm(items)}'
     else:
-        raise InputError(f'{root}: unknown; known are inserted.PLACE.cbam and layer1.0.cbam')
+        raise InputError(
+            f'{root}: this key of a CBAM is unknown; only inserted.PLACE.cbam and layer1.0.cbam '
+            'can be converted'
+        )
     if unknown := next((key for key in items if re.match(neighbours, key)), None):
         raise InputError(
-            f'{unknown}: unknown beside {root}, so that it is not known what the CBAM reads; only '
-            'one plugin in a plain block can be converted'
+            f'{unknown}: unknown key beside {root}, so the input of the CBAM is unknown; only a '
+            'single plugin in a block can be converted'
         )
-    return host, name
+    return prefix, name
 
 
 def norm_before(items: dict[str, Item], root: str) -> tuple[str, str]:
-    """The keys of the weight and the bias, (C,) each, of the norm before a CBAM of C channels."""
-    host, name = place_of(items, root)
-    keys = f'{host}{name}.weight', f'{host}{name}.bias'
+    """The keys of weight and bias, (C,) each, of the norm before a CBAM with C channels."""
+    prefix, name = place_of(items, root)
+    keys = f'{prefix}{name}.weight', f'{prefix}{name}.bias'
     shapes = [tuple(items[key].value.shape) if key in items else () for key in keys]
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise InputError(
-            f'{root}: {host}{name} is no norm with weight and bias, and what stands behind no '
-            'such norm cannot be converted'
+            f'{root}: {prefix}{name} is not a norm with weight and bias; only a CBAM directly '
+            'after such a norm can be converted'
         )
     for key, axis in ((FC2 + 'weight', 0), ('spatial_gate.summary.weight', 1)):
         if (item := items.get(root + key)) and item.value.shape[axis] != shapes[0][0]:
             raise InputError(
-                f'{item.source}: {item.value.shape[axis]} channels, and {keys[0]} has '
-                f'{shapes[0][0]}: this CBAM stands at another place of its block'
+                f'{item.source} has {item.value.shape[axis]} channels, but {keys[0]} has '
+                f'{shapes[0][0]}: this CBAM is at another place in its block, which cannot be '
+                'converted'
             )
     return keys

@@ -1,4 +1,4 @@
-"""Weights before a run: can a file be read, and does it fit the model that will have it?"""
+"""Check before a run that its weights can be read and fit the model."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from ..utils.split_config import Split
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
 from .files import Unreadable, read_checkpoint
 
-WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # by a run
-# Options that weights do not show, and their defaults.
+WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # names that runs write
+# Options that weights do not determine, and their defaults.
 OPTIONS_NOT_IN_WEIGHTS = dict(
     order='channel-spatial', pools=('avg', 'max'), spatial_pools=('max', 'avg'), act_cfg=None
 )
 
 
 def check_pretrained(pretrained: Sequence[Pretrained], model: nn.Module | None = None) -> None:
-    """Fetch the weights that `init_cfg` names, so that a missing one stops the run here.
+    """Download the weights that `init_cfg` names, and check that they fit.
 
     Args:
-        pretrained: those of a config's model.
-        model: the detector, whose parts they have to fit, or None.
+        pretrained: the pretrained weights in a config's model.
+        model: the detector, to check that the weights fit its parts, or None.
 
     Raises:
-        InputError: weights cannot be fetched or read, or fewer than half of the weights of the part
-            that is to start from them are among them; the message names the prefix to set.
+        InputError: weights cannot be downloaded or read, or contain fewer than half of the weights
+            of their part; the message names the prefix to set.
     """
     unfrozen = dict(frozen_stages=-1, norm_eval=False)
     for weights in pretrained:
         options = ''.join(f' {weights.part}.{key}={unfrozen[key]}' for key in weights.options)
         remedy = (
-            f'{_where_to_put(weights.source)}, or start without: --cfg-options '
-            f'{weights.part}.init_cfg=None{options} (it then needs a longer schedule)'
+            f'{_where_to_put(weights.source)}, or train without them by --cfg-options '
+            f'{weights.part}.init_cfg=None{options} (which needs a longer schedule)'
         )
         description = f'the pretrained weights {weights.source} of {weights.part}'
         read_checkpoint(weights.source, description, remedy)
@@ -59,13 +59,13 @@ def check_pretrained(pretrained: Sequence[Pretrained], model: nn.Module | None =
 
 
 def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Tensor]) -> None:
-    """Raise InputError where few of a part's weights, its attention aside, are in `state`."""
+    """Raise InputError if `state` has less than half of a part's weights, attention aside."""
     own = {
         key: value.shape
         for key, value in part.state_dict().items()
         if not (key.endswith(BATCH_COUNTER) or 'inserted.' in key or ATTENTION_KEY.search(key))
     }
-    # Swin and PVT convert the names as they load; attention without a place is the audit's.
+    # Swin and PVT rename weights when they load; the audit reports attention that does not fit.
     foreign = any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict()))
     if getattr(part, 'convert_weights', False) or foreign:
         return
@@ -73,24 +73,24 @@ def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Te
     fitting = sum(shapes.get(key) == shape for key, shape in own.items())
     if 2 * fitting >= len(own):
         return
-    whole = state_of(read_checkpoint(source, source, 'fetch it again'))
+    whole = state_of(read_checkpoint(source, source, 'download it again'))
     shapes = {key: value.shape for key, value in whole.items() if hasattr(value, 'shape')}
     prefix, under_prefix = _best_prefix(own, shapes)
     outer, in_part = _best_prefix(shapes, own)
     if under_prefix > max(fitting, in_part):
-        remedy = f'its keys begin with {prefix}: --cfg-options {place}.init_cfg.prefix={prefix}'
+        remedy = f'its keys begin with {prefix}: add --cfg-options {place}.init_cfg.prefix={prefix}'
     elif in_part > fitting:
-        remedy = f'it holds the weights of {place}.{outer[:-1]}: give it as the init_cfg of that'
+        remedy = f'it has the weights of {place}.{outer[:-1]}: move the init_cfg there'
     else:
-        remedy = f'it has {first_few(list(shapes))}; give weights of that module'
+        remedy = f'it has {first_few(list(shapes))}; give weights of this module'
     raise InputError(
         f'{source} (init_cfg of {place}) does not fit: it has {fitting} of the {len(own)} weights '
-        f'that it is for ({first_few(list(own))}); {remedy}'
+        f'of {place} ({first_few(list(own))}); {remedy}'
     )
 
 
 def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[str, int]:
-    """What stands before most of the names of `own` among the names of others, and how many."""
+    """The prefix under which `others` has most of the names in `own`, and their number."""
     counts: Counter[str] = Counter()
     for key, shape in others.items():
         for dot in re.finditer(r'\.', key):
@@ -100,13 +100,13 @@ def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[s
 
 
 def _where_to_put(source: str) -> str:
-    """The file in which torch.hub would keep `source`."""
+    """A remedy with the path at which torch.hub looks for `source`."""
     if source.startswith('torchvision://'):
         source = get_torchvision_models().get(source.removeprefix('torchvision://'), source)
     if urlparse(source).scheme not in ('http', 'https'):
-        return f'name a file that exists instead of {source}'
+        return f'give an existing file instead of {source}'
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    return f'fetch {source} elsewhere and put it at {folder / Path(urlparse(source).path).name}'
+    return f'download {source} elsewhere and save it as {folder / Path(urlparse(source).path).name}'
 
 
 @overload
@@ -124,35 +124,35 @@ def check_checkpoint(
 def check_checkpoint(
     path: str | None, option: str, model: nn.Module | None = None, whole: bool = True
 ) -> dict | None:
-    """Check a checkpoint before a run reads it; None passes.
+    """Read a checkpoint and check it before a run loads it.
 
     Args:
-        path: a file, or a URL that MMEngine can fetch.
-        option: where the path came from, for the message.
-        model: what it has to fit, or None.
-        whole: every weight has to be there and to fit; else one is enough.
+        path: a file, or a URL that MMEngine can download; None is accepted.
+        option: the option that gave the path, for the message.
+        model: the model to compare it with, or None.
+        whole: every weight of the model must be present and fit; otherwise one is enough.
 
     Returns:
-        The checkpoint, so that it need not be read again; None for None.
+        The checkpoint; None for None.
 
     Raises:
-        InputError: it is missing, unreadable, holds no weights, or does not fit.
+        InputError: it is missing, unreadable, has no weights, or does not fit.
     """
     if path is None:
         return None
     if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
         candidates = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-        hint = '; train one with tools/train.py'
+        hint = 'train a model by tools/train.py'
         if candidates:
-            hint = f'; {folder} has {first_few(candidates)}'
-        raise InputError(f'no checkpoint {path} ({option}){hint}')
-    remedy = 'take another epoch or fetch it again'
+            hint = f'choose from {first_few(candidates)}'
+        raise InputError(f'the checkpoint {path} ({option}) does not exist; {hint}')
+    remedy = 'use the checkpoint of another epoch or download it again'
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(
-            f'{path} ({option}) holds no weights; give a checkpoint that tools/train.py wrote'
+            f'{path} ({option}) has no weights; give a checkpoint that tools/train.py wrote'
         )
     if model is not None:
         _check_fit(path, option, model, state, whole)
@@ -160,7 +160,7 @@ def check_checkpoint(
 
 
 def weights_digest(checkpoint: dict) -> str:
-    """Twelve digits of a checkpoint's weights: names, types, shapes and values, nothing else."""
+    """A hash (12 hex digits) of the names, dtypes, shapes and values of a checkpoint's weights."""
     digest = hashlib.sha256()
     for name, value in sorted(state_of(checkpoint.get('state_dict', checkpoint)).items()):
         if isinstance(value, torch.Tensor):
@@ -172,22 +172,22 @@ def weights_digest(checkpoint: dict) -> str:
 def last_readable_checkpoint(
     work_dir: str, model: nn.Module | None = None, model_cfg: ModelConfig | None = None
 ) -> str | None:
-    """The checkpoint from which `--resume` goes on: the last one that can be read.
+    """Find the checkpoint from which `--resume` continues: the last one that can be read.
 
-    `last_checkpoint` names the first to try; then come the others of its folder that hold an
-    optimizer, the newest first. One that cannot be read is named and left where it is.
+    The file `last_checkpoint` names the first one to try. Then come the other checkpoints of that
+    folder that have the state of an optimizer, newest first. Unreadable ones are logged and kept.
 
     Args:
         work_dir: the run's folder.
-        model: what it has to fit, or None.
-        model_cfg: whose gates it has to have, or None.
+        model: the model to compare the checkpoint with, or None.
+        model_cfg: the config to compare its gates with, or None.
 
     Returns:
-        Its path; None where there is no checkpoint at all, and a run begins.
+        Its path; None if there is no checkpoint, so that a new run begins.
 
     Raises:
-        InputError: there are some and none can be read; that of `last_checkpoint` does not fit, or
-            could run code; the one to go on from has other gates.
+        InputError: none of the checkpoints can be read; that of `last_checkpoint` does not fit or
+            could run code; or the one to resume from has other gates.
     """
     folder = Path(work_dir)
     last_checkpoint, faults = _read_last_checkpoint(folder)
@@ -198,35 +198,36 @@ def last_readable_checkpoint(
     candidates += [str(path) for path in files if str(path) != last_checkpoint]
     for path in candidates:
         if path == last_checkpoint and not Path(path).is_file():
-            faults.append(f'no checkpoint {path} (--resume)')
+            faults.append(f'the checkpoint {path} (--resume) does not exist')
             continue
         try:
             checkpoint = check_checkpoint(path, '--resume', model)
         except Unreadable as error:
-            faults.append(str(error).rpartition('; ')[0])  # what to do is done here
+            # The remedy is left out, since the next checkpoint is tried here.
+            faults.append(str(error).rpartition('; ')[0])
             continue
         except InputError:
             if path == last_checkpoint:
                 raise
-            continue  # weights of another origin
+            continue  # a checkpoint of something else
         if path == last_checkpoint or {'optimizer', 'meta'} <= set(checkpoint):
             for fault in faults:
                 print_log(f'skipped: {fault}', level=logging.WARNING)
             if faults:
-                print_log(f'going on from {path}', level=logging.WARNING)
+                print_log(f'resuming from {path}', level=logging.WARNING)
             if model_cfg is not None:
                 check_same_gates(model_cfg, checkpoint)
             return path
     if faults:
         raise InputError(
-            f'{faults[0]}{"; and so on" if faults[1:] else ""}; {folder} holds no other checkpoint '
-            'to resume from: name one by --resume PATH, or leave --resume out to begin anew'
+            f'{faults[0]}{"; and so on" if faults[1:] else ""}; {folder} has no other checkpoint '
+            'to resume from: give one by --resume PATH, or leave --resume out to start a new run'
         )
     return None
 
 
 def _read_last_checkpoint(work_dir: Path) -> tuple[str, list[str]]:
-    """The checkpoint that `last_checkpoint` names, '' for none, and what is wrong with it."""
+    """The checkpoint that the file `last_checkpoint` names, or '', and faults of that file."""
     file = work_dir / 'last_checkpoint'
     if not file.is_file():
         return '', []
@@ -236,11 +237,11 @@ def _read_last_checkpoint(work_dir: Path) -> tuple[str, list[str]]:
     except (UnicodeDecodeError, OSError) as error:
         return '', [f'{file} is damaged ({type(error).__name__})']
     if checkpoint and not checkpoint.isprintable():
-        return '', [f'{file} is damaged (it names no file)']
+        return '', [f'{file} is damaged (it does not contain a path)']
     checkpoints = [path for path in work_dir.glob('*.pth') if WRITTEN.fullmatch(path.name)]
     if checkpoint and checkpoints and Path(checkpoint).parent.resolve() != work_dir.resolve():
         moved = work_dir / Path(checkpoint).name  # the folder was copied or moved
-        fault = f'{file} names {checkpoint}, of another folder'
+        fault = f'{file} names {checkpoint}, which is in another folder'
         return str(moved) if moved in checkpoints else '', [fault]
     return checkpoint, []
 
@@ -268,7 +269,7 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
     if any(faults.values()) if whole else not fitting:
         hint = ''
         if has_paper_start:
-            hint = 'its CBAMs have start=paper: give start=paper, or convert it; '
+            hint = 'its CBAMs have start=paper: set start=paper, or convert it; '
         message = '; '.join(
             f'{len(keys)} weights {fault_kind} ({first_few(keys)})'
             for fault_kind, keys in faults.items()
@@ -277,9 +278,9 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
         raise InputError(
             f'{path} ({option}) does not fit the model of this config: {message}; '
             f'{hint}'
-            'give the config that the checkpoint was trained with'
+            'use the config that the checkpoint was trained with'
             + (
-                '; tools/convert_checkpoint.py moves attention between layouts and forms'
+                '; tools/convert_checkpoint.py converts attention between layouts and forms'
                 if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''
             )
@@ -287,50 +288,50 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
 
 
 def check_same_gates(model_cfg: ModelConfig, checkpoint: dict) -> None:
-    """Compare what weights do not show, the order and the pools, with the checkpoint's own config.
+    """Compare the options that weights do not determine with those in the checkpoint's config.
 
     Raises:
-        InputError: they differ, so that the weights would make another function.
+        InputError: the order, pools or activation differ, which would change the outputs.
     """
     text = checkpoint.get('meta', {}).get('cfg')
     if not isinstance(text, str):
-        return  # weights alone: nothing is known
+        return  # the checkpoint has no config
     try:
         trained_gates = ModelConfig.from_cfg(Config.fromstring(text, '.py')).gates
     except Exception:
-        return  # of a config that this machine cannot read
+        return  # the config cannot be read on this machine
     for place in set(trained_gates) & set(model_cfg.gates):
         for option, default in OPTIONS_NOT_IN_WEIGHTS.items():
             trained_value = trained_gates[place].get(option, default)
             config_value = model_cfg.gates[place].get(option, default)
             if _comparable(trained_value) != _comparable(config_value):
                 raise InputError(
-                    f'the checkpoint was trained with {option}={trained_value!r} of {place}, and '
-                    f'the config has {config_value!r}: the same weights would be another function; '
-                    'give the same option'
+                    f'the checkpoint was trained with {option}={trained_value!r} in {place}, '
+                    f'but the config has {config_value!r}, which would change the outputs; set '
+                    f'{option}={trained_value!r}'
                 )
 
 
 def check_resumable(path: str, checkpoint: dict) -> None:
-    """Check that a training can go on from a checkpoint.
+    """Check that a training can resume from a checkpoint.
 
     Raises:
-        InputError: it lacks the state of the optimizer, as `best_*.pth` do, so that the schedules
-            would begin again (https://github.com/open-mmlab/mmengine/issues/1409).
+        InputError: it has no optimizer state, as in `best_*.pth`, so the schedules would start
+            again (https://github.com/open-mmlab/mmengine/issues/1409).
     """
     if missing := [key for key in ('meta', 'optimizer') if key not in checkpoint]:
         raise InputError(
-            f'--resume {path}: it holds no {first_few(missing)}, so the learning rate and its '
-            'schedule would begin again; give an epoch_*.pth, or begin a training with its weights '
-            f'by --cfg-options load_from={shlex.quote(str(path))}'
+            f'--resume {path}: it has no {first_few(missing)}, so the learning rate schedule would '
+            'start again; give an epoch_*.pth, or start a new training from its weights by '
+            f'--cfg-options load_from={shlex.quote(str(path))}'
         )
 
 
 def check_checkpoint_classes(split: Split | None, checkpoint: dict) -> None:
-    """Compare the classes of a split's data with those that a checkpoint was trained on.
+    """Compare the classes of a split's data with the classes that a checkpoint was trained on.
 
     Raises:
-        InputError: they are the same in another order, so that each label would be another class.
+        InputError: the classes are the same in another order, so labels would be mixed up.
     """
     meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
@@ -340,20 +341,20 @@ def check_checkpoint_classes(split: Split | None, checkpoint: dict) -> None:
         classes = dataset.classes
         if classes != trained and sorted(classes) == sorted(trained):
             raise InputError(
-                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, and '
+                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, but '
                 f'{split.loader} has them in another order '
-                f'({first_few(list(classes), 5)}): each label would be another '
-                "class; put metainfo.classes in the checkpoint's order"
+                f'({first_few(list(classes), 5)}), so labels would be mixed up; set '
+                "metainfo.classes in the checkpoint's order"
             )
         if trained and classes and classes != trained:
             print_log(
-                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, the '
+                f'the checkpoint was trained on the classes {first_few(list(trained), 5)}, but the '
                 f'{split.name} data has {first_few(list(classes), 5)}',
                 level=logging.WARNING,
             )
 
 
 def _comparable(value: object) -> object:
-    if isinstance(value, dict):  # a type may be a class here and its name there
+    if isinstance(value, dict):  # a type may be a class or its name
         return kind_of(value), *sorted((key, str(value[key])) for key in value if key != 'type')
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,4 +1,4 @@
-"""The paper's start turned into the identity's and back, the same function to the bit.
+"""Convert weights between the paper start and the identity start with bitwise equal outputs.
 
 docs/how_it_works/identity.md derives the factors.
 """
@@ -16,10 +16,10 @@ from .layouts import norm_before
 
 
 def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item]:
-    """Turn our CBAMs, in place, into the other start, and return the items that this leaves out.
+    """Convert our CBAMs in `items` to a start, in place; returns the items that were removed.
 
     Raises:
-        InputError: a CBAM has that start already, or no weights make both the same function.
+        InputError: a CBAM has this start already, or no weights give the same outputs.
     """
     order = options.get('order', 'channel-spatial')
     if start not in STARTS:
@@ -34,25 +34,33 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
     for root in cbam_roots(items):
         if not root:
             raise InputError(
-                'a single CBAM: the factor of a start goes into the norm before it; give the '
-                'weights of the whole network'
+                'a single CBAM: the conversion also scales the norm before it; give the weights of '
+                'the whole network'
             )
-        gates = [gate for gate in pools if any(k.startswith(f'{root}{gate}_gate.') for k in items)]
+        gates = [
+            gate for gate in pools if any(key.startswith(f'{root}{gate}_gate.') for key in items)
+        ]
         if {*gates} != {*order.replace('parallel', 'channel-spatial').split('-')}:
-            raise InputError(f'{root}: it has a {" and a ".join(gates)} gate, not order={order!r}')
+            raise InputError(
+                f'{root} has a {" and a ".join(gates)} gate, which does not fit order={order!r}; '
+                "give the model's order"
+            )
         if not_homogeneous := [gate for gate in gates if 'lse' in pools[gate]]:
             raise InputError(
-                f"{root}: the {not_homogeneous[0]} gate's pool 'lse' is not homogeneous; no "
-                'weights make both starts the same function'
+                f"{root}: with the {not_homogeneous[0]} gate's pool 'lse' no weights give the same "
+                'outputs from both starts; keep the start of the checkpoint'
             )
         gains = [f'{root}{gate}_gate.gain' for gate in gates]
         if any((gain in items) == (start == 'identity') for gain in gains):
-            raise InputError(f'{root}: is of the {start} form already')
+            raise InputError(f'{root} has the {start} start already; leave out start={start!r}')
         conv, summary = root + CONV + 'weight', f'{root}spatial_gate.summary.weight'
         if conv in items:
             maps, has_summary = items[conv].value.shape[1], summary in items
             if maps != len(pools['spatial']) or has_summary != (pools['spatial'] == ('conv',)):
-                raise InputError(f'{conv}: reads {maps}, which is not {pools["spatial"]}')
+                raise InputError(
+                    f'{conv} has {maps} input maps, which does not fit spatial_pools='
+                    f"{pools['spatial']}; give the model's spatial_pools"
+                )
         weight, bias = norm_before(items, root)
         fc1_factor, spatial_factor, norm_factor = FACTORS[order]
         pooled_input = summary if summary in items else conv
@@ -76,7 +84,7 @@ def _scale_exactly(item: Item, factor: float) -> Item:
     scaled = item.value * factor
     if not torch.equal(scaled / factor, item.value):
         raise InputError(
-            f'{item.source}: {factor:g} times it leaves the range of {scaled.dtype}; convert the '
-            'weights to float32 first'
+            f'{item.source}: {factor:g} times its values cannot be stored in {scaled.dtype}; '
+            'convert the weights to float32 first'
         )
     return Item(item.source, scaled, (*item.changes, 'scaled'))

@@ -1,1 +1,1 @@
-"""Metrics."""
+"""Metrics of tests and validations."""

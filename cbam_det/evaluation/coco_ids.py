@@ -1,12 +1,16 @@
-"""COCO's evaluation for the ids that people's files have: in any order, from 0, numbers or texts.
+"""COCO's evaluation for files with any ids: in any order, from 0, numbers or texts.
 
-pycocotools sorts the ids of the classes, while mmdet's CocoMetric reads the APs in the order of the
-file and so gives one class the AP of another where ids do not ascend
-(https://github.com/facebookresearch/Detectron/issues/1010 has the same mistake). It marks the match
-of a detection by the id of the annotation, and so counts annotation 0 as missed
-(https://github.com/cocodataset/cocoapi/issues/664). It reads text ids letter by letter, and
-faster-coco-eval matches none of them. So what is evaluated has numbers from 1 here; the predictions
-that CocoMetric writes keep the ids of the file.
+pycocotools has three faults with such ids, and faster-coco-eval matches no text ids at all:
+
+- It sorts the category ids, while mmdet's CocoMetric reads the APs in the order of the file. If the
+  ids do not ascend, a class gets the AP of another
+  (https://github.com/facebookresearch/Detectron/issues/1010 is the same fault).
+- It marks the match of a detection by the annotation's id, so it counts annotation 0 as missed
+  (https://github.com/cocodataset/cocoapi/issues/664).
+- It reads text ids letter by letter.
+
+The evaluation here numbers all ids from 1. The predictions that CocoMetric writes keep the ids of
+the file.
 """
 
 from __future__ import annotations
@@ -23,27 +27,27 @@ from .coco_thresholds import GivenThresholds
 
 
 class NumberedIds:
-    """Evaluates copies of both sets whose images, classes and annotations are numbered from 1.
+    """A mixin for a COCOeval class that numbers images, classes and annotations from 1.
 
-    To be inherited beside a COCOeval. Classes are numbered in the order of `params.catIds`, which
-    is the order of the precision's third axis then; images in that of their ids.
+    It evaluates copies. Classes are numbered in the order of `params.catIds`, which is also the
+    order of the third axis of the precision; images in the order of their ids.
 
     Args:
-        truth, detections: the annotations and the detections, which stay as they are.
+        truth, detections: the annotations and the detections; they are not changed.
         iou_type: 'bbox' or 'segm'.
     """
 
     params: Any
 
     def __init__(self, truth: COCO, detections: COCO, iou_type: str = 'segm') -> None:
-        # Given the sets, it would sort their ids.
+        # With the data sets, the constructor would sort their ids.
         super().__init__(None, None, iou_type)  # type: ignore[call-arg]
         self.cocoGt, self.cocoDt = truth, detections
         self.params.imgIds = truth.getImgIds()
         self.params.catIds = truth.getCatIds()
 
     def evaluate(self) -> None:
-        """Match the detections of `params.imgIds` and `params.catIds`, which are numbers then."""
+        """Match the detections of `params.imgIds` and `params.catIds`, and number these from 1."""
         params, truth, detections = self.params, self.cocoGt, self.cocoDt
         categories = _number_ids([*params.catIds, *truth.cats])
         ids = {*params.imgIds, *truth.imgs}
@@ -56,18 +60,18 @@ class NumberedIds:
 
 
 class NumberedEval(NumberedIds, GivenThresholds, COCOeval):
-    """pycocotools' evaluation; takes its place in mmdet's CocoMetric."""
+    """pycocotools' evaluation with numbered ids, for mmdet's CocoMetric."""
 
 
 class NumberedEvalMP(NumberedIds, GivenThresholds, COCOevalMP):
-    """mmdet's evaluation in several processes (`use_mp_eval`)."""
+    """mmdet's evaluation in several processes (`use_mp_eval`) with numbered ids."""
 
 
 class Annotations(COCO):
-    """mmdet's COCO, which takes one text for one id."""
+    """mmdet's COCO, but a text is one id, not a list of letters."""
 
     def loadCats(self, ids: Sequence[int | str] | int | str = ()) -> list[dict]:
-        """The categories of ids, or of one id."""
+        """The categories with these ids, or with one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
 
 
@@ -76,7 +80,7 @@ def _number_ids(ids: Iterable) -> dict[object, int]:
 
 
 def _renumbered(coco: COCO, images: dict[object, int], categories: dict[object, int]) -> COCO:
-    """A copy by these numbers, without what is of other images or categories."""
+    """A copy with these numbers, without annotations of other images or categories."""
     content = coco.dataset
     annotations = [
         entry

@@ -1,14 +1,15 @@
-"""COCO's evaluation at other IoU thresholds than COCO's ten, by the `iou_thrs` of a CocoMetric.
+"""COCO's evaluation at other IoU thresholds than COCO's ten: `iou_thrs` of mmdet's CocoMetric.
 
-mmdet's CocoMetric takes them and then
-- hands a list to pycocotools, which looks for 0.5 and 0.75 by a comparison that only an array
-  answers: a ValueError, or -1 for mAP_50 and mAP_75 with an older NumPy;
-- gives -1 for them too where they are not among the thresholds, instead of no number;
-- reads the APs of each class at the first and the sixth threshold, as if they were COCO's, and ends
-  in an IndexError where there are fewer.
+mmdet's CocoMetric has three faults with such thresholds:
 
-https://github.com/open-mmlab/mmdetection/issues/7604 is about the same summaries. With these fixes
-mAP is the mean over the thresholds that are given.
+- It passes a list to pycocotools, whose search for 0.5 and 0.75 works only with an array. With a
+  list it raises a ValueError, or reports -1 for mAP_50 and mAP_75 with an older NumPy.
+- It reports -1 for mAP_50 and mAP_75 if these thresholds are not evaluated, instead of no number.
+- It reads the APs of each class at the first and the sixth threshold, which are 0.5 and 0.75 only
+  in COCO's list. With fewer thresholds it raises an IndexError.
+
+https://github.com/open-mmlab/mmdetection/issues/7604 is about the same numbers. With these fixes
+mAP is the mean over the given thresholds.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ from typing import Any
 
 import numpy as np
 
-COCO_PLACES = {0.5: 0, 0.75: 5}  # of the thresholds that have numbers of their own
+COCO_PLACES = {0.5: 0, 0.75: 5}  # the positions in COCO's list of mAP_50 and mAP_75
 
 
 class GivenThresholds:
-    """Evaluates at `params.iouThrs`, a number, a list or an array. To be inherited beside a
-    COCOeval.
-    """
+    """A mixin for a COCOeval class whose `params.iouThrs` is a number, a list or an array."""
 
     params: Any
     eval: dict[str, Any]
@@ -37,20 +36,21 @@ class GivenThresholds:
         super().evaluate()  # type: ignore[misc]
 
     def summarize(self) -> None:
-        """Sum up, and put the precisions where CocoMetric's APs of classes read them."""
+        """Summarise, and move the precisions to where CocoMetric reads the APs of each class."""
         super().summarize()  # type: ignore[misc]
         self.eval['precision'] = _at_coco_places(self.eval['precision'], self.params.iouThrs)
 
 
 def _at_coco_places(precision: np.ndarray, thresholds: Iterable[float]) -> np.ndarray:
-    """Precisions with that of IoU 0.5 first and that of 0.75 sixth, as COCO's ten have them.
+    """Reorder precisions so that IoU 0.5 is first and 0.75 is sixth, as in COCO's list.
 
     Args:
         precision: of shape (thresholds, recalls, classes, sizes, limits).
+        thresholds: the IoU thresholds of the first axis.
 
     Returns:
-        The same with as many first places or more; those without a threshold have -1, which stands
-        for no number.
+        The same with a first axis of 6 or more; -1, which means no number, where there is no
+        threshold.
     """
     free = (place for place in itertools.count() if place not in COCO_PLACES.values())
     places = [COCO_PLACES[value] if value in COCO_PLACES else next(free) for value in thresholds]
@@ -61,7 +61,7 @@ def _at_coco_places(precision: np.ndarray, thresholds: Iterable[float]) -> np.nd
 
 
 def without_absent_thresholds(compute: Callable) -> Callable:
-    """CocoMetric's `compute_metrics` without mAP_50 and mAP_75 where they are not evaluated."""
+    """Wrap CocoMetric's `compute_metrics` to leave mAP_50 and mAP_75 out if not evaluated."""
 
     @functools.wraps(compute)
     def compute_given(self: Any, results: list) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""COCO's evaluation: every number of it, and in C++ in a fraction of pycocotools' time."""
+"""Fast COCO evaluation in C++, all COCO numbers, and the names of metrics in tables."""
 
 from __future__ import annotations
 
@@ -36,23 +36,24 @@ COCO_NUMBERS = [
 
 
 def metric_name(key: str) -> str | None:
-    """What a metric of mmdet's evaluators is called in figures, reports and tables.
+    """The name of a metric of mmdet's evaluators in figures, reports and tables.
 
-    COCO's AP50 and VOC's are different numbers of the same detections: the one is the mean over 101
-    recalls, the other by 11 points or by area, without difficult objects.
+    COCO's and VOC's AP50 differ for the same detections: COCO averages over 101 recalls; VOC uses
+    11 points or the area and ignores difficult objects.
 
     Returns:
-        'AP50' for 'coco/bbox_mAP_50', 'VOC AP50' for 'pascal_voc/AP50', say; None for others.
+        For example 'AP50' for 'coco/bbox_mAP_50' and 'VOC AP50' for 'pascal_voc/AP50'; None for
+        other metrics.
     """
     prefix, _, name = key.rpartition('/')
     if name == 'AP50':
-        return f'VOC AP50{", by area" * prefix.endswith("_area")}'
+        return 'VOC AP50, by area' if prefix.endswith('_area') else 'VOC AP50'
     return AP_NAMES.get(name)
 
 
 def report_every_number(evaluator: dict | list[dict]) -> None:
-    """Let the COCO evaluators of a config's `test_evaluator` report mmdet's twelve numbers and the
-    AP of each class.
+    """Let the COCO evaluators in a config's `test_evaluator` report all twelve numbers that mmdet
+    has and the AP of each class.
     """
     for _, node in walk(evaluator):
         metrics = node.get('metric', 'bbox')
@@ -63,9 +64,10 @@ def report_every_number(evaluator: dict | list[dict]) -> None:
 
 
 def fix_metrics() -> None:
-    """Let mmdet's CocoMetric and VOCMetric give each number to its own class, whatever the order of
-    ids and the names of a data set, and CocoMetric evaluate at other IoUs than COCO's, for the
-    whole process (see `coco_ids`, `coco_thresholds` and `models.compat`).
+    """Let mmdet's CocoMetric and VOCMetric report each AP with its own class for any ids and names.
+
+    CocoMetric can then also evaluate at other IoU thresholds than COCO's. This affects the whole
+    process; see `coco_ids`, `coco_thresholds` and `models.compat`.
     """
     fix_coco_metric(NumberedEval, NumberedEvalMP, Annotations)
     fix_voc_metric()
@@ -75,11 +77,11 @@ def fix_metrics() -> None:
 
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
-    """mmdet's CocoMetric with the matching and counting of faster-coco-eval.
+    """mmdet's CocoMetric with the matching of faster-coco-eval, which is much faster.
 
-    The options are CocoMetric's; `use_mp_eval` changes nothing. The FasterCocoMetric of
-    onedl-mmdetection is another: its mAP counts 1,000 detections of an image (the last of
-    `proposal_nums`), where pycocotools and CocoMetric count 100.
+    It has the options of CocoMetric; `use_mp_eval` has no effect. The FasterCocoMetric of
+    onedl-mmdetection differs: its mAP uses 1,000 detections per image (the last of
+    `proposal_nums`), while pycocotools and CocoMetric use 100.
 
     Raises:
         InputError: faster-coco-eval is not installed.
@@ -92,7 +94,7 @@ class FastCocoMetric(CocoMetric):
         self.evaluator = _evaluator()
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The metrics of `results`, by the names and in the units of CocoMetric."""
+        """Compute the metrics of `results`, with the names and units of CocoMetric."""
         with coco_evaluator(self.evaluator):
             return super().compute_metrics(results)
 
@@ -103,15 +105,15 @@ def _evaluator() -> type[COCOeval]:
     except ImportError:
         raise InputError(
             'FastCocoMetric needs faster-coco-eval, which is not installed: '
-            'pip install faster-coco-eval==1.8.0, or take CocoMetric'
+            'pip install faster-coco-eval==1.8.0, or use CocoMetric'
         ) from None
 
     class Counted(COCOeval_faster):
-        """Counts in C++; sums up as pycocotools does, at 100 detections of an image."""
+        """Matches in C++; summarises like pycocotools, with 100 detections per image."""
 
         summarize = COCOeval.summarize
 
     class Evaluator(NumberedIds, GivenThresholds, Counted):
-        """The same for any ids and thresholds."""
+        """The same evaluation for any ids and thresholds."""
 
     return Evaluator

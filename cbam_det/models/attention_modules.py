@@ -1,4 +1,4 @@
-"""The attention modules that a built model has, and what their gates tell."""
+"""The attention modules of a built model, and the state of their gates."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .layers import CBAM
 
 
 def named_cbams(model: nn.Module) -> Iterator[tuple[str, CBAM]]:
-    """The CBAMs of a model with their paths."""
+    """Yield the path and the module of each CBAM in a model."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, CBAM))
 
 
 def at_start(weights: Iterable[Tensor | np.ndarray]) -> bool:
-    """Whether the weights of gates are all 1.00, as the identity start makes them: attention that
-    changes nothing yet.
+    """Whether all gate weights are 1.00, as after the identity start: the attention still changes
+    nothing.
     """
     return all(float((torch.as_tensor(gate) - 1).abs().max()) < 0.005 for gate in weights)
 
 
 def named_plugins(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The CBAMs of a model, what `insert` put into it, and mmdet's plugins, with their paths."""
+    """Yield the path and the module of each plugin: CBAMs, what `insert` added, mmdet's own."""
     plugins = set()
     for module in model.modules():
         if isinstance(module, Inserted):
@@ -39,5 +39,5 @@ def named_plugins(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def has_doubled_gates(cbam: CBAM) -> bool:
-    """Whether its gates lie in (0, 2), as from the identity start."""
+    """Whether the gate weights are in (0, 2), as with the identity start, not in (0, 1)."""
     return any(gate.gain is not None for gate in (cbam.channel_gate, cbam.spatial_gate) if gate)

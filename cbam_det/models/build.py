@@ -1,4 +1,4 @@
-"""The detector of a config, built to check options and checkpoints on."""
+"""Build the detector of a config, to check the config and checkpoints against it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def build_model(cfg: Config) -> BaseDetector:
-    """The detector of `cfg`, not initialised, to check options and checkpoints on.
+    """Build the detector of `cfg`; its weights are not initialised.
 
     Raises:
-        InputError: a module refuses what the config has for it; see `build_error`.
+        InputError: a module rejects its options in the config; see `build_errors`.
     """
     fix_ssd_heads()
     enter_scope(cfg)
@@ -35,11 +35,11 @@ def build_model(cfg: Config) -> BaseDetector:
             isinstance(plugins, (list, tuple)) and all(_is_plugin(plugin) for plugin in plugins)
         ):
             raise InputError(
-                f'{path}.plugins={plugins} is no list of plugins with a cfg and its type. To '
-                'override, there has to be attention at that place: take the _cbam twin; SSD and '
-                'StairNet have theirs in model.neck.plugins'
+                f'{path}.plugins={plugins} is not a list of plugins, each with a cfg that has a '
+                "type. --cfg-options can change only plugins that the config has: use the config's "
+                '_cbam version; in SSD and StairNet they are in model.neck.plugins'
             )
-    if cfg.get('data_preprocessor'):  # where mmpretrain's configs have it, for the runner
+    if cfg.get('data_preprocessor'):  # mmpretrain's configs have it outside of model
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     with _process_group(cfg), build_errors(cfg, 'model', 'data_preprocessor'):
         return MODELS.build(model)
@@ -51,15 +51,13 @@ def _is_plugin(node: object) -> bool:
 
 
 def image_channels(cfg: Config) -> int:
-    """The channels of the images that the detector of `cfg` takes: 3, or its backbone's
-    `in_channels`.
-    """
+    """How many channels the input images have: the backbone's `in_channels`, or 3."""
     return (detector(cfg).get('backbone') or {}).get('in_channels') or 3
 
 
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
-    """One of this process alone where a norm of the model asks for one while it is built."""
+    """A process group of this process alone, for MMSyncBN, which needs one to be built."""
     types = [kind_of(node) for _, node in walk(cfg.model)]
     if distributed.is_initialized() or 'MMSyncBN' not in types:
         yield

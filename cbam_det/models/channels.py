@@ -1,4 +1,4 @@
-"""How many channels the output of each module of a host has, seen in a pass of an empty input."""
+"""Find the number of output channels of a component's modules by a forward pass on zeros."""
 
 from __future__ import annotations
 
@@ -12,64 +12,67 @@ from ..utils.errors import InputError, first_few
 from .plugin_hooks import ITSELF, get_module
 
 
-def places(host: nn.Module) -> Iterator[str]:
-    """The names that a pattern can match: every module of the host, and '.' for itself."""
-    for name, _ in host.named_modules():
+def places(component: nn.Module) -> Iterator[str]:
+    """Yield the names that a pattern can match: each module, and '.' for the component itself."""
+    for name, _ in component.named_modules():
         if not name.startswith('inserted'):
             yield name or ITSELF
 
 
 def find_channels(
-    host: nn.Module, names: Sequence[str], in_channels: int | Sequence[int] | None = None
+    component: nn.Module, names: Sequence[str], in_channels: int | Sequence[int] | None = None
 ) -> dict[str, int]:
-    """C of each named module's output, seen in a forward of `host` on an empty input.
+    """Find C of the output (N, C, H, W) of each named module by running `component` on zeros.
 
-    Where the host cannot be run on its own, the modules' own `out_channels` or `num_features`.
+    If the component cannot run on its own, C is the module's `out_channels` or `num_features`.
 
     Raises:
-        InputError: an output is no feature map, or C cannot be found out.
+        InputError: an output is not a feature map, or C cannot be determined.
     """
     outputs: dict[str, object] = {}
     hooks = [
-        get_module(host, name).register_forward_hook(RecordOutput(outputs, name)) for name in names
+        get_module(component, name).register_forward_hook(RecordOutput(outputs, name))
+        for name in names
     ]
-    modes = {module: module.training for module in host.modules()}
-    host.eval()
-    # 32 where a neck goes down further than 4 pixels allow
-    for channels, size in product(_candidate_channels(host, in_channels), (4, 32)):
+    modes = {module: module.training for module in component.modules()}
+    component.eval()
+    # Size 32 is for necks that downsample more often than 4 pixels allow.
+    for channels, size in product(_candidate_channels(component, in_channels), (4, 32)):
         try:
             with torch.no_grad():
-                host(_dummy_input(host, channels, size))
+                component(_dummy_input(component, channels, size))
             break
         except Exception:
-            outputs.clear()  # a host with other inputs: ask its modules
+            outputs.clear()  # the component takes other inputs
     for hook in hooks:
         hook.remove()
     for module, mode in modes.items():
         module.training = mode
-    return {name: _output_channels(host, name, outputs) for name in names}
+    return {name: _output_channels(component, name, outputs) for name in names}
 
 
 def _candidate_channels(
-    host: nn.Module, in_channels: int | Sequence[int] | None
+    component: nn.Module, in_channels: int | Sequence[int] | None
 ) -> list[int | Sequence[int]]:
-    """What `host` may take: what is given; else what a neck or a head says; else images of 3
-    channels, or of what its first convolution takes (a Focus stem's are not the image's).
+    """The numbers of input channels to try: `in_channels` if given; those of a neck or head; for a
+    backbone 3, then those of its first convolution, which differ from the image's in a Focus stem.
     """
     if in_channels is not None:
         return [in_channels]
-    own = getattr(host, 'in_channels', 3)
-    if not isinstance(own, int) or hasattr(host, 'prior_generator'):
+    own = getattr(component, 'in_channels', 3)
+    if not isinstance(own, int) or hasattr(component, 'prior_generator'):
         return [own]
-    first = next((part for part in host.modules() if isinstance(part, nn.Conv2d)), None)
+    first = next((part for part in component.modules() if isinstance(part, nn.Conv2d)), None)
     return list(dict.fromkeys([3, first.in_channels if first else 3, own]))
 
 
 def _dummy_input(
-    host: nn.Module, channels: int | Sequence[int], size: int
+    component: nn.Module, channels: int | Sequence[int], size: int
 ) -> Tensor | tuple[Tensor, ...]:
-    """A small input: a pyramid for a neck or a dense head, its top `size` wide; else an image."""
-    priors = getattr(host, 'prior_generator', None)
+    """Zeros for a forward pass: for a neck or dense head a pyramid whose smallest level has `size`
+    pixels a side, otherwise an image.
+    """
+    priors = getattr(component, 'prior_generator', None)
     if isinstance(channels, int) and priors is not None:
         channels = [channels] * priors.num_levels
     if isinstance(channels, (list, tuple)):
@@ -82,40 +85,40 @@ def _dummy_input(
     return torch.zeros(1, depth, side, side)
 
 
-def _output_channels(host: nn.Module, name: str, outputs: dict[str, object]) -> int:
-    module = get_module(host, name)
-    where = f'{type(host).__name__}, after={name!r}'
+def _output_channels(component: nn.Module, name: str, outputs: dict[str, object]) -> int:
+    module = get_module(component, name)
+    where = f'{type(component).__name__}, after={name!r}'
     if name in outputs:
         output = outputs[name]
         if not isinstance(output, Tensor) or output.dim() != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
-                f'{where}: the output is {shape}, no feature map (N, C, H, W); name a module '
-                f'whose output is one: {first_few(_leaves_inside(host, name), 5)}'
+                f'{where}: the output is {shape}, not a feature map (N, C, H, W); name a module '
+                f'whose output is one: {first_few(_layers_inside(component, name), 5)}'
             )
         return output.shape[1]
     for attribute in ('out_channels', 'num_features', 'num_channels'):
         if isinstance(getattr(module, attribute, None), int):
             return getattr(module, attribute)
     raise InputError(
-        f'{where}: the channels of its {type(module).__name__} cannot be found out; give '
-        'in_channels in cfg, or name a convolution or norm in it'
+        f'{where}: the output channels of this {type(module).__name__} cannot be determined; give '
+        'in_channels in cfg, or name a convolution or norm inside it'
     )
 
 
-def _leaves_inside(host: nn.Module, name: str) -> list[str]:
+def _layers_inside(component: nn.Module, name: str) -> list[str]:
     prefix = '' if name == ITSELF else f'{name}.'
     return [
         inner
-        for inner in places(host)
+        for inner in places(component)
         if inner.startswith(prefix)
         and inner != name
-        and not list(get_module(host, inner).children())
+        and not list(get_module(component, inner).children())
     ] or ['(none)']
 
 
 class RecordOutput:
-    """A forward hook that notes the first output of its module under `key` in `outputs`."""
+    """A forward hook that stores the first output of its module as `outputs[key]`."""
 
     def __init__(self, outputs: dict, key: str | nn.Module) -> None:
         self.outputs, self.key = outputs, key

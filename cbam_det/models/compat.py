@@ -1,7 +1,7 @@
-"""What of mmdet, mmcv and torch is changed: each function says what, why and for how long.
+"""Patches of mmdet, mmcv and torch. Each function documents what it changes, why and for how long.
 
-`WithPlugins`, `build_model`, `CheckedRunner` and `FastCocoMetric` call those that they need;
-importing this file changes nothing.
+`WithPlugins`, `build_model`, `CheckedRunner` and `FastCocoMetric` call the patches that they need.
+Importing this file changes nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layers.torch_private import raise_recompile_limit
+
 
 def import_mmdet() -> None:
-    """Import mmdet's parts, without onedl-mmdetection's lines about an optional library."""
+    """Import mmdet's modules without printing onedl-mmdetection's notes on an optional library."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
         importlib.import_module('mmdet.datasets')
@@ -34,10 +36,10 @@ def import_mmdet() -> None:
 def fix_ssd_heads() -> None:
     """Give mmdet's `SSDHead` the attribute `loss_cls`, None, for the whole process.
 
-    Since mmdet 3.2 each dense head's prediction asks for it, and SSD's, which has no classification
-    loss of its own, is the one without: it trains but fails to predict. See
-    https://github.com/open-mmlab/mmdetection/issues/11780 and the fix that waits in its pull
-    request 11524.
+    Since mmdet 3.2 the prediction of every dense head reads it. Only SSD's head, which has no
+    separate classification loss, does not define it: SSD trains but cannot predict. See
+    https://github.com/open-mmlab/mmdetection/issues/11780; the fix in pull request 11524 is not
+    merged.
     """
     head = importlib.import_module('mmdet.models.dense_heads').SSDHead
     if not hasattr(head.__init__, '__wrapped__'):
@@ -56,12 +58,12 @@ def _with_loss(init: Callable) -> Callable:
 
 @contextmanager
 def scores_with_gradients() -> Iterator[None]:
-    """Let mmdet's dense heads predict with the gradients of their maps, while the context lasts.
+    """Keep the gradients in the predictions of mmdet's dense heads inside this context.
 
-    Their `predict_by_feat` takes each image's maps by `select_single_mlvl`, which detaches them
-    unless it is told not to, and nothing tells it. Grad-CAM needs the gradient of a detection's
-    score. The function is replaced in each module that has imported it by its name. mmdet's own
-    Grad-CAM, https://github.com/open-mmlab/mmdetection/pull/7987, was not merged.
+    Grad-CAM needs the gradient of a detection's score. The heads' `predict_by_feat` selects the
+    maps of each image by `select_single_mlvl`, which detaches them by default. The function is
+    replaced in every module that has imported it by name. mmdet's own Grad-CAM,
+    https://github.com/open-mmlab/mmdetection/pull/7987, was not merged.
     """
     name = 'select_single_mlvl'
     original = getattr(importlib.import_module('mmdet.models.utils'), name)
@@ -78,10 +80,9 @@ def scores_with_gradients() -> Iterator[None]:
 
 @contextmanager
 def coco_evaluator(evaluator: type) -> Iterator[None]:
-    """Let mmdet's CocoMetric count by another class than pycocotools' COCOeval, while the context
-    lasts.
+    """Let mmdet's CocoMetric use `evaluator` in place of pycocotools' COCOeval inside this context.
 
-    CocoMetric takes the class from its module, and gives no other way in: the option for one,
+    CocoMetric reads the class from its module. An option for it,
     https://github.com/open-mmlab/mmdetection/pull/11776, was not merged.
     """
     module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
@@ -90,16 +91,16 @@ def coco_evaluator(evaluator: type) -> Iterator[None]:
 
 
 def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
-    """Let mmdet's CocoMetric evaluate and read by these classes, for the whole process.
+    """Let mmdet's CocoMetric use these classes, for the whole process.
 
-    It takes them from its module and gives no other way in (see `coco_evaluator`). COCOeval
-    sorts the category ids and CocoMetric does not, so a class gets the AP of another where ids do
-    not ascend: https://github.com/open-mmlab/mmdetection/issues/11704.
+    COCOeval sorts the category ids and CocoMetric does not. If the ids do not ascend, a class is
+    reported with the AP of another: https://github.com/open-mmlab/mmdetection/issues/11704.
+    CocoMetric reads the classes from its module and has no option for them (see `coco_evaluator`).
 
     Args:
-        evaluator: for pycocotools' COCOeval.
-        parallel: for mmdet's COCOevalMP.
-        annotations: for mmdet's COCO.
+        evaluator: replaces pycocotools' COCOeval.
+        parallel: replaces mmdet's COCOevalMP.
+        annotations: replaces mmdet's COCO.
     """
     module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
     replacements = dict(COCOeval=evaluator, COCOevalMP=parallel, COCO=annotations)
@@ -109,10 +110,10 @@ def fix_coco_metric(evaluator: type, parallel: type, annotations: type) -> None:
 
 
 def fix_voc_metric() -> None:
-    """Let mmdet's VOCMetric call classes by the data set's names, for the whole process.
+    """Let mmdet's VOCMetric print the class names of the data set, for the whole process.
 
-    A `VOCDataset` in a folder VOC2007 or VOC2012 makes it print VOC's names (aeroplane, bicycle)
-    beside the APs of whatever classes the data set has:
+    For a `VOCDataset` in a folder VOC2007 or VOC2012 it always prints VOC's names (aeroplane,
+    bicycle), even if the data set has other classes:
     https://github.com/open-mmlab/mmdetection/issues/9878.
     """
     metric = importlib.import_module('mmdet.evaluation.metrics').VOCMetric
@@ -171,12 +172,10 @@ def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, d
 
 
 def allow_compilations() -> None:
-    """Let `torch.compile` make as many forms of the CBAMs' code as a detector needs.
+    """Let `torch.compile` compile CBAM's code for as many kinds of input as a detector has.
 
-    torch compiles a function for 8 kinds of input, and runs it uncompiled for any further kind. All
-    CBAMs share one function, and a ResNet needs 12 kinds: its four widths, each in training, in
-    inference and behind frozen stages.
+    torch compiles a function for 8 kinds of input and runs it uncompiled for further kinds. All
+    CBAMs share one function, and a ResNet has 12 kinds: four widths, each in training, in inference
+    and after frozen stages.
     """
-    config = torch._dynamo.config
-    name = 'recompile_limit' if hasattr(config, 'recompile_limit') else 'cache_size_limit'
-    setattr(config, name, max(getattr(config, name), 64))
+    raise_recompile_limit(64)

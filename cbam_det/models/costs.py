@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and memory of a config's detector, counted on shapes alone."""
+"""Count parameters, multiply-adds and memory of a config's detector on the meta device."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..utils.config import kind_of, walk
 from .build import build_model, image_channels
 from .layers import CBAM
+from .layers.torch_private import storage_key
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs a detector.
+    """The cost of a detector for one image.
 
     Attributes:
-        size: height and width of the padded image that it is tested on, in pixels.
-        cbams: how many CBAMs (or SEs) it has.
-        parameters: all of them.
-        attention: those of the CBAMs.
-        multiply_adds: of all convolutions and linear layers, the paper's 'FLOPs'; for a two-stage
-            detector with the regions that its RPN may pass on.
+        size: height and width of the padded test image in pixels.
+        cbams: the number of CBAMs (SE modules included).
+        parameters: the number of all parameters.
+        attention: the number of the CBAMs' parameters.
+        multiply_adds: of all convolutions and linear layers, which the paper calls FLOPs; in a
+            two-stage detector for as many regions as the RPN can return.
     """
 
     size: tuple[int, int]
@@ -39,7 +40,7 @@ class Cost:
 
 
 def count_costs(cfg: Config, training: bool = False) -> Cost:
-    """Count the detector of `cfg`, with as many regions as a test or a training has."""
+    """Count the costs of the detector of `cfg`, with as many regions as in a test or a training."""
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
@@ -57,20 +58,23 @@ def count_costs(cfg: Config, training: bool = False) -> Cost:
 
 
 def activation_bytes(cfg: Config) -> int:
-    """Bytes that one image's maps take between forward and backward, float32, without the losses'.
+    """Bytes per image that autograd saves for the backward pass in float32, without the losses.
 
-    Counted from what autograd saves in a pass of two images (a norm takes no single value), each
-    memory once, parameters not.
+    Counted in a forward pass of two images, since BatchNorm needs more than one value. Every
+    storage counts once; parameters and buffers do not count.
     """
     model = build_model(cfg).to('meta')
     model.train()
-    state_storages = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+    state_storages = {
+        storage_key(tensor.untyped_storage()) for tensor in model.state_dict().values()
+    }
     storages: dict[int, torch.UntypedStorage] = {}
 
     def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in state_storages:
-            storages[storage._cdata] = storage  # held, lest another gets its address
+        key = storage_key(storage)
+        if key not in state_storages:
+            storages[key] = storage  # kept alive, so that no other storage gets its key
         return tensor
 
     images = torch.empty(2, image_channels(cfg), *input_size(cfg), device='meta')
@@ -80,7 +84,7 @@ def activation_bytes(cfg: Config) -> int:
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of a test image of the config's aspect, as the preprocessor pads it."""
+    """Height and width of a test image that fills the config's `scale`, after padding."""
     dataset = cfg.test_dataloader.dataset
     scale = next(node['scale'] for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
     divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
@@ -89,11 +93,11 @@ def input_size(cfg: Config) -> tuple[int, int]:
 
 
 def regions(model: BaseDetector, training: bool) -> int:
-    """Regions of an image that a two-stage detector's heads see; 0 for one-stage detectors."""
+    """The number of regions per image in the heads of a two-stage detector; otherwise 0."""
     if not getattr(model, 'with_roi_head', False):
         return 0
     if not training:
-        rpn = model.test_cfg.get('rpn')  # Sparse R-CNN has none
+        rpn = model.test_cfg.get('rpn')  # Sparse R-CNN does not have it
         return rpn.max_per_img if rpn else model.rpn_head.num_proposals
     sampler = model.train_cfg.rcnn
     return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num

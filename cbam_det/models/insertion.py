@@ -1,7 +1,8 @@
-"""Plugins after any module of any backbone, neck or head, by config.
+"""Insert plugins after any module of a backbone, neck or head by config.
 
-mmdet's own `plugins=` exists for bottleneck ResNets alone. `WithPlugins` builds any host and hangs
-plugins behind its modules: at the paper's places, or behind those that a pattern names::
+mmdet's own `plugins=` works only for ResNets with bottleneck blocks. `WithPlugins` builds any
+component (backbone, neck, head or RoI extractor) and inserts plugins after its modules: at the
+paper's places, or after the modules that a pattern names::
 
     backbone=dict(
         type='WithPlugins',
@@ -10,10 +11,10 @@ plugins behind its modules: at the paper's places, or behind those that a patter
         plugins=[dict(cfg=dict(type='CBAM'))],  # or with after='layer4.*.bn2'
     )
 
-The object is the host's own, with its state-dict keys unchanged, so that its pretrained weights
-load. The plugins are its child `inserted`, one key per place, run by forward hooks. They stand
-outside the stages: `frozen_stages` does not freeze them, a `Sequential` does not run them twice,
-and `init_weights` reaches them.
+The result is an object of the component's class with unchanged state-dict keys, so its pretrained
+weights load. The plugins are stored in its child `inserted`, one key per place, and forward hooks
+run them. Since they are outside the stages, `frozen_stages` does not freeze them, a `Sequential`
+does not run them twice, and `init_weights` initialises them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ..utils.errors import InputError, first_few
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
 from .paper_places import in_stages, patterns_of
-from .plugin_hooks import ITSELF, hang_plugins
+from .plugin_hooks import ITSELF, attach_plugins
 
 EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
 
@@ -45,34 +46,35 @@ EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
 def WithPlugins(
     base_type: str | type, plugins: Sequence[dict] | None = None, **options
 ) -> nn.Module:
-    """Build a host and insert plugins after its modules.
+    """Build a component and insert plugins after its modules.
 
     Args:
-        base_type: the host's name in the registry, 'ResNet' or 'FPN', say, or its class; where the
-            scope of the config has no such host, with that of another library: in mmrotate it is
-            'mmdet.ResNet'.
-        plugins: dictionaries with `cfg`, the plugin's config, whose `in_channels` is found out.
-            `after` is a pattern of module names or several: `*` stands for a part of a name between
-            dots, `**` for any number of parts, '.' for the host itself. Without it the plugin goes
-            to the paper's places (paper_places.py). `stages`, one boolean a stage as in mmdet,
-            keeps the places in those stages. Several plugins at one place run in the order given.
-            Entries with `position` are passed to the host, which has its own meaning for `stages`.
-        options: the host's own options.
+        base_type: the component's class or its name in the registry, such as 'ResNet' or 'FPN';
+            with a scope if another library registers it, such as 'mmdet.ResNet' in mmrotate.
+        plugins: a list of dictionaries. `cfg` is the plugin's config; its `in_channels` is filled
+            in. `after` is one pattern of module names or a list of them: `*` matches one part of a
+            name between dots, `**` any number of parts, '.' the component's own output. Without
+            `after` the plugin goes to the paper's places (paper_places.py). `stages` has one
+            boolean per stage, as in mmdet, and keeps only the places in those stages. Plugins at
+            the same place run in the given order. Entries with `position` are passed to mmdet's own
+            `plugins=`.
+        options: the options of the component.
 
     Returns:
-        The host, with the plugins in its child `inserted`.
+        The component, with the plugins in its child `inserted`.
 
     Raises:
-        InputError: an entry is not as above, a pattern matches nothing, the paper has no place in
-            such a host, a module's output is no feature map (N, C, H, W), or its channels cannot be
-            found out; the message lists near names.
+        InputError: an entry is invalid, a pattern matches nothing, the paper names no place in
+            this component, a module's output is not a feature map (N, C, H, W), or its number of
+            channels cannot be determined. The message lists similar names.
     """
     plugins = () if plugins is None else plugins
     _check_entries(plugins, ('cfg', 'after', 'stages', 'position'))
     inserted = [plugin for plugin in plugins if 'position' not in plugin]
     passed_on = [plugin for plugin in plugins if 'position' in plugin]
     if isinstance(base_type, str) and _registered(base_type) is None:
-        scopes = [scope for scope, one in MODELS.children.items() if base_type in one.module_dict]
+        children = MODELS.children.items()
+        scopes = [scope for scope, registry in children if base_type in registry.module_dict]
         if scopes:
             raise InputError(
                 f'base_type={base_type!r} is not registered in this scope; write '
@@ -80,33 +82,36 @@ def WithPlugins(
             )
     fix_ssd_heads()
     if passed_on:
-        host = _build_with_position(base_type, passed_on, options)
+        component = _build_with_position(base_type, passed_on, options)
     else:
-        host = MODELS.build(dict(type=base_type, **options))
-    return insert(host, inserted, options.get('in_channels'))
+        component = MODELS.build(dict(type=base_type, **options))
+    return insert(component, inserted, options.get('in_channels'))
 
 
 def _build_with_position(base_type: str | type, plugins: list[dict], options: dict) -> nn.Module:
-    """The host with the plugins that have mmdet's `position`."""
-    host_type = _registered(base_type)
+    """Build a component with plugins that have mmdet's `position`."""
+    component_type = _registered(base_type)
     name = getattr(base_type, '__name__', base_type)
-    remedy = f"{name} takes after, a pattern of module names, or nothing for the paper's place"
+    remedy = "give after='PATTERN OF MODULE NAMES' instead, or neither for the paper's places"
     position = f'position={plugins[0]["position"]!r}'
-    if inspect.isclass(host_type) and 'plugins' not in options_of(host_type)[0]:
-        raise InputError(f"{position} is for mmdet's bottleneck ResNets; {remedy}")
+    if inspect.isclass(component_type) and 'plugins' not in options_of(component_type)[0]:
+        raise InputError(
+            f"{position} works only in mmdet's bottleneck ResNets, not in {name}; {remedy}"
+        )
     try:
         return MODELS.build(dict(type=base_type, plugins=plugins, **options))
-    except AssertionError as error:  # mmdet's only way to refuse
+    except AssertionError as error:  # mmdet checks the position by assert
         raise InputError(
-            f'{name} cannot be built with {position} ({error or "refused by mmdet"}), which is for '
-            f'bottleneck blocks (depth=50, 101 or 152), after_conv1 to after_conv3; {remedy}'
+            f'{name} cannot be built with {position} ({error or "rejected by mmdet"}); mmdet '
+            'allows after_conv1, after_conv2 and after_conv3 in bottleneck blocks (depth=50, 101, '
+            f'152); {remedy}'
         ) from None
 
 
 def _check_entries(
     plugins: Sequence[dict], options: Sequence[str] = ('cfg', 'after', 'stages')
 ) -> None:
-    """Raise InputError where `plugins` are not entries as `WithPlugins` takes them."""
+    """Raise InputError if an entry is not valid for `WithPlugins`."""
     if not isinstance(plugins, (list, tuple)):
         raise InputError(f'plugins={plugins!r} is not a list; give {EXAMPLE}')
     for index, plugin in enumerate(plugins):
@@ -136,7 +141,9 @@ def _check_entries(
             )
         stages = plugin.get('stages')
         is_list = isinstance(stages, (list, tuple))
-        if stages is not None and not (is_list and all(isinstance(one, bool) for one in stages)):
+        if stages is not None and not (
+            is_list and all(isinstance(stage, bool) for stage in stages)
+        ):
             raise InputError(
                 f'{where}.stages={stages!r} is not valid; give one True or False per stage, such '
                 'as (False, True, True, True)'
@@ -144,7 +151,7 @@ def _check_entries(
 
 
 def _registered(name: str | type) -> Callable | None:
-    """What `MODELS.build` finds by that name, in the scope of the config; None if nothing."""
+    """The class that `MODELS.build` would use for this name in the config's scope; None if none."""
     if not isinstance(name, str):
         return name
     with MODELS.switch_scope_and_registry(None) as registry:
@@ -152,56 +159,60 @@ def _registered(name: str | type) -> Callable | None:
 
 
 def insert(
-    host: nn.Module, plugins: Sequence[dict], in_channels: int | Sequence[int] | None = None
+    component: nn.Module, plugins: Sequence[dict], in_channels: int | Sequence[int] | None = None
 ) -> nn.Module:
-    """Insert `plugins` (see `WithPlugins`) into `host`, behind those that it has, and return it.
+    """Insert `plugins` (see `WithPlugins`) into `component` in place, and return it.
+
+    At a place that already has plugins, the new ones run after them.
 
     Args:
-        host: a backbone, neck or head.
-        plugins: entries with `cfg`, `after` and `stages`; the latter two may be left out.
-        in_channels: of the host's input, one number a level, where it keeps none as attribute.
+        component: a backbone, neck or head.
+        plugins: entries with `cfg`, and optionally `after` and `stages`.
+        in_channels: the channels of the component's input, for a neck one number per level; needed
+            only if the component has no attribute `in_channels`.
     """
     _check_entries(plugins)
-    entries = [(name, plugin['cfg']) for plugin in plugins for name in _places_of(host, **plugin)]
+    entries = [
+        (name, plugin['cfg']) for plugin in plugins for name in _places_of(component, **plugin)
+    ]
     if not entries:
-        return host
+        return component
     names = list(dict.fromkeys(name for name, _ in entries))
-    channels = find_channels(host, names, in_channels)
+    channels = find_channels(component, names, in_channels)
     with _fork_rng():
         built = [(name, *_build_plugin(cfg, channels[name])) for name, cfg in entries]
-    inserted = getattr(host, 'inserted', None)
+    inserted = getattr(component, 'inserted', None)
     if not isinstance(inserted, Inserted):
-        inserted = host.inserted = Inserted()
+        inserted = component.inserted = Inserted()
     for name, attribute, plugin in built:
-        # ModuleDict takes no dots, and underscores would make one key of a.b_c and a_b.c.
         key = _place_key(name)
         if key not in inserted:
             inserted[key] = ModuleDict()
         place = inserted[key]
         duplicates = sum(existing.rstrip('0123456789') == attribute for existing in place)
         place[f'{attribute}{duplicates + 1}' if duplicates else attribute] = plugin
-    hang_plugins(host, {name: inserted[_place_key(name)] for name in names})
-    return host
+    attach_plugins(component, {name: inserted[_place_key(name)] for name in names})
+    return component
 
 
 def _build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
-    """A plugin with its name in the host."""
+    """Build a plugin; returns its attribute name and the module."""
     try:
         return build_plugin_layer({'in_channels': channels, **cfg})
     except TypeError as error:
         raise InputError(
-            f'cfg={cfg} does not build a plugin for {channels} channels ({error}); a plugin is a '
-            "module such as dict(type='CBAM') that takes in_channels and the options in its cfg"
+            f'cfg={cfg} does not build a plugin for {channels} channels ({error}); give a module '
+            "that takes in_channels, such as dict(type='CBAM'), and only options that it has"
         ) from None
 
 
-def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
-    """The modules of `host` that the pattern or patterns name, in the host's order.
+def match(component: nn.Module, after: str | Sequence[str]) -> list[str]:
+    """The names of the modules that match a pattern, in the component's order.
 
     Raises:
-        InputError: a pattern matches nothing; near names are listed.
+        InputError: a pattern matches nothing; the message lists similar names.
     """
-    names = list(places(host))
+    names = list(places(component))
     matched = set()
     patterns = [after] if isinstance(after, str) else after
     is_list = isinstance(patterns, (list, tuple)) and patterns
@@ -216,48 +227,53 @@ def match(host: nn.Module, after: str | Sequence[str]) -> list[str]:
         if not hits:
             near_names = difflib.get_close_matches(pattern, names, 5, 0.4) or names[:5]
             ignoring_dots = any(fnmatchcase(name, pattern) for name in names)
-            hint = " (* is one part of a name; 'layer*.*.bn2' has three, '**' any number)"
+            hint = " (* matches one part of a name, as in 'layer*.*.bn2'; ** any number of parts)"
             raise InputError(
-                f'after={pattern!r} matches no module of {type(host).__name__}'
-                f'{hint if ignoring_dots else ""}; near names: {first_few(near_names, 5)}'
+                f'after={pattern!r} matches no module of {type(component).__name__}'
+                f'{hint if ignoring_dots else ""}; similar names: {first_few(near_names, 5)}'
             )
         matched |= hits
     return [name for name in names if name in matched]
 
 
 def _places_of(
-    host: nn.Module,
+    component: nn.Module,
     cfg: dict,
     after: str | Sequence[str] | None = None,
     stages: Sequence[bool] | None = None,
 ) -> list[str]:
-    """The modules after which an entry of `plugins` goes."""
-    names = paper_places(host) if after is None else match(host, after)
+    """The names of the modules after which an entry of `plugins` is inserted."""
+    names = paper_places(component) if after is None else match(component, after)
     if stages is None:
         return names
-    chosen = in_stages(host, names, stages)
+    chosen = in_stages(component, names, stages)
     if not chosen:
-        raise InputError(f'stages={tuple(stages)} leaves no place of {first_few(names, 5)}')
+        raise InputError(
+            f'stages={tuple(stages)} selects none of the places {first_few(names, 5)}; set the '
+            'stage of one of them to True'
+        )
     return chosen
 
 
-def paper_places(host: nn.Module) -> list[str]:
-    """The modules of `host` after which the paper has its attention, in the host's order.
+def paper_places(component: nn.Module) -> list[str]:
+    """The names of the modules after which the paper inserts attention, in the component's order.
 
     Raises:
-        InputError: no place is known for such a host, or it has none of them.
+        InputError: no places are known for this component, or it has none of them.
     """
-    choices = [choice if isinstance(choice, tuple) else (choice,) for choice in patterns_of(host)]
+    choices = [
+        choice if isinstance(choice, tuple) else (choice,) for choice in patterns_of(component)
+    ]
     matched: set[str] = set()
-    names = list(places(host))
+    names = list(places(component))
     for choice in choices:
         hits = ({name for name in names if _matches_pattern(name, pattern)} for pattern in choice)
         matched |= next(filter(None, hits), set())
     if not matched:
         raise InputError(
-            f'this {type(host).__name__} has none of the places of its family '
-            f'({first_few([*chain(*choices)])}); give after, a pattern '
-            'of module names (tools/places.py lists them)'
+            f'this {type(component).__name__} has no module that matches '
+            f'{first_few([*chain(*choices)])}; give after, a pattern of module names '
+            '(tools/places.py lists them)'
         )
     return [name for name in names if name in matched]
 
@@ -275,18 +291,21 @@ def _parts_match(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _place_key(name: str) -> str:
-    """A module's name as a key of `inserted`: 'layer1/0/bn2'."""
+    """The key of a module name in `inserted`, such as 'layer1/0/bn2'.
+
+    ModuleDict allows no dots, and with underscores a.b_c and a_b.c would have the same key.
+    """
     return 'itself' if name == ITSELF else name.replace('.', '/')
 
 
 def _fork_rng() -> AbstractContextManager:
-    """What is drawn here does not count: the same seed gives the rest of a model the same start."""
+    """Restore the random state afterwards, so that the plugins do not change other weights."""
     gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     return torch.random.fork_rng([torch.cuda.current_device()] if gpu else [])
 
 
 class Inserted(ModuleDict):
-    """The plugins of a host by place."""
+    """The plugins of a component, by place."""
 
     def init_weights(self) -> None:
         with _fork_rng():

@@ -1,8 +1,8 @@
-"""Where the paper has its attention, in each family of backbones, necks and heads.
+"""Where the paper inserts attention, for each family of backbones and necks.
 
-In a network with residual branches it is at the end of each, before the addition (figure 3); in
+The paper inserts it at the end of each residual branch, before the addition (figure 3); in
 MobileNet after every convolution (table 5); in one-stage detectors right before the predictors
-(section 5.4). Families that the paper does not have are treated likewise.
+(section 5.4). The places in other families follow these rules.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import nn
 
 from ..utils.errors import InputError
 
-# Class -> patterns of module names, all of which count; a tuple is a choice, whose first that a
-# host has counts. `?n3` is bn3 as well as gn3.
+# Class -> patterns of module names. Of a tuple only the first pattern that matches is used. `?n3`
+# matches bn3 and gn3.
 RESIDUAL = ('layer*.*.?n3', 'layer*.*.?n2')  # bottlenecks, or basic blocks
 PATTERNS: dict[str, list[str | tuple[str, ...]]] = {
     'ResNet': [RESIDUAL],
@@ -23,7 +23,7 @@ PATTERNS: dict[str, list[str | tuple[str, ...]]] = {
     'RegNet': [RESIDUAL],
     'HRNet': ['layer1.*.?n3', 'stage*.*.branches.*.*.?n2'],
     'HourglassNet': ['**.?n2'],
-    # Stride 4 is left out: detectors freeze it.
+    # Not at stride 4, whose layers detectors freeze.
     'MobileNetV2': ['layer[3-7].*.linear_conv'],
     'MobileNetV1': ['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv'],
     'EfficientNet': ['layers.*.*.linear_conv'],
@@ -31,9 +31,9 @@ PATTERNS: dict[str, list[str | tuple[str, ...]]] = {
     'CSPDarknet': ['stage*.*.blocks.*.conv2'],
     'CSPNeXt': ['stage*.*.blocks.*.conv2'],
     'PyramidVisionTransformer': ['layers.*.1.*.ffn.layers'],
-    # Its blocks have tokens (N, L, C). Maps are what enters a stage.
+    # Its blocks have tokens (N, L, C); the inputs of the stages are feature maps.
     'SwinTransformer': ['patch_embed.projection', 'stages.*.downsample.adap_padding'],
-    # The maps that SSD's predictors read: its neck has the first of them, by l2_norm.
+    # The inputs of SSD's predictors; l2_norm in the neck makes the first of them.
     'SSDVGG': ['features.34'],
     'SSDNeck': ['l2_norm', 'extra_layers.*'],
     'StairNet': ['out_convs.*'],
@@ -43,36 +43,36 @@ STAGE = re.compile(r'(?:res_)?(?:layer|stage|conv_res_block)\d+')
 
 
 def family_of(kind: type) -> str | None:
-    """The key of `PATTERNS` for a class: its own name, or that of a class that it derives from."""
+    """The key of `PATTERNS` for a class: the name of the class or of one of its base classes."""
     return next((base.__name__ for base in kind.__mro__ if base.__name__ in PATTERNS), None)
 
 
-def patterns_of(host: nn.Module) -> list[str | tuple[str, ...]]:
-    """The patterns of a host's family.
+def patterns_of(component: nn.Module) -> list[str | tuple[str, ...]]:
+    """The patterns of a component's family.
 
     Raises:
-        InputError: no place is known for it.
+        InputError: no places are known for it.
     """
-    if family := family_of(type(host)):
+    if family := family_of(type(component)):
         return PATTERNS[family]
     raise InputError(
-        f'the paper has no place for attention in {type(host).__name__}; give after, a pattern of '
+        f'no place for attention is known in {type(component).__name__}; give after, a pattern of '
         'module names (tools/places.py lists them)'
     )
 
 
-def in_stages(host: nn.Module, names: Sequence[str], stages: Sequence[bool]) -> list[str]:
-    """Of the modules `names` those in the stages that are True, as in mmdet's `stages`.
+def in_stages(component: nn.Module, names: Sequence[str], stages: Sequence[bool]) -> list[str]:
+    """Those of the modules `names` whose stage is True in `stages`, as in mmdet.
 
     Raises:
-        InputError: the host has no stages, or another number of them.
+        InputError: the component has no stages or a different number of them.
     """
-    host_stages = [name for name, _ in host.named_children() if STAGE.fullmatch(name)]
-    if len(host_stages) != len(stages):
+    component_stages = [name for name, _ in component.named_children() if STAGE.fullmatch(name)]
+    if len(component_stages) != len(stages):
         raise InputError(
-            f'stages={tuple(stages)} has {len(stages)} values; {type(host).__name__} has '
-            f'{len(host_stages)} stages'
-            + (f' ({", ".join(host_stages)})' if host_stages else ', so give after')
+            f'stages={tuple(stages)} has {len(stages)} values; {type(component).__name__} has '
+            f'{len(component_stages)} stages'
+            + (f' ({", ".join(component_stages)})' if component_stages else '; give after instead')
         )
-    chosen = {stage for stage, is_chosen in zip(host_stages, stages, strict=True) if is_chosen}
+    chosen = {stage for stage, is_chosen in zip(component_stages, stages, strict=True) if is_chosen}
     return [name for name in names if name.split('.')[0] in chosen]

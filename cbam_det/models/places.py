@@ -1,4 +1,4 @@
-"""The places of a detector that can take a CBAM, with what one would cost there."""
+"""List the places of a detector where a CBAM can be inserted, with its cost there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .costs import regions
 from .insertion import ITSELF, match, paper_places, places
 from .plugins import CBAM
 
-HOSTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
+COMPONENTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,17 @@ class Place:
     """A module whose output is a feature map.
 
     Attributes:
-        host: the part of the detector, a path in the config below `model`.
-        name: the module in the host, as `after` names it.
-        kind: its class.
-        shape: C, H, W of its first output.
-        maps: outputs for one image: the levels that a head goes over, or the regions.
-        parameters: what a CBAM there adds.
-        multiply_adds: what a CBAM there adds for all of them: MLP, convolution and both products.
+        component: the component's path in the config below `model`, such as 'backbone'.
+        name: the module's name in the component, as in `after`.
+        kind: the module's class.
+        shape: (C, H, W) of its first output.
+        maps: the number of its outputs per image: levels in a head, regions in an RoI extractor.
+        parameters: the parameters that a CBAM adds there.
+        multiply_adds: the multiply-adds that a CBAM adds there over all maps: MLP, convolution and
+            the two multiplications of the map.
     """
 
-    host: str
+    component: str
     name: str
     kind: str
     shape: tuple[int, int, int]
@@ -45,33 +46,33 @@ class Place:
 
 
 def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> list[Place]:
-    """Every place of the detector of `cfg`, seen in a forward on an image of `size` pixels.
+    """List the places of the detector of `cfg` by a forward pass on an image of zeros.
 
     Args:
         cfg: a detector's config.
-        size: side of the image in pixels, a multiple of 32.
-        pattern: of `HOST:NAME`, `*` for anything: 'backbone:layer*', say.
-        options: of the CBAM whose cost is counted (`ratio`, `kernel_size`, `order`, …).
+        size: height and width of the image in pixels, a multiple of 32.
+        pattern: a pattern of `COMPONENT:NAME`, such as 'backbone:layer*'; `*` matches anything.
+        options: options of the CBAM whose cost is counted (`ratio`, `kernel_size`, `order`, …).
 
     Raises:
-        InputError: no place matches, or the detector does not run on an image.
+        InputError: no place matches.
     """
     model = build_model(cfg)
     model.eval()
-    hosts: dict[str, nn.Module] = {}
-    for path in HOSTS:
+    components: dict[str, nn.Module] = {}
+    for path in COMPONENTS:
         try:
-            host = model.get_submodule(path)
+            component = model.get_submodule(path)
         except AttributeError:
             continue
-        hosts.update(
-            {f'{path}.{index}': module for index, module in enumerate(host)}
-            if isinstance(host, nn.ModuleList)
-            else {path: host}
+        components.update(
+            {f'{path}.{index}': module for index, module in enumerate(component)}
+            if isinstance(component, nn.ModuleList)
+            else {path: component}
         )
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
-    for host in hosts.values():
-        for module in host.modules():
+    for component in components.values():
+        for module in component.modules():
             module.register_forward_hook(_RecordShapes(shapes))
     sample = DetDataSample(
         metainfo=dict(
@@ -86,75 +87,78 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
         model.predict(torch.zeros(1, image_channels(cfg), size, size), [sample])
     region_count = regions(model, training=False)
     matching = []
-    for path, host in hosts.items():
-        for name in places(host):
-            module = host if name == ITSELF else host.get_submodule(name)
+    for path, component in components.items():
+        for name in places(component):
+            module = component if name == ITSELF else component.get_submodule(name)
             if module in shapes and fnmatchcase(f'{path}:{name}', pattern):
                 repeats = region_count if path.startswith('roi_head') else 1
                 matching.append(
                     _describe_place(path, name, module, shapes[module], repeats, options)
                 )
     if not matching:
-        raise InputError(f'no place matches {pattern!r}; hosts are {", ".join(hosts)}')
+        raise InputError(
+            f'no place matches {pattern!r}; the components are {", ".join(components)}'
+        )
     return matching
 
 
 class _RecordShapes:
-    """A forward hook that notes the shapes of a module's maps, of every pass."""
+    """A forward hook that records the shapes of a module's feature maps in every pass."""
 
-    def __init__(self, seen: dict[nn.Module, list[tuple[int, ...]]]) -> None:
-        self.seen = seen
+    def __init__(self, shapes: dict[nn.Module, list[tuple[int, ...]]]) -> None:
+        self.shapes = shapes
 
     def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            self.seen.setdefault(module, []).append(tuple(output.shape[1:]))
+            self.shapes.setdefault(module, []).append(tuple(output.shape[1:]))
 
 
-def summed_up(found: Sequence[Place]) -> str:
-    """'16 CBAMs, +2.53 M parameters, +0.02 G multiply-adds' of a CBAM at each place."""
-    parameters = sum(place.parameters for place in found) / 1e6
-    adds = sum(place.multiply_adds for place in found) / 1e9
-    count = f'{len(found)} CBAM{"s" * (len(found) != 1)}'
+def total_cost(places: Sequence[Place]) -> str:
+    """The cost of a CBAM at each place: '16 CBAMs, +2.53 M parameters, +0.02 G multiply-adds'."""
+    parameters = sum(place.parameters for place in places) / 1e6
+    adds = sum(place.multiply_adds for place in places) / 1e9
+    count = f'{len(places)} CBAM{"s" if len(places) != 1 else ""}'
     return f'{count}, +{parameters:.2f} M parameters, +{adds:.2f} G multiply-adds'
 
 
-def fragment(cfg: Config, host: str, after: str | Sequence[str] | None = None) -> str:
-    """The lines of a config that put a CBAM after the modules `after` of `host`, or at the paper's
-    places.
+def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = None) -> str:
+    """The config lines that insert a CBAM after the modules `after` of `component`, or at the
+    paper's places.
 
     Raises:
-        InputError: the detector has no such host or module; the config is a pure Python one.
+        InputError: the detector has no such component or module, or the config is a pure Python
+            config.
     """
     node, wrappers = cfg.model, []
-    # Trackers and the like have the detector inside.
+    # In trackers and semi-supervised models the detector is a part of the model.
     while keys := [key for key in ('detector', 'module') if key in node]:
         wrappers.append(keys[0])
         node = node[keys[0]]
-    for key in host.split('.'):
+    for key in component.split('.'):
         if not isinstance(node, dict) or key not in node:
-            raise InputError(f'model has no {host}; hosts are {", ".join(HOSTS)}')
+            raise InputError(f'the model has no {component}; choose from {", ".join(COMPONENTS)}')
         node = node[key]
-    module = build_model(cfg).get_submodule(host)
+    module = build_model(cfg).get_submodule(component)
     names = paper_places(module) if after is None else match(module, after)
     channels = find_channels(module, names, node.get('in_channels'))
     added = sum(_count_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
-    total = f'{len(names)} CBAM{"s" * (len(names) != 1)}, +{added:.2f} M parameters'
+    total = f'{len(names)} CBAM{"s" if len(names) != 1 else ""}, +{added:.2f} M parameters'
     after_option = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
     kind = node.get('base_type', node['type'])
     if not isinstance(kind, str):
         raise InputError(
-            f'{cfg.filename} is a pure Python config, for which no lines are printed; in it, '
-            f'model.merge with type=WithPlugins, base_type={kind.__name__} and the plugin {plugin} '
-            f'at {host} (docs/how_it_works/insertion.md)'
+            f'{cfg.filename} is a pure Python config, for which no lines can be printed; add '
+            f'type=WithPlugins, base_type={kind.__name__} and plugins=[{plugin}] to {component} by '
+            'model.merge (see docs/how_it_works/insertion.md)'
         )
-    # A list in a config replaces that of its base, so the host's own plugins are written again.
+    # A list in a config replaces that of its base: repeat the component's own plugins.
     own_plugins = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
     entries = ''.join([*own_plugins, plugin])
     text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{entries}])"
-    for key in reversed([*wrappers, *host.split('.')]):
+    for key in reversed([*wrappers, *component.split('.')]):
         text = f'dict({key}={text})'
-    # The imports of the base, which these replace, are written again too.
+    # This list replaces that of the base as well.
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
     imports = [imports] if isinstance(imports, str) else list(imports)
     imports += [] if 'cbam_det' in imports else ['cbam_det']
@@ -170,7 +174,7 @@ def _describe_place(
     options: dict,
 ) -> Place:
     channels, height, width = shapes[0]
-    # A ratio that the map is too narrow for would be an error there: count the widest that fits.
+    # A ratio above C is an error, so use C there.
     ratio = min(options.get('ratio', 16), channels)
     cbam = CBAM(channels, **{**options, 'ratio': ratio})
     multiply_adds = 0

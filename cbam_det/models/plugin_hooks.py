@@ -1,4 +1,7 @@
-"""The hooks that run plugins after modules of a host, and keep them where modules are replaced."""
+"""The forward hooks that run plugins after the modules of a component.
+
+They are added again where a module is replaced.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,25 @@ from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
+from .layers.torch_private import forward_hooks
 
-ITSELF = '.'  # the name of the host itself
-
-
-def get_module(host: nn.Module, name: str) -> nn.Module:
-    """The module of that name, '.' for the host itself."""
-    return host if name == ITSELF else host.get_submodule(name)
+ITSELF = '.'  # the name of the component itself
 
 
-def hang_plugins(host: nn.Module, places: dict[str, ModuleDict]) -> None:
-    """Let `host` run the plugins of each place after the module of that name.
+def get_module(component: nn.Module, name: str) -> nn.Module:
+    """The module of this name; '.' is the component itself."""
+    return component if name == ITSELF else component.get_submodule(name)
 
-    Conversions (SyncBatchNorm, quantisation) put new modules in the place of old ones, without
-    their hooks. So the host, and every module between it and a place, looks after that before each
-    forward: some hosts are never called themselves, RoI heads for one.
+
+def attach_plugins(component: nn.Module, places: dict[str, ModuleDict]) -> None:
+    """Run the plugins of each place after the module of that name.
+
+    Conversions (to SyncBatchNorm, quantisation) replace modules and lose their hooks. So pre-hooks
+    check before each forward pass that the hooks are there. They are on the component and on every
+    module between it and a place, because some components (RoI heads) are never called themselves.
     """
     for name, plugins in places.items():
-        _hang(get_module(host, name), plugins, name)
+        _attach(get_module(component, name), plugins, name)
     below: dict[str, dict[str, ModuleDict]] = {ITSELF: places}
     for name, plugins in places.items():
         parts = name.split('.') if name != ITSELF else []
@@ -32,29 +36,32 @@ def hang_plugins(host: nn.Module, places: dict[str, ModuleDict]) -> None:
             below.setdefault('.'.join(parts[:depth]), {})[name] = plugins
     for parent, inner in below.items():
         prefix = '' if parent == ITSELF else f'{parent}.'
-        get_module(host, parent).register_forward_pre_hook(_RestoreHooks(inner, prefix))
+        get_module(component, parent).register_forward_pre_hook(_RestoreHooks(inner, prefix))
 
 
 class _PluginHook:
-    """The forward hook of one place; it holds its plugins, so that copies hold their copies."""
+    """The forward hook of one place. It holds the plugins, so a deep copy runs its own copies."""
 
     def __init__(self, plugins: ModuleDict, name: str) -> None:
         self.plugins, self.name = plugins, name
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
-            raise InputError(f'the output of {self.name} is no feature map (N, C, H, W)')
+            raise InputError(
+                f'the output of {self.name} is not a feature map (N, C, H, W); name another module '
+                'in after'
+            )
         for plugin in self.plugins.values():
             output = plugin(output)
         return output
 
 
 class _RestoreHooks:
-    """The pre-hook that hangs a place's plugins again where its module was replaced.
+    """A pre-hook that attaches plugins again where their module was replaced.
 
     Args:
-        places: the plugins by the names of their modules in the host.
-        prefix: what those names begin with in the module that has this hook.
+        places: the plugins by the names of their modules in the component.
+        prefix: the name of the module with this hook, with a dot; '' for the component itself.
     """
 
     def __init__(self, places: dict[str, ModuleDict], prefix: str) -> None:
@@ -65,27 +72,30 @@ class _RestoreHooks:
             return
         for name, plugins in self.places.items():
             module = get_module(parent, name.removeprefix(self.prefix))
-            # A copied module has copied plugins; the host alone knows which are its own.
-            _hang(module, plugins, name, keep_copies=bool(self.prefix))
+            # A deep copy of a module has copies of its plugins, which only the component can tell
+            # from its own.
+            _attach(module, plugins, name, keep_copies=bool(self.prefix))
 
 
-def _hang(module: nn.Module, plugins: ModuleDict, name: str, keep_copies: bool = False) -> None:
-    """Once; in the place of the plugins that a copied module brings, unless `keep_copies`."""
-    hooks = module._forward_hooks
+def _attach(module: nn.Module, plugins: ModuleDict, name: str, keep_copies: bool = False) -> None:
+    """Add the hook if it is missing. A hook with copies of the plugins is replaced, unless
+    `keep_copies`.
+    """
+    hooks = forward_hooks(module)
     own = [
         key for key, hook in hooks.items() if isinstance(hook, _PluginHook) and hook.name == name
     ]
-    if own and (keep_copies or hooks[own[0]].plugins is plugins):  # type: ignore[attr-defined]
+    if own and (keep_copies or hooks[own[0]].plugins is plugins):
         return
     for key in own:
         del hooks[key]
     module.register_forward_hook(_PluginHook(plugins, name))
-    if name != ITSELF:  # which has the plugins as a child
+    if name != ITSELF:  # the component's own repr shows them as a child
         module.extra_repr = _ReprWithPlugins(module, plugins)  # type: ignore[method-assign]
 
 
 class _ReprWithPlugins:
-    """In the place of a module's `extra_repr`: what follows it is printed where it acts."""
+    """Replaces a module's `extra_repr`, so that the printed model shows the plugins after it."""
 
     def __init__(self, module: nn.Module, plugins: nn.Module) -> None:
         self.module, self.plugins = module, plugins

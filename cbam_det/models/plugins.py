@@ -1,4 +1,4 @@
-"""What a config can insert into a detector: CBAM with mmcv's options, and timm's attentions."""
+"""The plugins for configs: CBAM with mmcv's options, and timm's attention modules."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..utils.config import near_hint
 from ..utils.errors import InputError
 from . import layers
 from .layers import checks
+from .layers.torch_private import is_compiled
 
 # The names of timm.layers.create_attn.
 TIMM_ATTENTIONS = (
@@ -43,9 +44,9 @@ TIMM_ATTENTIONS = (
 
 @MODELS.register_module(name=['CBAM', 'CBAMDet'])
 class CBAM(layers.CBAM, BaseModule):
-    """`layers.CBAM`, whose options are described there, for configs.
+    """`layers.CBAM` for configs; `layers.CBAM` describes the options.
 
-    `CBAMDet` is the same class under a name for scopes that have a CBAM of their own (mmyolo).
+    It is also registered as `CBAMDet`, for scopes that have another CBAM (mmyolo).
 
     Example, in any MMDetection config::
 
@@ -54,21 +55,21 @@ class CBAM(layers.CBAM, BaseModule):
         model = dict(backbone=dict(type='WithPlugins', base_type='ResNet', plugins=plugins))
 
     Args:
-        in_channels: C; the host fills it in.
+        in_channels: C; `WithPlugins` and mmdet fill it in.
         ratio: as in `layers.CBAM`.
         act_cfg: mmcv's config of the activation in the channel gate's MLP.
         norm_cfg: mmcv's config of the norm in the spatial gate, or None.
-        compile: let `torch.compile` fuse the equations, the faster way on a GPU; the first
-            passes take a minute. Copies of the module are not compiled. Outside of our tools call
+        compile: compile the module by `torch.compile`, which is faster on a GPU; the first passes
+            take a minute. Copies of the module are not compiled. In your own programs call
             `cbam_det.models.compat.allow_compilations` first.
-        init_cfg: MMEngine's initialisation, applied over the start.
-        options: those of `layers.CBAM` but for `act_layer` and `norm_layer`.
+        init_cfg: MMEngine's initialisation, applied after `start`.
+        options: further options of `layers.CBAM`, except `act_layer` and `norm_layer`.
 
     Raises:
         ValueError: an option is outside its range; the message names the value and the remedy.
     """
 
-    _abbr_ = 'cbam'  # mmcv names the child of the host by this: layer1.0.cbam, the authors' path
+    _abbr_ = 'cbam'  # mmcv names the attribute by it: layer1.0.cbam, as in the authors' code
 
     def __init__(
         self,
@@ -96,30 +97,30 @@ class CBAM(layers.CBAM, BaseModule):
             self.compile(dynamic=True)
 
     def init_weights(self) -> None:
-        """Set the start, then `init_cfg`; undoes what a host's `init_cfg` wrote here."""
+        """Set the start, then apply `init_cfg`; undoes what the backbone's `init_cfg` wrote."""
         if not self.is_init:
             self.reset_parameters()
         super().init_weights()
 
     def extra_repr(self) -> str:
         """The options that the children do not show."""
-        return f'{super().extra_repr()}, compile={self._compiled_call_impl is not None}'
+        return f'{super().extra_repr()}, compile={is_compiled(self)}'
 
 
 @MODELS.register_module()
 class TimmAttention(nn.Module):
-    """Any attention of `timm.layers.create_attn`, to compare with.
+    """An attention module of `timm.layers.create_attn`, for comparisons.
 
-    Example: `plugins=[dict(cfg=dict(type='TimmAttention', name='eca'))]`. It starts as timm starts
-    it, which for most changes the features of a pretrained network.
+    Example: `plugins=[dict(cfg=dict(type='TimmAttention', name='eca'))]`. timm initialises it; most
+    of them change the features of a pretrained network at the start.
 
     Args:
-        in_channels: C; the host fills it in.
-        name: timm's name, of `TIMM_ATTENTIONS`.
-        options: those of timm's module.
+        in_channels: C; `WithPlugins` and mmdet fill it in.
+        name: timm's name, one of `TIMM_ATTENTIONS`.
+        options: the options of timm's module.
 
     Raises:
-        InputError: timm is not installed, knows no such attention, or refuses C or the options.
+        InputError: timm is not installed, has no such attention, or rejects C or the options.
     """
 
     _abbr_ = 'attention'
@@ -133,7 +134,9 @@ class TimmAttention(nn.Module):
                 'TimmAttention needs timm, which is not installed: pip install timm==1.0.31'
             ) from None
         if not isinstance(name, str):
-            raise InputError(f"name={name!r} of TimmAttention is no name; give one such as 'eca'")
+            raise InputError(
+                f"name={name!r} of TimmAttention is not a text; give a name such as 'eca'"
+            )
         try:
             self.attention = create_attn(name, in_channels, **options)
         except (AssertionError, TypeError) as error:
@@ -141,8 +144,8 @@ class TimmAttention(nn.Module):
             if name not in TIMM_ATTENTIONS:
                 hint = f'{near_hint(name, TIMM_ATTENTIONS)}; it has {", ".join(TIMM_ATTENTIONS)}'
             raise InputError(
-                f'timm builds no attention {name!r} for {in_channels} channels '
-                f'({error or "refused"}){hint}'
+                f'timm cannot build the attention {name!r} for {in_channels} channels '
+                f'({error or "rejected"}){hint}'
             ) from None
 
     def forward(self, x: Tensor) -> Tensor:

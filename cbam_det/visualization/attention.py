@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..apis.inference import Predictor, PreparedImage, removing_hooks
 from ..models.attention_modules import has_doubled_gates, named_cbams
 from ..models.layers import CBAM
+from ..models.layers.torch_private import RunUncompiled
 from ..utils.errors import InputError, first_few
 from .figures import GateRow, attention_sheet
 
@@ -88,17 +89,10 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
 
         return hook
 
-    # Compiled code does not know of a hook that came later.
-    compiled = {name: cbam._compiled_call_impl for name, cbam in modules.items()}
-    handles = [cbam.register_forward_pre_hook(make_hook(name)) for name, cbam in modules.items()]
-    try:
-        with removing_hooks(handles), torch.no_grad():
-            for cbam in modules.values():
-                cbam._compiled_call_impl = None
-            model(**data, mode='predict')
-    finally:
-        for name, cbam in modules.items():
-            cbam._compiled_call_impl = compiled[name]
+    handles: list = [RunUncompiled(cbam) for cbam in modules.values()]
+    handles += [cbam.register_forward_pre_hook(make_hook(name)) for name, cbam in modules.items()]
+    with removing_hooks(handles), torch.no_grad():
+        model(**data, mode='predict')
     return passes
 
 

@@ -54,7 +54,7 @@ def test_config_without_a_model_or_a_backbone_of_mmdet_is_refused():
 def test_family_without_a_known_place_is_refused_by_its_name(monkeypatch):
     monkeypatch.delitem(PATTERNS, 'SSDVGG')
     outcome = attempt('ssd/ssd300_coco.py')
-    reason = 'with CBAM: the paper has no place for attention in SSDVGG; give after'
+    reason = 'with CBAM: no place for attention is known in SSDVGG; give after'
     assert (outcome.family, outcome.cbams) == ('SSDVGG', 0) and outcome.reason.startswith(reason)
 
 
@@ -69,7 +69,7 @@ def test_what_mmdet_itself_cannot_read_or_build_is_told_from_what_cbam_breaks(mo
     assert 'TypeError' in own.reason
     monkeypatch.setitem(PATTERNS, 'SSDVGG', ['nothing'])
     ours = attempt('ssd/ssd300_coco.py').reason
-    assert ours.startswith('with CBAM: this SSDVGG has none of the places of its family (nothing)')
+    assert ours.startswith('with CBAM: this SSDVGG has no module that matches nothing; give after')
 
 
 def test_attention_that_does_not_run_or_replaces_other_plugins_is_refused(monkeypatch):

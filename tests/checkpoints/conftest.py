@@ -1,4 +1,4 @@
-"""What the tests of converted checkpoints share."""
+"""Fixtures for the tests of checkpoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .other_implementations import MAKERS, randomised
 
 @pytest.fixture(scope='module')
 def theirs() -> Callable[[str, int], nn.Module]:
-    """The network of another implementation, of a form and a depth; it is made once."""
-    made: dict[tuple[str, int], nn.Module] = {}
+    """A function that builds the network of a form and a depth, each only once."""
+    networks: dict[tuple[str, int], nn.Module] = {}
 
     def get(form: str, depth: int = 18) -> nn.Module:
-        if (form, depth) not in made:
-            made[form, depth] = randomised(MAKERS[form](depth))
-        return made[form, depth]
+        if (form, depth) not in networks:
+            networks[form, depth] = randomised(MAKERS[form](depth))
+        return networks[form, depth]
 
     return get

@@ -1,4 +1,4 @@
-"""Networks with the CBAM of other implementations, the same with ours, and what both compute."""
+"""Networks with the CBAM of other implementations and with ours, and their comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cbam_det.checkpoints.convert import convert
 
-NEEDED = {  # what our config needs for the weights of each form
+NEEDED = {  # the options of our CBAM for the weights of each form
     'authors': dict(start='paper'),
     'pytorchcv': dict(start='paper', norm_cfg=dict(type='BN')),
     'timm': dict(start='paper', norm_cfg=dict(type='BN'), mlp_bias=False),
@@ -96,13 +96,15 @@ class Tutorial(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        x = x * torch.sigmoid(sum(self.ca.fc2(torch.relu(self.ca.fc1(each))) for each in pooled))
+        x = x * torch.sigmoid(
+            sum(self.ca.fc2(torch.relu(self.ca.fc1(vector))) for vector in pooled)
+        )
         maps = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * torch.sigmoid(self.sa.conv1(maps))
 
 
 def with_cbam(depth: int, module: Callable[[int], nn.Module]) -> nn.Module:
-    """torchvision's ResNet with a CBAM before every addition, under the name that it has there."""
+    """torchvision's ResNet with another CBAM before every addition, under that project's name."""
     net = getattr(torchvision.models, f'resnet{depth}')()
     for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
         for block in stage:
@@ -117,7 +119,7 @@ def with_cbam(depth: int, module: Callable[[int], nn.Module]) -> nn.Module:
 
 
 def small_images(net: nn.Module) -> nn.Module:
-    """pytorchcv's network pools 7x7 at its end, which a small image does not have there."""
+    """Replace the final 7x7 pooling in pytorchcv's network, which is too large for small images."""
     net.features.final_pool = nn.AdaptiveAvgPool2d(1)
     return net
 
@@ -134,14 +136,16 @@ MAKERS: dict[str, Callable[[int], nn.Module]] = {
 MODULES: dict[str, Callable[[], nn.Module]] = {
     'authors': lambda: Authors(48, ratio=8),
     'pytorchcv': lambda: cbamresnet.CbamBlock(48, 8),
-    'timm': lambda: timm.layers.cbam.CbamModule(24, spatial_kernel_size=3),  # 1.5 hidden ones: 2
+    'timm': lambda: timm.layers.cbam.CbamModule(
+        24, spatial_kernel_size=3
+    ),  # 1.5 hidden channels, which timm rounds to 2
     'mmyolo': lambda: MMYolo(48, ratio=5, kernel_size=3),
     'tutorial': lambda: Tutorial(48),
 }
 
 
 def randomised(net: nn.Module) -> nn.Module:
-    """Every parameter and buffer at random, of sizes at which the gates are not saturated."""
+    """Random parameters and buffers, small enough that the gates are not saturated."""
     for name, value in net.state_dict().items():
         if name.endswith('num_batches_tracked'):
             value.random_(1, 1000)
@@ -151,11 +155,13 @@ def randomised(net: nn.Module) -> nn.Module:
             value.uniform_(*((0.5, 1.5) if name.endswith('weight') else (-0.3, 0.3)))
         elif value.dim() > 1:
             value.normal_(std=value[0].numel() ** -0.5)
-    net.eval()  # mmdet's returns nothing
+    net.eval()  # mmdet's eval() returns None
     return net
 
 
-def build(depth: int, options: dict, layout: str = 'inserted', **host: object) -> nn.Module:
+def build(
+    depth: int, options: dict, layout: str = 'inserted', **options_of_resnet: object
+) -> nn.Module:
     """mmdet's ResNet with a CBAM of these options before every addition."""
     last = 3 if depth > 34 else 2
     cfg = dict(type='CBAM', **options)
@@ -164,37 +170,44 @@ def build(depth: int, options: dict, layout: str = 'inserted', **host: object) -
         entry = dict(cfg=cfg, stages=(True,) * 4, position='after_conv3')
     with DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(
-            dict(type='WithPlugins', base_type='ResNet', depth=depth, plugins=[entry], **host)
+            dict(
+                type='WithPlugins',
+                base_type='ResNet',
+                depth=depth,
+                plugins=[entry],
+                **options_of_resnet,
+            )
         )
 
 
 def stages(net: nn.Module, image: Tensor) -> list[Tensor]:
-    """What the four stages of a ResNet of any kind return."""
-    seen: list[Tensor] = []
+    """The outputs of the four stages of a ResNet from any library."""
+    outputs: list[Tensor] = []
     parts = [
         getattr(net, f'layer{i}', None) or getattr(net.features, f'stage{i}') for i in range(1, 5)
     ]
     hooks = [
-        part.register_forward_hook(lambda module, args, output: seen.append(output))
+        part.register_forward_hook(lambda module, args, output: outputs.append(output))
         for part in parts
     ]
     with torch.no_grad():
         net(image)
     for hook in hooks:
         hook.remove()
-    return seen
+    return outputs
 
 
-def error(given: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest value that is expected."""
-    assert given.shape == expected.shape
-    return ((given - expected).abs().max() / expected.abs().max()).item()
+def error(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    assert actual.shape == expected.shape
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether two state dicts have the same keys, types and values to the bit."""
-    return one.keys() == other.keys() and all(
-        one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether two state dicts have the same keys, dtypes and bitwise equal values."""
+    return first.keys() == second.keys() and all(
+        first[key].dtype == second[key].dtype and torch.equal(first[key], second[key])
+        for key in first
     )
 
 

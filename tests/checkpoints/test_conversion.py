@@ -1,4 +1,4 @@
-"""Converted weights compute what they did before, and turn back to the bit."""
+"""Converted weights give the same outputs, and converting back gives the same weights."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def test_features_of_a_network_are_those_of_the_other_implementation(form, depth
     state = net.state_dict()
     before = {key: value.clone() for key, value in state.items()}
     assert detect_form(state) == form
-    done = convert(state, layout=layout, drop_classifier=True)
+    converted = convert(state, layout=layout, drop_classifier=True)
     assert equal(state, before)
-    assert done.options == [dict(type='CBAM', **NEEDED[form])]
-    mine = build(depth, NEEDED[form], layout)
-    mine.load_state_dict(done.state, strict=True)
-    mine.eval()
+    assert converted.options == [dict(type='CBAM', **NEEDED[form])]
+    ours = build(depth, NEEDED[form], layout)
+    ours.load_state_dict(converted.state, strict=True)
+    ours.eval()
     for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         image = torch.randn(2, 3, 64, 96, dtype=dtype)
         with torch.no_grad():
-            given = mine.to(dtype)(image)
-        for level, expected in zip(given, stages(net.to(dtype), image), strict=True):
+            levels = ours.to(dtype)(image)
+        for level, expected in zip(levels, stages(net.to(dtype), image), strict=True):
             assert error(level, expected) < bound
     net.float()
 
@@ -63,15 +63,15 @@ def test_features_of_a_network_are_those_of_the_other_implementation(form, depth
 def test_a_module_alone_computes_what_the_other_implementation_does(form):
     net = randomised(MODULES[form]()).double()
     x = torch.randn(2, 24 if form == 'timm' else 48, 9, 11, dtype=torch.float64)
-    done = convert(net.state_dict())
-    (options,) = done.options
-    mine = CBAM(x.shape[1], **{key: value for key, value in options.items() if key != 'type'})
-    mine.double().load_state_dict(done.state, strict=True)
+    converted = convert(net.state_dict())
+    (options,) = converted.options
+    ours = CBAM(x.shape[1], **{key: value for key, value in options.items() if key != 'type'})
+    ours.double().load_state_dict(converted.state, strict=True)
     with torch.no_grad():
-        assert error(mine.eval()(x), net(x)) < 1e-12
-        torch.testing.assert_close(mine.train()(x), net.train()(x), rtol=1e-12, atol=1e-12)
+        assert error(ours.eval()(x), net(x)) < 1e-12
+        torch.testing.assert_close(ours.train()(x), net.train()(x), rtol=1e-12, atol=1e-12)
     new = convert(net.state_dict()).state
-    for key, value in mine.state_dict().items():  # the statistics of the norm too
+    for key, value in ours.state_dict().items():  # includes the statistics of the norm
         torch.testing.assert_close(value, new[key], rtol=1e-12, atol=1e-12)
 
 
@@ -82,9 +82,11 @@ def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
         small = dict(kernel_size=3) if form in ('timm', 'mmyolo') else {}
         rest = {key: value for key, value in options.items() if key not in ('type', 'ratio')}
         assert rest == NEEDED[form] | small and options.get('ratio') == ratio
-    kinds = (layers.CBAM, CBAM)  # mmcv's options are of the second
-    known = {name: one.default for kind in kinds for name, one in signature(kind).items()}
-    assert {name: known[name] for name in DEFAULTS} == DEFAULTS
+    kinds = (layers.CBAM, CBAM)  # the second adds mmcv's options
+    defaults = {
+        name: parameter.default for kind in kinds for name, parameter in signature(kind).items()
+    }
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize('form', [form for form in TARGETS if form != OURS])
@@ -94,12 +96,12 @@ def test_round_trips_return_every_bit_and_dtype(form, theirs):
             key: value.to(dtype) if value.is_floating_point() else value
             for key, value in theirs(form).state_dict().items()
         }
-        mine = convert(state)
-        back = convert(mine.state, target=form)
+        ours = convert(state)
+        back = convert(ours.state, target=form)
         named = {key.removeprefix('module.'): value for key, value in back.state.items()}
         assert equal(named, state)
-        assert equal(convert(back.state).state, mine.state)
-        counts = Counter(kind for row in mine.rows for kind in row[2])
+        assert equal(convert(back.state).state, ours.state)
+        counts = Counter(kind for row in ours.rows for kind in row[2])
         assert counts['mapped'] + counts['kept'] == len(state)
         assert counts['flipped'] == (0 if form == 'authors' else 8)
         assert counts['reshaped'] == (0 if form == 'authors' else 16)
@@ -112,7 +114,7 @@ def test_weights_of_the_authors_are_written_as_their_script_saves_them(theirs):
     assert equal(convert(convert(state).state, target='authors').state, state)
 
 
-def test_weights_of_a_zoo_go_on_in_the_authors_code(theirs):
+def test_weights_of_pytorchcv_s_zoo_work_in_the_authors_code(theirs):
     zoo = theirs('pytorchcv')
     state = {
         key.removeprefix('module.'): value
@@ -125,7 +127,7 @@ def test_weights_of_a_zoo_go_on_in_the_authors_code(theirs):
         assert error(level, expected) < 1e-5
 
 
-def test_second_names_of_the_tutorial_are_read_too(theirs):
+def test_both_versions_of_the_tutorial_s_names_are_read(theirs):
     state = theirs('tutorial').state_dict()
     newer = {
         key.replace('ca.fc1', 'ca.fc.0').replace('ca.fc2', 'ca.fc.2'): state[key] for key in state
@@ -143,7 +145,7 @@ def test_weights_from_before_torch_counted_batches_load(theirs):
 
 @pytest.mark.parametrize('order', FACTORS)
 @pytest.mark.parametrize('layout', ['inserted', 'plugins'])
-def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
+def test_starts_convert_into_each_other_with_bitwise_equal_outputs(order, layout):
     for pools in (
         {},
         dict(pools=['lp', 'max'], spatial_pools=['lp', 'avg']),
@@ -166,13 +168,13 @@ def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
         image = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
             outputs = nets['identity'](image), nets['paper'](image)
-        for one, other in zip(*outputs, strict=True):
-            assert one.std() > 0 and torch.equal(one, other)
+        for level_pair in zip(*outputs, strict=True):
+            assert level_pair[0].std() > 0 and torch.equal(*level_pair)
         again = to_identity(paper.state, options)
         assert equal(again.state, identity)
         assert 'start' not in again.options[0]
         assert {row[1] for row in again.rows} == identity.keys()
-        # In a detector the rest stays as it is.
+        # In a detector the other weights do not change.
         rest = {
             'neck.lateral_convs.0.conv.weight': torch.ones(1),
             'rpn_head.rpn_cls.bias': torch.ones(2),
@@ -182,41 +184,41 @@ def test_starts_turn_into_each_other_without_a_changed_bit(order, layout):
         assert equal(to_paper(detector, options).state, expected)
 
 
-def test_layouts_turn_into_each_other_also_in_a_detector():
+def test_layouts_convert_into_each_other_also_in_a_detector():
     inserted = randomised(build(50, {}, 'inserted', base_channels=16)).state_dict()
     plugins = build(50, {}, 'plugins', base_channels=16)
-    done = convert(inserted, layout='plugins')
-    plugins.load_state_dict(done.state, strict=True)
-    assert equal(convert(done.state, layout='inserted').state, inserted)
+    converted = convert(inserted, layout='plugins')
+    plugins.load_state_dict(converted.state, strict=True)
+    assert equal(convert(converted.state, layout='inserted').state, inserted)
     rest = {'neck.inserted.fpn_convs/0.cbam.channel_gate.fc1.weight': torch.ones(1, 16)}
     detector = {**{f'backbone.{key}': value for key, value in inserted.items()}, **rest}
-    done = convert(detector, layout='plugins')
+    converted = convert(detector, layout='plugins')
     expected = {f'backbone.{key}': value for key, value in plugins.state_dict().items()}
-    assert equal(done.state, expected | rest)
-    assert equal(convert(done.state, layout='inserted').state, detector)
+    assert equal(converted.state, expected | rest)
+    assert equal(convert(converted.state, layout='inserted').state, detector)
 
 
 def test_backbone_of_a_detector_becomes_another_implementation_s(theirs):
     net = theirs('timm')
     state = {f'backbone.{key}': value for key, value in ours_of('timm', theirs).items()}
-    done = convert({**state, 'neck.weight': torch.ones(1)}, target='timm')
-    assert ('neck.weight', '', ('dropped',)) in done.rows
-    assert any('taken for granted' in note for note in done.notes)
-    mine = MAKERS['timm'](18)
-    missing, unexpected = mine.load_state_dict(done.state, strict=False)
+    converted = convert({**state, 'neck.weight': torch.ones(1)}, target='timm')
+    assert ('neck.weight', '', ('dropped',)) in converted.rows
+    assert any(note.startswith('assumed, because') and 'ReLU' in note for note in converted.notes)
+    ours = MAKERS['timm'](18)
+    missing, unexpected = ours.load_state_dict(converted.state, strict=False)
     assert missing == ['fc.weight', 'fc.bias'] and not unexpected
     image = torch.randn(1, 3, 64, 64)
-    for level, expected in zip(stages(mine.eval(), image), stages(net, image), strict=True):
+    for level, expected in zip(stages(ours.eval(), image), stages(net, image), strict=True):
         assert error(level, expected) < 1e-5
 
 
-def test_weights_of_others_start_as_the_identity_does_by_one_call(theirs):
+def test_weights_of_others_convert_to_the_identity_start_in_one_call(theirs):
     state = theirs('authors').state_dict()
-    done = convert(state, start='identity')
-    assert done.options == [dict(type='CBAM')]
-    assert equal(done.state, to_identity(convert(state).state, {}).state)
+    converted = convert(state, start='identity')
+    assert converted.options == [dict(type='CBAM')]
+    assert equal(converted.state, to_identity(convert(state).state, {}).state)
     assert equal(
-        convert(done.state, target='authors', start='paper').state,
+        convert(converted.state, target='authors', start='paper').state,
         {f'module.{key}': value for key, value in state.items()},
     )
 
@@ -224,12 +226,12 @@ def test_weights_of_others_start_as_the_identity_does_by_one_call(theirs):
 def test_order_of_the_spatial_pools_decides_what_is_flipped():
     for pools in (['avg', 'max'], ['max', 'avg']):
         cbam = randomised(CBAM(16, spatial_pools=pools, start='paper')).double()
-        other = Authors(16).double().eval()
-        other.load_state_dict(
+        authors = Authors(16).double().eval()
+        authors.load_state_dict(
             convert(cbam.state_dict(), target='authors', options=dict(spatial_pools=pools)).state
         )
         x = torch.randn(2, 16, 9, 9, dtype=torch.float64)
-        assert error(other(x), cbam(x)) < 1e-12
+        assert error(authors(x), cbam(x)) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -240,31 +242,33 @@ def test_order_of_the_spatial_pools_decides_what_is_flipped():
         (('lse',), True, "with no_spatial=True and pool_types=['lse']"),
     ],
 )
-def test_options_of_the_authors_module_are_kept_and_what_weights_do_not_show_is_named(
+def test_options_of_the_authors_module_are_kept_and_assumptions_are_reported(
     pools, no_spatial, built
 ):
     net = randomised(Authors(48, 8, pools, no_spatial)).double()
-    done = convert(net.state_dict())
-    assert any("pool_types=['avg', 'max'], the authors' default" in note for note in done.notes)
-    (found,) = done.options
-    assert found.get('order', 'channel-spatial') == ('channel' if no_spatial else 'channel-spatial')
-    options = {key: value for key, value in found.items() if key != 'type'} | dict(pools=pools)
-    mine = CBAM(48, **options).double().eval()
-    mine.load_state_dict(done.state, strict=True)
+    converted = convert(net.state_dict())
+    assert any(
+        "pool_types=['avg', 'max'], the authors' default" in note for note in converted.notes
+    )
+    (cfg,) = converted.options
+    assert cfg.get('order', 'channel-spatial') == ('channel' if no_spatial else 'channel-spatial')
+    options = {key: value for key, value in cfg.items() if key != 'type'} | dict(pools=pools)
+    ours = CBAM(48, **options).double().eval()
+    ours.load_state_dict(converted.state, strict=True)
     x = torch.randn(2, 48, 9, 11, dtype=torch.float64)
-    assert error(mine(x), net(x)) < 1e-12
-    back = convert(mine.state_dict(), target='authors', options=options)
+    assert error(ours(x), net(x)) < 1e-12
+    back = convert(ours.state_dict(), target='authors', options=options)
     assert equal(back.state, net.state_dict()) and any(built in note for note in back.notes)
-    assumed = convert(mine.state_dict(), target='authors').notes
+    assumed = convert(ours.state_dict(), target='authors').notes
     assert any('not lp or lse' in note for note in assumed)
 
 
-def test_authors_network_without_spatial_gates_starts_as_the_identity_does(theirs):
+def test_authors_network_without_spatial_gates_converts_to_the_identity_start(theirs):
     state = {
         key: value
         for key, value in theirs('authors').state_dict().items()
         if 'SpatialGate' not in key
     }
-    done = convert(state, start='identity', drop_classifier=True)
-    assert done.options == [dict(type='CBAM', order='channel')]
-    build(18, dict(order='channel')).load_state_dict(done.state, strict=True)
+    converted = convert(state, start='identity', drop_classifier=True)
+    assert converted.options == [dict(type='CBAM', order='channel')]
+    build(18, dict(order='channel')).load_state_dict(converted.state, strict=True)

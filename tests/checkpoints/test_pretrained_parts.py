@@ -1,4 +1,4 @@
-"""Weights of `init_cfg` fit the part that starts from them, or the prefix to set is named."""
+"""Weights of `init_cfg` fit their part, or the error names the prefix to set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbam_det.utils.run_config import ModelConfig
 
 
 def detector(path: Path, part: str = 'backbone', depth: int = 18, **init) -> Config:
-    """A config whose backbone, or the whole, starts from a file."""
+    """A config whose backbone or whole model starts from a file."""
     init = dict(type='Pretrained', checkpoint=str(path), **init)
     backbone = dict(
         type='WithPlugins',
@@ -30,7 +30,7 @@ def detector(path: Path, part: str = 'backbone', depth: int = 18, **init) -> Con
     return Config(dict(model=model))
 
 
-class Whole(nn.Module):
+class Detector(nn.Module):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.backbone = MODELS.build(cfg.model.backbone)
@@ -43,7 +43,7 @@ def resnet(depth: int = 18, prefix: str = '') -> dict[str, torch.Tensor]:
 
 
 def check(cfg: Config) -> None:
-    check_pretrained(ModelConfig.from_cfg(cfg).pretrained, Whole(cfg))
+    check_pretrained(ModelConfig.from_cfg(cfg).pretrained, Detector(cfg))
 
 
 def saved(folder: Path, state: dict) -> Path:
@@ -52,14 +52,14 @@ def saved(folder: Path, state: dict) -> Path:
     return path
 
 
-def test_missing_prefix_is_named_as_an_option_that_mends_it(tmp_path):
+def test_missing_prefix_is_an_error_with_the_option_that_fixes_it(tmp_path):
     path = saved(tmp_path, resnet(prefix='backbone.'))
     with pytest.raises(InputError) as caught:
         check(detector(path))
     assert str(caught.value) == (
         f'{path} (init_cfg of model.backbone) does not fit: it has 0 of the 100 weights '
-        'that it is for (conv1.weight, bn1.weight, bn1.bias and 97 more); its keys begin with '
-        'backbone.: --cfg-options model.backbone.init_cfg.prefix=backbone.'
+        'of model.backbone (conv1.weight, bn1.weight, bn1.bias and 97 more); its keys begin with '
+        'backbone.: add --cfg-options model.backbone.init_cfg.prefix=backbone.'
     )
     cfg = detector(path)
     option = str(caught.value).rpartition('--cfg-options ')[2].split('=')
@@ -68,26 +68,28 @@ def test_missing_prefix_is_named_as_an_option_that_mends_it(tmp_path):
 
 
 @pytest.mark.parametrize('prefix', ['backbone.', 'backbone'])
-def test_weights_that_fit_pass_with_new_attention_beside_them(prefix, tmp_path):
+def test_weights_that_fit_pass_if_the_attention_is_new(prefix, tmp_path):
     check(detector(saved(tmp_path, resnet())))
     check(detector(saved(tmp_path, resnet(prefix='backbone.')), prefix=prefix))
     check(detector(saved(tmp_path, resnet(prefix='module.'))))
     check(detector(saved(tmp_path, resnet(prefix='backbone.')), part='model'))
 
 
-def test_wrong_prefix_is_replaced(tmp_path):
+def test_wrong_prefix_is_an_error_with_the_right_one(tmp_path):
     path = saved(tmp_path, resnet(prefix='net.trunk.'))
     with pytest.raises(InputError, match=r'0 of the 100 .*init_cfg\.prefix=net\.trunk\.$'):
         check(detector(path, prefix='backbone.'))
 
 
-def test_weights_of_a_part_are_sent_to_that_part(tmp_path):
+def test_weights_of_a_part_are_an_error_that_names_the_part(tmp_path):
     path = saved(tmp_path, resnet())
-    with pytest.raises(InputError, match=r'holds the weights of model\.backbone: give it as the'):
+    with pytest.raises(
+        InputError, match=r'has the weights of model\.backbone: move the init_cfg there'
+    ):
         check(detector(path, part='model'))
 
 
-def test_weights_of_another_network_are_refused_with_their_names(tmp_path):
+def test_weights_of_another_network_are_an_error_with_their_names(tmp_path):
     path = saved(tmp_path, {'features.0.weight': torch.zeros(8, 3, 3, 3)})
     with pytest.raises(InputError, match=r'it has features\.0\.weight, head\.fc\.weight; give'):
         check(detector(path))
@@ -98,8 +100,8 @@ def test_weights_of_another_depth_are_refused(tmp_path):
         check(detector(saved(tmp_path, resnet()), depth=50))
 
 
-def test_part_that_converts_names_as_it_loads_is_left_to_itself(tmp_path):
+def test_part_that_renames_weights_when_it_loads_is_not_checked(tmp_path):
     cfg = detector(saved(tmp_path, resnet(prefix='x.')))
-    model = Whole(cfg)
-    model.backbone.convert_weights = True  # as Swin's and PVT's
+    model = Detector(cfg)
+    model.backbone.convert_weights = True  # as in Swin and PVT
     check_pretrained(ModelConfig.from_cfg(cfg).pretrained, model)

@@ -1,4 +1,4 @@
-"""Weights that cannot be converted are refused with the reason."""
+"""Weights that cannot be converted are an error with the reason."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .other_implementations import build
 
 
 @pytest.mark.parametrize('form', [form for form in FORMS if form not in TARGETS])
-def test_form_that_nobody_deploys_is_read_and_not_written(form, theirs):
-    mine = convert(theirs(form).state_dict()).state
-    with pytest.raises(InputError, match=f'{form} is read and not written; write one of cbam_det'):
-        convert(mine, target=form)
+def test_form_without_users_can_only_be_read(form, theirs):
+    ours = convert(theirs(form).state_dict()).state
+    with pytest.raises(InputError, match=f'{form} can only be read; convert to one of cbam_det'):
+        convert(ours, target=form)
 
 
 def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
@@ -31,16 +31,16 @@ def changed(state: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
     return {key.replace(old, new): value for key, value in state.items()}
 
 
-def test_what_the_weights_do_not_explain_is_refused(theirs):
+def test_unknown_or_missing_weights_are_an_error(theirs):
     authors, timms = theirs('authors').state_dict(), theirs('timm').state_dict()
-    mine = convert(authors).state
-    one = torch.ones(1)
+    ours = convert(authors).state
+    extra = torch.ones(1)
     for message, state, options in (
-        ('bam1.x: unexplained in the form authors', {**authors, 'bam1.x': one}, {}),
+        ('bam1.x: unknown in the form authors', {**authors, 'bam1.x': extra}, {}),
         ('no CBAM of any form', theirs('authors').fc.state_dict(), {}),
         ('several forms, authors, timm', authors | timms, {}),
-        (r'no CBAM in layer2\.0, and', without(authors, 'layer2.0.cbam'), {}),
-        (r'no CBAM in layer2\.1, and', without(mine, 'layer2/1'), dict(target='authors')),
+        (r'no CBAM in layer2\.0, but', without(authors, 'layer2.0.cbam'), {}),
+        (r'no CBAM in layer2\.1, but', without(ours, 'layer2/1'), dict(target='authors')),
         (
             r'missing .*layer2\.0\.cbam\.channel_gate\.fc2\.bias',
             without(authors, '2.0.cbam.ChannelGate.mlp.3.bias'),
@@ -48,22 +48,26 @@ def test_what_the_weights_do_not_explain_is_refused(theirs):
         ),
         (r'missing .*layer3\.1\.conv1\.weight', without(authors, 'layer3.1.conv1'), {}),
         (r'no CBAM in layer4\.0', without(timms, 'layer4'), {}),
-        ('does not read 2 maps', timm_light(), {}),
+        ('does not have 2 input maps', timm_light(), {}),
         ("form 'mine' is unknown", authors, dict(target='mine')),
-        ('unexplained in the form timm', authors, dict(source='timm')),
-        ('nothing to do', authors, dict(target='authors')),
-        ('nothing to do', mine, dict(layout='inserted')),
+        ('unknown in the form timm', authors, dict(source='timm')),
+        ('nothing to convert', authors, dict(target='authors')),
+        ('nothing to convert', ours, dict(layout='inserted')),
         (
             'several keys become',
-            {**mine, 'layer1.0.cbam.spatial_gate.conv.weight': one},
+            {**ours, 'layer1.0.cbam.spatial_gate.conv.weight': extra},
             dict(layout='inserted'),
         ),
-        ('no plugins= in BasicBlocks', mine, dict(layout='plugins')),
-        ("layout 'mine' is unknown", mine, dict(layout='mine')),
-        ('x: no tensor', {**mine, 'x': 1}, {}),
-        ('is not for the form authors', authors, dict(options=dict(order='channel'))),
-        ("layout='plugins' is not for the form timm", mine, dict(target='timm', layout='plugins')),
-        ("start='paper' is not for", authors, dict(target='timm', start='paper')),
+        ('BasicBlocks have no plugins=', ours, dict(layout='plugins')),
+        ("layout 'mine' is unknown", ours, dict(layout='mine')),
+        ('x: not a tensor', {**ours, 'x': 1}, {}),
+        ('does not apply to the form authors', authors, dict(options=dict(order='channel'))),
+        (
+            "layout='plugins' does not apply to the form timm",
+            ours,
+            dict(target='timm', layout='plugins'),
+        ),
+        ("start='paper' does not apply to", authors, dict(target='timm', start='paper')),
     ):
         with pytest.raises(InputError, match=message):
             convert(state, **options)
@@ -83,14 +87,14 @@ def timm_light() -> dict[str, Tensor]:
         (dict(mlp_bias=False, conv_bias=True), 'timm', "no bias in the spatial gate's convolution"),
         (dict(start='identity'), 'authors', "no identity start; convert with start='paper'"),
         (dict(spatial_pools='conv'), 'authors', "spatial_pools='conv'"),
-        (dict(kernel_size=3), 'authors', 'kernel_size=3; the form authors has 7 alone'),
+        (dict(kernel_size=3), 'authors', 'kernel_size=3; the form authors has only 7'),
         (dict(order='parallel'), 'authors', "order='parallel': the form authors"),
         (dict(mlp_bias=False, order='channel'), 'timm', "order='channel': the form timm"),
         (dict(order='spatial'), 'authors', "order='spatial': the form authors"),
-        (dict(mlp_bias=False, pools=['max']), 'timm', 'pools=.* avg and max alone'),
+        (dict(mlp_bias=False, pools=['max']), 'timm', 'pools=.* has only avg and max'),
     ],
 )
-def test_what_a_form_cannot_express_is_refused_with_the_reason(options, form, message):
+def test_what_a_form_does_not_support_is_an_error_with_the_reason(options, form, message):
     options = dict(start='paper') | options
     for state in (
         CBAM(16, **options).state_dict(),
@@ -100,7 +104,7 @@ def test_what_a_form_cannot_express_is_refused_with_the_reason(options, form, me
             convert(state, target=form, options=options)
 
 
-def test_a_start_that_cannot_be_converted_is_refused_with_the_reason():
+def test_a_start_that_cannot_be_converted_is_an_error_with_the_reason():
     def net(after: str = 'layer*.*.bn2', **options: object) -> dict[str, Tensor]:
         cfg = dict(type='WithPlugins', base_type='ResNet', depth=18, base_channels=16)
         entry = dict(cfg=dict(type='CBAM', start='identity', **options), after=after)
@@ -114,28 +118,28 @@ def test_a_start_that_cannot_be_converted_is_refused_with_the_reason():
     for message, state, options in (
         ("channel gate's pool 'lse'", net(pools=['avg', 'lse']), dict(pools=['avg', 'lse'])),
         ("spatial gate's pool 'lse'", net(spatial_pools='lse'), dict(spatial_pools='lse')),
-        ('layer2 is no norm with weight and bias', net('layer2'), {}),
-        ('layer1.0.conv2 is no norm', net('layer1.0.conv2'), {}),
-        ('relu is no norm', net('relu'), {}),
+        ('layer2 is not a norm with weight and bias', net('layer2'), {}),
+        ('layer1.0.conv2 is not a norm', net('layer1.0.conv2'), {}),
+        ('relu is not a norm', net('relu'), {}),
         ('give the weights of the whole network', CBAM(16).state_dict(), {}),
-        ("a channel gate, not order='channel-spatial'", net(order='channel'), {}),
+        ("a channel gate, which does not fit order='channel-spatial'", net(order='channel'), {}),
         ("order='none' is unknown", plain, dict(order='none')),
-        ('is of the paper form already', to_paper(plain, {}).state, {}),
-        ('reads 2, which is not', plain, dict(spatial_pools='conv')),
-        ('unknown beside', {**plain, second: torch.ones(1)}, {}),
-        ('leaves the range of torch.float16', half, {}),
+        ('has the paper start already', to_paper(plain, {}).state, {}),
+        ('has 2 input maps, which does not fit', plain, dict(spatial_pools='conv')),
+        ('unknown key beside', {**plain, second: torch.ones(1)}, {}),
+        ('cannot be stored in torch.float16', half, {}),
     ):
         with pytest.raises(InputError, match=message):
             to_paper(state, options)
-    with pytest.raises(InputError, match='is of the identity form already'):
+    with pytest.raises(InputError, match='has the identity start already'):
         to_identity(plain, {})
 
 
-def test_a_cbam_at_another_position_of_a_block_is_told_by_its_channels():
+def test_a_cbam_at_another_position_of_a_block_is_detected_by_its_channels():
     cfg = dict(type='CBAM', start='paper')
     entry = dict(cfg=cfg, stages=(True,) * 4, position='after_conv2')
     with DefaultScope.overwrite_default_scope('mmdet'):
         net = MODELS.build(dict(type='ResNet', depth=50, base_channels=16, plugins=[entry]))
     for change in (dict(layout='inserted'), dict(start='identity')):
-        with pytest.raises(InputError, match=r'16 channels, and layer1\.0\.bn3\.weight has 64'):
+        with pytest.raises(InputError, match=r'16 channels, but layer1\.0\.bn3\.weight has 64'):
             convert(net.state_dict(), **change)

@@ -1,4 +1,4 @@
-"""Whatever reads weights refuses a file that would run code, and one that is damaged."""
+"""Everything that reads weights rejects files that would run code and damaged files."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tools import predict as predict_tool
 from ..conftest import CONFIGS, ROOT, in_process
 
 RETINANET = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
-REFUSED = 'more than weights is pickled in it, which could run any code'
+REFUSED = 'it contains more than weights, which could run any code'
 
 
 class Payload:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,10 +50,10 @@ def weights() -> dict:
 
 @pytest.fixture
 def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run's whole checkpoint, in whose `meta` an object lies that makes the file `ran`."""
+    """A run's checkpoint with an object in `meta` that creates the file `ran` when unpickled."""
     monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
     monkeypatch.chdir(tmp_path)
-    meta = dict(epoch=1, iter=9, dataset_meta=dict(classes=('one',)), extra=Payload(Path('ran')))
+    meta = dict(epoch=1, iter=9, dataset_meta=dict(classes=('cat',)), extra=Payload(Path('ran')))
     folder = tmp_path / 'work'
     folder.mkdir()
     torch.save(dict(meta=meta, state_dict=weights, optimizer={}), folder / 'epoch_1.pth')
@@ -65,7 +65,7 @@ def bad(weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snippet(bad: Path) -> None:
-    """The documentation's example of an exported detector, up to the weights."""
+    """Run the documentation's example of an export up to the line that reads the weights."""
     text = (ROOT / 'docs' / 'guides' / 'export.md').read_text()
     code = re.search(
         r'```python\n.*?(from cbam_det\.apis\.export import.*?)\nprepared = ', text, re.S
@@ -78,7 +78,7 @@ def snippet(bad: Path) -> None:
 
 
 def init_cfg(bad: Path) -> None:
-    """MMEngine's own initialisation, as mmdet's train.py has it."""
+    """MMEngine's own initialisation, which mmdet's train.py uses."""
     init = dict(type='Pretrained', checkpoint=str(bad))
     BaseModule(init_cfg=init).init_weights()
 
@@ -95,7 +95,7 @@ def pretrained(bad: Path) -> None:
 
 
 def runner_s_own(bad: Path) -> None:
-    """What `load_from` and `resume` of MMEngine's runner, so of mmdet's train.py, call."""
+    """`load_from` and `resume` of MMEngine's runner, which mmdet's train.py uses."""
     model = nn.Linear(1, 1)
     runner = Runner(model, str(bad.parent / 'runner'), load_from=str(bad))
     runner.load_or_resume()
@@ -104,11 +104,11 @@ def runner_s_own(bad: Path) -> None:
 def gates_of_a_run(bad: Path) -> object:
     file = bad.parent / 'study.yaml'
     file.write_text(
-        'title: one\nmetrics: {AP: coco/bbox_mAP}\nseeds: [0]\n'
-        f'rows:\n  one: {{config: {RETINANET}}}\n'
+        'title: a study\nmetrics: {AP: coco/bbox_mAP}\nseeds: [0]\n'
+        f'rows:\n  plain: {{config: {RETINANET}}}\n'
     )
     study = read_study(file)
-    return measures._weights(study, study.rows['one'], 0, bad.parent, 1, None)
+    return measures._weights(study, study.rows['plain'], 0, bad.parent, 1, None)
 
 
 def predict_tool_s(bad: Path) -> object:
@@ -118,7 +118,9 @@ def predict_tool_s(bad: Path) -> object:
 
 
 PATHS: dict[str, Callable[[Path], object]] = {
-    'read_checkpoint': lambda bad: files.read_checkpoint(str(bad), 'it', 'go'),
+    'read_checkpoint': lambda bad: files.read_checkpoint(
+        str(bad), 'the checkpoint', 'download it again'
+    ),
     'read_file': files.read_file,
     'check_checkpoint': lambda bad: loading.check_checkpoint(str(bad), 'load_from'),
     'last_readable_checkpoint': lambda bad: loading.last_readable_checkpoint(str(bad.parent)),
@@ -142,13 +144,13 @@ PATHS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_payload_in_a_checkpoint_is_refused_unread_by_every_call(path, bad, capfd):
+def test_every_call_rejects_a_payload_in_a_checkpoint_without_running_it(path, bad, capfd):
     with pytest.raises(InputError, match=REFUSED):
         PATHS[path](bad)
     assert not Path('ran').exists()
     assert files.WEIGHTS_ONLY not in os.environ or path == 'report.write'
-    said = ''.join(capfd.readouterr())
-    assert 'weights_only' not in said  # torch's and MMEngine's advice
+    output = ''.join(capfd.readouterr())
+    assert 'weights_only' not in output  # torch and MMEngine explain how to read it unsafely
 
 
 COMMANDS = {
@@ -159,31 +161,31 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize('tool', COMMANDS)
-def test_payload_is_refused_by_the_tools_in_one_line(tool, bad, capsys):
-    """Those of `train.py` and `test.py` are in test_bad_input.py."""
+def test_tools_reject_a_payload_in_one_line(tool, bad, capsys):
+    """`train.py` and `test.py` have their tests in tests/engine/test_bad_checkpoints.py."""
     assert in_process(tool)(*COMMANDS[tool](bad)) == 2
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith('error: ')]
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith('error: ')]
     assert REFUSED in line and 'weights_only' not in line
     assert not Path('ran').exists()
 
 
 def test_weights_are_read_in_one_place_of_the_repository():
-    """Another needs a row in PATHS."""
+    """A new place needs a row in PATHS."""
     folders = ('cbam_det', 'tools', 'benchmarks', 'examples')
     readers = re.compile(
         r'\btorch\.load\(|\bload_url\(|\bpickle\.loads?\(|load_state_dict_from_url'
     )
-    found = {
+    calls_by_file = {
         path.relative_to(ROOT).as_posix(): readers.findall(path.read_text())
         for folder in folders
         for path in (ROOT / folder).rglob('*.py')
     }
-    assert {name: calls for name, calls in found.items() if calls} == {
+    assert {name: calls for name, calls in calls_by_file.items() if calls} == {
         'cbam_det/checkpoints/files.py': ['torch.load('],
         'cbam_det/models/backbones/weights.py': ['torch.load('],
     }
-    own = (ROOT / 'cbam_det/models/backbones/weights.py').read_text()
-    assert "torch.load(file, map_location='cpu', weights_only=True)" in own
+    text = (ROOT / 'cbam_det/models/backbones/weights.py').read_text()
+    assert "torch.load(file, map_location='cpu', weights_only=True)" in text
 
 
 def saved(path: Path) -> Path:
@@ -200,12 +202,12 @@ def flip(path: Path, count: int = 4096) -> None:
 
 
 @pytest.mark.parametrize('count', [1, 4096])
-def test_flipped_bytes_of_a_checkpoint_are_noticed(count, tmp_path):
+def test_flipped_bytes_in_a_checkpoint_are_an_error(count, tmp_path):
     path = saved(tmp_path / 'a.pth')
     assert loading.check_checkpoint(str(path), 'checkpoint')['state_dict']
     flip(path, count)
-    assert torch.load(path, weights_only=True)  # torch does not
-    with pytest.raises(InputError, match=r'it is damaged: \S+/data/0 is not what was written'):
+    assert torch.load(path, weights_only=True)  # torch does not notice
+    with pytest.raises(InputError, match=r'it is damaged: wrong checksum of \S+/data/0'):
         loading.check_checkpoint(str(path), 'checkpoint')
     with pytest.raises(InputError, match=re.escape(f'{path} cannot be loaded (it is damaged')):
         load_checkpoint(nn.Linear(64, 64), str(path))
@@ -223,26 +225,26 @@ def test_flipped_bytes_of_a_checkpoint_are_noticed(count, tmp_path):
     ],
     ids=['zeros', 'not UTF-8', 'too long', 'two lines', 'another folder', 'a folder that is gone'],
 )
-def test_damaged_last_checkpoint_does_not_defeat_resume(content, tmp_path):
-    work, other = tmp_path / 'work', tmp_path / 'other'
+def test_resume_finds_a_checkpoint_if_last_checkpoint_is_damaged(content, tmp_path):
+    work, other_run = tmp_path / 'work', tmp_path / 'other'
     work.mkdir()
-    other.mkdir()
-    saved(other / 'epoch_7.pth')
+    other_run.mkdir()
+    saved(other_run / 'epoch_7.pth')
     for number in (1, 2):
         os.utime(saved(work / f'epoch_{number}.pth'), (number, number))
     last = work / 'last_checkpoint'
-    last.write_bytes(content.replace(b'{other}', os.fsencode(other)))
-    newest = 1 if b'epoch_1' in content else 2  # of the same name, beside it: the folder was moved
+    last.write_bytes(content.replace(b'{other}', os.fsencode(other_run)))
+    newest = 1 if b'epoch_1' in content else 2  # the folder was moved: the same name, in it
     assert loading.last_readable_checkpoint(str(work)) == str(work / f'epoch_{newest}.pth')
 
 
-def test_damaged_last_checkpoint_alone_is_named(tmp_path):
+def test_damaged_last_checkpoint_without_checkpoints_is_an_error(tmp_path):
     (tmp_path / 'last_checkpoint').write_bytes(b'\xff')
     with pytest.raises(InputError, match='last_checkpoint is damaged'):
         loading.last_readable_checkpoint(str(tmp_path))
 
 
-def test_variable_that_lets_files_run_code_is_named_with_its_remedy(tmp_path, monkeypatch):
+def test_variable_that_lets_files_run_code_is_an_error_with_a_remedy(tmp_path, monkeypatch):
     path = saved(tmp_path / 'a.pth')
     monkeypatch.delenv(files.WEIGHTS_ONLY, raising=False)
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')

@@ -86,7 +86,7 @@ def test_attention_that_no_module_takes_is_an_error_that_names_it(key):
     net = resnet()
     state = state_of({**net.state_dict(), key: torch.zeros(1)})
     name = re.escape(key.removeprefix('module.'))
-    with pytest.raises(InputError, match=rf'carries 1 attention weights .*{name}.*convert'):
+    with pytest.raises(InputError, match=rf'has 1 attention weights .*{name}.*convert'):
         check_attention(state, net, 'x.pth', whole=False)
 
 
@@ -94,7 +94,7 @@ def test_attention_of_another_shape_is_an_error():
     state = resnet().state_dict()
     key = 'inserted.layer1/0/bn2.cbam.channel_gate.fc1.weight'
     state[key] = state[key][:1]
-    with pytest.raises(InputError, match='carries 1 attention weights'):
+    with pytest.raises(InputError, match='has 1 attention weights'):
         check_attention(state, resnet(), 'x.pth', whole=False)
 
 
@@ -102,15 +102,15 @@ def test_absent_attention_is_new_in_training_and_an_error_in_a_test():
     net = resnet()
     plain = {key: v for key, v in net.state_dict().items() if not key.startswith('inserted.')}
     check_attention(plain, net, 'resnet.pth', whole=False)
-    with pytest.raises(InputError, match=r'attention weights that resnet\.pth lacks'):
+    with pytest.raises(InputError, match=r'attention weights that resnet\.pth does not have'):
         check_attention(plain, net, 'resnet.pth', whole=True)
 
 
 def test_weights_of_the_other_start_are_an_error_both_ways():
     one, other = resnet(), resnet(start='paper')
-    with pytest.raises(InputError, match='carries 16 attention weights'):
+    with pytest.raises(InputError, match='has 16 attention weights'):
         check_attention(one.state_dict(), other, 'x.pth', whole=True)
-    with pytest.raises(InputError, match=r'x\.pth holds a part of .*cbam'):
+    with pytest.raises(InputError, match=r'x\.pth has only a part of .*cbam'):
         check_attention(other.state_dict(), one, 'x.pth', whole=False)
 
 
@@ -128,7 +128,7 @@ def test_pretrained_backbone_with_foreign_attention_stops_before_the_first_step(
     )
     done = run('train.py', 'mine.py', '--data-root', digits, cwd=tmp_path, status=2)
     error = done.stderr.splitlines()[-1]
-    assert 'authors.pth carries 1 attention weights that no module takes' in error
+    assert 'authors.pth has 1 attention weights that do not fit the model' in error
     assert 'tools/convert_checkpoint.py' in error and (ROOT / 'tools').is_dir()
 
 
@@ -157,7 +157,7 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
             optim.step()
             audit.after_train_iter(runner, step)
         results.append(net.state_dict())
-        words = ('no gate is saturated', 'has not left its start') if saturation_at else ()
+        words = ('no gate is saturated', 'has not changed from its start') if saturation_at else ()
         assert len(said) == len(words) and all(map(str.__contains__, said, words))
         assert not any(
             module._forward_pre_hooks for module in net.modules() if type(module) is CBAM
@@ -223,7 +223,7 @@ def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
         audit.before_run(runner)
         assert len(audit.sources) == 16
         state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
-        with pytest.raises(InputError, match='carries 1 attention weights'):
+        with pytest.raises(InputError, match='has 1 attention weights'):
             AttentionAuditHook().before_run(runner)
 
 

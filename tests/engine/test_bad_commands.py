@@ -132,7 +132,10 @@ BAD_COMMANDS = {
         'optim_wraper of the options would have no effect; near: optim_wrapper',
     ),
     'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
-    'checkpoint to resume from is gone': (['--resume', 'gone.pth'], 'no checkpoint gone.pth'),
+    'checkpoint to resume from is gone': (
+        ['--resume', 'gone.pth'],
+        'the checkpoint gone.pth (--resume) does not exist',
+    ),
 }
 
 
@@ -155,7 +158,7 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
         (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
         (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
         (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
-        ([], 'no checkpoint gone.pth (checkpoint)'),
+        ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],
 )
 def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
@@ -174,7 +177,7 @@ def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
 def test_ablation_of_a_config_without_attention_is_named():
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict({'model.backbone.plugins.0.cfg.order': 'channel'})
-    with pytest.raises(InputError, match='there has to be attention at that place: take the _cbam'):
+    with pytest.raises(InputError, match='can change only plugins that the config has: use the'):
         build_model(cfg)
 
 

@@ -49,7 +49,7 @@ def test_workers_draw_anew_in_each_epoch_and_each_differently(tmp_path):
 def test_stopped_epoch_goes_on_with_the_images_that_it_has_not_seen(at, workers, tmp_path):
     whole = toy(tmp_path / 'whole', workers=workers)
     whole.train()
-    with pytest.raises(Stopped, match=rf'stopped by SIGTERM after iteration {at} of 9: saved in'):
+    with pytest.raises(Stopped, match=rf'stopped by SIGTERM after iteration {at} of 9: saved '):
         toy(tmp_path / 'cut', At(at, kill), workers=workers).train()
     stopped = tmp_path / 'cut/stopped.pth'
     assert (tmp_path / 'cut/last_checkpoint').read_text() == str(stopped)

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from cbam_det import CBAM
-from cbam_det.engine.hooks.gate_use import GateUse, host_of
+from cbam_det.engine.hooks.gate_use import GateUse, parent_of
 from cbam_det.engine.preflight import check_bypassed
 from cbam_det.models.attention_modules import named_plugins
 from cbam_det.utils.errors import InputError
@@ -59,7 +59,7 @@ def test_used_attention_is_watched_for_one_iteration_and_one_batch(tiny_runs, tm
     model = Gated()
     audit = dict(attention_audit=dict(used_within=1))
     toy(tmp_path, model=model, max_epochs=2, default=audit).train()
-    modules = len(list(named_plugins(model))) * 2  # with their hosts
+    modules = len(list(named_plugins(model))) * 2  # with their parent modules
     batches = [modules, 0, 0, modules, 0, 0]  # an epoch and its validation
     at_the_end = [0, 0, 2, 0, 0, 0]  # the last iteration records what each CBAM multiplies with
     assert model.watched == [*batches, *at_the_end]
@@ -69,14 +69,14 @@ def test_used_attention_is_watched_for_one_iteration_and_one_batch(tiny_runs, tm
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(past=('loss',)), 'after iteration 2 the attention at block.cbam has not run: the'),
+        (dict(past=('loss',)), 'until iteration 2 the attention at block.cbam has not run: the'),
         (
             dict(detached=True),
-            'at block.cbam.channel_gate, block.cbam.spatial_gate has not got a gradient',
+            'at block.cbam.channel_gate, block.cbam.spatial_gate has not received a gradient',
         ),
         (
             dict(past=('predict',)),
-            'validation has not run the attention at block.cbam, though it has run block; take out',
+            'validation has not run the attention at block.cbam, although it has run block; remove',
         ),
     ],
 )
@@ -96,7 +96,8 @@ def test_part_that_validation_leaves_out_is_told_and_the_run_goes_on(
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     runner.train()
     assert said == [
-        'attention: validation does not use that at only_in_training.cbam, nor its host'
+        'validation does not use the attention at only_in_training.cbam or the module that '
+        'contains it'
     ]
 
 
@@ -122,9 +123,9 @@ def test_check_can_be_left_out(tiny_runs, tmp_path):
 
 def backbone(**cfg) -> nn.Module:
     plugins = [dict(cfg=dict(type='CBAM', ratio=2, start='paper', **cfg), after='layer*.*.bn2')]
-    host = dict(type='WithPlugins', base_type='ResNet', depth=18, base_channels=8, plugins=plugins)
+    cfg = dict(type='WithPlugins', base_type='ResNet', depth=18, base_channels=8, plugins=plugins)
     model = nn.Module()
-    model.backbone = MODELS.build(host)
+    model.backbone = MODELS.build(cfg)
     return model
 
 
@@ -145,7 +146,7 @@ def test_every_gate_of_a_network_is_seen_and_with_that_option_none_runs(memory_e
     use = GateUse(model, gradients=True)
     sum(level.square().mean() for level in model.backbone(torch.rand(2, 3, 64, 64))).backward()
     assert not (use.not_run() or use.idle() or use.without_gradient())
-    assert len(use.trainable) == 16 and host_of(next(iter(use.hosts))) == 'backbone'
+    assert len(use.trainable) == 16 and parent_of(next(iter(use.parents))) == 'backbone'
     use.close()
     turn_on_efficient_conv_bn_eval(model, 'backbone')
     use = GateUse(model, gradients=True)

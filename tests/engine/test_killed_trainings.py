@@ -143,7 +143,7 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
     assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
     again = Training(tmp_path, *options_of('work', digits, 2))
     assert again.process.wait(300) == 0, again.said()
-    assert 'epoch 1 goes on after' in again.said()
+    assert 'epoch 1 resumes after' in again.said()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
 
 
@@ -189,7 +189,7 @@ def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_st
     assert len(stopped['exact_resume']['random_states']) == 2
     again = Training(tmp_path, *options, processes=2)
     assert again.process.wait(300) == 0, again.said()
-    assert 'epoch 1 goes on after' in again.said()
+    assert 'epoch 1 resumes after' in again.said()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
 
 

@@ -25,7 +25,7 @@ def test_no_detection_in_any_image_is_an_error(counts, fails):
     if not fails:
         hook.check()
         return
-    with pytest.raises(InputError, match='no detection in 3 images'):
+    with pytest.raises(InputError, match='there is no detection in 3 images'):
         hook.check()
 
 

@@ -203,7 +203,7 @@ def test_script_that_is_stopped_ends_by_one_line_and_the_signal_s_status(action,
     last = done.stderr.splitlines()[-1]
     assert ('Traceback' in done.stderr) == (action == 'fail')
     if action == 'kill':
-        assert last.startswith('stopped by SIGTERM after iteration 2 of 9: saved in ')
+        assert last.startswith('stopped by SIGTERM after iteration 2 of 9: saved ')
     else:
         assert last.endswith('Fault: of the script')
 

@@ -34,7 +34,7 @@ def test_run_killed_while_it_wrote_goes_on_and_stops_in_what_that_left(tmp_path,
     killed = tmp_path / 'killed'
     assert {path.name for path in killed.glob('*.part')} == {'epoch_2.pth.part', 'folder.part'}
     options = dict(resume=True, load_from=loading.last_readable_checkpoint(killed))
-    with pytest.raises(Stopped, match='after iteration 4 of 9: saved in'):
+    with pytest.raises(Stopped, match='after iteration 4 of 9: saved '):
         toy(killed, At(4, kill), **options).train()
     assert (killed / 'last_checkpoint').read_text() == str(killed / 'stopped.pth')
     toy(killed, resume=True, load_from=loading.last_readable_checkpoint(killed)).train()
@@ -133,7 +133,7 @@ def test_moved_or_lost_last_checkpoint_leads_to_the_newest(three):
 def test_nothing_whole_is_an_error_and_nothing_at_all_a_beginning(three, tmp_path_factory):
     for path in three.glob('epoch_*.pth'):
         truncate(path)
-    with pytest.raises(InputError, match=r'epoch_3\.pth .*holds no other checkpoint to resume'):
+    with pytest.raises(InputError, match=r'epoch_3\.pth .*has no other checkpoint to resume'):
         loading.last_readable_checkpoint(three)
     assert loading.last_readable_checkpoint(tmp_path_factory.mktemp('new')) is None
     assert loading.last_readable_checkpoint(three / 'absent') is None

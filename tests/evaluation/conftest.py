@@ -1,4 +1,4 @@
-"""mmdet's metrics as every run of ours has them."""
+"""Apply the patches of mmdet's metrics that every run of ours applies."""
 
 from cbam_det.evaluation.metrics import fix_metrics
 

@@ -1,4 +1,4 @@
-"""FastCocoMetric: pycocotools' numbers under CocoMetric's names and switches."""
+"""FastCocoMetric gives pycocotools' numbers with CocoMetric's names and options."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ CLASSES = [f'class {label}' for label in range(80)]
 
 @pytest.fixture(scope='module')
 def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
-    """The annotation file of 200 images of 80 classes, and 120 detections of each."""
-    content, found = random_detections(200, len(CLASSES), 120)
-    things = content['annotations']
-    assert sum(thing['iscrowd'] for thing in things) > 10
-    assert len({thing['image_id'] for thing in things}) < 195
-    assert min(thing['area'] for thing in things) < 32**2 < 96**2 < things[0]['area']
+    """An annotation file of 200 images and 80 classes, and 120 detections per image."""
+    content, detections = random_detections(200, len(CLASSES), 120)
+    annotations = content['annotations']
+    assert sum(annotation['iscrowd'] for annotation in annotations) > 10
+    assert len({annotation['image_id'] for annotation in annotations}) < 195
+    areas = [annotation['area'] for annotation in annotations]
+    assert min(areas) < 32**2 < 96**2 < areas[0]
     path = tmp_path_factory.mktemp('made_up') / 'annotations.json'
     path.write_text(json.dumps(content))
-    return path, found
+    return path, detections
 
 
 def metric_of(kind: str, path: Path, **options: object) -> CocoMetric:
@@ -46,17 +47,17 @@ def metric_of(kind: str, path: Path, **options: object) -> CocoMetric:
     return metric
 
 
-def evaluated(kind: str, path: Path, found: list, **options: object) -> dict[str, float]:
+def evaluated(kind: str, path: Path, detections: list, **options: object) -> dict[str, float]:
     metric = metric_of(kind, path, **options)
-    for image, values in enumerate(found, 1):
-        given = dict(
+    for image, values in enumerate(detections, 1):
+        predictions = dict(
             zip(('bboxes', 'scores', 'labels'), map(torch.as_tensor, values[:3]), strict=True)
         )
         if len(values) > 3:
-            given['masks'] = values[3]
-        sample = dict(img_id=image, ori_shape=(640, 640), pred_instances=given)
+            predictions['masks'] = values[3]
+        sample = dict(img_id=image, ori_shape=(640, 640), pred_instances=predictions)
         metric.process({}, [sample])
-    return metric.evaluate(len(found))
+    return metric.evaluate(len(detections))
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,13 @@ def evaluated(kind: str, path: Path, found: list, **options: object) -> dict[str
     ids=['boxes', 'proposals', 'limits of COCO', 'proposals of a part'],
 )
 def test_every_count_is_that_of_pycocotools(by_class, limits, classes, images, few):
-    """The 12 numbers; precision and recall for each IoU, class, area and limit; the scores."""
-    path, found = few
+    """The 12 numbers, the scores, and precision and recall by IoU, class, area and limit."""
+    path, detections = few
     truth = COCO(str(path))
     rows = [
         dict(image_id=image, category_id=int(label) + 1, bbox=[*box[:2], *(box[2:] - box[:2])])
         | dict(score=score)
-        for image, (boxes, scores, labels) in enumerate(found, 1)
+        for image, (boxes, scores, labels) in enumerate(detections, 1)
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
     counts = []
@@ -89,9 +90,9 @@ def test_every_count_is_that_of_pycocotools(by_class, limits, classes, images, f
         run.accumulate()
         run.summarize()
         counts.append([run.stats, *(run.eval[key] for key in ('precision', 'recall', 'scores'))])
-    for one, other in zip(*counts, strict=True):
-        assert one.shape == other.shape
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
+    for expected, actual in zip(*counts, strict=True):
+        assert expected.shape == actual.shape
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
     assert counts[0][0][0] > 0.1 and counts[0][0][-1] > 0.1
 
 
@@ -116,20 +117,20 @@ def test_metrics_names_and_order_are_those_of_coco_metric(options, few):
 
 
 def test_masks_have_coco_metric_s_numbers(tmp_path):
-    content, found = random_detections(40, 5, 20)
-    for thing in content['annotations']:
-        x, y, w, h = thing['bbox']
+    content, detections = random_detections(40, 5, 20)
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
         triangle = [x, y, x + w, y, x + w, y + h]
-        thing['segmentation'] = [triangle]
-        if thing['iscrowd']:
-            thing['segmentation'] = mask.merge(mask.frPyObjects([triangle], 640, 640))
-            thing['segmentation']['counts'] = thing['segmentation']['counts'].decode()
+        annotation['segmentation'] = [triangle]
+        if annotation['iscrowd']:
+            encoded = mask.merge(mask.frPyObjects([triangle], 640, 640))
+            annotation['segmentation'] = dict(encoded, counts=encoded['counts'].decode())
     path = tmp_path / 'annotations.json'
     path.write_text(json.dumps(content))
     masked = [
         (boxes, scores, labels)
         + (mask.frPyObjects([[a, b, c, b, c, d] for a, b, c, d in boxes.tolist()], 640, 640),)
-        for boxes, scores, labels in found
+        for boxes, scores, labels in detections
     ]
     options = dict(metric=['bbox', 'segm'], classwise=True)
     first = evaluated('CocoMetric', path, masked, **options)
@@ -144,7 +145,7 @@ def test_nothing_detected_is_reported_as_coco_metric_does(few):
     assert evaluated('CocoMetric', few[0], nothing) == {}
 
 
-def test_without_faster_coco_eval_the_remedy_is_named(few):
+def test_without_faster_coco_eval_the_error_has_a_remedy(few):
     with (
         mock.patch.dict(sys.modules, faster_coco_eval=None),
         pytest.raises(InputError, match=r'pip install faster-coco-eval==1\.8\.0'),
@@ -152,21 +153,21 @@ def test_without_faster_coco_eval_the_remedy_is_named(few):
         metric_of('FastCocoMetric', few[0])
 
 
-def test_a_run_reports_every_number_of_it():
+def test_evaluator_of_a_test_reports_every_number():
     cfg = Config(dict(test_evaluator=dict(type='FastCocoMetric', metric='bbox')))
     report_every_number(cfg.test_evaluator)
     assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == COCO_NUMBERS
 
 
-def test_a_shipped_config_takes_it_by_its_type(trained, digits, run, tmp_path):
-    """And finds what CocoMetric found in the validation after the last epoch of training."""
+def test_a_shipped_config_uses_it_by_its_type(trained, digits, run, tmp_path):
+    """The numbers equal CocoMetric's in the validation after the last epoch."""
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
     kinds = ('val_evaluator.type=FastCocoMetric', 'test_evaluator.type=FastCocoMetric')
     config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
-    done = run('test.py', config, trained / 'work/epoch_2.pth', *options, *kinds, cwd=tmp_path)
+    process = run('test.py', config, trained / 'work/epoch_2.pth', *options, *kinds, cwd=tmp_path)
     (file,) = tmp_path.glob('work/*/metrics.json')
     second = json.loads(file.read_text())['metrics']
-    assert "type='FastCocoMetric'" in done.stdout
+    assert "type='FastCocoMetric'" in process.stdout
     assert 'coco/seven_precision' in second and 'coco/bbox_AR@1000' in second
     (log,) = trained.glob('work/*/vis_data/scalars.json')
     first = json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1])

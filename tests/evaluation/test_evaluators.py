@@ -1,4 +1,4 @@
-"""An evaluator speaks of the images, boxes and classes of its loader, or the run does not begin."""
+"""A run does not begin if an evaluator has other images, boxes or classes than its loader."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..datasets.damaged_sets import coco
 
 
 def run_on(root: Path, **evaluator: object) -> Config:
-    """A config whose validation reads `val.json`, two images of cats and dogs in `root`."""
+    """A config whose validation reads `val.json` in `root`, two images of cats and dogs."""
     dataset = coco(root)
     (root / 'train.json').rename(root / 'val.json')
     dataset.update(ann_file='val.json', test_mode=True)
-    given = dict(type='CocoMetric', ann_file=str(root / 'val.json'), **evaluator)
+    val_evaluator = dict(type='CocoMetric', ann_file=str(root / 'val.json'), **evaluator)
     model = dict(type='RetinaNet', bbox_head=dict(type='RetinaHead', num_classes=2))
     return Config(
         dict(
             model=model,
             val_dataloader=dict(batch_size=1, dataset=dataset),
-            val_evaluator=given,
+            val_evaluator=val_evaluator,
         )
     )
 
@@ -46,30 +46,30 @@ def first_box(content: dict) -> None:
 
 
 def other_ids(content: dict) -> None:
-    for one in content['images']:
-        one['id'] += 1000
-    for one in content['annotations']:
-        one['image_id'] += 1000
+    for image in content['images']:
+        image['id'] += 1000
+    for annotation in content['annotations']:
+        annotation['image_id'] += 1000
 
 
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    ('change', 'message'),
     [(first_box, r'has other boxes \(2 are in one'), (other_ids, r'has other images \(2, not 2')],
     ids=['boxes', 'images'],
 )
-def test_evaluator_of_another_file_than_the_loader_s_ends_the_run_before_it(change, said, tmp_path):
+def test_evaluator_with_another_file_than_the_loader_s_stops_the_run(change, message, tmp_path):
     cfg = run_on(tmp_path)
     check_data(RunConfig.from_cfg(cfg), ('val',))
     file = tmp_path / 'val.json'
     cfg.val_evaluator.ann_file = changed(file, tmp_path / 'same.json', lambda content: None)
     check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_evaluator.ann_file = changed(file, tmp_path / 'old.json', change)
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         check_data(RunConfig.from_cfg(cfg), ('val',))
     assert f'--cfg-options val_evaluator.ann_file={file}' in str(raised.value)
 
 
-def test_several_files_of_a_loader_are_not_evaluated_by_one(tmp_path):
+def test_several_files_of_a_loader_need_several_files_of_the_evaluator(tmp_path):
     cfg = run_on(tmp_path)
     first = cfg.val_dataloader.dataset
     changed(tmp_path / 'val.json', tmp_path / 'more.json', other_ids)
@@ -93,14 +93,14 @@ def test_several_files_of_a_loader_are_not_evaluated_by_one(tmp_path):
         check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
-def test_part_of_a_file_is_not_evaluated_as_the_whole(tmp_path):
+def test_loader_of_a_part_of_the_evaluator_s_file_is_an_error(tmp_path):
     cfg = run_on(tmp_path)
     cfg.val_dataloader.dataset.indices = 1
     with pytest.raises(InputError, match=r'val_dataloader reads a part of it \(indices=1\)'):
         check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
-def test_masks_are_evaluated_of_a_model_with_masks_alone(tmp_path):
+def test_metric_of_masks_needs_a_model_with_masks(tmp_path):
     cfg = run_on(tmp_path, metric=['bbox', 'segm'])
     with pytest.raises(InputError, match="'segm', but the model predicts no masks"):
         check_data(RunConfig.from_cfg(cfg), ('val',))
@@ -110,12 +110,14 @@ def test_masks_are_evaluated_of_a_model_with_masks_alone(tmp_path):
 
 def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
     cfg = run_on(tmp_path)
-    other = changed(
+    reversed_classes = changed(
         tmp_path / 'val.json',
-        tmp_path / 'other.json',
+        tmp_path / 'reversed.json',
         lambda content: content['categories'].reverse(),
     )
-    train = dict(cfg.val_dataloader.dataset, ann_file=other, metainfo=dict(classes=('dog', 'cat')))
+    train = dict(
+        cfg.val_dataloader.dataset, ann_file=reversed_classes, metainfo=dict(classes=('dog', 'cat'))
+    )
     cfg.train_dataloader = dict(batch_size=1, dataset=train)
     with pytest.raises(
         InputError, match=r'val_dataloader has the classes cat, dog, but .* dog, cat'
@@ -123,7 +125,7 @@ def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
         check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     cfg.test_dataloader = cfg.val_dataloader
     weights = dict(meta=dict(dataset_meta=dict(classes=('dog', 'cat'))))
-    with pytest.raises(InputError, match='trained on the classes dog, cat, and test_dataloader'):
+    with pytest.raises(InputError, match='trained on the classes dog, cat, but test_dataloader'):
         check_checkpoint_classes(Split.from_cfg(cfg, 'test'), weights)
     weights['meta']['dataset_meta']['classes'] = ('cat', 'dog')
     check_checkpoint_classes(Split.from_cfg(cfg, 'test'), weights)

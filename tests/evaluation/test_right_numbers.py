@@ -1,4 +1,4 @@
-"""Perfect detections have 1.0 in every metric, whatever ids, orders and names a file has."""
+"""Perfect detections score 1.0 in every metric, for any ids, orders and names in the file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cbam_det.evaluation.metrics import fix_metrics
 from cbam_det.models.compat import fix_coco_metric
 
 SIZE = 320
-BOX = {'s': 16.0, 'm': 48.0, 'l': 128.0}  # a side of each of COCO's sizes
+BOX = {'s': 16.0, 'm': 48.0, 'l': 128.0}  # width and height of a box in each of COCO's sizes
 
 numbers = st.integers(0, 2**40)
-# Names with line breaks are refused before a run.
+# Names with line breaks are an error before a run.
 texts = st.text(
     st.characters(codec='utf-8', exclude_categories=('Cc', 'Cs', 'Zl', 'Zp')),
     min_size=1,
@@ -38,17 +38,20 @@ QUIET = settings(
 
 @st.composite
 def files(draw: st.DrawFn) -> dict:
-    """A COCO file whose classes have one object of each size; ids and names are anybody's."""
+    """A COCO file with one object of each size per class, and random ids and names."""
     names = draw(st.lists(texts, min_size=1, max_size=4, unique=True))
 
     def ids(count: int) -> list:
         kind = draw(st.sampled_from([numbers, texts, st.one_of(numbers, texts)]))
         return draw(st.lists(kind, min_size=count, max_size=count, unique=True))
 
-    categories = [dict(id=one, name=name) for one, name in zip(ids(len(names)), names, strict=True)]
+    categories = [
+        dict(id=category_id, name=name)
+        for category_id, name in zip(ids(len(names)), names, strict=True)
+    ]
     images = [
-        dict(id=one, file_name=f'{number}.jpg', width=SIZE, height=SIZE)
-        for number, one in enumerate(ids(len(names) + 1))
+        dict(id=image_id, file_name=f'{number}.jpg', width=SIZE, height=SIZE)
+        for number, image_id in enumerate(ids(len(names) + 1))
     ]
     annotations = [
         dict(image_id=image['id'], category_id=category['id'], bbox=[place, place, side, side])
@@ -56,8 +59,8 @@ def files(draw: st.DrawFn) -> dict:
         for image, category in zip(images, categories, strict=False)
         for place, side in zip((0.0, 24.0, 120.0), BOX.values(), strict=True)
     ]
-    for one, number in zip(annotations, ids(len(annotations)), strict=True):
-        one['id'] = number
+    for annotation, annotation_id in zip(annotations, ids(len(annotations)), strict=True):
+        annotation['id'] = annotation_id
     return dict(
         images=draw(st.permutations(images)),
         annotations=draw(st.permutations(annotations)),
@@ -66,14 +69,19 @@ def files(draw: st.DrawFn) -> dict:
 
 
 def perfect(content: dict) -> list[dict]:
-    """Data samples in which every object is detected, and is the truth that a loader hands on."""
-    labels = {one['id']: label for label, one in enumerate(content['categories'])}
+    """Data samples in which every object is detected; they also contain the loader's truth."""
+    labels = {category['id']: label for label, category in enumerate(content['categories'])}
     samples = []
     for image in content['images']:
-        own = [one for one in content['annotations'] if one['image_id'] == image['id']]
-        boxes = [[x, y, x + w, y + h] for x, y, w, h in (one['bbox'] for one in own)]
-        kinds = [labels[one['category_id']] for one in own]
-        found = dict(bboxes=torch.tensor(boxes).reshape(-1, 4), labels=torch.tensor(kinds).long())
+        annotations = [
+            annotation
+            for annotation in content['annotations']
+            if annotation['image_id'] == image['id']
+        ]
+        corners = (annotation['bbox'] for annotation in annotations)
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in corners]
+        kinds = [labels[annotation['category_id']] for annotation in annotations]
+        objects = dict(bboxes=torch.tensor(boxes).reshape(-1, 4), labels=torch.tensor(kinds).long())
         truth = [
             dict(bbox=box, bbox_label=kind, ignore_flag=0)
             for box, kind in zip(boxes, kinds, strict=True)
@@ -84,17 +92,21 @@ def perfect(content: dict) -> list[dict]:
                 img_id=image['id'],
                 ori_shape=(SIZE, SIZE),
                 instances=truth,
-                gt_instances=found,
+                gt_instances=objects,
                 ignored_instances=nothing,
-                pred_instances=dict(found, scores=torch.full((len(own),), 0.9)),
+                pred_instances=dict(objects, scores=torch.full((len(boxes),), 0.9)),
             )
         )
     return samples
 
 
+def names_of(content: dict) -> tuple[str, ...]:
+    return tuple(category['name'] for category in content['categories'])
+
+
 def evaluated(metric: dict, content: dict, samples: list[dict], **meta: object) -> dict[str, float]:
     built = METRICS.build(metric)
-    built.dataset_meta = dict(classes=tuple(one['name'] for one in content['categories']), **meta)
+    built.dataset_meta = dict(classes=names_of(content), **meta)
     with contextlib.redirect_stdout(io.StringIO()):
         built.process({}, samples)
         return built.evaluate(len(samples))
@@ -115,7 +127,7 @@ def test_every_number_of_coco_and_every_class_is_1_under_all_ids_orders_and_name
             metric['ann_file'] = str(path)
         values = evaluated(metric, content, perfect(content))
     assert len(values) == 6 + 6 + len(content['categories'])
-    assert {one['name'] for one in content['categories']} <= {
+    assert set(names_of(content)) <= {
         name.removeprefix('coco/').removesuffix('_precision') for name in values
     }
     assert set(values.values()) == {1.0}
@@ -127,12 +139,13 @@ def test_every_number_of_coco_and_every_class_is_1_under_all_ids_orders_and_name
 def test_class_that_is_never_detected_has_0_under_its_own_name_and_the_others_1(
     kind, content, data
 ):
-    names = [one['name'] for one in content['categories']]
+    names = names_of(content)
     missed = data.draw(st.integers(0, len(names) - 1))
     samples = perfect(content)
     for sample in samples:
-        kept = sample['pred_instances']['labels'] != missed
-        sample['pred_instances'] = {k: v[kept] for k, v in sample['pred_instances'].items()}
+        predictions = sample['pred_instances']
+        is_kept = predictions['labels'] != missed
+        sample['pred_instances'] = {key: value[is_kept] for key, value in predictions.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'file.json')
         path.write_text(json.dumps(content))
@@ -142,7 +155,8 @@ def test_class_that_is_never_detected_has_0_under_its_own_name_and_the_others_1(
     expected[f'coco/{names[missed]}_precision'] = 0.0
     if len(names) == 1:
         expected = {}  # mmdet reports nothing where nothing is detected
-    assert {k: v for k, v in values.items() if k.endswith('_precision')} == expected
+    precisions = {key: value for key, value in values.items() if key.endswith('_precision')}
+    assert precisions == expected
 
 
 @pytest.mark.parametrize('mode', ['11points', 'area'])
@@ -170,7 +184,7 @@ def test_mmdet_s_own_coco_metric_still_exchanges_the_classes_of_ids_that_do_not_
     path.write_text(json.dumps(content))
     metric = dict(type='CocoMetric', metric='bbox', classwise=True, ann_file=str(path))
     ours = evaluated(metric, content, [sample])
-    try:  # where this fails, mmdet is right by itself: remove `coco_ids` and `fix_coco_metric`
+    try:  # if this fails, mmdet has fixed the fault: remove `coco_ids` and `fix_coco_metric`
         fix_coco_metric(api_wrappers.COCOeval, api_wrappers.COCOevalMP, api_wrappers.COCO)
         theirs = evaluated(metric, content, [sample])
     finally:
@@ -200,7 +214,7 @@ def test_voc_s_table_has_the_names_of_the_data_set_in_a_folder_of_voc2007(caplog
     finally:
         logger.removeHandler(caplog.handler)
     assert '| zebra |' in ours and '| yak ' in ours and 'aeroplane' not in ours
-    # Where this fails, mmdet is right by itself: remove `fix_voc_metric`.
+    # If this fails, mmdet has fixed the fault: remove `fix_voc_metric`.
     assert 'aeroplane' in caplog.text[len(ours) :]
 
 

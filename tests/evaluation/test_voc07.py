@@ -1,4 +1,4 @@
-"""VOC 2007 alone: its data set base, its three scores, the devkit's evaluation beside mmdet's."""
+"""VOC 2007: its configs, its three scores, and mmdet's evaluation against the devkit's."""
 
 from __future__ import annotations
 
@@ -35,21 +35,23 @@ CLASSES = VOCDataset.METAINFO['classes']
 VOC07 = sorted(path.stem for path in CONFIGS.glob('*_voc07.py'))
 
 
-@pytest.mark.parametrize('leaf', VOC07)
-def test_leaves_of_2007_train_on_trainval_and_score_test_three_ways_one_image_at_a_time(leaf):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+@pytest.mark.parametrize('name', VOC07)
+def test_configs_of_2007_train_on_trainval_and_score_test_three_ways_one_image_at_a_time(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
     assert cfg.train_dataloader.dataset.ann_file == 'VOC2007/ImageSets/Main/trainval.txt'
     assert cfg.test_dataloader.dataset.ann_file == 'VOC2007/ImageSets/Main/test.txt'
     assert cfg.test_dataloader.batch_size == 1
-    metrics = [(kind_of(one), one.get('eval_mode')) for one in cfg.test_evaluator]
+    metrics = [(kind_of(metric), metric.get('eval_mode')) for metric in cfg.test_evaluator]
     assert metrics == [('VOCMetric', '11points'), ('VOCMetric', 'area'), ('CocoMetric', None)]
-    assert len({one.get('prefix') for one in cfg.test_evaluator[:2]}) == 2
+    assert len({metric.get('prefix') for metric in cfg.test_evaluator[:2]}) == 2
 
 
 @pytest.mark.parametrize(
-    ('batch', 'keep_ratio', 'told'), [(4, True, True), (1, True, False), (4, False, False)]
+    ('batch', 'keep_ratio', 'warns'), [(4, True, True), (1, True, False), (4, False, False)]
 )
-def test_batch_on_which_the_scores_would_depend_is_told(batch, keep_ratio, told, tmp_path, capsys):
+def test_batch_size_that_changes_the_scores_is_a_warning(
+    batch, keep_ratio, warns, tmp_path, capsys
+):
     root = write_devkit(tmp_path, [[('cat', (11, 11, 90, 90), 0)]] * 2)
     Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(root / 'VOC2007/JPEGImages/1.jpg')
     xml = root / 'VOC2007/Annotations/1.xml'
@@ -59,13 +61,13 @@ def test_batch_on_which_the_scores_would_depend_is_told(batch, keep_ratio, told,
     cfg.test_dataloader.dataset.data_root = f'{root}/'
     cfg.test_dataloader.dataset.pipeline[1].keep_ratio = keep_ratio
     check_data(RunConfig.from_cfg(cfg), ('test',))
-    said = capsys.readouterr()
+    output = ''.join(capsys.readouterr())
     option = '2 different shapes .* --cfg-options test_dataloader.batch_size=1'
-    assert bool(re.search(option, said.out + said.err)) == told
+    assert bool(re.search(option, output)) == warns
 
 
 boxes = st.tuples(*[st.integers(1, 60)] * 4).map(
-    lambda four: (four[0], four[1], four[0] + four[2], four[1] + four[3])
+    lambda box: (box[0], box[1], box[0] + box[2], box[1] + box[3])
 )
 images = st.lists(
     st.tuples(
@@ -80,103 +82,103 @@ images = st.lists(
 @given(images, st.randoms(use_true_random=False))
 @settings(max_examples=12, deadline=None)
 def test_mmdet_s_voc_scores_are_the_devkit_s_on_any_boxes(drawn, random):
-    """Of scores that are all different: among equal ones the order is nobody's."""
-    count = sum(len(found) for _, found in drawn)
+    """All scores differ: neither defines the order of equal scores."""
+    count = sum(len(detections) for _, detections in drawn)
     scores = iter(random.sample(range(1, 1000), count))
     samples, theirs = [], []
-    for objects, found in drawn:
-        own = [(label, next(scores) / 1000, box) for label, box in found]
-        kept = [(label, box) for label, box, hard in objects if not hard]
-        left_out = [(label, box) for label, box, hard in objects if hard]
-        samples.append(_sample(kept, left_out, own))
-        # The devkit takes the first of two objects that overlap alike; mmdet, which puts difficult
-        # ones last, does so in its own order.
-        theirs.append(([(*one, False) for one in kept] + [(*one, True) for one in left_out], own))
+    for objects, boxes_of_detections in drawn:
+        detections = [(label, next(scores) / 1000, box) for label, box in boxes_of_detections]
+        easy = [(label, box) for label, box, difficult in objects if not difficult]
+        hard = [(label, box) for label, box, difficult in objects if difficult]
+        samples.append(_sample(easy, hard, detections))
+        # Of two objects with equal overlap, both match the first; mmdet puts difficult ones last.
+        truth = [(*item, False) for item in easy] + [(*item, True) for item in hard]
+        theirs.append((truth, detections))
     _compare(samples, theirs, CLASSES[:3])
 
 
-def _sample(kept: list, left_out: list, found: list) -> dict:
+def _sample(easy: list, hard: list, detections: list) -> dict:
     def part(items: list) -> dict:
         return dict(
             labels=torch.tensor([label for label, *_ in items], dtype=torch.long),
             bboxes=torch.tensor([item[-1] for item in items], dtype=torch.float).reshape(-1, 4),
         )
 
-    scores = torch.tensor([score for _, score, _ in found])
+    scores = torch.tensor([score for _, score, _ in detections])
     return dict(
-        gt_instances=part(kept),
-        ignored_instances=part(left_out),
-        pred_instances=dict(part(found), scores=scores),
+        gt_instances=part(easy),
+        ignored_instances=part(hard),
+        pred_instances=dict(part(detections), scores=scores),
     )
 
 
 def _compare(samples: list[dict], theirs: list[tuple[list, list]], classes: tuple) -> None:
-    """mmdet's metric on `samples` against the devkit's on the same objects and detections."""
-    wanted: dict[str, list[float]] = {'11points': [], 'area': []}
+    """Compare mmdet's metric on `samples` with the devkit's on the same objects and detections."""
+    expected: dict[str, list[float]] = {'11points': [], 'area': []}
     for label in range(len(classes)):
         objects = {
-            str(image): [(box, hard) for one, box, hard in truth if one == label]
+            str(image): [(box, difficult) for kind, box, difficult in truth if kind == label]
             for image, (truth, _) in enumerate(theirs)
         }
-        if not any(not hard for boxes in objects.values() for _, hard in boxes):
+        if all(difficult for boxes in objects.values() for _, difficult in boxes):
             continue  # mmdet leaves such a class out of the mean
-        found = [
+        of_class = [
             (str(image), score, box)
-            for image, (_, own) in enumerate(theirs)
-            for one, score, box in own
-            if one == label
+            for image, (_, detections) in enumerate(theirs)
+            for kind, score, box in detections
+            if kind == label
         ]
-        for mode, value in average_precision(objects, found).items():
-            wanted[mode].append(value)
-    for mode, values in wanted.items():
+        for mode, value in average_precision(objects, of_class).items():
+            expected[mode].append(value)
+    for mode, values in expected.items():
         with DefaultScope.overwrite_default_scope('mmdet'):
             metric = METRICS.build(dict(type='VOCMetric', eval_mode=mode))
         metric.dataset_meta = dict(classes=classes, dataset_type=None)
         metric.process({}, samples)
-        found = metric.evaluate(len(samples))['pascal_voc/mAP']
-        assert found == pytest.approx(np.mean(values) if values else 0, abs=1e-6)
+        mean_ap = metric.evaluate(len(samples))['pascal_voc/mAP']
+        assert mean_ap == pytest.approx(np.mean(values) if values else 0, abs=1e-6)
 
 
 def test_mmdet_s_voc_scores_are_the_devkit_s_on_a_detector_s_detections():
-    """On what `tools/test.py --out` wrote of the leaf for VOC 2007, where both are named."""
+    """On VOC 2007 and the file of `tools/test.py --out`, if environment variables name both."""
     devkit, pickled = (os.environ.get(f'CBAM_DET_{name}') for name in ('VOC2007', 'DETECTIONS'))
     if not (devkit and pickled):
         pytest.skip('set CBAM_DET_VOC2007 (the folder) and CBAM_DET_DETECTIONS (a pickle)')
     predictions = pickle.loads(Path(pickled).read_bytes())
     samples, theirs = [], []
-    for one in predictions:
-        truth = _objects(Path(devkit) / 'Annotations' / f'{one["img_id"]}.xml')
-        pred = one['pred_instances']
+    for prediction in predictions:
+        truth = _objects(Path(devkit) / 'Annotations' / f'{prediction["img_id"]}.xml')
+        instances = prediction['pred_instances']
         # The devkit's boxes count pixels from 1, mmdet's from 0.
-        own = [
+        detections = [
             (int(label), float(score), tuple(np.float32(box).tolist()))
             for label, score, box in zip(
-                pred['labels'].tolist(),
-                pred['scores'].tolist(),
-                pred['bboxes'].tolist(),
+                instances['labels'].tolist(),
+                instances['scores'].tolist(),
+                instances['bboxes'].tolist(),
                 strict=True,
             )
         ]
-        kept = [(label, box) for label, box, hard in truth if not hard]
-        left_out = [(label, box) for label, box, hard in truth if hard]
-        samples.append(_sample(kept, left_out, own))
-        theirs.append((truth, own))
+        easy = [(label, box) for label, box, difficult in truth if not difficult]
+        hard = [(label, box) for label, box, difficult in truth if difficult]
+        samples.append(_sample(easy, hard, detections))
+        theirs.append((truth, detections))
     assert len(samples) == 4952
     _compare(samples, theirs, CLASSES)
 
 
 def _objects(file: Path) -> list[tuple[int, tuple, bool]]:
-    found = []
+    objects = []
     for item in ET.parse(file).getroot().findall('object'):
         box = item.find('bndbox')
         sides = [int(box.findtext(side)) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax')]
         label = CLASSES.index(item.findtext('name'))
-        found.append((label, tuple(sides), item.findtext('difficult') == '1'))
-    return found
+        objects.append((label, tuple(sides), item.findtext('difficult') == '1'))
+    return objects
 
 
 def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path, monkeypatch):
-    # Sets of less than half the published size are others.
+    # A set of less than half the published size counts as another data set.
     monkeypatch.setitem(VOC_TOTALS, 'VOC2007/test', (6, None))
     monkeypatch.setitem(VOC_TOTALS, 'VOC2007/trainval', (7, None))
     root = write_devkit(tmp_path, [[('cat', (11, 11, 90, 90), 0)]]) / 'VOC2007'
@@ -187,17 +189,17 @@ def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path, monkeyp
         os.link(root / 'Annotations/0.xml', root / f'Annotations/{name}.xml')
     (lists / 'trainval.txt').write_text('\n'.join(names[:4]))
     (lists / 'test.txt').write_text('\n'.join(names[4:8]))
-    said = [
+    messages = [
         fault.message
         for split in examine(tmp_path, progress=False)
         for fault in split.content.faults
         if fault.kind == 'count'
     ]
-    assert said[0].endswith(
+    assert messages[0].endswith(
         'lists 4 images, the published one 6; in no list: ' + ', '.join(names[8:17])
         + ' and 9946 more'
     )  # fmt: skip
-    assert said[1].startswith('lists 4 images, the published one 7; in no list: 000009')
+    assert messages[1].startswith('lists 4 images, the published one 7; in no list: 000009')
     (lists / 'test.txt').unlink()
     assert not any(
         'in no list' in fault.message
@@ -206,11 +208,11 @@ def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path, monkeyp
     )
 
 
-def test_one_year_where_two_are_wanted_is_told_the_leaf_for_one(tmp_path):
+def test_folder_of_one_year_of_two_is_an_error_that_names_the_config_for_one(tmp_path):
     root = write_devkit(tmp_path, [[('cat', (11, 11, 90, 90), 0)]])
     (root / 'VOC2007/ImageSets/Main/trainval.txt').write_text('0\n')
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_voc.py')
     enter_scope(cfg)
-    wanted = cfg.train_dataloader.dataset.dataset.datasets[1]
+    dataset = cfg.train_dataloader.dataset.dataset.datasets[1]
     with pytest.raises(InputError, match=r'VOC2012.* has VOC2007 alone: .*_voc07 \(faster_rcnn_'):
-        check_dataset(dict(wanted, data_root=f'{root}/'))
+        check_dataset(dict(dataset, data_root=f'{root}/'))

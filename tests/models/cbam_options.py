@@ -1,4 +1,4 @@
-"""Options of CBAM that tests go through, and modules of them with random weights."""
+"""Options of CBAM for parametrised tests, and modules with random weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbam_det.models.layers import ORDERS, POOLS
 
 
 def randomised(**options) -> CBAM:
-    """A float64 module in which no parameter or statistic keeps a value that hides a fault."""
+    """A float64 module with random parameters and statistics, so that no zero hides an error."""
     module = CBAM(**{'in_channels': 8, 'ratio': 2, 'start': 'paper', **options}).double()
     for tensor in [*module.parameters(), *module.buffers()]:
         if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""What the tests of models share."""
+"""Fixtures for the tests of models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from mmengine.registry import DefaultScope
 
 @pytest.fixture
 def mmdet_scope() -> Iterator[None]:
-    """Types without a scope are mmdet's."""
+    """Types without a scope are looked up in mmdet."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield

@@ -13,23 +13,31 @@ LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channel
 
 def plain(module: CBAM) -> CBAM:
     """A copy that computes the plain equations, by autograd."""
-    other = copy.deepcopy(module)
-    other.memory_efficient = False
-    return other
+    plain_copy = copy.deepcopy(module)
+    plain_copy.memory_efficient = False
+    return plain_copy
 
 
 def output_and_gradients(module: CBAM, x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
-    """Of `module(x)`, then by x and by each weight that trains, for the output's gradient g."""
+    """`module(x)`, and for an output gradient g the gradients by x and the trainable parameters."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = module(x)
-    parameters = [one for one in module.parameters() if one.requires_grad]
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [y.detach(), *torch.autograd.grad(y, (x, *parameters), g)]
 
 
-def assert_same(found: list[torch.Tensor], wanted: list[torch.Tensor], tolerance: float) -> None:
-    """In norm, the parameters' together: some are 0 but for rounding, a bias before a norm say."""
-    assert [one.shape for one in found] == [one.shape for one in wanted]
-    pairs = list(zip(found, wanted, strict=True))
-    parts = [[one.flatten() for one in part] for part in zip(*pairs[2:], strict=True)]
-    for one, other in [*pairs[:2], *([tuple(map(torch.cat, parts))] if parts else [])]:
-        assert (one - other).norm() <= tolerance * other.norm()
+def assert_same(actual: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float) -> None:
+    """Compare the norms of output, input gradient and all parameter gradients together.
+
+    Together, because some are 0 apart from rounding, such as that of a bias before a norm.
+    """
+    assert [tensor.shape for tensor in actual] == [tensor.shape for tensor in expected]
+    pairs = list(zip(actual[:2], expected[:2], strict=True))
+    if actual[2:]:
+        pairs.append((_concatenated(actual[2:]), _concatenated(expected[2:])))
+    for value, target in pairs:
+        assert (value - target).norm() <= tolerance * target.norm()
+
+
+def _concatenated(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])

@@ -1,4 +1,4 @@
-"""CBAM against an independent NumPy module, and its counts, gradients and types."""
+"""CBAM against an independent NumPy implementation, and its counts, gradients and dtypes."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_lp_pool_of_an_empty_map_has_a_finite_gradient():
 
 
 def classifier_parameters(depth: int) -> int:
-    """ResNet with CBAM in each block and a 1000-class layer."""
+    """The parameters of a ResNet with CBAM in each block and a layer for 1,000 classes."""
     basic = depth < 50
     place = dict(after='layer*.*.bn2') if basic else dict(position='after_conv3')
     plugins = [dict(cfg=dict(type='CBAM'), **place)]
@@ -185,8 +185,8 @@ def test_layouts_and_views_give_the_same_output():
     assert last.is_contiguous(memory_format=torch.channels_last)
     view = x.transpose(2, 3).contiguous().transpose(2, 3)
     strided = torch.stack([x, x], -1)[..., 0]
-    for other in (last, module(view), module(strided)):
-        torch.testing.assert_close(other, target, rtol=1e-12, atol=1e-13)
+    for output in (last, module(view), module(strided)):
+        torch.testing.assert_close(output, target, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -216,5 +216,5 @@ def test_half_precision_weights_work_without_autocast():
 def test_copy_and_pickle_keep_the_function():
     module = randomised().eval()
     x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert torch.equal(other(x), module(x))
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(copied(x), module(x))

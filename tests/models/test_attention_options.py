@@ -1,4 +1,4 @@
-"""Options of CBAM: how it is found by name, what they build, and what is refused."""
+"""Options of CBAM: its names in registries, what the options build, and invalid values."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmyolo', 'mmrotate'])
 @pytest.mark.parametrize('name', ['CBAM', 'CBAMDet'])
 def test_plugin_builder_finds_the_module_in_every_scope(scope, name):
-    made = scope not in ('mmengine', *MODELS.children)
-    registry = Registry('model', scope=scope, parent=MODELS) if made else None
+    is_new = scope not in ('mmengine', *MODELS.children)
+    registry = Registry('model', scope=scope, parent=MODELS) if is_new else None
     registry = registry or MODELS.children.get(scope, MODELS)
     try:
         assert registry.get(name) is CBAM
         attribute, module = build_plugin_layer(dict(type=name), '_x', in_channels=32)
         assert (attribute, type(module)) == ('cbam_x', CBAM)
     finally:
-        if made:
+        if is_new:
             del MODELS.children[scope]
 
 
-def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
-    other = Registry('model', scope='has_own_cbam', parent=MODELS)
+def test_second_name_works_in_a_scope_with_another_cbam():
+    registry = Registry('model', scope='has_own_cbam', parent=MODELS)
     try:
-        other.register_module(name='CBAM', module=nn.Identity)
-        assert other.get('CBAM') is nn.Identity
-        assert other.get('CBAMDet') is CBAM
-        assert other.get('mmengine.CBAM') is CBAM
+        registry.register_module(name='CBAM', module=nn.Identity)
+        assert registry.get('CBAM') is nn.Identity
+        assert registry.get('CBAMDet') is CBAM
+        assert registry.get('mmengine.CBAM') is CBAM
     finally:
         del MODELS.children['has_own_cbam']
 
@@ -59,7 +59,7 @@ def test_the_unambiguous_name_wins_where_a_scope_has_its_own_cbam():
     ],
     ids=str,
 )
-def test_unfit_option_names_value_and_remedy(options, words):
+def test_invalid_option_is_an_error_with_value_and_remedy(options, words):
     with pytest.raises(ValueError, match=words):
         CBAM(**{'in_channels': 256, **options})
 
@@ -69,7 +69,7 @@ def test_misspelt_option_is_an_error():
         build_plugin_layer(dict(type='CBAM', reduction=8), '', in_channels=64)
 
 
-def test_option_of_an_absent_gate_has_no_say():
+def test_option_of_an_absent_gate_is_ignored():
     assert CBAM(8, order='spatial').channel_gate is None  # ratio 16 would not fit 8 channels
 
 
@@ -98,9 +98,11 @@ def test_other_norm_and_activation_are_built():
     ('norm_eval', 'frozen', 'moves'),
     [(False, False, True), (True, False, False), (False, True, False)],
 )
-def test_own_option_decides_on_the_norm_s_statistics_and_not_the_host(norm_eval, frozen, moves):
+def test_own_option_and_not_the_backbone_s_decides_whether_the_norm_s_statistics_move(
+    norm_eval, frozen, moves
+):
     module = CBAM(8, 4, norm_eval=norm_eval, frozen=frozen).train()
-    module.spatial_gate.norm.eval()  # what a host with norm_eval=True does
+    module.spatial_gate.norm.eval()  # as a backbone with norm_eval=True does
     module(torch.randn(2, 8, 6, 6))
     assert (module.spatial_gate.norm.running_mean.item() != 0) == moves
     assert all(value.requires_grad != frozen for value in module.parameters())

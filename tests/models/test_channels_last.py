@@ -1,4 +1,4 @@
-"""channels_last=True: the same numbers as without it, in every kind of detector."""
+"""channels_last=True gives the same numbers as without it, in every kind of detector."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ def is_channels_last(x: torch.Tensor) -> bool:
 
 
 def test_mmcv_s_operators_compute_the_same_of_maps_in_either_format():
-    """Alone, they read such a map's memory in the wrong order."""
+    """Without the patch they read the memory of a channels-last map in the wrong order."""
     x = torch.randn(2, 16, 20, 20, requires_grad=True)
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     rois = torch.tensor([[0, 2.0, 2, 15, 15], [1, 4, 4, 19, 12]])
     align = RoIAlign(7, 1.0, 1)
-    assert not torch.allclose(align(x, rois), align(last, rois))  # the day mmcv mends it
-    mended = to_channels_last(nn.Sequential(RoIAlign(7, 1.0, 1)))[0]
-    torch.testing.assert_close(mended(last, rois), align(x, rois), rtol=0, atol=0)
+    assert not torch.allclose(align(x, rois), align(last, rois))  # fails when mmcv fixes it
+    fixed = to_channels_last(nn.Sequential(RoIAlign(7, 1.0, 1)))[0]
+    torch.testing.assert_close(fixed(last, rois), align(x, rois), rtol=0, atol=0)
     grads = [
         torch.autograd.grad(op(y, rois).square().sum(), y)[0]
-        for op, y in ((align, x), (mended, last))
+        for op, y in ((align, x), (fixed, last))
     ]
     torch.testing.assert_close(*grads)
     conv = DeformConv2d(16, 4, 3, padding=1)
     offsets = 0.1 * torch.randn(2, 18, 20, 20)
-    wanted = conv(x, offsets)
-    found = to_channels_last(nn.Sequential(conv))[0](
+    expected = conv(x, offsets)
+    actual = to_channels_last(nn.Sequential(conv))[0](
         last, offsets.contiguous(memory_format=torch.channels_last)
     )
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(
-    'leaf',
+    'name',
     ['faster_rcnn_r18_half_cbam_voc07', 'retinanet_r18_cbam', 'stairnet_mobilenetv2_cbam_voc07'],
 )
-def test_features_and_regions_of_a_detector_are_those_without_it(leaf):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+def test_features_and_regions_of_a_detector_are_those_without_it(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
     plain = build_model(cfg)
     plain.init_weights()
     plain.eval()
-    other = build_model(cfg)
-    other.load_state_dict(plain.state_dict())
-    other = to_channels_last(other.eval())
+    converted = build_model(cfg)
+    converted.load_state_dict(plain.state_dict())
+    converted = to_channels_last(converted.eval())
     image = torch.randn(1, 3, 300, 300)
     rois = torch.tensor([[0, 10.0, 10, 200, 150], [0, 40, 60, 280, 290]])
     with torch.no_grad():
-        ours, theirs = (list(model.extract_feat(image)) for model in (other, plain))
+        ours, theirs = (list(model.extract_feat(image)) for model in (converted, plain))
         assert is_channels_last(ours[0]) and theirs[0].is_contiguous()
         if getattr(plain, 'with_roi_head', False):
-            for model, maps in ((other, ours), (plain, theirs)):
+            for model, maps in ((converted, ours), (plain, theirs)):
                 extract = model.roi_head.bbox_roi_extractor
                 maps.append(extract(maps[: extract.num_inputs], rois))
-    for one, two in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    for map_pair in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(*map_pair, rtol=1e-4, atol=1e-5)
 
 
 def test_run_with_it_logs_the_losses_of_one_without_it(digits, run, tmp_path):

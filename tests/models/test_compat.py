@@ -1,6 +1,6 @@
-"""What of mmdet is changed: what is wrong there still, and what becomes of it here.
+"""The patches of mmdet: the fault is still there, and the patch fixes it.
 
-A test of what is wrong that fails says that mmdet has mended it: remove the patch then.
+A test of the fault fails when mmdet has fixed it. Remove the patch then.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_ssd_heads_of_mmdet_cannot_predict_and_ours_can(monkeypatch):
         scores(ssd_head())
 
 
-def test_scores_of_mmdet_have_no_gradient_and_have_one_while_the_context_lasts():
+def test_scores_of_mmdet_have_a_gradient_only_inside_the_context():
     head = ssd_head()
     assert not scores(head).requires_grad
     with scores_with_gradients():
@@ -89,7 +89,7 @@ def test_scores_of_mmdet_have_no_gradient_and_have_one_while_the_context_lasts()
     assert not scores(head).requires_grad
 
 
-def test_coco_metric_has_no_way_in_for_another_evaluator_and_has_it_back_after_the_context():
+def test_coco_metric_has_no_option_for_the_evaluator_and_gets_its_own_back_after_the_context():
     assert 'COCOeval(' in inspect.getsource(CocoMetric.compute_metrics)
     assert not [name for name in inspect.signature(CocoMetric).parameters if 'faster' in name]
     original = coco_metric.COCOeval
@@ -99,7 +99,7 @@ def test_coco_metric_has_no_way_in_for_another_evaluator_and_has_it_back_after_t
     assert coco_metric.COCOeval is original
 
 
-def test_nothing_else_of_the_package_changes_another_library_by_mock():
+def test_package_does_not_use_mock():
     files = list((ROOT / 'cbam_det').rglob('*.py'))
     assert len(files) > 50
     assert not [path for path in files if 'mock' in path.read_text()]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 class TestCompiled:
-    """`torch.compile`, with the backend that compiles no C++ unless said otherwise."""
+    """`torch.compile`, mostly with a backend that does not compile C++."""
 
     @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
     @pytest.mark.parametrize('options', OPTIONS[:10], ids=str)
@@ -28,12 +28,12 @@ class TestCompiled:
         module = randomised(**options).train(training)
         x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
         torch._dynamo.reset()
-        seen = torch._dynamo.explain(copy.deepcopy(module))(x)
-        assert (seen.graph_count, seen.graph_break_count) == (1, 0), seen.break_reasons
+        report = torch._dynamo.explain(copy.deepcopy(module))(x)
+        assert (report.graph_count, report.graph_break_count) == (1, 0), report.break_reasons
         compiled = torch.compile(copy.deepcopy(module), backend='aot_eager', fullgraph=True)
         g = torch.randn_like(x)
-        found = output_and_gradients(compiled, x, g)
-        assert_same(found, output_and_gradients(module, x, g), 1e-12)
+        actual = output_and_gradients(compiled, x, g)
+        assert_same(actual, output_and_gradients(module, x, g), 1e-12)
 
     def test_one_graph_serves_maps_of_any_size(self):
         torch._dynamo.reset()
@@ -52,19 +52,19 @@ class TestCompiled:
         counter = CompileCounterWithBackend('aot_eager')
         monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend=counter))
         module = CBAM(8, 2, compile=True)
-        other = CBAM(8, 2)
-        other.load_state_dict(module.state_dict())
+        eager = CBAM(8, 2)
+        eager.load_state_dict(module.state_dict())
         x = torch.randn(2, 8, 5, 6)
-        torch.testing.assert_close(module(x), other(x))
+        torch.testing.assert_close(module(x), eager(x))
         assert counter.frame_count > 0
-        torch.testing.assert_close(copy.deepcopy(module).eval()(x), other.eval()(x))
+        torch.testing.assert_close(copy.deepcopy(module).eval()(x), eager.eval()(x))
 
     def test_every_cbam_of_a_backbone_is_compiled_in_training_and_inference(self, monkeypatch):
-        """They share their code, of which torch compiles eight forms unless it is told more."""
+        """They share one function; by default torch compiles it for only eight kinds of input."""
         torch._dynamo.reset()
         monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='eager'))
         if not hasattr(torch._dynamo.config, 'fail_on_recompile_limit_hit'):
-            pytest.skip('torch before 2.6 cannot be told to fail where it stops to compile')
+            pytest.skip('torch before 2.6 has no option to fail at the limit of recompilations')
         monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', 8)
         allow_compilations()
         monkeypatch.setattr(torch._dynamo.config, 'fail_on_recompile_limit_hit', True)
@@ -83,8 +83,8 @@ class TestCompiled:
     @pytest.mark.slow
     def test_generated_code_equals_the_module(self):
         torch._dynamo.reset()
-        module, other = CBAM(16, 4, compile=True), CBAM(16, 4)
-        other.load_state_dict(module.state_dict())
+        module, eager = CBAM(16, 4, compile=True), CBAM(16, 4)
+        eager.load_state_dict(module.state_dict())
         x, g = torch.randn(2, 2, 16, 20, 24)
-        found = output_and_gradients(module, x, g)
-        assert_same(found, output_and_gradients(other, x, g), 1e-5)
+        actual = output_and_gradients(module, x, g)
+        assert_same(actual, output_and_gradients(eager, x, g), 1e-5)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of detectors, against counts made another way."""
+"""Parameters, multiply-adds and memory of detectors, against independent counts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def by_hand(model: nn.Module, image: torch.Tensor, regions: int) -> int:
     return total
 
 
-@pytest.mark.parametrize(('leaf', 'cbams'), [('faster_rcnn_r50', 0), ('faster_rcnn_r50_cbam', 16)])
-def test_counts_equal_those_of_hooks_on_a_real_forward(leaf, cbams):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}_digits.py')
+@pytest.mark.parametrize(('name', 'cbams'), [('faster_rcnn_r50', 0), ('faster_rcnn_r50_cbam', 16)])
+def test_counts_equal_those_of_hooks_on_a_real_forward(name, cbams):
+    cfg = Config.fromfile(CONFIGS / f'{name}_digits.py')
     cost, model = count_costs(cfg), build_model(cfg)
     model.eval()
     assert (cost.size, cost.cbams) == ((192, 192), cbams)
@@ -55,38 +55,38 @@ def test_resnet_50_has_the_paper_s_multiply_adds_with_its_strides(style, giga):
 
 
 @pytest.mark.parametrize(
-    ('leaf', 'size'),
+    ('name', 'size'),
     [
         ('faster_rcnn_r50', (800, 1344)),
         ('ssd512_vgg16_cbam', (512, 512)),
         ('faster_rcnn_r50_c4', (608, 1024)),
     ],
 )
-def test_input_is_the_test_image_padded_as_the_preprocessor_does(leaf, size):
-    assert input_size(Config.fromfile(CONFIGS / f'{leaf}.py')) == size
+def test_input_is_the_test_image_padded_as_the_preprocessor_does(name, size):
+    assert input_size(Config.fromfile(CONFIGS / f'{name}.py')) == size
 
 
-@pytest.mark.parametrize('leaf', ['faster_rcnn_r50_cbam_digits', 'retinanet_mobilenetv2_cbam_bccd'])
-def test_kept_memory_is_what_autograd_saves_in_a_real_pass(leaf):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+@pytest.mark.parametrize('name', ['faster_rcnn_r50_cbam_digits', 'retinanet_mobilenetv2_cbam_bccd'])
+def test_kept_memory_is_what_autograd_saves_in_a_real_pass(name):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
     model = build_model(cfg)
     model.train()
-    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
-    kept = {}
+    state_storages = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    saved = {}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def save(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
+        if storage.data_ptr() not in state_storages:
+            saved[storage.data_ptr()] = storage
         return tensor
 
     images = torch.rand(2, 3, *input_size(cfg))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         features = model.extract_feat(images)
-        if leaf.startswith('retinanet'):
+        if name.startswith('retinanet'):
             model.bbox_head(features)
         else:
             model.rpn_head(features)
             model.roi_head.bbox_head(torch.rand(2 * 48, features[0].shape[1], 7, 7))
-    real = sum(storage.nbytes() for storage in kept.values()) / 2
+    real = sum(storage.nbytes() for storage in saved.values()) / 2
     assert activation_bytes(cfg) == pytest.approx(real, rel=0.01)

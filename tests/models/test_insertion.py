@@ -12,7 +12,7 @@ from cbam_det.models.channels import find_channels
 from cbam_det.models.insertion import insert, match
 from cbam_det.utils.errors import InputError
 
-from .hosts import BLOCKS, FPN, HOSTS, R18, randomise, with_cbam
+from .components import BLOCKS, COMPONENTS, FPN, R18, randomise, with_cbam
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
@@ -33,7 +33,7 @@ def test_basic_block_applies_cbam_before_the_addition():
 
 
 def test_plugin_of_a_sequential_s_child_runs_once():
-    net = with_cbam(*HOSTS['VGG16 of SSD'][:2])
+    net = with_cbam(*COMPONENTS['VGG16 of SSD'][:2])
     calls = []
     for place in net.inserted.values():
         place.cbam.register_forward_hook(lambda *args: calls.append(1))
@@ -57,17 +57,17 @@ def test_several_plugins_at_a_place_run_in_their_order():
     assert torch.equal(net.layer1(x), second(first(raw)))
 
 
-def test_inference_keeps_the_output_of_a_block_which_others_may_hold():
+def test_inference_does_not_overwrite_the_output_of_a_block():
     net = randomise(with_cbam(R18, ['layer1', 'layer1.0.bn2']))
-    held = []
-    net.layer1[-1].register_forward_hook(lambda block, args, y: held.append((y, y.clone())))
+    outputs = []
+    net.layer1[-1].register_forward_hook(lambda block, args, y: outputs.append((y, y.clone())))
     with torch.no_grad():
         net.layer1(torch.randn(1, 8, 6, 6))
-    assert torch.equal(*held[0])
+    assert torch.equal(*outputs[0])
 
 
-def test_inference_writes_over_nothing_where_a_forward_was_replaced():
-    """A norm or an attention that somebody switched off by hand."""
+def test_inference_does_not_overwrite_the_input_where_a_forward_was_replaced():
+    """As users switch a norm or an attention off."""
     net = randomise(with_cbam(R18, BLOCKS))
     norm, cbam = net.layer1[0].bn2, net.inserted['layer1/0/bn2'].cbam
     x = torch.randn(2, 8, 6, 6)
@@ -81,7 +81,7 @@ def test_inference_writes_over_nothing_where_a_forward_was_replaced():
         assert norm(x).shape == x.shape
 
 
-def test_a_plugin_with_a_forward_of_its_own_needs_no_such_option():
+def test_a_subclass_with_its_own_forward_is_inserted():
     class Plain(CBAM):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x)
@@ -116,17 +116,21 @@ def test_pattern_names_parts_between_dots(pattern, names):
 
 
 @pytest.mark.parametrize(
-    ('host', 'after', 'words'),
+    ('component', 'after', 'words'),
     [
-        (R18, 'layer1.*.bn3', r"after='layer1.\*.bn3' matches no module of ResNet; near names: "),
-        (R18, '.', 'no feature map'),
-        (FPN, '.', 'the output is tuple, no feature map'),
-        (FPN, 'fpn_convs', 'cannot be found out'),
+        (
+            R18,
+            'layer1.*.bn3',
+            r"after='layer1.\*.bn3' matches no module of ResNet; similar names: ",
+        ),
+        (R18, '.', 'not a feature map'),
+        (FPN, '.', 'the output is tuple, not a feature map'),
+        (FPN, 'fpn_convs', 'cannot be determined'),
     ],
 )
-def test_unfit_place_is_an_error_that_lists_near_ones(host, after, words):
+def test_invalid_place_is_an_error_that_lists_similar_names(component, after, words):
     with pytest.raises(InputError, match=words):
-        with_cbam(host, after)
+        with_cbam(component, after)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +138,15 @@ def test_unfit_place_is_an_error_that_lists_near_ones(host, after, words):
     [
         ('ResNet', dict(cfg=dict(type='CBMA'), after='layer1'), "no plugin 'CBMA' is registered"),
         ('ResNet', dict(cfg=dict(type='CBAM'), aftr='layer1'), 'aftr is unknown; an entry has'),
-        ('MobileNetV2', dict(cfg=dict(type='CBAM'), position='after_conv3'), 'takes after'),
+        (
+            'MobileNetV2',
+            dict(cfg=dict(type='CBAM'), position='after_conv3'),
+            'not in MobileNetV2; give after=',
+        ),
         (
             'ResNet',
             dict(cfg=dict(type='CBAM'), position='after_conv3'),
-            r"position='after_conv3' \(Not implemented yet.\), which is for bottleneck blocks",
+            r"position='after_conv3' \(Not implemented yet.\); mmdet allows after_conv1",
         ),
         (
             'ResNet',
@@ -169,7 +177,7 @@ def test_unfit_place_is_an_error_that_lists_near_ones(host, after, words):
         ),
     ],
 )
-def test_entry_that_fits_no_host_is_named(base, plugin, words):
+def test_invalid_entry_is_an_error_that_names_it(base, plugin, words):
     with pytest.raises(InputError, match=words):
         MODELS.build(dict(type='WithPlugins', base_type=base, depth=18, plugins=[plugin]))
 
@@ -196,7 +204,9 @@ def test_plugins_inserted_later_join_the_first(second):
 
 
 def test_pattern_whose_star_would_cross_a_dot_gets_a_hint():
-    with pytest.raises(InputError, match=r"\* is one part of a name; 'layer\*\.\*\.bn2' has three"):
+    with pytest.raises(
+        InputError, match=r"\* matches one part of a name, as in 'layer\*\.\*\.bn2'"
+    ):
         match(MODELS.build(dict(R18)), 'layer*.bn2')
 
 
@@ -216,14 +226,14 @@ def test_channels_are_those_of_the_output():
 
 @pytest.fixture
 def other_scope():
-    """A library that has no host of its own and knows none of mmdet's, as mmrotate."""
+    """A scope without components, which does not look them up in mmdet either, as mmrotate's."""
     Registry('model', parent=MODELS, scope='rotated')
     with DefaultScope.overwrite_default_scope('rotated'):
         yield
     MODELS.children.pop('rotated')
 
 
-def test_host_of_another_scope_is_named_with_it(other_scope):
+def test_component_of_another_scope_is_an_error_that_names_the_scope(other_scope):
     options = {key: value for key, value in R18.items() if key != 'type'}
     cfg = dict(type='WithPlugins', plugins=[dict(cfg=dict(type='CBAM', ratio=2))], **options)
     with pytest.raises(InputError, match=r"'ResNet' is not .*; write base_type='mmdet\.ResNet'$"):

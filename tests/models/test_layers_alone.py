@@ -1,4 +1,4 @@
-"""The module where torch alone is installed, and in libraries other than OpenMMLab's."""
+"""The module with only torch installed, and in libraries other than OpenMMLab's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from cbam_det.models.layers import CBAM
 
-# Neither OpenMMLab's packages nor any other that a torch without them lacks.
+# Hides OpenMMLab's packages and those that they install.
 WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
@@ -32,18 +32,18 @@ from cbam_det.models.layers import CBAM
 """
 
 
-def alone(code: str) -> str:
-    done = subprocess.run(
+def run_with_torch_alone(code: str) -> str:
+    process = subprocess.run(
         [sys.executable, '-W', 'error::UserWarning:cbam_det', '-c', WITHOUT + code],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_with_torch_alone_the_module_starts_as_the_identity_trains_and_is_exported():
-    printed = alone("""
+    printed = run_with_torch_alone("""
 torch.manual_seed(0)
 x = torch.randn(2, 32, 9, 7)
 cbam = CBAM(32)
@@ -58,7 +58,7 @@ print((exported(x) - cbam(x)).abs().max().item() < 1e-6)
 
 
 def test_with_torch_alone_other_libraries_weights_are_converted():
-    printed = alone("""
+    printed = run_with_torch_alone("""
 from cbam_det.checkpoints.convert import convert
 print(convert.__module__)
 """)
@@ -70,13 +70,12 @@ def test_timm_builds_its_networks_with_it():
     cbams = [module for module in net.modules() if isinstance(module, CBAM)]
     assert [cbam.in_channels for cbam in cbams] == [64, 64, 128, 128, 256, 256, 512, 512]
     plain = timm.create_model('resnet18', num_classes=5)
-    own = plain.state_dict()
-    assert not net.load_state_dict(own, strict=False).unexpected_keys
+    assert not net.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(net.eval()(x), plain.eval()(x))
 
 
-def test_torchvision_s_resnet_takes_it_behind_a_norm():
+def test_torchvision_s_resnet_works_with_it_after_a_norm():
     net = torchvision.models.resnet18(num_classes=5).eval()
     x = torch.randn(1, 3, 64, 64)
     before = net(x)
@@ -97,7 +96,7 @@ def test_fx_traces_the_equations(order):
 
 
 def test_a_layer_s_own_eval_call_leaves_the_gate_s_norm_in_its_mode():
-    """As hosts with norm_eval do it; the module's own eval and train calls set it."""
+    """Backbones with norm_eval call it; only eval and train of the whole module set the mode."""
     cbam = CBAM(16)
     assert cbam.spatial_gate.norm.eval() is cbam.spatial_gate.norm
     assert cbam.spatial_gate.norm.training
@@ -114,9 +113,10 @@ def test_a_layer_s_own_eval_call_leaves_the_gate_s_norm_in_its_mode():
 )
 def test_a_copy_s_norm_keeps_its_own_mode(make_copy):
     cbam = CBAM(16)
-    other = make_copy(cbam)
-    assert other.spatial_gate.norm.eval() is other.spatial_gate.norm is not cbam.spatial_gate.norm
-    assert other.spatial_gate.norm.training
+    copied = make_copy(cbam)
+    norm = copied.spatial_gate.norm
+    assert norm.eval() is norm is not cbam.spatial_gate.norm
+    assert norm.training
 
 
 def test_a_norm_converted_to_sync_batch_norm_keeps_its_own_mode():

@@ -17,7 +17,7 @@ from .cbam_options import OPTIONS, randomised
 from .gradients import LAYOUTS, assert_same, output_and_gradients, plain
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-# Some images a block, one image a block, and blocks of a part of an image.
+# Several images per block, one image per block, a part of an image per block.
 BLOCKS = [2**23, 2**11, 1000]
 
 
@@ -29,9 +29,9 @@ def test_float64_output_and_gradients_equal_autograd_s(options, layout, block, m
     module = randomised(**options)
     x, g = torch.randn(2, 3, 8, 9, 7, dtype=torch.float64)
     x = x.to(memory_format=LAYOUTS[layout])
-    found = output_and_gradients(module, x, g)
-    assert_same(found, output_and_gradients(plain(module), x, g), 1e-12)
-    assert found[0].is_contiguous(memory_format=LAYOUTS[layout])
+    actual = output_and_gradients(module, x, g)
+    assert_same(actual, output_and_gradients(plain(module), x, g), 1e-12)
+    assert actual[0].is_contiguous(memory_format=LAYOUTS[layout])
 
 
 @pytest.mark.parametrize('order', ORDERS)
@@ -39,31 +39,33 @@ def test_float64_output_and_gradients_equal_autograd_s(options, layout, block, m
 @pytest.mark.parametrize('shape', [(2, 67, 41, 39), (1, 256, 9, 31), (2, 70, 1, 600)], ids=str)
 def test_large_maps_equal_autograd_s_in_float32_and_float64(shape, layout, order, monkeypatch):
     monkeypatch.setitem(efficient.BLOCK, 'cpu', 2**18)
-    torch.manual_seed(1)  # no two maxima that float32 could take for each other
+    torch.manual_seed(1)  # no two maxima are equal in float32
     module = randomised(in_channels=shape[1], order=order)
-    for parameter in module.parameters():  # of a size that saturates no gate of many channels
+    for parameter in module.parameters():  # small enough that no gate saturates
         nn.init.normal_(parameter, 0, 0.3 * parameter.shape[-1] ** -0.5)
     x, g = torch.randn(2, *shape).double()
     x = x.to(memory_format=LAYOUTS[layout])
-    wanted = output_and_gradients(plain(module), x, g)
-    assert_same(output_and_gradients(module, x, g), wanted, 1e-12)
-    found = output_and_gradients(module.float(), x.float(), g.float())
-    assert_same([one.double() for one in found[:2]], wanted[:2], 1e-6)
-    # Each is a sum of thousands that cancel; autograd's differ by as much.
-    assert_same([one.double() for one in found], wanted, 1e-5)
+    expected = output_and_gradients(plain(module), x, g)
+    assert_same(output_and_gradients(module, x, g), expected, 1e-12)
+    actual = output_and_gradients(module.float(), x.float(), g.float())
+    actual = [tensor.double() for tensor in actual]
+    assert_same(actual[:2], expected[:2], 1e-6)
+    # The gradients of the parameters are sums of thousands of terms that cancel; autograd's have
+    # the same error.
+    assert_same(actual, expected, 1e-5)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('axis', [1, 2])
 @pytest.mark.parametrize('shape', [(2, 300, 333), (1, 64, 2048), (3, 33, 1001), (1, 2048, 63)])
-def test_maximum_and_its_place_are_torch_s(shape, axis, layout):
+def test_maximum_and_its_index_are_torch_s(shape, axis, layout):
     y = torch.randn(shape)
     if layout == 'channels_last':
         y = y.mT.contiguous().mT
-    value, place = max_and_index(y, axis)
-    wanted, where = y.max(axis)
-    assert torch.equal(value, wanted)
-    assert torch.equal(place, where)
+    value, index = max_and_index(y, axis)
+    expected_value, expected_index = y.max(axis)
+    assert torch.equal(value, expected_value)
+    assert torch.equal(index, expected_index)
 
 
 def test_of_tied_maxima_one_gets_the_whole_gradient():
@@ -83,31 +85,31 @@ def test_of_tied_maxima_one_gets_the_whole_gradient():
 def test_inference_equals_the_equations_and_leaves_the_input(options, layout, frozen):
     module = randomised(**options).eval().requires_grad_(not frozen)
     x = torch.randn(2, 8, 9, 7, dtype=torch.float64).to(memory_format=LAYOUTS[layout])
-    before, wanted = x.clone(), plain(module)(x).detach()
+    before, expected = x.clone(), plain(module)(x).detach()
     with torch.set_grad_enabled(frozen):
-        found = module(x)
-    assert not found.requires_grad and found.is_contiguous(memory_format=LAYOUTS[layout])
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
+        output = module(x)
+    assert not output.requires_grad and output.is_contiguous(memory_format=LAYOUTS[layout])
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-13)
     assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize('order', ORDERS)
 def test_gradients_reach_the_parameters_of_a_map_without_gradient(order):
-    """The first block after frozen stages."""
+    """As in the first block after frozen stages."""
     module = randomised(order=order)
     x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
-    other = plain(module)
-    wanted = torch.autograd.grad(other(x).sum(), list(other.parameters()))
-    found = torch.autograd.grad(module(x).sum(), list(module.parameters()))
-    assert_same(list(found), list(wanted), 1e-12)
+    plain_copy = plain(module)
+    expected = torch.autograd.grad(plain_copy(x).sum(), list(plain_copy.parameters()))
+    actual = torch.autograd.grad(module(x).sum(), list(module.parameters()))
+    assert_same(list(actual), list(expected), 1e-12)
 
 
 @pytest.mark.parametrize('order', ORDERS)
 def test_frozen_module_passes_the_gradient_on(order):
     module = randomised(order=order).requires_grad_(False)
     x, g = torch.randn(2, 2, 8, 5, 6, dtype=torch.float64)
-    wanted = output_and_gradients(plain(module), x, g)
-    assert_same(output_and_gradients(module, x, g), wanted, 1e-12)
+    expected = output_and_gradients(plain(module), x, g)
+    assert_same(output_and_gradients(module, x, g), expected, 1e-12)
 
 
 def test_backward_can_be_called_twice_and_in_parts():
@@ -126,13 +128,17 @@ def test_autocast_leaves_the_gates_in_float32_and_the_map_in_its_type(order):
         nn.init.normal_(parameter, 0, 0.3)
     x, g = torch.randn(2, 2, 16, 9, 9).bfloat16()
     with torch.autocast('cpu', torch.bfloat16):
-        found = output_and_gradients(module, x, g)
-    wanted = output_and_gradients(copy.deepcopy(module).double(), x.double(), g.double())
-    assert [one.dtype for one in found[:3]] == [torch.bfloat16, torch.bfloat16, torch.float32]
-    assert_same([found[0].double()], wanted[:1], 4e-3)  # a step of bfloat16
+        actual = output_and_gradients(module, x, g)
+    expected = output_and_gradients(copy.deepcopy(module).double(), x.double(), g.double())
+    assert [tensor.dtype for tensor in actual[:3]] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+    ]
+    assert_same([actual[0].double()], expected[:1], 4e-3)  # the precision of bfloat16
     assert_same(
-        [torch.cat([one.double().flatten() for one in found[2:]])],
-        [torch.cat([one.flatten() for one in wanted[2:]])],
+        [torch.cat([tensor.double().flatten() for tensor in actual[2:]])],
+        [torch.cat([tensor.flatten() for tensor in expected[2:]])],
         0.02,
     )
 
@@ -142,12 +148,12 @@ def test_autocast_leaves_the_gates_in_float32_and_the_map_in_its_type(order):
 def test_gpu_equals_the_cpu_without_waiting_for_it(order):
     module = CBAM(64, order=order)
     x, g = torch.randn(2, 2, 64, 40, 40)
-    wanted = output_and_gradients(module, x, g)
+    expected = output_and_gradients(module, x, g)
     module.cuda()
     x, g = x.cuda(), g.cuda()
     torch.cuda.set_sync_debug_mode('error')
     try:
-        found = output_and_gradients(module, x, g)
+        actual = output_and_gradients(module, x, g)
     finally:
         torch.cuda.set_sync_debug_mode('default')
-    assert_same([one.cpu() for one in found], wanted, 1e-4)
+    assert_same([tensor.cpu() for tensor in actual], expected, 1e-4)

@@ -23,7 +23,7 @@ SMALL = dict(
     stair_channels=4,
 )
 ANCHORS = dict(type='SSDAnchorGenerator', strides=[8], ratios=[[2]], min_sizes=[30], max_sizes=[60])
-# Millions of parameters in table 7; SE and CBAM stand right before each of the six classifiers.
+# Millions of parameters in table 7; SE and CBAM are right before each of the six predictors.
 TABLE_7 = {
     'ssd300_vgg16_voc': 26.5,
     'stairnet_vgg16_voc': 32.0,
@@ -42,7 +42,7 @@ def pyramid(side: int, top: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize('depthwise', [False, True])
 def test_output_equals_the_equations_at_ssd300_s_sizes(depthwise):
-    """38, 19, 10, 5, 3, 1: each step needs another padding of the deconvolution."""
+    """The sizes 38, 19, 10, 5, 3, 1 need different paddings of the deconvolutions."""
     neck = StairNet(**SMALL, stair_depthwise=depthwise)
     neck.init_weights()
     neck.eval()
@@ -73,7 +73,7 @@ def test_every_output_has_the_stairs_width_and_its_levels_size(side):
     assert [out.shape for out in neck(inputs)] == [(2, 4, *level.shape[2:]) for level in levels]
 
 
-def test_own_loss_of_an_ssd_head_is_kept_by_the_mended_class():
+def test_patch_of_ssd_heads_keeps_a_subclass_s_own_loss():
     class Focal(SSDHead):
         def __init__(self) -> None:
             super().__init__(in_channels=(8,), anchor_generator=ANCHORS)
@@ -84,21 +84,24 @@ def test_own_loss_of_an_ssd_head_is_kept_by_the_mended_class():
         assert isinstance(Focal().loss_cls, torch.nn.CrossEntropyLoss)
 
 
-def test_levels_that_are_no_stairs_are_named():
-    with pytest.raises(InputError, match=r'levels of \(76, 76\) and, above it, \(19, 19\)'):
+def test_levels_that_are_not_half_as_large_are_an_error():
+    with pytest.raises(
+        InputError,
+        match=r'\(19, 19\) pixels must have half the size .* which has \(76, 76\); change',
+    ):
         StairNet(**SMALL)(pyramid(76, 19))
 
 
-@pytest.mark.parametrize(('leaf', 'millions'), TABLE_7.items())
-def test_parameters_are_within_a_hundredth_of_table_7(leaf, millions):
-    model = build_model(Config.fromfile(CONFIGS / f'{leaf}.py'))
+@pytest.mark.parametrize(('name', 'millions'), TABLE_7.items())
+def test_parameters_are_within_a_hundredth_of_table_7(name, millions):
+    model = build_model(Config.fromfile(CONFIGS / f'{name}.py'))
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.01)
 
 
 def test_parameters_of_stairnet_on_vgg16_are_exact():
-    def count(leaf: str) -> int:
-        model = build_model(Config.fromfile(CONFIGS / f'{leaf}.py'))
+    def count(name: str) -> int:
+        model = build_model(Config.fromfile(CONFIGS / f'{name}.py'))
         return sum(parameter.numel() for parameter in model.parameters())
 
     plain = count('stairnet_vgg16_voc')

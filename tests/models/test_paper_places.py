@@ -1,4 +1,4 @@
-"""Attention where the paper has it, without a pattern in the config."""
+"""Attention goes to the paper's places if the config has no pattern."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def build(kind: str, plugins: list[dict] | None = None, **options: object) -> nn
         return MODELS.build(dict(type='WithPlugins', base_type=kind, plugins=plugins, **options))
 
 
-def inserted(host: nn.Module) -> list[str]:
-    return [name.split('.')[1] for name, _ in named_cbams(host)]
+def inserted(component: nn.Module) -> list[str]:
+    return [name.split('.')[1] for name, _ in named_cbams(component)]
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101])
 def test_every_residual_branch_of_a_resnet_has_its_attention_after_its_last_norm(depth):
-    host = build('ResNet', [PLUGIN], depth=depth, base_channels=16)
+    component = build('ResNet', [PLUGIN], depth=depth, base_channels=16)
     norm = 'bn2' if depth < 50 else 'bn3'
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
-    wanted = [f'layer{s + 1}/{b}/{norm}' for s, count in enumerate(blocks) for b in range(count)]
-    assert inserted(host) == wanted
+    expected = [f'layer{s + 1}/{b}/{norm}' for s, count in enumerate(blocks) for b in range(count)]
+    assert inserted(component) == expected
 
 
-def test_norms_of_other_kinds_are_found():
-    host = build('ResNet', [PLUGIN], depth=50, norm_cfg=dict(type='GN', num_groups=8))
-    assert inserted(host)[0] == 'layer1/0/gn3' and len(inserted(host)) == 16
+def test_other_norms_have_their_places():
+    component = build('ResNet', [PLUGIN], depth=50, norm_cfg=dict(type='GN', num_groups=8))
+    assert inserted(component)[0] == 'layer1/0/gn3' and len(inserted(component)) == 16
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_norms_of_other_kinds_are_found():
 def test_each_family_has_the_paper_s_places(kind, options, first, count):
     if kind == 'SSDVGG':
         options = dict(options, ceil_mode=True, out_indices=(3, 4), out_feature_indices=(22, 34))
-    host = build(kind, None, **options)
-    names = paper_places(host)
+    component = build(kind, None, **options)
+    names = paper_places(component)
     assert (names[0].replace('.', '/'), len(names)) == (first, count)
 
 
@@ -72,70 +72,72 @@ def test_ssd_has_attention_on_each_of_the_six_maps_of_its_predictors():
         'neck.inserted.l2_norm.cbam',
         *(f'neck.inserted.extra_layers/{level}.cbam' for level in range(4)),
     ]
-    seen = []
+    outputs = []
     for _, cbam in named_cbams(model):
-        cbam.register_forward_hook(lambda cbam, args, out: seen.append(out))
+        cbam.register_forward_hook(lambda cbam, args, output: outputs.append(output))
     model.neck.init_weights()
     model.eval()
     with torch.no_grad():
         maps = model.extract_feat(torch.rand(1, 3, 300, 300))
     assert len(maps) == 6
-    assert all(any(torch.equal(level, out) for out in seen) for level in maps)
+    assert all(any(torch.equal(level, output) for output in outputs) for level in maps)
 
 
 def test_stages_keeps_the_places_of_the_stages_that_are_true():
     options = dict(depth=18, base_channels=16)
-    host = build('ResNet', [dict(PLUGIN, stages=(False, True, False, True))], **options)
-    assert [name.split('/')[0] for name in inserted(host)] == ['layer2'] * 2 + ['layer4'] * 2
-    both = dict(PLUGIN, after='layer*.1.bn2', stages=(False, True, True, False))
-    assert inserted(build('ResNet', [both], **options)) == ['layer2/1/bn2', 'layer3/1/bn2']
+    component = build('ResNet', [dict(PLUGIN, stages=(False, True, False, True))], **options)
+    assert [name.split('/')[0] for name in inserted(component)] == ['layer2'] * 2 + ['layer4'] * 2
+    with_pattern = dict(PLUGIN, after='layer*.1.bn2', stages=(False, True, True, False))
+    assert inserted(build('ResNet', [with_pattern], **options)) == ['layer2/1/bn2', 'layer3/1/bn2']
 
 
 def test_stages_means_what_it_means_in_mmdet_s_own_plugins():
     options = dict(depth=50, base_channels=16)
     stages = (False, True, True, False)
     ours = build('ResNet', [dict(PLUGIN, stages=stages)], **options)
-    own = build('ResNet', [dict(PLUGIN, stages=stages, position='after_conv3')], **options)
+    mmdet_s = build('ResNet', [dict(PLUGIN, stages=stages, position='after_conv3')], **options)
     blocks = {name.replace('/', '.').rpartition('.')[0] for name in inserted(ours)}
-    assert blocks == {name.rpartition('.')[0] for name, _ in named_cbams(own)}
+    assert blocks == {name.rpartition('.')[0] for name, _ in named_cbams(mmdet_s)}
 
 
 @pytest.mark.parametrize(
     ('stages', 'words'),
     [
         ((True,) * 3, r'has 3 values; ResNet has 4 stages \(layer1, layer2, layer3, layer4\)'),
-        ((False,) * 4, 'leaves no place of layer1.0.bn2'),
+        ((False,) * 4, 'selects none of the places layer1.0.bn2'),
         ('1111', r"plugins\[0\].stages='1111' is not valid; give one True or False per stage"),
         (('False', 'False', 'True', 'False'), 'is not valid'),
         ((0, 2, 0, 0), r'stages=\(0, 2, 0, 0\) is not valid'),
         (True, 'stages=True is not valid'),
     ],
 )
-def test_stages_that_fit_no_host_are_named(stages, words):
+def test_invalid_stages_are_an_error_that_names_them(stages, words):
     with pytest.raises(InputError, match=words):
         build('ResNet', [dict(PLUGIN, stages=stages)], depth=18)
 
 
 def test_a_family_without_a_known_place_asks_for_a_pattern():
-    with pytest.raises(InputError, match='no place for attention in ChannelMapper; give after'):
+    with pytest.raises(
+        InputError, match='no place for attention is known in ChannelMapper; give after'
+    ):
         build('ChannelMapper', [PLUGIN], in_channels=[8, 8], out_channels=8)
 
 
 def test_the_printed_model_shows_attention_where_it_acts():
-    host = build('ResNet', [dict(PLUGIN, stages=(True, False, False, False))], depth=18)
-    assert repr(host.layer1[0].bn2).endswith('track_running_stats=True, then CBAM)')
-    assert repr(host.layer2[0].bn2).endswith('track_running_stats=True)')
-    other = copy.deepcopy(host)
-    assert repr(other) == repr(host)
-    assert other.layer1[0].bn2.extra_repr.plugins is other.inserted['layer1/0/bn2']
+    component = build('ResNet', [dict(PLUGIN, stages=(True, False, False, False))], depth=18)
+    assert repr(component.layer1[0].bn2).endswith('track_running_stats=True, then CBAM)')
+    assert repr(component.layer2[0].bn2).endswith('track_running_stats=True)')
+    copied = copy.deepcopy(component)
+    assert repr(copied) == repr(component)
+    assert copied.layer1[0].bn2.extra_repr.plugins is copied.inserted['layer1/0/bn2']
 
 
-def test_attention_in_mmdet_s_own_way_starts_from_the_identity():
-    """A pretrained network keeps its features to the bit."""
-    host = build('ResNet', [dict(PLUGIN, position='after_conv3')], depth=50, base_channels=16)
+def test_attention_in_mmdet_s_own_plugins_starts_as_the_identity():
+    """The features of a pretrained network do not change by a bit."""
+    component = build('ResNet', [dict(PLUGIN, position='after_conv3')], depth=50, base_channels=16)
     plain = build('ResNet', None, depth=50, base_channels=16)
-    host.init_weights()
-    plain.load_state_dict(host.state_dict(), strict=False)
-    host.eval()
+    component.init_weights()
+    plain.load_state_dict(component.state_dict(), strict=False)
+    component.eval()
     plain.eval()
-    assert all(map(torch.equal, host(IMAGE), plain(IMAGE)))
+    assert all(map(torch.equal, component(IMAGE), plain(IMAGE)))

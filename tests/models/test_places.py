@@ -1,4 +1,4 @@
-"""The list of places, its costs, and the config that it prints."""
+"""The list of places, their costs, and the printed config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from cbam_det import CBAM
 from cbam_det.models.build import build_model
 from cbam_det.models.costs import activation_bytes, count_costs
-from cbam_det.models.places import find_places, fragment, summed_up
+from cbam_det.models.places import find_places, fragment, total_cost
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
@@ -21,38 +21,38 @@ def small() -> Config:
 
 
 def test_places_of_all_parts_have_their_shapes_and_costs():
-    found = {(place.host, place.name): place for place in find_places(small(), size=64)}
-    assert {host for host, _ in found} == {
+    places = {(place.component, place.name): place for place in find_places(small(), size=64)}
+    assert {component for component, _ in places} == {
         *('backbone', 'neck', 'rpn_head', 'roi_head.bbox_roi_extractor')
     }
-    place = found['backbone', 'layer2.0.bn3']
+    place = places['backbone', 'layer2.0.bn3']
     assert (place.kind, place.shape) == ('BatchNorm2d', (128, 8, 8))
     cbam = CBAM(128)
     assert place.parameters == sum(value.numel() for value in cbam.parameters())
     # Two pools through two layers, the 7x7 convolution of two maps, and two products.
     assert place.multiply_adds == 2 * 2 * 128 * 8 + 98 * 64 + 2 * 128 * 64
-    regions = found['roi_head.bbox_roi_extractor', '.']
+    regions = places['roi_head.bbox_roi_extractor', '.']
     assert (regions.shape, regions.maps) == ((64, 7, 7), 200)
     assert regions.multiply_adds == 200 * (2 * 2 * 64 * 4 + 98 * 49 + 2 * 64 * 49)
-    levels = found['rpn_head', 'rpn_conv']
+    levels = places['rpn_head', 'rpn_conv']
     assert (levels.shape, levels.maps) == ((64, 16, 16), 5)
     pixels = 16**2 + 8**2 + 4**2 + 2**2 + 1
     assert levels.multiply_adds == 5 * 2 * 2 * 64 * 4 + 98 * pixels + 2 * 64 * pixels
-    assert ('backbone', '.') not in found  # its output is a tuple
+    assert ('backbone', '.') not in places  # its output is a tuple
 
 
 def test_pattern_and_options_narrow_and_change_the_cost():
-    found = find_places(small(), 64, 'backbone:layer1.?.bn3', order='channel', ratio=8)
-    assert [place.name for place in found] == [f'layer1.{block}.bn3' for block in range(3)]
-    assert {place.multiply_adds for place in found} == {2 * 2 * 64 * 8 + 64 * 16 * 16}
+    places = find_places(small(), 64, 'backbone:layer1.?.bn3', order='channel', ratio=8)
+    assert [place.name for place in places] == [f'layer1.{block}.bn3' for block in range(3)]
+    assert {place.multiply_adds for place in places} == {2 * 2 * 64 * 8 + 64 * 16 * 16}
     with pytest.raises(InputError, match="no place matches 'backbone:nothing'"):
         find_places(small(), 64, 'backbone:nothing')
 
 
 @pytest.mark.parametrize('channels', [1, 4])
-def test_images_have_the_channels_of_the_config_wherever_a_model_is_tried(channels):
+def test_trial_images_have_the_channels_of_the_config(channels):
     cfg = small()
-    # The channels of a whole stage show in a pass alone.
+    # The output channels of a whole stage are only known from a forward pass.
     plugins = [dict(cfg=dict(type='CBAM'), after='layer1')]
     backbone = dict(type='WithPlugins', base_type='ResNet', plugins=plugins)
     cfg.merge_from_dict(dict(model=dict(backbone=backbone)))
@@ -81,11 +81,11 @@ def test_printed_fragment_builds_the_choice(run, tmp_path):
 def test_printed_fragment_keeps_the_backbone_s_own_plugins():
     cfg = get_config('mmdet::gcnet/mask-rcnn_r50-gcb-r4-c3-c5_fpn_1x_coco.py')
     base = build_model(cfg)
-    own = [name for name in base.state_dict() if 'context_block' in name]
+    own_keys = [name for name in base.state_dict() if 'context_block' in name]
     text = fragment(cfg, 'backbone', 'layer1.*.bn3')
     cfg.merge_from_dict(Config.fromstring(text, '.py').to_dict())
     model = build_model(cfg)
-    assert own == [name for name in model.state_dict() if 'context_block' in name] != []
+    assert own_keys == [name for name in model.state_dict() if 'context_block' in name] != []
     assert sum(isinstance(module, CBAM) for module in model.modules()) == 3
 
 
@@ -106,24 +106,26 @@ def test_fragment_keeps_the_imports_of_the_base():
     )
 
 
-def test_choice_is_summed_up():
-    found = find_places(small(), 64, 'backbone:layer?.?.bn3')
-    count = sum(place.parameters for place in found)
-    assert len(found) == 16 and summed_up(found).startswith(f'16 CBAMs, +{count / 1e6:.2f} M par')
+def test_total_cost_is_that_of_all_places():
+    places = find_places(small(), 64, 'backbone:layer?.?.bn3')
+    count = sum(place.parameters for place in places)
+    assert len(places) == 16 and total_cost(places).startswith(
+        f'16 CBAMs, +{count / 1e6:.2f} M par'
+    )
     printed = fragment(small(), 'backbone', 'layer*.*.bn3')
     assert printed.startswith(f'# 16 CBAMs, +{count / 1e6:.2f} M parameters\n')
 
 
-def test_unknown_host_and_module_are_named():
-    with pytest.raises(InputError, match='model has no bbox_head; hosts are backbone'):
+def test_unknown_component_and_module_are_an_error():
+    with pytest.raises(InputError, match='the model has no bbox_head; choose from backbone'):
         fragment(small(), 'bbox_head', '.')
-    with pytest.raises(InputError, match='near names'):
+    with pytest.raises(InputError, match='similar names'):
         fragment(small(), 'neck', 'fpn_conv.*')
 
 
 def test_tool_prints_a_table(run, tmp_path):
     config = CONFIGS / 'faster_rcnn_r50_digits.py'
     options = ('--size', 64, '--only', 'neck:fpn_convs.0')
-    said = run('places.py', config, *options, cwd=tmp_path).stdout
-    assert '64 x 16 x 16' in said and 'fpn_convs.0' in said
-    assert 'one at each of these places: 1 CBAM, +0.00 M parameters' in said
+    printed = run('places.py', config, *options, cwd=tmp_path).stdout
+    assert '64 x 16 x 16' in printed and 'fpn_convs.0' in printed
+    assert 'a CBAM at each of these places: 1 CBAM, +0.00 M parameters' in printed

@@ -16,8 +16,8 @@ from .cbam_options import randomised
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-def test_paper_s_start_is_the_authors_and_a_host_does_not_overwrite_it():
-    """ResNet's Constant init sets every norm's weight to 1; the gate's has to stay at 0."""
+def test_paper_s_start_is_the_authors_and_a_backbone_does_not_overwrite_it():
+    """ResNet's `init_cfg` sets the weights of all norms to 1, but the gate's must stay 0."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         plugins = [dict(cfg=dict(type='CBAM', start='paper'), position='after_conv3')]
         net = MODELS.build(dict(type='mmdet.ResNet', depth=50, base_channels=16, plugins=plugins))
@@ -76,10 +76,10 @@ def test_gates_of_the_identity_start_are_twice_those_of_the_paper_s_with_its_wei
     torch.testing.assert_close(double.gates(x)[first], 2 * paper.gates(x)[first])
 
 
-@pytest.mark.parametrize(('ours', 'other'), [('paper', 'identity'), ('identity', 'paper')])
-def test_weights_of_one_form_do_not_load_silently_into_the_other(ours, other):
+@pytest.mark.parametrize(('target', 'source'), [('paper', 'identity'), ('identity', 'paper')])
+def test_weights_of_one_start_do_not_load_silently_into_the_other(target, source):
     with pytest.raises(RuntimeError, match=r'channel_gate\.gain'):
-        CBAM(16, start=ours).load_state_dict(CBAM(16, start=other).state_dict())
+        CBAM(16, start=target).load_state_dict(CBAM(16, start=source).state_dict())
 
 
 @pytest.mark.parametrize('order', ORDERS)
@@ -98,12 +98,12 @@ def test_reset_parameters_alone_sets_the_whole_start(options, order):
     assert torch.equal(module.eval()(x), x)
 
 
-def test_unknown_start_names_the_known_ones():
+def test_unknown_start_is_an_error_that_lists_the_starts():
     with pytest.raises(ValueError, match="start='zero' is unknown; choose from identity, paper"):
         CBAM(16, start='zero')
 
 
 def test_identity_start_refuses_a_norm_without_a_weight():
-    """It would blow a first step of any size up to unit variance."""
+    """After a first step of any size it would scale the map to unit variance."""
     with pytest.raises(ValueError, match='give it affine=True, or norm_cfg=None'):
         CBAM(16, start='identity', norm_cfg=dict(type='BN', affine=False))

@@ -1,4 +1,4 @@
-"""timm's attentions at the places of ours."""
+"""timm's attention modules as plugins."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cbam_det import TimmAttention
 from cbam_det.models.plugins import TIMM_ATTENTIONS
 from cbam_det.utils.errors import InputError
 
-# What timm builds of no more than its name and the channels.
+# Those that timm builds from only the name and the channels.
 PLAIN = [name for name in TIMM_ATTENTIONS if name not in ('ge', 'bottleneck', 'halo', 'bat')]
 
 
-def host(kind: str, name: str, **options: object) -> nn.Module:
+def with_attention(kind: str, name: str, **options: object) -> nn.Module:
     plugins = [dict(cfg=dict(type='TimmAttention', name=name))]
     with DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(dict(type='WithPlugins', base_type=kind, plugins=plugins, **options))
@@ -25,15 +25,16 @@ def host(kind: str, name: str, **options: object) -> nn.Module:
 @pytest.mark.parametrize('name', PLAIN)
 def test_each_attention_is_timm_s_own_and_trains_in_every_block_of_a_resnet(name):
     torch.manual_seed(0)
-    net = host('ResNet', name, depth=18, base_channels=16)
-    found = [one for one in net.inserted.modules() if isinstance(one, TimmAttention)]
-    own = create_attn(name, 16)
-    assert len(found) == 8 and type(found[0].attention) is type(own)
-    shapes = [one.shape for one in found[0].parameters()]
-    assert shapes == [one.shape for one in own.parameters()]
+    net = with_attention('ResNet', name, depth=18, base_channels=16)
+    plugins = [module for module in net.inserted.modules() if isinstance(module, TimmAttention)]
+    timm_s = create_attn(name, 16)
+    assert len(plugins) == 8 and type(plugins[0].attention) is type(timm_s)
+    shapes = [parameter.shape for parameter in plugins[0].parameters()]
+    assert shapes == [parameter.shape for parameter in timm_s.parameters()]
     sum(level.square().mean() for level in net(torch.randn(2, 3, 64, 64))).backward()
-    used = [one for one in found[0].parameters() if one.grad is not None]
-    assert used and all(torch.isfinite(one.grad).all() for one in used)
+    gradients = [parameter.grad for parameter in plugins[0].parameters()]
+    gradients = [gradient for gradient in gradients if gradient is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_the_plugin_is_what_timm_computes():
@@ -48,12 +49,12 @@ def test_the_plugin_is_what_timm_computes():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(name='ecaa'), "no attention 'ecaa' for 64 channels .*near: eca"),
-        (dict(name='bottleneck'), "no attention 'bottleneck' for 64 channels"),
-        (dict(name='eca', kernl=3), "no attention 'eca' .*kernl"),
-        (dict(name=3), 'name=3 of TimmAttention is no name'),
+        (dict(name='ecaa'), "cannot build the attention 'ecaa' for 64 channels .*near: eca"),
+        (dict(name='bottleneck'), "cannot build the attention 'bottleneck' for 64 channels"),
+        (dict(name='eca', kernl=3), "cannot build the attention 'eca' .*kernl"),
+        (dict(name=3), 'name=3 of TimmAttention is not a text'),
     ],
 )
-def test_what_timm_refuses_is_named(options, words):
+def test_what_timm_rejects_is_an_error_that_names_it(options, words):
     with pytest.raises(InputError, match=words):
         TimmAttention(64, **options)

@@ -117,7 +117,7 @@ def test_first_link_that_is_missing_damaged_or_other_is_named_with_its_command(s
     ((path, _),) = start_weights(*what[:3], *what[3:]).values()  # the repetition has them, too
     assert path == moved / 'epoch_1.pth'
     shutil.rmtree(moved)
-    with pytest.raises(InputError, match=f'they are not in .*cut off or damaged.* {again}'):
+    with pytest.raises(InputError, match=f'they are not in .*truncated or damaged.* {again}'):
         run(*what)
     torch.save(dict(state_dict={'backbone.w': torch.zeros(2)}), weights)
     with pytest.raises(InputError, match=f'holds other weights .*than its record names.* {again}'):

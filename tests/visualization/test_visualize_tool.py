@@ -65,7 +65,10 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
             "knows no class 'fuor'; near: four",
         ),
         (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
-        (('gradcam', 'PHOTO', DIGITS, 'none.pth'), 'no checkpoint none.pth'),
+        (
+            ('gradcam', 'PHOTO', DIGITS, 'none.pth'),
+            'the checkpoint none.pth (checkpoint) does not exist',
+        ),
         (('focus', DIGITS, 'CHECKPOINT', '--out', 'a.png'), 'this command writes .json'),
         (('report', 'nowhere', '--out', 'a.png'), 'this command writes .html'),
         (('report', 'nowhere'), 'nowhere holds no log of a training'),

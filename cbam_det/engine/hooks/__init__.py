@@ -1,4 +1,4 @@
-"""Hooks of trainings and tests."""
+"""Hooks for trainings and tests."""
 
 from .attention_audit_hook import AttentionAuditHook
 from .attention_maps_hook import AttentionMapsHook

@@ -1,4 +1,4 @@
-"""What becomes of the attention in a run: which is there, loaded, new, used, saturated."""
+"""Report the attention of a run: its weights, and whether it trains, is used or saturates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -17,38 +17,41 @@ from torch import Tensor, nn
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
 from ...models.attention_modules import at_start, has_doubled_gates, named_cbams, named_plugins
 from ...models.layers import CBAM
+from ...models.layers.torch_private import RunUncompiled, is_compiled
 from ...utils.config import larger_rate
 from ...utils.errors import InputError, first_few
+from ...utils.mmengine_private import is_resumed, is_training, loaded_checkpoint
 from ..schedules import optimizers
 from .gate_use import GateUse
 
 REMEDY = (
-    'take out what replaces the forward of its host, or the attention itself; without this check: '
-    '--cfg-options default_hooks.attention_audit.used_within=0'
+    'remove the code that bypasses it, or the attention; to turn this check off: --cfg-options '
+    'default_hooks.attention_audit.used_within=0'
 )
 
 
 @HOOKS.register_module()
 class AttentionAuditHook(Hook):
-    """Reports every CBAM and other plugin at the start of training, proves that it is used, and
-    reports the saturated CBAMs after some steps, and at the end whether they have left their start.
+    """Reports all attention at the start of training and checks that it is used.
 
-    Each run of a `CheckedRunner` has it where its model has a plugin; `None` as
-    `default_hooks.attention_audit` leaves it out.
+    Later it warns if gates are saturated, and at the end if the attention has not changed from its
+    identity start. `CheckedRunner` adds this hook to runs of models with plugins;
+    `default_hooks.attention_audit=None` turns it off.
 
-    Attention that a checkpoint carries and no module takes is an error, and so is attention that
-    a checkpoint to test or to resume lacks: MMEngine only warns.
+    Attention weights in a checkpoint that do not fit the model are an error, and so are attention
+    weights that a checkpoint for a test or a resumed run does not have. MMEngine only warns.
 
     Args:
-        saturation_at: the step after which gates are looked at, 0 for never.
-        limit: a weight below `1 - limit` or above `limit` of its range is saturated.
-        used_within: the iterations in which each gate has to run and, where it is not frozen, to
-            get a gradient; they are watched no longer than needed, in most runs in one. In the
-            first validation each has to run, but for those whose host does not. 0 for never.
+        saturation_at: the iteration after which saturation is reported, 0 for never.
+        limit: a weight is saturated below `1 - limit` or above `limit` of its range.
+        used_within: the number of iterations within which each gate must run and, unless it is
+            frozen, receive a gradient; 0 turns the check off. The gates are only watched until this
+            is so, usually for one iteration. In the first validation each plugin must run too,
+            unless its parent module does not run.
 
     Raises:
-        InputError: see above; the former raised before the first step, the latter after these
-            iterations and after the first validation.
+        InputError: attention weights do not fit, before the first step; or a gate is not used,
+            after `used_within` iterations or after the first validation.
     """
 
     def __init__(
@@ -61,19 +64,18 @@ class AttentionAuditHook(Hook):
         self.validated = False
         self.sources: dict[str, str] = {}
         self.handles: list = []
-        self.compiled: list = []
         self.gates: dict[str, dict[str, Tensor]] = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Check the weights that `init_cfg` names."""
-        if not isinstance(runner._train_loop, BaseLoop):
+        """Check the attention in the weights that `init_cfg` names."""
+        if not is_training(runner):
             return
         shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
         for name, part, source, state in pretrained_parts(plain_model(runner)):
             shared.setdefault(source, []).append((part, state))
-            self._note(state, part, source, f'{name}.' if name else '')
+            self._record_source(state, part, source, f'{name}.' if name else '')
         for source, parts in shared.items():
-            # A C4 detector has three stages in its backbone and the fourth in its head.
+            # In a C4 detector the backbone has three stages and the head has the fourth.
             key_sets = [set(part.state_dict()) for part, _ in parts]
             for (part, state), part_keys in zip(parts, key_sets, strict=True):
                 other_keys = set().union(*key_sets) - part_keys
@@ -81,25 +83,25 @@ class AttentionAuditHook(Hook):
                 check_attention(part_state, part, source, whole=False)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check the weights of `load_from`, of a resumed run and of a test."""
-        testing = not isinstance(runner._train_loop, BaseLoop)
-        source = str(runner._load_from or 'the checkpoint')
+        """Check the attention in the weights of `load_from`, of a resumed run or of a test."""
+        source = str(loaded_checkpoint(runner) or 'the checkpoint')
         state = state_of(checkpoint)
         model: nn.Module = plain_model(runner)
         prefix = ''
         if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
-            # mmdet loads both halves from one detector.
+            # mmdet loads student and teacher from one detector.
             model, prefix = model.get_submodule('student'), 'student.'
-        check_attention(state, model, source, whole=testing or runner._resume)
-        self._note(state, model, source, prefix)
+        check_attention(state, model, source, whole=not is_training(runner) or is_resumed(runner))
+        self._record_source(state, model, source, prefix)
 
-    def _note(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
+    def _record_source(self, state: Mapping, part: nn.Module, source: str, prefix: str) -> None:
+        """Remember which plugins got their weights from `source`."""
         for name, _ in named_plugins(part):
             if any(key.startswith(f'{name}.') for key in state):
                 self.sources[prefix + name] = source
 
     def before_train(self, runner: Runner) -> None:
-        """Log the table of all attention, with the learning rates of now."""
+        """Log a table of all attention with its current learning rates."""
         rates = {
             id(value): (group['lr'], group.get('initial_lr', group['lr']))
             for optim in optimizers(runner)
@@ -116,24 +118,22 @@ class AttentionAuditHook(Hook):
             trains = _trains(plugin, rates)
             table.add_row(name, _options(plugin), f'{count:,}', self.sources.get(name, new), trains)
         if not table.row_count:
-            runner.logger.info('attention: this model has none')
+            runner.logger.info('this model has no attention')
             return
         runner.logger.info(f'attention of this run:\n{_text(table)}')
-        # A model that is compiled or sharded as a whole runs no hooks of its parts.
+        # A model that is compiled or sharded as a whole does not run the hooks of its modules.
         if self.used_within and isinstance(runner, Runner) and not runner.cfg.get('compile'):
             self.in_training = GateUse(model, gradients=True)
             self.last_watched = min(runner.iter + self.used_within, runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        """At the chosen step, and at the last, look at what each CBAM multiplies with."""
+        """In iteration `saturation_at` and in the last one, record the weights of each CBAM."""
         if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
             for name, cbam in named_cbams(plain_model(runner)):
                 self.handles.append(
                     cbam.register_forward_pre_hook(_WeightRecorder(self.gates, name))
                 )
-                # Compiled code does not know of a hook that came later.
-                self.compiled.append((cbam, getattr(cbam, '_compiled_call_impl', None)))
-                cbam._compiled_call_impl = None
+                self.handles.append(RunUncompiled(cbam))
 
     def after_train_iter(
         self,
@@ -142,46 +142,44 @@ class AttentionAuditHook(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check that the gates are used; log those of which nine in ten weights are saturated, or
-        all weights 1.00.
-        """
+        """Check that the gates are used, and log gates that are saturated or still at 1.00."""
         if self.handles:
-            self._log_saturation(runner)
+            self._log_weights(runner)
         if self.in_training:
             self._check_use(self.in_training, last=runner.iter + 1 >= self.last_watched)
 
-    def _log_saturation(self, runner: Runner) -> None:
+    def _log_weights(self, runner: Runner) -> None:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
-        for cbam, compiled in self.compiled:
-            cbam._compiled_call_impl = compiled
-        self.compiled.clear()
         if runner.iter == runner.max_iters - 1:
-            self._tell_start(runner)
+            self._log_unchanged_start(runner)
         if runner.iter == self.saturation_at - 1:
-            self._tell_saturation(runner)
+            self._log_saturation(runner)
         self.gates.clear()
 
-    def _tell_start(self, runner: Runner) -> None:
+    def _log_unchanged_start(self, runner: Runner) -> None:
         trained = {
             name
             for name, cbam in named_cbams(plain_model(runner))
             if any(value.requires_grad for value in cbam.parameters())
         }
         gates = [
-            gate for name, seen in self.gates.items() if name in trained for gate in seen.values()
+            gate
+            for name, by_kind in self.gates.items()
+            if name in trained
+            for gate in by_kind.values()
         ]
-        doubled = [weights for weights, most in gates if most == 2]
+        doubled = [weights for weights, maximum in gates if maximum == 2]
         if doubled and len(doubled) == len(gates) and at_start(doubled):
             runner.logger.warning(
-                'the attention has not left its start: after this training all of its weights are '
-                '1.00, so that it changes nothing; train longer, or give it a larger learning rate '
-                f'by {larger_rate(runner.cfg)}'
+                'the attention has not changed from its start: after this training all of its '
+                'weights are 1.00, so it has no effect; train longer, or give it a larger learning '
+                f'rate by {larger_rate(runner.cfg)}'
             )
 
-    def _tell_saturation(self, runner: Runner) -> None:
-        table = Table('attention', 'gate', 'saturated', 'least', 'mean', 'most')
+    def _log_saturation(self, runner: Runner) -> None:
+        table = Table('attention', 'gate', 'saturated', 'minimum', 'mean', 'maximum')
         for name, gates in self.gates.items():
             for kind, (weights, maximum) in gates.items():
                 share = weights / maximum
@@ -192,25 +190,24 @@ class AttentionAuditHook(Hook):
                     table.add_row(name, kind, f'{saturated:.0%}', *row)
         if table.row_count:
             runner.logger.warning(
-                f'saturated gates after {self.saturation_at} steps; a smaller learning rate of the '
-                f'attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
+                f'saturated gates after {self.saturation_at} iterations; a smaller learning rate '
+                f'of the attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
         elif self.gates:
-            runner.logger.info(f'attention: no gate is saturated after {self.saturation_at} steps')
+            runner.logger.info(f'no gate is saturated after {self.saturation_at} iterations')
 
     def _check_use(self, use: GateUse, last: bool) -> None:
-        """Stop watching where all is used; in the last iteration raise InputError where not."""
+        """Stop watching if all gates are used; in the last iteration raise InputError otherwise."""
         not_run, not_graded = use.not_run(), use.without_gradient()
         if (not_run or not_graded) and not last:
             return
         use.close()
         self.in_training = None
         if not_run or not_graded:
-            did = 'run' if not_run else 'got a gradient'
             names = first_few(not_run or not_graded)
             raise InputError(
-                f'after iteration {self.last_watched} the attention at {names} has not {did}: the '
-                f'run goes past it; {REMEDY}'
+                f'until iteration {self.last_watched} the attention at {names} has not '
+                f'{"run" if not_run else "received a gradient"}: the model bypasses it; {REMEDY}'
             )
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -225,7 +222,7 @@ class AttentionAuditHook(Hook):
         data_batch: object = None,
         outputs: object = None,
     ) -> None:
-        """Stop watching where all have run."""
+        """Stop watching if all gates have run."""
         use = self.in_validation
         if use and not (use.not_run() or use.idle()):
             self._end_validation(use)
@@ -238,12 +235,13 @@ class AttentionAuditHook(Hook):
         self._end_validation(use)
         if names := use.not_run():
             raise InputError(
-                f'the first validation has not run the attention at {first_few(names)}, though it '
-                f'has run {use.hosts[names[0]] or "the model"}; {REMEDY}'
+                f'the first validation has not run the attention at {first_few(names)}, although '
+                f'it has run {use.parents[names[0]] or "the model"}; {REMEDY}'
             )
         if names := use.idle():
             runner.logger.warning(
-                f'attention: validation does not use that at {first_few(names)}, nor its host'
+                f'validation does not use the attention at {first_few(names)} or the module '
+                'that contains it'
             )
 
     def _end_validation(self, use: GateUse) -> None:
@@ -252,18 +250,18 @@ class AttentionAuditHook(Hook):
 
 
 class _WeightRecorder:
-    """A pre-hook that notes a CBAM's weights, and leaves its norm's statistics alone."""
+    """A pre-hook that records a CBAM's weights without updating its norm's statistics."""
 
     def __init__(self, gates: dict, name: str) -> None:
         self.gates, self.name = gates, name
 
     def __call__(self, cbam: CBAM, args: tuple) -> None:
         if self.name in self.gates:
-            return  # a shared head, or a checkpointed block's second forward
+            return  # the second pass of a shared head or of a checkpointed block
         modes = {module: module.training for module in cbam.modules()}
         cbam.eval()
         x = args[0].detach().float()
-        # Not under autocast, which could keep the weights' casts without gradients for the step.
+        # Without autocast, which would cache casts of the parameters that have no gradients.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             maximum = 2.0 if has_doubled_gates(cbam) else 1.0
             self.gates[self.name] = {
@@ -274,7 +272,7 @@ class _WeightRecorder:
 
 
 def plain_model(runner: Runner) -> nn.Module:
-    """The model of a run, without the wrappers of DDP and of test-time augmentation."""
+    """The model of a run without the wrappers of DDP and test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
@@ -292,7 +290,7 @@ def _options(cbam: nn.Module) -> str:
         parts.append(f'{size}x{size}')
     if not cbam.memory_efficient:
         parts.append('memory_efficient=False')
-    if cbam._compiled_call_impl is not None:
+    if is_compiled(cbam):
         parts.append('compiled')
     return ', '.join(parts)
 
@@ -303,7 +301,7 @@ def _trains(plugin: nn.Module, rates: dict[int, tuple[float, float]]) -> str:
         return 'no: without parameters'
     if not any(value.requires_grad for value in values):
         own = getattr(plugin, 'frozen', False)
-        return 'no: frozen=True' if own else 'no: frozen by its host (frozen_stages)'
+        return 'no: frozen=True' if own else 'no: frozen by its backbone (frozen_stages)'
     if not any(id(value) in rates for value in values):
         return 'no: not in the optimizer'
     now, base = max(rates.get(id(value), (0, 0)) for value in values)

@@ -1,4 +1,4 @@
-"""Attention maps of the same images at each validation, in MMEngine's visualizer."""
+"""Write attention maps of the same images after each validation by MMEngine's visualizer."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from .attention_audit_hook import plain_model
 
 @HOOKS.register_module()
 class AttentionMapsHook(Hook):
-    """Writes what the CBAMs attend to after each validation: `vis_data/vis_image` and, where the
-    visualizer has one, TensorBoard or another backend.
+    """Writes the attention maps of all CBAMs after each validation, one page per image.
 
-    A config takes it by `default_hooks = dict(attention_maps=dict(type='AttentionMapsHook'))`, any
-    command by `--cfg-options default_hooks.attention_maps.type=AttentionMapsHook`.
+    The pages go to `vis_data/vis_image` and to the other backends of the visualizer, such as
+    TensorBoard. Add the hook in a config by
+    `default_hooks = dict(attention_maps=dict(type='AttentionMapsHook'))`, or in a command by
+    `--cfg-options default_hooks.attention_maps.type=AttentionMapsHook`.
 
     Args:
-        count: images, evenly over the validation data, 1 or more; a page each.
-        interval: validations from one page to the next, 1 or more.
+        count: the number of images, evenly spaced in the validation data, 1 or more.
+        interval: write after every this many validations, 1 or more.
 
     Raises:
         ValueError: `count` or `interval` is below 1.
-        InputError: before the training: the model has no CBAM, or the run no validation.
+        InputError: before the training, if the model has no CBAM or the run has no validation.
     """
 
-    priority = 'ABOVE_NORMAL'  # before EMAHook takes back the weights that were validated
+    priority = 'ABOVE_NORMAL'  # before EMAHook swaps the validated weights back
 
     def __init__(self, count: int = 2, interval: int = 1) -> None:
         for option, value in (('count', count), ('interval', interval)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{option}={value!r} must be a whole number, 1 or more')
+                raise ValueError(f'{option}={value!r} must be a whole number of 1 or more')
         self.count, self.interval = count, interval
         self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Find faults before the first step."""
+        """Check the model and the config before the first step."""
         from ...visualization.attention import cbams
 
         cbams(plain_model(runner))
         if runner.val_loop is None:
             raise InputError(
-                'AttentionMapsHook writes at each validation and this run has none; give it '
-                'val_dataloader, val_cfg and val_evaluator, or leave the hook out'
+                'AttentionMapsHook writes after each validation, but this run has no validation; '
+                'set val_dataloader, val_cfg and val_evaluator, or remove the hook'
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:

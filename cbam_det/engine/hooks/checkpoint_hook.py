@@ -1,4 +1,4 @@
-"""MMEngine's CheckpointHook, so that at each moment a whole checkpoint lies on the disk."""
+"""MMEngine's CheckpointHook, but with a complete checkpoint on disk at any time."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ...utils.files import atomic_write
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """Takes the place and the options of `CheckpointHook` in each run of a `CheckedRunner`.
+    """Replaces `CheckpointHook`, with the same options, in every run of a `CheckedRunner`.
 
-    MMEngine removes what is too many (`max_keep_ckpts`, a best checkpoint that is not the best any
-    more) before it writes the new one, and writes `last_checkpoint` in place; here the old ones go
-    after, and `last_checkpoint` is replaced. The runner writes the checkpoints themselves whole.
+    MMEngine deletes old checkpoints (`max_keep_ckpts`, a previous best one) before it writes the
+    new one, and overwrites the file `last_checkpoint`. This hook deletes old checkpoints afterwards
+    and replaces `last_checkpoint` atomically. The runner writes checkpoints atomically.
     """
 
     def save_now(self, runner: Runner, epoch: int, iteration: int) -> Path:
-        """Write `stopped.pth`, a checkpoint between two others; called in every process.
+        """Write the checkpoint `stopped.pth` now; every process must call this.
 
         Args:
             runner: the runner.
-            epoch: epochs that are done.
-            iteration: iterations that are done.
+            epoch: the number of completed epochs.
+            iteration: the number of completed iterations.
 
         Returns:
-            The file. There is one in a run: a later call replaces it.
+            The path of the file. A later call replaces the file.
         """
         runner.call_hook('before_processes_save')
         meta = dict(epoch=epoch, iter=iteration)
@@ -54,8 +54,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         runner.call_hook('before_processes_save')
         last = Path(runner.work_dir) / 'last_checkpoint'
-        temporary = last.with_name('folder.part')  # `save_now` has last_checkpoint.part
-        with self._removed_later():
+        temporary = last.with_name('folder.part')  # `save_now` uses last_checkpoint.part
+        with self._delete_later():
             if not is_main_process():
                 super()._save_checkpoint_with_step(runner, step, meta)
                 return
@@ -70,12 +70,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 shutil.rmtree(temporary)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        with self._removed_later():
+        with self._delete_later():
             super()._save_best_checkpoint(runner, metrics)
 
     @contextmanager
-    def _removed_later(self) -> Iterator[None]:
-        """What is removed inside goes at the end, unless that is reached by an error."""
+    def _delete_later(self) -> Iterator[None]:
+        """Delete files only at the end of the context; after an error nothing is deleted."""
         backend, deferred = self.file_backend, []
         removals = {name: getattr(backend, name) for name in ('remove', 'rmtree')}
         for name, remove in removals.items():
@@ -88,12 +88,12 @@ class AtomicCheckpointHook(CheckpointHook):
         current = {self.last_ckpt, getattr(self, 'best_ckpt_path', None)}
         current.update(getattr(self, 'best_ckpt_path_dict', {}).values())
         for remove, path in deferred:
-            if path not in current:  # written anew under the same name
+            if path not in current:  # a new checkpoint may have the old one's name
                 remove(path)
 
 
 class _RunnerWithWorkDir:
-    """A runner but for its work_dir, into which MMEngine writes `last_checkpoint`."""
+    """A runner with another work_dir, into which MMEngine writes `last_checkpoint`."""
 
     def __init__(self, runner: Runner, work_dir: str) -> None:
         self.runner, self.work_dir = runner, work_dir

@@ -1,4 +1,4 @@
-"""A test without any detection is an error: its metrics are zero, or none, whatever the weights."""
+"""A test without any detection is an error, since its metrics do not measure the weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...utils.errors import InputError
 
 
 class DetectionCountHook(Hook):
-    """Counts the detections of a test; each test by a `CheckedRunner` has it.
+    """Counts the detections of a test. `CheckedRunner` adds this hook to every test.
 
-    MMEngine ends such a test in success, with a line in the log that the results are empty.
+    Without it, MMEngine logs that the results are empty and the test succeeds.
     """
 
     def __init__(self) -> None:
         self.images = self.detections = 0
 
     def before_test(self, runner: Runner) -> None:
-        """Begin to count."""
+        """Reset the counts."""
         self.images = self.detections = 0
 
     def after_test_iter(
@@ -32,24 +32,24 @@ class DetectionCountHook(Hook):
         data_batch: object = None,
         outputs: Sequence | None = None,
     ) -> None:
-        """Count what a batch of a detector found."""
+        """Count the images and detections of a batch."""
         for sample in outputs or ():
             if 'pred_instances' in sample:
                 self.images += 1
                 self.detections += len(sample.pred_instances)
 
     def check(self) -> None:
-        """Look at the count of all processes, in each of them.
+        """Check the counts over all processes; every process must call this.
 
         Raises:
-            InputError: there were images for a detector, and it found nothing in any.
+            InputError: a detector was tested and has no detection in any image.
         """
         counts = torch.tensor([self.images, self.detections])
         all_reduce(counts)
         images, detections = counts.tolist()
         if images and not detections:
             raise InputError(
-                f'no detection in {images:,} images, so that the metrics say nothing of the '
-                'weights; train longer, see whether the loss falls (tools/visualize.py curves '
-                'WORK_DIR), or lower the score_thr in model.test_cfg'
+                f'there is no detection in {images:,} images, so the metrics do not measure the '
+                'weights; train longer, check that the loss decreases (tools/visualize.py curves '
+                'WORK_DIR), or lower score_thr in model.test_cfg'
             )

@@ -1,8 +1,7 @@
-"""A run that goes on as if it had not been interrupted: random states, workers, the begun epoch."""
+"""Let a resumed run equal an uninterrupted one: random states, workers, the rest of an epoch."""
 
 from __future__ import annotations
 
-import copy
 import os
 import random
 import signal
@@ -20,12 +19,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, get_worker_info
 
+from ...models.layers.torch_private import restart_workers, with_batch_sampler
+from ...utils.mmengine_private import is_resumed, restart_indices
 from ..schedules import tell_ended, tell_restored
 from .terminal_hook import BRIEF
 
 
 def random_states() -> dict:
-    """The states of python's, numpy's and torch's generators, as what a checkpoint may hold."""
+    """The states of Python's, numpy's and torch's generators, in types that load safely."""
     _, key, position, has_gauss, gauss = np.random.get_state()
     return dict(
         python=random.getstate(),
@@ -36,7 +37,7 @@ def random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Put the generators into the states that `random_states` returned, wherever they lie now."""
+    """Restore the states that `random_states` returned, from tensors on any device."""
     random.setstate(states['python'])
     key, *rest = states['numpy']
     np.random.set_state(('MT19937', key.cpu().numpy().astype(np.uint32), *rest))
@@ -47,64 +48,66 @@ def set_random_states(states: dict) -> None:
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Lets a resumed run equal an uninterrupted one; each run of a `CheckedRunner` has it.
+    """Lets a resumed run equal an uninterrupted one. `CheckedRunner` adds it to every training.
 
-    MMEngine restores weights, optimizer, schedules and moving averages. This adds to a checkpoint
-    the random states of each process, and how much of an epoch is done. From an epoch's end the
-    run goes on to the bit, on the CPU and with as many workers; from the middle of an epoch with
-    the batches that it has not seen yet (MMEngine begins the epoch anew), to the bit with
-    `num_workers=0`. Iteration-based runs are as in the middle of an epoch; with mmengine 0.10.7
-    only with an `InfiniteSampler`, as mmdet's configs have it.
+    MMEngine restores weights, optimizer, schedules and moving averages. This hook also saves the
+    random states of each process and the position in the epoch.
 
-    For that, workers start anew with each epoch, seeded by the run's seed, the process and the
-    iteration: persistent ones run on with states that are nowhere else, and MMEngine gives the
-    others the same seed in each epoch. Validation leaves the random states as they were.
+    A run that resumes at the end of an epoch is bitwise equal on a CPU with the same number of
+    workers. A run that resumes within an epoch reads only the remaining batches (MMEngine starts
+    the epoch again) and is bitwise equal with `num_workers=0`. The latter holds for iteration-based
+    runs too; mmengine 0.10.7 needs an `InfiniteSampler` for it, which mmdet's configs have.
+
+    Therefore workers restart in each epoch, seeded by the run's seed, the process and the
+    iteration. Persistent workers would keep random states that cannot be saved, and MMEngine seeds
+    other workers the same in each epoch. Validation does not change the random states.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
         self.resumed: dict | None = None
-        # Of each process, where all take part in saving.
+        # One per process, if all processes take part in saving.
         self.gathered_states: list[dict] | None = None
         self.before_validation: dict | None = None
-        self.whole_loader: DataLoader | None = None  # while an epoch's rest is read
+        self.whole_loader: DataLoader | None = None  # while the rest of an epoch is read
         self.batch = self.skipped = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note where the interrupted run was, and say what it restores against the config."""
-        if not runner._resume:
+        """Remember the position of the interrupted run; log what it restores over the config."""
+        if not is_resumed(runner):
             return
         tell_restored(runner, checkpoint)
         self.resumed = checkpoint.get('exact_resume')
         if self.resumed is None:
             runner.logger.warning(
-                'the checkpoint holds no random states (it is of MMEngine alone): the run goes on, '
-                'with other random numbers than uninterrupted'
+                'the checkpoint has no random states, since ExactResumeHook did not write them: '
+                'this run uses other random numbers than an uninterrupted run'
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Have each worker seeded by its loader's generator, and the sampler by the run's seed; say
-        where the schedules end before the training.
+        """Seed the workers and the sampler; warn about schedules that end before the training.
+
+        The loader's generator seeds each worker, the run's seed the sampler.
         """
         tell_ended(runner)
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
             loop.dataloader.worker_init_fn = WorkerInit(loop.dataloader.worker_init_fn)
         sampler = _sampler(runner.train_dataloader)
-        if runner._resume and hasattr(sampler, 'seed'):
-            sampler.seed = runner.seed  # a run without a seed of its own: the interrupted one's
+        if is_resumed(runner) and hasattr(sampler, 'seed'):
+            sampler.seed = runner.seed  # the interrupted run's, if the config has no seed
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Start workers anew; after a resumption restore the states and skip what is done."""
+        """Restart the workers; in a resumed run restore the states and skip completed batches."""
         loader = runner.train_dataloader
         seed = np.random.SeedSequence((runner.seed, get_rank(), runner.iter))
         loader.generator = torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
-        loader._iterator = None  # as mmdet's PipelineSwitchHook restarts persistent workers
+        restart_workers(loader)  # as mmdet's PipelineSwitchHook does
         iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
         sampler = _sampler(loader)
-        # MMEngine 0.10.7 has begun to read already, and would read what is done to pass over it.
+        # MMEngine 0.10.7 has started to read already and would read all completed batches again.
         if isinstance(sampler, InfiniteSampler) and not hasattr(iterator, 'skip_iter'):
-            sampler.indices = sampler._indices_of_rank()
+            restart_indices(sampler)
             remaining = _remaining(loader, runner.iter)
             make_iterator = iter if iterator is None else type(iterator)
             runner.train_loop.dataloader_iterator = _SkippingIterator(
@@ -120,20 +123,20 @@ class ExactResumeHook(Hook):
             set_random_states(states[get_rank()])
         else:
             runner.logger.warning(
-                f'the checkpoint holds the random states of {len(states)} processes, and there '
-                f'are {get_world_size()}: the run goes on with other random numbers'
+                f'the checkpoint has the random states of {len(states)} processes, but this run '
+                f'has {get_world_size()}: it uses other random numbers than an uninterrupted run'
             )
         done, batches = resumed['batch'], resumed['batches']
         if not done or not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
         if batches != len(loader) or loader.batch_sampler is None:
             runner.logger.warning(
-                f'epoch {runner.epoch + 1} begins anew: {done} of {batches} batches were done, '
-                f'and it has {len(loader)} now'
+                f'epoch {runner.epoch + 1} starts again: {done} of {batches} batches were '
+                f'completed, but it now has {len(loader)}'
             )
             return
         runner.logger.info(
-            f'epoch {runner.epoch + 1} goes on after {done} of {batches} batches', extra=BRIEF
+            f'epoch {runner.epoch + 1} resumes after {done} of {batches} batches', extra=BRIEF
         )
         self.whole_loader, self.skipped = loader, done
         runner.train_loop.dataloader = _remaining(loader, done)
@@ -149,27 +152,27 @@ class ExactResumeHook(Hook):
         self.batch = self.skipped + batch_idx + 1
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Give the loop its whole loader again."""
+        """Let the loop use its whole loader again."""
         self.batch = self.skipped = 0
         if self.whole_loader is not None:
             runner.train_loop.dataloader, self.whole_loader = self.whole_loader, None
 
     def before_val(self, runner: Runner) -> None:
-        """Note the random states of the training."""
+        """Save the random states of the training."""
         self.before_validation = random_states()
 
     def after_val(self, runner: Runner) -> None:
-        """Restore them."""
+        """Restore the random states of the training."""
         if self.before_validation is not None:
             set_random_states(self.before_validation)
         self.before_validation = None
 
     def before_processes_save(self, runner: Runner) -> None:
-        """Gather the random states of all processes, of which one writes the checkpoint."""
+        """Gather the random states of all processes for the one that writes the checkpoint."""
         self.gathered_states = all_gather_object(self.before_validation or random_states())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the states and the place in the epoch into the checkpoint, as `exact_resume`."""
+        """Store the states and the position in the epoch in the checkpoint, as `exact_resume`."""
         checkpoint['exact_resume'] = dict(
             random_states=self.gathered_states or [self.before_validation or random_states()],
             batch=self.batch,
@@ -179,10 +182,10 @@ class ExactResumeHook(Hook):
 
 
 class WorkerInit:
-    """What a worker does first: as its loader says, then a seed by the loader's generator.
+    """Initialises a worker: calls the loader's own function, then seeds by the loader's generator.
 
-    It ends by its parent's SIGTERM alone: a scheduler sends one to all processes, and the training
-    has to finish its iteration.
+    Only a SIGTERM from its parent ends the worker. A scheduler sends SIGTERM to all processes, but
+    the training needs its workers to finish the iteration.
     """
 
     def __init__(self, inner: Callable[[int], None] | None) -> None:
@@ -214,15 +217,12 @@ def _sampler(loader: DataLoader) -> object:
 
 
 def _remaining(loader: DataLoader, done: int) -> DataLoader:
-    """The loader without its first `done` batches, which are not read."""
-    remaining = copy.copy(loader)
-    # torch refuses to set it on a loader that is made.
-    remaining.__dict__['batch_sampler'] = _RemainingBatches(loader.batch_sampler, done)
-    return remaining
+    """A loader that skips the first `done` batches without reading them."""
+    return with_batch_sampler(loader, _RemainingBatches(loader.batch_sampler, done))
 
 
 class _SkippingIterator:
-    """An iterator over a loader that lacks its first `done` batches, with None in their place."""
+    """An iterator over a loader that returns None for the first `done` batches."""
 
     def __init__(
         self, make_iterator: Callable[[DataLoader], Iterator], remaining: DataLoader, done: int
@@ -242,7 +242,7 @@ class _SkippingIterator:
 class _RemainingBatches:
     def __init__(self, batches: Any, done: int) -> None:
         self.batches, self.done = batches, done
-        self.sampler = batches.sampler  # of which MMEngine sets the epoch
+        self.sampler = batches.sampler  # MMEngine sets its epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         return islice(iter(self.batches), self.done, None)

@@ -1,4 +1,4 @@
-"""A loss that is not finite stops the run, with the batch that gave it."""
+"""Stop a run whose loss is not finite, and save the batch."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from ...utils.files import atomic_write
 from .stop_signals_hook import any_process
 
 REMEDY = (
-    'look at these images and their boxes; lower the learning rate, lengthen the warm-up or clip '
-    'the gradients (optim_wrapper.clip_grad.max_norm), in mixed precision take '
+    'check these images and their boxes; lower the learning rate, lengthen the warm-up or clip the '
+    'gradients (optim_wrapper.clip_grad.max_norm), in mixed precision set '
     "optim_wrapper.dtype='bfloat16'; then --resume from the last checkpoint"
 )
 
 
 @HOOKS.register_module()
 class FiniteLossesHook(Hook):
-    """Stops a run whose loss is NaN or infinite before anything of it is saved.
+    """Stops a run whose loss is NaN or infinite, before it is logged or saved.
 
-    Each run of a `CheckedRunner` has it; `--cfg-options default_hooks.finite_losses=None` leaves it
-    out. mmdet's CheckInvalidLossHook asks every 50 iterations and tells no batch. Infinite
-    gradients, by which the loss scaling of mixed precision finds its scale, are passed over.
+    `CheckedRunner` adds it to every run; `--cfg-options default_hooks.finite_losses=None` turns it
+    off. mmdet's CheckInvalidLossHook checks only every 50 iterations and does not save the batch.
+    Infinite gradients are ignored, since mixed precision uses them to adjust its loss scale.
 
-    The batch lies in `nonfinite_iter_N.pth` in the work_dir then, for `torch.load`: `losses`,
-    `batch` (the images as the model's preprocessor gets them, the boxes, the paths), `iter`.
+    The batch is saved as `nonfinite_iter_N.pth` in the work_dir. `torch.load` returns a dictionary
+    with `losses`, `batch` (the images before the model's preprocessor, the boxes and the paths) and
+    `iter`.
 
     Raises:
-        InputError: a loss is not finite, after its iteration; or a weight, a statistic or a moving
-            average of them is not, before a checkpoint is written.
+        InputError: a loss is not finite, after its iteration; or a parameter, a buffer or a moving
+            average is not finite, before a checkpoint is written.
     """
 
-    priority = 'VERY_HIGH'  # before what would log or save it
+    priority = 'VERY_HIGH'  # before hooks that log or save
 
     def after_train_iter(
         self,
@@ -49,11 +50,11 @@ class FiniteLossesHook(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        """Look at the losses."""
+        """Check the losses."""
         losses = {
             key: value
             for key, value in (outputs or {}).items()
-            if 'loss' in key and torch.is_tensor(value)  # as MMEngine tells what to sum
+            if 'loss' in key and torch.is_tensor(value)  # those that MMEngine sums
         }
         nonfinite = [key for key, value in losses.items() if not value.isfinite().all()]
         if not any_process(bool(nonfinite)):
@@ -73,9 +74,9 @@ class FiniteLossesHook(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the weights, which a gradient may have spoilt after a finite loss."""
+        """Check the weights, which a gradient can damage although the loss is finite."""
         states = {'': checkpoint['state_dict']}
-        for hook in runner.hooks:  # EMAHook's own place in the checkpoint is filled after this
+        for hook in runner.hooks:  # EMAHook adds its weights to the checkpoint only later
             if isinstance(hook, EMAHook):
                 states['ema_state_dict '] = hook.ema_model.state_dict()
         nonfinite = [
@@ -87,15 +88,14 @@ class FiniteLossesHook(Hook):
         if nonfinite:
             raise InputError(
                 f'{len(nonfinite)} tensors of the weights are not finite ({first_few(nonfinite)}; '
-                f'iteration {runner.iter}) and no checkpoint of them is written; clip the '
-                'gradients (optim_wrapper.clip_grad.max_norm) or lower the learning rate, and '
-                '--resume; a model that holds such a tensor on purpose takes '
-                'default_hooks.finite_losses=None'
+                f'iteration {runner.iter}), so no checkpoint is written; clip the gradients '
+                '(optim_wrapper.clip_grad.max_norm) or lower the learning rate, and --resume; for '
+                'a model with such tensors on purpose set default_hooks.finite_losses=None'
             )
 
 
 def plain(value: object) -> object:
-    """A batch as tensors, numbers, texts, lists and dictionaries, which a safe load accepts."""
+    """Convert a batch to tensors, numbers, texts, lists and dictionaries, which load safely."""
     if isinstance(value, BaseDataElement):
         value = value.to_dict()
     if isinstance(value, dict):
@@ -113,7 +113,7 @@ def plain(value: object) -> object:
 
 
 def image_paths(batch: object) -> list[str]:
-    """The `img_path` of each sample of a plain batch, in its order."""
+    """The `img_path` of each sample in a converted batch, in order."""
     if isinstance(batch, dict):
         paths = [batch['img_path']] if isinstance(batch.get('img_path'), str) else []
         return paths + [path for item in batch.values() for path in image_paths(item)]

@@ -1,4 +1,4 @@
-"""A signal to stop, from a scheduler or by Ctrl-C, ends the run with a checkpoint."""
+"""Write a checkpoint and end the run when a scheduler or Ctrl-C stops it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...utils.errors import SIGNALS, Stopped, explain_ctrl_c
+from ...utils.mmengine_private import accumulated_iterations
 from .checkpoint_hook import AtomicCheckpointHook
 from .terminal_hook import BRIEF
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` holds in any of the processes, all of which have to call this."""
+    """Whether `flag` is true in any process; every process must call this."""
     if get_world_size() == 1:
         return flag
     flags = torch.tensor([int(flag)])
@@ -31,20 +32,20 @@ def any_process(flag: bool) -> bool:
 @HOOKS.register_module()
 class StopSignalsHook(Hook):
     """On SIGTERM, SIGUSR1 or Ctrl-C, writes `stopped.pth` after the current iteration and ends the
-    run.
+    run. `CheckedRunner` adds it to every training.
 
-    Each run of a `CheckedRunner` has it. With accumulated gradients the iteration is the one that
-    updates the weights; a validation is finished before. Further signals change nothing: torchrun
-    passes on to its processes what a scheduler sends to all of them. But a second Ctrl-C is from
-    somebody who does not want to wait. A run that ignores SIGINT (in a script's background) goes
-    on doing so. Workers that are spawned, not forked, end by a terminal's Ctrl-C.
+    With accumulated gradients it waits for the iteration that updates the weights, and it lets a
+    validation finish. A second Ctrl-C ends the run at once. Other further signals are ignored,
+    since processes get a signal twice if the scheduler and torchrun both send it. A run that
+    ignores SIGINT (in the background of a script) still ignores it. Ctrl-C in a terminal ends
+    workers that are spawned, not forked.
 
     Raises:
-        Stopped: the checkpoint is written.
+        Stopped: the checkpoint was written.
         KeyboardInterrupt: at the second Ctrl-C.
     """
 
-    priority = 'LOWEST'  # what all other hooks do in an iteration belongs to its checkpoint
+    priority = 'LOWEST'  # the checkpoint includes what all other hooks do in an iteration
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -52,7 +53,7 @@ class StopSignalsHook(Hook):
         self.previous_handlers: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals."""
+        """Install the signal handlers."""
         ignores_ctrl_c = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         self.previous_handlers = {
             number: signal.signal(number, self._receive)
@@ -74,7 +75,7 @@ class StopSignalsHook(Hook):
             explain_ctrl_c()
 
     def restore(self) -> None:
-        """Leave the signals as they were."""
+        """Restore the previous signal handlers."""
         for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
         self.previous_handlers = {}
@@ -88,30 +89,32 @@ class StopSignalsHook(Hook):
         data_batch: object = None,
         outputs: dict | None = None,
     ) -> None:
-        """Stop here, where a signal came."""
+        """Stop if a signal was received."""
         wrapper = runner.optim_wrapper
-        updated = getattr(wrapper, '_accumulative_counts', 1) == 1 or wrapper.should_update()
+        updated = accumulated_iterations(wrapper) == 1 or wrapper.should_update()
         if any_process(self.received is not None) and updated:
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_val(self, runner: Runner) -> None:
-        """Stop after a validation of the training, where a signal came."""
+        """Stop after a validation if a signal was received."""
         if any_process(self.received is not None):
             self._stop(runner, runner.epoch, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the signals as they were."""
+        """Restore the previous signal handlers."""
         self.restore()
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        name = signal.Signals(self.received).name if self.received else 'a signal elsewhere'
+        name = 'a signal to another process'
+        if self.received:
+            name = signal.Signals(self.received).name
         writers = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
         reason = f'stopped by {name} after iteration {iteration} of {runner.max_iters}'
         if not writers:
-            saved = 'nothing is saved, since the config has no CheckpointHook'
+            saved = 'no checkpoint is saved, since the config has no CheckpointHook'
         else:
             path = writers[0].save_now(runner, epoch, iteration)
-            saved = f'saved in {path}; the same command with --resume goes on from there'
+            saved = f'saved {path}; to continue, run the same command with --resume'
         self.restore()
         runner.logger.info(f'{reason}: {saved}', extra=BRIEF)
         raise Stopped(f'{reason}: {saved}', self.received or signal.SIGTERM)
@@ -120,9 +123,9 @@ class StopSignalsHook(Hook):
 LISTENING: list[StopSignalsHook] = []
 
 
-# A process that a run forks ends by SIGTERM, from its first moment on: one that comes before Python
-# has taken over in it would be lost. (VOCMetric ends its pool by SIGTERM.) Ctrl-C, which a terminal
-# sends to all of them, and SIGUSR1 are for the run, which needs its workers until then.
+# Forked processes end by SIGTERM from their first moment on; signals are blocked during the fork so
+# that none is lost. (VOCMetric ends its pool by SIGTERM.) They ignore SIGUSR1 and Ctrl-C, which a
+# terminal sends to all processes: the run handles these and needs its workers until it ends.
 def _before_fork() -> None:
     if LISTENING:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -1,7 +1,7 @@
-"""What a run shows on a terminal: a summary, its progress, and one line for each epoch.
+"""Show a run on a terminal: a summary, its progress, and one line per epoch.
 
-MMEngine prints 500 lines before the first step. They are in the log file as ever, and in the output
-where it is not a terminal; a terminal shows warnings and what this hook prints.
+MMEngine prints 500 lines before the first step. The log file and an output that is not a terminal
+still get them; a terminal shows only warnings and what this hook prints.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from ...models.attention_modules import named_plugins
+from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
 COLUMNS = '{:>9} {:>9} {:>9} {:>9} {:>8} {:>9}'
 
 
 class BriefFilter(logging.Filter):
-    """Lets warnings pass, records with `BRIEF`, and what a test logs beside its progress.
+    """Lets warnings, records with `BRIEF`, and all lines of a test but its progress pass.
 
     Attributes:
-        testing: a test has begun.
+        testing: whether a test has begun.
     """
 
     testing = False
@@ -49,7 +50,7 @@ class BriefFilter(logging.Filter):
 
 
 def shorten(logger: logging.Logger) -> None:
-    """Let a logger show on the terminal only what `BriefFilter` lets pass."""
+    """Add a `BriefFilter` to a logger's output on the terminal."""
     handler = _console(logger)
     if handler is not None and not _filters(handler):
         handler.addFilter(BriefFilter())
@@ -57,10 +58,10 @@ def shorten(logger: logging.Logger) -> None:
 
 @HOOKS.register_module()
 class TerminalHook(Hook):
-    """Shows a run on a terminal: what it is, a progress bar, one line for each epoch.
+    """Shows a run on a terminal: a summary, a progress bar, and one line per epoch.
 
-    Each run of a `CheckedRunner` has it. It prints nothing where the output is not a terminal;
-    `--cfg-options default_hooks.terminal=None` shows MMEngine's lines on a terminal too.
+    `CheckedRunner` adds it to every run. If the output is not a terminal, it prints nothing.
+    `--cfg-options default_hooks.terminal=None` shows MMEngine's lines on a terminal instead.
     """
 
     priority = 'VERY_LOW'
@@ -73,14 +74,14 @@ class TerminalHook(Hook):
         self._since = time.monotonic()
 
     def before_train(self, runner: Runner) -> None:
-        """Print what the run is."""
+        """Print a summary of the run."""
         if not self._is_on:
             return
         for name, text in summary(runner).items():
             self._console.print(f'{name:12}{text}', markup=False, soft_wrap=True)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Show the bar of an epoch, or of all iterations where a run has no epochs."""
+        """Show the progress bar of the epoch, or of all iterations if the run has no epochs."""
         self._since = time.monotonic()
         self._show(runner, *self._position(runner))
 
@@ -91,13 +92,13 @@ class TerminalHook(Hook):
         data_batch: DATA_BATCH = None,
         outputs: dict | None = None,
     ) -> None:
-        """Move the bar, and show the loss."""
+        """Update the progress bar and the loss."""
         self._move(batch_idx + 1, f'loss {_last(runner, "train/loss"):.4f}')
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Print the line of an epoch."""
+        """Print a line about the epoch."""
         self._hide(runner)
-        if not self._is_on or not _has_epochs(runner):
+        if not self._is_on or not has_epochs(runner):
             return
         if not self._has_header:
             self._console.print(
@@ -120,7 +121,7 @@ class TerminalHook(Hook):
         )
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Show the bar of a validation."""
+        """Show the progress bar of the validation."""
         self._hide(runner)
         self._show(runner, 'validation', len(runner.val_dataloader))
 
@@ -135,16 +136,16 @@ class TerminalHook(Hook):
         self._move(batch_idx + 1)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Print the first scores of a validation."""
+        """Print the first scores of the validation."""
         self._hide(runner)
         if self._is_on and metrics:
-            step = '' if _has_epochs(runner) else f'{runner.iter:,}'
+            step = '' if has_epochs(runner) else f'{runner.iter:,}'
             self._console.print(f'{step:>9} {scores(metrics)}', markup=False)
-        if not _has_epochs(runner) and runner.iter < runner.max_iters:
+        if not has_epochs(runner) and runner.iter < runner.max_iters:
             self._show(runner, *self._position(runner))
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Show the bar of a test, and from here on what its metrics log."""
+        """Show the progress bar of the test, and from now on what its metrics log."""
         for brief in _filters(_console(runner.logger)):
             brief.testing = True
         self._show(runner, 'test', len(runner.test_dataloader))
@@ -160,11 +161,11 @@ class TerminalHook(Hook):
         self._move(batch_idx + 1)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._hide(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Say where the checkpoints are, and how to look at the run."""
+        """Print where the checkpoints are, and the command that reports the run."""
         if self._is_on:
             self._console.print(
                 f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
@@ -174,11 +175,11 @@ class TerminalHook(Hook):
             )
 
     def close(self, runner: Runner) -> None:
-        """Take the bar away where a run ends early, and give the terminal its cursor back."""
+        """Remove the progress bar after a run that ended early, which shows the cursor again."""
         self._hide(runner)
 
     def _position(self, runner: Runner) -> tuple[str, int]:
-        if _has_epochs(runner):
+        if has_epochs(runner):
             return f'epoch {runner.epoch + 1}/{runner.max_epochs}', len(runner.train_dataloader)
         return 'iteration', runner.max_iters
 
@@ -198,7 +199,9 @@ class TerminalHook(Hook):
         self._bars.start()
         handler = _console(runner.logger)
         if handler is not None:
-            handler.setStream(sys.stdout)  # the bar's, which moves it below what is printed
+            handler.setStream(
+                sys.stdout
+            )  # the bar's stream, which keeps the bar below other output
 
     def _move(self, completed: int, note: str = '') -> None:
         if self._bars is not None:
@@ -215,12 +218,12 @@ class TerminalHook(Hook):
 
 
 def is_terminal() -> bool:
-    """Whether this process is the one that prints, and a person sees what it prints."""
+    """Whether this is the main process and its output is a terminal."""
     return is_main_process() and sys.stdout.isatty()
 
 
 def summary(runner: Runner) -> dict[str, str]:
-    """What a training is, in a few lines by their names."""
+    """Lines that summarise a training, by their titles."""
     model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
     plugins = [plugin for _, plugin in named_plugins(model)]
     kinds = sorted({type(plugin).__name__ for plugin in plugins})
@@ -232,7 +235,7 @@ def summary(runner: Runner) -> dict[str, str]:
         data += f', {len(classes)} classes'
     batches = len(runner.train_dataloader)
     batch_size = runner.train_dataloader.batch_sampler.batch_size
-    if _has_epochs(runner):
+    if has_epochs(runner):
         schedule = f'epochs {runner.epoch + 1} to {runner.max_epochs}, {batches:,} steps each'
     else:
         schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
@@ -241,7 +244,7 @@ def summary(runner: Runner) -> dict[str, str]:
         data=f'{data}, {batch_size} a step',
         model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
         schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
-        weights=str(runner._load_from or 'as the config initializes them'),
+        weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
         log=runner.log_dir,
     )
     if plugins:
@@ -252,27 +255,23 @@ def summary(runner: Runner) -> dict[str, str]:
 
 
 def scores(metrics: dict[str, float], count: int = 4) -> str:
-    """The first scores of a validation, by their names."""
+    """The first scores of a validation with their names."""
     numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
     return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has used so far: of its GPU, or of the machine."""
+    """The peak memory of this process in bytes: on its GPU, or on the machine without one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour."""
+    """Seconds as 1:02:03, or as 2:03 below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
-
-
-def _has_epochs(runner: Runner) -> bool:
-    return runner._train_loop.__class__.__name__ != 'IterBasedTrainLoop'
 
 
 def _param_groups(wrapper: OptimWrapper | OptimWrapperDict) -> list[dict]:
@@ -287,7 +286,7 @@ def _last(runner: Runner, name: str) -> float:
 
 
 def _console(logger: logging.Logger) -> logging.StreamHandler | None:
-    """The handler that prints; None in the processes that print nothing."""
+    """The handler that prints; None in processes that print nothing."""
     handlers = (handler for handler in logger.handlers if type(handler) is logging.StreamHandler)
     return next(handlers, None)
 

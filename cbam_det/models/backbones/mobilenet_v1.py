@@ -1,8 +1,8 @@
-"""MobileNetV1 for detection, for tables 5 and 7 of the paper; mmdet has V2 alone.
+"""MobileNetV1 for detection, which tables 5 and 7 of the paper use; mmdet has only MobileNetV2.
 
 Howard et al., 'MobileNets', arXiv:1704.04861: a convolution, then 13 pairs of a depthwise 3x3 and a
-pointwise 1x1 convolution, each with BatchNorm and ReLU6. The paper's attention stands after every
-one of these 26: `after=['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']`.
+pointwise 1x1 convolution, each with BatchNorm and ReLU6. CBAM's paper inserts attention after each
+of these 26: `after=['layer*.*.depthwise_conv', 'layer*.*.pointwise_conv']`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import nn
 from ...utils.errors import InputError
 
 BN, RELU6 = dict(type='BN'), dict(type='ReLU6')
-STAGES = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))  # channels, pairs; strides 1 2 2 2 2
+STAGES = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))  # channels, pairs of convolutions
 
 
 @MODELS.register_module()
 class MobileNetV1(MobileNetV2):
-    """MobileNetV1 with mmdet's options of MobileNetV2, whose forward, freezing and modes it has.
+    """MobileNetV1 with the options, forward pass and freezing of mmdet's MobileNetV2.
 
     Args:
-        widen_factor: multiplies every width (alpha of the paper).
-        out_indices: stages that are returned, 0 to 4, of strides 2, 4, 8, 16, 32.
-        frozen_stages: stages that do not train, from the first; 0 is the first convolution alone,
-            -1 none.
-        norm_cfg, act_cfg: of every convolution.
-        norm_eval: keep the BatchNorms' statistics in training.
-        init_cfg: initialisation; Kaiming without.
+        widen_factor: multiplies the channels of every layer (alpha in the paper).
+        out_indices: the stages to return, from 0 to 4, with strides 2, 4, 8, 16 and 32.
+        frozen_stages: the number of stages that are frozen besides the first convolution; 0 freezes
+            only the first convolution, -1 nothing.
+        norm_cfg, act_cfg: norm and activation after every convolution.
+        norm_eval: keep the BatchNorms' statistics fixed in training.
+        init_cfg: initialisation; Kaiming by default.
 
     Raises:
-        InputError: a stage that does not exist.
+        InputError: a stage does not exist.
     """
 
     def __init__(
@@ -52,9 +52,11 @@ class MobileNetV1(MobileNetV2):
         ]
         BaseModule.__init__(self, init_cfg or kaiming)
         if not set(out_indices) <= set(range(len(STAGES))):
-            raise InputError(f'out_indices={out_indices} names no stages; use some of 0 to 4')
+            raise InputError(
+                f'out_indices={out_indices} has a stage that does not exist; use 0 to 4'
+            )
         if frozen_stages not in range(-1, len(STAGES) + 1):
-            raise InputError(f'frozen_stages={frozen_stages} names no stage; use -1 to 5')
+            raise InputError(f'frozen_stages={frozen_stages} does not exist; use -1 to 5')
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -77,4 +79,4 @@ class MobileNetV1(MobileNetV2):
     def _freeze_stages(self) -> None:
         super()._freeze_stages()
         if self.frozen_stages >= 0:
-            self.conv1.eval()  # MobileNetV2 leaves its norm's statistics moving
+            self.conv1.eval()  # MobileNetV2 does not freeze the statistics of its norm

@@ -1,4 +1,4 @@
-"""The attention module and its gates. Torch alone is needed."""
+"""The attention module and its gates, which need only torch."""
 
 from .cbam import CBAM, ORDERS, ChannelGate, SpatialGate
 from .pooling import POOLS

@@ -1,4 +1,4 @@
-"""CBAM, the convolutional block attention module. This file needs torch alone.
+"""CBAM, the convolutional block attention module. This file needs only torch.
 
 Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521)::
 
@@ -8,9 +8,10 @@ Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521)::
 
     N batch, C channels, H x W pixels, P pools, K kernel size
 
-What the paper leaves open is as in its authors' code: biases in the MLP, maximum before mean in the
-spatial gate, no bias in its convolution and a BatchNorm behind. One deviation: the module changes
-nothing at the start (`start='identity'`); `start='paper'` starts as the authors do.
+Details that the paper does not give follow the authors' code: the MLP has biases, the spatial gate
+stacks the maximum before the mean, and its convolution has no bias and is followed by BatchNorm.
+One deviation: by default the module starts as the identity (`start='identity'`). `start='paper'`
+starts as the authors' code does.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial'
 NormLayer = Callable[[int], nn.Module]
 BatchNorm = partial(nn.BatchNorm2d, momentum=0.01)
 
-torch.fx.wrap('pool_space')  # whose sums depend on the type, which a tracer does not know
+torch.fx.wrap('pool_space')  # it branches on the dtype, which a tracer does not know
 torch.fx.wrap('pool_channels')
 
 
 class ChannelGate(Gate):
-    """M_c, equation 2: what to attend to. The options are those of `CBAM`."""
+    """M_c, equation 2: what to attend to. `CBAM` describes the options."""
 
     name, axis = 'channel', 2  # the axis of (N, C, H * W) that is pooled
 
@@ -57,16 +58,16 @@ class ChannelGate(Gate):
         self.fc2 = nn.Linear(in_channels // ratio, in_channels, bias=mlp_bias)
 
     def pool(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> one number for each pool and channel, (N, P, C)."""
+        """(N, C, H, W) -> (N, P, C): one number per pool and channel."""
         return pool_space(x, self.pools)
 
     def logits(self, pooled: Tensor) -> Tensor:
-        """(N, P, C) -> (N, C, 1, 1): the MLP of each pool's numbers, summed."""
+        """(N, P, C) -> (N, C, 1, 1): the MLP's outputs, summed over the pools."""
         mlp = self.fc2(self.act(self.fc1(pooled.to(self.fc1.weight.dtype))))
         return mlp.sum(1).to(pooled.dtype)[:, :, None, None]
 
     def reset_parameters(self) -> None:
-        """PyTorch's start, but biases at 0; for the identity the last layer's weights as well."""
+        """PyTorch's initialisation with biases of 0; for the identity fc2's weights are 0 too."""
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
         super().reset_parameters()
@@ -75,8 +76,8 @@ class ChannelGate(Gate):
 
 
 class SpatialGate(OwnNorm, Gate):
-    """M_s, equation 3: where to attend to. The options are those of `CBAM`; `pools` is its
-    `spatial_pools`. Where a batch has one value in all, BatchNorm uses its running statistics.
+    """M_s, equation 3: where to attend to. `CBAM` describes the options; `pools` is its
+    `spatial_pools`. BatchNorm uses its running statistics if a batch has only one value.
     """
 
     name, axis = 'spatial', 1
@@ -103,19 +104,19 @@ class SpatialGate(OwnNorm, Gate):
         checks.norm(self.norm, start)
 
     def pool(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> one map for each pool, (N, P, H, W)."""
+        """(N, C, H, W) -> (N, P, H, W): one map per pool."""
         if self.summary is not None:
             return self.summary(x.to(self.summary.weight.dtype))
         return pool_channels(x, self.pools)
 
     def logits(self, pooled: Tensor) -> Tensor:
-        """(N, P, H, W) -> (N, 1, H, W): convolution and norm."""
+        """(N, P, H, W) -> (N, 1, H, W): the convolution, then the norm."""
         maps = self.conv(pooled.to(self.conv.weight.dtype))
         return normalise(maps, self.norm).to(pooled.dtype)
 
     def reset_parameters(self) -> None:
-        """Kaiming convolutions, and the norm's weight at 0; without a norm the identity needs the
-        KxK convolution at 0.
+        """Kaiming initialisation of the convolutions and a norm weight of 0. For the identity
+        without a norm the KxK convolution is 0 instead.
         """
         for conv in filter(None, (self.summary, self.conv)):
             nn.init.kaiming_normal_(conv.weight, mode='fan_out')
@@ -128,29 +129,30 @@ class SpatialGate(OwnNorm, Gate):
 
 
 class CBAM(nn.Module):
-    """Channel and spatial attention on a feature map, equation 1.
+    """Channel and spatial attention for a feature map, equation 1.
 
     Args:
         in_channels: C.
-        ratio: the hidden width of the channel gate's MLP is `in_channels // ratio`, 1 or more.
-        pools: the channel gate's, any of 'avg', 'max', 'lp', 'lse'.
+        ratio: the MLP of the channel gate has `in_channels // ratio` hidden channels, 1 or more.
+        pools: the pools of the channel gate, any of 'avg', 'max', 'lp', 'lse'.
         order: 'channel-spatial' (the paper's choice), 'spatial-channel', 'parallel' (both gates
-            read the input), 'channel' (with pools=('avg',) that is SE) or 'spatial' alone.
+            read the input), or one gate only: 'channel' (SE with pools=('avg',)) or 'spatial'.
         kernel_size: K, odd.
-        spatial_pools: the spatial gate's, in the order in which the convolution reads them; or
-            'conv', a learned 1x1 convolution to one map (table 2 of the paper).
-        mlp_bias, conv_bias: biases in the MLP's two layers and in the KxK convolution.
-        act_layer: makes the MLP's activation.
-        norm_layer: makes the norm behind the convolution from its channels, 1; None for no norm.
-        start: 'identity' makes both gates `2 * sigmoid`, exactly 1 at first: a pretrained network
-            keeps its features to the bit, and trains from there. 'paper' starts both gates near
-            1/2, as the authors do. See docs/how_it_works/identity.md.
-        norm_eval: that norm keeps its statistics in training, whatever the host's option of that
-            name says.
-        frozen: the module does not train, its norm included.
-        memory_efficient: keep one feature map for the backward pass and recompute the rest, faster
-            than autograd on the equations; see memory_efficient.py. False is for a second
-            derivative, and for hooks on the gates that bring parameters of their own.
+        spatial_pools: the pools of the spatial gate, in the order of the convolution's input maps;
+            or 'conv', a learned 1x1 convolution to one map (table 2 of the paper).
+        mlp_bias, conv_bias: add biases to the two layers of the MLP and to the KxK convolution.
+        act_layer: a function that builds the activation of the MLP.
+        norm_layer: a function that builds the norm after the convolution from its number of
+            channels, 1; None for no norm.
+        start: 'identity' makes both gates `2 * sigmoid`, exactly 1 at the start, so a pretrained
+            network begins with bitwise unchanged features. 'paper' starts both gates near 1/2, as
+            the authors' code does. See docs/how_it_works/identity.md.
+        norm_eval: keep the norm's statistics fixed in training. The backbone's option `norm_eval`
+            has no effect on this norm.
+        frozen: train neither the parameters nor the norm's statistics.
+        memory_efficient: keep one feature map for the backward pass and recompute the rest, which
+            is faster than autograd on the equations; see memory_efficient.py. Set it to False for
+            second derivatives and for hooks on the gates that have parameters of their own.
         device, dtype: of the parameters, as in torch's layers.
 
     Raises:
@@ -199,7 +201,11 @@ class CBAM(nn.Module):
         self.requires_grad_(not frozen).to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), the input times its weights. ValueError for another C."""
+        """(N, C, H, W) -> (N, C, H, W): the input times its weights.
+
+        Raises:
+            ValueError: the input has another shape.
+        """
         checks.feature_map(x, self.in_channels)
         if self.memory_efficient and memory_efficient.fits(x):
             return memory_efficient.attend(x, self.sequence(), parallel=self.order == 'parallel')
@@ -209,8 +215,8 @@ class CBAM(nn.Module):
         return y
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
-        """The weights that `forward` multiplies `x` with, in their order: 'channel' (N, C, 1, 1)
-        and 'spatial' (N, 1, H, W), as far as the order has them.
+        """The weights that `forward` multiplies `x` by, in this order: 'channel' (N, C, 1, 1) and
+        'spatial' (N, 1, H, W), or only the one that `order` has.
         """
         weights = {}
         for gate in self.sequence():
@@ -220,12 +226,12 @@ class CBAM(nn.Module):
         return weights
 
     def sequence(self) -> list[Gate]:
-        """The gates in their order."""
+        """The gates in the order in which they run."""
         names = 'channel-spatial' if self.order == 'parallel' else self.order
         return [getattr(self, f'{name}_gate') for name in names.split('-')]
 
     def reset_parameters(self) -> None:
-        """Set the start that the option `start` names."""
+        """Initialise the parameters according to the option `start`."""
         for gate in self.sequence():
             gate.reset_parameters()
 

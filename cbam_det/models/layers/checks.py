@@ -1,4 +1,4 @@
-"""What the module's options and its input may be; errors name the value and the remedy."""
+"""Checks of the module's options and input; the errors name the value and the remedy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .pooling import POOLS
 
 
 def choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError where `value` is none of `choices`."""
+    """Raise ValueError if `value` is not one of `choices`."""
     if value not in choices:
         raise ValueError(f'{option}={value!r} is unknown; choose from {", ".join(choices)}')
 
 
 def ratio(channels: int, ratio: int) -> None:
-    """Raise ValueError where an MLP of `channels // ratio` hidden channels cannot be made."""
+    """Raise ValueError if `channels // ratio` is not a valid number of hidden channels."""
     _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
     _check_positive_integer('ratio', ratio, 'a whole number, 1 or more')
     if ratio > channels:
@@ -27,7 +27,7 @@ def ratio(channels: int, ratio: int) -> None:
 
 
 def kernel(channels: int, size: int) -> None:
-    """Raise ValueError where `size` is no odd number of 1 or more."""
+    """Raise ValueError if `size` is not a positive odd number."""
     _check_positive_integer('in_channels', channels, 'the channels of the feature map, 1 or more')
     _check_positive_integer('kernel_size', size, 'an odd number such as 3 or 7')
     if size % 2 == 0:
@@ -35,7 +35,7 @@ def kernel(channels: int, size: int) -> None:
 
 
 def norm(norm: nn.Module, start: str) -> None:
-    """Raise ValueError where a norm has no weight, which the identity start sets to 0."""
+    """Raise ValueError if the norm has no weight that the identity start can set to 0."""
     has_no_norm = isinstance(norm, nn.Identity)
     if start == 'identity' and not has_no_norm and getattr(norm, 'weight', None) is None:
         raise ValueError(
@@ -45,7 +45,7 @@ def norm(norm: nn.Module, start: str) -> None:
 
 
 def switches(**options: bool) -> None:
-    """Raise ValueError where one is neither True nor False."""
+    """Raise ValueError if an option is neither True nor False."""
     for option, value in options.items():
         if not isinstance(value, bool):
             raise ValueError(f'{option}={value!r} is not valid; give True or False')
@@ -55,7 +55,7 @@ def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
     """The pools as a tuple.
 
     Raises:
-        ValueError: there is none, one is unknown, or there twice.
+        ValueError: the list is empty, or a pool is unknown or given twice.
     """
     chosen = (pools,) if not isinstance(pools, (list, tuple)) else tuple(pools)
     is_known = all(pool in POOLS for pool in chosen)
@@ -67,8 +67,8 @@ def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def feature_map(x: Tensor, channels: int) -> None:
-    """Raise ValueError where `x` is no (N, `channels`, H, W); not under tracers, whose sizes are no
-    numbers.
+    """Raise ValueError if `x` is not (N, `channels`, H, W). Under a tracer, where sizes are not
+    numbers, nothing is checked.
     """
     if torch.jit.is_tracing() or isinstance(x, torch.fx.Proxy):
         return

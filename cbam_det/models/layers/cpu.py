@@ -1,4 +1,4 @@
-"""What torch is slow at on a CPU, written another way, with the same results."""
+"""Faster versions of two operations that are slow in torch on a CPU, with the same results."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch.nn.grad import conv2d_weight
 
 from .pooling import is_traced
 
-GROUPS = 32  # as many numbers beside each other torch's reductions take at once
+GROUPS = 32  # torch's reductions process this many adjacent numbers at once
 
 
 def max_and_index(y: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The maximum of (n, C, p) along an axis, and the index of one of those that have it.
+    """The maximum of (n, C, p) along an axis, and the index of one of the largest elements.
 
-    Torch's own maximum with indices is not vectorised on a CPU. So the maxima of groups are taken
-    first; then the group that has the maximum, and its member, are looked for.
+    torch's maximum with indices is not vectorised on a CPU. So this computes the maxima of groups
+    first, then finds a group with the maximum and the element in it.
     """
-    if y.stride(1) < y.stride(2):  # reductions of torch want the order that memory has
+    if y.stride(1) < y.stride(2):  # torch reduces faster in memory order
         return max_and_index(y.mT, 3 - axis)
     size = y.shape[axis]
     members = size // GROUPS
@@ -46,17 +46,18 @@ def _index_of(y: Tensor, value: Tensor, axis: int) -> Tensor:
 
 
 class FewMapsConv2d(nn.Conv2d):
-    """A convolution of few maps to one by an odd kernel; the options are Conv2d's.
+    """A convolution of few maps to one map with an odd kernel; it has the options of Conv2d.
 
-    On a CPU its gradient is written as a convolution: oneDNN's own takes 15 times as long.
+    On a CPU its gradient is computed by another convolution, since oneDNN's takes 15 times as long.
     """
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, P, H, W) -> (N, 1, H, W)."""
         plain = is_traced(x) or not x.is_cpu or not torch.is_grad_enabled()
-        if plain or not (x.requires_grad or weight.requires_grad):
-            return super()._conv_forward(x, weight, bias)
-        y = _Convolve.apply(x, weight)
-        return y if bias is None else y + bias[:, None, None]
+        if plain or not (x.requires_grad or self.weight.requires_grad):
+            return super().forward(x)
+        y = _Convolve.apply(x, self.weight)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class _Convolve(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""What the channel gate and the spatial gate share: a map is pooled, and weights are made of it."""
+"""The base class of the channel gate and the spatial gate: pool a map, compute weights from it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Gate(nn.Module):
     Attributes:
         name: 'channel' or 'spatial'.
         axis: the axis of (N, C, H * W) that is pooled.
-        pools: the pools, in their order.
-        gain: 2 from the identity start, as `2 * sigmoid(0)` is exactly 1; else None. It is a
-            buffer, so that a checkpoint of one start does not load silently into the other.
+        pools: the names of the pools, in order.
+        gain: 2 with the identity start, because `2 * sigmoid(0)` is exactly 1; otherwise None. It
+            is a buffer, so a checkpoint of one start does not load silently into the other.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Gate(nn.Module):
         self.register_buffer('gain', torch.tensor(2.0) if start == 'identity' else None)
 
     def pool(self, x: Tensor) -> Tensor:
-        """A feature map, (N, C, H, W), -> what the weights are made of."""
+        """Pool a feature map (N, C, H, W)."""
         raise NotImplementedError
 
     def logits(self, pooled: Tensor) -> Tensor:
-        """What `pool` made -> the weights before the sigmoid."""
+        """Compute the weights before the sigmoid from the output of `pool`."""
         raise NotImplementedError
 
     def reset_parameters(self) -> None:
-        """Set the start; here of the gain, the biases, and the layers that options bring."""
+        """Initialise the gain, the biases, and the layers that options build."""
         for layer in (getattr(self, 'act', None), getattr(self, 'norm', None)):
             for module in layer.modules() if layer is not None else ():
                 if hasattr(module, 'reset_parameters'):
@@ -54,11 +54,16 @@ class Gate(nn.Module):
             nn.init.constant_(self.gain, 2)
 
     def forward(self, x: Tensor, pooled: bool = False) -> Tensor:
-        """The weights for a feature map, (N, C, H, W), or for what `pool` made of one.
+        """Compute the weights for a feature map (N, C, H, W).
+
+        Args:
+            x: the map, or with `pooled=True` the output of `pool` for it.
+            pooled: see `x`.
 
         Returns:
-            (N, C, 1, 1) from the channel gate, (N, 1, H, W) from the spatial gate, in the type of
-            `x`, from 0 to 1 (to 2 from the identity start); computed in float32 under autocast.
+            (N, C, 1, 1) from the channel gate, (N, 1, H, W) from the spatial gate, in the dtype of
+            `x`, in (0, 1), or (0, 2) with the identity start. Under autocast they are computed in
+            float32.
         """
         with full_precision(x):
             weights = torch.sigmoid(self.logits(x if pooled else self.pool(x)))

@@ -1,19 +1,19 @@
-"""CBAM's forward and backward pass with one feature map kept: `attend`. Torch alone is needed.
+"""CBAM's forward and backward pass that keeps one feature map: `attend`. It needs only torch.
 
 Autograd on the plain equations keeps the feature map before and after each gate, and reads or
-writes one about 20 times a step. Here the forward pass keeps its input, the gates' weights and the
-places of the maxima; the backward pass recomputes the rest. With x the input, u and v the weights
-of the first and the second gate, g the output's gradient, t = g x, and sums over the axis that the
-weights lack:
+writes a map about 20 times per step. This forward pass keeps its input, the gates' weights and the
+indices of the maxima; the backward pass recomputes the rest. x is the input, u and v are the
+weights of the first and the second gate, g is the gradient of the output, t = g x, and sums are
+over the axis that the weights do not have:
 
     dv = sum t u        du = sum t v + sum r x        dx = u (g v + r) + q
 
-r and q are the gradients that come back through the pools of the second and of the first gate: for
-a mean the same number along the pooled axis, for a maximum one number at its place. In parallel
+r and q are the gradients through the pools of the second and of the first gate: the same number
+along the pooled axis for a mean, one number at the index of the maximum for a maximum. In parallel
 the second gate pools x itself: du = sum t v and dx = u g v + r + q.
 
-Maps are worked through in blocks, on a CPU such that stay in its cache. What lies between pools and
-weights, a few numbers per image, is left to autograd, whatever its layers are.
+Maps are processed in blocks that fit in a CPU's cache. Autograd differentiates the layers between
+pools and weights, which have few numbers per image.
 
     N batch, C channels, P = H x W pixels, K pools of a gate
 """
@@ -34,37 +34,38 @@ from torch.utils.checkpoint import checkpoint
 from .cpu import max_and_index
 from .gate import Gate
 from .pooling import full_precision, is_traced, wide_type
+from .torch_private import names_set_by_hooks
 from .versions import if_unchanged, with_version
 
 POOLS = frozenset({'avg', 'max'})
-# Bytes of a feature map that are worked on at once.
+# Bytes of a feature map that are processed at once.
 BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
 
 Block = tuple[slice, slice, slice]
 
 
 def fits(x: Tensor) -> bool:
-    """Whether `attend` takes `x`: not where torch reads the equations, nor on other devices."""
+    """Whether `attend` works for `x`: on a CPU, a GPU or the meta device, without tracing."""
     return not is_traced(x) and x.device.type in BLOCK
 
 
 def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
-    """`x` times the weights of one or two gates.
+    """Multiply `x` by the weights of one or two gates.
 
-    Without a backward pass one map is made, the output ('lse' makes a second). With one, `x` is
-    what is kept for it: by the pass of this file for the pools 'avg' and 'max', by checkpointing
-    for others.
+    Without gradients only the output is allocated ('lse' needs a second map). With gradients only
+    `x` is kept for the backward pass: by the pass of this file for the pools 'avg' and 'max', by
+    checkpointing for others.
 
     Args:
-        x: (N, C, H, W), any float type, such that `fits` says yes.
-        gates: in their order, of different axes.
+        x: (N, C, H, W) of any float dtype for which `fits` is True.
+        gates: one or two gates with different axes, in order.
         parallel: the second gate pools `x`, not `x` times the weights of the first.
 
     Returns:
-        (N, C, H, W), in the type and memory format of `x`. Of tied maxima one gets the gradient.
+        (N, C, H, W) in the dtype and memory format of `x`. One of tied maxima gets the gradient.
 
     Raises:
-        RuntimeError: in the backward pass, where a graph of it is asked for (`create_graph`).
+        RuntimeError: the backward pass is called with `create_graph=True`.
     """
     with full_precision(x):
         has_trainable = any(_trainable_tensors(gate) for gate in gates)
@@ -80,8 +81,8 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
 
 
 def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
-    """The equations, each product but the first in the place of the one before; never where a hook
-    of a gate brings a gradient.
+    """The equations, where the second product overwrites the first, unless a hook on a gate needs
+    its gradient.
     """
     y = x
     for gate in gates:
@@ -92,24 +93,26 @@ def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor
 
 
 def _attend_checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
-    """The equations with `x` alone kept: each step begins at it, in the backward pass anew."""
+    """The equations by checkpoints that keep only `x`: each step is recomputed from it."""
     weights: list[Tensor] = []
     for gate in gates:
         summary = getattr(gate, 'summary', None)
-        read = () if summary is None else (summary.weight,)
+        parameters = () if summary is None else (summary.weight,)
         previous = () if parallel else weights
-        pooled = _checkpointed(partial(_pool_product, gate), (x, *previous), read)
+        pooled = _checkpointed(partial(_pool_product, gate), (x, *previous), parameters)
         weights.append(gate(pooled, pooled=True))
     return _checkpointed(_product, (x, *weights))
 
 
 def _checkpointed(
-    function: Callable[..., Tensor], tensors: Sequence[Tensor], read: Sequence[Tensor] = ()
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], parameters: Sequence[Tensor] = ()
 ) -> Tensor:
-    """`function(*tensors)`, run anew in the backward pass: an error where one of the tensors, or of
-    the parameters that it reads, was changed in place since.
+    """`function(*tensors)`, recomputed in the backward pass.
+
+    Raises:
+        RuntimeError: in the backward pass, if a tensor or a parameter was changed in place.
     """
-    saved = [with_version(tensor) for tensor in (*tensors, *read)]
+    saved = [with_version(tensor) for tensor in (*tensors, *parameters)]
 
     def run(*tensors: Tensor) -> Tensor:
         for saved_tensor in saved:
@@ -130,12 +133,13 @@ def _pool_product(gate: Gate, x: Tensor, *weights: Tensor) -> Tensor:
 
 
 def _make_gate_pass(gate: Gate, size: torch.Size) -> GatePass:
-    """A gate for maps of that height and width."""
+    """Prepare a gate for maps of this height and width."""
 
     def compute_weights(pooled: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         if gate.axis == 1:
             pooled = pooled.unflatten(2, size)
-        with _without_fsdp_views(gate):  # a copy, as the call writes what hooks set into its dict
+        with _without_fsdp_views(gate):
+            # functional_call writes the tensors that hooks set into its dictionary: pass a copy.
             weights = functional_call(gate, dict(parameters), (pooled,), dict(pooled=True))
         return weights.flatten(1)
 
@@ -143,34 +147,30 @@ def _make_gate_pass(gate: Gate, size: torch.Size) -> GatePass:
 
 
 def _trainable_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors with gradient by name; FSDP puts views in the parameters' stead.
+    """The tensors that need a gradient, by name. FSDP replaces parameters by views.
 
-    Without those that a hook computes anew in each pass, from parameters that are among these.
+    Tensors that a hook computes from other parameters in each pass are left out.
     """
     return {
         f'{path}.{name}'.lstrip('.'): value
         for path, submodule in module.named_modules()
-        for name, value in (*submodule._parameters.items(), *vars(submodule).items())
+        for name, value in (*_own_parameters(submodule).items(), *vars(submodule).items())
         if isinstance(value, Tensor) and value.requires_grad
-        if name not in _names_set_by_hooks(submodule)
+        if name not in names_set_by_hooks(submodule)
     }
 
 
-def _names_set_by_hooks(module: nn.Module) -> set[str | None]:
-    """What torch's pruning and its older weight_norm and spectral_norm set before each pass."""
-    return {
-        getattr(hook, '_tensor_name', getattr(hook, 'name', None))
-        for hook in module._forward_pre_hooks.values()
-    }
+def _own_parameters(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
 @contextmanager
 def _without_fsdp_views(module: nn.Module) -> Iterator[None]:
-    """Without FSDP's attributes of the parameters' names, which hide what a call puts there."""
+    """Remove FSDP's attributes with the names of parameters: they would hide those of the call."""
     hidden = [
         (vars(submodule), name, vars(submodule).pop(name))
         for submodule in module.modules()
-        for name in vars(submodule).keys() & submodule._parameters.keys()
+        for name in vars(submodule).keys() & _own_parameters(submodule).keys()
     ]
     try:
         yield
@@ -181,14 +181,17 @@ def _without_fsdp_views(module: nn.Module) -> Iterator[None]:
 
 @dataclass
 class GatePass:
-    """A gate in a forward pass, and what that leaves for the backward pass.
+    """A gate in a forward pass, with what the backward pass needs.
 
     Attributes:
         axis: the axis of (N, C, P) that it pools: 2 in a channel gate, 1 in a spatial gate.
-        pools: of 'avg' and 'max', each once.
-        function: pooled values, (N, K, C) or (N, K, P), -> weights, (N, C) or (N, P), by
-            differentiable operations; in float32, or float64 where the map is.
-        parameters: the tensors with gradient that `function` reads; it gets others in their place.
+        pools: 'avg', 'max' or both.
+        function: computes the weights, (N, C) or (N, P), from the pooled values, (N, K, C) or
+            (N, K, P), and the parameters; in float32, or float64 for a float64 map.
+        parameters: the tensors that `function` reads and that need a gradient.
+        pooled: the pooled values.
+        max_indices: the indices of the maxima.
+        weights: the gate's weights with their graph.
     """
 
     axis: int
@@ -200,9 +203,10 @@ class GatePass:
     weights: Tensor = field(init=False)
 
     def compute_weights(self, y: Tensor, fill: Callable[[Block], None] | None = None) -> Tensor:
-        """Pool a map, (N, C, P), of which `fill` first writes the block; return the weights.
+        """Pool a map (N, C, P), keep what the backward pass needs, and return the weights.
 
-        What the backward pass needs is kept. The weights have size 1 along `axis`.
+        `fill` writes each block of the map before it is pooled. The weights have size 1 along
+        `axis`.
         """
         count, size = len(y), y.shape[3 - self.axis]
         self.pooled = y.new_empty((count, len(self.pools), size), dtype=wide_type(y))
@@ -227,8 +231,8 @@ class GatePass:
                 values.copy_(block_value)
         if 'avg' in self.pools:
             self.pooled[:, self.pools.index('avg')] /= y.shape[self.axis]
-        # Aliases, so that the parameters' own hooks see a gradient once, in the pass outside; and
-        # tensors are held here as they are, whatever is done with those outside (checkpointing).
+        # Detached aliases: hooks of the parameters then run once, in the outer backward pass, and
+        # saved tensors are kept even if the outer pass is checkpointed.
         self.pooled.requires_grad_()
         self.parameters = {
             name: value.detach().requires_grad_() for name, value in self.parameters.items()
@@ -239,14 +243,17 @@ class GatePass:
         return self.weights.detach()
 
     def backward(self, grad: Tensor, size: int) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
-        """From the weights' gradient to what comes out of a mean over `size`, per pooled number,
-        of a maximum, and the parameters' gradients. The first two have size 1 along `axis`.
+        """Compute gradients from that of the weights.
+
+        Returns:
+            The gradient of each averaged element (the mean is over `size` of them), that of each
+            maximum, both with size 1 along `axis`, and those of the parameters.
         """
         pooled, *parameters = torch.autograd.grad(
             self.weights,
             (self.pooled, *self.parameters.values()),
             grad.to(self.weights.dtype),
-            retain_graph=True,  # the caller decides how often there is a backward pass
+            retain_graph=True,  # the outer backward pass may run more than once
             allow_unused=True,
         )
         zero = pooled.new_zeros(1, 1, 1)
@@ -263,9 +270,9 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # else a second derivative would be silently incomplete
+        if torch.is_grad_enabled():  # a second derivative would silently be incomplete
             raise RuntimeError(
-                'the memory-efficient CBAM has no second derivative; give it memory_efficient=False'
+                'the memory-efficient CBAM has no second derivative; set memory_efficient=False'
             )
         (x,) = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
@@ -303,12 +310,12 @@ def _backward(
     g = _flat(g.contiguous(memory_format=layout))
     x, out = _flat(x), _flat(dx) if dx is not None else None
     first_gate, *others = gates
-    wide, along = wide_type(x), 3 - first_gate.axis  # the first gate's weights lie along this axis
+    wide, along = wide_type(x), 3 - first_gate.axis  # the axis of the first gate's weights
     u = first_gate.weights.detach().to(wide)
     v = others[0].weights.detach().to(wide) if others else u.new_ones(x.narrow(along, 0, 1).shape)
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
     for block in _blocks(x):
-        # dx is free until the last pass, and fresh memory costs more than arithmetic.
+        # dx is not needed until the last pass; new memory would cost more than the arithmetic.
         buffer = out[block] if out is not None and out.dtype == wide else None
         t = torch.mul(g[block].to(wide), x[block], out=buffer)
         _at(du, block).add_(_sum(t, _at(v, block), first_gate.axis))
@@ -348,8 +355,8 @@ def _backward(
 
 
 def _sum(t: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Sum of (n, C, p) times weights, which lie along `axis`; that axis stays, with size 1."""
-    if not t.is_cpu:  # where a product may be rounded to TF32
+    """Sum (n, C, p) times weights over `axis`, the axis of the weights, and keep it with size 1."""
+    if not t.is_cpu:  # a GPU may round matrix products to TF32
         return (t * weights).sum(axis, keepdim=True)
     return torch.bmm(weights, t.mT).mT if axis == 2 else torch.bmm(weights.mT, t)
 
@@ -362,7 +369,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _at(weights: Tensor, block: Block) -> Tensor:
-    """The part of (N, C, 1) or (N, 1, P) that meets a block of (N, C, P); a view."""
+    """The part of weights (N, C, 1) or (N, 1, P) for a block of (N, C, P); a view."""
     return weights[
         tuple(
             part if size > 1 else slice(None)
@@ -372,7 +379,7 @@ def _at(weights: Tensor, block: Block) -> Tensor:
 
 
 def _blocks(x: Tensor) -> Iterator[Block]:
-    """Blocks of (N, C, P) that lie in one piece in memory: some images, or a part of one."""
+    """Blocks of (N, C, P) that are contiguous in memory: several images, or a part of one."""
     whole = slice(None)
     image_bytes = max(1, math.prod(x.shape[1:]) * x.element_size())
     block_bytes = BLOCK[x.device.type]

@@ -1,11 +1,11 @@
-"""The pooling and gating equations of CBAM, on plain tensors; this file imports torch alone.
+"""The pooling equations of CBAM on plain tensors. This file needs only torch.
 
 Paper: Woo et al., CBAM, ECCV 2018, section 3 (arXiv 1807.06521).
 
-    N batch, C channels, H x W pixels, P pools chosen, K kernel size
+    N batch, C channels, H x W pixels, P pools
 
-Deviation: 'max' is `amax`, whose gradient is shared equally among tied maxima (max pooling gives
-all of it to the first, the pass of memory_efficient.py to one); 'lp' has gradient 0, not NaN, where
+Deviations: 'max' is `amax`, which divides the gradient equally among tied maxima (max pooling gives
+it to the first of them, memory_efficient.py to one of them). 'lp' has gradient 0, not NaN, where
 the whole map is 0.
 """
 
@@ -17,36 +17,33 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-try:
-    from torch.compiler import is_compiling
-except ImportError:  # torch < 2.3
-    from torch._dynamo import is_compiling
+from .torch_private import inside_torch_func, is_compiling
 
 POOLS = ('avg', 'max', 'lp', 'lse')
-PART = 2**20  # numbers of a half type that are copied to float32 at once
+PART = 2**20  # how many float16 or bfloat16 numbers are converted to float32 at once
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
-    """No autocast: it would round the pooled numbers, which are few, to half a type."""
+    """Turn autocast off: it would round the pooled numbers to float16 or bfloat16."""
     if isinstance(x, Tensor) and x.device.type in ('cpu', 'cuda'):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether torch is reading the equations: `torch.compile`, a tracer, an export, `torch.func`,
-    or a type of tensor of their own.
+    """Whether torch traces or transforms the code: `torch.compile`, a tracer, an export,
+    `torch.func`, or a subclass of Tensor.
     """
     return (
         is_compiling()
         or torch.jit.is_tracing()
         or type(x) not in (Tensor, torch.nn.Parameter)
-        or torch._C._are_functorch_transforms_active()
+        or inside_torch_func()
     )
 
 
 def wide_type(x: Tensor) -> torch.dtype:
-    """The type to sum in: float32 for half types, else that of `x`."""
+    """The dtype for sums: float32 for float16 and bfloat16, otherwise that of `x`."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
@@ -54,14 +51,14 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
     """Reduce `x` over `dim`.
 
     Args:
-        x: feature map, (N, C, H, W); any float type. Half types are summed in float32.
+        x: feature map (N, C, H, W) of any float dtype. float16 and bfloat16 are summed in float32.
         kind: 'avg' mean, 'max' maximum, 'lp' L2 norm, 'lse' log of the sum of exponentials
-            ('lp' and 'lse' are the authors' `lp_pool` and `lse` of `model_resnet.py`'s CBAM).
-        dim: axes to reduce: (2, 3) for the channel gate, 1 for the spatial gate.
+            ('lp' and 'lse' are `lp_pool` and `lse` in the authors' CBAM).
+        dim: axes to reduce: (2, 3) in the channel gate, 1 in the spatial gate.
         keepdim: keep the reduced axes with size 1.
 
     Returns:
-        float32 for half inputs, else the type of `x`.
+        A tensor in float32 for float16 and bfloat16, otherwise in the dtype of `x`.
 
     Raises:
         ValueError: unknown `kind`.
@@ -79,8 +76,9 @@ def pool(x: Tensor, kind: str, dim: int | tuple[int, ...], keepdim: bool = False
 
 
 def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool, wide: torch.dtype) -> Tensor:
-    """On a CPU torch copies a map of a half type to sum it; without gradient that is done in parts
-    along an axis that stays.
+    """The mean. On a CPU torch converts a float16 or bfloat16 map to float32 before it sums.
+
+    Without gradient this is done in parts along another axis, which takes less memory.
     """
     whole = torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing()
     if wide is x.dtype or not x.is_cpu or whole or x.numel() <= PART:
@@ -93,10 +91,10 @@ def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool, wide: torch.dtyp
 
 
 def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:
-    """One number per channel and pool, equation 2's F_avg^c and F_max^c: (N,C,H,W) -> (N,P,C)."""
+    """(N, C, H, W) -> (N, P, C): one number per channel and pool, F_avg^c and F_max^c in eq. 2."""
     return torch.stack([pool(x, kind, (2, 3)) for kind in pools], dim=1)
 
 
 def pool_channels(x: Tensor, pools: Sequence[str]) -> Tensor:
-    """One map per pool, equation 3's F_avg^s and F_max^s: (N,C,H,W) -> (N,P,H,W)."""
+    """(N, C, H, W) -> (N, P, H, W): one map per pool, F_avg^s and F_max^s in equation 3."""
     return torch.cat([pool(x, kind, 1, keepdim=True) for kind in pools], dim=1)

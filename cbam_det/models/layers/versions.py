@@ -1,26 +1,28 @@
-"""Autograd's check that no saved tensor is changed in place, for tensors that are saved by hand."""
+"""Autograd's check that no saved tensor was changed in place, for tensors saved outside of it."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from .torch_private import version
+
 
 def with_version(tensor: Tensor) -> tuple[Tensor, int]:
-    """What `if_unchanged` takes: the tensor, without its history, and its version."""
-    return tensor.detach(), tensor._version
+    """The detached tensor and its version, for `if_unchanged`."""
+    return tensor.detach(), version(tensor)
 
 
 def if_unchanged(saved: tuple[Tensor, int]) -> Tensor:
-    """The saved tensor.
+    """Return the saved tensor.
 
     Raises:
-        RuntimeError: it was changed in place since; the message begins as autograd's.
+        RuntimeError: it was changed in place after it was saved; the message is autograd's.
     """
-    tensor, version = saved
-    if tensor._version != version:
+    tensor, saved_version = saved
+    if version(tensor) != saved_version:
         raise RuntimeError(
             'one of the variables needed for gradient computation has been modified by an inplace '
-            f'operation: [{tensor.type()} {list(tensor.shape)}] is at version {tensor._version}; '
-            f'expected version {version} instead. Call backward before the change'
+            f'operation: [{tensor.type()} {list(tensor.shape)}] is at version {version(tensor)}; '
+            f'expected version {saved_version} instead. Call backward before you change it'
         )
     return tensor

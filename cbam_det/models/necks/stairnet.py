@@ -1,4 +1,4 @@
-"""StairNet's neck: SSD's pyramid with its meaning carried downstairs, for table 7 of the paper.
+"""StairNet's neck: a top-down path over SSD's pyramid, as in table 7 of the paper.
 
 Woo, Hwang and Kweon, 'StairNet: Top-Down Semantic Aggregation for Accurate One Shot Detection',
 WACV 2018. From the coarsest level down::
@@ -7,9 +7,9 @@ WACV 2018. From the coarsest level down::
     merged   = lateral + BN(3x3 deconvolution with stride 2)(merged of the level above)
     out      = ReLU(BN(3x3 convolution))(merged)
 
-The layout is inferred: with VGG16, 256 channels, 20 classes, 6, 6, 6, 6, 4, 4 anchors and separate
-3x3 predictors it has the 32.0 M parameters of table 7, and 32.1 M with six CBAMs behind
-`out_convs`. With MobileNet the table's sizes ask for 128 channels and depthwise convolutions.
+No code was published; the layers were chosen to match table 7. VGG16 with 256 channels, 20 classes,
+6, 6, 6, 6, 4 and 4 anchors and separate 3x3 predictors has its 32.0 M parameters, and 32.1 M with
+six CBAMs after `out_convs`. MobileNet needs 128 channels and depthwise convolutions to match.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BN = dict(type='BN')
 
 @MODELS.register_module()
 class StairNet(SSDNeck):
-    """SSD's neck, and the top-down path over its levels.
+    """SSD's neck with a top-down path over its levels.
 
     Args:
-        in_channels, out_channels, ...: those of `mmdet.models.necks.SSDNeck`, which makes the
-            pyramid; `out_channels` are the pyramid's.
-        stair_channels: channels of every output level.
-        stair_depthwise: make the deconvolutions and the 3x3 convolutions depthwise.
-        stair_norm_cfg: the norm after each convolution of the stairs.
+        in_channels, out_channels, ...: the options of `mmdet.models.necks.SSDNeck`, which builds
+            the pyramid; `out_channels` are the channels of the pyramid's levels.
+        stair_channels: the channels of every output level.
+        stair_depthwise: use depthwise deconvolutions and 3x3 convolutions.
+        stair_norm_cfg: the norm after each convolution of the top-down path.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class StairNet(SSDNeck):
         )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The backbone's levels (N, C_i, H_i, W_i) -> the pyramid's (N, stair_channels, H_j, W_j).
+        """Backbone levels (N, C_i, H_i, W_i) -> output levels (N, stair_channels, H_j, W_j).
 
         Raises:
             InputError: a level is not about half the size of the one below it.
@@ -88,17 +88,17 @@ class StairNet(SSDNeck):
 
 
 def _crop_to(stair: Tensor, level: Tensor) -> Tensor:
-    """Cut 2n + 1 rows and columns to the 2n - 1, 2n or 2n + 1 of the level below.
+    """Crop the deconvolution's 2n + 1 rows and columns to the size of the level below.
 
-    The same as the padding that a deconvolution needs to meet that size (5 -> 10 and 10 -> 19 in
-    one network), but known only where the sizes are.
+    That is 2n - 1, 2n or 2n + 1. It equals a padding of the deconvolution, but which one depends on
+    the input size (5 -> 10 and 10 -> 19 in the same network).
     """
     rows, columns = (stair.shape[axis] - level.shape[axis] for axis in (2, 3))
     if not (0 <= rows <= 2 and 0 <= columns <= 2):
         raise InputError(
-            f"StairNet's levels of {tuple(level.shape[2:])} and, above it, "
-            f'{tuple((size - 1) // 2 for size in stair.shape[2:])} are no stairs: each level '
-            'has to be half the size of the one below; change level_strides or the input size'
+            f'StairNet: the level of {tuple((size - 1) // 2 for size in stair.shape[2:])} pixels '
+            f'must have half the size of the level below it, which has {tuple(level.shape[2:])}; '
+            'change level_strides or the input size'
         )
     top, left = (rows + 1) // 2, (columns + 1) // 2
     return stair[:, :, top : top + level.shape[2], left : left + level.shape[3]]

@@ -1,4 +1,4 @@
-"""Any host takes plugins: its own keys, features, initialisation and training stay as they are."""
+"""Plugins do not change the keys, features, initialisation and training of any component."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import nn
 
 from cbam_det import CBAM
 
-from .hosts import BLOCKS, FPN, HOSTS, R18, with_cbam
+from .components import BLOCKS, COMPONENTS, FPN, R18, with_cbam
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
-@pytest.mark.parametrize(('host', 'after', 'count'), HOSTS.values(), ids=HOSTS)
-def test_any_host_takes_cbam_with_its_own_keys_and_modes_unchanged(host, after, count):
-    plain = MODELS.build(copy.deepcopy(host))
-    ours = with_cbam(host, after)
+@pytest.mark.parametrize(('component', 'after', 'count'), COMPONENTS.values(), ids=COMPONENTS)
+def test_any_component_takes_cbam_with_its_own_keys_and_modes_unchanged(component, after, count):
+    plain = MODELS.build(copy.deepcopy(component))
+    ours = with_cbam(component, after)
     assert sum(isinstance(module, CBAM) for module in ours.modules()) == count
     assert type(ours) is type(plain)
-    own = [key for key in ours.state_dict() if not key.startswith('inserted.')]
-    assert own == list(plain.state_dict())
+    own_keys = [key for key in ours.state_dict() if not key.startswith('inserted.')]
+    assert own_keys == list(plain.state_dict())
     modes = {name: module.training for name, module in ours.named_modules()}
     assert {name: modes[name] for name, _ in plain.named_modules()} == {
         name: module.training for name, module in plain.named_modules()
     }
-    plain.init_weights()  # the L2Norm of SSD's neck has no numbers before
+    plain.init_weights()  # before, the weights of L2Norm in SSD's neck are not set
     ours.load_state_dict(plain.state_dict(), strict=False)
     for key, value in plain.state_dict().items():
         assert torch.equal(value, ours.state_dict()[key])
@@ -42,17 +42,20 @@ def flat(output: object) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('name', sorted(set(HOSTS) - {'RoIAlign'}))
-def test_identity_start_leaves_the_features_of_any_host_as_they_are_to_the_bit(name, training):
-    host, after, _ = HOSTS[name]
-    plain, ours = MODELS.build(copy.deepcopy(host)), with_cbam(host, after, start='identity')
+@pytest.mark.parametrize('name', sorted(set(COMPONENTS) - {'RoIAlign'}))
+def test_identity_start_leaves_the_features_of_any_component_as_they_are_to_the_bit(name, training):
+    component, after, _ = COMPONENTS[name]
+    plain, ours = (
+        MODELS.build(copy.deepcopy(component)),
+        with_cbam(component, after, start='identity'),
+    )
     plain.init_weights()
     missing, unknown = ours.load_state_dict(plain.state_dict(), strict=False)
     assert not unknown and all(key.startswith('inserted.') for key in missing)
     plain.train(training)
     ours.train(training)
-    channels = host.get('in_channels', 3)
-    if host['type'] in ('RetinaHead', 'RPNHead'):
+    channels = component.get('in_channels', 3)
+    if component['type'] in ('RetinaHead', 'RPNHead'):
         inputs = tuple(torch.rand(2, channels, size, size) for size in (32, 16, 8, 4, 2))
     elif isinstance(channels, (list, tuple)):
         inputs = tuple(
@@ -61,17 +64,17 @@ def test_identity_start_leaves_the_features_of_any_host_as_they_are_to_the_bit(n
     else:
         inputs = torch.rand(2, 3, 96, 96)
     torch.manual_seed(1)
-    target = flat(plain(inputs))
+    expected = flat(plain(inputs))
     torch.manual_seed(1)
-    found = flat(ours(inputs))
-    assert len(found) == len(target)
-    assert all(torch.equal(*pair) for pair in zip(found, target, strict=True))
+    actual = flat(ours(inputs))
+    assert len(actual) == len(expected)
+    assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize('plugin', [{}, dict(frozen=True)])
 def test_attention_of_frozen_stages_trains_unless_its_config_freezes_it(plugin):
-    host = dict(type='ResNet', depth=50, base_channels=8, frozen_stages=1, norm_eval=True)
-    net = with_cbam(host, 'layer*.*.bn3', **plugin)
+    component = dict(type='ResNet', depth=50, base_channels=8, frozen_stages=1, norm_eval=True)
+    net = with_cbam(component, 'layer*.*.bn3', **plugin)
     for _ in range(2):
         net.train()
         frozen = {name for name, value in net.named_parameters() if not value.requires_grad}
@@ -89,10 +92,10 @@ def test_attention_of_frozen_stages_trains_unless_its_config_freezes_it(plugin):
 
 def test_learning_rate_and_decay_of_the_attention_are_set_by_paramwise_cfg():
     net = with_cbam(dict(type='ResNet', depth=50, base_channels=8), 'layer*.*.bn3')
-    own = dict(custom_keys={'cbam': dict(lr_mult=10, decay_mult=0)})
+    paramwise_cfg = dict(custom_keys={'cbam': dict(lr_mult=10, decay_mult=0)})
     optim = build_optim_wrapper(
         net,
-        dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01), paramwise_cfg=own),
+        dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01), paramwise_cfg=paramwise_cfg),
     ).optimizer
     names = {id(value): name for name, value in net.named_parameters()}
     for group in optim.param_groups:
@@ -100,7 +103,7 @@ def test_learning_rate_and_decay_of_the_attention_are_set_by_paramwise_cfg():
         assert (group['lr'], group['weight_decay']) == ((1.0, 0.0) if ours else (0.1, 0.01))
 
 
-def test_host_s_own_plugins_and_ours_stand_side_by_side():
+def test_mmdet_s_own_plugins_and_ours_work_together():
     plugins = [
         dict(cfg=dict(type='CBAM', ratio=4), position='after_conv3'),
         dict(cfg=dict(type='CBAM', ratio=4), after='layer4'),
@@ -111,7 +114,7 @@ def test_host_s_own_plugins_and_ours_stand_side_by_side():
     assert sum(isinstance(module, CBAM) for module in net.modules()) == 17
 
 
-def test_no_plugins_build_the_host_alone():
+def test_no_plugins_build_the_component_alone():
     net = MODELS.build(dict(type='WithPlugins', base_type='ResNet', depth=18, plugins=None))
     assert not hasattr(net, 'inserted')
 
@@ -123,7 +126,7 @@ def test_plugins_of_frozen_stages_train():
     assert all(parameter.requires_grad for parameter in net.inserted.parameters())
 
 
-def test_host_s_initialisation_keeps_the_start_of_the_plugin():
+def test_initialisation_of_the_component_keeps_the_start_of_the_plugin():
     net = with_cbam(R18, BLOCKS)
     net.init_weights()
     for place in net.inserted.values():
@@ -131,11 +134,14 @@ def test_host_s_initialisation_keeps_the_start_of_the_plugin():
 
 
 def test_same_seed_gives_the_rest_of_a_pretrained_model_the_same_start(tmp_path):
-    """The plugins draw random numbers too; a fair comparison needs equal heads."""
+    """Plugins draw random numbers too, but a fair comparison needs the same heads."""
     torch.save(MODELS.build(copy.deepcopy(R18)).state_dict(), tmp_path / 'r18.pth')
-    host = dict(R18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'r18.pth')))
+    component = dict(R18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'r18.pth')))
     states = []
-    for build in (lambda: MODELS.build(copy.deepcopy(host)), lambda: with_cbam(host, BLOCKS)):
+    for build in (
+        lambda: MODELS.build(copy.deepcopy(component)),
+        lambda: with_cbam(component, BLOCKS),
+    ):
         torch.manual_seed(0)
         net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
         for part in net:

@@ -1,4 +1,4 @@
-"""Small hosts of each kind, places in them, and the same with CBAMs there."""
+"""Small components of every kind, with the places where tests insert CBAMs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SSD_NECK = dict(
     level_paddings=(1, 1, 0, 0),
 )
 ROI_LAYER = dict(type='RoIAlign', output_size=7, sampling_ratio=0)
-HOSTS = {
+COMPONENTS = {
     'ResNet-18': (R18, BLOCKS, 8),
     'ResNeXt': (
         dict(type='ResNeXt', depth=50, groups=4, base_width=4, base_channels=8),
@@ -86,17 +86,19 @@ HOSTS = {
 }
 
 
-def with_cbam(host: dict, after: object, **options) -> nn.Module:
-    """The host with a CBAM of these options after each of these places."""
+def with_cbam(component: dict, after: object, **options) -> nn.Module:
+    """Build the component with a CBAM of these options after each of these modules."""
     plugins = [dict(cfg=dict(type='CBAM', ratio=2, **options), after=after)]
-    base = {key: value for key, value in host.items() if key != 'type'}
-    return MODELS.build(dict(type='WithPlugins', base_type=host['type'], plugins=plugins, **base))
+    base = {key: value for key, value in component.items() if key != 'type'}
+    return MODELS.build(
+        dict(type='WithPlugins', base_type=component['type'], plugins=plugins, **base)
+    )
 
 
-def randomise(host: nn.Module) -> nn.Module:
-    """Gates that differ from 1/2, so that a gate that does not run is seen."""
-    for module in host.modules():
+def randomise(component: nn.Module) -> nn.Module:
+    """Let the gates differ from 1/2, so that a gate that does not run changes the output."""
+    for module in component.modules():
         if isinstance(module, CBAM):
             nn.init.constant_(module.spatial_gate.norm.weight, 1.5)
-    host.eval()  # mmdet's ResNet returns None
-    return host
+    component.eval()  # mmdet's ResNet returns None
+    return component
