@@ -184,7 +184,7 @@ def _curves(
         steps = sorted(set.intersection(*map(set, lines)))
         means = [np.mean([line[step] for line in lines]) for step in steps]
         axis.plot(steps, means, marker='o', ms=4, **styles[row.name])
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(
         title='validation, shared seeds' if validated else 'training, shared seeds',
         xlabel='epoch or step',
