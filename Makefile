@@ -60,9 +60,9 @@ $(DONE)/mmcv: $(R)/mmcv.txt $(DONE)/torch
 	@touch $@
 
 $(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt requirements/docs.txt \
-  requirements/video.txt pyproject.toml $(DONE)/mmcv
+  requirements/video.txt requirements/app.txt pyproject.toml $(DONE)/mmcv
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
-	  -r requirements/docs.txt -r requirements/video.txt
+	  -r requirements/docs.txt -r requirements/video.txt -r requirements/app.txt
 	@bash requirements/fix_opencv.sh "$(PY)"
 	$(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py

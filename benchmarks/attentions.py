@@ -1,4 +1,4 @@
-"""Which of timm's attentions can stand where CBAM does: each is built in and trained a step."""
+"""Which of timm's attentions can replace CBAM: build each into models and train one step."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cbam_det.utils.records import write_record
 IMAGES = (2, 3, 64, 64)
 PYRAMID = [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
 SSD = dict(depth=16, ceil_mode=True, out_indices=(3, 4), out_feature_indices=(22, 34))
-# Name -> the host's config, and the shapes of its input.
-HOSTS = {
+# Name -> config of the model, and the shapes of its input.
+MODELS_TO_TRY = {
     'ResNet-50': (dict(base_type='ResNet', depth=50), IMAGES),
     'ResNet-18': (dict(base_type='ResNet', depth=18), IMAGES),
     'MobileNetV2': (dict(base_type='MobileNetV2'), IMAGES),
@@ -35,15 +35,15 @@ HOSTS = {
 EXAMPLE = 'example: python -m benchmarks.attentions --out results/timm_attentions.json'
 
 
-def attempt(name: str, host: str) -> str:
-    """Build timm's attention `name` into a host and train a step; '' or the reason why not."""
+def attempt(name: str, model: str) -> str:
+    """Build timm's attention `name` into a model and train a step; '' or the reason of failure."""
     torch.manual_seed(0)
-    cfg, shapes = HOSTS[host]
+    cfg, shapes = MODELS_TO_TRY[model]
     plugins = [dict(cfg=dict(type='TimmAttention', name=name))]
     try:
         with DefaultScope.overwrite_default_scope('mmdet'):
             net = MODELS.build(dict(type='WithPlugins', plugins=plugins, **cfg))
-        return '' if _trains(net, shapes) else 'no weight of it moves'
+        return '' if _trains(net, shapes) else 'no weight changes'
     except (InputError, RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         return re.sub(r'^timm cannot build the attention .*? channels \((.*)\)$', r'\1', reason)
@@ -66,11 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args()
-    warnings.simplefilter('ignore')  # timm's and mmdet's
-    pairs = [(name, host) for name in TIMM_ATTENTIONS for host in HOSTS]
+    warnings.simplefilter('ignore')  # those of timm and mmdet
+    pairs = [(name, model) for name in TIMM_ATTENTIONS for model in MODELS_TO_TRY]
     reasons: dict[str, dict[str, str]] = {name: {} for name in TIMM_ATTENTIONS}
-    for name, host in track(pairs, 'attentions', console=Console(stderr=True)):
-        reasons[name][host] = attempt(name, host)
+    for name, model in track(pairs, 'attentions', console=Console(stderr=True)):
+        reasons[name][model] = attempt(name, model)
     command = shlex.join(['python', '-m', 'benchmarks.attentions', *sys.argv[1:]])
     print(timm_table(write_record(args.out, command, dict(reasons=reasons))))
 

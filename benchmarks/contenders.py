@@ -1,4 +1,4 @@
-"""What the module is measured beside: other implementations, float64, the paper's counts."""
+"""Compare CBAM with other implementations, with float64 and with the paper's counts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from cbam_det.studies.timing import MIB, alternate, memory
 # The outputs of a ResNet-50's stages for two images of 800 x 800.
 SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
 
-# Tables 4 and 5 of the paper: options of the backbone; parameters in millions and multiply-adds in
-# thousands of millions ('GFLOPs') without attention, with SE and with CBAM.
+# Tables 4 and 5 of the paper: options of the backbone; then parameters (millions) and multiply-adds
+# (1e9, 'GFLOPs') without attention, with SE and with CBAM.
 RESNET = dict(type='mmdet.ResNet', style='caffe')
 
 RESNEXT = dict(RESNET, type='mmdet.ResNeXt', groups=32, base_width=4)
@@ -70,7 +70,7 @@ TABLES_4_5 = {
 
 
 class AuthorsForm(nn.Module):
-    """The module as its authors wrote it (pooling layers, `expand_as`), to compare with."""
+    """The module in the form of its authors (pooling layers, `expand_as`), for comparison."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class AuthorsForm(nn.Module):
         self.norm = nn.BatchNorm2d(1, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same."""
+        """(N, C, H, W) -> (N, C, H, W)."""
         size = x.shape[2:]
         pooled = self.mlp(F.avg_pool2d(x, size, stride=size))
         pooled = pooled + self.mlp(F.max_pool2d(x, size, stride=size))
@@ -92,11 +92,11 @@ class AuthorsForm(nn.Module):
 
 
 def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
-    """The implementations by name; timm's and pytorchcv's where they are installed.
+    """The implementations by name; those of timm and pytorchcv if they are installed.
 
     Args:
-        channels: C of the maps that they get.
-        compiled: timm's and ours by `torch.compile` too; each takes up to a minute to compile.
+        channels: channels C of the input.
+        compiled: add timm's and ours with `torch.compile`; each takes up to a minute to compile.
     """
     modules: dict[str, nn.Module] = {
         'cbam_det': CBAM(channels, start='paper'),
@@ -121,17 +121,17 @@ def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
 def modules(
     shapes: Iterable[tuple[int, int, int, int]], rounds: int, device: str, compiled: bool
 ) -> Iterator[dict]:
-    """For each shape and memory format: what each contender takes, float32.
+    """Time and memory of each implementation in float32, for each shape and memory format.
 
     Yields:
-        'shape', 'format', 'copy_ms' (a copy of the map into fresh memory), and 'rows': by
-        contender 'train_ms' (forward and backward) and 'infer_ms', each as median and quartiles,
-        and in MiB beyond the input, the output and their gradients: 'kept' for the backward pass,
-        'train_peak' and 'infer_peak'.
+        'shape'; 'format'; 'copy_ms' (time to copy the map into new memory); and 'rows': by
+        implementation 'train_ms' (forward and backward) and 'infer_ms', as median and quartiles,
+        and 'kept' (for the backward pass), 'train_peak' and 'infer_peak' in MiB, without the input,
+        the output and their gradients.
     """
     for shape in shapes:
         for layout in (torch.contiguous_format, torch.channels_last):
-            torch._dynamo.reset()  # else a limit of compilations ends in uncompiled code
+            torch._dynamo.reset()  # after too many compilations torch would run uncompiled code
             x = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
             g = torch.randn(shape, device=device).to(memory_format=layout)
             models = {
@@ -145,7 +145,7 @@ def modules(
             rows = {}
             for name in models:
                 kept, train_peak = memory(train[name], device)
-                # Of the step's own are the output and the input's gradient, or the output alone.
+                # Subtract the output and the input's gradient, or the output alone.
                 _, infer_peak = memory(infer[name], device)
                 rows[name] = dict(
                     train_ms=times[0][name],
@@ -187,13 +187,14 @@ def _inference(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 
 
 def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Parameters (millions) and multiply-adds (thousands of millions) of tables 4 and 5.
+    """Parameters (millions) and multiply-adds (1e9) of tables 4 and 5 of the paper.
 
-    Of convolutions and linear layers, for an image of 224 x 224 and 1,000 classes, with the
-    strides in the 1x1 convolutions (`style='caffe'`), which is how the paper's come about.
+    They are counted in convolutions and linear layers for 224 x 224 pixels and 1,000 classes, with
+    the strides in the 1x1 convolutions (`style='caffe'`), which reproduces the paper's numbers.
 
     Returns:
-        By backbone and attention ('none', 'SE', 'CBAM'): 'ours' and 'paper', two numbers each.
+        By backbone and attention ('none', 'SE', 'CBAM'): 'ours' and 'paper', each with parameters
+        and multiply-adds.
     """
     gates = dict(none=None, SE=dict(order='channel', pools='avg'), CBAM={})
     rows: dict = {}
@@ -223,16 +224,16 @@ def counts() -> dict[str, dict[str, dict[str, list[float]]]]:
 
 
 def rounding(shape: tuple[int, int, int, int], device: str) -> dict[str, dict[str, float]]:
-    """Relative error against float64 (in norm) of the output and the gradients, by type.
+    """Relative error (in norm) of the output and the gradients against float64, by dtype.
 
-    The map is of the type; the gates stay in float32, as in a run under autocast.
+    The feature map has the dtype; the gates stay in float32, as under autocast.
     """
     torch.manual_seed(0)
     kinds = ['float32', 'bfloat16']
     if device == 'cuda':
         kinds.append('float16')
     exact = CBAM(shape[1], start='paper', memory_efficient=False).double()
-    for parameter in exact.parameters():  # no gate at its start, where errors would vanish
+    for parameter in exact.parameters():  # initial weights of zero would hide errors
         nn.init.normal_(parameter, 0.0, 0.3)
     x = torch.randn(shape, dtype=torch.float64)
     g = torch.randn(shape, dtype=torch.float64)
@@ -268,13 +269,11 @@ def _relative(result: Tensor, exact: Tensor) -> float:
 
 
 def evaluation(images: int = 5000, classes: int = 80, detections: int = 100) -> dict:
-    """Seconds of pycocotools and of faster-coco-eval, a run each, and their numbers' difference.
-
-    The boxes are made up.
+    """Time pycocotools and faster-coco-eval once each on random boxes, and compare their results.
 
     Returns:
-        'images', 'truths', the two evaluators' seconds, and the largest difference among the
-        summary, all precisions and all recalls.
+        'images', 'truths' and 'detections' (their numbers), the seconds of both evaluators, and the
+        largest difference in summary, precisions and recalls.
     """
     content, detections_of_images = random_detections(images, classes, detections)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

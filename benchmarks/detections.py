@@ -1,4 +1,4 @@
-"""Annotations and detections without images, to compare evaluators on."""
+"""Random annotations and detections, to compare evaluators."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 def random_detections(
     images: int, classes: int, detections: int, seed: int = 0
 ) -> tuple[dict, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Annotations and detections without images, to compare evaluators on.
+    """Make random annotations and detections without images, to compare evaluators.
 
-    Objects are of 8 to 400 pixels, 7 an image in the mean, none in one of ten, 2% of them crowds.
-    Half of the detections lie near objects, with the right class four times in five; scores have
-    two decimals, so that many are equal.
+    Objects have sides of 8 to 400 pixels. There are 7 per image on average, none in 10% of the
+    images; 2% of them are crowds. Half of the detections are near objects, 80% of these with the
+    right class. Scores are rounded to two decimals, so that many are equal.
 
     Returns:
-        What a COCO annotation file holds; for each image boxes of shape (detections, 4) in pixels
-        as x1, y1, x2, y2, scores and classes from 0.
+        The content of a COCO annotation file; and for each image boxes (detections, 4) as x1, y1,
+        x2, y2 in pixels, scores, and class numbers from 0.
     """
     random = np.random.default_rng(seed)
 

@@ -1,8 +1,8 @@
-"""Write configs/metafile.yml: every leaf as OpenMMLab lists models, with its figures; or check it.
+"""Write configs/metafile.yml: all configs in OpenMMLab's format, with their results.
 
-A leaf's figures are means over the seeds of a study's row that has the leaf as it is, or with what
-all rows measured alike override (bfloat16 on CPUs, say), which the entry then lists. `mim search`
-reads the file through model-index.yml.
+The results of a config are means over the seeds of a study's row. The row must use the config
+without overrides, or with overrides that all comparable rows have (bfloat16 on CPUs, for example);
+the entry then lists them. `mim search` reads the file through model-index.yml.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ COLLECTIONS = [
         'README': 'README.md',
     },
 ]
-# By the end of a leaf's name; mmdet's COCO where none of these.
+# Data set by the end of a config's name; all others use COCO, as in mmdet.
 DATASETS = {
     '_bccd': 'BCCD',
     '_digits': 'digits',
@@ -52,7 +52,7 @@ DATASETS = {
     '_voc': 'PASCAL VOC 2007+2012',
 }
 CLASSIFIED = {'imagenet': 'ImageNet-1k', 'tiny_imagenet': 'Tiny-ImageNet'}
-# OpenMMLab's names of the figures.
+# OpenMMLab's names of the metrics.
 METRICS = {
     'AP': 'box AP',
     'AP50': 'box AP50',
@@ -62,16 +62,16 @@ METRICS = {
 }
 
 
-def dataset_of(leaf: str) -> str:
-    """What a leaf, `imagenet/resnet50_cbam` say, is trained and tested on."""
-    folder, _, name = leaf.rpartition('/')
+def dataset_of(config: str) -> str:
+    """The data set of a config such as `imagenet/resnet50_cbam`."""
+    folder, _, name = config.rpartition('/')
     if folder:
         return CLASSIFIED[folder]
     return next((data for end, data in DATASETS.items() if name.endswith(end)), 'COCO')
 
 
 def shared_overrides(study: Study, row: Row) -> dict[str, object]:
-    """The overrides of all rows that have the row's metrics, if they are of several configs."""
+    """The overrides that all rows with the same metrics share, if they have several configs."""
     (group,) = [rows for rows in study.measured_alike() if row in rows]
     if len({other_row.config for other_row in group}) == 1:
         return {}
@@ -85,7 +85,7 @@ def shared_overrides(study: Study, row: Row) -> dict[str, object]:
 
 
 def figures(results: Path, studies: Path) -> Iterator[tuple[str, dict, dict]]:
-    """Leaf, metadata and figures in percent of each row that has a leaf as it is, and of the demo.
+    """Config, metadata and results in percent of each row without own overrides, and of the demo.
 
     Raises:
         InputError: a study or a record cannot be read.
@@ -119,7 +119,7 @@ def figures(results: Path, studies: Path) -> Iterator[tuple[str, dict, dict]]:
 
 
 def mean(values: list[float], scale: float) -> float:
-    """The mean in percent, with a digit after the point, as OpenMMLab prints it."""
+    """The mean in percent with one decimal, as OpenMMLab prints it."""
     return round(scale * statistics.fmean(values), 1)
 
 
@@ -127,43 +127,45 @@ def metafile(configs: Path, results: Path, studies: Path) -> str:
     """The text of configs/metafile.yml.
 
     Raises:
-        InputError: a study or a record cannot be read, or there is no leaf of a record's name.
+        InputError: a study or a record cannot be read, or a record is of an unknown config.
     """
-    leaves = leaf_names(configs)
+    names = config_names(configs)
     measured: dict[str, tuple[dict, dict]] = {}
-    for leaf, metadata, metrics in figures(results, studies):
-        if leaf not in leaves:
-            raise InputError(f'{results} has a record of {leaf}, which is no leaf in {configs}')
-        measured.setdefault(leaf, (metadata, metrics))
+    for name, metadata, metrics in figures(results, studies):
+        if name not in names:
+            raise InputError(f'{results} has a record of {name}, but {configs} has no such config')
+        measured.setdefault(name, (metadata, metrics))
     models = []
-    for leaf in leaves:
-        metadata, metrics = measured.get(leaf, ({}, {}))
-        data = dataset_of(leaf)
-        model: dict[str, object] = {'Name': leaf.rpartition('/')[2]}
+    for name in names:
+        metadata, metrics = measured.get(name, ({}, {}))
+        data = dataset_of(name)
+        model: dict[str, object] = {'Name': name.rpartition('/')[2]}
         for part, collection in (('cbam', 'CBAM'), ('se', 'SENet')):
-            if part in leaf.split('_'):
+            if part in name.split('_'):
                 model['In Collection'] = collection
-        model['Config'] = f'configs/{leaf}.py'
+        model['Config'] = f'configs/{name}.py'
         model['Metadata'] = {'Training Data': data, **metadata}
         if metrics:
-            task = 'Image Classification' if '/' in leaf else 'Object Detection'
+            task = 'Image Classification' if '/' in name else 'Object Detection'
             model['Results'] = [{'Task': task, 'Dataset': data, 'Metrics': metrics}]
         models.append(model)
     content = {'Collections': COLLECTIONS, 'Models': models}
     return HEAD + yaml.safe_dump(content, sort_keys=False, width=100)
 
 
-def leaf_names(configs: Path) -> list[str]:
-    """The leaves by their path without `.py`; the fragments of `_base_` are none."""
-    leaves = (path.relative_to(configs) for path in configs.rglob('*.py'))
-    return sorted(leaf.with_suffix('').as_posix() for leaf in leaves if '_base_' not in leaf.parts)
+def config_names(configs: Path) -> list[str]:
+    """The configs as paths without `.py`; the fragments in `_base_` are left out."""
+    paths = (path.relative_to(configs) for path in configs.rglob('*.py'))
+    return sorted(path.with_suffix('').as_posix() for path in paths if '_base_' not in path.parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='example: python -m benchmarks.metafile --check'
     )
-    parser.add_argument('--check', action='store_true', help='write nothing; fail on a difference')
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing; fail if the file differs'
+    )
     args = parser.parse_args()
     file = ROOT / 'configs' / 'metafile.yml'
     text = metafile(ROOT / 'configs', ROOT / 'results', ROOT / 'experiments')

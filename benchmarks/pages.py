@@ -1,4 +1,4 @@
-"""Pages that a command writes, or with --check compares with what it would write."""
+"""Write generated pages, or check that they are up to date."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from cbam_det.utils.errors import InputError
 
 
 def write_or_check(file: Path, text: str, check: bool, source: str, command: str) -> None:
-    """Write a page.
+    """Write a page, or check it.
 
     Args:
-        file: the page.
-        text: what it is to hold.
-        check: write nothing, and raise where it holds something else.
-        source: what the text is made of, for the message.
-        command: what writes it, for the message.
+        file: path of the page.
+        text: its content.
+        check: write nothing, and raise if the file has other content.
+        source: what the text is made from, for the message.
+        command: module that writes the page, for the message.
 
     Raises:
-        InputError: with `check`, the file is missing or holds something else.
+        InputError: with `check`, the file is missing or has other content.
     """
     if not check:
         file.write_text(text, encoding='utf-8')

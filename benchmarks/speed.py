@@ -1,4 +1,4 @@
-"""Time, memory and rounding of CBAM and of whole detectors, measured in alternation."""
+"""Measure time, memory and rounding of CBAM and of whole detectors, in alternation."""
 
 import argparse
 import copy
@@ -37,21 +37,21 @@ EXAMPLES = """examples:
 
 
 def numbers(text: str, quantity: str, template: str) -> tuple[int, ...]:
-    """'2x256x200x200' -> its numbers, as many as `template` ('NxCxHxW') has."""
+    """Parse '2x256x200x200' into as many numbers as `template` ('NxCxHxW') has."""
     try:
         values = tuple(map(int, text.split('x')))
     except ValueError:
         values = ()
     if len(values) != len(template.split('x')) or min(values) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no {quantity}; give {template}')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a {quantity}; give {template}')
     return values
 
 
 def shape(text: str) -> tuple[int, ...]:
-    values = numbers(text, 'map', 'NxCxHxW')
+    values = numbers(text, 'shape', 'NxCxHxW')
     if values[1] < 16:
         raise argparse.ArgumentTypeError(
-            f'{text!r} has {values[1]} channels, which the modules divide by 16; give 16 or more'
+            f'{text!r} has {values[1]} channels, but the modules divide them by 16; give 16 or more'
         )
     return values
 
@@ -68,42 +68,66 @@ def parse_args() -> argparse.Namespace:
     common.add_argument('--out', type=Path, help='JSON file for the record')
     timed = argparse.ArgumentParser(add_help=False)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    timed.add_argument('--device', default=device, choices=['cpu', 'cuda'], help='(%(default)s)')
+    timed.add_argument(
+        '--device', default=device, choices=['cpu', 'cuda'], help='(default: %(default)s)'
+    )
     rounds = argparse.ArgumentParser(add_help=False)
-    rounds.add_argument('--rounds', type=int, default=10, help='turns of each (%(default)s)')
+    rounds.add_argument(
+        '--rounds', type=int, default=10, help='measurements of each (default: %(default)s)'
+    )
     subparsers = parser.add_subparsers(dest='kind', required=True)
     subparser = subparsers.add_parser(
-        'module', parents=[common, timed, rounds], help='the module beside its peers'
+        'module', parents=[common, timed, rounds], help='compare CBAM with other implementations'
     )
     subparser.add_argument(
-        '--shapes', type=shape, nargs='+', default=contenders.SHAPES, help='NxCxHxW of the maps'
+        '--shapes',
+        type=shape,
+        nargs='+',
+        default=contenders.SHAPES,
+        help='NxCxHxW of the feature maps',
     )
-    subparser.add_argument('--compile', action='store_true', help='by torch.compile too; minutes')
+    subparser.add_argument(
+        '--compile', action='store_true', help='add versions with torch.compile; this takes minutes'
+    )
     subparser = subparsers.add_parser(
-        'detector', parents=[common, timed, rounds], help='whole detectors beside a baseline'
+        'detector', parents=[common, timed, rounds], help='compare whole detectors with a baseline'
     )
-    subparser.add_argument('configs', nargs='+', help='the baseline first')
+    subparser.add_argument(
+        'configs', nargs='+', help='config files or names of shipped configs, the baseline first'
+    )
     subparser.add_argument(
         '--variant',
         action='append',
         default=[],
         metavar='KEY=VALUE',
-        help='the last config with this override as a row more; may be given several times',
+        help='add the last config with this override; can be given several times',
     )
-    subparser.add_argument('--size', type=size, help="HxW of the images (the first config's)")
-    subparser.add_argument('--amp', action='store_true', help='each in mixed precision as well')
-    subparser.add_argument('--batch', type=int, default=2, help='images a step (%(default)s)')
-    subparser = subparsers.add_parser('plot', help="a module's cost against the map's size")
-    subparser.add_argument('record', type=Path, help='what `module --out` wrote')
+    subparser.add_argument(
+        '--size', type=size, help='HxW of the images (default: test size of the first config)'
+    )
+    subparser.add_argument(
+        '--amp', action='store_true', help='add each detector in mixed precision'
+    )
+    subparser.add_argument(
+        '--batch', type=int, default=2, help='images per training step (default: %(default)s)'
+    )
+    subparser = subparsers.add_parser('plot', help='plot time against the size of the feature map')
+    subparser.add_argument('record', type=Path, help='JSON file that `module --out` wrote')
     subparser.add_argument('picture', type=Path, help='.png, .svg or .jpg')
     subparsers.add_parser(
-        'counts', parents=[common], help='parameters and multiply-adds of tables 4 and 5'
+        'counts',
+        parents=[common],
+        help="count parameters and multiply-adds of the paper's tables 4 and 5",
     )
-    subparsers.add_parser('precision', parents=[common, timed], help='rounding against float64')
+    subparsers.add_parser(
+        'precision', parents=[common, timed], help='measure rounding errors against float64'
+    )
     subparser = subparsers.add_parser(
-        'evaluation', parents=[common], help="COCO's evaluation in C++"
+        'evaluation', parents=[common], help='compare faster-coco-eval with pycocotools'
     )
-    subparser.add_argument('--images', type=int, default=5000, help='made-up images (%(default)s)')
+    subparser.add_argument(
+        '--images', type=int, default=5000, help='number of random images (default: %(default)s)'
+    )
     return parser.parse_args()
 
 
@@ -142,18 +166,21 @@ def main() -> None:
     if args.kind == 'plot':
         if not args.record.is_file():
             raise InputError(
-                f'no record {args.record}; make it with python -m benchmarks.speed module --out'
+                f'there is no record {args.record}; make it: python -m benchmarks.speed module '
+                f'--out {args.record}'
             )
         maps = json.loads(args.record.read_text(encoding='utf-8')).get('maps')
         if not maps:
-            raise InputError(f'{args.record} holds no maps; give what `module --out` wrote')
+            raise InputError(f'{args.record} has no key maps; give a record of `module --out`')
         print(save(costs(maps), args.picture))
         return
     for name in ('rounds', 'batch', 'images'):
         if getattr(args, name, 1) < 1:
-            raise InputError(f'--{name} {getattr(args, name)} measures nothing; give 1 or more')
+            raise InputError(f'--{name} {getattr(args, name)} is too small; give 1 or more')
     if getattr(args, 'device', '') == 'cuda' and not torch.cuda.is_available():
-        raise InputError('--device cuda: torch sees no GPU; leave it out to measure the CPU')
+        raise InputError(
+            '--device cuda: torch finds no GPU; leave the option out to measure the CPU'
+        )
     warnings.simplefilter('ignore')
     command = shlex.join(['python', '-m', 'benchmarks.speed', *sys.argv[1:]])
     record = write_record(args.out, command, measure(args))
@@ -161,5 +188,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own lines
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # hide the log of the profiler
     sys.exit(one_line_errors(main))

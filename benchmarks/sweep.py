@@ -1,8 +1,8 @@
-"""A CBAM into every config of mmdet's model zoo, the way a user puts one in.
+"""Insert CBAM into every config of mmdet's model zoo, as a user would.
 
-Each config gets what `places.fragment` prints for the paper's places in its backbone; it is
-built, and its backbone runs on an image. No failure stops the sweep: a config ends as built, or as
-refused with its reason.
+Each config gets the lines that `places.fragment` prints for the paper's places in its backbone;
+then the model is built, and its backbone runs on an image. Failures do not stop the sweep; they
+are recorded with their reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import write_record
 
 ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'
-# How mmdet, mmengine and Python name a library that is missing.
+# How mmdet, mmengine and Python report a missing library.
 MISSING = re.compile(
     r"(\w+) is not installed|(?:pip|mim) install (?!openmim)(\w+)|No module named '(\w+)"
     r"|'imports': \['(\w+)"
@@ -45,7 +45,7 @@ MISSING = re.compile(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a config: `cbams` were built in, or `reason` says why none were."""
+    """The result for a config: the number of CBAMs that were built, or the reason for a failure."""
 
     family: str = ''
     cbams: int = 0
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def zoo(pattern: str = '*') -> list[str]:
-    """The configs of the installed mmdet that match `pattern`, relative to its folder of them.
+    """The configs of the installed mmdet that match `pattern`, as paths in its folder of configs.
 
     Raises:
         InputError: none matches.
@@ -68,7 +68,7 @@ def zoo(pattern: str = '*') -> list[str]:
 
 
 def sweep(names: Iterable[str]) -> dict:
-    """`attempt` each config, and count: totals, families, and the reasons with their configs."""
+    """`attempt` each config; returns totals, counts by family, and configs by reason of failure."""
     outcomes = {name: attempt(name) for name in names}
     families: dict[str, dict] = {}
     for family in sorted({outcome.family for outcome in outcomes.values()} - {''}):
@@ -93,9 +93,9 @@ def sweep(names: Iterable[str]) -> dict:
 
 
 def attempt(name: str) -> Outcome:
-    """Put CBAMs into the backbone of the zoo's config `name`; what fails is the reason.
+    """Insert CBAMs into the backbone of the zoo's config `name`, and run it.
 
-    Where the detector is inside a tracker or a semi-supervised model, it is taken out of it.
+    A detector inside a tracker or a semi-supervised model is tried alone.
     """
     try:
         cfg = Config.fromfile(ZOO / name)
@@ -107,12 +107,11 @@ def attempt(name: str) -> Outcome:
     if 'type' not in model.get('backbone', {}):
         return Outcome(reason=f'its {cfg.model.type} has no backbone of mmdet')
     if 'teacher_ckpt' in model:
-        model.teacher_ckpt = None  # weights, which the constructor would download
+        model.teacher_ckpt = None  # the constructor would download these weights
     if isinstance(model.get('teacher_config'), str):
-        model.teacher_config = str(ZOO.parent / model.teacher_config)  # from a checkout's root
+        model.teacher_config = str(ZOO.parent / model.teacher_config)  # relative to a checkout
     cfg = Config(dict(model=model, default_scope=cfg.get('default_scope', 'mmdet')))
-    # Nothing is computed on 'meta'. Some modules need numbers while they are built, though, and
-    # some operators need real tensors.
+    # 'meta' computes nothing and is fast, but some modules and operators need real tensors.
     outcome = _attempt(cfg, 'meta')
     return _attempt(cfg, 'cpu') if outcome.reason else outcome
 
@@ -152,7 +151,7 @@ def _patterns(backbone: str) -> list[str | tuple[str, ...]] | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line, without what differs between machines."""
+    """The error in one line, without text that differs between machines."""
     text = ' '.join(str(error).split())
     if missing := MISSING.search(text):
         return f'{missing[missing.lastindex]} is not installed'
@@ -169,18 +168,20 @@ EXAMPLES = """examples:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Put CBAM into every config of the installed mmdet, and count what is built.',
+        description='Insert CBAM into every config of the installed mmdet, and count the results.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--only', default='*', help='pattern of configs (%(default)s)')
+    parser.add_argument(
+        '--only', default='*', help='pattern of config names (default: %(default)s)'
+    )
     parser.add_argument('--out', type=Path, help='JSON file for the record')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    warnings.simplefilter('ignore')  # mmdet's, of its own configs
+    warnings.simplefilter('ignore')  # from mmdet's own configs
     names = track(zoo(args.only), 'sweep', console=Console(stderr=True))
     command = shlex.join(['python', '-m', 'benchmarks.sweep', *sys.argv[1:]])
     print(sweep_table(write_record(args.out, command, sweep(names))))

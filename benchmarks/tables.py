@@ -18,7 +18,7 @@ from cbam_det.visualization.focus import focus_table
 
 
 def demo_table(record: dict) -> str:
-    """Rows for a `metrics.json` of the digits' detector."""
+    """The table of a `metrics.json` of the detector for the digits."""
     numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
@@ -43,8 +43,8 @@ def demo_table(record: dict) -> str:
 
 
 def sweep_table(record: dict) -> str:
-    """Rows for a record of `python -m benchmarks.sweep`."""
-    rows = [table_row(['family', 'after', 'CBAMs', 'built', 'refused'])]
+    """The table of `python -m benchmarks.sweep`."""
+    rows = [table_row(['backbone', 'places (after)', 'CBAMs', 'built', 'failed'])]
     rows.append(table_row(['---', '---', '---:', '---:', '---:']))
     for family, counts in record['families'].items():
         alternatives = [
@@ -59,24 +59,27 @@ def sweep_table(record: dict) -> str:
     rows += [
         '',
         f'{totals["configs"]} configs of mmdet {record["environment"]["mmdet"]}: '
-        f'{totals["built"]} built, {totals["refused"]} refused',
+        f'{totals["built"]} built, {totals["refused"]} failed',
     ]
     if record['reasons']:
-        rows += ['', table_row(['refused, since', 'configs']), table_row(['---', '---:'])]
+        rows += ['', table_row(['reason of failure', 'configs']), table_row(['---', '---:'])]
     rows += [table_row([reason, len(names)]) for reason, names in record['reasons'].items()]
     return '\n'.join(rows)
 
 
 def module_table(record: dict) -> str:
-    """Rows for `python -m benchmarks.speed module`: ms, and MiB beyond a step's maps.
+    """The table of `python -m benchmarks.speed module`, in ms and MiB.
 
-    The times' factor is to the limit, what the bytes cost alone: a copy into fresh memory forward,
-    two and a half with the backward pass (it reads the input and the output's gradient, and writes
-    the input's).
+    Times are also given as multiples of a lower limit, the time to move the data: one copy of the
+    map into new memory in inference, and two and a half copies in a training step, which also reads
+    the input and the output's gradient and writes the input's gradient.
     """
     rows = [
         table_row(
-            ['map', 'module', 'train ms', 'infer ms', 'kept MiB', 'train peak', 'infer peak']
+            [
+                *('feature map', 'module', 'training, ms', 'inference, ms'),
+                *('kept, MiB', 'training peak, MiB', 'inference peak, MiB'),
+            ]
         ),
         table_row(['---', '---', '---:', '---:', '---:', '---:', '---:']),
     ]
@@ -93,16 +96,16 @@ def module_table(record: dict) -> str:
             rows.append(table_row([name, module, *times, *memory]))
             name = ''
         limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
-        rows.append(table_row(['', '*limit*', *limits, *[''] * 3]))
+        rows.append(table_row(['', '*lower limit*', *limits, *[''] * 3]))
     return '\n'.join([*rows, '', origin_line(record)])
 
 
 def ratio_table(record: dict) -> str:
-    """Rows for how many times ours the others take, training / inference."""
+    """The times of the other modules as multiples of ours, training / inference."""
     peers = list(
         dict.fromkeys(name for feature_map in record['maps'] for name in feature_map['rows'])
     )[1:]
-    rows = [table_row(['map', *peers]), table_row(['---', *['---:'] * len(peers)])]
+    rows = [table_row(['feature map', *peers]), table_row(['---', *['---:'] * len(peers)])]
     for feature_map in record['maps']:
         ours = feature_map['rows']['cbam_det']
         cells = (
@@ -118,9 +121,14 @@ def _map(feature_map: dict) -> str:
 
 
 def counts_table(record: dict) -> str:
-    """Rows for `benchmarks.speed counts`: ours, and the paper's if they differ."""
+    """The table of `benchmarks.speed counts`, with the paper's numbers where they differ."""
     rows = [
-        table_row(['backbone', 'parameters', 'SE', 'CBAM', 'multiply-adds', 'SE', 'CBAM']),
+        table_row(
+            [
+                *('backbone', 'parameters', 'with SE', 'with CBAM'),
+                *('multiply-adds', 'with SE', 'with CBAM'),
+            ]
+        ),
         table_row(['---', *['---:'] * 6]),
     ]
     for name, kinds in record['rows'].items():
@@ -132,15 +140,19 @@ def counts_table(record: dict) -> str:
                 cells.append(f'{ours:{form}}{published}')
         rows.append(table_row([name, *cells]))
     return '\n'.join(
-        [*rows, '', "millions; thousands of millions; in brackets the paper's, if it differs"]
+        [
+            *rows,
+            '',
+            "Parameters in millions, multiply-adds in 1e9; in brackets the paper's, if different",
+        ]
     )
 
 
 def precision_table(record: dict) -> str:
-    """Rows for `python -m benchmarks.speed precision`."""
+    """The table of `python -m benchmarks.speed precision`."""
     parts = ['output', 'input', 'parameters']
     rows = [
-        table_row(['type', 'output', "input's gradient", "parameters' gradient"]),
+        table_row(['dtype', 'output', 'gradient of the input', 'gradient of the parameters']),
         table_row(['---', '---:', '---:', '---:']),
         *(
             table_row([kind, *(f'{errors[part]:.1e}' for part in parts)])
@@ -151,10 +163,17 @@ def precision_table(record: dict) -> str:
 
 
 def evaluation_table(record: dict) -> str:
-    """Rows for `python -m benchmarks.speed evaluation`."""
+    """The table of `python -m benchmarks.speed evaluation`."""
     rows = [
         table_row(
-            ['images', 'objects', 'detections', 'pycocotools', 'faster-coco-eval', 'difference']
+            [
+                'images',
+                'objects',
+                'detections',
+                'pycocotools',
+                'faster-coco-eval',
+                'largest difference',
+            ]
         ),
         table_row(['---:'] * 6),
         table_row(
@@ -169,20 +188,26 @@ def evaluation_table(record: dict) -> str:
 
 
 def fuzz_table(record: dict) -> str:
-    """Rows for `python -m tests.fuzz`."""
-    head = ['what was damaged', 'refused in one line', 'read, and counted', 'read']
+    """The table of `python -m tests.fuzz`."""
+    head = [
+        'damaged',
+        'refused with one line',
+        'read, with faults reported',
+        'read, without faults',
+    ]
     rows = [table_row(head), table_row(['---', *['---:'] * 3])]
     for part, outcomes in record['outcomes'].items():
         counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
         rows.append(table_row([part, *counts]))
-    outcome = f'{len(record["failures"])} of {record["inputs"]:,} did otherwise'
+    outcome = f'{len(record["failures"])} of {record["inputs"]:,} inputs failed otherwise'
     return '\n'.join([*rows, '', f'{outcome}; {origin_line(record)}'])
 
 
 def timm_table(record: dict) -> str:
-    """Rows for a record of `python -m benchmarks.attentions`."""
-    hosts = list(next(iter(record['reasons'].values())))
-    rows = [table_row(['name', *hosts, 'timm says']), table_row(['---'] * (2 + len(hosts)))]
+    """The table of `python -m benchmarks.attentions`."""
+    models = list(next(iter(record['reasons'].values())))
+    head = ['attention', *models, 'reason']
+    rows = [table_row(head), table_row(['---'] * len(head))]
     for name, reasons in record['reasons'].items():
         cells = ['no' if reason else 'yes' for reason in reasons.values()]
         reason = '; '.join(dict.fromkeys(filter(None, reasons.values())))
@@ -211,12 +236,20 @@ TABLES = {
 
 
 def fill_tables(text: str, folder: Path) -> str:
-    """`text` with each `<!-- results: NAME -->` block filled from `folder`/NAME.json.
+    """Fill the tables in a Markdown page.
 
-    A second word, `<!-- results: NAME WHAT -->`, chooses another table of the same record.
-    `<!-- study: NAME -->` is filled with the table of a study of the ledger, `experiments/` beside
-    `folder`, from its records in `folder`/experiments; with a second word `details`, `heat`
-    or `summary` with its AP by size and class, Grad-CAM's heat, or its measure alone.
+    `<!-- results: NAME -->` gets the table of the record `folder`/NAME.json, and
+    `<!-- results: NAME WORD -->` another table of the same record. `<!-- study: NAME -->` gets the
+    table of a study in `experiments/` (next to `folder`), from its records in `folder`/experiments.
+    A second word selects AP by size and class (`details`), Grad-CAM's heat (`heat`) or the first
+    metric alone (`summary`).
+
+    Args:
+        text: the page.
+        folder: folder of the records, `results/`.
+
+    Returns:
+        The page with all tables filled.
 
     Raises:
         InputError: a record or a study is missing.
@@ -226,7 +259,9 @@ def fill_tables(text: str, folder: Path) -> str:
     def fill_record(match: re.Match) -> str:
         path = folder / f'{match[1]}.json'
         if not path.is_file():
-            raise InputError(f'no record {path}; run the command that makes it, or drop the block')
+            raise InputError(
+                f'there is no record {path}; run the command that makes it, or remove the block'
+            )
         name = match[1] + (match[2] or '')
         rows = TABLES[name](json.loads(path.read_text(encoding='utf-8')))
         return f'<!-- results: {name} -->\n{rows}\n<!-- end -->'
@@ -248,10 +283,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='example: python -m benchmarks.tables --check'
     )
-    parser.add_argument('--check', action='store_true', help='write nothing; fail on a difference')
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing; fail if a page differs'
+    )
     args = parser.parse_args()
     if not (ROOT / 'README.md').is_file():
-        raise InputError(f'{ROOT} is no checkout of cbam_det, whose tables these are')
+        raise InputError(f'{ROOT} is not a checkout of cbam_det; run this command in one')
     for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*/*.md'))):
         text = page.read_text(encoding='utf-8')
         filled = fill_tables(text, ROOT / 'results')

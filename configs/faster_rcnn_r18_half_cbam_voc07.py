@@ -1,4 +1,4 @@
-# CBAM in every block, of the classifier that configs/tiny_imagenet/resnet18_half_cbam.py trains.
+# CBAM in every block; starts from the classifier of configs/tiny_imagenet/resnet18_half_cbam.py.
 _base_ = './faster_rcnn_r18_half_voc07.py'
 plugins = [dict(cfg=dict(type='CBAM', start='paper'))]
 model = dict(

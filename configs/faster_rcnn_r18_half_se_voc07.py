@@ -1,5 +1,5 @@
-# Squeeze-and-excitation in every block, of the classifier that
-# configs/tiny_imagenet/resnet18_half_se.py trains.
+# Squeeze-and-excitation in every block; starts from the classifier of
+# configs/tiny_imagenet/resnet18_half_se.py.
 _base_ = './faster_rcnn_r18_half_voc07.py'
 attention = dict(type='CBAM', start='paper', pools=('avg',), order='channel')
 model = dict(

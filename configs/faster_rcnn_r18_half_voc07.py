@@ -1,4 +1,4 @@
-# Table 6's kind of training on VOC 2007, for a CPU.
+# A comparison as in table 6 of the paper, on VOC 2007 and for a CPU.
 _base_ = [
     './_base_/models/faster_rcnn_r18_half.py',
     './_base_/datasets/voc07.py',

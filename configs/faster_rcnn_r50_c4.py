@@ -1,6 +1,6 @@
-# The paper's COCO protocol, table 6: C4, with the settings of the code that it used (Chen and
-# Gupta, arXiv:1702.02138): one image of 600 pixels a step, 490,000 steps, a tenth of the learning
-# rate after 350,000. Its trainval35k and minival are what train2017 and val2017 are.
+# The paper's COCO experiment, table 6: Faster R-CNN C4 with the settings of the code that the paper
+# used (Chen and Gupta, arXiv:1702.02138): one image of 600 pixels per step, 490,000 steps, a tenth
+# of the learning rate after 350,000. Its trainval35k and minival equal train2017 and val2017.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py'
 model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4, 8, 16, 32])),

@@ -1,4 +1,4 @@
-# VOC 2007 alone, by mmdet's learning rate for VOC and its 12 epochs.
+# VOC 2007 only, with mmdet's learning rate for VOC and its 12 epochs.
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     './_base_/datasets/voc07.py',

@@ -1,4 +1,4 @@
-# CBAM on each of the neck's outputs in place of the backbone.
+# CBAM on each output of the neck, instead of in the backbone.
 _base_ = './retinanet_mobilenetv2_bccd.py'
 custom_imports = dict(imports=['cbam_det'])
 plugins = [dict(cfg=dict(type='CBAM'))]

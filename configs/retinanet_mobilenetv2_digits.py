@@ -1,4 +1,4 @@
-# The digits with a pretrained backbone: half the digits' learning rate, as for BCCD.
+# The digits with a pretrained backbone and, as for BCCD, half the learning rate.
 _base_ = [
     './_base_/models/retinanet_mobilenetv2.py',
     './_base_/datasets/digits.py',

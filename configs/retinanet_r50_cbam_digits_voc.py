@@ -1,5 +1,5 @@
-# From scratch, yet from the identity start, as all records of the digits: those of `ablations` show
-# no difference to the paper's start.
+# Trained from scratch with the identity start, as in all records of the digits; the study
+# `ablations` shows no difference to the paper's start.
 _base_ = [
     './_base_/models/retinanet_r50_quarter.py',
     './_base_/datasets/digits_voc.py',

@@ -1,4 +1,4 @@
-# After each stage: RTMDet's blocks end in an attention of their own.
+# CBAM after each stage, because RTMDet's blocks already end with an attention.
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 custom_imports = dict(imports=['cbam_det'])
 plugins = [dict(cfg=dict(type='CBAM'), after='stage*')]

@@ -1,4 +1,4 @@
-# Table 7: SSD on MobileNetV1, with the extra layers and anchor sizes of the usual MobileNet-SSD.
+# Table 7: SSD with MobileNetV1; extra layers and anchor sizes are those of MobileNet-SSD.
 _base_ = './ssd300_vgg16_voc.py'
 custom_imports = dict(imports=['cbam_det'])
 channels = (512, 1024, 512, 256, 256, 128)

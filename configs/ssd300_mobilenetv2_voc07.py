@@ -1,6 +1,6 @@
-# Table 7's kind of training on VOC 2007 alone, for a CPU. As the paper's: 300 pixels, SSD's
-# augmentation. Otherwise: MobileNetV2 in place of the first, one year in place of two, 16 images a
-# step and a cosine.
+# A comparison as in table 7 of the paper, on VOC 2007 and for a CPU. As in the paper: 300 pixels
+# and SSD's augmentation. Different: MobileNetV2 instead of V1, VOC 2007 without 2012, batch size
+# 16, cosine annealing.
 _base_ = [
     './_base_/models/ssd300_mobilenetv2.py',
     './_base_/datasets/voc07.py',

@@ -1,5 +1,5 @@
-# SSD300 whole, on images of 300 pixels and from scratch (from the identity start, as all of the
-# digits' records): an hour an epoch on two CPU cores.
+# The full SSD300 on images of 300 pixels, from scratch with the identity start, as in all records
+# of the digits. An epoch takes an hour on two CPU cores.
 _base_ = [
     'mmdet::_base_/models/ssd300.py',
     './_base_/datasets/digits_voc.py',

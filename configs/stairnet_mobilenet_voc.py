@@ -1,4 +1,4 @@
-# Table 7: StairNet on MobileNetV1, with 6, 6, 6, 6, 4, 4 anchors.
+# Table 7: StairNet with MobileNetV1 and 6, 6, 6, 6, 4, 4 anchors.
 _base_ = './ssd300_mobilenet_voc.py'
 anchors = dict(ratios=[[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]])
 model = dict(

@@ -1,4 +1,4 @@
-# Table 7: StairNet on MobileNetV2, with 6, 6, 6, 6, 4, 4 anchors.
+# StairNet of table 7 with MobileNetV2 and 6, 6, 6, 6, 4, 4 anchors.
 _base_ = './ssd300_mobilenetv2_voc07.py'
 anchors = dict(ratios=[[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]])
 model = dict(

@@ -1,4 +1,4 @@
-# Table 7: StairNet on SSD300's trunk, with 6, 6, 6, 6, 4, 4 anchors.
+# Table 7: StairNet with SSD300's backbone and 6, 6, 6, 6, 4, 4 anchors.
 _base_ = './ssd300_vgg16_voc.py'
 custom_imports = dict(imports=['cbam_det'])
 anchors = dict(ratios=[[2, 3], [2, 3], [2, 3], [2, 3], [2], [2]])

@@ -1,4 +1,4 @@
-"""What several tests share: a small embedded set, and the tools run as a user runs them."""
+"""Shared fixtures: a small data set of digits, a trained run, and functions that run the tools."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cbam_det.datasets.digits import Digits, make
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
-CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'  # of the embedded set
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'  # for the digits
 SMALL = Digits(train=12, val=5, size=96, seed=3)
-# A run of seconds: everything else is the shipped config.
+# Overrides for a run that takes seconds; all else is as in the shipped config.
 QUICK = (
     *('train_dataloader.batch_size=4', 'train_cfg.val_interval=1', 'randomness.seed=0'),
     *('default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1'),
@@ -37,14 +37,14 @@ QUICK = (
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of one training run in one process, which trains once (`--dist loadgroup`)."""
+    """Put the tests of the trained run into one process, which trains once (`--dist loadgroup`)."""
     for item in items:
         if 'trained' in getattr(item, 'fixturenames', ()):
             item.add_marker(pytest.mark.xdist_group('trained'))
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
@@ -52,8 +52,9 @@ def free_port() -> int:
 
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
-    """The same random numbers and mmdet's scope; what a tool run in this process sets does not
-    reach other tests.
+    """Start each test with the same seed and mmdet's scope, and undo changes by tools.
+
+    Tools that run in this process change the environment and sys.argv.
     """
     torch.manual_seed(0)
     with (
@@ -66,7 +67,7 @@ def _same_start() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Threads cost tiny maps more than they give."""
+    """Run with one thread, which is faster for tiny feature maps."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -75,20 +76,20 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a small embedded set."""
+    """The folder of a small data set of digits."""
     root = tmp_path_factory.mktemp('data') / 'digits'
     make(root, SMALL)
     return root
 
 
 def without_warnings(stderr: str) -> str:
-    """What a tool said, without the deprecation that torch 2.5 shows as mmengine is imported."""
+    """The output without the deprecation warning of torch 2.5 at the import of mmengine."""
     return re.sub(r'.*: DeprecationWarning: .*\n  .*\n', '', stderr)
 
 
 @pytest.fixture(scope='session')
 def run() -> Callable[..., subprocess.CompletedProcess]:
-    """Run a tool, `run('train.py', config, cwd=folder)`; `status` is what it has to exit with."""
+    """Run a tool: `run('train.py', config, cwd=folder)`; `status` is the expected exit status."""
 
     def call(
         tool: str, *args: object, cwd: Path, status: int = 0, **environment: str
@@ -108,17 +109,17 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
             timeout=600,
             check=False,
         )
-        said = done.stdout[-4000:] + done.stderr[-4000:]
-        assert done.returncode == status, f'exit status {done.returncode}:\n{said}'
+        output = done.stdout[-4000:] + done.stderr[-4000:]
+        assert done.returncode == status, f'exit status {done.returncode}:\n{output}'
         return done
 
     return call
 
 
 def in_process(name: str) -> Callable[..., int]:
-    """A tool in this process: `in_process('visualize')('data', config)` -> its exit status.
+    """Load a tool to run it in this process: `in_process('visualize')('data', config)`.
 
-    `benchmarks.NAME` is a module of that folder.
+    The call returns the exit status. `benchmarks.NAME` loads a module of benchmarks/.
     """
     if name.startswith('benchmarks.'):
         module = importlib.import_module(name)
@@ -139,7 +140,7 @@ def in_process(name: str) -> Callable[..., int]:
 
 @pytest.fixture(scope='session')
 def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory, run: Callable) -> Path:
-    """The folder of a run of two epochs on the small set, with work_dir `work` in it."""
+    """The folder of a training of two epochs on the small digits; its work_dir is `work`."""
     folder = tmp_path_factory.mktemp('trained')
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
     run('train.py', CONFIG, *options, 'train_cfg.max_epochs=2', cwd=folder)

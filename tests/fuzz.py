@@ -1,5 +1,5 @@
-"""Damaged data sets at random: each ends in a clean result or an InputError, and what the check
-lets pass mmdet reads.
+"""Fuzz the checks of data sets: random damage gives a clean result or an InputError, and mmdet can
+read what the checks accept.
 
     python -m tests.fuzz --inputs 20000 --seed 0 --out results/fuzz.json
 """
@@ -80,9 +80,8 @@ def mutate_value(content: object, rng: random.Random) -> object:
     elif action == 'repeat' and isinstance(node, list):
         node.append(copy.deepcopy(node[key]))
     elif action == 'swap':
-        other, there = rng.choice(nodes)
-        value = copy.deepcopy(other[there])
-        node[key] = value
+        other_node, other_key = rng.choice(nodes)
+        node[key] = copy.deepcopy(other_node[other_key])
     elif isinstance(node[key], (int, float)) and rng.random() < 0.7:
         node[key] = rng.choice(NUMBERS)
     else:
@@ -93,11 +92,11 @@ def mutate_value(content: object, rng: random.Random) -> object:
 def _walk(node: object) -> list:
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     own = [node] if isinstance(node, (dict, list)) else []
-    return own + [found for child in children for found in _walk(child)]
+    return own + [descendant for child in children for descendant in _walk(child)]
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
-    """`data` with a number changed, a stretch replaced or repeated, a bit flipped, or cut off."""
+    """`data` with a number changed, a part replaced or repeated, a bit flipped, or truncated."""
     at = rng.randrange(len(data) + 1)
     end = min(len(data), at + rng.choice((0, 1, 2, 5, 20)))
     action = rng.choice(('word', 'repeat', 'flip', 'cut', 'number', 'number', 'number', 'number'))
@@ -115,34 +114,35 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 class Subject:
-    """A small set of one layout in `root`, one file of which is damaged, then put right again.
+    """A small data set with one file that is damaged, and restored after each input.
 
-    Attributes:
-        layout: `coco` or `voc` of the table of faults.
-        file: the file that is damaged, below the root.
+    Args:
+        root: folder to make.
+        layout: `coco` or `voc` of `damaged_sets`.
+        file: the file to damage, relative to the root.
     """
 
     def __init__(self, root: Path, layout: object, file: str) -> None:
         root.mkdir(parents=True)
         self.dataset = layout(root)
         self.path = root / file
-        self.root, self.whole = root, self.path.read_bytes()
+        self.root, self.original = root, self.path.read_bytes()
 
     def run(self, data: bytes) -> str:
-        """What becomes of the set with the file's content `data`: 'clean', 'counted', 'refused'.
+        """Check the data set with `data` in the file; returns 'clean', 'counted' or 'refused'.
 
         Raises:
-            Exception: of any kind where the check fails, or mmdet on what it let pass.
+            Exception: the check fails in another way, or mmdet cannot read accepted data.
         """
         self.path.write_bytes(data)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports, rich shows bars
+            with contextlib.redirect_stdout(io.StringIO()):  # output of pycocotools and rich
                 return self._outcome()
         finally:
             for file in self.root.rglob('*_clean*'):
                 if file.is_file():
                     file.unlink()
-            self.path.write_bytes(self.whole)
+            self.path.write_bytes(self.original)
 
     def _outcome(self) -> str:
         picture = self.path.suffix == '.jpg'
@@ -151,7 +151,7 @@ class Subject:
                 summary = check_dataset(self.dataset, full=picture)
         except InputError as error:
             assert '\n' not in str(error)
-            self._mend()
+            self._check_repair()
             return 'refused'
         with DefaultScope.overwrite_default_scope('mmdet'):
             read = DATASETS.build(dict(copy.deepcopy(self.dataset), serialize_data=False))
@@ -162,8 +162,8 @@ class Subject:
             assert pixels is not None and pixels.shape[:2] == (info['height'], info['width'])
         return 'counted' if summary.notes else 'clean'
 
-    def _mend(self) -> None:
-        """The doctor finds what hurts, and its clean file holds nothing that does."""
+    def _check_repair(self) -> None:
+        """Assert that the cleaned annotations have no more harmful faults."""
         try:
             (split,) = examine(self.root, self.root / 'train', progress=False)
             files = clean(split).files
@@ -173,12 +173,12 @@ class Subject:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
         for path in [path for path in files if path.suffix == '.json']:
-            again = read_coco(path, self.root / 'train')
-            assert [fault for fault in again.faults if fault.hurts] == []
+            cleaned = read_coco(path, self.root / 'train')
+            assert [fault for fault in cleaned.faults if fault.hurts] == []
 
 
 def subjects(root: Path) -> dict[str, Subject]:
-    """What is damaged, by name."""
+    """The data sets that are damaged, by name."""
     return {
         'COCO, a value': Subject(root / 'coco_value', coco, 'train.json'),
         'COCO, bytes': Subject(root / 'coco_bytes', coco, 'train.json'),
@@ -190,7 +190,7 @@ def subjects(root: Path) -> dict[str, Subject]:
 
 def damaged(name: str, subject: Subject, rng: random.Random) -> bytes:
     """The file of a subject after one to three mutations."""
-    data = subject.whole
+    data = subject.original
     if name.endswith('value'):
         content = json.loads(data)
         for _ in range(rng.choice(TIMES)):
@@ -202,7 +202,7 @@ def damaged(name: str, subject: Subject, rng: random.Random) -> bytes:
 
 
 def fuzz(inputs: int, seed: int) -> dict:
-    """Damage `inputs` sets; outcomes by what was damaged, and the first inputs that failed."""
+    """Damage data sets `inputs` times; returns outcomes by data set, and the first failures."""
     rng = random.Random(seed)
     outcomes: dict[str, Counter] = {}
     failures = []
@@ -225,23 +225,25 @@ def fuzz(inputs: int, seed: int) -> dict:
 def command_line(
     name: str, text: str, inputs: int, run: Callable[[argparse.Namespace], dict]
 ) -> int:
-    """Parse the options of a fuzzer, call `run`, write its record and print the outcomes.
+    """Parse the options of a fuzzer, run it, write its record and print the outcomes.
 
     Args:
-        name: of the module, for the record's command.
-        text: of the help.
-        inputs: how many there are where none is given.
-        run: from the options to the record.
+        name: name of the module, for the command in the record.
+        text: description for the help.
+        inputs: default number of inputs.
+        run: function from the options to the record.
 
     Returns:
-        1 where there are failures.
+        The exit status, 1 if there are failures.
     """
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--inputs', type=int, default=inputs, help='how many (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='%(default)s')
-    parser.add_argument('--out', type=Path, help='JSON record to write')
+    parser.add_argument(
+        '--inputs', type=int, default=inputs, help='number of inputs (default: %(default)s)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='random seed (default: %(default)s)')
+    parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args()
     record = run(args)
     command = f'python -m {name} --inputs {args.inputs} --seed {args.seed}'

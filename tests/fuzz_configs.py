@@ -1,7 +1,7 @@
-"""Shipped configs with a key changed at random: each is refused in one line, or its run begins.
+"""Fuzz the checks of configs: a random change is refused with one line, or the run begins.
 
-All that comes before the first iteration runs: the checks, the builds, the first batch. A second
-run of a command goes on where the first was stopped, from the counts beside `--out`.
+Everything before the first iteration is run: checks, builds and the first batch. An interrupted
+command continues from the counts in the file next to `--out`.
 
     python -m tests.fuzz_configs --inputs 10000 --seed 0 --out results/fuzz_configs.json
 """
@@ -45,7 +45,7 @@ from cbam_det.utils.errors import InputError
 
 from .fuzz import command_line
 
-LEAVES = (
+CONFIGS = (
     *('faster_rcnn_r50_cbam_digits', 'faster_rcnn_r50_cbam_digits_voc'),
     *('ssd300_vgg16_cbam_digits_voc', 'retinanet_mobilenetv2_cbam_neck_digits'),
     *('rtmdet_tiny_cbam', 'faster_rcnn_r50_cbam_voc07'),
@@ -55,11 +55,11 @@ SMALL = Digits(train=12, val=5, size=96, seed=3)
 
 
 class Begun(BaseException):
-    """A run is at its first iteration."""
+    """A run has reached its first iteration."""
 
 
-class Leaf:
-    """A shipped config on the small embedded set, and its model."""
+class ShippedConfig:
+    """A shipped config with the small digits as its data, and its model."""
 
     def __init__(self, name: str, data: Path) -> None:
         cfg = Config.fromfile(find_config(name, announce=False))
@@ -89,7 +89,7 @@ DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'
 
 
 def _ten_classes(node: object) -> None:
-    """Let every head of a model predict the embedded set's classes, from a random start."""
+    """Set all heads of a model to the classes of the digits, without pretrained weights."""
     if isinstance(node, dict):
         if 'num_classes' in node:
             node['num_classes'] = len(DIGITS)
@@ -101,10 +101,10 @@ def _ten_classes(node: object) -> None:
 
 
 def mutate(content: dict, rng: random.Random) -> tuple[dict, str, str]:
-    """A copy of a config's content with one key removed, misspelt, or of another value.
+    """Copy a config's content with one key removed, misspelt or changed.
 
     Returns:
-        The copy, the key's dotted path, and what was done to it.
+        The copy, the dotted path of the key, and a description of the change.
     """
     content = copy.deepcopy(content)
     top = rng.choice(list(content))
@@ -134,36 +134,36 @@ def _inside(node: object) -> bool:
 
 
 def _conversions(old: object) -> list:
-    """Values that are near to one: its text, it in a list, a list of a dictionary's values."""
-    found = [str(old), [old], {'x': old}]
+    """Values similar to `old`: as a string, inside a list, as a list of its values, and so on."""
+    values = [str(old), [old], {'x': old}]
     if isinstance(old, (int, float)):
-        found += [-old, old * 1000, float(old) + 0.5]
+        values += [-old, old * 1000, float(old) + 0.5]
     if isinstance(old, dict):
-        found += [list(old.values()), list(old)]
+        values += [list(old.values()), list(old)]
     if isinstance(old, (list, tuple)) and old:
-        found += [old[0], list(old)[:-1], [*old, old[0]], dict(enumerate(old))]
+        values += [old[0], list(old)[:-1], [*old, old[0]], dict(enumerate(old))]
     if isinstance(old, str):
-        found += [old.upper(), f'{old} ', f'/{old}', {old}]
-    return found
+        values += [old.upper(), f'{old} ', f'/{old}', {old}]
+    return values
 
 
-def begin_run(content: dict, leaf: Leaf, path: str) -> str:
-    """Let a run begin by a config: 'begun', or 'refused' in one line.
+def begin_run(content: dict, shipped: ShippedConfig, path: str) -> str:
+    """Begin a run with a config: 'begun', or 'refused: ...' with one line.
 
     Args:
-        content: of the config.
-        leaf: what it was made of; its model is taken where the change is elsewhere.
-        path: of the key that is changed.
+        content: content of the changed config.
+        shipped: the original config; its model is reused if the model's config is unchanged.
+        path: dotted path of the changed key.
 
     Raises:
-        Exception: of any kind but InputError, where the product fails.
+        Exception: anything but InputError, if cbam_det fails.
     """
     task = 'test' if path.startswith('test_') else 'train'
     of_model = path.startswith(('model', 'data_preprocessor'))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         content.setdefault('work_dir', 'work')
-        cfg = Config(content, filename=find_config(leaf.name, announce=False))
-        with _quick(leaf, of_model):
+        cfg = Config(content, filename=find_config(shipped.name, announce=False))
+        with _quick(shipped, of_model):
             try:
                 runner = CheckedRunner.from_cfg(cfg, task)
                 runner.train() if task == 'train' else runner.test()
@@ -176,8 +176,8 @@ def begin_run(content: dict, leaf: Leaf, path: str) -> str:
 
 
 @contextlib.contextmanager
-def _quick(leaf: Leaf, of_model: bool) -> Iterator[None]:
-    """What costs time and depends on no key is left out; a model is built once."""
+def _quick(shipped: ShippedConfig, of_model: bool) -> Iterator[None]:
+    """Skip slow steps that do not depend on the config, and build an unchanged model only once."""
 
     def begin(*_: object, **__: object) -> None:
         raise Begun
@@ -185,26 +185,26 @@ def _quick(leaf: Leaf, of_model: bool) -> Iterator[None]:
     def unchanged(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         return tensor
 
-    made = [leaf.model]
+    built = [shipped.model]
 
     def build(cfg: Config) -> torch.nn.Module:
         if of_model:
-            made[0] = build_model(cfg)
-        return made[0]
+            built[0] = build_model(cfg)
+        return built[0]
 
     changes = [
-        # MMEngine sleeps whenever it looks a name up, and gives the processor to others.
+        # MMEngine sleeps at every lookup of a name.
         mock.patch(
             'mmengine.registry.default_scope.time', SimpleNamespace(sleep=id, time=time.time)
         ),
-        # Data sets collect garbage, which takes seconds with all modules in it.
+        # Data sets run the garbage collector, which takes seconds with all these modules.
         mock.patch('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=int)),
         mock.patch('mmengine.runner.runner.collect_env', dict),
         mock.patch('cbam_det.engine.hooks.attention_audit_hook._text', str),
         mock.patch.object(Config, 'pretty_text', ''),
         mock.patch.object(Config, 'dump'),
         mock.patch.object(preflight, 'build_model', build),
-        mock.patch.object(Runner, 'build_model', lambda self, cfg: made[0]),
+        mock.patch.object(Runner, 'build_model', lambda self, cfg: built[0]),
         mock.patch.object(Runner, 'load_checkpoint'),
         mock.patch.object(loading, 'check_checkpoint', lambda *args, **options: {}),
         *(
@@ -235,26 +235,26 @@ def _quick(leaf: Leaf, of_model: bool) -> Iterator[None]:
 
 
 def fuzz(inputs: int, seed: int, progress: Path | None = None) -> dict:
-    """Change `inputs` configs; outcomes by config, and the first inputs that failed."""
-    outcomes: dict[str, Counter] = {name: Counter() for name in LEAVES}
+    """Change configs `inputs` times; returns outcomes by config, and the failures."""
+    outcomes: dict[str, Counter] = {name: Counter() for name in CONFIGS}
     failures = []
     first = 0
     if progress and progress.is_file():
-        kept = json.loads(progress.read_text(encoding='utf-8'))
-        first, failures = kept['inputs'], kept['failures']
-        outcomes = {name: Counter(counts) for name, counts in kept['outcomes'].items()}
+        saved = json.loads(progress.read_text(encoding='utf-8'))
+        first, failures = saved['inputs'], saved['failures']
+        outcomes = {name: Counter(counts) for name, counts in saved['outcomes'].items()}
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder) / 'digits', SMALL)
         with DefaultScope.overwrite_default_scope('mmdet'):
-            leaves = [Leaf(name, Path(folder) / 'digits') for name in LEAVES]
+            configs = [ShippedConfig(name, Path(folder) / 'digits') for name in CONFIGS]
         for number in track(range(first, inputs), 'changed configs', transient=True):
             rng = random.Random(f'{seed} {number}')
-            leaf = leaves[number % len(leaves)]
-            content, path, action = mutate(leaf.content, rng)
+            shipped = configs[number % len(configs)]
+            content, path, action = mutate(shipped.content, rng)
             try:
-                outcome, _, message = begin_run(content, leaf, path).partition(':')
+                outcome, _, message = begin_run(content, shipped, path).partition(':')
                 if path.partition('.')[0] in message:
-                    outcome = 'refused with its place'
+                    outcome = 'refused with its key'
             except Exception as error:
                 outcome = 'failed'
                 failures.append(
@@ -264,10 +264,10 @@ def fuzz(inputs: int, seed: int, progress: Path | None = None) -> dict:
                         error=f'{type(error).__name__}: {error}'[:300],
                     )
                 )
-            outcomes[leaf.name][outcome] += 1
+            outcomes[shipped.name][outcome] += 1
             if progress and number % 100 == 99:
-                kept = dict(inputs=number + 1, outcomes=outcomes, failures=failures)
-                progress.write_text(json.dumps(kept), encoding='utf-8')
+                state = dict(inputs=number + 1, outcomes=outcomes, failures=failures)
+                progress.write_text(json.dumps(state), encoding='utf-8')
     return dict(inputs=inputs, seed=seed, outcomes=outcomes, failures=failures)
 
 

@@ -1,6 +1,6 @@
-"""The command lines of cbam_det: `python tools/NAME.py`, or `cbam-det NAME` where it is installed.
+"""The command-line tools of cbam_det: `python tools/NAME.py`, or `cbam-det NAME`.
 
-Each parses its arguments before it imports cbam_det, which imports torch and mmdet.
+Each tool parses its arguments before it imports cbam_det, which imports torch and mmdet.
 """
 
 import argparse
@@ -10,27 +10,28 @@ from pathlib import Path
 
 TOOLS = {
     'train': 'train a detector or a classifier',
-    'test': 'evaluate it, and write its metrics',
-    'predict': 'detect in pictures and videos: draw the boxes, and list them',
-    'visualize': 'pictures and reports: data, detections, curves, attention, Grad-CAM',
+    'test': 'test a detector or a classifier, and write its metrics',
+    'predict': 'detect objects in pictures and videos; draw and list the boxes',
+    'app': 'open a page in the browser: drop a picture, click a detection',
+    'visualize': 'draw data, detections, curves, attention and Grad-CAM; write reports',
     'check-data': 'check a COCO or VOC folder, and write a clean copy of its annotations',
-    'places': 'where a CBAM can go in a detector, and the config for it',
-    'convert-checkpoint': 'weights of other CBAMs into ours, and back',
-    'export': 'ONNX or TorchScript',
+    'places': 'list the places for CBAM in a detector, and print the config for them',
+    'convert-checkpoint': 'convert weights from and to other implementations of CBAM',
+    'export': 'export a detector as ONNX or TorchScript',
     'compare': 'train a detector with and without attention on your data, and compare them',
-    'experiment': 'studies: run their rows with seeds, render their tables',
-    'make-digits': 'make the embedded data set',
-    'prepare-tiny-imagenet': "check Tiny-ImageNet's archive and write its lists",
-    'doctor': 'report the environment, and what is wrong with it',
+    'experiment': 'run studies with several seeds, and compare the results',
+    'make-digits': 'make the embedded data set of digits',
+    'prepare-tiny-imagenet': 'check the files of Tiny-ImageNet, and write its image lists',
+    'doctor': 'check the installation, and show how to fix problems',
 }
 
 
 def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
-    """Add the options that a training and a test share.
+    """Add the common options of training and test.
 
     Args:
-        parser: of the tool.
-        scripts: those that start it in several processes, for the help.
+        parser: the parser of the tool.
+        scripts: names of the scripts that start several processes, for the help.
     """
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     parser.add_argument(
@@ -40,30 +41,32 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
         '--cfg-options',
         nargs='+',
         metavar='KEY=VALUE',
-        help='override keys of the config; a list is KEY=A,B or KEY="[A,B]"',
+        help='change keys of the config; write a list as KEY=A,B or KEY="[A,B]"',
     )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help=f'of several processes (%(default)s); see {scripts}',
+        help=f'launcher of several processes (default: %(default)s); see {scripts}',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by launchers')
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
+    )
 
 
 def hide_gpus_without_operators() -> int:
-    """Hide the GPUs from this process where mmcv's operators were compiled for the CPU alone.
+    """Hide the GPUs from this process if mmcv's operators were compiled for the CPU only.
 
-    To be called before mmengine is imported: that asks CUDA for its devices, which reads
-    CUDA_VISIBLE_DEVICES once, and chooses its own device for good. So mmcv's file of operators is
-    loaded without mmcv, which imports mmengine.
+    Call this before mmengine is imported: it chooses its device at import, and CUDA reads
+    CUDA_VISIBLE_DEVICES only once. mmcv would import mmengine, so its file of operators is loaded
+    directly.
 
     Returns:
-        How many GPUs were hidden.
+        The number of GPUs that were hidden.
     """
     spec = importlib.util.find_spec('mmcv')
     if spec is None or spec.origin is None:
-        return 0  # importing cbam_det tells what is missing
+        return 0  # the import of cbam_det reports what is missing
     for file in Path(spec.origin).parent.glob('_ext*'):
         try:
             import torch

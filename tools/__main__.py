@@ -1,4 +1,4 @@
-"""`cbam-det NAME ...`, and `python -m cbam_det_tools NAME ...`: the tools by their names."""
+"""Run a tool by its name: `cbam-det NAME ...` or `python -m cbam_det_tools NAME ...`."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from . import TOOLS
 
 LIST = '\n'.join(f'  {name:24}{text}' for name, text in TOOLS.items())
-TEXT = f"""tools, each with a --help of its own:
+TEXT = f"""tools (`cbam-det TOOL --help` shows the options of a tool):
 {LIST}
 
 example:
@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('name', choices=TOOLS, metavar='TOOL', help='one of those below')
-    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='what the tool takes')
+    parser.add_argument('name', choices=TOOLS, metavar='TOOL', help='one of the tools below')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the tool')
     if not (sys.argv[1:] if argv is None else argv):
         parser.print_help(sys.stderr)
         return 2
     args = parser.parse_args(argv)
-    sys.argv = [f'cbam-det {args.name}', *args.arguments]  # for its usage and its records
+    sys.argv = [f'cbam-det {args.name}', *args.arguments]  # for usage messages and records
     tool = importlib.import_module(f'{__package__}.{args.name.replace("-", "_")}')
     return tool.main(args.arguments)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test with several processes: a GPU each, or CPU processes where there is no GPU.
+# Test with several processes, one per GPU, or on the CPU if there is no GPU.
 # usage:   tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 # example: tools/dist_test.sh configs/faster_rcnn_r50_cbam.py work_dirs/faster_rcnn_r50_cbam/epoch_12.pth 8
 # several machines: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_test.sh ...
@@ -8,7 +8,7 @@ if [ $# -lt 3 ] || [ "$1" = --help ] || ! [[ $3 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
-# torchrun says much about a process that ended: its one line of error is repeated last.
+# torchrun prints a long report when a process fails, so the error line is repeated at the end.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${PYTHON:-python}" -m torch.distributed.run \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train with several processes: a GPU each, or CPU processes where there is no GPU.
+# Train with several processes, one per GPU, or on the CPU if there is no GPU.
 # usage:   tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
 # example: tools/dist_train.sh configs/faster_rcnn_r50_cbam.py 8
 # several machines: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_train.sh ...
@@ -8,31 +8,31 @@ if [ $# -lt 2 ] || [ "$1" = --help ] || ! [[ $2 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
-# torchrun says much about a process that ended: its line of error, or of how to go on, is repeated
-# last.
+# torchrun prints a long report when a process stops, so the error line, or the line about how to
+# continue, is repeated at the end.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# A signal to this script, or from its terminal, becomes one SIGTERM to torchrun, which passes it on
-# and waits. torchrun has a session of its own, so that a terminal's does not reach it as well, and
-# ignores SIGUSR1, which would end it and leave its processes alone.
+# A signal to this script or from its terminal is sent to torchrun as one SIGTERM; torchrun forwards
+# it and waits. torchrun runs in its own session, so that it does not get the terminal's signal as
+# well, and ignores SIGUSR1, which would stop it without its processes.
 signalled=
 interrupts=0
 launcher=
-stop() { # SIGNAL; `return 0` where nothing is left to do: a trap's status can end the script
+stop() { # SIGNAL; always returns 0, because the status of a trap can end the script
     [ "$1" != INT ] || interrupts=$((interrupts + 1))
-    if [ "$interrupts" = 2 ]; then # torchrun ends by itself when its processes have
+    if [ "$interrupts" = 2 ]; then # torchrun ends after its processes
         pkill -KILL -P "$launcher" 2>/dev/null || true
     fi
     [ -z "$signalled" ] || return 0
     signalled=$1
     [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
-    [ "$1" != INT ] || tell 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
+    [ "$1" != INT ] || print_line 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
 }
-tell() {
-    (trap '' PIPE; echo "$1" >&2) || true # nobody may listen any more: Ctrl-C ends a `| tee`, too
+print_line() {
+    (trap '' PIPE; echo "$1" >&2) || true # stderr may be closed: Ctrl-C also ends a `| tee`
 }
 for name in INT TERM USR1 HUP QUIT; do trap "stop $name" $name; done
-# The seconds between torchrun's SIGTERM and its SIGKILL: 30 would cut off a validation.
+# Seconds between torchrun's SIGTERM and SIGKILL; the default of 30 is too short for a validation.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
 (
     trap '' USR1
@@ -47,20 +47,20 @@ launcher=$!
 [ -z "$signalled" ] || kill -TERM "$launcher" 2>/dev/null || true
 status=0
 wait "$launcher" || status=$?
-while kill -0 "$launcher" 2>/dev/null; do  # a signal ends `wait`, not torchrun
+while kill -0 "$launcher" 2>/dev/null; do  # a signal interrupts `wait`, but not torchrun
     status=0
     wait "$launcher" || status=$?
 done
 [ "$status" = 0 ] && exit
 if error=$(grep '^error: ' "$log"); then
-    tell "$error"
+    print_line "$error"
     exit "$status"
 fi
-if said=$(grep -m 1 '^stopped by SIG' "$log"); then
-    tell "$said"
+if message=$(grep -m 1 '^stopped by SIG' "$log"); then
+    print_line "$message"
 fi
 [ -z "$signalled" ] || status=$((128 + $(kill -l "$signalled")))
-if [ "$signalled" = INT ]; then # a shell's loop ends where Ctrl-C's own signal ended the command
+if [ "$signalled" = INT ]; then # so that a loop in the calling shell ends too
     rm -f "$log"
     trap - INT
     kill -INT $$

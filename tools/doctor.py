@@ -1,6 +1,6 @@
-"""Report the environment, its problems and their remedies.
+"""Check the installation: show versions and hardware, and how to fix problems.
 
-Exit status 1 where training cannot work.
+The exit status is 1 if training cannot work.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check_plugin() -> 'Problem | None':
-    """Whether mmdet's ResNet builds with CBAM in each of its blocks, found by its name."""
+    """Check that mmdet builds a ResNet with CBAM in each block; returns the problem, if any."""
     from cbam_det.models.compat import import_mmdet
     from cbam_det.utils.environment import Problem
 
@@ -46,17 +46,19 @@ def check_plugin() -> 'Problem | None':
             )
         count = sum(isinstance(module, CBAM) for module in net.modules())
         if count != 16:
-            return Problem(f"{count} of ResNet-50's 16 blocks got a CBAM", 'report this as a bug')
+            return Problem(
+                f"only {count} of ResNet-50's 16 blocks have a CBAM", 'report this as a bug'
+            )
     except Exception as error:
         return Problem(
-            f'mmdet does not build a ResNet with CBAM ({type(error).__name__}: {error})',
-            'pip check, and fix what it names',
+            f'mmdet cannot build a ResNet with CBAM ({type(error).__name__}: {error})',
+            'run pip check, and fix the problems that it lists',
         )
     return None
 
 
 def report() -> int:
-    """Print the report; 0 where training can work, else 1."""
+    """Print the report; returns 0 if training can work, else 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -83,9 +85,9 @@ def report() -> int:
     problems = check_libraries()
     if not problems:
         for name, success, check in (
-            ('operators', 'load and compute', check_operators),
+            ('operators', 'work', check_operators),
             ('plugin', "CBAM is registered in MMEngine's root MODELS", check_plugin),
-            ('checkpoints', 'can be read back', check_checkpoints),
+            ('checkpoints', 'can be written and read', check_checkpoints),
         ):
             problem = check()
             rows.append((name, 'see below' if problem else success))
@@ -96,9 +98,9 @@ def report() -> int:
 
         weights = Path(torch.hub.get_dir()) / 'checkpoints'
         cached = sorted(path.name for path in weights.glob('*resnet*.pth'))
-        rows.append(('ImageNet weights', ', '.join(cached) or f'none yet in {weights}'))
+        rows.append(('ImageNet weights', ', '.join(cached) or f'none in {weights} yet'))
     for name, file in DATA_SETS.items():
-        state = 'found' if Path(file).is_file() else 'not here (needed by its configs alone)'
+        state = 'found' if Path(file).is_file() else 'not found (only needed by its configs)'
         rows.append((name, f'{state}: {file}'))
 
     table = Table(show_header=False, box=None)
@@ -116,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parse_args(argv)
     try:
         from cbam_det.utils.errors import one_line_errors
-    except Exception as error:  # a file that hides a standard module, of which cbam_det warns
+    except Exception as error:  # e.g. a file with the name of a standard module
         print(f'PROBLEM  cbam_det cannot be imported ({type(error).__name__}: {error})')
         return 1
     return one_line_errors(report)

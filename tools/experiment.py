@@ -1,4 +1,4 @@
-"""The ledger of experiments: list rows, run them with their seeds, render tables, plot, plan."""
+"""Studies: run configs with several seeds, compare them in tables and plots, plan the cost."""
 
 import argparse
 import sys
@@ -25,82 +25,121 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--ledger', type=Path, help='folder of the studies (the shipped ones)')
+    parser.add_argument(
+        '--studies',
+        type=Path,
+        help='folder with the YAML files of studies (default: the shipped ones)',
+    )
     parser.add_argument(
         '--results',
         type=Path,
-        help='folder of the records (results/experiments, of the checkout where there is one)',
+        help='folder for the records (default: results/experiments of the checkout)',
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
     def add(name: str, text: str, studies: str) -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=text, description=text)
-        subparser.add_argument('study', nargs=studies, help='name of a file of the ledger')
+        subparser.add_argument('study', nargs=studies, help='name of the file without .yaml')
         return subparser
 
-    add('list', 'rows, runs and what is recorded', '*')
+    add('list', 'list the rows, and how many of their runs are recorded', '*')
     run_parser = add(
-        'run', 'train and test what is not recorded yet; goes on where it stopped', '+'
+        'run', 'train and test the runs without a record; continues interrupted ones', '+'
     )
     repeat_parser = add(
-        'repeat', 'run what is recorded anew, and tell what comes out otherwise', '+'
+        'repeat', 'train and test recorded runs again, and compare the numbers', '+'
     )
     commands_parser = add(
-        'commands', 'the commands of the runs that are not recorded, one a line', '+'
+        'commands', 'print a command for each run without a record, one per line', '+'
     )
     for subparser in (run_parser, repeat_parser, commands_parser):
         subparser.add_argument(
             '--data-root', help="folder to read instead of the configs' data_root"
         )
-        subparser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
         subparser.add_argument(
-            '--row', action='append', help='only this row; may be given several times'
+            '--work-dirs',
+            type=Path,
+            default=WORK_DIRS,
+            help='folder for checkpoints and logs of the runs (default: %(default)s)',
         )
-        subparser.add_argument('--seed', type=int, action='append', help='only this seed; likewise')
         subparser.add_argument(
-            '--gpus', type=int, default=0, help='processes of a run, 0 and 1 for one'
+            '--row', action='append', help='only this row; can be given several times'
         )
-    add('table', 'the table of a study, from its records', '+')
-    cost_parser = add('cost', 'measure the training step and inference of every row', '+')
-    cost_parser.add_argument('--rounds', type=int, default=15, help='of each (%(default)s)')
+        subparser.add_argument(
+            '--seed', type=int, action='append', help='only this seed; can be given several times'
+        )
+        subparser.add_argument(
+            '--gpus',
+            type=int,
+            default=0,
+            help='number of GPUs of a run (default: one process)',
+        )
+    add('table', 'print the scores and verdicts of a study, from its records', '+')
+    cost_parser = add('cost', 'time a training step and inference of every row', '+')
+    cost_parser.add_argument(
+        '--rounds', type=int, default=15, help='measurements of each row (default: %(default)s)'
+    )
     cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    gates_parser = add('gates', "the weights of the attention after a study's recorded runs", '+')
-    gates_parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
+    gates_parser.add_argument(
+        '--work-dirs',
+        type=Path,
+        default=WORK_DIRS,
+        help='folder of the runs (default: %(default)s)',
+    )
     gates_parser.add_argument(
         '--data-root', help="folder to read instead of the configs' data_root"
     )
-    gates_parser.add_argument('--count', type=int, default=8, help='images (%(default)s)')
-    focus_parser = add(
-        'focus', "the share of Grad-CAM's heat inside objects, beside the baseline", '+'
+    gates_parser.add_argument(
+        '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
     )
-    focus_parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS, help='of the runs')
+    focus_parser = add(
+        'focus',
+        "measure the share of Grad-CAM's heat inside objects, compared with the baseline",
+        '+',
+    )
+    focus_parser.add_argument(
+        '--work-dirs',
+        type=Path,
+        default=WORK_DIRS,
+        help='folder of the runs (default: %(default)s)',
+    )
     focus_parser.add_argument(
         '--data-root', help="folder to read instead of the configs' data_root"
     )
-    focus_parser.add_argument('--count', type=int, default=200, help='test images (%(default)s)')
-    focus_parser.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
-    add('details', 'AP by object size and by class, beside the baseline', '+')
-    plot_parser = add(
-        'plot', 'every seed, gain against cost and learning curves as a picture', None
+    focus_parser.add_argument(
+        '--count', type=int, default=200, help='number of test images (default: %(default)s)'
     )
-    plot_parser.add_argument('--out', type=Path, required=True, help='.png, .svg or .jpg')
-    plan_parser = add('plan', 'steps, hours and memory of the runs, counted from the configs', '+')
-    plan_parser.add_argument('--gpus', type=int, default=8, help='that there are (%(default)s)')
+    focus_parser.add_argument(
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
+    )
+    add('details', 'compare AP with the baseline by object size and by class', '+')
+    plot_parser = add(
+        'plot', 'plot the scores of every seed, learning curves, and gain against cost', None
+    )
+    plot_parser.add_argument('--out', type=Path, required=True, help='picture, .png, .svg or .jpg')
+    plan_parser = add('plan', 'compute steps, hours and memory of the runs from the configs', '+')
+    plan_parser.add_argument(
+        '--gpus', type=int, default=8, help='number of available GPUs (default: %(default)s)'
+    )
     plan_parser.add_argument(
         '--teraflops',
         type=float,
         default=8,
-        help='that a GPU sustains in training (%(default)s, the order of a V100 in float32)',
+        help='sustained teraflops of one GPU in training (default: %(default)s, about a V100)',
     )
-    plan_parser.add_argument('--out', type=Path, help='record to write, JSON')
+    plan_parser.add_argument('--out', type=Path, help='JSON file for the record')
     args = parser.parse_args(argv)
     if args.command == 'repeat' and not (args.row and args.seed):
-        parser.error('repeat trains each run anew; name them by --row and --seed')
+        parser.error('repeat trains the runs again; select them with --row and --seed')
     fewest_gpus = 1 if args.command == 'plan' else 0
     if getattr(args, 'gpus', 0) < fewest_gpus:
-        parser.error(f'--gpus {args.gpus} is too few')
+        parser.error(f'--gpus {args.gpus} is too small; give {fewest_gpus} or more')
     if getattr(args, 'teraflops', 1) <= 0:
-        parser.error(f'--teraflops {args.teraflops} is too few')
+        parser.error(f'--teraflops {args.teraflops} must be positive')
     args.study = [args.study] if isinstance(args.study, str) else args.study
     return args
 

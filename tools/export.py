@@ -1,12 +1,12 @@
-"""Write a detector's backbone, neck and dense head as ONNX or TorchScript, and check the file."""
+"""Export backbone, neck and dense head of a detector as ONNX or TorchScript, and check the file."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EXAMPLE = """Number, height and width of the images stay open. mmdet makes boxes of the outputs:
-cbam_det.apis.export.detect.
+EXAMPLE = """The file accepts any number, height and width of images; cbam_det.apis.export.detect
+converts its outputs to boxes.
 
 example:
   python tools/export.py configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
@@ -18,15 +18,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLE,
     )
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--out', type=Path, required=True, help='.onnx, or .pt for TorchScript')
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    parser.add_argument('checkpoint', help='weights of the detector')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='file to write, .onnx, or .pt for TorchScript'
+    )
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help="that is traced, in pixels; the config's test images' without",
+        help='image size for tracing, in pixels (default: test size of the config)',
     )
     return parser.parse_args(argv)
 
@@ -39,7 +41,10 @@ def write(args: argparse.Namespace) -> None:
 
     cfg = read_config(args.config)
     gaps = export(Predictor(cfg, args.checkpoint), args.out, tuple(args.size or input_size(cfg)))
-    print(f'{args.out}: {len(gaps)} outputs, at most {max(gaps.values()):.0e} from the model')
+    print(
+        f'{args.out}: {len(gaps)} outputs, which differ from the model by at most '
+        f'{max(gaps.values()):.0e} (relative)'
+    )
     print(' '.join(gaps))
 
 

@@ -1,4 +1,4 @@
-"""Make the embedded data set, as a COCO folder and a VOC devkit of the same scenes."""
+"""Make the embedded data set of digits, in COCO's and in VOC's layout."""
 
 import argparse
 import sys
@@ -11,12 +11,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog='example: python tools/make_digits.py data/digits --train 1000 --val 200',
     )
-    parser.add_argument('root', nargs='?', default='data/digits', help='folder to make')
+    parser.add_argument('root', nargs='?', default='data/digits', help='folder for the data set')
     for name, default, text in (
-        ('train', 1000, 'training images'),
-        ('val', 200, 'validation images'),
-        ('size', 192, 'side of the images in pixels'),
-        ('seed', 0, 'seed of the scenes'),
+        ('train', 1000, 'number of training images'),
+        ('val', 200, 'number of validation images'),
+        ('size', 192, 'height and width of the images in pixels'),
+        ('seed', 0, 'random seed'),
     ):
         parser.add_argument(f'--{name}', type=int, default=default, help=text)
     return parser.parse_args(argv)
@@ -26,7 +26,7 @@ def write(args: argparse.Namespace) -> None:
     from cbam_det.datasets.digits import Digits, make
 
     created = make(args.root, Digits(args.train, args.val, args.size, args.seed))
-    print(f'{args.root}: {"made" if created else "complete already"}')
+    print(f'{args.root}: {"made" if created else "exists already"}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

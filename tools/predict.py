@@ -1,4 +1,4 @@
-"""Detect in pictures and videos: draw the boxes, and list them as COCO results and CSV."""
+"""Detect objects in pictures and videos; draw the boxes, and list them as COCO results and CSV."""
 
 import argparse
 import sys
@@ -10,8 +10,8 @@ EXAMPLES = """examples:
   python tools/predict.py holiday/ configs/faster_rcnn_r50_cbam.py epoch_12.pth --attention
   python tools/predict.py street.mp4 configs/faster_rcnn_r50_cbam.py epoch_12.pth --out street
 
-INPUT is a picture, a folder, a pattern with *, a video, or a .txt file with one path a line. An
-interrupted command continues where it stopped. The exit status is 1 where a file cannot be read."""
+INPUT is a picture, a video, a folder, a pattern with *, or a .txt file with one path per line. An
+interrupted command continues where it stopped. The exit status is 1 if a file cannot be read."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -22,24 +22,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('input', metavar='INPUT', help='pictures or videos')
     parser.add_argument('config', help='config file, or the name of a shipped one')
-    parser.add_argument('checkpoint')
+    parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument(
-        '--out', type=Path, default=Path('predictions'), help='folder (%(default)s)'
+        '--out',
+        type=Path,
+        default=Path('predictions'),
+        help='folder for the results (default: %(default)s)',
     )
     parser.add_argument(
-        '--score', type=float, default=0.3, help='leave out detections below it (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
     parser.add_argument(
-        '--attention', action='store_true', help='put the attention map beside each picture'
+        '--attention', action='store_true', help='draw the attention map next to each picture'
     )
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='frames of a video at once (%(default)s)'
+        '--batch-size',
+        type=int,
+        default=1,
+        help='frames of a video per batch (default: %(default)s)',
     )
     args = parser.parse_args(argv)
     if not 0 <= args.score <= 1:
-        parser.error(f'--score {args.score} is not between 0 and 1')
+        parser.error(f'--score {args.score} must be between 0 and 1')
     if args.batch_size < 1:
-        parser.error(f'--batch-size {args.batch_size} is less than 1')
+        parser.error(f'--batch-size {args.batch_size} must be at least 1')
     return args
 
 

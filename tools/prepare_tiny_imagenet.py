@@ -1,4 +1,4 @@
-"""Check Tiny-ImageNet's unpacked archive and write the image lists that mmpretrain reads."""
+"""Check the unpacked archive of Tiny-ImageNet, and write the image lists for mmpretrain."""
 
 import argparse
 import sys

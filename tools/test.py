@@ -1,4 +1,4 @@
-"""Evaluate a detector or a classifier, and write its metrics as JSON beside the log."""
+"""Test a detector or a classifier, and write its metrics as JSON next to the log."""
 
 import argparse
 import sys
@@ -21,29 +21,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file, or the name of a shipped one')
-    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('checkpoint', help='weights of the model')
     parser.add_argument(
-        '--work-dir', help='folder of the log and the metrics (work_dirs/NAME OF THE CONFIG)'
+        '--work-dir',
+        help='folder for the log and the metrics (default: work_dirs/NAME_OF_THE_CONFIG)',
     )
-    parser.add_argument('--out', help='write the predictions, .pkl')
+    parser.add_argument('--out', help='file for the predictions, .pkl')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
     parser.add_argument(
-        '--show-dir', help='draw the predictions into this folder, beside the log of the test'
+        '--show-dir', help='folder for pictures with the predictions, next to the log'
     )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds of a window (%(default)s)'
+        '--wait-time', type=float, default=2, help='seconds for each window (default: %(default)s)'
     )
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="average over views, by the config's tta_model and tta_pipeline; else flipped, too",
+        help="test-time augmentation with the config's tta_model and tta_pipeline (default: flips)",
     )
     add_run_options(parser, 'tools/dist_test.sh')
     return parser.parse_args(argv)
 
 
-def average_over_views(cfg: 'Config') -> None:
-    """Test-time augmentation, by the config's own keys or of each image and its mirror image."""
+def add_tta(cfg: 'Config') -> None:
+    """Add test-time augmentation, from the config's own keys or with horizontal flips."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -68,18 +69,18 @@ def test(args: argparse.Namespace) -> None:
     from cbam_det.visualization.fonts import names_in_pictures
 
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
-        raise InputError(f'--out {args.out}: predictions are pickled; end it in .pkl')
+        raise InputError(f'--out {args.out}: predictions are written as .pkl; end the name in .pkl')
     cfg = config_of(args, 'test')
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise InputError(
-                '--show and --show-dir draw by default_hooks.visualization, which '
-                f'{args.config} has not; give it dict(type="DetVisualizationHook") there'
+                f'--show and --show-dir need default_hooks.visualization, which {args.config} does '
+                'not have; add dict(type="DetVisualizationHook")'
             )
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
-        average_over_views(cfg)
+        add_tta(cfg)
     runner = build_runner(cfg, 'test')
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

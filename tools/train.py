@@ -1,4 +1,4 @@
-"""Train a detector or a classifier, after checks of all that it is given."""
+"""Train a detector or a classifier, after checks of config, data and weights."""
 
 import argparse
 import sys
@@ -18,21 +18,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file, or the name of a shipped one')
     parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints (work_dirs/NAME OF THE CONFIG)'
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)'
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, or without one from the last whole one of the work_dir; '
-        'begin where that has none',
+        help='continue from this checkpoint; without a value, from the last one in the '
+        'work_dir, if there is one',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision, on the CPU bfloat16')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on CPUs)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate to the batch size, by the config's auto_scale_lr",
+        help="adapt the learning rate to the batch size, with the config's auto_scale_lr",
     )
     add_run_options(parser, 'tools/dist_train.sh, tools/slurm_train.sh')
     return parser.parse_args(argv)
@@ -49,8 +49,8 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise InputError(
-                f'--auto-scale-lr: {args.config} does not say for which batch size its '
-                'learning rate is; give auto_scale_lr=dict(base_batch_size=...) there'
+                f'--auto-scale-lr: {args.config} does not give the batch size of its learning '
+                'rate; add auto_scale_lr=dict(base_batch_size=...) to it'
             )
         cfg.auto_scale_lr.enable = True
     if args.resume:

@@ -1,4 +1,4 @@
-"""Pictures: data, detections, curves, precision, what attention and Grad-CAM see, a report."""
+"""Draw data, detections, training curves, precision, attention and Grad-CAM; write reports."""
 
 import argparse
 import sys
@@ -40,7 +40,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         subparser = commands.add_parser(
             name, help=text, description=text, epilog=f'example:{example}'
         )
-        subparser.add_argument('--out', default=out or f'{name}.png', help=f'{kind} (%(default)s)')
+        subparser.add_argument(
+            '--out',
+            default=out or f'{name}.png',
+            help=f'file to write, {kind} (default: %(default)s)',
+        )
         return subparser
 
     def add_config(
@@ -48,20 +52,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ) -> None:
         subparser.add_argument('config', help='config file, or the name of a shipped one')
         if weights:
-            subparser.add_argument('checkpoint', nargs=None if needed else '?', help='its weights')
+            subparser.add_argument(
+                'checkpoint', nargs=None if needed else '?', help='weights of the model'
+            )
         subparser.add_argument(
             '--data-root', help="folder to read instead of the config's data_root"
         )
         subparser.add_argument(
-            '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+            '--cfg-options', nargs='+', metavar='KEY=VALUE', help='change keys of the config'
         )
 
-    def add_count(subparser: argparse.ArgumentParser, default: int, unit: str = 'images') -> None:
-        subparser.add_argument('--count', type=int, default=default, help=f'{unit} (%(default)s)')
+    def add_count(
+        subparser: argparse.ArgumentParser, default: int, text: str = 'number of images'
+    ) -> None:
+        subparser.add_argument(
+            '--count', type=int, default=default, help=f'{text} (default: %(default)s)'
+        )
 
     def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
         splits = ('train', 'val', 'test')
-        text = 'data that are read (%(default)s)'
+        text = 'which data to use (default: %(default)s)'
         subparser.add_argument('--split', default=default, choices=splits, help=text)
 
     def add_against(subparser: argparse.ArgumentParser) -> None:
@@ -71,88 +81,114 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             action='append',
             default=[],
             metavar=('CONFIG', 'CHECKPOINT'),
-            help='another model beside it; may be given several times',
+            help='another model to compare with; can be given several times',
         )
 
     def add_cam(subparser: argparse.ArgumentParser) -> None:
         subparser.add_argument(
             '--layer',
             action='append',
-            help='module whose map is weighted, such as backbone.layer3; several are averaged (the '
-            "last of the backbone's outputs where every model has heat)",
+            help='layer to explain, such as backbone.layer3; several are averaged (default: the '
+            "last of the backbone's outputs where all models have heat)",
         )
         subparser.add_argument(
-            '--method', default='hirescam', choices=METHODS, help='(%(default)s)'
+            '--method',
+            default='hirescam',
+            choices=METHODS,
+            help='Grad-CAM variant (default: %(default)s)',
         )
         subparser.add_argument(
             '--target',
             default='score',
             choices=('score', 'box'),
-            help="explain the detection's score, or its box: width plus height (%(default)s)",
+            help="explain a detection's score, or the size of its box (default: %(default)s)",
         )
 
-    subparser = add_command('data', 'a page of annotated samples')
+    subparser = add_command('data', 'draw annotated images of a data set')
     add_config(subparser, weights=False)
     add_count(subparser, 12)
     add_split(subparser, 'train')
 
     subparser = add_command(
-        'detections', 'ground truth above, detections below, coloured by right or wrong'
+        'detections', 'draw ground truth and detections: correct, false and missed'
     )
     add_config(subparser)
     add_count(subparser, 6)
     subparser.add_argument(
-        '--score', type=float, default=0.5, help='least score shown (%(default)s)'
+        '--score',
+        type=float,
+        default=0.5,
+        help='minimum score of a detection (default: %(default)s)',
     )
 
-    subparser = add_command('curves', 'loss, AP and learning rate of one or several runs')
+    subparser = add_command('curves', 'plot loss, AP and learning rate of one or more runs')
     subparser.add_argument('work_dirs', nargs='+', help='work_dir of a training')
 
-    subparser = add_command('pr', 'precision against recall, all classes and each')
+    subparser = add_command('pr', 'plot precision-recall curves, the mean and each class')
     add_config(subparser)
     add_against(subparser)
     add_split(subparser, 'test')
 
-    subparser = add_command('attention', 'spatial and channel weights of every CBAM for an image')
+    subparser = add_command(
+        'attention', 'draw the spatial and channel weights of each CBAM for an image'
+    )
     subparser.add_argument('image', help='JPEG or PNG file')
     add_config(subparser, needed=False)
     subparser.add_argument(
-        '--layer', action='append', help='only these CBAMs, such as layer4 or layer*.0.*'
+        '--layer',
+        action='append',
+        help='only these CBAMs, such as layer4 or layer*.0.*; can be given several times',
     )
 
     subparser = add_command(
-        'gradcam', 'Grad-CAM: which parts of an image raise the score of a detection or class'
+        'gradcam', 'draw which parts of an image raise the score of a detection or class (Grad-CAM)'
     )
     subparser.add_argument('image', help='JPEG or PNG file')
     add_config(subparser)
     add_against(subparser)
     add_cam(subparser)
-    add_count(subparser, 4, 'most detections shown')
+    add_count(subparser, 4, 'maximum number of detections')
     subparser.add_argument(
-        '--score', type=float, default=0.3, help='least score shown (%(default)s)'
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
     )
     subparser.add_argument('--class', dest='class_name', help='only this class, by name or number')
     subparser.add_argument(
-        '--norm-in-bbox', action='store_true', help='heat from 0 to 1 in the box, none outside'
+        '--norm-in-bbox',
+        action='store_true',
+        help='show heat only inside the box, scaled to 0 to 1',
     )
 
     subparser = add_command(
         'focus',
-        "share of Grad-CAM's heat inside the objects, over a data set",
+        "measure the share of Grad-CAM's heat inside objects, over a data set",
         out='focus.json',
-        kind='record of the table, .json',
+        kind='.json',
     )
     add_config(subparser)
     add_against(subparser)
     add_cam(subparser)
     add_count(subparser, 50)
     add_split(subparser, 'val')
-    subparser.add_argument('--score', type=float, default=0.3, help='least score (%(default)s)')
+    subparser.add_argument(
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
+    )
 
-    subparser = add_command('report', 'one HTML file of a run', 'report.html', '.html')
-    subparser.add_argument('work_dir', help='of a training, and of its test where there was one')
-    subparser.add_argument('--against', metavar='WORK_DIR', help="the baseline's")
-    subparser.add_argument('--image', help='to show the attention on (the first of the test data)')
+    subparser = add_command(
+        'report', 'write a report of a run as one HTML file', 'report.html', '.html'
+    )
+    subparser.add_argument(
+        'work_dir', help='work_dir of a training, and of its test, if there was one'
+    )
+    subparser.add_argument('--against', metavar='WORK_DIR', help='work_dir of the baseline')
+    subparser.add_argument(
+        '--image', help='image on which to show attention (default: the first test image)'
+    )
     subparser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     return parser.parse_args(argv)
 
@@ -190,7 +226,7 @@ def explainers(args: argparse.Namespace) -> list['Explainer']:
 
 
 def draw_figure(args: argparse.Namespace) -> 'Figure':
-    """The figure of a command."""
+    """Draw the figure of a command."""
     if args.command == 'curves':
         from cbam_det.visualization.curves import curves, read_run
 
@@ -231,7 +267,7 @@ def check_out(out: str, ending: str) -> Path:
     from cbam_det.utils.errors import InputError
 
     if Path(out).suffix != ending:
-        raise InputError(f'--out {out}: this command writes {ending}; end it so')
+        raise InputError(f'--out {out}: this command writes {ending}; end the name in {ending}')
     return Path(out)
 
 

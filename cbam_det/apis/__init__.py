@@ -1,4 +1,4 @@
-"""What a program calls: inference and export."""
+"""Functions for programs: inference and export."""
 
 from ..utils.environment import require_stack
 

@@ -1,8 +1,8 @@
-"""A detector's arithmetic as one file, ONNX or TorchScript: backbone, neck and dense head.
+"""Export backbone, neck and dense head of a detector as one ONNX or TorchScript file.
 
-What comes after it, boxes from the maps and their suppression, is mmdet's Python: `detect` calls it
-on the outputs of the file. Of a two-stage detector the dense head is the RPN, and the neck's maps
-are outputs too, for the second stage. A whole detector in one file is the work of mmdeploy.
+Decoding of boxes and NMS are not in the file: `detect` runs mmdet's code for them on the outputs of
+the file. In a two-stage detector the dense head is the RPN, and the feature maps of the neck are
+outputs too, for the second stage. To export a whole detector as one file, use mmdeploy.
 """
 
 from __future__ import annotations
@@ -32,38 +32,41 @@ if TYPE_CHECKING:
     from mmdet.models import BaseDetector
 
 OPSET = 17
-METADATA_KEY = 'cbam_det.json'  # the key of what a file says of itself
-TOLERANCE = 1e-4  # of the largest number of an output
+METADATA_KEY = 'cbam_det.json'  # the key of the metadata in a file
+TOLERANCE = 1e-4  # relative to the largest value of an output
 
 
 class DensePart(nn.Module):
-    """(N, C, H, W) normalised images -> the maps of all levels, one after the other.
+    """Normalized images (N, C, H, W) -> the outputs of the dense head for all levels, as a tuple.
 
     Args:
         model: a detector of mmdet with a dense head (`bbox_head` or `rpn_head`).
 
     Raises:
-        InputError: it has none.
+        InputError: the model has no dense head.
     """
 
     def __init__(self, model: BaseDetector) -> None:
         super().__init__()
         head = getattr(model, 'bbox_head', None) or getattr(model, 'rpn_head', None)
         if head is None or not hasattr(model, 'extract_feat'):
-            raise InputError(f'{type(model).__name__} has no dense head that could be exported')
+            raise InputError(
+                f'{type(model).__name__} has no dense head to export; use mmdeploy for it'
+            )
         self.model, self.head = model, head
         self.two_stage = hasattr(model, 'roi_head')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """See the class; with the neck's maps first where there is a second stage."""
+        """See the class; in a two-stage detector the feature maps of the neck come first."""
         features = self.model.extract_feat(images)
         outputs = [level for maps in self.head(features) for level in maps]
         return (*(features if self.two_stage else ()), *outputs)
 
     @torch.no_grad()
     def names(self, images: Tensor) -> list[str]:
-        """`features_0`, `cls_scores_0`, `cls_scores_1` ... in the order of `forward`: what the
-        head's `predict_by_feat` calls them, and the level.
+        """The names of the outputs of `forward`: `features_0`, `cls_scores_0`, `cls_scores_1`, ...
+
+        They consist of the parameter of the head's `predict_by_feat`, and the level.
         """
         features = self.model.extract_feat(images)
         maps = dict(features=features) if self.two_stage else {}
@@ -73,26 +76,26 @@ class DensePart(nn.Module):
 
 
 def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dict[str, float]:
-    """Write the dense part of a detector and compare what the file computes with the model.
+    """Export the dense part of a detector, and compare the outputs of the file with the model.
 
-    Number, height and width of the images stay open; the comparison is made with two images of
-    another size than the traced one.
+    The file accepts any number, height and width of images. It is compared on two images of another
+    size than the traced one.
 
     Args:
         predictor: the detector with its weights.
-        path: .onnx, or .pt for TorchScript; over no file that is there.
-        size: height and width in pixels that are traced, multiples of the detector's padding.
+        path: .onnx, or .pt for TorchScript; existing files are not overwritten.
+        size: height and width in pixels for tracing, multiples of the detector's padding.
 
     Returns:
-        By output the largest difference, relative to the largest number of that output.
+        The largest difference for each output, relative to the largest value of that output.
 
     Raises:
-        InputError: another ending, a file that is there, a package that is missing, a head that
-            cannot be traced, or a file that computes something else.
+        InputError: the path has another ending or exists, a package is missing, the head cannot be
+            traced, or the file computes other outputs than the model.
     """
     path = Path(path)
     if path.suffix not in ('.onnx', '.pt'):
-        raise InputError(f'{path} has no ending that is known; give .onnx, or .pt for TorchScript')
+        raise InputError(f'{path} has an unknown ending; use .onnx, or .pt for TorchScript')
     check_free(path)
     part = DensePart(copy.deepcopy(predictor.model)).cpu().eval()
     height, width = size
@@ -127,8 +130,8 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
         too_large = {name: gap for name, gap in differences.items() if not gap <= TOLERANCE}
         if too_large:
             raise InputError(
-                f'the exported file does not compute what the model does, relative differences '
-                f'{too_large}; please report this with the config'
+                f'the exported file computes other outputs than the model (relative differences '
+                f'{too_large}); please report this with the config'
             )
         os.replace(temporary, path)
     finally:
@@ -141,12 +144,12 @@ def _export_error(part: DensePart, size: tuple[int, int], error: Exception) -> s
     height, width = size
     return (
         f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({reason}); '
-        'give a --size that its strides divide, or take mmdeploy, which rewrites heads'
+        'give a --size that is a multiple of its strides, or use mmdeploy, which rewrites heads'
     )
 
 
 def load_exported(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
-    """A function from images to the outputs of an exported file, by onnxruntime or TorchScript."""
+    """Load an exported file as a function from images to outputs (onnxruntime or TorchScript)."""
     if Path(path).suffix == '.pt':
         extra_files = {METADATA_KEY: ''}
         module = torch.jit.load(str(path), _extra_files=extra_files)
@@ -165,8 +168,10 @@ def load_exported(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def read_metadata(path: str | Path) -> dict:
-    """What an exported file says of itself: `classes`, `mean`, `std`, `bgr_to_rgb`,
-    `pad_size_divisor`, the test `pipeline`, `outputs`, `cbam_det`.
+    """The metadata of an exported file.
+
+    The keys are `classes`, `mean`, `std`, `bgr_to_rgb`, `pad_size_divisor`, `pipeline` (of the
+    test), `outputs` and `cbam_det` (the version).
     """
     if Path(path).suffix == '.pt':
         extra_files = {METADATA_KEY: ''}
@@ -180,19 +185,22 @@ def read_metadata(path: str | Path) -> dict:
 def detect(
     predictor: Predictor, prepared: PreparedImage, outputs: Mapping[str, Tensor]
 ) -> InstanceData:
-    """The boxes that mmdet makes of one image's outputs, in pixels of the original image.
+    """Decode the outputs for one image with mmdet, to boxes in pixels of the original image.
 
     Args:
-        prepared: the image that went in, see `Predictor.prepare`; its `data['inputs']` hold
-            the images.
-        outputs: of a one-stage detector, by name.
+        predictor: the one-stage detector that was exported.
+        prepared: the image from `Predictor.prepare`; `prepared.data['inputs']` is the input of the
+            exported file.
+        outputs: the outputs of the exported file, by name.
 
     Raises:
-        InputError: the detector has a second stage, which makes its boxes.
+        InputError: the detector has two stages.
     """
     part = DensePart(predictor.model)
     if part.two_stage:
-        raise InputError(f'{predictor.name} has two stages; its boxes come from its roi_head')
+        raise InputError(
+            f'{predictor.name} has two stages, and its roi_head is not exported; run it with mmdet'
+        )
     maps: dict[str, list[Tensor]] = {}
     for name, output in outputs.items():
         maps.setdefault(name.rpartition('_')[0], []).append(output)
@@ -214,10 +222,10 @@ def _write_onnx(
     part: nn.Module, images: Tensor, names: list[str], metadata: str, path: Path
 ) -> None:
     onnx = _import_package('onnx')
-    _import_package('onnxruntime')  # before the work, not after it
+    _import_package('onnxruntime')  # fail before the export, not after it
     axes = {0: 'number', 2: 'height', 3: 'width'}
     with warnings.catch_warnings(), torch.no_grad():
-        # Of tracing alone; what the file computes is compared. The exporter that is based on
+        # Warnings about tracing; the outputs of the file are compared later. The exporter based on
         # torch.export takes minutes for a detector.
         warnings.simplefilter('ignore')
         torch.onnx.export(
@@ -245,7 +253,7 @@ def _write_torchscript(
 
 
 def _relative_difference(computed: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest number; infinite for another shape."""
+    """The largest difference, relative to the largest value; infinite if the shapes differ."""
     if computed.shape != expected.shape:
         return float('inf')
     difference = (computed - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
@@ -260,5 +268,5 @@ def _import_package(name: str) -> ModuleType:
 
 
 def _size_step(predictor: Predictor) -> int:
-    """Pixels by which another size differs that fits the strides."""
+    """The number of pixels to add for another size that fits the strides."""
     return max(32, predictor.cfg.model.data_preprocessor.get('pad_size_divisor', 1))

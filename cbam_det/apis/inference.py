@@ -1,4 +1,4 @@
-"""A trained model and a picture that it looks at: what attention maps and Grad-CAM start from."""
+"""Inference with a trained model, the basis of attention maps and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from ..utils.split_config import Split
 
 @dataclass
 class PreparedImage:
-    """A picture as a person sees it and as the model does.
+    """A picture, and the model's input made from it.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB; the file, or what the pipeline cut out of it.
+        picture: (H, W, 3) uint8 RGB; the image, or the crop that the pipeline made of it.
         data: a batch of one for `model(**data, mode='predict')`.
-        size: height and width of the picture in the input, which is padded right and below.
+        size: height and width of the picture inside the input, which is padded right and below.
     """
 
     picture: np.ndarray
@@ -48,7 +48,7 @@ class PreparedImage:
 
     @classmethod
     def from_packed(cls, picture: np.ndarray, packed: dict, model: nn.Module) -> PreparedImage:
-        """From a picture and what the config's pipeline packed of it."""
+        """From a picture, and the output of the config's pipeline for it."""
         preprocess: Any = model.data_preprocessor
         data = preprocess(pseudo_collate([packed]), False)
         sample = data['data_samples'][0]
@@ -56,15 +56,19 @@ class PreparedImage:
         scaled = [
             round(side * factor) for side, factor in zip(picture.shape[:2], scale, strict=True)
         ]
-        shape = sample.img_shape[:2]  # with what the pipeline itself padded
-        if any(side > limit + 1 for side, limit in zip(scaled, shape, strict=True)):  # it was cut
-            cropped = packed['inputs'][:3, : shape[0], : shape[1]].expand(3, -1, -1)  # of grey, too
+        shape = sample.img_shape[:2]  # includes padding by the pipeline
+        if any(
+            side > limit + 1 for side, limit in zip(scaled, shape, strict=True)
+        ):  # it was cropped
+            cropped = packed['inputs'][:3, : shape[0], : shape[1]].expand(
+                3, -1, -1
+            )  # also for grey images
             picture = np.ascontiguousarray(cropped.permute(1, 2, 0).numpy()[..., ::-1])
             return cls(picture, data, tuple(shape))
         return cls(picture, data, tuple(map(min, scaled, shape)))
 
     def resize_to_picture(self, values: np.ndarray) -> np.ndarray:
-        """Any (h, w) over the model's whole input -> (H, W) over the picture, float32."""
+        """Resize values (h, w) over the model's whole input to (H, W) over the picture, float32."""
         height, width = self.data['inputs'].shape[2:]
         values = cv2.resize(values.astype(np.float32), (width, height))
         cropped = values[: self.size[0], : self.size[1]]
@@ -73,12 +77,13 @@ class PreparedImage:
 
 @dataclass
 class Prediction:
-    """What a model says of a picture: a detection, or a class of a classifier.
+    """A prediction for a picture: a detection, or a class of a classifier.
 
     Attributes:
         label: number of the class.
-        score: 0 to 1, a tensor, which may have a gradient.
-        box: (4,) x1 y1 x2 y2 in pixels of the picture, likewise; None from a classifier.
+        score: 0 to 1, a tensor that may have a gradient.
+        box: (4,) x1, y1, x2, y2 in pixels of the picture, a tensor that may have a gradient; None
+            from a classifier.
     """
 
     label: int
@@ -97,9 +102,9 @@ class Predictor:
 
     Args:
         cfg: config of a detector, or of a classifier of mmpretrain.
-        checkpoint: its weights, a path; None is the start of a training, with the pretrained
-            weights that the config names.
-        name: for captions; the config's file name where none is given.
+        checkpoint: path of the weights; None for the state at the start of a training, with the
+            pretrained weights of the config.
+        name: name for captions, by default the name of the config file.
 
     Raises:
         InputError: the config cannot be built, or the weights do not fit.
@@ -120,20 +125,21 @@ class Predictor:
             meta = weights.get('meta', {}).get('dataset_meta') or {}
         self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _test_classes(cfg))
         self.model.to(check_device()[0]).eval()
-        for module in self.model.modules():  # compiled code knows no hooks, no second backward
+        for module in self.model.modules():  # compiled code ignores new hooks
             drop_compiled_code(module)
         self._pipeline: Callable[[dict], dict] | None = None
 
     def name_of(self, label: int) -> str:
-        """The class of that number, or the number itself where the classes are unknown."""
+        """The name of a class by its number; 'class N' if the classes are unknown."""
         return str(self.classes[label]) if label < len(self.classes) else f'class {label}'
 
     def label_of(self, name: str) -> int:
-        """The number of a class by its name, by one of its names ('tench, Tinca tinca' has two),
-        or by its number.
+        """The number of a class by its name or number.
+
+        If a class has several names ('tench, Tinca tinca'), each of them can be used.
 
         Raises:
-            InputError: there is none; near names are listed.
+            InputError: there is no such class; similar names are listed.
         """
         for label, class_name in enumerate(self.classes):
             if name == class_name or name in class_name.split(', '):
@@ -144,20 +150,21 @@ class Predictor:
         if similar:
             hint = f'near: {first_few(similar)}'
         else:
-            hint = f'it has {first_few(list(self.classes), 12)}'
-        raise InputError(f'{self.name} knows no class {name!r}; {hint}')
+            hint = f'choose from {first_few(list(self.classes), 12)}'
+        raise InputError(f'{self.name} has no class {name!r}; {hint}')
 
     def prepare(self, path: str | Path) -> PreparedImage:
-        """Read an image file as the config's test pipeline does.
+        """Read an image file with the config's test pipeline.
 
         Raises:
-            InputError: it is missing, or no image.
+            InputError: the file is missing, or is not an image.
         """
         picture = read_image(path)
         if self._pipeline is None:
             if not self.cfg.get('test_dataloader'):
                 raise InputError(
-                    f'{self.cfg.filename} has no test_dataloader; its dataset.pipeline reads images'
+                    f'{self.cfg.filename} has no test_dataloader; add one with a dataset.pipeline '
+                    'that reads images'
                 )
             enter_scope(self.cfg)
             transforms = get_test_pipeline_cfg(self.cfg)
@@ -168,22 +175,25 @@ class Predictor:
         return PreparedImage.from_packed(picture, packed, self.model)
 
     def predict(self, prepared: PreparedImage) -> list[Prediction]:
-        """Run the model: its detections by falling score, or a classifier's classes."""
+        """Run the model; returns its detections or classes by decreasing score."""
         with torch.no_grad():
             return predictions_of(self.model(**prepared.data, mode='predict')[0])
 
 
 def predictions_of(sample: BaseDataElement) -> list[Prediction]:
-    """A detector's or a classifier's data sample -> what was found, by falling score.
+    """The predictions in a data sample of a detector or a classifier, by decreasing score.
 
     Raises:
-        InputError: it holds neither upright boxes nor class scores.
+        InputError: the sample has neither axis-aligned boxes nor class scores.
     """
     if 'pred_instances' in sample:
         instances = sample.pred_instances
         boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
         if boxes.shape[1] != 4:
-            raise InputError(f'boxes of {boxes.shape[1]} numbers; upright ones of 4 are understood')
+            raise InputError(
+                f'this model predicts boxes with {boxes.shape[1]} values; give a model with '
+                'axis-aligned boxes (4 values)'
+            )
         predictions = [
             Prediction(int(label), score, box)
             for label, score, box in zip(instances.labels, instances.scores, boxes, strict=True)
@@ -200,9 +210,9 @@ def predictions_of(sample: BaseDataElement) -> list[Prediction]:
 def matching_prediction(
     predictions: Iterable[Prediction], reference: Prediction, min_iou: float = 0.5
 ) -> Prediction | None:
-    """Of `predictions` that of the same class as `reference` with the highest IoU with its box.
+    """The prediction with the class of `reference` and the highest IoU with its box.
 
-    None where no box reaches the IoU `min_iou`.
+    None if no box reaches the IoU `min_iou`.
     """
     candidates = [row for row in predictions if row.label == reference.label]
     if not candidates or reference.box is None:
@@ -213,10 +223,10 @@ def matching_prediction(
 
 
 def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[str] = ()) -> None:
-    """Check that models, and a data set where its classes are given, have the same classes.
+    """Check that all models, and a data set with `classes`, if given, have the same classes.
 
     Raises:
-        InputError: they differ; the first difference is named.
+        InputError: the classes differ; the first difference is named.
     """
     class_lists = [
         (predictor.name, predictor.classes) for predictor in predictors if predictor.classes
@@ -235,7 +245,7 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
-    """`name`, numbered where it is taken (the same config with other weights)."""
+    """`name`, with a number added if it is taken (the same config with other weights)."""
     unique, number = name, 2
     while unique in taken:
         unique, number = f'{name} ({number})', number + 1
@@ -243,17 +253,17 @@ def unique_name(name: str, taken: Collection[str]) -> str:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
+    """Read an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: it is missing, or no image.
+        InputError: the file is missing, or is not an image.
     """
     path = Path(path)
     if not path.is_file():
         folder = path.parent
         files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
         hint = near_hint(path.name, files, 0.5)
-        raise InputError(f'no image {path}{hint}; give the path of an image file')
+        raise InputError(f'there is no image {path}{hint}; give the path of an image file')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
     except (OSError, cv2.error):
@@ -265,7 +275,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 @contextmanager
 def removing_hooks(handles: list) -> Iterator[None]:
-    """Remove hooks at the end."""
+    """Remove hooks at the end of the context."""
     try:
         yield
     finally:
@@ -274,11 +284,11 @@ def removing_hooks(handles: list) -> Iterator[None]:
 
 
 def feature_layers(predictor: Predictor, prepared: PreparedImage) -> dict[str, int | None]:
-    """The modules that make one feature map in a pass, by name in the order in which they end.
+    """The modules that output one feature map in a forward pass, in the order of execution.
 
     Returns:
-        Name -> the number of the backbone's output that its map is, or None. Modules that run
-        several times (heads shared among levels) are left out.
+        Name -> index of the backbone's output that this feature map is, or None. Modules that run
+        several times (heads that are shared by all levels) are left out.
     """
     outputs: dict[str, list] = {}
 
@@ -304,8 +314,10 @@ def feature_layers(predictor: Predictor, prepared: PreparedImage) -> dict[str, i
 
 
 def default_layers(layers: dict[str, int | None]) -> list[str]:
-    """Of `feature_layers` those that make the backbone's outputs, the last output first; of several
-    that hand on the same map the outermost. Else the last one of the backbone, or the first at all.
+    """Choose the `feature_layers` that output the backbone's feature maps, the last one first.
+
+    If several modules return the same feature map, the outermost is chosen. If there is none, it is
+    the last layer of the backbone, or else the first layer.
     """
     outputs: dict[int, str] = {}
     for name, number in layers.items():
@@ -324,14 +336,15 @@ def _test_classes(cfg: Config) -> tuple[str, ...]:
 
 
 def layer_module(model: nn.Module, name: str, layers: dict[str, int | None]) -> nn.Module:
-    """The module of that name, one of `feature_layers`.
+    """The module with this name, one of `feature_layers`.
 
     Raises:
-        InputError: there is none, or it makes no single feature map; near names are listed.
+        InputError: there is no such module, or it does not output one feature map; similar names
+            are listed.
     """
     if name in layers:
         return model.get_submodule(name)
     similar = difflib.get_close_matches(name, layers, 4, 0.4) or list(layers)[-4:]
     exists = name in dict(model.named_modules())
-    reason = 'makes no feature map, or several' if exists else 'is no layer of this model'
+    reason = 'does not output exactly one feature map' if exists else 'is not in this model'
     raise InputError(f'--layer {name} {reason}; near: {first_few(similar, 4)}')

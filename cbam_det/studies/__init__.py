@@ -1,4 +1,4 @@
-"""Paired comparisons with seeds: studies, their runs, records and verdicts, and what runs cost."""
+"""Comparisons paired by seeds: studies, their runs, records and verdicts, and the cost of runs."""
 
 from ..utils.environment import require_stack
 

@@ -1,4 +1,4 @@
-"""What `tools/experiment.py` does: list rows, run them, render tables, plot, plan."""
+"""The commands of `tools/experiment.py`: list rows, run them, print tables, plot, plan."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from .study import (
 )
 from .tables import detector_table, plan_table
 
-LEDGER = shipped_folder('ledger', 'experiments')
-# Records belong to the checkout, or to the current folder where there is none.
-RESULTS = (Path() if INSTALLED else LEDGER.parent) / 'results' / 'experiments'
+STUDIES = shipped_folder('experiments')
+# Records are written to the checkout, or to the current folder if the package is installed.
+RESULTS = (Path() if INSTALLED else STUDIES.parent) / 'results' / 'experiments'
 WORK_DIRS = Path('work_dirs/experiments')
 Runs = list[tuple[Row, int]]
 
 
 def selected_studies(args: argparse.Namespace) -> list[Study]:
-    files = {path.stem: path for path in sorted(args.ledger.glob('*.yaml'))}
+    files = {path.stem: path for path in sorted(args.studies.glob('*.yaml'))}
     for name in args.study:
         if name not in files:
             raise InputError(
-                f'no study {name!r} in {args.ledger}; it has {", ".join(files) or "none"}'
+                f'no study {name!r} in {args.studies}; choose from {", ".join(files) or "none"}'
             )
     studies = [read_study(files[name]) for name in args.study or files]
     for study in studies:
@@ -56,19 +56,24 @@ def selected_studies(args: argparse.Namespace) -> list[Study]:
 
 
 def selected_runs(args: argparse.Namespace, study: Study) -> Runs:
-    """The rows and seeds that were asked for; all to be repeated, else those without a record."""
+    """The runs that --row and --seed select, seed by seed.
+
+    `repeat` gets all of them, the other commands only those without a record.
+    """
     for name in args.row or ():
         if name not in study.rows:
-            raise InputError(f'{study.name} has no row {name!r}; it has {", ".join(study.rows)}')
+            raise InputError(
+                f'{study.name} has no row {name!r}; choose from {", ".join(study.rows)}'
+            )
     check_gpus(study, args.gpus or study.gpus or 0)
     rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
     seeds = sorted({seed for row in rows for seed in row.seeds})
     if unknown := sorted({*(args.seed or ())} - {*seeds}):
         raise InputError(
-            f'{study.name} has no seed {first_few(list(map(str, unknown)))} there; it has '
-            f'{", ".join(map(str, seeds))}'
+            f'{study.name} has no seed {first_few(list(map(str, unknown)))} in these rows; '
+            f'choose from {", ".join(map(str, seeds))}'
         )
-    # Seed by seed, so that what is done at any time can be compared in pairs.
+    # Seed by seed, so that the finished runs can be compared in pairs at any time.
     return [
         (row, seed)
         for seed in seeds
@@ -81,8 +86,8 @@ def selected_runs(args: argparse.Namespace, study: Study) -> Runs:
 def print_commands(
     args: argparse.Namespace, study: Study, requested: Runs, printed: set[str]
 ) -> None:
-    """Print the commands, each run once though several tables have it."""
-    before = {'--ledger': (args.ledger, LEDGER), '--results': (args.results, RESULTS)}
+    """Print a command for each run; runs that are already in `printed` are skipped."""
+    before = {'--studies': (args.studies, STUDIES), '--results': (args.results, RESULTS)}
     after = {
         '--data-root': (args.data_root, None),
         '--work-dirs': (args.work_dirs, WORK_DIRS),
@@ -97,7 +102,7 @@ def print_commands(
         for pairs in (before, after)
     ]
     if not requested:
-        print(f'{study.name}: nothing is left to run', file=sys.stderr)
+        print(f'{study.name}: all runs are recorded', file=sys.stderr)
     for row, seed in requested:
         if (name := run_name(study, row, seed)) not in printed:
             print(command(study, row, seed, args.gpus, *options))
@@ -105,7 +110,7 @@ def print_commands(
 
 
 def check_data_root(args: argparse.Namespace, study: Study, requested: Runs) -> None:
-    """Raise InputError where one --data-root would be for rows that read different data."""
+    """Raise InputError if --data-root is given for rows that read different folders."""
     if not args.data_root:
         return
     roots = {
@@ -116,14 +121,15 @@ def check_data_root(args: argparse.Namespace, study: Study, requested: Runs) -> 
     }
     if len(roots) > 1:
         raise InputError(
-            f'--data-root {args.data_root} cannot replace {", ".join(sorted(roots))}, which rows '
-            f'of {study.name} read; run those of one alone by --row, or put the data there'
+            f'--data-root {args.data_root} would replace several folders that rows of '
+            f'{study.name} read ({", ".join(sorted(roots))}); select rows of one folder with '
+            '--row, or put the data into these folders'
         )
 
 
 def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> None:
     if not requested:
-        print(f'{study.name}: what was asked for is recorded in {args.results}')
+        print(f'{study.name}: all requested runs are recorded in {args.results}')
     for number, (row, seed) in enumerate(requested, 1):
         progress = f'run {number} of {len(requested)}'
         print(f'{study.name}, {row.name}, seed {seed}: {progress}', flush=True)
@@ -131,7 +137,7 @@ def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> No
         if args.command == 'repeat':
             record = read_record(args.results, study, row, seed)
             if record and (difference := runs.environment_differences(record)):
-                print(f'  recorded elsewhere, so that numbers may differ: {difference}', flush=True)
+                print(f'  recorded on another system, numbers may differ: {difference}', flush=True)
             differing = runs.repeat(*arguments)
             changes = [f'{key} {before} -> {after}' for key, (before, after) in differing.items()]
             print(
@@ -177,12 +183,12 @@ def print_list(args: argparse.Namespace) -> None:
 
 
 def run_command(args: argparse.Namespace) -> None:
-    """Do what a command line of `tools/experiment.py` asks for.
+    """Run a command of `tools/experiment.py`.
 
     Raises:
-        InputError: a study, row, seed or folder is not there, or what a command needs is missing.
+        InputError: a study, row, seed, folder or record is missing.
     """
-    args.ledger, args.results = args.ledger or LEDGER, args.results or RESULTS
+    args.studies, args.results = args.studies or STUDIES, args.results or RESULTS
     read_weights_only()
     if args.command == 'list':
         print_list(args)
@@ -194,7 +200,10 @@ def run_command(args: argparse.Namespace) -> None:
         args.command in ('table', 'plot', 'gates', 'focus', 'details', 'repeat')
         and not args.results.is_dir()
     ):
-        raise InputError(f'no folder of records {args.results}; run makes it, --results names it')
+        raise InputError(
+            f'there is no folder {args.results} with records; give it with --results, or make '
+            'records with the command run'
+        )
     printed: set[str] = set()
     for study in selected_studies(args):
         requested = (

@@ -1,4 +1,4 @@
-"""Two rows of a study, paired by seeds: the mean difference, its interval, and what that says."""
+"""Two rows of a study, paired by seeds: the mean difference, its interval and the verdict."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class Comparison:
     """A row against its baseline, paired by seeds.
 
     Attributes:
-        count: seeds that both have, n.
-        mean: of the differences.
-        low, high: ends of the 95% interval of that mean, by Student's t; None below two seeds.
-        p: of the paired t-test; None below two seeds, or where all differences are the same.
+        count: number of seeds that both rows have.
+        mean: mean of the differences.
+        low, high: 95% interval of that mean by Student's t; None with fewer than two seeds.
+        p: p-value of the paired t-test; None with fewer than two seeds, or if all differences are
+            equal.
     """
 
     count: int
@@ -28,16 +29,18 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the interval says, for a metric of which more is better."""
+        """The conclusion from the interval, for a metric where higher is better."""
         if self.low is None or self.high is None:
-            return 'one seed: nothing'
+            return 'one seed, no verdict'
         if self.low == self.high:
-            return 'all pairs alike: nothing'
-        return 'helps' if self.low > 0 else 'hurts' if self.high < 0 else 'no difference seen'
+            return 'equal differences, no verdict'
+        if self.low > 0:
+            return 'better'
+        return 'worse' if self.high < 0 else 'no difference seen'
 
 
 def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison | None:
-    """Two rows' values by seed; None where they share no seed."""
+    """Compare the values of two rows, by seed; None if they share no seed."""
     seeds = sorted(set(ours) & set(base))
     if not seeds:
         return None
@@ -45,17 +48,17 @@ def compare(ours: Mapping[int, float], base: Mapping[int, float]) -> Comparison 
     mean, low, high = mean_interval(gaps)
     if low is None:
         return Comparison(len(seeds), mean)
-    # Where all are the same, the t-test divides by 0.
+    # If all differences are equal, the t-test would divide by 0.
     p = None if low == high else float(stats.ttest_1samp(gaps, 0).pvalue)
     return Comparison(len(seeds), mean, low, high, p)
 
 
 def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean and the ends of its 95% interval by Student's t; None below two numbers."""
+    """The mean, and its 95% interval by Student's t, which is None for fewer than two numbers."""
     mean = float(np.mean(numbers))
     if len(numbers) < 2:
         return mean, None, None
     half_width = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
-    if np.ptp(numbers) <= 1e-9:  # what is left where all are the same is rounding
+    if np.ptp(numbers) <= 1e-9:  # equal but for rounding errors
         half_width = 0.0
     return mean, mean - half_width, mean + half_width

@@ -1,4 +1,4 @@
-"""A study of the ledger as a figure: every seed, gain against cost, learning curves."""
+"""A study as a figure: every seed, learning curves, gain against cost."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ from .verdicts import difference, values
 
 
 def study_figure(study: Study, results: Path) -> Figure:
-    """The rows of `study` that have records, in two or three panels; one below the other for rows
-    of different metrics. Each of the first twelve looks different: in six colours, then in the same
-    with hollow points and a dashed line.
+    """Plot the rows of `study` that have records, in two or three panels side by side.
 
-    The first metric of every seed as a point, of one shape for each of a row's seeds, with the mean
-    and its 95% interval (Student's t). The metric at the validations, mean over the seeds that a
-    baseline and all that is compared with it have; where nothing was validated, the training loss.
-    And where costs are recorded, the difference to the row's baseline, paired by seeds, with its
-    interval, against what a training step takes longer. One legend stands below all panels.
+    1. The first metric of every seed, with a marker shape for each seed, and the mean with its 95%
+       interval (Student's t).
+    2. The metric at each validation (or the training loss, if there was no validation), as the mean
+       over the seeds that a baseline shares with all rows compared with it.
+    3. If costs are recorded: the difference to the baseline, paired by seeds, against the increase
+       of the time of a training step.
+
+    Rows with different metrics get panels of their own, one below the other. The first twelve rows
+    differ in colour or style; all panels share one legend.
 
     Raises:
         InputError: no run is recorded.
@@ -42,7 +44,7 @@ def study_figure(study: Study, results: Path) -> Figure:
     groups = [rows for rows in groups if rows]
     if not groups:
         raise InputError(
-            f'no run of {study.name} is recorded in {results}; '
+            f'no run of {study.name} is recorded in {results}; make records: '
             f'{shlex.join([*program(), "run", study.name])}'
         )
     cost = cost_path(results, study)
@@ -63,15 +65,15 @@ def study_figure(study: Study, results: Path) -> Figure:
             first = next(iter(study.metrics_of(rows[0])))
             _seeds(seeds, study, rows, results, styles)
             seeds.set(
-                xlabel=f'{first}, %, test; a shape for each seed',
-                title='every seed; mean, 95% interval',
+                xlabel=f'test {first}, % (one marker shape per seed)',
+                title='all seeds, mean, 95% interval',
             )
             _curves(curve, study, rows, results, styles)
             for gain in rest:
                 times = read_json(cost)['rows']
                 _gains(gain, study, rows, results, styles, times)
-                gain.set(title='gain against cost', ylabel=f'{first}, difference to the baseline')
-                gain.set_xlabel('longer training step, %; quartiles')
+                gain.set(title='gain against cost', ylabel=f'{first} difference to the baseline')
+                gain.set_xlabel('increase of training step time, %')
         figure.legend(
             [Line2D([], [], marker='o', **style) for style in styles.values()],
             [fill(name, 40) for name in styles],
@@ -87,7 +89,7 @@ def _style(number: int) -> dict[str, Any]:
     return style | dict(fillstyle='none', linestyle='--') if number // len(CYCLE) % 2 else style
 
 
-MARKS = 'osD^v<>pP*'  # one for each of a row's seeds, to be followed from row to row
+MARKS = 'osD^v<>pP*'  # one per seed, the same in all rows
 
 
 def _seeds(
@@ -118,10 +120,10 @@ def _gains(
     for row in rows:
         comparison = difference(study, row, results, first)
         if comparison is None or not any(other.name in times for other in rows):
-            continue  # no pair of runs, or classifiers, whose steps are not measured
+            continue  # no pair of runs, or classifiers, which have no measured times
         if not {row.name, row.against} <= set(times):
             raise InputError(
-                f'the costs of {study.name} lack the row {row.name!r}; measure them anew: '
+                f'the record of costs of {study.name} has no row {row.name!r}; measure again: '
                 f'{shlex.join([*program(), "cost", study.name])}'
             )
         base = times[row.against]['train_ms'][0]
@@ -156,7 +158,7 @@ def _curves(
         )
         for row in rows
     ]
-    # mmdet logs no metric where nothing was found.
+    # mmdet logs no metric if the detector found nothing.
     validated = any(
         key in metrics
         for _, records in runs
@@ -164,7 +166,7 @@ def _curves(
         for metrics in record['validation'].values()
     )
     for row, records in runs:
-        # Rows that are compared share a baseline; what they show is of the seeds that all have.
+        # Rows with the same baseline are averaged over the seeds that all of them have.
         seed_sets = [
             set(other_records)
             for other_row, other_records in runs
@@ -184,9 +186,9 @@ def _curves(
         steps = sorted(set.intersection(*map(set, lines)))
         means = [np.mean([line[step] for line in lines]) for step in steps]
         axis.plot(steps, means, marker='o', ms=4, **styles[row.name])
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 4, 5, 10], integer=True))
     axis.set(
-        title='validation, shared seeds' if validated else 'training, shared seeds',
+        title='validation (shared seeds)' if validated else 'training (shared seeds)',
         xlabel='epoch or step',
         ylabel=f'{first}, %' if validated else 'mean loss of the epoch',
     )

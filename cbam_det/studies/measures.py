@@ -1,4 +1,4 @@
-"""What is measured of a study's rows beside its runs: their times, the weights of their gates."""
+"""Measurements of a study's runs: time of a step, attention weights, Grad-CAM inside objects."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ from .timing import detectors
 
 
 def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
-    """Measure a training step and inference of every row, in alternation, and write the record.
+    """Time a training step and inference of every row in alternation, and write the record.
 
-    Trainings are no measure: what else their machine does, and when, is in their times.
+    The times of the trainings themselves are not used: they depend on what else the machine ran.
+
+    Raises:
+        InputError: no row is a detector.
     """
     configs = {name: config_of(study, row, row.seeds[0]) for name, row in study.rows.items()}
     configs = {name: cfg for name, cfg in configs.items() if is_detector(cfg)}
     if not configs:
-        raise InputError(f'{study.name} has no detectors, whose steps are measured')
+        raise InputError(f'{study.name} has no detector; cost measures detectors only')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
     command_line = shlex.join([*program(), 'cost', study.name, '--rounds', str(rounds)])
@@ -51,23 +54,23 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
 def gate_weights(
     study: Study, results: Path, work_dirs: Path, count: int, data_root: str | None = None
 ) -> dict:
-    """Take the weights of all CBAMs after the trainings that are recorded, and write the record.
+    """Measure the attention weights of all CBAMs in the recorded runs, and write the record.
 
-    Runs that the record has already are kept as they are there, so that it can be made piece by
-    piece, wherever the checkpoints are.
+    Runs that are already in the record are not measured again, so that checkpoints on several
+    machines can be measured one machine after the other.
 
     Args:
-        work_dirs: where the runs and their last checkpoints lie.
-        count: images, evenly over the validation set.
-        data_root: folder to read instead of the configs'.
+        work_dirs: folder of the runs with their last checkpoints.
+        count: number of images, evenly spaced over the validation set.
+        data_root: folder to read instead of the configs' data_root.
 
     Returns:
-        'images'; 'rows': by row and gate the 5%, 50% and 95% quantiles of the weights, means over
-        its runs; and 'runs': by row and gate those of each run, by seed.
+        'images': `count`; 'rows': the 5%, 50% and 95% quantiles of the weights by row and gate, as
+        means over the runs; 'runs': the quantiles of each run by row, gate and seed.
 
     Raises:
-        InputError: no run with attention is recorded, all their checkpoints are gone, or the record
-            is of another number of images. Single runs without their checkpoint are passed over.
+        InputError: no run with attention is recorded, none has its checkpoint, or the record was
+            made with another number of images. Single runs without their checkpoint are skipped.
     """
     path = gates_path(results, study)
     measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
@@ -111,7 +114,7 @@ def _means(measured: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
 
 
 def _has_weights(folder: Path, record: dict | None) -> bool:
-    """Whether a folder holds the weights that its run's record names; any where that names none."""
+    """Whether a folder has the recorded weights of its run, or any, if the record names none."""
     if record is None or not has_checkpoint(folder):
         return False
     digest = record.get('weights')
@@ -120,19 +123,21 @@ def _has_weights(folder: Path, record: dict | None) -> bool:
 
 
 def _report_missing(missing: list[str], measured: dict, nothing_recorded: str) -> None:
-    """Say which runs were passed over.
+    """Print which runs were skipped.
 
     Raises:
-        InputError: nothing was measured at all.
+        InputError: no run was measured.
     """
     reason = nothing_recorded
     if missing:
         reason = f'no checkpoint with the recorded weights in {first_few(missing)}'
     if not measured:
-        raise InputError(f'{reason}; give the --work-dirs of the runs' if missing else reason)
+        raise InputError(
+            f'{reason}; give the folder of the runs with --work-dirs' if missing else reason
+        )
     if missing:
         print_stderr(
-            f'{len(missing)} runs are passed over: {reason}; --work-dirs names their folder'
+            f'{len(missing)} runs are skipped: {reason}; give their folder with --work-dirs'
         )
 
 
@@ -144,24 +149,24 @@ def heat_inside(
     score: float,
     data_root: str | None = None,
 ) -> dict:
-    """Measure how much of Grad-CAM's heat lies inside the objects of the test images, a row's run
-    beside its baseline's of the same seed, and write the record; see `focus.focus`.
+    """Measure the share of Grad-CAM's heat inside the objects of the test images, and write it.
 
-    Runs that the record has already are kept as they are there.
+    Each run of a row is compared with its baseline's run of the same seed; see `focus.focus`. Pairs
+    that are already in the record are not measured again.
 
     Args:
-        work_dirs: where the runs and their last checkpoints lie.
-        count: images, evenly over the test set.
-        score: detections below it find nothing, 0 to 1.
-        data_root: folder to read instead of the configs'.
+        work_dirs: folder of the runs with their last checkpoints.
+        count: number of images, evenly spaced over the test set.
+        score: detections with a lower score are ignored, 0 to 1.
+        data_root: folder to read instead of the configs' data_root.
 
     Returns:
-        'images'; 'score'; and 'runs': by row and seed what `focus.focus` gives, the baseline
-        first.
+        'images': `count`; 'score'; 'runs': the result of `focus.focus` by row and seed, the
+        baseline first.
 
     Raises:
-        InputError: no pair of runs of detectors is recorded, all their checkpoints are gone, or the
-            record is of other options. Pairs without a checkpoint are passed over.
+        InputError: no pair of detectors is recorded, none has its checkpoints, or the record was
+            made with other options. Pairs without a checkpoint are skipped.
     """
     from ..visualization.focus import focus
     from ..visualization.gradcam import Explainer
@@ -208,23 +213,23 @@ def heat_inside(
             heat = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
             measured.setdefault(row.name, {})[str(seed)] = heat
             write_record(path, command_line, dict(images=count, score=score, runs=measured))
-    reason = f'no detector of {study.name} is recorded in {results} beside its baseline'
-    _report_missing(missing, measured, f'{reason}, by the same seed')
+    reason = f'{results} has no detector of {study.name} and its baseline with the same seed'
+    _report_missing(missing, measured, reason)
     return read_json(path)
 
 
-# The options by which a record's keys are given.
+# Key of a record -> command-line option.
 OPTIONS = dict(images='count', score='score')
 
 
 def _recorded_runs(path: Path, options: dict[str, float]) -> dict:
-    """The runs of a record of measures that was made with the same options; {} where none is."""
+    """The runs of an earlier record with the same options, or {} if there is no record."""
     record = read_json(path)
     for key, value in options.items():
         if record and record[key] != value:
             raise InputError(
-                f'{path} is of --{OPTIONS[key]} {record[key]}, not {value}; give the same, or '
-                'remove it'
+                f'{path} was made with --{OPTIONS[key]} {record[key]}, not {value}; use the same '
+                'value, or remove the file'
             )
     return record.get('runs', {})
 
@@ -232,7 +237,7 @@ def _recorded_runs(path: Path, options: dict[str, float]) -> dict:
 def _unmeasured_seeds(
     study: Study, row: Row, results: Path, measured_seeds: Collection[str]
 ) -> list[int]:
-    """The seeds of a row that are recorded and not yet measured."""
+    """The seeds of a row that have a record but no measurement yet."""
     return [
         seed
         for seed in row.seeds
@@ -243,7 +248,7 @@ def _unmeasured_seeds(
 def _weights(
     study: Study, row: Row, seed: int, folder: Path, count: int, data_root: str | None
 ) -> dict[str, np.ndarray]:
-    """Quantiles of the weights after a run, by gate."""
+    """The 5%, 50% and 95% quantiles of the attention weights of a run, by gate."""
     cfg = config_of(study, row, seed, data_root)
     predictor = Predictor(cfg, last_checkpoint(folder))
     dataset = dataset_of(cfg, 'val')

@@ -1,4 +1,4 @@
-"""What the runs of a study cost on GPUs, from its configs alone."""
+"""The cost of a study's runs on GPUs, computed from its configs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .study import Row, Study, config_of
 
 @dataclass(frozen=True)
 class Plan:
-    """A run of a row.
+    """The cost of one run of a row.
 
     Attributes:
-        steps: of the optimiser.
-        gpus: of the run.
-        images: that are trained on, repetitions counted.
-        multiply_adds: of one image forward in training, as `costs.count_costs` has them.
-        hours: of training, three times the forward pass for forward and backward.
+        steps: optimizer steps.
+        gpus: number of GPUs.
+        images: training images, counted again in each epoch and repetition.
+        multiply_adds: of the forward pass of one training image; see `costs.count_costs`.
+        hours: training time, if forward and backward together cost three forward passes.
         kept: GiB of feature maps that one process keeps for the backward pass.
     """
 
@@ -35,16 +35,16 @@ class Plan:
 
 
 def plan(study: Study, row: Row, teraflops: float) -> Plan:
-    """The cost of one run of `row` on the study's GPUs, each sustaining `teraflops`.
+    """The cost of one run of `row` on the study's GPUs, at `teraflops` on each.
 
     Raises:
-        InputError: the study names no number of images or GPUs, or is of classifiers.
+        InputError: the study has no `images` or `gpus`, or the row is a classifier.
     """
     cfg = config_of(study, row, row.seeds[0])
     if study.images is None or study.gpus is None or not is_detector(cfg):
         raise InputError(
-            f'{study.name} cannot be planned: it needs `images:`, those of an epoch, `gpus:`, '
-            f'and detectors, which {row.name!r} may not be'
+            f'{study.name} cannot be planned: plan needs the keys `images:` (images per epoch) and '
+            f'`gpus:` in the study, and detectors, which {row.name!r} may not be'
         )
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus

@@ -1,4 +1,4 @@
-"""The tools as processes of a study: their log, their progress, the signals that are passed on."""
+"""Run the tools as child processes: write their log, show progress, forward signals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.text import Text
 from ..utils.environment import tools_folder
 from ..utils.errors import SIGNALS, InputError, Stopped, explain_ctrl_c
 
-# Where a loop of MMEngine is, as it logs it.
+# The line with which MMEngine logs the progress of a loop.
 PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')
 
 
@@ -32,11 +32,11 @@ def call_tool(
     gpus: int,
     lock: int,
 ) -> int:
-    """Run a tool to its end; the most MiB that one of its processes, or this one, held.
+    """Run a tool to its end; returns its peak memory in MiB, the largest of its processes.
 
     Raises:
-        InputError: it did not end well.
-        Stopped: by a signal, which it was given to write its checkpoint.
+        InputError: the tool failed.
+        Stopped: a signal stopped the tool, after it had written its checkpoint.
     """
     tools = tools_folder()
     if gpus > 1:
@@ -46,7 +46,8 @@ def call_tool(
     log = folder / f'{name}.log'
     start = log.stat().st_size if log.is_file() else 0
     with log.open('a', encoding='utf-8') as stream:
-        # Our trainings stop by themselves and need their workers until then; others are all told.
+        # A training stops by itself on a signal and needs its workers until then. For other tools,
+        # the signal goes to the whole process group.
         graceful = name == 'train'
         progress = Status(LastLine(log, start), refresh_per_second=2)
         with _forwarded_signals(graceful) as set_child, progress:
@@ -58,23 +59,23 @@ def call_tool(
                 pass_fds=[lock],
             )
             set_child(child.pid)
-            _, status, usage = os.wait4(child.pid, 0)  # as wait(), and what this child alone used
+            _, status, usage = os.wait4(child.pid, 0)  # like wait(), and its memory use
     child.returncode = os.waitstatus_to_exitcode(status)
     number = child.returncode - 128 if child.returncode > 0 else -child.returncode
     if number in SIGNALS:
-        raise Stopped(f'stopped by {signal.Signals(number).name}; the same command goes on', number)
+        raise Stopped(
+            f'stopped by {signal.Signals(number).name}; the same command continues', number
+        )
     if child.returncode:
         lines = log.read_bytes()[start:].decode(errors='replace').splitlines()
         errors = [line for line in lines if line.startswith('error: ')]
         reason = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
-        raise InputError(f'tools/{name}.py did not end well ({reason}); see {log}')
+        raise InputError(f'tools/{name}.py failed ({reason}); see {log}')
     return usage.ru_maxrss // 1024
 
 
 class LastLine:
-    """Rich's view of a tool's progress, in one line: the last in its log, from the byte `start`
-    on, that tells an eta.
-    """
+    """Progress of a tool for rich: the last line with an eta in its log, after the byte `start`."""
 
     def __init__(self, log: Path, start: int = 0) -> None:
         self.log, self.start = log, start
@@ -84,21 +85,22 @@ class LastLine:
         with contextlib.suppress(OSError), self.log.open('rb') as stream:
             stream.seek(max(self.start, stream.seek(0, os.SEEK_END) - 65536))
             matches = PROGRESS.findall(stream.read().decode(errors='replace'))
-        text = ' '.join(matches[-1].split()) if matches else 'begins'
+        text = ' '.join(matches[-1].split()) if matches else 'starting'
         return Text(f'{text}, {self.log}', no_wrap=True, overflow='ellipsis')
 
 
 @contextmanager
 def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
-    """Give signals to a process, which has a session of its own, instead of obeying them.
+    """Forward the signals of this process to a child process in its own session.
 
-    What this process ignores (`nohup`, a script's background) it goes on ignoring.
+    Signals that this process ignores (`nohup`, a job in the background) stay ignored.
 
     Args:
-        graceful: the process stops by itself with a checkpoint; else its children are told too.
+        graceful: the child stops by itself and writes a checkpoint; if False, the signals go to its
+            whole process group.
 
     Yields:
-        What to call with its id; signals that came before are given to it then.
+        A function that takes the child's process id; signals that arrived before are then sent.
     """
     send = os.kill if graceful else os.killpg
     children: list[int] = []
@@ -120,7 +122,7 @@ def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
         while pending:
             send(pid, pending.pop(0))
 
-    names = ('SIGHUP', 'SIGQUIT')  # of a terminal, of which the process has none
+    names = ('SIGHUP', 'SIGQUIT')  # from the terminal, which does not signal the child's session
     numbers = [*SIGNALS, *(getattr(signal, name) for name in names if hasattr(signal, name))]
     handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     previous_handlers = {number: signal.signal(number, forward) for number in handled}

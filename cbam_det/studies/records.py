@@ -1,9 +1,9 @@
 """The records of runs: a file for each study, a line of JSON for each run.
 
 `results/experiments/NAME.jsonl` holds the runs of `experiments/NAME.yaml`, in the order in which
-they ended. A run that another study has as well is found in its file. A record names its config by
-`config_hash`; where a row's config has changed since in what determines a run's numbers, the record
-is refused.
+they finished. A run that is also part of another study is read from that study's file. Each record
+has the `config_hash` of its config: if a row's config has changed since in a way that affects the
+numbers, the record is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..utils.errors import InputError, first_few
 from ..utils.run_config import RunConfig
 from .study import Row, Study, config_of, run_name
 
-# What of a config determines the numbers of a run. The rest names, logs, draws and saves.
+# The parts of a config that affect a run's numbers. The others name, log, draw and save.
 DETERMINING_KEYS = (
     *('model', 'data_preprocessor', 'default_scope', 'optim_wrapper', 'param_scheduler'),
     *('auto_scale_lr', 'randomness', 'load_from', 'compile', 'efficient_conv_bn_eval'),
@@ -31,7 +31,7 @@ DETERMINING_KEYS = (
     *('train_cfg', 'val_cfg', 'test_cfg', 'custom_hooks', 'default_hooks', 'channels_last'),
     *('sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy'),
 )
-# Hooks that change no number, and keys that only say where something lies.
+# Hooks that do not affect the numbers, and keys that only give a location.
 PASSIVE_HOOKS = {
     *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
     *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
@@ -39,9 +39,9 @@ PASSIVE_HOOKS = {
     *('StopSignalsHook', 'TerminalHook'),
 }
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
-# What each record has, for all that reads records; what else a run writes may be missing.
+# Keys that every record must have, with their types; the others are optional.
 RECORD_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(('run', 'row', 'config_hash'), (str, 'a text')),
+    **dict.fromkeys(('run', 'row', 'config_hash'), (str, 'a string')),
     **dict.fromkeys(('environment', 'metrics', 'loss', 'validation'), (dict, 'an object')),
     'train_seconds': ((int, float), 'a number'),
 }
@@ -49,18 +49,18 @@ ENVIRONMENT_KEYS = ('hardware', 'threads', 'torch')
 
 
 def records_path(results: Path, study: Study) -> Path:
-    """Where the records of a study's own runs lie."""
+    """The file with the records of a study's runs."""
     return results / f'{study.name}.jsonl'
 
 
 def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
-    """The record of a run, or None where there is none yet."""
+    """The record of a run, or None if the run is not recorded."""
     name = run_name(study, row, seed)
     return next((records[name] for _, records in _files(results, study) if name in records), None)
 
 
 def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
-    """The file and the run's name, for a message."""
+    """The file of a record and the name of its run, for messages."""
     name = run_name(study, row, seed)
     own_path = records_path(results, study)
     path = next((path for path, records in _files(results, study) if name in records), own_path)
@@ -68,7 +68,7 @@ def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
 
 
 def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -> dict:
-    """Write the record of a run as the last line of the study's file; returns it as it is read."""
+    """Append the record of a run to the study's file; returns it as `read_record` reads it."""
     path = records_path(results, study)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = dict(run=run_name(study, row, seed), row=row.name)
@@ -77,9 +77,9 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
         fcntl.flock(stream, fcntl.LOCK_EX)
         stream.seek(0)
         if unfinished := stream.read().rpartition(b'\n')[2]:
-            if _is_json(unfinished):  # a whole record, whose newline an editor has left out
+            if _is_json(unfinished):  # a whole record, saved by an editor without a newline
                 line = f'\n{line}'
-            else:  # of a write that was cut off
+            else:  # an interrupted write
                 stream.truncate(stream.tell() - len(unfinished))
         stream.write(line.encode())
         stream.flush()
@@ -88,14 +88,14 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
 
 
 def records(study: Study, results: Path, rows: Iterable[Row] | None = None) -> list[dict]:
-    """The records of the runs of `rows`, or of all of a study's, those that there are."""
+    """The existing records of the runs of `rows`, by default of all rows of the study."""
     runs = [(row, seed) for row, seed in _runs(study) if rows is None or row in rows]
     run_records = (read_record(results, study, row, seed) for row, seed in runs)
     return [record for record in run_records if record is not None]
 
 
 def runs_without_row(study: Study, results: Path) -> list[str]:
-    """The runs in the study's file that none of its rows has."""
+    """The runs in the study's file of records that belong to no row of the study."""
     known = {run_name(study, row, seed) for row, seed in _runs(study)}
     return [name for name in _read_file(records_path(results, study)) if name not in known]
 
@@ -105,7 +105,7 @@ def _runs(study: Study) -> list[tuple[Row, int]]:
 
 
 def _files(results: Path, study: Study) -> Iterator[tuple[Path, dict[str, dict]]]:
-    """The files of records, the study's own first, as run name -> record."""
+    """Each file with its records by the name of the run, the study's own file first."""
     own_path = records_path(results, study)
     yield own_path, _read_file(own_path)
     for path in sorted(results.glob('*.jsonl')):
@@ -126,7 +126,7 @@ def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
     line_numbers: dict[str, int] = {}
     lines = path.read_bytes().split(b'\n')
     if not _is_json(lines[-1]):
-        lines.pop()  # another process is writing it, or was stopped in the middle
+        lines.pop()  # another process is writing this line, or was interrupted
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -134,7 +134,7 @@ def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
             record = json.loads(line)
         except ValueError as error:
             raise InputError(
-                f'{path}, line {number} is no record ({error}); remove the line, or get it back'
+                f'{path}, line {number} is not valid JSON ({error}); remove the line, or restore it'
             ) from None
         _check_keys(f'{path}, line {number}', record)
         name = record['run']
@@ -156,33 +156,35 @@ def _is_json(line: bytes) -> bool:
 
 
 def _check_keys(place: str, record: object) -> None:
-    """Raise InputError where a line of JSON lacks what each record has."""
-    remedy = 'remove the line, or get it back'
+    """Raise InputError if a line of JSON is not a record."""
+    remedy = 'remove the line, or restore it'
     if not isinstance(record, dict):
-        raise InputError(f'{place} is no record (it holds {record!r}); {remedy}')
+        raise InputError(f'{place} is not a record, but {record!r}; {remedy}')
     for key, (value_type, description) in RECORD_KEYS.items():
         if key not in record:
             raise InputError(f'{place}: the record has no {key}; {remedy}')
         if not isinstance(record[key], value_type):
-            raise InputError(f'{place}: {key} takes {description}; found {record[key]!r}; {remedy}')
+            raise InputError(f'{place}: {key} must be {description}, not {record[key]!r}; {remedy}')
     for key in ENVIRONMENT_KEYS:
         if key not in record['environment']:
             raise InputError(f'{place}: the record has no environment.{key}; {remedy}')
     for key, value in record['metrics'].items():
         if not (value is None or isinstance(value, (int, float))):
-            raise InputError(f'{place}: metrics.{key} takes a number; found {value!r}; {remedy}')
+            raise InputError(f'{place}: metrics.{key} must be a number, not {value!r}; {remedy}')
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
-    """Twelve digits of what determines a run's numbers: its config, overrides included, and the
-    configs of the rows whose weights it starts from; see `DETERMINING_KEYS`.
+    """Checksum (12 hex digits) of everything that affects a run's numbers.
+
+    This is its config with the overrides, and the configs of the rows whose weights it starts from;
+    see `DETERMINING_KEYS`.
     """
     cfg = config_of(study, row, seed).to_dict()
-    for key in row.weights:  # a run has another file there
+    for key in row.weights:  # a run replaces this file
         *path, last = key.split('.')
         owner = functools.reduce(lambda node, part: (node or {}).get(part), path, cfg) or {}
         owner.pop(last, None)
-    if cfg.get('runner_type') == 'CheckedRunner':  # which the tools take anyway
+    if cfg.get('runner_type') == 'CheckedRunner':  # the tools use it in any case
         del cfg['runner_type']
     determining = _determining_part({key: cfg[key] for key in DETERMINING_KEYS if key in cfg})
     text = json.dumps(determining, sort_keys=True, default=str)
@@ -192,7 +194,7 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
 
 
 def _determining_part(node: object, key: str = '') -> object:
-    """`node` without places, and without hooks that change no number."""
+    """`node` without locations, and without hooks that do not affect the numbers."""
     if isinstance(node, dict):
         if key.endswith('evaluator') and node.get('ann_file'):
             node = {**node, 'ann_file': Path(node['ann_file']).name}
@@ -208,14 +210,14 @@ def _determining_part(node: object, key: str = '') -> object:
 
 
 def _is_passive_hook(node: object, name: str = '') -> bool:
-    """Whether `node` is a hook that changes no number; its type may be that of `OWN_HOOKS`."""
+    """Whether `node` is a hook that does not affect the numbers; `name` can give its type."""
     if not isinstance(node, dict):
         return False
     return (kind_of(node) or kind_of(OWN_HOOKS.get(name, {}))) in PASSIVE_HOOKS
 
 
 def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dict[str, str]:
-    """By split the `fingerprint` of the data that a run reads."""
+    """The `fingerprint` of the data that a run reads, by split."""
     cfg = config_of(study, row, seed, data_root)
     return {
         name: '+'.join(map(fingerprint, split.data_sets))
@@ -226,10 +228,10 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
 def outdated_records(
     study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()
 ) -> list[str]:
-    """The records that are of another config than their row's, as it is now; see `place_of`.
+    """The records whose config differs from the current config of their row; see `place_of`.
 
     Args:
-        runs: rows and seeds; all of the study where none is given.
+        runs: rows and seeds, by default all of the study.
     """
     return [
         place_of(results, study, row, seed)
@@ -240,14 +242,20 @@ def outdated_records(
 
 
 def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
-    """Raise InputError where a record of `runs` is outdated, a record of the study's file names
-    another row than its run is of, or those of a row or its baseline are of different data.
+    """Check the records of a study.
+
+    Args:
+        runs: rows and seeds whose configs are compared, by default all of the study.
+
+    Raises:
+        InputError: a record has an outdated config, the wrong row, other data than the rest of its
+            row or the baseline, or started from other weights than its row names.
     """
     _check_rows(study, results)
     if outdated := outdated_records(study, results, runs):
         raise InputError(
-            f'{len(outdated)} records are of another config than their row has now '
-            f'({first_few(outdated)}); remove their lines and their work_dirs to run them anew'
+            f'{len(outdated)} records were made with another config than their row has now '
+            f'({first_few(outdated)}); remove their lines and their work_dirs to run them again'
         )
     for row in study.rows.values():
         for seed in row.seeds:
@@ -265,13 +273,13 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
             first = next(iter(data_by_place))
             if data != data_by_place[first]:
                 raise InputError(
-                    f'{place} is of other data ({data}) than {first} ({data_by_place[first]}); '
-                    'remove the line of the one that is wrong, and its work_dir'
+                    f'{place} was made with other data ({data}) than {first} '
+                    f'({data_by_place[first]}); remove the wrong line and its work_dir'
                 )
 
 
 def _check_rows(study: Study, results: Path) -> None:
-    """Raise InputError where `row` and `run` of a record in the study's file contradict."""
+    """Raise InputError if `row` and `run` of a record in the study's file do not match."""
     row_names: dict[str, list[str]] = {}
     for row, seed in _runs(study):
         row_names.setdefault(run_name(study, row, seed), []).append(row.name)
@@ -279,21 +287,21 @@ def _check_rows(study: Study, results: Path) -> None:
     for name, record in _read_file(path).items():
         if name in row_names and record['row'] not in row_names[name]:
             raise InputError(
-                f'{path}, {name} names the row {record["row"]!r}, and the run is of '
-                f'{first_few([repr(row) for row in row_names[name]])}; correct the row in that '
+                f'{path}, {name} has the row {record["row"]!r}, but this run belongs to '
+                f'{first_few([repr(row) for row in row_names[name]])}; correct the row in this '
                 'line, or remove the line'
             )
 
 
 def _check_start(study: Study, results: Path, row: Row, seed: int) -> None:
-    """Raise InputError where a run began with other weights than its first link ended with."""
+    """Raise InputError if a run started from other weights than its source row ended with."""
     record = read_record(results, study, row, seed) or {}
     for name, digest in record.get('starts_from', {}).items():
         source = study.rows.get(name)
         first = source and read_record(results, study, source, seed)
         if source and first and first.get('weights') != digest:
             raise InputError(
-                f'{place_of(results, study, row, seed)} began with the weights {digest}, and '
+                f'{place_of(results, study, row, seed)} started from the weights {digest}, but '
                 f'{place_of(results, study, source, seed)} ended with {first.get("weights")}; '
-                "remove the former's line and its work_dir to run it anew"
+                'remove the line of the first and its work_dir to run it again'
             )

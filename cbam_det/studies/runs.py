@@ -1,4 +1,4 @@
-"""The runs of the ledger: train and test a row with a seed by the tools, record it, repeat it."""
+"""The runs of a study: train and test a row with a seed, record the result, repeat the run."""
 
 from __future__ import annotations
 
@@ -38,22 +38,21 @@ def run(
     data_root: str | None = None,
     start: dict[str, tuple[Path, str]] | None = None,
 ) -> dict:
-    """Train and test a row with a seed, and write its record; an interrupted run goes on.
+    """Train and test a row with a seed, and write its record; continues an interrupted run.
 
     Args:
         results: folder of the records.
         work_dirs: folder of the runs' work_dirs.
-        gpus: processes; `tools/dist_train.sh` starts more than one.
-        data_root: folder to read instead of the config's.
-        start: what `start_weights` gives, where that is not looked up here.
+        gpus: number of processes; 0 and 1 train in one.
+        data_root: folder to read instead of the config's data_root.
+        start: the result of `start_weights`, if it is known.
 
     Returns:
-        The record, of this run or of one that is done already.
+        The record of this run, or the existing one if the run is recorded.
 
     Raises:
-        InputError: the study is made for another number of processes; the weights that it starts
-            from are missing or others than recorded; a tool failed, or the test gave no metrics,
-            and its log is named.
+        InputError: the study is made for another number of processes; the weights to start from
+            are missing or differ from the record; a tool failed; or the test logged no metrics.
     """
     check_gpus(study, gpus)
     if (existing := read_record(results, study, row, seed)) is not None:
@@ -68,7 +67,7 @@ def run(
     identity |= {key: weights for key, (_, weights) in start.items()}
     with _claimed(folder, identity) as (commit, lock):
         if (existing := read_record(results, study, row, seed)) is not None:
-            return existing  # by a command that had the folder until now
+            return existing  # written by another command in the meantime
         overrides = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
         pairs = [f'{key}={_text(value)}' for key, value in overrides.items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
@@ -80,8 +79,8 @@ def run(
         logged, metrics = list(log_lines(folder)), _metrics(folder)
         if missing := set(study.metrics_of(row).values()) - set(metrics):
             raise InputError(
-                f'the test logged no {first_few(sorted(missing))}, which mmdet leaves out where '
-                f'the detector finds nothing at all; see {folder / "test.log"}'
+                f'the test logged no {first_few(sorted(missing))}; mmdet logs no metrics if the '
+                f'detector finds nothing; see {folder / "test.log"}'
             )
         record = dict(
             seed=seed,
@@ -106,13 +105,14 @@ def run(
 def start_weights(
     study: Study, row: Row, seed: int, results: Path, work_dirs: Path
 ) -> dict[str, tuple[Path, str]]:
-    """The files of weights that a run starts from, by dotted key, each with its `weights_digest`.
+    """The checkpoints that a run starts from, by dotted key, each with its `weights_digest`.
 
-    Each is the last checkpoint of another row's run with the same seed, of its first run or of its
-    repetition, whichever has the weights that its record names.
+    Each is the last checkpoint of another row's run with the same seed. It may come from the run or
+    from its repetition, but must have the recorded weights.
 
     Raises:
-        InputError: that run is not recorded, or its weights are gone, damaged or others.
+        InputError: that run is not recorded, or its checkpoint is missing, damaged or has other
+            weights.
     """
     start = {}
     for key, name in row.weights.items():
@@ -121,7 +121,7 @@ def start_weights(
         record = read_record(results, study, source, seed)
         if record is None:
             raise InputError(
-                f'{description}, and no such run is recorded in {results}; make it first: '
+                f'{description}, but this run is not recorded in {results}; run it first: '
                 f'{command(study, source, seed)}'
             )
         check_records(study, results, [(source, seed)])
@@ -143,53 +143,54 @@ def start_weights(
             if digest == record.get('weights'):
                 start[key] = path, digest
                 break
-            faults.append(f'{path} holds other weights ({digest}) than its record names')
+            faults.append(f'{path} has other weights ({digest}) than its record')
         else:
             repeat_command = command(study, source, seed).replace(' run ', ' repeat ', 1)
             raise InputError(
-                f'{description}, and they are not in {work_dirs} '
-                f'({"; ".join(faults) or "no checkpoint"}); name the --work-dirs of the runs, make '
-                f'them again ({repeat_command}), or, where another machine rounds otherwise, '
-                f'remove the line of {place_of(results, study, source, seed)} and run it anew'
+                f'{description}, but these weights are not in {work_dirs} '
+                f'({"; ".join(faults) or "no checkpoint"}); give the folder of the runs with '
+                f'--work-dirs, or train again: {repeat_command}; if the machine is another one and '
+                f'rounds differently, remove {place_of(results, study, source, seed)} and run the '
+                'row again'
             )
     return start
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a checkpoint that `last_checkpoint` finds."""
+    """Whether the folder of a run has a last checkpoint."""
     return (folder / 'last_checkpoint').is_file()
 
 
 def last_checkpoint(folder: Path) -> str:
-    """Of a run, in its folder wherever that was moved."""
+    """The path of a run's last checkpoint, also if the folder was moved."""
     return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
 
 
 @contextmanager
 def _claimed(folder: Path, identity: dict) -> Iterator[tuple[str, int]]:
-    """A work_dir for one command at a time, and for one config, batch and data for ever.
+    """Lock a work_dir for this command, and check that it belongs to this run.
 
     Yields:
-        The commit of the code with which its training began; and the descriptor of the lock, which
-        the tools hold too, as they may outlive this process.
+        The commit of the code with which its training started; and the file descriptor of the lock,
+        which the tools inherit because they may outlive this process.
 
     Raises:
-        InputError: it is of another run, or a command is at work in it.
+        InputError: it belongs to another run, or another command is using it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / 'run.json').open('a+', encoding='utf-8') as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f'another command is at work in {folder}; let it end') from None
+            raise InputError(f'another command is using {folder}; wait until it ends') from None
         stream.seek(0)
         text = stream.read()
         recorded = json.loads(text or '{}')
         commit = recorded.pop('commit', _commit())
         if text and recorded != identity:
             raise InputError(
-                f'{folder} is of another run ({text}), not {json.dumps(identity)}; remove it, '
-                'or keep it by another --work-dirs'
+                f'{folder} belongs to another run ({text}), not {json.dumps(identity)}; remove it, '
+                'or give another folder with --work-dirs'
             )
         if not text:
             stream.write(json.dumps(dict(identity, commit=commit)))
@@ -206,31 +207,30 @@ def repeat(
     gpus: int = 0,
     data_root: str | None = None,
 ) -> dict[str, tuple[float | None, float | None]]:
-    """Run a recorded run anew, beside it, and tell what came out otherwise; an interrupted one
-    goes on.
+    """Repeat a recorded run and compare the numbers; continues an interrupted repetition.
 
     Returns:
-        By name the recorded and the new value of metrics, validations and losses that differ; {}
-        where all are equal to the last bit that the logs print.
+        The recorded and the new value of each metric, validation and loss that differs, by name;
+        {} if all printed digits are equal.
 
     Raises:
-        InputError: the run is not recorded, or on other data, a repetition lies there already, or
-            a tool failed.
+        InputError: the run is not recorded or read other data, there is a repetition already, or a
+            tool failed.
     """
     record = read_record(results, study, row, seed)
     if record is None:
         path = records_path(results, study)
-        raise InputError(f'no record in {path}; make it: {command(study, row, seed, gpus)}')
+        raise InputError(f'{path} has no record of it; run it: {command(study, row, seed, gpus)}')
     folder = work_dirs / 'repeat'
     repeated_results = folder / run_name(study, row, seed) / 'record'  # removed with the run
     if read_record(repeated_results, study, row, seed) is not None:
-        raise InputError(f'{repeated_results.parent} is there; remove it')
+        raise InputError(f'{repeated_results.parent} exists; remove it to repeat the run again')
     check_records(study, results, [(row, seed)])
     data = data_digits(study, row, seed, data_root)
     if (recorded_data := record.get('data', data)) != data:
         raise InputError(
-            f'the record is of other data ({recorded_data}) than what is read here ({data}); give '
-            'its folder by --data-root'
+            f'the record was made with other data ({recorded_data}) than this run would read '
+            f'({data}); give the folder of its data with --data-root'
         )
     start = start_weights(study, row, seed, results, work_dirs)
     repetition = run(study, row, seed, repeated_results, folder, gpus, data_root, start)
@@ -240,11 +240,11 @@ def repeat(
 
 
 def environment_differences(record: dict) -> str:
-    """What of a record's machine is otherwise here, where sums may be rounded otherwise; or ''."""
+    """How hardware, threads and torch of a record differ from the current ones, or ''."""
     recorded, current = record['environment'], current_environment()
     keys = ('hardware', 'threads', 'torch')
     return '; '.join(
-        f'{key} {recorded.get(key)}, here {current[key]}'
+        f'{key} {recorded.get(key)}, now {current[key]}'
         for key in keys
         if recorded.get(key) != current[key]
     )
@@ -263,16 +263,16 @@ def _text(value: object) -> str:
 
 
 def _metrics(folder: Path) -> dict[str, float | None]:
-    """What the last test logged, as MMEngine writes it for any library: <time>/<time>.json."""
+    """The metrics of the last test, which MMEngine writes to <time>/<time>.json."""
     logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
     text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
     numbers = json.loads(text.splitlines()[-1])
-    # mmdet's number for a class that the set lacks is none of JSON.
+    # mmdet logs NaN for a class without objects, which is not valid JSON.
     return {key: None if value != value else value for key, value in numbers.items() if '/' in key}
 
 
 def _commit() -> str:
-    """The commit of the code, with + where files differ from it; '' outside a checkout."""
+    """The commit of the code, with a + if files were changed; '' outside a checkout."""
     package_folder = Path(__file__).parents[1]
     git = ['git', '-C', str(package_folder)]
     head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
@@ -289,17 +289,20 @@ def _commit() -> str:
 
 
 def _seconds(logged: list[dict]) -> int:
-    """Of all training steps, by the log; a resumed run counts each of them once."""
+    """The time of all training steps, from the log; steps repeated after a resume count once."""
     lines = {line['step']: line['time'] for line in logged if 'loss' in line}
     steps = sorted(lines)
     return round(sum(lines[step] * (step - previous) for previous, step in pairwise([0, *steps])))
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:
-    """The mean of the losses logged in each epoch, or where steps alone are counted in each
-    twentieth of them, by its last step.
+    """The mean of the logged losses by epoch.
+
+    A training by steps is divided into twenty parts, and the keys are their last steps.
     """
-    lines = {line['step']: line for line in logged if 'loss' in line}  # resumed: the later one
+    lines = {
+        line['step']: line for line in logged if 'loss' in line
+    }  # the later line after a resume
     steps_per_part = math.ceil(max(lines, default=1) / 20)
     means: dict[int, list[float]] = {}
     for step, line in sorted(lines.items()):
@@ -309,7 +312,7 @@ def _losses(logged: list[dict]) -> dict[int, float]:
 
 
 def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:
-    """The metrics of each validation, by epoch or step; the test's are logged at step 0."""
+    """The metrics of each validation, by epoch or step; those of the test are at step 0."""
     return {
         line['step']: {key: value for key, value in line.items() if '/' in key}
         for line in logged

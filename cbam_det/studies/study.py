@@ -1,4 +1,4 @@
-"""The ledger's files: rows of tables as configs, overrides and seeds, and where their records lie.
+"""Studies: rows of tables as configs, overrides and seeds, and the paths of their records.
 
 A study is a file of `experiments/`::
 
@@ -16,21 +16,22 @@ A study is a file of `experiments/`::
         overrides: {model.backbone.plugins.0.cfg.start: paper}
         paper: {AP: 28.1, AP50: 48.2}
 
-A config is a file, by its path from the study's folder or else from the current one, or a shipped
-config by its name.
+`config` is a path, relative to the folder of the study or to the current folder, or the name of a
+shipped config.
 
-A row can start from the weights of another row, by the same seed, and has its own metrics then::
+A row can start from the weights that another row has trained with the same seed, and can have its
+own metrics::
 
       classifier:
         config: tiny_imagenet/resnet18_half
         metrics: {Top-1: accuracy/top1}
-        scale: 1                                             # the log is in percent already
+        scale: 1                                             # the metric is already in percent
       detector:
         config: faster_rcnn_r18_half_voc07
         weights: {model.backbone.init_cfg.checkpoint: classifier}
 
-A run is a row with a seed. It is called by its config, eight digits for the overrides, and the
-seed, so that tables which share a row share its runs; see `records.py`.
+A run is a row with a seed. Its name consists of the config, a checksum of the overrides, and the
+seed, so that studies with the same row share its runs; see `records.py`.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ ROW_KEYS = {
     *('config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet', 'metrics', 'scale'),
     'weights',
 }
-# What the keys hold that are no texts.
+# Key -> type and its description; all other keys hold strings.
 VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
     **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet', 'weights'), (dict, 'a mapping')),
     **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
-    'seeds': (list, 'a list of whole numbers, each once'),
+    'seeds': (list, 'a list of different whole numbers'),
     'scale': ((int, float), 'a number'),
 }
 
@@ -76,19 +77,19 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: as the table prints it.
-        config: a shipped config's name or a path, from the study's folder as the file has it, from
-            the current folder after `read_study`.
-        against: the row that it is compared with, or None.
-        overrides: what `--cfg-options` gets, by dotted key.
-        seeds: one run each.
-        paper: the paper's figures by metric, in percent as printed; {} where it has none.
-        mmdet: those of mmdet's model zoo for the same detector.
-        note: a remark for the table.
-        weights: by a config's dotted key, a row; the key gets the last checkpoint of that row's run
-            with the same seed.
-        metrics: as the study's, where the row has others; else {}.
-        scale: as the study's, where the row has another; else None.
+        name: name in the table.
+        config: name of a shipped config, or a path: relative to the study's folder in the file,
+            relative to the current folder after `read_study`.
+        against: name of the baseline, the row that this one is compared with, or None.
+        overrides: value by dotted key, passed as `--cfg-options`.
+        seeds: one run for each.
+        paper: results of the paper by metric, in percent as printed; {} if there are none.
+        mmdet: results of mmdet's model zoo for the same detector, likewise.
+        note: a remark.
+        weights: row by dotted key of the config; the key is set to the last checkpoint of that
+            row's run with the same seed.
+        metrics: replaces the study's `metrics`, if not empty.
+        scale: replaces the study's `scale`, if not None.
     """
 
     name: str
@@ -106,19 +107,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A table of the ledger.
+    """A table of rows that are compared.
 
     Attributes:
-        name: of its file.
-        title: over the table.
-        metrics: by the name that is shown, the key in the test's log.
-        rows: by name, baselines before what is compared with them.
-        data: what it needs, and the command that prepares it.
-        images: how many images an epoch has, before a RepeatDataset; None where nothing is planned.
-        gpus: processes that the configs' learning rates and steps are made for; None for any.
+        name: name of the file without its ending.
+        title: title of the table.
+        metrics: key in the test's log by the name in the table; the first metric gets the verdict.
+        rows: rows by name; a baseline comes before the rows that are compared with it.
+        data: the data sets that are needed, and the command that prepares them.
+        images: number of images in an epoch without repetitions, for `plan`; else None.
+        gpus: number of processes for which the configs' learning rates are chosen; None for any.
         note: a remark below the table.
-        options: overrides that all rows have.
-        scale: from the metrics to percent.
+        options: overrides for all rows.
+        scale: factor from the logged metrics to percent.
     """
 
     name: str
@@ -133,11 +134,11 @@ class Study:
     scale: float = 100
 
     def metrics_of(self, row: Row) -> Mapping[str, str]:
-        """The row's own metrics, or the study's; the first is the measure."""
+        """The metrics of a row; the first one gets the verdict."""
         return row.metrics or self.metrics
 
     def scale_of(self, row: Row) -> float:
-        """From the row's metrics to percent."""
+        """The factor from the row's logged metrics to percent."""
         return self.scale if row.scale is None else row.scale
 
     def baseline(self, row: Row) -> Row | None:
@@ -145,7 +146,7 @@ class Study:
         return None if row.against is None else self.rows[row.against]
 
     def measured_alike(self) -> list[list[Row]]:
-        """The rows, those with the same metrics together."""
+        """The rows in groups that have the same metrics."""
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in self.rows.values():
             groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
@@ -153,12 +154,12 @@ class Study:
 
 
 def read_study(path: str | Path) -> Study:
-    """Read a file of the ledger.
+    """Read the file of a study.
 
     Raises:
-        InputError: it cannot be read, a key is unknown, missing, twice there or of another type,
-            a row is compared with, or starts from, none that stands before it, is compared with
-            one that is the same or has other metrics, or starts from one that lacks its seeds.
+        InputError: the file cannot be read; a key is unknown, missing, duplicate or of the wrong
+            type; or a row refers to a row that does not come before it, to an equal baseline, to a
+            baseline with other metrics, or to weights of a row without the same seeds.
     """
     path = Path(path)
     try:
@@ -170,17 +171,20 @@ def read_study(path: str | Path) -> Study:
     for name, row_options in content['rows'].items():
         _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
         row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
-        if (beside := path.parent / row.config).is_file():
-            row = replace(row, config=str(beside))
+        if (relative := path.parent / row.config).is_file():
+            row = replace(row, config=str(relative))
         if row.against is not None and row.against not in rows:
             raise InputError(
-                f'{path}: {name!r} stands against {row.against!r}, which is no row before it; the '
-                f'rows before it are {first_few(list(rows), 9)}'
+                f'{path}: {name!r} is compared with {row.against!r}, but there is no such row '
+                f'before it; choose from {first_few(list(rows), 9) or "none"}'
             )
         base = rows[row.against] if row.against else None
         same = ('config', 'overrides', 'weights')
         if base and all(getattr(row, key) == getattr(base, key) for key in same):
-            raise InputError(f'{path}: {name!r} is the same as {row.against!r}, its baseline')
+            raise InputError(
+                f'{path}: {name!r} is the same as {row.against!r}, its baseline; give it another '
+                'config or overrides'
+            )
         if base and (row.metrics, row.scale) != (base.metrics, base.scale):
             raise InputError(
                 f'{path}: {name!r} is compared with {row.against!r}, which has other metrics; give '
@@ -193,13 +197,13 @@ def read_study(path: str | Path) -> Study:
 
 
 def check_configs(path: Path, study: Study) -> None:
-    """Raise InputError where a row's config is not there; `path` is the study's file."""
+    """Raise InputError if the config of a row is missing; `path` is the study's file."""
     for row in study.rows.values():
         try:
             find_config(row.config, announce=False)
         except InputError as error:
             raise InputError(
-                f'{path}, row {row.name!r}: not below its folder, and {error}'
+                f'{path}, row {row.name!r}: not found relative to this file, and {error}'
             ) from None
 
 
@@ -207,8 +211,8 @@ def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None
     for key, name in row.weights.items():
         if name not in rows_before:
             raise InputError(
-                f'{path}: {row.name!r} starts from the weights of {name!r}, which is no row before '
-                f'it; the rows before it are {first_few(list(rows_before), 9) or "none"}'
+                f'{path}: {row.name!r} starts from the weights of {name!r}, but there is no such '
+                f'row before it; choose from {first_few(list(rows_before), 9) or "none"}'
             )
         if missing := [seed for seed in row.seeds if seed not in rows_before[name].seeds]:
             raise InputError(
@@ -216,42 +220,46 @@ def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None
                 f'{first_few(list(map(str, missing)))}; give both the same seeds'
             )
         if key in row.overrides:
-            raise InputError(f'{path}: {row.name!r} has {key} in its overrides and in its weights')
+            raise InputError(
+                f'{path}: {row.name!r} has {key} in both overrides and weights; remove one of them'
+            )
 
 
 def _check_keys(place: str | Path, options: object, known: set[str], required: set[str]) -> None:
     keys = set(options) if isinstance(options, dict) else set()
     if not isinstance(options, dict) or not required <= keys <= known:
         raise InputError(
-            f'{place}: it takes the keys {", ".join(sorted(known))} and needs '
-            f'{", ".join(sorted(required))}; found {", ".join(sorted(map(str, keys))) or options!r}'
+            f'{place}: the keys must include {", ".join(sorted(required))} and be among '
+            f'{", ".join(sorted(known))}, not {", ".join(sorted(map(str, keys))) or options!r}'
         )
     for key, value in options.items():
-        value_type, description = VALUE_TYPES.get(key, (str, 'a text'))
+        value_type, description = VALUE_TYPES.get(key, (str, 'a string'))
         is_valid = isinstance(value, value_type) and not isinstance(value, bool)
         if is_valid and key == 'seeds':
             is_valid = all(type(seed) is int for seed in value) and len({*value}) == len(value) > 0
         if not is_valid or (key in ('metrics', 'rows') and not value):
-            raise InputError(f'{place}: {key} takes {description}; found {value!r}')
+            raise InputError(f'{place}: {key} must be {description}, not {value!r}')
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key stands once: of two rows of a name the last would be taken."""
+    """YAML without duplicate keys: of two rows with one name, the first would be lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep) for key, _ in node.value]
         if duplicates := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.YAMLError(f'{first_few(list(map(repr, duplicates)))} twice{node.start_mark}')
+            raise yaml.YAMLError(
+                f'duplicate key {first_few(list(map(repr, duplicates)))}{node.start_mark}'
+            )
         return super().construct_mapping(node, deep)
 
 
 def options(study: Study, row: Row, seed: int) -> dict[str, object]:
-    """What `--cfg-options` gets in a run."""
+    """The `--cfg-options` of a run."""
     return {**study.options, **row.overrides, 'randomness.seed': seed}
 
 
 def run_name(study: Study, row: Row, seed: int) -> str:
-    """The name of a run, by which its record and its work_dir are found."""
+    """The name of a run, which identifies its record and its work_dir."""
     overrides = {**study.options, **row.overrides}
     if row.weights:
         overrides['weights'] = {
@@ -265,8 +273,9 @@ def run_name(study: Study, row: Row, seed: int) -> str:
 
 
 def program() -> list[str]:
-    """The command of the ledger as this process was called; in other processes that of a checkout,
-    or of the installed package where there is none.
+    """The words that start `tools/experiment.py`, as this process was started if it is that tool.
+
+    Otherwise the tool of the checkout, or of the installed package if there is no checkout.
     """
     called = sys.argv[0]
     if Path(called).name == 'experiment.py':
@@ -277,7 +286,7 @@ def program() -> list[str]:
 
 
 def cost_path(results: Path, study: Study) -> Path:
-    """Where the times of a study's rows lie, which `tools/experiment.py cost` measures."""
+    """The file for the times that `tools/experiment.py cost` measures."""
     return results / f'cost_{study.name}.json'
 
 
@@ -285,21 +294,21 @@ GATES = ('channel', 'spatial')
 
 
 def gates_path(results: Path, study: Study) -> Path:
-    """Where the weights of a study's gates lie, which `tools/experiment.py gates` takes."""
+    """The file for the attention weights that `tools/experiment.py gates` measures."""
     return results / f'gates_{study.name}.json'
 
 
 def focus_path(results: Path, study: Study) -> Path:
-    """Where the heat inside objects lies, which `tools/experiment.py focus` measures."""
+    """The file for the Grad-CAM shares that `tools/experiment.py focus` measures."""
     return results / f'focus_{study.name}.json'
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file of records; {} where there is none."""
+    """A JSON file as a dict; {} if it does not exist."""
     try:
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     except ValueError as error:
-        raise InputError(f'{path} is no JSON ({error}); remove it, or get it back') from None
+        raise InputError(f'{path} is not valid JSON ({error}); remove it, or restore it') from None
 
 
 def command(
@@ -310,7 +319,7 @@ def command(
     before: Sequence[str] = (),
     after: Sequence[str] = (),
 ) -> str:
-    """The shell command of a run; `before` and `after` are options before `run` and at the end."""
+    """The shell command of a run, with the options `before` and `after` the command `run`."""
     if not gpus and study.gpus != 1:
         gpus = study.gpus or 0
     gpu_options = ['--gpus', str(gpus)] if gpus else []
@@ -319,16 +328,16 @@ def command(
 
 
 def check_gpus(study: Study, gpus: int) -> None:
-    """Raise InputError where the study is made for another number of processes."""
+    """Raise InputError if the study is made for another number of processes."""
     if study.gpus not in (None, max(gpus, 1)):
         raise InputError(
-            f'{study.name} is made for --gpus {study.gpus}, and {max(gpus, 1)} would train on '
-            f'another batch; give that, or change batch_size and gpus in its file'
+            f'{study.name} is made for --gpus {study.gpus}, not {max(gpus, 1)}, which would change '
+            f'the batch size; give --gpus {study.gpus}, or change batch_size and gpus in the study'
         )
 
 
 def config_of(study: Study, row: Row, seed: int, data_root: str | None = None) -> Config:
-    """The config of a run, which reads its data from `data_root` where that is given."""
+    """The config of a run, with its data in `data_root` if that is given."""
     cfg = override(copy.deepcopy(_read(row.config)), options(study, row, seed))
     if data_root:
         set_data_root(cfg, data_root)

@@ -1,4 +1,4 @@
-"""The tables of measured times and of plans, as Markdown."""
+"""Markdown tables of measured times and of plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..utils.records import origin_line, table_row
 
 
 def detector_table(record: dict) -> str:
-    """Rows for `benchmarks.speed detector`; the first row is the baseline."""
+    """The table of `benchmarks.speed detector`; the first row is the baseline."""
     rows = [
         table_row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
         table_row(['---', '---:', '---:', '---:']),
@@ -20,15 +20,20 @@ def detector_table(record: dict) -> str:
             cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){change}')
         rows.append(table_row([name, *cells, f'{cost["train_peak"]:.0f}']))
     height, width = record['size']
-    images = f'{height}x{width} pixels, {record["batch"]} images a step, 1 in inference; '
+    images = (
+        f'{height}x{width} pixels, {record["batch"]} images per training step, 1 in inference; '
+    )
     return '\n'.join([*rows, '', images + origin_line(record)])
 
 
 def plan_table(record: dict) -> str:
-    """Rows for `tools/experiment.py plan`."""
+    """The table of `tools/experiment.py plan`."""
     lines = []
     for study in record['studies'].values():
-        head = ['runs', 'GPUs', 'steps', 'images', 'multiply-adds, 1e9', 'hours', 'maps, GiB']
+        head = [
+            *('runs', 'GPUs', 'steps', 'images', 'GFLOPs (multiply-adds)'),
+            *('hours', 'feature maps, GiB'),
+        ]
         lines += [table_row([study['title'], *head]), table_row(['---', *['---:'] * len(head)])]
         for name, row in study['rows'].items():
             counts = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
@@ -41,5 +46,8 @@ def plan_table(record: dict) -> str:
         rows = study['rows'].values()
         hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows) / record['gpus']
         lines += ['', f'about {hours:.0f} hours for all runs on {record["gpus"]} GPUs', '']
-    origin = f'hours of a run at {record["teraflops"]:g} teraflops a GPU; maps of a GPU, float32; '
+    origin = (
+        f'Hours of one run at {record["teraflops"]:g} teraflops per GPU; feature maps on one GPU '
+        'in float32; '
+    )
     return '\n'.join([*lines, f'{origin}`{record["command"]}`'])

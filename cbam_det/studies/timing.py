@@ -29,9 +29,9 @@ MIB = 2**20
 def alternate(
     calls: Mapping[str, Callable[..., object]], rounds: int, device: str
 ) -> dict[str, list[float]]:
-    """Milliseconds of each call, as median and quartiles over `rounds`, taken in turns."""
+    """Time calls in turns; returns median and quartiles over `rounds` in ms, by name."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(-2, rounds):  # two to warm up
+    for round_number in range(-2, rounds):  # two rounds of warm-up
         for name, call in calls.items():
             _wait(device)
             start = time.perf_counter()
@@ -51,9 +51,9 @@ def _wait(device: str) -> None:
 
 
 def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
-    """MiB that a forward pass leaves allocated, its output with it, and the peak of a whole step.
+    """Memory that a forward pass keeps, including its output, and the peak of a whole step, in MiB.
 
-    Counted from torch's own allocations; what libraries take for themselves is not in it.
+    Only allocations by torch are counted, not those that other libraries make themselves.
     """
     if device == 'cuda':
         torch.cuda.synchronize()
@@ -79,7 +79,7 @@ def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
 
 
 def _allocations(profiler: profile) -> list[int]:
-    torch_profiler: Any = profiler.profiler  # torch's types lack what its own profiler reads
+    torch_profiler: Any = profiler.profiler  # an attribute that torch's types lack
     events = [
         event for event in torch_profiler.kineto_results.events() if event.name() == '[memory]'
     ]
@@ -93,18 +93,19 @@ def detectors(
     size: tuple[int, int] | None = None,
     batch: int = 2,
 ) -> dict:
-    """Training step and inference of whole detectors on random images, in alternation, in a
-    process that keeps its memory as those of `tools/train.py` and `tools/test.py` do. Inference
-    is with the weights of the start, in which all are the same but for the attention.
+    """Time a training step and inference of whole detectors in alternation, on random images.
+
+    The process keeps freed memory, as `tools/train.py` and `tools/test.py` do. Inference uses the
+    initial weights, so that the detectors differ in the attention alone.
 
     Args:
-        configs: by name; the first is the baseline.
-        size: height and width of the images in pixels, or the size that the config tests on.
-        batch: images of a training step; inference takes one.
+        configs: configs by name; the first is the baseline.
+        size: height and width of the images in pixels; default: the test size of the first config.
+        batch: images per training step; inference uses one.
 
     Returns:
-        'size', 'batch', and 'rows': by name 'train_ms' and 'infer_ms', as median and quartiles,
-        and 'train_peak', the MiB of a step beyond the weights.
+        'size'; 'batch'; 'rows': by name 'train_ms' and 'infer_ms' as median and quartiles, and
+        'train_peak', the peak memory of a step in MiB without the weights.
     """
     if device == 'cpu':
         keep_memory()
@@ -118,7 +119,7 @@ def detectors(
         classes = _classes(cfg)
         train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
         infer[name] = _detection(model, _samples(1, size, classes))
-    # Inference first: what is left to suppress depends on the weights, which training parts.
+    # Inference first: after training steps the weights differ, and with them the work of NMS.
     infer_ms, train_ms = (alternate(calls, rounds, device) for calls in (infer, train))
     rows = {
         name: dict(

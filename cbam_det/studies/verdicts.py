@@ -1,4 +1,4 @@
-"""What the records of a study say: rows against their baselines, paired by seeds, as a table."""
+"""Tables of a study: its rows compared with their baselines, paired by seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCES = ('paper', 'mmdet')
 
 
 def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
-    """A metric of a row by seed, in percent, of the runs that are recorded and have it."""
+    """A metric of a row by seed, in percent, for the recorded runs that have it."""
     by_seed = {}
     key = study.metrics_of(row).get(metric)
     for seed in row.seeds:
@@ -32,7 +32,7 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
 
 
 def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:
-    """A row against its baseline, in percent; None where it has none, or no run of both."""
+    """Compare a row with its baseline, in percent; None without a baseline or a common seed."""
     if row.against is None:
         return None
     rows = (row, study.rows[row.against])
@@ -40,23 +40,23 @@ def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison
 
 
 def table(study: Study, results: Path) -> str:
-    """The study as Markdown tables, in percent, and what made them; one for all rows that have the
-    same metrics.
+    """The study as Markdown tables in percent, one for each group of rows with the same metrics.
 
-    By metric the mean and the standard deviation over the seeds, and the difference to the row's
-    baseline, paired by seeds, with its 95% interval; of the first metric, which is the measure, the
-    p of the paired t-test and the verdict too; the paper's difference and mmdet's figure beside it,
-    where there are any; the measure of the row whose weights it starts from; and the weights of the
-    gates, where they are recorded.
+    For each metric: mean and standard deviation over the seeds, and the difference to the baseline,
+    paired by seeds, with its 95% interval. For the first metric also: the p-value of the paired
+    t-test and the verdict. If they exist: the results of the paper and of mmdet, the score of the
+    row that provided the initial weights, and the attention weights. Below the tables: how many
+    runs are recorded, and on which machines.
     """
     tables = [_table(study, rows, results) for rows in study.measured_alike()]
     return '\n'.join([*'\n\n'.join(tables).splitlines(), '', *_origin(study, results)])
 
 
 def summary(study: Study, results: Path) -> str:
-    """The recorded rows by the measure alone, as a Markdown table in percent: n, the mean and the
-    standard deviation over the seeds, the difference to the baseline with its 95% interval, and the
-    verdict.
+    """The recorded rows by their first metric alone, as a Markdown table in percent.
+
+    The columns are n, mean and standard deviation over the seeds, the difference to the baseline
+    with its 95% interval, and the verdict.
     """
     lines = [
         table_row(['', 'n', 'score', 'difference', 'verdict']),
@@ -82,18 +82,18 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
         for row in rows
         for name in row.weights.values()
     }
-    head = ['', 'n', *metrics, f'{first}, difference', 'p', 'says']
+    head = ['', 'n', *metrics, f'{first}, difference', 'p', 'verdict']
     if compared:
         head += [f'{name}, difference' for name in other_metrics]
-    head += [f'{name} of its start' for name in starts]
+    head += [f'{name} of the initial weights' for name in starts]
     if paper:
-        head += [f"paper's {first}", 'diff.']
+        head += [f"paper's {first}", "paper's difference"]
     if mmdet:
         head.append(f"mmdet's {first}")
     weights = read_json(gates_path(results, study)).get('rows', {})
     weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     if weights:
-        head += [f'{gate} weights' for gate in GATES]
+        head += [f'{gate} attention weights' for gate in GATES]
     unmoved = _rows_at_start(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in rows:
@@ -101,7 +101,7 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
         if cells[-1] and row.name in unmoved:
-            cells[-1] += ', attention at its start'
+            cells[-1] += ', attention unchanged'
         if compared:
             cells += [_difference(study, row, results, name)[0] for name in other_metrics]
         cells += [_start_cell(study, row, results, name) for name in starts]
@@ -122,7 +122,7 @@ def _spread(by_seed: Mapping[int, float]) -> str:
 
 
 def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
-    """A metric of the row whose weights `row` starts from, of the seeds that both have."""
+    """A metric of the row that provides the initial weights, over the seeds that both have."""
     first = next(iter(study.metrics_of(row)))
     own_values = values(study, row, results, first)
     for name in row.weights.values():
@@ -139,9 +139,10 @@ SIZES = dict(s='small', m='medium', l='large')
 
 
 def breakdown(study: Study, results: Path) -> str:
-    """Where each row differs from its baseline: COCO's AP by object size, and by class from the
-    largest gain to the largest loss, as Markdown tables in percent, paired by seeds, with the 95%
-    intervals. Rows without records, or of classifiers, have no table.
+    """Compare COCO's AP with the baseline by object size and by class, as Markdown tables.
+
+    In percent, paired by seeds, with 95% intervals; classes go from the largest gain to the largest
+    loss. Classifiers and rows without records have no table.
     """
     tables = []
     for row in study.rows.values():
@@ -171,18 +172,20 @@ def breakdown(study: Study, results: Path) -> str:
             )
         intervals = [name for name in classes if comparisons[name].low is not None]
         if intervals:
-            significant = sum(comparisons[name].verdict in ('helps', 'hurts') for name in intervals)
+            significant = sum(
+                comparisons[name].verdict in ('better', 'worse') for name in intervals
+            )
             lines += [
                 '',
-                f'{significant} of {len(classes)} classes have an interval without 0; by chance '
-                f'alone {0.05 * len(classes):.1f} would.',
+                f'For {significant} of {len(classes)} classes the interval excludes 0; by chance '
+                f'alone this is expected for {0.05 * len(classes):.1f}.',
             ]
         tables.append('\n'.join(lines))
-    return '\n\n'.join(tables) or 'no detector is recorded beside its baseline'
+    return '\n\n'.join(tables) or 'no detector is recorded together with its baseline'
 
 
 def _coco_values(study: Study, row: Row, results: Path) -> dict[str, dict[int, float]]:
-    """By object size and class name COCO's AP of a row by seed, in percent."""
+    """COCO's AP of a row in percent, by object size or class name, then by seed."""
     by_name: dict[str, dict[int, float]] = {}
     for seed in row.seeds:
         record = read_record(results, study, row, seed) or dict(metrics={})
@@ -196,8 +199,9 @@ def _coco_values(study: Study, row: Row, results: Path) -> dict[str, dict[int, f
 
 
 def heat_table(study: Study, results: Path) -> str:
-    """How much of Grad-CAM's heat lies inside objects, by row beside its baseline, as a Markdown
-    table in percent: means over the seeds, the difference paired by seeds, with its 95% interval.
+    """The share of Grad-CAM's heat inside objects, compared with the baseline, as a Markdown table.
+
+    In percent: means over the seeds, and the difference paired by seeds with its 95% interval.
 
     Raises:
         InputError: it was not measured.
@@ -206,9 +210,9 @@ def heat_table(study: Study, results: Path) -> str:
     record = read_json(path)
     if not record:
         raise InputError(
-            f'no record {path}; make it: {shlex.join([*program(), "focus", study.name])}'
+            f'there is no record {path}; make it: {shlex.join([*program(), "focus", study.name])}'
         )
-    head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'says', 'objects']
+    head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'verdict', 'objects']
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     chance = []
     for name, by_seed in record['runs'].items():
@@ -241,9 +245,10 @@ def heat_table(study: Study, results: Path) -> str:
         [
             *lines,
             '',
-            f"The share of {method}'s heat inside the boxes of objects that both detectors find "
-            f'with a score of {record["score"]:g} or more, on {record["images"]} test images; heat '
-            f'spread evenly would have {np.mean(chance):.1f} inside. `{record["command"]}`',
+            f'The share of the heat of {method} inside the boxes of objects that both detectors '
+            f'find with a score of {record["score"]:g} or more, on {record["images"]} test images. '
+            f'Evenly spread heat would have a share of {np.mean(chance):.1f}. '
+            f'`{record["command"]}`',
         ]
     )
 
@@ -253,7 +258,7 @@ def _rows_by_seed(by_seed: Mapping[str, dict]) -> dict[str, list[dict]]:
 
 
 def _origin(study: Study, results: Path) -> list[str]:
-    """Below the table: how many runs, their cost and machines, the study's note."""
+    """The lines below the table: number of runs, their time and machines, the study's note."""
     run_records = records(study, results)
     planned = sum(len(row.seeds) for row in study.rows.values())
     lines = [f'{len(run_records)} of {planned} runs recorded']
@@ -267,7 +272,7 @@ def _origin(study: Study, results: Path) -> list[str]:
         machines = {_machine(record['environment']) for record in run_records}
         commits = sorted({record['commit'][:7] for record in run_records if record.get('commit')})
         sources = [*sorted(machines), *(f'commit {commit}' for commit in commits)]
-        lines[0] += f', a training {" and ".join(minutes)} minutes (median'
+        lines[0] += f'; {" and ".join(minutes)} minutes per training (median'
         lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
         lines[0] += '; '.join(sources)
     with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
@@ -283,24 +288,25 @@ def _origin(study: Study, results: Path) -> list[str]:
                 measures.append(first)
     if tests:
         chance = 100 * (1 - 0.95**tests)
-        verb = 'is the measure' if len(measures) == 1 else 'are the measures'
         lines[0] += (
-            f'. {" and ".join(measures)} {verb}: where there is no effect, a comparison says helps '
-            'or hurts 5% of the time'
+            f'. Verdicts are on {" and ".join(measures)}: without any effect, a verdict is better '
+            'or worse in 5% of cases'
         )
         if tests > 1:
-            lines[0] += f', one or more of {tests} up to {chance:.0f}%'
+            lines[0] += f', and at least one of {tests} in up to {chance:.0f}%'
     if unused := runs_without_row(study, results):
-        lines[0] += f'. Records of rows or seeds that the study has no more: {len(unused)}'
+        lines[0] += f'. Records of removed rows or seeds: {len(unused)}'
     if gate_record := read_json(gates_path(results, study)):
         lines[0] += (
-            '. Weights: of all CBAMs after the training, 5% to 95%, means over the runs, on '
-            f'{gate_record["images"]} validation images (`{gate_record["command"]}`)'
+            '. Attention weights: 5% and 95% quantiles over all CBAMs after the training, as means '
+            f'over the runs, on {gate_record["images"]} validation images '
+            f'(`{gate_record["command"]}`)'
         )
         if unmoved := [name for name in _rows_at_start(gate_record['rows']) if name in study.rows]:
             lines[0] += (
-                f'. Attention at its start (weights 1.00) changes nothing: {", ".join(unmoved)}; a '
-                'longer schedule, or a larger lr_mult of the attention, moves it'
+                f'. The attention of {", ".join(unmoved)} is still at its initial weights of 1.00 '
+                'and has no effect; a longer schedule or a larger lr_mult of the attention changes '
+                'that'
             )
     if study.note:
         lines += ['', study.note]
@@ -314,7 +320,7 @@ def _machine(environment: Mapping) -> str:
 
 
 def _rows_at_start(weights: Mapping[str, dict]) -> list[str]:
-    """The rows whose gates, by their recorded quantiles, are all at 1.00."""
+    """The rows whose recorded quantiles of attention weights are all 1.00."""
     return [
         name
         for name, gates in weights.items()
@@ -337,8 +343,8 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
 
 
 def _verdict(comparison: Comparison, planned: int) -> str:
-    if comparison.count < planned:  # a few rounded values may all agree
-        return f'{comparison.count} of {planned} pairs: nothing yet'
+    if comparison.count < planned:  # the first few rounded values may agree by chance
+        return f'{comparison.count} of {planned} pairs, no verdict yet'
     return comparison.verdict
 
 

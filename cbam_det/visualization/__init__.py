@@ -1,1 +1,1 @@
-"""Figures of data, detections and training."""
+"""Figures of data, detections, attention and training."""

@@ -1,4 +1,4 @@
-"""What CBAMs attend to in a picture: their weights where they stand, and the page of them."""
+"""The attention weights of a model's CBAMs for an image, and a page that shows them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .figures import GateRow, attention_sheet
 
 @dataclass
 class Gates:
-    """The weights of a CBAM in one of its passes; a gate that its order lacks is None.
+    """The attention weights of a CBAM in one forward pass; None for a gate that it does not have.
 
     Attributes:
         name: path of the CBAM in the model.
-        channel: (n, C) for n maps (one image, or the regions of a two-stage head).
+        channel: (n, C) for n feature maps (one image, or the regions of a two-stage head).
         spatial: (n, H, W).
-        identity: the gates lie in (0, 2), where 1 changes nothing; else in (0, 1).
+        identity: the weights are in (0, 2), and 1 has no effect; otherwise they are in (0, 1).
     """
 
     name: str
@@ -43,28 +43,28 @@ def cbams(model: nn.Module) -> dict[str, CBAM]:
     """The CBAMs of a model by their path.
 
     Raises:
-        InputError: there is none.
+        InputError: the model has none.
     """
     modules = dict(named_cbams(model))
     if not modules:
         raise InputError(
-            'this model has no CBAM to look at; give the config with attention (a _cbam twin), or '
-            'use gradcam, which needs none'
+            'this model has no CBAM to show; give a config with CBAM, or use gradcam, which works '
+            'without'
         )
     return modules
 
 
 def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> list[Gates]:
-    """Run a model on a batch and return the weights of its CBAMs, in the order of their passes.
+    """Run a model on a batch and return the attention weights of its CBAMs in order of execution.
 
     Args:
-        model: in eval mode, or its norms would count the batch.
-        data: as its data preprocessor returns it.
-        names: CBAMs to look at, None for all: paths, names as the page has them, or what these
-            begin with (`layer4`); `*` stands for anything.
+        model: the model in eval mode (in train mode its BatchNorms would update their statistics).
+        data: a batch from the model's data preprocessor.
+        names: the CBAMs to return, by default all: paths, names as on the page, or beginnings of
+            these up to a dot (`layer4`); `*` matches any text.
 
     Raises:
-        InputError: the model has no CBAM, or none of such a name; near ones are listed.
+        InputError: the model has no CBAM, or no CBAM matches a name; similar names are listed.
     """
     modules = cbams(model)
     if names is not None:
@@ -74,7 +74,7 @@ def gates(model: nn.Module, data: dict, names: Iterable[str] | None = None) -> l
     def make_hook(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
         def hook(cbam: nn.Module, args: tuple[Tensor]) -> None:
             assert isinstance(cbam, CBAM)
-            if not len(args[0]):  # a head without a region
+            if not len(args[0]):  # a head that got no regions
                 return
             weights = {kind: value.cpu().numpy() for kind, value in cbam.gates(args[0]).items()}
             channel, spatial = weights.get('channel'), weights.get('spatial')
@@ -102,7 +102,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _select(paths: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The paths that `names` choose, in their order in the model."""
+    """The paths that match one of `names`, in the order of the model."""
     short_names = {path: '.'.join(_parts(path)[1:]) or path for path in paths}
     selected = set()
     for name in names:
@@ -120,22 +120,22 @@ def _select(paths: Iterable[str], names: Iterable[str]) -> list[str]:
                 *short_names.values()
             ]
             raise InputError(
-                f'--layer {name} is no CBAM of this model; it has {first_few(near, 4)}'
+                f'--layer {name} matches no CBAM of this model; choose from {first_few(near, 4)}'
             )
         selected.update(matches)
     return [path for path in short_names if path in selected]
 
 
 def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None = None) -> Figure:
-    """A contact sheet of the spatial gates over an image, then the channel gates of each stage.
+    """Show the spatial weights of each CBAM over an image, and the channel weights of each stage.
 
     Args:
-        predictor: a detector, or a classifier.
+        predictor: a detector or a classifier.
         image: path of an image file.
-        names: CBAMs to show, None for all; see `gates`.
+        names: the CBAMs to show, by default all; see `gates`.
 
     Raises:
-        InputError: no image, no CBAM, or none of such a name.
+        InputError: the image cannot be read, the model has no CBAM, or no CBAM matches a name.
     """
     prepared = predictor.prepare(image)
     title = 'image' if predictor.trained else 'image; the model is untrained'
@@ -143,7 +143,12 @@ def attention_page(predictor: Predictor, image: str, names: Iterable[str] | None
 
 
 def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image') -> Figure:
-    """`attention_page` of weights that were taken already; `title` stands over the picture."""
+    """Like `attention_page`, for weights from `gates`; `title` is the title of the image."""
+    return attention_sheet(prepared.picture, gate_rows(prepared, passes), title)
+
+
+def gate_rows(prepared: PreparedImage, passes: list[Gates]) -> list[GateRow]:
+    """The weights of each pass under a short name, the spatial ones over the picture."""
     rows = []
     pass_counts = Counter(gate.name for gate in passes)
     pass_numbers: Counter[str] = Counter()
@@ -155,7 +160,7 @@ def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image
         if pass_counts[gate.name] > 1:
             name += f', pass {pass_numbers[gate.name]}'
         spatial = gate.spatial
-        over_image = 'roi_head' not in parts  # which sees regions
+        over_image = 'roi_head' not in parts  # its inputs are regions, not images
         if spatial is not None:
             spatial = prepared.resize_to_picture(spatial[0]) if over_image else spatial.mean(0)
         channel = None if gate.channel is None else gate.channel.mean(0)
@@ -169,4 +174,4 @@ def gates_page(prepared: PreparedImage, passes: list[Gates], title: str = 'image
                 maximum=2 if gate.identity else 1,
             )
         )
-    return attention_sheet(prepared.picture, rows, title)
+    return rows

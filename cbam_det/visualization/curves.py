@@ -1,4 +1,4 @@
-"""Training curves: loss, AP and learning rate of one or several runs, from their logs."""
+"""Training curves: loss, AP and learning rate of one or more runs, from their logs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .figures import CYCLE, STYLE
 
 # Names in MMEngine's scalars.json -> names in figures.
 SERIES = {'loss': 'loss', 'lr': 'learning rate'}
-SCORES = {'AP': '-', 'AP50': '--', 'VOC AP50': ':', 'VOC AP50, by area': '-.'}  # how they are drawn
+SCORES = {'AP': '-', 'AP50': '--', 'VOC AP50': ':', 'VOC AP50, by area': '-.'}  # name -> line style
 
 
 def read_run(work_dir: str | Path) -> Run:
-    """The log of a training from its work_dir; parts resumed later replace earlier steps.
+    """Read the log of a training; if a resumed run repeated steps, the later ones are used.
 
     Raises:
-        InputError: no training was logged there.
+        InputError: the folder has no training log.
     """
     if Path(work_dir).is_file():
-        raise InputError(f'{work_dir} is a file; give the work_dir that it lies in')
+        raise InputError(f'{work_dir} is a file; give the work_dir that contains it')
     values: dict[str, dict[int, float]] = {}
     for row in log_lines(work_dir):
         for name in row if 'step' in row else ():
             if label := SERIES.get(name) or metric_name(name):
                 values.setdefault(label, {})[_step(row, values)] = row[name]
     if 'loss' not in values:
-        raise InputError(f'{work_dir} holds no log of a training; give the work_dir of a run')
+        raise InputError(f'{work_dir} has no training log; give the work_dir of a training')
     series = {
         label: (sorted(points), [points[step] for step in sorted(points)])
         for label, points in values.items()
@@ -43,7 +43,7 @@ def read_run(work_dir: str | Path) -> Run:
 
 
 def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
-    """Evaluations of an epoch-based run count epochs: put them at the last training step."""
+    """The step of a log line; evaluations are logged by epoch and get the last training step."""
     if 'iter' in row or 'loss' in row:
         return row['step']
     return max(values.get('loss', {row['step']: 0}))
@@ -51,14 +51,14 @@ def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
 
 @dataclass
 class Run:
-    """The log of one training: values by name, as steps and numbers."""
+    """The log of one training: by name, a list of steps and a list of values."""
 
     name: str
     series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
 
 def curves(runs: Sequence[Run]) -> Figure:
-    """Loss, AP and learning rate against the step, a colour for each run."""
+    """Plot loss, AP and learning rate over the steps, with one colour per run."""
     with plt.rc_context(STYLE):
         figure, (loss, score, rate) = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True)
         for run, colour in zip(runs, CYCLE * math.ceil(len(runs) / len(CYCLE)), strict=False):

@@ -1,4 +1,4 @@
-"""Samples of a config's data, and a detector's boxes beside the ground truth."""
+"""Pages of annotated samples, and of a detector's boxes with the ground truth."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..apis.inference import Predictor, check_matching_classes, read_image
 from ..datasets.validation.config import check_data
 from ..utils.errors import InputError
 from ..utils.run_config import RunConfig
-from .figures import BLUE, GREEN, ORANGE, Boxes, Cell, grid, sheet
+from .figures import BLUE, GREEN, MISSED, ORANGE, Boxes, Cell, grid, sheet
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
-    """A page of `count` annotated images, evenly over the data set of `split`.
+    """Show `count` annotated images, evenly spaced over the data set of `split`.
 
     Raises:
         InputError: the data cannot be used, or the config has no such split.
@@ -39,15 +39,16 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
 
 
 def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> Figure:
-    """Ground truth above, detections below: true positives green, false ones orange.
+    """Show ground truth (above) and detections (below) of test images.
 
-    A detection is true where it has the class and IoU >= 0.5 with an object that no detection of
-    higher score has taken.
+    A detection is correct if it has the class of an object and an IoU of at least 0.5 with it, and
+    no detection with a higher score was matched to this object. Correct detections are green, false
+    ones orange; missed objects are drawn with dashed boxes.
 
     Args:
-        predictor: a detector; its test data are shown.
-        count: images, evenly over the data set.
-        score: detections below it are left out, 0 to 1.
+        predictor: a detector; the images are from its test data.
+        count: number of images, evenly spaced over the data set.
+        score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
         InputError: the data cannot be used.
@@ -70,12 +71,14 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
 
 
 def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float = 0.3) -> Figure:
-    """A row for each picture: ground truth, then what each detector finds, as in `detection_page`.
+    """Show test images in rows: ground truth, then the detections of each detector.
+
+    The colours are those of `detection_page`.
 
     Args:
-        predictors: detectors; the test data of the first are shown.
-        count: images, evenly over the data set.
-        score: detections below it are left out, 0 to 1.
+        predictors: detectors; the images are from the test data of the first.
+        count: number of images, evenly spaced over the data set.
+        score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
         InputError: the data cannot be used, or the detectors know other classes.
@@ -100,13 +103,14 @@ def _legend(score: float) -> dict[str, str]:
         'ground truth': BLUE,
         'correct (class, IoU ≥ 0.5)': GREEN,
         f'false (score ≥ {score:g})': ORANGE,
+        'missed object': MISSED,
     }
 
 
 def _detected(
     predictor: Predictor, dataset: BaseDataset, index: int, score: float
 ) -> tuple[Boxes, str]:
-    """The detections in an image of a data set, and how many are right, wrong and missed."""
+    """The boxes of an image of a data set, and the numbers of correct, false and missed ones."""
     info, classes = dataset.get_data_info(index), dataset.metainfo['classes']
     with torch.no_grad():
         result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
@@ -118,16 +122,25 @@ def _detected(
         for label, value in zip(result.labels, result.scores, strict=True)
     ]
     colours = [GREEN if is_correct else ORANGE for is_correct in correct]
-    missed = sum(not item.get('ignore_flag') for item in info['instances']) - sum(correct)
-    counts = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {missed} missed'
-    return Boxes(result.bboxes, captions, colours), counts
+    objects = [item for item in info['instances'] if not item.get('ignore_flag')]
+    missed = [item for number, item in enumerate(objects) if number not in matches]
+    boxes = Boxes(
+        np.array([*result.bboxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
+        [*captions, *(classes[item['bbox_label']] for item in missed)],
+        [*colours, *[MISSED] * len(missed)],
+    )
+    counts = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {len(missed)} missed'
+    return boxes, counts
 
 
 def match_detections(
     info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> list[int | None]:
-    """The object that each detection (n of each argument) finds at IoU 0.5, as its index among
-    those of `info['instances']` that are not to be ignored; None for a false positive.
+    """Match n detections to the objects of an image with an IoU of at least 0.5.
+
+    Returns:
+        For each detection the index of its object among those of `info['instances']` that are not
+        ignored; None for a false positive.
     """
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     taken: set[int] = set()
@@ -148,10 +161,10 @@ def match_detections(
 
 
 def dataset_of(cfg: Config, split: str) -> BaseDataset:
-    """The data set of 'train', 'val' or 'test' in a config.
+    """Build the data set of the split 'train', 'val' or 'test' of a config.
 
     Raises:
-        InputError: the config has none, or the data cannot be used.
+        InputError: the config has no such split, or the data cannot be used.
     """
     run = RunConfig.from_cfg(cfg)
     if split not in run.splits:
@@ -161,9 +174,9 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """At most `count` of 0 to `total` - 1, evenly; InputError where `count` is below 1."""
+    """`count` evenly spaced numbers from 0 to `total` - 1; InputError if `count` is below 1."""
     if count < 1:
-        raise InputError(f'--count {count} shows nothing; use 1 or more')
+        raise InputError(f'--count {count} is too small; give 1 or more')
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 

@@ -1,4 +1,4 @@
-"""Figures in one style: readable, colour-blind safe (Okabe and Ito); PNG, SVG or JPEG."""
+"""Figures in a common style with colours for the colour-blind (Okabe and Ito)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from .fonts import every_glyph
 matplotlib.use('Agg')
 
 BLUE, ORANGE, GREEN, PINK = '#0072b2', '#d55e00', '#009e73', '#cc79a7'
+MISSED = PINK  # boxes of missed objects, which are drawn dashed
 
 HEAT = 'inferno'
+UNIFORM = 1e-3  # attention weights that differ by less are drawn as uniform
+MIN_RANGE = 0.1  # of attention weights on a colour scale, so that tiny differences stay dark
 
 CYCLE = [BLUE, ORANGE, GREEN, PINK, '#e69f00', '#56b4e9']
 
 STYLE: dict[Any, Any] = {
     'font.size': 10,
-    'text.parse_math': False,  # a dollar sign in a name is no formula
+    'text.parse_math': False,  # names can contain dollar signs
     'axes.prop_cycle': cycler(color=CYCLE),
     'axes.spines.top': False,
     'axes.spines.right': False,
@@ -44,7 +47,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass
 class Boxes:
-    """Boxes over an image: (n, 4) x1 y1 x2 y2 in pixels, captions and colours, n of each."""
+    """Boxes in an image: (n, 4) as x1, y1, x2, y2 in pixels, with n captions and colours."""
 
     boxes: np.ndarray
     captions: list[str]
@@ -52,7 +55,7 @@ class Boxes:
 
 
 class Cell(NamedTuple):
-    """A picture of a sheet: (H, W, 3) uint8 RGB with boxes, and (H, W) from 0 to 1 laid over it."""
+    """A picture on a sheet: (H, W, 3) uint8 RGB, its boxes, and a heatmap (H, W) from 0 to 1."""
 
     picture: np.ndarray
     boxes: Boxes
@@ -61,12 +64,12 @@ class Cell(NamedTuple):
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write `figure` to `path` (.png, .svg or .jpg), making its folder, and close it.
+    """Write `figure` to `path` (.png, .svg or .jpg) and close it; missing folders are made.
 
-    The same figure makes the same file.
+    Equal figures give identical files.
 
     Raises:
-        InputError: another ending.
+        InputError: the path has another ending.
     """
     path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +81,9 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of `figure`, which is closed."""
+    """Draw `figure` as (H, W, 3) uint8 RGB, and close it."""
     canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)  # the backend above
+    assert isinstance(canvas, FigureCanvasAgg)  # as matplotlib.use('Agg') sets it
     with every_glyph(figure):
         canvas.draw()
     picture = np.array(canvas.buffer_rgba())[..., :3]
@@ -89,9 +92,9 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def check_ending(path: str | Path) -> Path:
-    """`path`, or an InputError where `save` cannot write it."""
+    """`path` as a Path; InputError if `save` cannot write this format."""
     if Path(path).suffix not in ('.png', '.svg', '.jpg'):
-        raise InputError(f'{path} is no picture that can be written; end it in .png, .svg or .jpg')
+        raise InputError(f'{path}: pictures are written as .png, .svg or .jpg; end the name in one')
     return Path(path)
 
 
@@ -100,17 +103,22 @@ def sheet(
     legend: dict[str, str] | None = None,
     heat: str | None = None,
 ) -> Figure:
-    """A grid of pictures; `legend` names colours of boxes, `heat` what is laid over."""
+    """A grid of pictures; `legend` explains the colours of boxes, `heat` the heatmaps."""
     columns = max(len(row) for row in rows)
     cells = [cell for row in rows for cell in row]
-    ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in cells)
     lines = max(cell.title.count('\n') for cell in cells) + 1
-    height = 2.45 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
+    heights = []  # of the rows, in inches
+    for row in rows:
+        ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in row)
+        heights.append(2.6 * min(ratio, 1.6) + 0.15 * lines + 0.15)
+    legend_columns = min(columns, len(legend or ()))
+    legend_height = 0.25 * math.ceil(len(legend or ()) / max(legend_columns, 1))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(rows),
             columns,
-            figsize=(2.6 * columns, len(rows) * height + (0.9 if heat else 0.4)),
+            figsize=(2.6 * columns, sum(heights) + legend_height + (0.9 if heat else 0.15)),
+            height_ratios=heights,
             squeeze=False,
         )
         for axis in axes.flat:
@@ -121,22 +129,31 @@ def sheet(
                 if cell.heat is not None:
                     draw_heat(axis, cell.heat)
                 axis.set_title(cell.title, fontsize=9)
-                _draw(axis, cell.boxes)
+                _draw(axis, cell.boxes, *cell.picture.shape[:2])
         if legend:
-            marks = [Line2D([], [], color=colour, lw=3) for colour in legend.values()]
-            figure.legend(marks, legend, loc='outside lower center', ncols=len(legend))
+            marks = [
+                Line2D([], [], color=colour, lw=3, ls='--' if colour == MISSED else '-')
+                for colour in legend.values()
+            ]
+            figure.legend(marks, legend, loc='outside lower center', ncols=legend_columns)
         if heat:
             _heat_bar(figure, axes, heat, shrink=0.9)
     return figure
 
 
 def draw_heat(axis: plt.Axes, heat: np.ndarray) -> None:
-    """Heat, (H, W) from 0 to 1, over the picture of the same size that `axis` shows."""
+    """Draw a heatmap (H, W) from 0 to 1 over the picture of the same size in `axis`."""
     axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.25 + 0.55 * np.clip(heat, 0, 1))
 
 
-def _heat_bar(figure: Figure, axes: np.ndarray, text: str, shrink: float) -> None:
-    colours = ScalarMappable(Normalize(0, 1), HEAT)
+def _heat_bar(
+    figure: Figure,
+    axes: np.ndarray,
+    text: str,
+    shrink: float,
+    limits: tuple[float, float] = (0, 1),
+) -> None:
+    colours = ScalarMappable(Normalize(*limits), HEAT)
     bar = figure.colorbar(
         colours, ax=axes, pad=0.01, label=text, location='bottom', shrink=shrink, aspect=40
     )
@@ -145,15 +162,15 @@ def _heat_bar(figure: Figure, axes: np.ndarray, text: str, shrink: float) -> Non
 
 @dataclass
 class GateRow:
-    """The weights of one CBAM as `attention_sheet` shows them.
+    """The attention weights of one CBAM for `attention_sheet`.
 
     Attributes:
         name: short name of the block.
-        stage: the blocks that share a panel of channel weights.
-        channel: (C,), or None.
-        spatial: (H, W) over the picture, or of a region where `over_image` is False; or None.
-        over_image: the spatial weights belong over the picture.
-        maximum: upper end of the weights' range, 1 or 2.
+        stage: name of the stage; its blocks share a panel of channel weights.
+        channel: channel weights (C,), or None.
+        spatial: spatial weights (H, W), or None.
+        over_image: whether the spatial weights have the size of the picture, or of a region.
+        maximum: the largest possible weight, 1 or 2.
     """
 
     name: str
@@ -165,12 +182,14 @@ class GateRow:
 
 
 def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = 'image') -> Figure:
-    """The picture and the spatial weights over it, each from its own lowest to its highest, which
-    the title gives; below, for each stage, the channel weights sorted and as a histogram.
+    """Show the spatial weights over the picture, and below the channel weights of each stage.
 
-    Weights that differ by less than 0.001 in a block are not drawn.
+    All spatial panels share one colour scale, from the lowest weight to the highest, or at least
+    `MIN_RANGE` wide; the titles give the range of each block. The channel weights are sorted, and
+    shown as a histogram. A block whose weights differ by less than `UNIFORM` gets no heatmap.
     """
     maps = [(row, row.spatial) for row in rows if row.spatial is not None]
+    limits = heat_limits([weights for _, weights in maps])
     stages = list(dict.fromkeys(row.stage for row in rows if row.channel is not None))
     columns = min(6, max(len(maps) + 1, 3))
     lines = math.ceil((len(maps) + 1) / columns) if maps else 0
@@ -190,9 +209,10 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
             axes.flat[0].imshow(picture)
             axes.flat[0].set_title(title, fontsize=8)
             for axis, (row, weights) in zip(list(axes.flat)[1:], maps, strict=False):
-                _spatial_panel(axis, picture, row, weights)
-            text = 'spatial weight, lowest to highest of the block'
-            _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6)
+                _spatial_panel(axis, picture, row, weights, limits)
+            if any(np.ptp(weights) >= UNIFORM for _, weights in maps):
+                text = 'spatial attention weight'
+                _heat_bar(axes.flat[0].figure, axes, text, shrink=0.6, limits=limits)
         if stages:
             axes = parts[0].subplots(2, len(stages), squeeze=False, sharex='row')
             maximum = max(row.maximum for row in rows)
@@ -205,21 +225,36 @@ def attention_sheet(picture: np.ndarray, rows: Sequence[GateRow], title: str = '
                 _channel_panels(curve, histogram, stage_rows, maximum)
                 curve.set_title(stage, fontsize=9)
             axes[0, 0].set_ylabel('channel weight')
-            axes[1, 0].set_ylabel('channels, share')
+            axes[1, 0].set_ylabel('share of channels')
     return figure
 
 
-def _spatial_panel(axis: plt.Axes, picture: np.ndarray, row: GateRow, weights: np.ndarray) -> None:
+def heat_limits(maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The ends of a colour scale for attention weights, at least `MIN_RANGE` apart."""
+    if not maps:
+        return 0.0, 1.0
+    low = min(float(weights.min()) for weights in maps)
+    high = max(float(weights.max()) for weights in maps)
+    return low, max(high, low + MIN_RANGE)
+
+
+def _spatial_panel(
+    axis: plt.Axes,
+    picture: np.ndarray,
+    row: GateRow,
+    weights: np.ndarray,
+    limits: tuple[float, float],
+) -> None:
     low, high = float(weights.min()), float(weights.max())
-    uniform = high - low < 1e-3
-    heat = np.zeros_like(weights) if uniform else (weights - low) / (high - low)
+    uniform = high - low < UNIFORM
+    heat = (weights - limits[0]) / (limits[1] - limits[0])
     if row.over_image:
         axis.imshow(picture)
         if not uniform:
             draw_heat(axis, heat)
     else:
         axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
-    suffix = '' if row.over_image else ', mean of regions'
+    suffix = '' if row.over_image else ', mean over regions'
     span = f'{low:.3f} everywhere' if uniform else f'{low:.3f} to {high:.3f}'
     axis.set_title(f'{row.name}{suffix}\n{span}', fontsize=7.5)
 
@@ -228,39 +263,52 @@ def _channel_panels(
     curve: plt.Axes, histogram: plt.Axes, rows: Sequence[tuple[GateRow, np.ndarray]], maximum: int
 ) -> None:
     shades = plt.get_cmap('viridis')(np.linspace(0, 0.85, len(rows)))
-    bins = np.linspace(0, maximum, 42).tolist()  # one in the middle, where a gate changes nothing
+    bins = np.linspace(0, maximum, 42).tolist()  # the middle bin is for weights without effect
     for (row, weights), shade in zip(rows, shades, strict=True):
         positions = np.linspace(0, 1, len(weights))
         curve.plot(positions, np.sort(weights)[::-1], color=shade, lw=1.2, label=row.name)
         share = np.full(len(weights), 1 / len(weights))
         histogram.hist(weights, bins, weights=share, histtype='step', color=shade, lw=1.2)
     curve.axhline(rows[0][0].maximum / 2, color='black', lw=0.6, ls=':')
-    curve.set(ylim=(0, maximum), xlabel='channels, sorted')
+    curve.set(ylim=(0, maximum), xlabel='sorted channels')
     histogram.set(xlim=(0, maximum), xlabel='channel weight')
     if len(rows) <= 8:
         curve.legend(fontsize=6)
 
 
 def grid(items: Sequence, columns: int) -> list[list]:
-    """`items` in rows of `columns`."""
+    """Divide `items` into rows with `columns` items each."""
     return [list(items[start : start + columns]) for start in range(0, len(items), columns)]
 
 
-def _draw(axis: plt.Axes, boxes: Boxes) -> None:
+def _draw(axis: plt.Axes, boxes: Boxes, height: int, width: int) -> None:
     for (x1, y1, x2, y2), caption, colour in zip(
         boxes.boxes, boxes.captions, boxes.colours, strict=True
     ):
-        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.6))
-        label = dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85)
+        line = '--' if colour == MISSED else '-'
+        axis.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.6, ls=line)
+        )
         if caption:
-            axis.text(x1, y1 - 1, caption, color='white', fontsize=6.5, va='bottom', bbox=label)
+            # At the edges of the picture, the label stays inside: above it is the title.
+            at_top, at_right = y1 < 0.1 * height, x1 > 0.75 * width
+            axis.text(
+                x2 if at_right else x1,
+                max(y1, 0) + 1 if at_top else y1 - 1,
+                caption,
+                color='white',
+                fontsize=6.5,
+                ha='right' if at_right else 'left',
+                va='top' if at_top else 'bottom',
+                bbox=dict(facecolor=colour, edgecolor='none', pad=0.8, alpha=0.85),
+            )
 
 
 def costs(maps: Sequence[dict]) -> Figure:
-    """Milliseconds of training and inference against the size of the feature map.
+    """Plot the time of training and inference over the size of the feature map.
 
     Args:
-        maps: those of `benchmark.modules`; channels last are left out.
+        maps: results of `benchmarks.contenders.modules`; those in channels_last are left out.
     """
     maps = sorted(
         (record for record in maps if record['format'] == 'contiguous'),
@@ -283,31 +331,32 @@ def costs(maps: Sequence[dict]) -> Figure:
                 axis.plot(sizes, middle, line, color=colour, marker='o', ms=4, label=name)
                 axis.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
             limit = [copies * record['copy_ms'][0] for record in maps]
-            axis.plot(sizes, limit, ':_', color='black', label='the bytes alone')
-            axis.set(title=title, xlabel='feature map, MiB', xscale='log', yscale='log')
+            axis.plot(sizes, limit, ':_', color='black', label='limit: moving the data')
+            axis.set(title=title, xlabel='size of the feature map, MiB', xscale='log', yscale='log')
             axis.set_xticks(sizes, [f'{size:.3g}' for size in sizes])
             axis.minorticks_off()
-            axis.yaxis.set_major_formatter('{x:g}')  # powers would be formulas
-        panels[0].set_ylabel('milliseconds')
+            axis.yaxis.set_major_formatter('{x:g}')  # powers of ten would need formulas
+        panels[0].set_ylabel('time, ms')
         panels[1].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
     return figure
 
 
 class Precision(NamedTuple):
-    """A panel of `precisions`: by model (2, 101), precision at IoU 0.5 and 0.75 by recall."""
+    """A panel of `precisions`: by model (2, 101), precision at IoU 0.5 and 0.75 over recall."""
 
     title: str
     lines: dict[str, np.ndarray]
 
 
 def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
-    """Precision against recall; the means over recalls, AP50 / AP75, stand in each panel."""
+    """Plot precision over recall; each panel gives AP50 and AP75, the means over recall."""
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
     recall = np.linspace(0, 1, 101)
+    height = 0.2 + 0.25 * math.ceil((len(panels[0].lines) + 2) / columns)  # of the legend
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            lines, columns, figsize=(3.3 * columns, 3 * lines + 0.6), squeeze=False
+            lines, columns, figsize=(3.3 * columns, 3 * lines + height), squeeze=False
         )
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
@@ -316,7 +365,7 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
                 colour = CYCLE[number % len(CYCLE)]
                 axis.plot(recall, values[0], color=colour)
                 axis.plot(recall, values[1], '--', color=colour)
-                text = f'{values[0].mean():.3f} / {values[1].mean():.3f}'
+                text = f'AP50 {values[0].mean():.3f}, AP75 {values[1].mean():.3f}'
                 axis.text(
                     x=0.03,
                     y=0.04 + 0.09 * number,
@@ -335,9 +384,9 @@ def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
             name: Line2D([], [], color=CYCLE[number % len(CYCLE)])
             for number, name in enumerate(panels[0].lines)
         }
-        marks['AP50 (COCO), IoU 0.5'] = Line2D([], [], color='black')
-        marks['AP75 (COCO), IoU 0.75'] = Line2D([], [], color='black', ls='--')
-        figure.legend(marks.values(), marks, loc='outside lower center', ncols=len(marks))
+        marks['IoU 0.5 (COCO AP50)'] = Line2D([], [], color='black')
+        marks['IoU 0.75 (COCO AP75)'] = Line2D([], [], color='black', ls='--')
+        figure.legend(marks.values(), marks, loc='outside lower center', ncols=columns)
         if left_out:
             figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""How much of Grad-CAM's heat lies inside objects, over a data set."""
+"""The share of Grad-CAM's heat inside objects, over a data set."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from .gradcam import Explainer, area_share, heats_at_shared_layer, inside
 
 
 def focus_table(record: dict) -> str:
-    """Rows for `tools/visualize.py focus`: mean and standard deviation over images;
-    for all models but the first the mean difference to it and its 95% interval.
+    """The table of `tools/visualize.py focus`.
+
+    Mean and standard deviation over images; for all models but the first also the mean difference
+    to the first with its 95% interval.
     """
-    head = ['model', 'heat inside the object', 'more', 'peak inside the object', 'more']
+    head = ['model', 'heat inside the object', 'difference', 'peak inside the object', 'difference']
     rows = [table_row(head), table_row(['---', *['---:'] * 4])]
     for name, row in record['rows'].items():
         cells = []
@@ -36,10 +38,10 @@ def focus_table(record: dict) -> str:
             cells.append(template.format(*gain) if gain else '')
         rows.append(table_row([name, *cells]))
     chance = f'{record["chance"]:.1%}'
-    rows.append(table_row(['*heat spread evenly*', chance, '', chance, '']))
+    rows.append(table_row(['*evenly spread heat*', chance, '', chance, '']))
     caption = (
-        f'{record["objects"]} objects of {record["images"]} images, which all of these find '
-        f'with a score of {record["score"]:g} or more ({record["left_out"]} left out), '
+        f'{record["objects"]} objects in {record["images"]} images that all models detect with a '
+        f'score of {record["score"]:g} or more ({record["left_out"]} other objects are left out); '
         f'{record["method"]} at '
         + ', '.join(f'{name} ({number})' for name, number in record['layers'].items())
     )
@@ -53,30 +55,32 @@ def focus(
     count: int = 50,
     score: float = 0.3,
 ) -> dict:
-    """How much of Grad-CAM's heat lies inside the objects, over a data set.
+    """Measure the share of Grad-CAM's heat inside the objects of a data set.
 
-    For each object that all models find (each by a detection of its own, of its class, with an
-    IoU of 0.5 or more): the share of the heat inside the ground-truth box, whether the peak lies
-    there, and the box's share of the picture, which heat spread evenly would have inside. Images
-    are the units of the spread: means of an image's objects are averaged, and differences to the
-    first model are paired.
+    Only objects that all models detect are used (same class, IoU of at least 0.5). For each of
+    them: the share of the heat inside the ground-truth box, whether the maximum of the heat is
+    inside, and the share of the image that the box covers, which evenly spread heat would reach.
+    These are averaged over the objects of an image first, then over images. Differences to the
+    first model are paired by image.
 
     Args:
-        cfg: whose data are looked at.
-        explainers: of the models; the first is what the others are compared with.
+        cfg: the config whose data are used.
+        explainers: one for each model; the others are compared with the first.
         split: 'train', 'val' or 'test'.
-        count: images, evenly over the data set.
-        score: detections below it find nothing, 0 to 1.
+        count: number of images, evenly spaced over the data set.
+        score: detections with a lower score are ignored, 0 to 1.
 
     Returns:
-        'split', 'score', 'method', 'target'; 'layers' (by name the objects that were looked at
-        there, see `heats_at_shared_layer`); 'images' and 'objects' that count; 'left_out' (objects
-        that a model does not find, or has no heat for); 'chance'; and 'rows': by model 'energy' and
-        'pointing' (mean and standard deviation over images), and for all but the first
-        'energy_more' and 'pointing_more'; see `difference`.
+        'split', 'score', 'method', 'target'; 'layers': number of objects by layer, see
+        `heats_at_shared_layer`; 'images' and 'objects': how many were used; 'left_out': number of
+        objects that some model does not detect or has no heat for; 'chance': the mean share of the
+        image that a box covers; and 'rows': by model 'energy' and 'pointing' (mean and standard
+        deviation over images), and for all but the first model 'energy_more' and 'pointing_more',
+        see `difference`.
 
     Raises:
-        InputError: the data cannot be used, the classes differ, or no object is found by all.
+        InputError: the data cannot be used, the classes differ, or no object is detected by all
+            models.
     """
     dataset = dataset_of(cfg, split)
     check_matching_classes(
@@ -86,7 +90,7 @@ def focus(
     objects = left_out = 0
     layers: Counter[str] = Counter()
     infos = [dataset.get_data_info(index) for index in evenly_spaced(len(dataset), count)]
-    infos = list({info['img_path']: info for info in infos}.values())  # a data set may repeat
+    infos = list({info['img_path']: info for info in infos}.values())  # without repetitions
     for info in track(infos, 'explaining', transient=True):
         prepared_images = [
             explainer.predictor.prepare(info['img_path']) for explainer in explainers
@@ -119,8 +123,8 @@ def focus(
             chance.append(np.mean(areas))
     if not objects:
         raise InputError(
-            f'of {left_out} objects in {len(infos)} images none is found by every model; take more '
-            'images (--count), a lower --score, or models that are trained longer'
+            f'none of {left_out} objects in {len(infos)} images is detected by every model; use '
+            'more images (--count), a lower --score, or models that were trained longer'
         )
     table: dict[str, dict] = {}
     for number, explainer in enumerate(explainers):
@@ -146,14 +150,16 @@ def focus(
 def _matched_detections(
     explainer: Explainer, prepared: PreparedImage, info: dict, score: float
 ) -> dict[int, Prediction]:
-    """By the index of an object, the detection that finds it."""
+    """The detection of each detected object, by the index of the object."""
     detections = [
         detection
         for detection in explainer.predictor.predict(prepared)
         if float(detection.score) >= score
     ]
     if detections and detections[0].box is None:
-        raise InputError(f'{explainer.predictor.name} is no detector; focus needs boxes')
+        raise InputError(
+            f'{explainer.predictor.name} is not a detector, but focus needs boxes; give a detector'
+        )
     corners = np.array([detection.corners for detection in detections]).reshape(-1, 4)
     labels, scores = (
         np.array([float(getattr(detection, key)) for detection in detections])
@@ -168,8 +174,9 @@ def _matched_detections(
 
 
 def difference(values: np.ndarray) -> list[float | None]:
-    """Mean of n paired differences, and the ends of its 95% interval from 10,000 resamples, which
-    are None below five.
+    """The mean of n paired differences, and its 95% interval from 10,000 bootstrap samples.
+
+    The interval is None for fewer than five differences.
     """
     mean = round(float(values.mean()), 4)
     if len(values) < 5:

@@ -1,6 +1,6 @@
-"""Texts of figures in every script: a font is found for each character that the default font lacks.
+"""Choose fonts for the texts of figures, so that characters of all scripts are drawn.
 
-A dollar sign in a name of a class or of a file is no formula: `figures.STYLE` sees to that.
+`figures.STYLE` turns formulas off, because names of classes and files can contain dollar signs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from matplotlib.text import Text
 from ..utils.errors import print_stderr, printable
 
 DEFAULT = 'sans-serif'
-PLACEHOLDERS = 'Last Resort'  # a font of matplotlib, which has a square for each character
-# Debian's packages of fonts, by the beginning of what Unicode calls a character.
+PLACEHOLDERS = 'Last Resort'  # matplotlib's fallback font, which draws squares
+# Beginnings of the Unicode names of characters in Debian's package fonts-noto-cjk.
 CJK = ('CJK', 'HIRAGANA', 'KATAKANA', 'HANGUL', 'BOPOMOFO', 'IDEOGRAPHIC', 'FULLWIDTH')
 
 
 @contextlib.contextmanager
 def every_glyph(figure: Figure) -> Iterator[None]:
-    """Draw `figure` inside: its texts have fonts for all of their characters then.
+    """Give the texts of `figure` fonts for all their characters; draw it inside this context.
 
-    Control characters become escapes. Where no installed font has a character, squares are drawn
-    and a line tells which package brings one.
+    Control characters are shown as escapes. If no installed font has a character, a square is
+    drawn, and a warning names the package to install.
     """
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     for text in texts:
@@ -47,8 +47,8 @@ def every_glyph(figure: Figure) -> Iterator[None]:
 
 @contextlib.contextmanager
 def names_in_pictures(names: Iterable[str]) -> Iterator[None]:
-    """Let mmdet draw `names` of classes inside as they are; it asks for one sans-serif font."""
-    wanted = _visible(''.join(names) + string.printable)  # with the scores beside them
+    """Let mmdet draw these class names inside the context; it uses one font for all text."""
+    wanted = _visible(''.join(names) + string.printable)  # mmdet adds the scores
     missing = wanted - _characters(findfont(FontProperties(family=[DEFAULT])))
     fonts = list(rcParams['font.sans-serif'])
     if missing:
@@ -73,11 +73,11 @@ def _without_glyphs(missing: str) -> Iterator[None]:
 
 
 def find_fonts(text: str) -> tuple[list[str], str]:
-    """The installed fonts that have what the default font lacks of `text`.
+    """Find installed fonts for the characters of `text` that the default font does not have.
 
     Returns:
-        Names of families, the one with the most characters first; and the characters that no font
-        has.
+        The names of font families, the one with the most characters first; and the characters that
+        no font has.
     """
     wanted = _visible(text)
     missing = wanted - _characters(findfont(FontProperties(family=[DEFAULT])))
@@ -90,11 +90,11 @@ def find_fonts(text: str) -> tuple[list[str], str]:
 
 
 def without_font(missing: str) -> str:
-    """The line for characters that no font has."""
+    """The warning for characters that no font has."""
     packages = dict.fromkeys(map(_package, missing))
     shown = ' '.join(missing[:10]) + ' ...' * (len(missing) > 10)
     return (
-        f'no installed font has {shown}: the picture has squares there; '
+        f'no installed font has {shown}: they are drawn as squares; install a font: '
         f'apt-get install {" ".join(packages)}'
     )
 
@@ -104,7 +104,7 @@ def _visible(text: str) -> set[str]:
 
 
 def _best_font(wanted: set[str]) -> font_manager.FontEntry | None:
-    """The font with the most characters of `wanted`; None where no font has any."""
+    """The font with most of the characters `wanted`; None if no font has any."""
     fonts = [
         font
         for font in font_manager.fontManager.ttflist
@@ -115,20 +115,20 @@ def _best_font(wanted: set[str]) -> font_manager.FontEntry | None:
 
 
 def _families(missing: set[str]) -> list[str]:
-    """Families that have characters of `missing`, which are taken out of it."""
-    found = []
+    """Font families with characters of `missing`, from which these are removed."""
+    families = []
     while missing and (best := _best_font(missing)):
-        found.append(best.name)
+        families.append(best.name)
         missing -= _characters(best.fname)
-    return found
+    return families
 
 
 def _add_new_fonts() -> bool:
-    """Let matplotlib know of fonts that were installed after it made its list."""
+    """Register fonts that matplotlib does not know yet; returns whether there are any."""
     known = {font.fname for font in font_manager.fontManager.ttflist}
     new = sorted(set(font_manager.findSystemFonts()) - known)
     for path in new:
-        with contextlib.suppress(OSError, RuntimeError):  # no font that it can read
+        with contextlib.suppress(OSError, RuntimeError):  # not a font that matplotlib can read
             font_manager.fontManager.addfont(path)
     return bool(new)
 

@@ -1,13 +1,13 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017) for detections, and how much of its heat meets objects.
+"""Grad-CAM (Selvaraju et al., ICCV 2017) for detections, and its share of heat inside objects.
 
-Grad-CAM weighs a layer's channels by their mean gradient over the image. A detection's gradient
-lies around its box, and its mean loses where: most of the heat is elsewhere. HiResCAM (Draelos and
-Carin, 2020) multiplies before it takes means, which in a classifier's last layer, the paper's case,
-is the same map. It is the default.
+Grad-CAM weights the channels of a layer by their gradient, averaged over the image. The gradient of
+a detection is concentrated around its box; averaging loses this position, so that most of the heat
+is elsewhere. HiResCAM (Draelos and Carin, 2020), the default here, multiplies features and gradient
+before it averages. In the last layer of a classifier, the case of the CBAM paper, both are equal.
 
-A detector's `predict` keeps the gradient from a detection's score, through NMS, its head and, in
-two-stage detectors, RoIAlign on the very proposal, to the features. The maps are the `grad-cam`
-library's; here it gets detections as its targets.
+The gradient flows from the score of a detection through NMS, the head and, in two-stage detectors,
+RoIAlign of its proposal to the features. The maps are computed by the `grad-cam` library, with
+detections as its targets.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from .figures import BLUE, Boxes, Cell, sheet
 try:
     import pytorch_grad_cam as library
 except ImportError as error:
-    raise InputError(f'Grad-CAM needs another package ({error}): pip install grad-cam') from None
+    raise InputError(f'Grad-CAM needs a package ({error}): pip install grad-cam') from None
 
-# The library's methods that need one backward pass; the others take hundreds of forward passes a
-# detection, or do not look at the detection at all.
+# The library's methods with one backward pass. The others need hundreds of forward passes per
+# detection, or do not depend on the detection.
 METHODS = {
     'hirescam': library.HiResCAM,
     'gradcam': library.GradCAM,
@@ -58,7 +58,7 @@ TARGETS = ('score', 'box')
 
 
 class _Predictions(nn.Module):
-    """A model as the library calls it: an input tensor -> the predictions for its one image."""
+    """A model in the form for the library: input tensor -> predictions for its single image."""
 
     def __init__(self, predictor: Predictor, prepared: PreparedImage) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Predictions(nn.Module):
 
 @dataclass
 class _Target:
-    """The number whose gradient is asked for: the score of a finding, or the size of its box."""
+    """The value to differentiate: the score of a prediction, or the size of its box."""
 
     wanted: Prediction
     kind: str
@@ -80,9 +80,9 @@ class _Target:
             candidate for candidate in predictions if candidate.label == self.wanted.label
         ]
         if not candidates:
-            raise InputError('the model does not find this in the image; explain what it finds')
+            raise InputError('the model has no such prediction here; explain one that it has')
         prediction = candidates[0]
-        if self.wanted.box is not None:  # the same model and image: it is there to the digit
+        if self.wanted.box is not None:  # the same model and image give the same boxes
             prediction = min(
                 candidates,
                 key=lambda candidate: np.abs(candidate.corners - self.wanted.corners).max(),
@@ -90,13 +90,13 @@ class _Target:
         value = prediction.score
         if self.kind == 'box':
             if prediction.box is None:
-                raise InputError('--target box: a classifier has no boxes; explain the score')
+                raise InputError('--target box: a classifier has no boxes; use --target score')
             x1, y1, x2, y2 = prediction.box
             value = (x2 - x1) + (y2 - y1)
         if not value.requires_grad:
             raise InputError(
-                f'the head of this model predicts a {self.kind} without gradient, which Grad-CAM '
-                'needs; try the other --target'
+                f'the head of this model computes the {self.kind} without a gradient, but Grad-CAM '
+                'needs one; try the other --target'
             )
         return value
 
@@ -105,11 +105,11 @@ class Explainer:
     """Grad-CAM of one model.
 
     Args:
-        predictor: a detector, or a classifier.
-        layers: names of modules that make a feature map; several are averaged, each from 0 to 1.
-            None is the backbone's outputs; see `heats_at_shared_layer`.
+        predictor: a detector or a classifier.
+        layers: names of modules that output a feature map; the maps of several are scaled to 0 to 1
+            and averaged. By default the backbone's outputs; see `heats_at_shared_layer`.
         method: a key of `METHODS`.
-        target: 'score', or 'box': width plus height, so that the map shows what widens the box.
+        target: 'score', or 'box' for width plus height: the map then shows what enlarges the box.
 
     Raises:
         InputError: an unknown method or target.
@@ -129,16 +129,20 @@ class Explainer:
         self._choices: dict[str, list[nn.Module]] | None = None
 
     def choices(self, prepared: PreparedImage) -> dict[str, list[nn.Module]]:
-        """What can be looked at, by name: the layers that were asked for, or by default each of the
-        backbone's outputs, the last one first.
+        """The layers that can be explained, by name.
+
+        These are the requested layers together, or by default each output of the backbone, the last
+        one first.
 
         Raises:
-            InputError: a name is none of a layer with a feature map; near names are listed.
+            InputError: a name is not that of a layer with a feature map; similar names are listed.
         """
         if self._choices is None:
             known = feature_layers(self.predictor, prepared)
             if not known:
-                raise InputError(f'{self.predictor.name} has no layer that makes a feature map')
+                raise InputError(
+                    f'{self.predictor.name} has no layer with a feature map, but Grad-CAM needs one'
+                )
             names = [self.names] if self.names else [[name] for name in default_layers(known)]
             model = self.predictor.model
             self._choices = {
@@ -148,42 +152,44 @@ class Explainer:
         return self._choices
 
     def heat(self, prepared: PreparedImage, wanted: Prediction, choice: int = 0) -> np.ndarray:
-        """(H, W) over the picture, 0 to 1: what raises the score of a prediction.
+        """Compute which parts of the picture raise the score of a prediction.
 
-        All 0 where nothing does, as for a score that is 1 to the last digit: it has no gradient.
-        Gradients of the model's parameters are dropped.
+        The gradients of the model's parameters are cleared.
 
         Args:
-            prepared: what the predictor sees.
-            wanted: one of what it finds there.
-            choice: the place of one of `choices`.
+            prepared: the image, from the predictor's `prepare`.
+            wanted: a prediction of the model for this image.
+            choice: index of an entry of `choices`.
+
+        Returns:
+            (H, W) over the picture, 0 to 1; all zeros if the score has no gradient (rounded to 1).
 
         Raises:
-            InputError: the model does not find it, or no gradient reaches a layer from it.
+            InputError: the model does not predict this class, or no gradient reaches a layer.
         """
         model = self.predictor.model
         layers = list(self.choices(prepared).values())[choice]
         frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
         cam = None
         try:
-            for parameter in frozen:  # or their maps would have no gradient
+            for parameter in frozen:  # otherwise their feature maps would have no gradient
                 parameter.requires_grad_()
-            # A copy, since what comes after a layer may write into its map.
+            # A copy, because a later module may overwrite the feature map in place.
             cam = METHODS[self.method](
                 _Predictions(self.predictor, prepared), layers, reshape_transform=Tensor.clone
             )
             with scores_with_gradients():
                 heat = cam(prepared.data['inputs'], [_Target(wanted, self.target)])[0]
-        except NotImplementedError:  # torch's: an operator has no backward pass
+        except NotImplementedError:  # from torch: an operator has no backward pass
             raise InputError(_without_gradient(self.predictor)) from None
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library's
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # from the library
             unreached = cam is not None and len(cam.activations_and_grads.gradients) < len(layers)
             if isinstance(error, InputError) or not unreached:
                 raise
             if self.names:
                 raise InputError(
                     f'no gradient of the {self.target} reaches --layer {" ".join(self.names)} of '
-                    f'{self.predictor.name}; choose a layer that the head reads'
+                    f'{self.predictor.name}; choose a layer before the head'
                 ) from None
             return np.zeros(prepared.picture.shape[:2], np.float32)
         finally:
@@ -197,9 +203,9 @@ class Explainer:
 
 
 def _without_gradient(predictor: Predictor) -> str:
-    """The message for a detector with a step after its head that has no gradient."""
-    problem = f'{predictor.name} has a step without gradient after its head'
-    # The whole of it is replaced, since NMS does not take all options of soft-NMS.
+    """The message for a detector with an operator without gradient after its head."""
+    problem = f'{predictor.name} has an operator without gradient after its head'
+    # The whole dict is replaced, because NMS does not take all options of soft-NMS.
     options: dict[str, object] = {}
     for path, node in walk(predictor.cfg.model, 'model'):
         if kind_of(node) == 'soft_nms':
@@ -207,8 +213,8 @@ def _without_gradient(predictor: Predictor) -> str:
             options |= {f'{path}._delete_': True, f'{path}.type': 'nms'}
             options |= {f'{path}.iou_threshold': overlap}
     if not options:
-        return f'{problem}; explain it with a config whose test_cfg has operators with a gradient'
-    return f'{problem}, soft-NMS; explain it with NMS: {cfg_options(options)}'
+        return f'{problem}; use a config whose test_cfg has operators with gradients only'
+    return f'{problem}, soft-NMS; use NMS instead: {cfg_options(options)}'
 
 
 def heats_at_shared_layer(
@@ -216,19 +222,18 @@ def heats_at_shared_layer(
     prepared_images: Sequence[PreparedImage],
     predictions: Sequence[Prediction | None],
 ) -> tuple[str, list[np.ndarray | None]]:
-    """The heat of several models for the same finding, at the same one of their choices.
+    """Compute the heat of several models for the same object, at the same layer.
 
-    It is the first one at which all have heat: by default the backbone's last output, or an earlier
-    one where a model has none there (SSD reads its levels apart). Without such a choice it is the
-    first.
+    This is the first of their `choices` where all models have heat, or else the first: by default
+    the backbone's last output, or an earlier one (in SSD a detection depends on one level only).
 
     Args:
-        explainers: of the models.
-        prepared_images: what each sees.
-        predictions: what each finds; None is left out.
+        explainers: one for each model.
+        prepared_images: the image as each model gets it.
+        predictions: the prediction of each model; None if it has none.
 
     Returns:
-        The choice's name in the first model that finds it, and the heats.
+        The layer's name in the first model with a prediction; and each model's heat, or None.
     """
     rows = [
         row
@@ -250,14 +255,14 @@ def heats_at_shared_layer(
 
 
 def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool] | None:
-    """Of the heat the share inside a box, and whether its peak lies there (pointing game).
+    """The share of the heat inside a box, and whether the maximum is inside (pointing game).
 
     Args:
         heat: (H, W), not negative.
-        box: (4,) x1 y1 x2 y2 in pixels; a pixel counts where its centre is inside.
+        box: (4,) x1, y1, x2, y2 in pixels; a pixel is inside if its centre is.
 
     Returns:
-        None where there is no heat.
+        None if the heat is all zeros.
     """
     within = _within(heat.shape, box)
     total = heat.sum(dtype=np.float64)
@@ -267,7 +272,7 @@ def inside(heat: np.ndarray, box: np.ndarray) -> tuple[float, bool] | None:
 
 
 def area_share(shape: tuple[int, ...], box: np.ndarray) -> float:
-    """What `inside` is for heat spread evenly over a picture (H, W): the share of its pixels."""
+    """The share of a picture's pixels (H, W) inside a box, as `inside` for evenly spread heat."""
     return float(_within(shape, box).mean())
 
 
@@ -278,7 +283,7 @@ def _within(shape: tuple[int, ...], box: np.ndarray) -> np.ndarray:
 
 
 def in_box(heat: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The heat inside a box, from 0 to 1 there, and 0 outside."""
+    """The heat inside a box, scaled to 0 to 1, and 0 outside."""
     x1, y1 = np.floor(box[:2]).astype(int).clip(0)
     x2, y2 = np.ceil(box[2:]).astype(int)
     part = heat[y1:y2, x1:x2]
@@ -296,19 +301,19 @@ def gradcam_page(
     count: int = 4,
     norm_in_box: bool = False,
 ) -> Figure:
-    """A row for each detection, a column for each model; the score under each picture.
+    """Show Grad-CAM with a row for each detection and a column for each model.
 
     Args:
         image: path of an image file.
-        explainers: of the models; the first one's detections are explained, in all of them.
-        score: detections of the first model below it are left out.
-        class_name: only detections of this class; a classifier's class to explain.
-        count: most detections that are shown.
-        norm_in_box: the heat from 0 to 1 inside the box, and none outside.
+        explainers: one for each model; the detections of the first model are explained in all.
+        score: detections of the first model with a lower score are left out.
+        class_name: only detections of this class; for a classifier, the class to explain.
+        count: maximum number of detections.
+        norm_in_box: scale the heat to 0 to 1 inside the box, and show none outside.
 
     Raises:
-        InputError: no image, no detection above the score, a layer that does not exist, or models
-            of other classes.
+        InputError: the image cannot be read, there is no detection above the score, a layer does
+            not exist, or the models have different classes.
     """
     first = explainers[0].predictor
     check_matching_classes([explainer.predictor for explainer in explainers])
@@ -335,7 +340,7 @@ def gradcam_page(
         for explainer, prepared, counterpart, heat in zip(
             explainers, prepared_images, counterparts, heats, strict=True
         ):
-            row.append(_explained(explainer, prepared, counterpart, heat, norm_in_box))
+            row.append(explained_cell(explainer, prepared, counterpart, heat, norm_in_box))
         rows.append(row)
     label = (
         'Grad-CAM of the score' if explainers[0].target == 'score' else 'Grad-CAM of the box size'
@@ -344,22 +349,25 @@ def gradcam_page(
     return sheet(rows, heat=f"{label}, relative to the image's maximum{suffix}")
 
 
-def _explained(
+def explained_cell(
     explainer: Explainer,
     prepared: PreparedImage,
     counterpart: Prediction | None,
     heat: np.ndarray | None,
-    norm_in_box: bool,
+    norm_in_box: bool = False,
 ) -> Cell:
+    """The heat of a prediction, its box, its score and the share of the heat in the box; without a
+    `counterpart`, which the model does not find, the picture alone."""
     empty = Boxes(np.zeros((0, 4)), [], [])
     if counterpart is None or heat is None:
-        return Cell(prepared.picture, empty, f'{explainer.predictor.name}\nnot found')
-    title = f'{explainer.predictor.name}\nP = {float(counterpart.score):.3f}'
+        return Cell(prepared.picture, empty, f'{explainer.predictor.name}\nnot detected')
+    title = f'{explainer.predictor.name}\nscore {float(counterpart.score):.3f}'
     if counterpart.box is None:
         return Cell(prepared.picture, empty, title, heat)
     share = inside(heat, counterpart.corners)
     area = area_share(heat.shape, counterpart.corners)
-    caption = f'{share[0]:.0%} of all heat in the box of {area:.0%}' if share else 'no heat here'
+    in_image = f' in box ({area:.0%} of image)'
+    caption = f'{share[0]:.0%} of heat{in_image}' if share else 'no heat at this layer'
     overlay = in_box(heat, counterpart.corners) if norm_in_box else heat
     boxes = Boxes(counterpart.corners[None], [''], [BLUE])
     return Cell(prepared.picture, boxes, f'{title}\n{caption}', overlay)
@@ -374,25 +382,21 @@ def _choose(
     image: str,
 ) -> list[Prediction]:
     if count < 1:
-        raise InputError(f'--count {count} shows nothing; use 1 or more')
+        raise InputError(f'--count {count} is too small; give 1 or more')
     of_class = ''
     if class_name is not None:
         label = predictor.label_of(class_name)
         predictions = [prediction for prediction in predictions if prediction.label == label]
         of_class = f' of {class_name}'
-    if (
-        predictions and predictions[0].box is None
-    ):  # a classifier: the class asked for, or the likeliest
+    if predictions and predictions[0].box is None:  # a classifier
         return predictions[:1] if class_name is not None else predictions[:count]
     chosen = [prediction for prediction in predictions if float(prediction.score) >= score]
     if not chosen:
-        best = (
-            f'the best has {float(predictions[0].score):.3f}'
-            if predictions
-            else 'there is none at all'
-        )
+        best = 'there are no detections'
+        if predictions:
+            best = f'the highest is {float(predictions[0].score):.3f}'
         raise InputError(
             f'{predictor.name} has no detection{of_class} in {image} with a score of {score:g} or '
-            f'more ({best}); lower --score, or give another image'
+            f'more ({best}); lower --score, or use another image'
         )
     return chosen[:count]

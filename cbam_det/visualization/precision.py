@@ -1,4 +1,4 @@
-"""Precision against recall of detectors, per class, by COCO's matching (pycocotools)."""
+"""Precision-recall curves of detectors by class, with the matching of COCO (pycocotools)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..utils.errors import InputError
 from .detections import dataset_of
 from .figures import Precision, precisions
 
-PANELS = 24  # as many as a page takes
+PANELS = 24  # maximum number on a page
 
 
 def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figure:
-    """Panels of precision against recall: the mean of all classes, then each class.
+    """Plot precision over recall: the mean over all classes, then each class.
 
-    Solid lines at IoU 0.5, dashed at 0.75, a colour for each model. Of many classes those with
-    most objects are shown.
+    Lines are solid for IoU 0.5 and dashed for 0.75, with a colour for each model. If there are many
+    classes, those with the most objects are shown; if there is one, it gets the only panel.
 
     Args:
-        predictors: detectors of the same classes; the first one's data are looked at.
+        predictors: detectors with the same classes; the data are those of the first.
         split: 'train', 'val' or 'test'.
 
     Raises:
@@ -51,14 +51,20 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
         minlength=len(classes),
     )
     if not counts.sum():
-        raise InputError(f'no object is annotated in the {split} data; precision needs some')
+        raise InputError(
+            f'the {split} data have no annotated objects, but precision needs some; use another '
+            '--split'
+        )
     curves: dict[str, np.ndarray] = {}
     for predictor in predictors:
         name = unique_name(predictor.name, curves)
         own_dataset = dataset if predictor is first else _same_images(predictor, dataset, split)
         curves[name] = precision(truth, detections(predictor, own_dataset, split))
     order = [k for k in np.argsort(-counts, kind='stable') if counts[k]]
-    panels = [Precision('all classes', {name: mean(values) for name, values in curves.items()})]
+    panels = []
+    if len(order) > 1:
+        means = {name: mean(values) for name, values in curves.items()}
+        panels.append(Precision(f'mean of {len(order)} classes', means))
     for k in order[: PANELS - 1]:
         title = f'{classes[k]} ({counts[k]} objects)'
         panels.append(Precision(title, {name: value[:, :, k] for name, value in curves.items()}))
@@ -66,7 +72,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
 
 
 def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> BaseDataset:
-    """The data set of `predictor`, whose pipeline may be another, after a check of its images."""
+    """The data set of `predictor`, after a check that it has the same images as `dataset`."""
     own_dataset = dataset_of(predictor.cfg, split)
     ids = [
         [data.get_data_info(index)['img_id'] for index in range(len(data))]
@@ -74,14 +80,14 @@ def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> Base
     ]
     if ids[0] != ids[1]:
         raise InputError(
-            f'{predictor.name} reads other {split} images than the first model ({len(own_dataset)} '
-            f'and {len(dataset)}); give --data-root, or configs of one data set'
+            f'{predictor.name} has other {split} images ({len(own_dataset)}) than the first model '
+            f'({len(dataset)}); give --data-root, or configs of the same data set'
         )
     return own_dataset
 
 
 def ground_truth(dataset: BaseDataset) -> COCO:
-    """The annotations of a data set of mmdet, of any layout; category ids are label numbers."""
+    """The annotations of any data set of mmdet in COCO format; category ids are class numbers."""
     images: list[dict[str, int]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
@@ -108,9 +114,10 @@ def ground_truth(dataset: BaseDataset) -> COCO:
 
 
 def detections(predictor: Predictor, dataset: BaseDataset, split: str) -> list[dict]:
-    """Rows of COCO's result format; image ids are places in the data set.
+    """Run a detector on a data set; returns rows in COCO's result format.
 
-    Images go in the batches of the config, in which they are padded to each other as in a test.
+    Image ids are indices in the data set. The batches are those of the config, so that images are
+    padded as in a test.
     """
     rows = []
     size = predictor.cfg[f'{split}_dataloader'].get('batch_size', 1) if split != 'train' else 1
@@ -130,9 +137,9 @@ def detections(predictor: Predictor, dataset: BaseDataset, split: str) -> list[d
 
 
 def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
-    """(2, 101, K): precision at IoU 0.5 and 0.75, at recalls 0 to 1, of K classes.
+    """Precision at IoU 0.5 and 0.75, at 101 recalls from 0 to 1, for K classes: (2, 101, K).
 
-    -1 where a class has no object; 0 beyond the recall that is reached.
+    It is -1 for a class without objects, and 0 above the highest recall that is reached.
     """
     shape = (2, 101, len(truth.cats))
     if not rows:
@@ -146,7 +153,7 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
         evaluator = COCOeval(truth, truth.loadRes(rows), 'bbox')
         evaluator.params.iouThrs = np.array([0.5, 0.75])
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ['all']
-        # As mmdet's AP50 and AP75 count, other than its AP.
+        # mmdet computes AP50 and AP75 with this limit, but AP with 100.
         evaluator.params.maxDets = [1000]
         evaluator.evaluate()
         evaluator.accumulate()
@@ -154,5 +161,5 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """(2, 101, K) -> (2, 101), over the classes that have objects."""
+    """The mean over the classes that have objects: (2, 101, K) -> (2, 101)."""
     return values[:, :, (values > -1).all((0, 1))].mean(2)

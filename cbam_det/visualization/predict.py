@@ -1,7 +1,7 @@
-"""Detections of pictures and videos: drawn, and listed as COCO results and CSV.
+"""Detect objects in pictures and videos; write drawings, COCO results and CSV.
 
-Detection and drawing are mmdet's `DetInferencer`. What is done is noted picture by picture, so that
-an interrupted command continues where it stopped.
+Detection and drawing use mmdet's `DetInferencer`. The detections of each finished picture are
+saved, so that an interrupted command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
 from .attention import gates
-from .figures import HEAT
+from .figures import HEAT, heat_limits
 from .fonts import names_in_pictures
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 KNOWN = [*PICTURES, *VIDEOS]
 WRITABLE = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-DONE = 'detections.jsonl'
+FINISHED_FILE = 'detections.jsonl'
 
 
 @dataclass
 class Summary:
-    """What `predict` did.
+    """The numbers of a call of `predict`.
 
     Attributes:
-        images: pictures, or frames of videos, with detections written.
-        detections: of all of them, with the least score or more.
-        unreadable: files that could not be read; they are named on stderr.
+        images: number of finished pictures and video frames.
+        detections: number of detections in all of them.
+        unreadable: number of files that could not be read.
     """
 
     images: int = 0
@@ -60,14 +60,14 @@ class Summary:
 
 
 def find_files(source: str) -> list[Path]:
-    """The pictures and videos that `source` names.
+    """Find the pictures and videos of `source`.
 
     Args:
-        source: a picture, a video, a folder (with the folders in it), a pattern with `*`, or a
-            `.txt` file with one path a line, relative to that file.
+        source: a picture, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
+            file with one path per line, relative to that file.
 
     Raises:
-        InputError: it is missing, or names no picture or video.
+        InputError: `source` does not exist, or has no picture or video.
     """
     path = Path(source)
     if path.is_dir():
@@ -85,14 +85,16 @@ def find_files(source: str) -> list[Path]:
         files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
         files = [file for file in files if file.suffix.lower() in KNOWN]
         if not files and not glob.has_magic(source):
-            raise InputError(f'{source} is not there; give a picture, a video or a folder')
+            raise InputError(f'{source} does not exist; give a picture, a video or a folder')
     if not files:
-        raise InputError(f'{source} names no picture and no video ({first_few(KNOWN, 9)})')
+        raise InputError(
+            f'{source} has no picture or video; give files that end in {first_few(KNOWN, 9)}'
+        )
     return list(dict.fromkeys(files))
 
 
 class _Inferencer(DetInferencer):
-    """mmdet's inferencer over a model whose weights `Predictor` has checked."""
+    """mmdet's inferencer with the model of a `Predictor`, which has checked its weights."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._model = predictor.model
@@ -107,17 +109,17 @@ class _Inferencer(DetInferencer):
 
 
 class Run:
-    """One call of `predict`: the model, and the folder with what is done.
+    """One call of `predict`: the model, and the folder with the finished results.
 
     Args:
         predictor: a detector with its weights.
         out: folder of the results.
-        score: detections below it are left out.
-        attention: put the attention map beside each picture.
-        batch_size: pictures or frames that the model sees at once.
+        score: detections with a lower score are left out.
+        attention: draw the attention map next to each picture.
+        batch_size: number of pictures or frames in a batch.
 
     Raises:
-        InputError: `out` holds the results of another model or score.
+        InputError: `out` has the results of another model or of other options.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class Run:
     ) -> None:
         self.predictor, self.out, self.score = predictor, out, score
         self.attention, self.batch_size = attention, batch_size
-        with warnings.catch_warnings():  # the visualizer has no folder of its own
+        with warnings.catch_warnings():  # mmdet warns that its visualizer has no folder
             warnings.simplefilter('ignore', UserWarning)
             self.inferencer = _Inferencer(predictor)
         out.mkdir(parents=True, exist_ok=True)
@@ -133,52 +135,50 @@ class Run:
         head = dict(
             model=weights_digest(predictor.model.state_dict()), score=score, attention=attention
         )
-        notes = out / DONE
-        if notes.is_file():
-            first, *lines = notes.read_text(encoding='utf-8').splitlines() or ['']
+        finished_path = out / FINISHED_FILE
+        if finished_path.is_file():
+            first, *lines = finished_path.read_text(encoding='utf-8').splitlines() or ['']
             if _json(first) != head:
                 raise InputError(
-                    f'{out} holds the detections of another model, --score or --attention; give '
-                    'another --out'
+                    f'{out} has results of another model, --score or --attention; give another '
+                    'folder with --out'
                 )
-            entries = [entry for entry in map(_json, lines) if entry]  # a cut-off line is left out
+            entries = [entry for entry in map(_json, lines) if entry]  # without an incomplete line
             self.done = {entry['file']: entry for entry in entries}
-        with atomic_write(notes) as part:
+        with atomic_write(finished_path) as part:
             lines = [json.dumps(line) + '\n' for line in (head, *self.done.values())]
             part.write_text(''.join(lines), encoding='utf-8')
 
     def detect(self, names: list[str], pictures: list[np.ndarray]) -> None:
-        """Detect in RGB pictures, (H, W, 3) uint8, that are not done yet, and note it."""
-        todo = [place for place, name in enumerate(names) if name not in self.done]
+        """Detect in the unfinished RGB pictures, (H, W, 3) uint8, and save the results."""
+        todo = [index for index, name in enumerate(names) if name not in self.done]
         if not todo:
             return
-        found = self.inferencer(
-            [np.ascontiguousarray(pictures[place][..., ::-1]) for place in todo],
+        samples = self.inferencer(
+            [np.ascontiguousarray(pictures[index][..., ::-1]) for index in todo],
             batch_size=self.batch_size,
             return_datasamples=True,
             no_save_vis=True,
         )['predictions']
-        with (self.out / DONE).open('a', encoding='utf-8') as notes:
-            for place, sample in zip(todo, found, strict=True):
+        with (self.out / FINISHED_FILE).open('a', encoding='utf-8') as stream:
+            for index, sample in zip(todo, samples, strict=True):
                 instances = sample.pred_instances.cpu()
                 instances = instances[instances.scores >= self.score]
                 boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
-                height, width = pictures[place].shape[:2]
+                height, width = pictures[index].shape[:2]
                 entry = dict(
-                    file=names[place],
+                    file=names[index],
                     width=width,
                     height=height,
                     labels=instances.labels.tolist(),
                     scores=[round(score, 5) for score in instances.scores.tolist()],
                     boxes=[[round(side, 2) for side in box] for box in boxes.tolist()],
                 )
-                self.done[names[place]] = entry
-                notes.write(json.dumps(entry) + '\n')
+                self.done[names[index]] = entry
+                stream.write(json.dumps(entry) + '\n')
 
     def draw(self, name: str, picture: np.ndarray) -> np.ndarray:
-        """The picture with its detections, (H, W, 3) uint8 RGB; with the attention map twice as
-        wide.
-        """
+        """Draw the detections, (H, W, 3) uint8 RGB; with the attention map, (H, 2 W, 3)."""
         entry = self.done[name]
         sample = DetDataSample()
         sample.pred_instances = InstanceData(
@@ -187,7 +187,7 @@ class Run:
             bboxes=torch.tensor(entry['boxes']).reshape(-1, 4),
         )
         visualizer = self.inferencer.visualizer
-        with warnings.catch_warnings():  # of boxes and texts that reach beyond the picture
+        with warnings.catch_warnings():  # boxes and labels can exceed the picture
             warnings.simplefilter('ignore', UserWarning)
             visualizer.add_datasample(name, picture, sample, draw_gt=False, pred_score_thr=0)
         drawn = visualizer.get_image()
@@ -203,24 +203,26 @@ class Run:
             gate.spatial[0] for gate in gates(model, prepared.data) if gate.spatial is not None
         ]
         if not passes:
-            raise InputError('--attention: the attention of this model has no spatial gate')
+            raise InputError(
+                '--attention: the CBAMs of this model have no spatial gate; leave the option out'
+            )
         weights = np.mean([prepared.resize_to_picture(spatial) for spatial in passes], axis=0)
-        low, high = float(weights.min()), float(weights.max())
-        heat = (weights - low) / (high - low or 1)
+        low, high = heat_limits([weights])
+        heat = (weights - low) / (high - low)
         colours = (255 * matplotlib.colormaps[HEAT](heat)[..., :3]).astype(np.uint8)
         blend = cv2.addWeighted(prepared.picture, 0.5, colours, 0.5, 0)
-        text = f'attention {low:.2f} to {high:.2f}'
+        text = f'attention {weights.min():.2f} to {weights.max():.2f}'
         size = max(0.4, picture.shape[1] / 1200)
-        place = (5, int(30 * size) + 5)
+        position = (5, int(30 * size) + 5)
         for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(blend, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness)
+            cv2.putText(blend, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness)
         return blend
 
     def write_tables(self) -> None:
-        """`coco.json`, `results.json` and `detections.csv` from what is done.
+        """Write `coco.json`, `results.json` and `detections.csv` for the finished pictures.
 
-        `COCO('coco.json').loadRes('results.json')` reads the first two; category ids count the
-        model's classes from 1.
+        `COCO('coco.json').loadRes('results.json')` reads the first two. Category ids are the
+        model's class numbers plus 1.
         """
         images, results, rows = [], [], []
         for number, entry in enumerate(self.done.values(), 1):
@@ -260,22 +262,23 @@ def predict(
     attention: bool = False,
     batch_size: int = 1,
 ) -> Summary:
-    """Detect in everything that `source` names, and write the results to a folder.
+    """Detect objects in all pictures and videos of `source`, and write the results to a folder.
 
-    It writes the drawn pictures and videos (H.264, `.mp4`) to `drawn/` under their own names,
-    `coco.json` and `results.json` (COCO's format for results), and `detections.csv`. Pictures that
-    are done already are skipped.
+    The folder gets the drawn pictures and videos (H.264, `.mp4`) in `drawn/` with their names,
+    `coco.json` and `results.json` (COCO's format for results), and `detections.csv`. Finished
+    pictures are skipped.
 
     Args:
         predictor: a detector with its weights.
         source: see `find_files`.
-        out: the folder, made where it is missing.
-        score: detections below it are left out, 0 to 1.
-        attention: put the mean of the spatial attention of all CBAMs beside each picture.
-        batch_size: pictures or frames that the model sees at once.
+        out: the folder; it is made if it does not exist.
+        score: detections with a lower score are left out, 0 to 1.
+        attention: draw the mean of the spatial attention of all CBAMs next to each picture.
+        batch_size: number of pictures or frames in a batch.
 
     Raises:
-        InputError: there is nothing to read, or `out` holds the results of another model.
+        InputError: there are no files to read, or `out` has results of another model or of other
+            options.
     """
     folder = out.resolve()
     files = [file for file in find_files(source) if folder not in file.resolve().parents]
@@ -304,7 +307,7 @@ def predict(
                     _predict_picture(run, file, name, target)
             except _UnreadableError as error:
                 summary.unreadable += 1
-                print_stderr(f'{file} cannot be read ({error}); left out')
+                print_stderr(f'{file} is skipped, it cannot be read ({error})')
             progress.advance(task)
     run.write_tables()
     summary.images = len(run.done)
@@ -313,11 +316,11 @@ def predict(
 
 
 class _UnreadableError(Exception):
-    """A file that is no picture or video that can be decoded."""
+    """A file that cannot be decoded as a picture or video."""
 
 
 def _target(path: Path) -> Path:
-    """Where the drawn form of a file goes: its own name, with an ending that can be written."""
+    """The path for the drawing of a file: its own name, with an ending that can be written."""
     if path.suffix.lower() in VIDEOS:
         return path if path.suffix == '.mp4' else path.with_name(f'{path.name}.mp4')
     return path if path.suffix in WRITABLE else path.with_name(f'{path.name}.jpg')
@@ -337,7 +340,7 @@ def _predict_picture(run: Run, file: Path, name: str, target: Path) -> None:
 
 
 def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[int]:
-    """Yields the number of frames done."""
+    """Detect in a video; yields the number of finished frames."""
     try:
         import av
     except ImportError as error:
@@ -354,11 +357,13 @@ def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[in
                 frames = (frame.to_ndarray(format='rgb24') for frame in reader.decode(stream))
                 count = 0
                 while batch := list(islice(frames, run.batch_size)):
-                    names = [f'{name}#{count + place:06d}' for place in range(len(batch))]
+                    names = [f'{name}#{count + index:06d}' for index in range(len(batch))]
                     run.detect(names, batch)
                     for frame_name, picture in zip(names, batch, strict=True):
                         drawn = run.draw(frame_name, picture)
-                        sides = [(0, side % 2) for side in drawn.shape[:2]]  # H.264 wants even ones
+                        sides = [
+                            (0, side % 2) for side in drawn.shape[:2]
+                        ]  # H.264 needs even sizes
                         drawn = np.pad(drawn, [*sides, (0, 0)], mode='edge')
                         if not video.codec_context.is_open:
                             video.height, video.width = drawn.shape[:2]

@@ -1,4 +1,4 @@
-"""One HTML file about a run, which needs no network: what it was, what it reached, what it sees."""
+"""A report of a run as one HTML file without links to other files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .gradcam import Explainer, gradcam_page
 
 @dataclass
 class Section:
-    """A part of a page.
+    """A section of a page.
 
     Attributes:
         title: the heading.
@@ -59,13 +59,13 @@ class Section:
 
 @dataclass
 class TrainedRun:
-    """What a work_dir holds of a training.
+    """The files of a training in its work_dir.
 
     Attributes:
         folder: the work_dir.
         cfg: the config that MMEngine wrote there.
-        checkpoint: the last one.
-        log: of the training.
+        checkpoint: the last checkpoint.
+        log: the log of the training.
         record: the newest `metrics.json` of tools/test.py, or {}.
     """
 
@@ -80,24 +80,28 @@ class TrainedRun:
         """Read a work_dir.
 
         Raises:
-            InputError: it holds no config or no checkpoint.
+            InputError: it has no log, no config or no checkpoint.
         """
         folder = Path(work_dir).resolve()
         log = read_run(folder)
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
-            raise InputError(f'{folder} has no config, which tools/train.py writes there')
+            raise InputError(
+                f'{folder} has no config; give the work_dir of a run of tools/train.py'
+            )
         last = folder / 'last_checkpoint'
         checkpoint = folder / Path(last.read_text().strip()).name if last.is_file() else None
         if checkpoint is None or not checkpoint.is_file():
-            raise InputError(f'{folder} has no last checkpoint; let the training write one')
+            raise InputError(
+                f'{folder} has no last checkpoint; wait until the training has written one'
+            )
         cfg = read_config(str(configs[-1]))
         if data_root:
             set_data_root(cfg, data_root)
         records = sorted(folder.glob('*/metrics.json'), key=lambda path: path.stat().st_mtime)
         record = {}
         if records:
-            with contextlib.suppress(ValueError):  # a test that was cut off while it wrote
+            with contextlib.suppress(ValueError):  # from an interrupted test
                 record = json.loads(records[-1].read_text(encoding='utf-8'))
         return cls(folder, cfg, checkpoint, log, record)
 
@@ -109,17 +113,17 @@ def write(
     image: str | None = None,
     data_root: str | None = None,
 ) -> Path:
-    """Write the report of a run; what cannot be shown is named in its place, with the remedy.
+    """Write the report of a run. A section that cannot be made says why, and what to do.
 
     Args:
-        work_dir: of a training, with the `metrics.json` of its test where there is one.
+        work_dir: the work_dir of a training, and of its test, if there was one.
         out: the HTML file.
-        against: work_dir of the baseline, or None.
-        image: file on which the attention is shown, or None for the first of the test data.
+        against: the work_dir of the baseline, or None.
+        image: the image on which attention is shown, by default the first of the test data.
         data_root: folder to read instead of the configs' data_root.
 
     Raises:
-        InputError: a folder holds no training.
+        InputError: a folder is not the work_dir of a training.
     """
     read_weights_only()
     run = TrainedRun.of(work_dir, data_root)
@@ -134,12 +138,11 @@ def write(
         return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
 
     sections = [
-        setup_section(run),
-        difference_section(runs),
-        Section(
-            'curves', pictures=[picture(curves([trained_run.log for trained_run in runs]), 'svg')]
-        ),
         _scores(runs),
+        Section(
+            'training curves',
+            pictures=[picture(curves([trained_run.log for trained_run in runs]), 'svg')],
+        ),
         figure_section('detections', lambda: detection_page(predictors[0])),
         attention_section(predictors[0], image_path),
         figure_section(
@@ -147,6 +150,8 @@ def write(
             lambda: gradcam_page(image_path(), [Explainer(predictor) for predictor in predictors]),
         ),
         _costs(runs),
+        setup_section(run),
+        difference_section(runs),
     ]
     title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
     return write_page(out, title, sections)
@@ -186,22 +191,22 @@ def setup_section(run: TrainedRun) -> Section:
     rows = {
         'config': Path(cfg.filename).name,
         'checkpoint': run.checkpoint.name,
-        'batch size, one process': loader.get('batch_size', 'by its batch_sampler'),
-        'length': ', '.join(
+        'batch size per process': loader.get('batch_size', 'set by its batch_sampler'),
+        'duration': ', '.join(
             f'{k} {cfg.train_cfg[k]}' for k in ('max_epochs', 'max_iters') if k in cfg.train_cfg
         ),
         'optimizer': ', '.join(f'{key} {value}' for key, value in optimizer.items()),
-        'seed': (cfg.get('randomness') or {}).get('seed', 'by chance'),
+        'seed': (cfg.get('randomness') or {}).get('seed', 'random'),
         **run.record.get('environment', {}),
     }
     return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
 
 
 def difference_section(runs: list[TrainedRun]) -> Section:
-    """The config of a run as a diff to its baseline's, which is the second of `runs`."""
-    title = 'difference to the baseline'
+    """The config of a run as a diff from its baseline's, which is the second of `runs`."""
+    title = 'config changes from the baseline'
     if len(runs) == 1:
-        return Section(title, note='no baseline was given: --against its work_dir')
+        return Section(title, note='no baseline was given; add --against and its work_dir')
     for run in runs:
         run.cfg.work_dir, run.cfg.load_from = '', None
     ours, base = runs
@@ -215,7 +220,7 @@ def difference_section(runs: list[TrainedRun]) -> Section:
             n=2,
         )
     )
-    return Section(title, lines=lines, note='' if lines else 'the configs are the same')
+    return Section(title, lines=lines, note='' if lines else 'the configs are equal')
 
 
 def _scores(runs: list[TrainedRun]) -> Section:
@@ -225,9 +230,9 @@ def _scores(runs: list[TrainedRun]) -> Section:
         if not run.record:
             words = [*tool_command('test'), run.cfg.filename, str(run.checkpoint)]
             command = shlex.join([*words, '--work-dir', str(run.folder)])
-            notes.append(f'{run.folder.name} has no metrics.json: {command}')
+            notes.append(f'{run.folder.name} was not tested; run {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
-            notes.append(f'{run.folder.name}: these are the scores of {tested_on}')
+            notes.append(f'{run.folder.name}: the scores are those of {tested_on}')
     if tested:
         values = [run.record.get('metrics', {}) for run in tested]
         sized = {key: name for key in values[0] if (name := metric_name(key))}
@@ -255,18 +260,23 @@ def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Se
     """The weights of the gates for an image."""
     section = figure_section('attention', lambda: attention_page(predictor, image_path()))
     if section.pictures:
-        seen = gates(predictor.model, predictor.prepare(image_path()).data)
-        weights = [gate for one in seen for gate in (one.channel, one.spatial) if gate is not None]
+        passes = gates(predictor.model, predictor.prepare(image_path()).data)
+        weights = [
+            weights
+            for cbam_gates in passes
+            for weights in (cbam_gates.channel, cbam_gates.spatial)
+            if weights is not None
+        ]
         if at_start(weights):
             section.note = (
-                'the attention has not left its start: all of its weights are 1.00, so that it '
-                f'changes nothing; train longer, or by {larger_rate(predictor.cfg)}'
+                'the attention has no effect: all its weights are still at their initial value of '
+                f'1.00; train longer, or with {larger_rate(predictor.cfg)}'
             )
     return section
 
 
 def _costs(runs: list[TrainedRun]) -> Section:
-    rows = [['', 'CBAMs', 'parameters', 'of them attention', 'GFLOPs (multiply-adds)', 'at']]
+    rows = [['', 'CBAMs', 'parameters', 'of these attention', 'GFLOPs (multiply-adds)', 'input']]
     for run in runs:
         cost = count_costs(run.cfg)
         size = 'x'.join(map(str, cost.size))

@@ -1,4 +1,4 @@
-# What the CBAMs attend to in two validation images, at each validation: a further base of a leaf.
-# Where a base has custom_hooks of its own (SSD, RTMDet) mmengine takes no second one; there it is
+# Draw the attention in two validation images at each validation. Add this file to the bases of a
+# config. Two bases with custom_hooks clash, so for SSD and RTMDet use instead
 # --cfg-options default_hooks.attention_maps.type=AttentionMapsHook
 custom_hooks = [dict(type='AttentionMapsHook', count=2)]

@@ -1,4 +1,4 @@
-# CBAM after every convolution, as in table 5; width 0.7 is widen_factor=0.7 and in_channels=716.
+# CBAM after every convolution, as in table 5; for width 0.7, set widen_factor=0.7, in_channels=716.
 _base_ = './resnet50_cbam.py'
 model = dict(
     backbone=dict(

@@ -1,5 +1,6 @@
-# ImageNet on the paper's settings (batch 256, learning rate 0.1, weight decay 1e-4; a tenth of the
-# rate after 30, 60 and 90 of 100 epochs) for the very backbone of the detectors; needs mmpretrain.
+# ImageNet with the paper's settings: batch size 256, learning rate 0.1, weight decay 1e-4, a tenth
+# of the rate after 30, 60 and 90 of 100 epochs. The backbone is that of the detectors. Needs
+# mmpretrain.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
     'mmpretrain::_base_/datasets/imagenet_bs32.py',

@@ -1,4 +1,4 @@
-# CBAM in every block, trained with the network from the beginning, from the authors' start.
+# CBAM in every block, trained together with the network, with the paper's start.
 _base_ = './resnet18_half.py'
 plugins = [dict(cfg=dict(type='CBAM', start='paper'))]
 model = dict(

@@ -1,4 +1,4 @@
-# Squeeze-and-excitation in every block, trained with the network from the beginning.
+# Squeeze-and-excitation in every block, trained together with the network.
 _base_ = './resnet18_half_cbam.py'
 attention = dict(type='CBAM', start='paper', pools=('avg',), order='channel')
 plugins = [dict(cfg=attention)]

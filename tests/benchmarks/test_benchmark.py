@@ -1,4 +1,4 @@
-"""The benchmark's measures, its peers, and its command."""
+"""Benchmarks: measurements, the other implementations, and the command."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..conftest import ROOT
 from ..models.gradients import assert_same, output_and_gradients
 
 
-def test_peers_compute_what_ours_does_with_the_same_weights():
-    """Else their times would compare different things."""
+def test_other_implementations_compute_the_same_with_the_same_weights():
+    """So that their times can be compared."""
     ours = CBAM(32, start='paper')
     peers = benchmark.contenders(32, compiled=False)
     assert list(peers) == [
@@ -30,18 +30,20 @@ def test_peers_compute_what_ours_does_with_the_same_weights():
     like_timm = CBAM(32, start='paper', mlp_bias=False, spatial_pools=('avg', 'max'))
     x, g = torch.randn(2, 2, 32, 9, 8)
     for name, peer in peers.items():
-        same = like_timm if name == 'timm' else ours
-        for parameter in same.parameters():
+        reference = like_timm if name == 'timm' else ours
+        for parameter in reference.parameters():
             nn.init.normal_(parameter, 0, 0.3)
-        values = [value for value in same.state_dict().values() if value.is_floating_point()]
-        own = [one for one in peer.state_dict().values() if one.is_floating_point()]
-        for one, value in zip(own, values, strict=True):
-            one.copy_(value.view_as(one))
-        wanted = output_and_gradients(same, x, g)[:2]
-        assert_same(output_and_gradients(peer, x, g)[:2], wanted, 1e-5)
+        states = [
+            [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
+            for module in (peer, reference)
+        ]
+        for target, source in zip(*states, strict=True):
+            target.copy_(source.view_as(target))
+        expected = output_and_gradients(reference, x, g)[:2]
+        assert_same(output_and_gradients(peer, x, g)[:2], expected, 1e-5)
 
 
-def test_turns_are_taken_and_warmed_up():
+def test_calls_alternate_after_a_warm_up():
     order = []
     calls = {name: (lambda name=name: order.append(name)) for name in 'ab'}
     times = benchmark.alternate(calls, 3, 'cpu')
@@ -49,22 +51,25 @@ def test_turns_are_taken_and_warmed_up():
     assert all(low <= median <= high for median, low, high in times.values())
 
 
-def test_memory_counts_what_stays_and_the_peak():
+def test_memory_counts_kept_memory_and_the_peak():
     def step(forward_alone: bool = False) -> torch.Tensor:
         torch.empty(5 * benchmark.MIB // 4)  # freed at once
         return torch.empty(3 * benchmark.MIB // 4)
 
-    left, peak = benchmark.memory(step, 'cpu')
-    assert (left, peak) == (3, 5)
+    kept, peak = benchmark.memory(step, 'cpu')
+    assert (kept, peak) == (3, 5)
 
 
-def test_lean_gates_round_no_more_than_autograd_s():
+def test_memory_efficient_gates_round_no_more_than_autograd():
     errors = benchmark.rounding((1, 32, 16, 16), 'cpu')
     assert errors['float32']['output'] < 1e-6
     assert errors['bfloat16']['output'] < 4e-3
     for kind, parts in (
         ('float32', ('output', 'input', 'parameters')),
-        ('bfloat16', ('output', 'parameters')),  # its tied maxima decide on the input's gradient
+        (
+            'bfloat16',
+            ('output', 'parameters'),
+        ),  # the input's gradient depends on ties of the maximum
     ):
         for part in parts:
             assert errors[kind][part] < max(
@@ -72,16 +77,16 @@ def test_lean_gates_round_no_more_than_autograd_s():
             )
 
 
-def test_counts_are_those_of_the_paper_s_tables_4_and_5_to_three_last_digits():
+def test_counts_equal_the_paper_s_tables_4_and_5_except_for_three_last_digits():
     rows = benchmark.counts()
     assert len(rows) == 10
-    other = {
+    different = {
         (name, kind): counted['ours']
         for name, kinds in rows.items()
         for kind, counted in kinds.items()
         if counted['ours'] != counted['paper']
     }
-    assert other == {
+    assert different == {
         ('MobileNet, 0.7', 'SE'): [2.70, 0.283],  # 2.71
         ('MobileNet, 0.7', 'CBAM'): [2.71, 0.288],  # 0.289
         ('MobileNet, 1.0', 'CBAM'): [5.07, 0.575],  # 0.576
@@ -89,46 +94,46 @@ def test_counts_are_those_of_the_paper_s_tables_4_and_5_to_three_last_digits():
 
 
 @pytest.mark.slow
-def test_command_records_and_shows_module_and_picture(run, tmp_path):
+def test_command_records_the_module_and_draws_the_plot(run, tmp_path):
     shape = ('--shapes', '1x32x20x20', '--rounds', 2)
-    said = run('benchmarks.speed', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
+    output = run('benchmarks.speed', 'module', *shape, '--out', 'deep/m.json', cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'deep/m.json').read_text())
-    assert [one['shape'] for one in record['maps']] == [[1, 32, 20, 20]] * 2
-    assert TABLES['benchmark_module'](record) in said
+    assert [feature_map['shape'] for feature_map in record['maps']] == [[1, 32, 20, 20]] * 2
+    assert TABLES['benchmark_module'](record) in output
     assert record['environment']['torch'] == torch.__version__.partition('+')[0]
     run('benchmarks.speed', 'plot', 'deep/m.json', 'm.svg', cwd=tmp_path)
     assert 'forward and backward' in (tmp_path / 'm.svg').read_text()
 
 
 @pytest.mark.slow
-def test_command_compares_detectors_with_the_first(run, tmp_path):
+def test_command_compares_detectors_with_the_first_one(run, tmp_path):
     name = 'faster_rcnn_r50_cbam_digits'
     options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--amp', '--out', 'd.json')
-    said = run('benchmarks.speed', 'detector', name, *options, cwd=tmp_path).stdout
+    output = run('benchmarks.speed', 'detector', name, *options, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'd.json').read_text())
     assert (record['size'], list(record['rows'])) == ([64, 64], [name, f'{name}, --amp'])
-    assert said.count('%') == 2  # the second row's two differences
+    assert output.count('%') == 2  # the second row's two differences
 
 
 def test_command_compares_evaluators_and_their_numbers(run, tmp_path):
-    what = ('evaluation', '--images', 20, '--out', 'e.json')
-    said = run('benchmarks.speed', *what, cwd=tmp_path).stdout
+    options = ('evaluation', '--images', 20, '--out', 'e.json')
+    output = run('benchmarks.speed', *options, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'e.json').read_text())
     assert record['largest_difference'] < 1e-6
-    assert 'pycocotools' in said
+    assert 'pycocotools' in output
 
 
 @pytest.mark.parametrize(
     ('args', 'words'),
     [
-        (('module', '--rounds', '0'), '--rounds 0 measures nothing; give 1 or more'),
-        (('module', '--shapes', '2x3'), "'2x3' is no map; give NxCxHxW"),
-        (('detector', 'faster_rcnn_r50', '--size', '2x3x4x5'), "'2x3x4x5' is no size; give HxW"),
+        (('module', '--rounds', '0'), '--rounds 0 is too small; give 1 or more'),
+        (('module', '--shapes', '2x3'), "'2x3' is not a shape; give NxCxHxW"),
+        (('detector', 'faster_rcnn_r50', '--size', '2x3x4x5'), "'2x3x4x5' is not a size; give HxW"),
         (('detector', 'faster_rcnn_r5'), 'faster_rcnn_r50'),
-        (('plot', 'none.json', 'a.svg'), 'no record none.json'),
-        (('plot', str(ROOT / 'results/demo.json'), 'a.svg'), 'holds no maps'),
+        (('plot', 'none.json', 'a.svg'), 'there is no record none.json'),
+        (('plot', str(ROOT / 'results/demo.json'), 'a.svg'), 'has no key maps'),
     ],
     ids=str,
 )
-def test_wrong_argument_is_one_line(args, words, run, tmp_path):
+def test_wrong_argument_is_reported_in_one_line(args, words, run, tmp_path):
     assert words in run('benchmarks.speed', *args, cwd=tmp_path, status=2).stderr

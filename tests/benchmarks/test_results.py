@@ -1,4 +1,4 @@
-"""Logs become series, records become the tables of the README and the documentation."""
+"""Training logs, and the tables of README and documentation made from records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.visualization.curves import curves, read_run
 
 from ..conftest import ROOT
-from ..ledger import BARE
+from ..study_records import MINIMAL_RECORD
 
 
 def log(folder, name, *rows):
@@ -25,7 +25,7 @@ def log(folder, name, *rows):
     path.write_text('\n'.join(row if isinstance(row, str) else json.dumps(row) for row in rows))
 
 
-def test_resumed_part_replaces_the_steps_that_it_repeats(tmp_path):
+def test_steps_repeated_after_a_resume_replace_earlier_ones(tmp_path):
     log(
         tmp_path,
         '20260101_000000',
@@ -48,22 +48,22 @@ def test_resumed_part_replaces_the_steps_that_it_repeats(tmp_path):
     assert run.series['AP50'] == ([2, 4], [0.2, 0.4])
 
 
-def test_coco_s_and_voc_s_scores_have_names_of_their_own(tmp_path):
+def test_scores_of_coco_and_voc_have_different_names(tmp_path):
     scores = {'coco/bbox_mAP_50': 0.36, 'pascal_voc/AP50': 0.38, 'pascal_voc_area/AP50': 0.37}
     log(tmp_path, '1', dict(step=3, iter=3, loss=4.0), {'step': 1, **scores})
     run = read_run(tmp_path)
-    named = {name: values for name, (_, values) in run.series.items() if name != 'loss'}
-    assert named == {'AP50': [0.36], 'VOC AP50': [0.38], 'VOC AP50, by area': [0.37]}
-    shown = curves([run]).axes[1].get_legend().get_texts()
-    assert [text.get_text() for text in shown] == [f'{tmp_path.name} {name}' for name in named]
+    series = {name: values for name, (_, values) in run.series.items() if name != 'loss'}
+    assert series == {'AP50': [0.36], 'VOC AP50': [0.38], 'VOC AP50, by area': [0.37]}
+    labels = curves([run]).axes[1].get_legend().get_texts()
+    assert [text.get_text() for text in labels] == [f'{tmp_path.name} {name}' for name in series]
 
 
-def test_folder_without_a_log_is_named(tmp_path):
-    with pytest.raises(InputError, match='holds no log of a training'):
+def test_folder_without_a_log_is_reported(tmp_path):
+    with pytest.raises(InputError, match='has no training log'):
         read_run(tmp_path)
 
 
-def test_pages_show_what_the_records_say_and_every_study_once():
+def test_tables_on_pages_match_the_records_and_every_study_has_one():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert '<!-- results: demo -->' in text and fill_tables(text, ROOT / 'results') == text
     blocks = []
@@ -76,12 +76,12 @@ def test_pages_show_what_the_records_say_and_every_study_once():
     assert {f'<!-- study: {name} -->' for name in studies} <= set(blocks)
 
 
-def test_block_without_a_record_is_named(tmp_path):
-    with pytest.raises(InputError, match=r'no record .*demo.json'):
+def test_table_without_a_record_is_reported(tmp_path):
+    with pytest.raises(InputError, match=r'there is no record .*demo.json'):
         fill_tables('<!-- results: demo -->\n<!-- end -->', tmp_path)
 
 
-def test_metafile_is_what_its_command_writes():
+def test_metafile_is_up_to_date():
     text = metafile(ROOT / 'configs', ROOT / 'results', ROOT / 'experiments')
     assert (ROOT / 'configs/metafile.yml').read_text(encoding='utf-8') == text
 
@@ -96,8 +96,8 @@ def test_metafile_has_the_structure_of_openmmlab_s():
         assert (ROOT / collection['README']).is_file()
     names = [model['Name'] for model in content['Models']]
     assert len(names) == len(set(names))
-    leaves = {path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
-    assert {ROOT / model['Config'] for model in content['Models']} == leaves
+    configs = {path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
+    assert {ROOT / model['Config'] for model in content['Models']} == configs
     for model in content['Models']:
         assert model.get('In Collection', 'CBAM') in collections
         assert {'Name', 'Config', 'Metadata'} <= model.keys()
@@ -108,7 +108,7 @@ def test_metafile_has_the_structure_of_openmmlab_s():
                 assert name in METRICS.values() and 0 < value < 100
 
 
-def test_figure_of_a_leaf_is_the_mean_of_its_records():
+def test_result_of_a_config_is_the_mean_of_its_records():
     lines = (ROOT / 'results/experiments/bccd.jsonl').read_text(encoding='utf-8').splitlines()
     runs = [
         run['metrics']['coco/bbox_mAP']
@@ -132,33 +132,33 @@ metrics: {AP: coco/bbox_mAP}
 seeds: [0]
 options: {optim_wrapper.type: AmpOptimWrapper}
 rows:
-  none: {config: one, overrides: {train_cfg.val_begin: 9}}
-  CBAM: {config: two, overrides: {train_cfg.val_begin: 9}}
-  other: {config: two, overrides: {train_cfg.val_begin: 9, model.start: paper}}
+  none: {config: baseline, overrides: {train_cfg.val_begin: 9}}
+  CBAM: {config: cbam, overrides: {train_cfg.val_begin: 9}}
+  other: {config: cbam, overrides: {train_cfg.val_begin: 9, model.start: paper}}
 """
 
 
-def test_figure_under_overrides_of_all_rows_lists_them_and_others_are_left_out(tmp_path):
+def test_results_list_overrides_shared_by_all_rows_and_skip_rows_with_others(tmp_path):
     for folder in ('configs', 'studies', 'results'):
         (tmp_path / folder).mkdir()
-    for leaf in ('one', 'two', 'three'):
-        (tmp_path / 'configs' / f'{leaf}.py').touch()
+    for name in ('baseline', 'cbam', 'demo'):
+        (tmp_path / 'configs' / f'{name}.py').touch()
     (tmp_path / 'studies' / 'pair.yaml').write_text(STUDY)
     demo = {f'coco/{key}': 0.5 for key in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')}
-    (tmp_path / 'results/demo.json').write_text(json.dumps(dict(config='three.py', metrics=demo)))
+    (tmp_path / 'results/demo.json').write_text(json.dumps(dict(config='demo.py', metrics=demo)))
     study = read_study(tmp_path / 'studies' / 'pair.yaml')
-    for row, figure in (('CBAM', 0.25), ('other', 0.75)):
-        record = BARE | dict(metrics={'coco/bbox_mAP': figure})
+    for row, ap in (('CBAM', 0.25), ('other', 0.75)):
+        record = MINIMAL_RECORD | dict(metrics={'coco/bbox_mAP': ap})
         add_record(tmp_path / 'results/experiments', study, study.rows[row], 0, record)
     assert shared_overrides(study, study.rows['other']) == {'train_cfg.val_begin': 9}
     text = metafile(*(tmp_path / folder for folder in ('configs', 'results', 'studies')))
     models = {model['Name']: model for model in yaml.safe_load(text)['Models']}
-    assert 'Results' not in models['one']
-    assert models['two']['Results'][0]['Metrics'] == {'box AP': 25.0}
-    assert models['two']['Metadata']['Overrides'] == (
+    assert 'Results' not in models['baseline']
+    assert models['cbam']['Results'][0]['Metrics'] == {'box AP': 25.0}
+    assert models['cbam']['Metadata']['Overrides'] == (
         'optim_wrapper.type=AmpOptimWrapper train_cfg.val_begin=9'
     )
-    assert models['three']['Results'][0]['Metrics']['box AP50'] == 50.0
-    (tmp_path / 'configs/two.py').unlink()
-    with pytest.raises(InputError, match='has a record of two, which is no leaf in'):
+    assert models['demo']['Results'][0]['Metrics']['box AP50'] == 50.0
+    (tmp_path / 'configs/cbam.py').unlink()
+    with pytest.raises(InputError, match=r'has a record of cbam, but .* has no such config'):
         metafile(*(tmp_path / folder for folder in ('configs', 'results', 'studies')))

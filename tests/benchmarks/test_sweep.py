@@ -1,4 +1,4 @@
-"""CBAM in mmdet's own configs: counts, refusals with their reasons, the report."""
+"""CBAM in mmdet's own configs: counts, failures with their reasons, and the table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRACKING = 'bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-
         ('swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 'SwinTransformer', 4),
     ],
 )
-def test_family_gets_its_number_of_cbams(name, family, cbams):
+def test_backbone_gets_the_expected_number_of_cbams(name, family, cbams):
     assert attempt(name) == Outcome(family, cbams)
 
 
@@ -45,34 +45,36 @@ def test_teacher_of_a_distillation_is_built_without_its_weights():
     assert attempt('ld/ld_r18-gflv1-r101_fpn_1x_coco.py') == Outcome('ResNet', 8)
 
 
-def test_config_without_a_model_or_a_backbone_of_mmdet_is_refused():
+def test_config_without_a_model_or_a_backbone_of_mmdet_fails_with_a_reason():
     assert attempt('retinanet/retinanet_tta.py').reason == 'it holds no model'
     reason = 'its Detectron2Wrapper has no backbone of mmdet'
     assert attempt('misc/d2_retinanet_r50-caffe_fpn_ms-90k_coco.py').reason == reason
 
 
-def test_family_without_a_known_place_is_refused_by_its_name(monkeypatch):
+def test_backbone_without_known_places_fails_with_its_name(monkeypatch):
     monkeypatch.delitem(PATTERNS, 'SSDVGG')
     outcome = attempt('ssd/ssd300_coco.py')
     reason = 'with CBAM: no place for attention is known in SSDVGG; give after'
     assert (outcome.family, outcome.cbams) == ('SSDVGG', 0) and outcome.reason.startswith(reason)
 
 
-def test_what_mmdet_itself_cannot_read_or_build_is_told_from_what_cbam_breaks(monkeypatch):
-    named = 'sort/faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17train.py'
-    assert attempt(named).reason == 'mmdet cannot read it: it names a file that is not there'
-    own = attempt('cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py')
+def test_reasons_distinguish_failures_of_mmdet_from_failures_with_cbam(monkeypatch):
+    missing_file = 'sort/faster-rcnn_r50_fpn_8xb2-4e_mot17train_test-mot17train.py'
+    assert attempt(missing_file).reason == 'mmdet cannot read it: it names a file that is not there'
+    outcome = attempt('cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py')
     assert attempt('glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py').reason == (
         'mmdet cannot build it: transformers is not installed'
     )
-    assert own.family == 'ResNet' and own.reason.startswith('mmdet cannot build it: ')
-    assert 'TypeError' in own.reason
+    assert outcome.family == 'ResNet' and outcome.reason.startswith('mmdet cannot build it: ')
+    assert 'TypeError' in outcome.reason
     monkeypatch.setitem(PATTERNS, 'SSDVGG', ['nothing'])
-    ours = attempt('ssd/ssd300_coco.py').reason
-    assert ours.startswith('with CBAM: this SSDVGG has no module that matches nothing; give after')
+    reason = attempt('ssd/ssd300_coco.py').reason
+    assert reason.startswith(
+        'with CBAM: this SSDVGG has no module that matches nothing; give after'
+    )
 
 
-def test_attention_that_does_not_run_or_replaces_other_plugins_is_refused(monkeypatch):
+def test_attention_that_does_not_run_or_replaces_other_plugins_fails(monkeypatch):
     name = 'ssd/ssd300_coco.py'
     monkeypatch.setattr(module, 'fragment', lambda *_: 'model = dict()')
     assert attempt(name).reason == 'with CBAM: 0 of 0 run'
@@ -82,16 +84,16 @@ def test_attention_that_does_not_run_or_replaces_other_plugins_is_refused(monkey
     assert attempt(plugins).reason == "with CBAM: the backbone's own plugins are lost"
 
 
-def test_report_counts_families_and_reasons(monkeypatch):
-    made = {
+def test_table_counts_backbones_and_reasons(monkeypatch):
+    outcomes = {
         'a.py': Outcome('ResNet', 16),
         'b.py': Outcome('ResNet', 33),
         'c.py': Outcome('ResNet', 0, 'why'),
         'd.py': Outcome('Other', 0, 'no place for Other'),
         'e.py': Outcome('', 0, 'why'),
     }
-    monkeypatch.setattr(module, 'attempt', made.get)
-    record = dict(sweep(made), environment=dict(mmdet='3.5.1'))
+    monkeypatch.setattr(module, 'attempt', outcomes.get)
+    record = dict(sweep(outcomes), environment=dict(mmdet='3.5.1'))
     assert record['totals'] == dict(configs=5, built=2, refused=3)
     assert record['families'] == {
         'ResNet': dict(
@@ -105,7 +107,7 @@ def test_report_counts_families_and_reasons(monkeypatch):
         '| Other |  |  | 0 | 1 |',
         '| ResNet | `layer*.*.?n3` or `layer*.*.?n2` | 16 to 33 | 2 | 1 |',
     ]
-    assert rows[5].startswith('5 configs of mmdet ') and rows[5].endswith('2 built, 3 refused')
+    assert rows[5].startswith('5 configs of mmdet ') and rows[5].endswith('2 built, 3 failed')
     assert rows[-2:] == ['| why | 2 |', '| no place for Other | 1 |']
 
 
@@ -115,7 +117,7 @@ def test_norm_that_needs_a_process_group_gets_one():
     assert not torch.distributed.is_initialized()
 
 
-def test_zoo_has_every_config_but_the_bases():
+def test_zoo_has_every_config_except_the_bases():
     assert set(zoo('ssd/*')) == {
         *('ssd/ssd300_coco.py', 'ssd/ssd512_coco.py'),
         'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
@@ -134,8 +136,8 @@ def test_tool_prints_the_table_and_writes_the_record(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_zoo_ends_as_recorded():
+def test_results_for_the_whole_zoo_equal_the_record():
     record = json.loads((ROOT / 'results' / 'sweep.json').read_text(encoding='utf-8'))
-    made = sweep(zoo())
+    result = sweep(zoo())
     for key in ('totals', 'families', 'reasons'):
-        assert made[key] == record[key]
+        assert result[key] == record[key]

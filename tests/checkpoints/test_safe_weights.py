@@ -23,10 +23,11 @@ from cbam_det.studies.study import read_study
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import report
+from tools import app as app_tool
 from tools import export as export_tool
 from tools import predict as predict_tool
 
-from ..conftest import CONFIGS, ROOT, in_process
+from ..conftest import CONFIGS, ROOT, free_port, in_process
 
 RETINANET = CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py'
 REFUSED = 'it contains more than weights, which could run any code'
@@ -117,6 +118,11 @@ def predict_tool_s(bad: Path) -> object:
     return predict_tool.run(predict_tool.parse_args(arguments))
 
 
+def app_tool_s(bad: Path) -> object:
+    arguments = [str(RETINANET), str(bad), '--port', str(free_port())]
+    return app_tool.run(app_tool.parse_args(arguments))
+
+
 PATHS: dict[str, Callable[[Path], object]] = {
     'read_checkpoint': lambda bad: files.read_checkpoint(
         str(bad), 'the checkpoint', 'download it again'
@@ -137,6 +143,7 @@ PATHS: dict[str, Callable[[Path], object]] = {
     "MMEngine's runner": runner_s_own,
     'experiment.py gates': gates_of_a_run,
     'tools/predict.py': predict_tool_s,
+    'tools/app.py': app_tool_s,
     'tools/export.py': lambda bad: export_tool.write(
         export_tool.parse_args([str(RETINANET), str(bad), '--out', 'net.onnx'])
     ),

@@ -1,4 +1,4 @@
-"""Every config of the repository: it builds, trains a step, and twins differ in attention alone."""
+"""All configs build and train a step, and differ from their baseline in the attention alone."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from cbam_det.utils.split_config import Split
 
 from ..conftest import CONFIGS, in_process
 
-first_base = in_process('benchmarks.leaves').module.first_base
-LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+first_base = in_process('benchmarks.configs').module.first_base
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 FRAGMENTS = sorted(path.stem for path in (CONFIGS / '_base_/attention').glob('*.py'))
-# What the tables of the paper call each fragment, and the options that make it.
+# Fragment -> its options, for the tables of the paper.
 ABLATIONS = {
     'cbam': {},
     'cbam_k3': dict(kernel_size=3),
@@ -41,10 +41,10 @@ ABLATIONS = {
     'se': dict(order='channel', pools=('avg',)),
     'spatial_channel': dict(order='spatial-channel'),
 }
-FASTER = {'cbam_compiled': dict(compile=True)}
+OTHER_FRAGMENTS = {'cbam_compiled': dict(compile=True)}
 
 
-# CBAMs of each architecture, by its name's part in that of the leaf.
+# Number of CBAMs by a part of the config's name.
 BLOCKS = {
     'mobilenetv2_cbam_neck': 5,
     'stairnet': 6,
@@ -58,21 +58,21 @@ BLOCKS = {
 }
 
 
-def image_size(leaf: str) -> int:
-    """The side of the smallest image that the levels of the leaf's neck allow."""
-    return 300 if 'ssd' in leaf or 'stairnet' in leaf else 64
+def image_size(name: str) -> int:
+    """The height and width of the smallest images that the config's neck can process."""
+    return 300 if 'ssd' in name or 'stairnet' in name else 64
 
 
-def count_expected(leaf: str) -> int:
-    if '_cbam' not in leaf and '_se' not in leaf:
+def expected_cbams(name: str) -> int:
+    if '_cbam' not in name and '_se' not in name:
         return 0
-    return next(count for part, count in BLOCKS.items() if part in leaf)
+    return next(count for part, count in BLOCKS.items() if part in name)
 
 
 def train_step(
     model_cfg: dict, optim_cfg: dict, size: int = 64
 ) -> tuple[torch.nn.Module, dict, dict]:
-    """One step of the whole detector on random images: the model, its losses, its old weights."""
+    """Train a detector for a step on random images; returns model, losses and old weights."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(model_cfg).train()
         model.init_weights()
@@ -88,15 +88,15 @@ def train_step(
 
 
 def scores_depend_on_the_batch(cfg: Config) -> bool:
-    """Not where images go one by one, or have one size: by the pipeline, or in the data."""
+    """Whether test images of different sizes are padded in a batch."""
     split = Split.from_cfg(cfg, 'test')
-    alike = ('data/digits', 'data/BCCD')
-    one_size = all(data.has_fixed_size or str(data.root) in alike for data in split.data_sets)
+    same_sizes = ('data/digits', 'data/BCCD')
+    one_size = all(data.has_fixed_size or str(data.root) in same_sizes for data in split.data_sets)
     return split.batch_size > 1 and not one_size
 
 
 class Features(torch.nn.Module):
-    """What a detector computes up to its proposals, as one function of the image."""
+    """The part of a detector before NMS, as a function of the image."""
 
     def __init__(self, detector: torch.nn.Module) -> None:
         super().__init__()
@@ -106,12 +106,12 @@ class Features(torch.nn.Module):
         features = self.detector.extract_feat(image)
         shared = getattr(getattr(self.detector, 'roi_head', None), 'shared_head', None)
         head = getattr(self.detector, 'rpn_head', None) or self.detector.bbox_head
-        after = [shared(features[-1])] if shared is not None else []
-        return [*features, *after, *(level for output in head(features) for level in output)]
+        stage = [shared(features[-1])] if shared is not None else []
+        return [*features, *stage, *(level for output in head(features) for level in output)]
 
 
 def quick(cfg: Config) -> Config:
-    """No weights that would have to be fetched, and a few regions for the second stage."""
+    """Remove pretrained weights, and use few regions in the second stage."""
     for _, node in walk(cfg.model.get('train_cfg') or {}):
         if 'sampler' in node:
             node.sampler.num = 16
@@ -121,59 +121,59 @@ def quick(cfg: Config) -> Config:
     return cfg
 
 
-def slow_twin(leaf: str) -> bool:
-    """Ten seconds each, and another leaf of the same parts is run."""
-    parts = ('ssd300_vgg16_cbam', 'stairnet_vgg16_cbam_voc', 'ssd300_mobilenet_voc')
-    return image_size(leaf) == 300 and leaf not in (*parts, 'stairnet_mobilenet_cbam_voc')
+def is_slow(name: str) -> bool:
+    """Whether a config takes ten seconds, and another one with the same parts is tested."""
+    fast = ('ssd300_vgg16_cbam', 'stairnet_vgg16_cbam_voc', 'ssd300_mobilenet_voc')
+    return image_size(name) == 300 and name not in (*fast, 'stairnet_mobilenet_cbam_voc')
 
 
 @pytest.mark.parametrize(
-    'leaf',
-    [pytest.param(leaf, marks=[pytest.mark.slow] * slow_twin(leaf)) for leaf in LEAVES],
+    'name',
+    [pytest.param(name, marks=[pytest.mark.slow] * is_slow(name)) for name in NAMES],
 )
-def test_every_leaf_trains_a_step_predicts_and_traces(leaf, capsys):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+def test_every_config_trains_a_step_predicts_and_traces(name, capsys):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
     preflight.check_names(cfg)
     run = RunConfig.from_cfg(cfg)
     check_options(run, list(run.splits.values()))
     assert capsys.readouterr().out == ''
     cfg = quick(cfg)
     assert not scores_depend_on_the_batch(cfg)
-    model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(leaf))
+    model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(name))
     assert torch.isfinite(losses['loss']) and losses['loss'] > 0
-    found = [name for name, module in model.named_modules() if isinstance(module, CBAM)]
-    assert len(found) == count_expected(leaf)
+    cbams = [path for path, module in model.named_modules() if isinstance(module, CBAM)]
+    assert len(cbams) == expected_cbams(name)
     after = dict(model.named_parameters())
-    for path in found:  # those of frozen stages too
-        own = [name for name in after if name.startswith(f'{path}.')]
-        assert all(after[name].requires_grad for name in own)
-        for gate in {name.split('cbam.')[1].split('.')[0] for name in own}:
-            moved = [not torch.equal(before[name], after[name]) for name in own if gate in name]
-            assert any(moved), f'{path}.{gate}'
+    for path in cbams:  # also in frozen stages
+        own = [key for key in after if key.startswith(f'{path}.')]
+        assert all(after[key].requires_grad for key in own)
+        for gate in {key.split('cbam.')[1].split('.')[0] for key in own}:
+            changed = [not torch.equal(before[key], after[key]) for key in own if gate in key]
+            assert any(changed), f'{path}.{gate}'
 
     net = Features(model)
     net.eval()
-    size = image_size(leaf)
+    size = image_size(name)
     sample = DetDataSample(
         metainfo=dict(img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
     )
     image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8)
     with torch.no_grad():
-        found = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_instances
-    assert torch.isfinite(found.scores).all() and torch.isfinite(found.bboxes).all()
-    one, other = torch.rand(2, 1, 3, size, size)
-    traced = torch.jit.trace(net, one, check_trace=False)
-    for ours, theirs in zip(net(other), traced(other), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        result = model.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_instances
+    assert torch.isfinite(result.scores).all() and torch.isfinite(result.bboxes).all()
+    example, images = torch.rand(2, 1, 3, size, size)
+    traced = torch.jit.trace(net, example, check_trace=False)
+    for eager_output, traced_output in zip(net(images), traced(images), strict=True):
+        torch.testing.assert_close(eager_output, traced_output, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('fragment', FRAGMENTS)
-def test_every_fragment_is_the_ablation_that_it_names_and_trains(fragment, monkeypatch):
-    """A step of the small detector with the fragment in place of CBAM."""
-    # A graph is made as a user's is; to generate code for it would take minutes.
+def test_every_fragment_has_the_options_of_its_ablation_and_trains(fragment, monkeypatch):
+    """The small detector trains a step with each fragment."""
+    # torch.compile makes its graph, but generating code for it would take minutes.
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
     plugins = Config.fromfile(CONFIGS / f'_base_/attention/{fragment}.py').plugins
-    options = (ABLATIONS | FASTER)[fragment]
+    options = (ABLATIONS | OTHER_FRAGMENTS)[fragment]
     assert plugins == [dict(cfg=dict(type='CBAM', **options))]
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.model.backbone.update(type='WithPlugins', base_type='ResNet', plugins=plugins)
@@ -183,32 +183,32 @@ def test_every_fragment_is_the_ablation_that_it_names_and_trains(fragment, monke
 
 
 def test_every_ablation_of_the_paper_has_a_fragment():
-    assert set(ABLATIONS) | set(FASTER) == set(FRAGMENTS)
+    assert set(ABLATIONS) | set(OTHER_FRAGMENTS) == set(FRAGMENTS)
 
 
 def strip(node: object) -> object:
-    """A config without its attention, and without the package that mmengine notes in it."""
+    """A config without its attention, and without the scopes that MMEngine adds."""
     if isinstance(node, dict):
         node = {key: strip(value) for key, value in node.items() if key != '_scope_'}
         if node.get('type') == 'WithPlugins':
             node['type'] = node.pop('base_type')
         if any(plugin['cfg']['type'] == 'CBAM' for plugin in node.get('plugins', ())):
             del node['plugins']
-        if str(node.get('checkpoint')).startswith('work_dirs/'):  # of the classifier's own twin
+        if str(node.get('checkpoint')).startswith('work_dirs/'):  # of the matching classifier
             node['checkpoint'] = re.sub('_(cbam|se)/', '/', node['checkpoint'])
     return [strip(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
-WITH_ATTENTION = [leaf for leaf in LEAVES if count_expected(leaf)]
-# They put the parts of a detector together themselves.
-WHOLE = [leaf for leaf in WITH_ATTENTION if leaf.endswith('_digits_voc')]
+WITH_ATTENTION = [name for name in NAMES if expected_cbams(name)]
+# These configs combine the parts of a detector themselves, and have no baseline.
+WITHOUT_BASELINE = [name for name in WITH_ATTENTION if name.endswith('_digits_voc')]
 
 
-@pytest.mark.parametrize('leaf', sorted(set(WITH_ATTENTION) - set(WHOLE)))
-def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
-    # What the leaf is without its attention: another leaf, or a config of mmdet.
-    base = first_base(CONFIGS / f'{leaf}.py')
-    ours = Config.fromfile(CONFIGS / f'{leaf}.py').to_dict()
+@pytest.mark.parametrize('config', sorted(set(WITH_ATTENTION) - set(WITHOUT_BASELINE)))
+def test_config_differs_from_its_first_base_in_the_attention_alone(config):
+    # The base is the baseline: another config of ours, or one of mmdet.
+    base = first_base(CONFIGS / f'{config}.py')
+    ours = Config.fromfile(CONFIGS / f'{config}.py').to_dict()
     theirs = get_config(base) if base.startswith('mmdet::') else Config.fromfile(CONFIGS / base)
     theirs = theirs.to_dict()
     assert strip(ours['model']) == strip(theirs['model'])
@@ -216,16 +216,16 @@ def test_leaf_differs_from_its_first_base_in_the_attention_alone(leaf):
     for name in set(ours) - {'model', 'custom_imports'}:
         if name in theirs:
             assert strip(ours[name]) == strip(theirs[name]), name
-        else:  # the fragment's own variables
+        else:  # variables of the fragment
             assert 'CBAM' in str(ours[name]), name
     assert set(theirs) <= set(ours)
 
 
-@pytest.mark.parametrize('twin', ['se', 'cbam'])
-def test_classifiers_of_tiny_imagenet_differ_in_the_attention_alone(twin):
+@pytest.mark.parametrize('attention', ['se', 'cbam'])
+def test_classifiers_of_tiny_imagenet_differ_in_the_attention_alone(attention):
     ours, theirs = (
         Config.fromfile(CONFIGS / f'tiny_imagenet/resnet18_half{name}.py').to_dict()
-        for name in (f'_{twin}', '')
+        for name in (f'_{attention}', '')
     )
     assert ours['model'] != theirs['model']
     for name in set(ours) - {'plugins', 'attention'}:
@@ -233,21 +233,21 @@ def test_classifiers_of_tiny_imagenet_differ_in_the_attention_alone(twin):
 
 
 @pytest.mark.parametrize(
-    ('leaf', 'options'),
+    ('name', 'options'),
     [
         ('faster_rcnn_r101_cbam', {'model.backbone.plugins': None}),
         ('rtmdet_tiny_cbam', {'model.backbone.plugins': None}),
         ('ssd512_vgg16_cbam', {'model.backbone.plugins': None, 'model.neck.plugins': None}),
     ],
 )
-def test_override_of_plugins_gives_the_baseline(leaf, options):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+def test_override_of_plugins_gives_the_baseline(name, options):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
     cfg.merge_from_dict(options)
-    ours, theirs = build_model(cfg), build_model(get_config(first_base(CONFIGS / f'{leaf}.py')))
+    ours, theirs = build_model(cfg), build_model(get_config(first_base(CONFIGS / f'{name}.py')))
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
-def test_full_leaf_is_mmdets_own_config():
+def test_full_baseline_is_mmdets_own_config():
     ours = Config.fromfile(CONFIGS / 'faster_rcnn_r50.py').to_dict()
     theirs = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').to_dict()
     assert strip(ours) == strip(theirs)
@@ -259,11 +259,11 @@ def test_quarter_width_keeps_the_architecture():
     small = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py').model
     full.neck.norm_cfg = small.neck.norm_cfg  # the norm of the neck is the one addition
     with DefaultScope.overwrite_default_scope('mmdet'):
-        one, other = MODELS.build(full), MODELS.build(small)
-    assert [name for name, _ in one.named_modules()] == [name for name, _ in other.named_modules()]
-    assert (
-        other.backbone.layer4[0].conv3.out_channels * 4 == one.backbone.layer4[0].conv3.out_channels
-    )
+        models = [MODELS.build(full), MODELS.build(small)]
+    full_names, small_names = ([name for name, _ in model.named_modules()] for model in models)
+    assert full_names == small_names
+    full_width, small_width = (model.backbone.layer4[0].conv3.out_channels for model in models)
+    assert full_width == 4 * small_width
 
 
 def test_ablation_by_an_option_of_the_command_line():
@@ -275,7 +275,7 @@ def test_ablation_by_an_option_of_the_command_line():
 
 
 def test_config_registers_the_plugin_for_mmdets_own_tools():
-    """`custom_imports` alone makes CBAM known, with no tool of ours."""
+    """`custom_imports` alone registers CBAM, without our tools."""
     code = (
         'from mmengine.config import Config; from mmengine.registry import MODELS; import sys; '
         f'Config.fromfile({str(CONFIGS / "faster_rcnn_r50_cbam.py")!r}); '
@@ -285,16 +285,16 @@ def test_config_registers_the_plugin_for_mmdets_own_tools():
 
 
 @pytest.mark.slow
-def test_table_of_the_leaves_is_that_of_the_configs(run, tmp_path):
-    run('benchmarks.leaves', '--check', cwd=tmp_path)
+def test_table_of_configs_is_up_to_date(run, tmp_path):
+    run('benchmarks.configs', '--check', cwd=tmp_path)
 
 
-@pytest.mark.parametrize('leaf', ['faster_rcnn_r50', 'retinanet_r18', 'ssd300_vgg16'])
-def test_losses_and_detections_at_the_start_are_the_baseline_s_to_the_bit(leaf):
-    plain = quick(Config.fromfile(CONFIGS / f'{leaf}.py'))
-    ours = quick(Config.fromfile(CONFIGS / f'{leaf}_cbam.py'))
-    size, results, state = image_size(leaf), [], None
-    for cfg in (plain, ours):
+@pytest.mark.parametrize('name', ['faster_rcnn_r50', 'retinanet_r18', 'ssd300_vgg16'])
+def test_initial_losses_and_detections_equal_the_baseline_s_to_the_bit(name):
+    baseline = quick(Config.fromfile(CONFIGS / f'{name}.py'))
+    with_cbam = quick(Config.fromfile(CONFIGS / f'{name}_cbam.py'))
+    size, results, state = image_size(name), [], None
+    for cfg in (baseline, with_cbam):
         for _, node in walk(cfg.model.test_cfg):
             node.update({key: 0.0 for key in node if key == 'score_thr'})
         torch.manual_seed(0)
@@ -315,16 +315,17 @@ def test_losses_and_detections_at_the_start_are_the_baseline_s_to_the_bit(leaf):
         losses = model.loss(image, [sample] * 2)
         model.eval()
         with torch.no_grad():
-            found = model.predict(image, [sample] * 2)[0].pred_instances
-        results.append((losses, found))
-    (losses, found), (our_losses, our_found) = results
-    assert list(losses) == list(our_losses) and len(found) == len(our_found) > 0
-    for name, value in losses.items():
+            detections = model.predict(image, [sample] * 2)[0].pred_instances
+        results.append((losses, detections))
+    (losses, detections), (cbam_losses, cbam_detections) = results
+    assert list(losses) == list(cbam_losses)
+    assert len(detections) == len(cbam_detections) > 0
+    for key, value in losses.items():
         pairs = (
-            zip(value, our_losses[name], strict=True)
+            zip(value, cbam_losses[key], strict=True)
             if isinstance(value, list)
-            else [(value, our_losses[name])]
+            else [(value, cbam_losses[key])]
         )
-        assert all(torch.equal(*pair) for pair in pairs), name
-    assert torch.equal(found.scores, our_found.scores)
-    assert torch.equal(found.bboxes, our_found.bboxes)
+        assert all(torch.equal(*pair) for pair in pairs), key
+    assert torch.equal(detections.scores, cbam_detections.scores)
+    assert torch.equal(detections.bboxes, cbam_detections.bboxes)

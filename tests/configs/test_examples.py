@@ -1,4 +1,4 @@
-"""The projects of examples/, trained through the command lines of mim and mmdet."""
+"""The projects in examples/, trained with the commands of mim and mmdet."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 
 @pytest.fixture(scope='module')
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of a new environment: the running one, with mim, mmseg and mmpretrain on top."""
+    """The `bin` of a copy of this environment that also has mim, mmseg and mmpretrain."""
     home = tmp_path_factory.mktemp('environment')
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(home)], check=True)
     paths = sysconfig.get_paths(vars=dict(base=str(home), platbase=str(home)), scheme='venv')
-    # addsitedir, not a plain path, so that editable installs are found too.
+    # addsitedir instead of a path, so that editable installs work too.
     parent = sysconfig.get_paths()['purelib']
     Path(paths['purelib'], 'parent.pth').write_text(f'import site; site.addsitedir({parent!r})\n')
     python = Path(paths['scripts'], 'python')
@@ -46,7 +46,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def places(depth: int, pattern: str) -> list[str]:
-    """The names of a CBAM in every block of a ResNet, by a pattern with stage and block."""
+    """The names of the CBAMs in all blocks of a ResNet, from a pattern with stage and block."""
     return [
         pattern.format(stage, block)
         for stage, count in enumerate(BLOCKS[depth], 1)
@@ -55,14 +55,14 @@ def places(depth: int, pattern: str) -> list[str]:
 
 
 def small(data: Path, *options: str) -> list[str]:
-    """The options of a run of seconds on `data`."""
+    """Options for a run on `data` that takes seconds."""
     roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val')]
     save = 'default_hooks.checkpoint.save_optimizer=False'
     return ['--work-dir', 'work', '--cfg-options', *QUICK, *roots, save, *options]
 
 
 def small_coco(data: Path, *options: str) -> list[str]:
-    """The same for mmdet on the small digits."""
+    """The same for a detector on the small digits."""
     options += ('model.backbone.init_cfg=None', 'train_cfg.max_epochs=1')
     options += (f'val_evaluator.ann_file={data}/annotations/instances_val2017.json',)
     for split, resize in (('train', 2), ('val', 1)):
@@ -73,7 +73,7 @@ def small_coco(data: Path, *options: str) -> list[str]:
 
 
 def train(project: str, *command: object, folder: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Run a command in a copy of a project: the weights that it wrote, and what it said."""
+    """Run a command in a copy of a project; returns the weights and the output."""
     folder = shutil.copytree(EXAMPLES / project, folder / project)
     done = subprocess.run(
         [*map(str, command)],
@@ -84,24 +84,26 @@ def train(project: str, *command: object, folder: Path) -> tuple[dict[str, torch
         timeout=600,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, f'exit status {done.returncode}:\n{said[-4000:]}'
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, f'exit status {done.returncode}:\n{output[-4000:]}'
     checkpoint = Path((folder / 'work/last_checkpoint').read_text())
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)['state_dict']
-    checkpoint.unlink()  # pytest keeps the folders of three sessions
+    checkpoint.unlink()  # pytest keeps folders of three sessions
     assert all(torch.isfinite(value).all() for value in state.values())
-    return state, said
+    return state, output
 
 
-def attended(state: dict[str, torch.Tensor]) -> list[str]:
-    """Where the CBAMs of a checkpoint are."""
+def cbam_places(state: dict[str, torch.Tensor]) -> list[str]:
+    """The modules with a CBAM in a checkpoint."""
     end = '.cbam.channel_gate.fc1.weight'
     return [name.removesuffix(end) for name in state if name.endswith(end)]
 
 
-def moved(state: dict[str, torch.Tensor]) -> list[str]:
-    """Where those are that have left their start, at which this bias is 0."""
-    return [name for name in attended(state) if state[f'{name}.cbam.spatial_gate.norm.bias'] != 0]
+def trained_places(state: dict[str, torch.Tensor]) -> list[str]:
+    """The modules whose CBAM was trained: this bias starts at 0."""
+    return [
+        name for name in cbam_places(state) if state[f'{name}.cbam.spatial_gate.norm.bias'] != 0
+    ]
 
 
 @pytest.mark.parametrize(('name', 'count'), [('faster_rcnn_r50', 16), ('retinanet_r18', 8)])
@@ -113,7 +115,7 @@ def test_mmdet_example_builds_with_a_cbam_in_every_block(name, count):
 
 
 def test_mmseg_example_starts_from_the_identity(tmp_path, monkeypatch):
-    """Its base is not installed here: one of a line stands in its place."""
+    """Its base is not installed here and is replaced by one line."""
     base = tmp_path / '.mim/configs/pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py'
     base.parent.mkdir(parents=True)
     base.write_text("model = dict(backbone=dict(type='ResNetV1c'))\n")
@@ -125,14 +127,14 @@ def test_mmseg_example_starts_from_the_identity(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_mim_trains_the_mmdet_example(scripts, digits, tmp_path):
-    state, said = train(
+    state, output = train(
         *('mmdet_project', scripts / 'mim', 'train', 'mmdetection', 'faster_rcnn_r50_cbam.py'),
         *small_coco(digits, 'model.roi_head.bbox_head.num_classes=10'),
         folder=tmp_path,
     )
-    assert 'Epoch(train) [1][3/3]' in said and 'Training finished successfully' in said
-    assert attended(state) == places(50, 'backbone.layer{}.{}')
-    assert moved(state) == attended(state)[3:]  # mmdet freezes layer1
+    assert 'Epoch(train) [1][3/3]' in output and 'Training finished successfully' in output
+    assert cbam_places(state) == places(50, 'backbone.layer{}.{}')
+    assert trained_places(state) == cbam_places(state)[3:]  # mmdet freezes layer1
 
 
 @pytest.mark.slow
@@ -141,14 +143,14 @@ def test_mmdet_s_own_tool_trains_the_example_with_plugins_in_a_resnet_18(digits,
 
     # From scratch the residual branches start at zero, and the frozen ones would stay there.
     options = ('model.bbox_head.num_classes=10', 'model.backbone.zero_init_residual=False')
-    state, said = train(
+    state, output = train(
         *('mmdet_project', sys.executable, f'{mmdet.__path__[0]}/.mim/tools/train.py'),
         *('retinanet_r18_cbam.py', *small_coco(digits, *options)),
         folder=tmp_path,
     )
-    assert 'Epoch(train) [1][3/3]' in said
-    assert attended(state) == places(18, 'backbone.inserted.layer{}/{}/bn2')
-    assert moved(state) == attended(state)  # those behind the frozen layer1 too
+    assert 'Epoch(train) [1][3/3]' in output
+    assert cbam_places(state) == places(18, 'backbone.inserted.layer{}/{}/bn2')
+    assert trained_places(state) == cbam_places(state)  # also those after the frozen layer1
 
 
 @pytest.mark.slow
@@ -162,7 +164,7 @@ def test_mim_trains_the_mmseg_example(scripts, tmp_path):
             mask = random.integers(0, 151, (2, 2), np.uint8).repeat(32, 0).repeat(32, 1)
             Image.fromarray(image).save(tmp_path / f'ade/images/{split}/{number}.jpg')
             Image.fromarray(mask).save(tmp_path / f'ade/annotations/{split}/{number}.png')
-    state, said = train(
+    state, output = train(
         *('mmseg_project', scripts / 'mim', 'train', 'mmseg', 'pspnet_r50_cbam.py'),
         *small(tmp_path / 'ade', 'model.pretrained=None', 'model.data_preprocessor.size=(64,64)'),
         *('train_dataloader.dataset.pipeline.2.scale=(64,64)', 'train_cfg.max_iters=2'),
@@ -170,10 +172,10 @@ def test_mim_trains_the_mmseg_example(scripts, tmp_path):
         *('val_dataloader.dataset.pipeline.1.scale=(64,64)', 'default_hooks.checkpoint.interval=2'),
         folder=tmp_path,
     )
-    assert 'Iter(train) [2/2]' in said and 'mIoU' in said
+    assert 'Iter(train) [2/2]' in output and 'mIoU' in output
     assert sum(name.endswith('_gate.gain') for name in state) == 32  # from the identity
-    assert attended(state) == places(50, 'backbone.layer{}.{}')
-    assert moved(state) == attended(state)
+    assert cbam_places(state) == places(50, 'backbone.layer{}.{}')
+    assert trained_places(state) == cbam_places(state)
 
 
 def small_imagenet(folder: Path) -> Path:
@@ -193,16 +195,16 @@ def small_imagenet(folder: Path) -> Path:
 @pytest.mark.slow
 def test_mim_trains_the_mmpretrain_example_of_the_authors_size(scripts, tmp_path):
     imagenet = small_imagenet(tmp_path)
-    state, said = train(
+    state, output = train(
         *('mmpretrain_project', scripts / 'mim', 'train', 'mmpretrain', 'resnet50_cbam.py'),
         *small(imagenet, 'train_cfg.max_epochs=1'),
         *('train_dataloader.dataset.pipeline.1.scale=64', 'val_dataloader.batch_size=4'),
         *(f'val_dataloader.dataset.pipeline.{option}=64' for option in ('1.scale', '2.crop_size')),
         folder=tmp_path,
     )
-    assert 'Epoch(train) [1][2/2]' in said and 'accuracy/top1' in said
-    assert attended(state) == places(50, 'backbone.inserted.layer{}/{}/bn3')
-    assert moved(state) == attended(state)
+    assert 'Epoch(train) [1][2/2]' in output and 'accuracy/top1' in output
+    assert cbam_places(state) == places(50, 'backbone.inserted.layer{}/{}/bn3')
+    assert trained_places(state) == cbam_places(state)
     buffers = ('running_mean', 'running_var', 'num_batches_tracked')
     assert sum(v.numel() for name, v in state.items() if not name.endswith(buffers)) == 28_089_624
 
@@ -264,8 +266,8 @@ def test_pretrained_backbone_of_the_recipe_loads_whole_into_the_detector(scripts
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)
-    [(_, part, _, given)] = list(pretrained_parts(model))
-    check_attention(given, part, checkpoint, whole=True)
+    [(_, part, _, weights)] = list(pretrained_parts(model))
+    check_attention(weights, part, checkpoint, whole=True)
     model.init_weights()
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f'backbone.{name}']), name

@@ -1,7 +1,7 @@
-"""The rows of tables 6 and 7 as they will run, `tools/experiment.py run`, on sets of some images.
+"""Run the rows of tables 6 and 7 with `tools/experiment.py run`, on a few images.
 
-The sets have COCO's and VOC's folders, files and classes; the overrides make the runs short and the
-images small, and take no weights. All else is what the full run reads.
+The data have the folders, files and classes of COCO and VOC. Overrides shorten the runs, shrink the
+images and remove pretrained weights; all else is as in the full run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHORT = {
     'table6': {
         'model.backbone.init_cfg': None,
         'model.roi_head.shared_head.init_cfg': None,
-        # Weights that are new find something at all.
+        # So that a model with random weights detects anything.
         'model.data_preprocessor.std': [60, 60, 60],
         'model.test_cfg.rcnn.score_thr': 0,
         'train_cfg.max_iters': 2,
@@ -57,15 +57,15 @@ SHORT = {
 
 @pytest.fixture(scope='module')
 def sets(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The small digits under the names of COCO's and of VOC's classes."""
+    """The small digits with the class names of COCO and of VOC."""
     root = tmp_path_factory.mktemp('sets')
     coco, voc = root / 'coco', root / 'VOCdevkit'
     shutil.copytree(digits, coco, ignore=shutil.ignore_patterns('VOCdevkit'))
     for path in (coco / 'annotations').glob('*.json'):
         content = json.loads(path.read_text())
         ids = [category['id'] for category in content['categories']]
-        spare = (number for number in range(1000) if number not in ids)
-        ids += [next(spare) for _ in CocoDataset.METAINFO['classes'][len(ids) :]]
+        free_ids = (number for number in range(1000) if number not in ids)
+        ids += [next(free_ids) for _ in CocoDataset.METAINFO['classes'][len(ids) :]]
         content['categories'] = [
             dict(id=number, name=name)
             for number, name in zip(ids, CocoDataset.METAINFO['classes'], strict=True)
@@ -83,16 +83,16 @@ def sets(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('table', 'row'), ROWS, ids=[' '.join(row) for row in ROWS])
-def test_full_run_s_row_trains_tests_and_is_recorded_on_small_data(table, row, sets, tmp_path):
+def test_row_of_a_full_study_trains_tests_and_is_recorded_on_small_data(table, row, sets, tmp_path):
     content = yaml.safe_load((ROOT / 'experiments' / f'{table}.yaml').read_text())
     content['options'] = {**content.get('options', {}), **SHORT[table], **ONE_PROCESS}
     content['gpus'] = 1
-    path = tmp_path / 'ledger' / f'{table}.yaml'
+    path = tmp_path / 'studies' / f'{table}.yaml'
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     results = tmp_path / 'results'
     status = in_process('experiment')(
-        *('--ledger', path.parent, '--results', results, 'run', table, '--row', row, '--seed', 0),
+        *('--studies', path.parent, '--results', results, 'run', table, '--row', row, '--seed', 0),
         *('--data-root', sets[table], '--work-dirs', tmp_path / 'work'),
     )
     assert status == 0

@@ -1,4 +1,4 @@
-"""Configs of others that are sound are not refused by the checks of keys and data sets."""
+"""The checks of keys and data sets accept valid configs of other projects."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CLASSIFIERS = [
 
 
 @pytest.mark.parametrize('path', CLASSIFIERS[::4])
-def test_data_of_classifiers_are_understood(path):
+def test_data_sets_of_classifiers_are_read(path):
     cfg = read_config(path)
     for name in ('train', 'val', 'test'):
         assert Split.from_cfg(cfg, name).data_sets
 
 
-def test_text_prefix_of_a_classifier_s_data_is_sound():
+def test_data_prefix_of_a_classifier_can_be_a_string():
     node = dict(type='mmpretrain.ImageNet', data_root='data/imagenet', data_prefix='train')
     assert DataSet.from_cfg(node).name == 'ImageNet'
 
 
-def test_options_of_the_optimizer_are_sound_in_custom_keys():
+def test_custom_keys_can_have_options_of_the_optimizer():
     keys = {'backbone': dict(lr_mult=0.1, betas=(0.9, 0.95)), 'norm': dict(lars_exclude=True)}
     check_options(Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))))

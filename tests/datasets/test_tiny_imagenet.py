@@ -129,17 +129,17 @@ def test_classifier_outside_of_a_run_normalises_as_the_run_does():
 def test_chain_of_classifier_and_detector_is_run_recorded_and_bit_equal_when_run_again(
     archive, tmp_path, monkeypatch, capsys
 ):
-    """The ledger's own rows, shortened, on pictures of noise."""
+    """Rows as in the study voc07, shortened, on pictures of noise."""
     write_lists(archive)
     box = (11, 11, 90, 90)
     write_devkit(tmp_path / 'data/VOCdevkit', [[('cat', box, 0)], [('dog', box, 0)]] * 4)
     lists = tmp_path / 'data/VOCdevkit/VOC2007/ImageSets/Main'
     shutil.copy(lists / 'test.txt', lists / 'trainval.txt')
-    ledger = tmp_path / 'ledger'
-    ledger.mkdir()
+    studies = tmp_path / 'studies'
+    studies.mkdir()
     short = {'randomness.deterministic': False, 'default_hooks.logger.interval': 1}
     short |= {'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 4}
-    (ledger / 'tiny.yaml').write_text(
+    (studies / 'tiny.yaml').write_text(
         json.dumps(
             dict(
                 title='tiny',
@@ -163,7 +163,7 @@ def test_chain_of_classifier_and_detector_is_run_recorded_and_bit_equal_when_run
     )
     monkeypatch.chdir(tmp_path)
     tool = in_process('experiment')
-    common = ('--ledger', 'ledger', '--results', 'results')
+    common = ('--studies', 'studies', '--results', 'results')
     assert tool(*common, 'run', 'tiny', '--work-dirs', 'work') == 0, capsys.readouterr().err
     first, second = map(json.loads, Path('results/tiny.jsonl').read_text().splitlines())
     assert second['starts_from'] == {'classifier': first['weights']}

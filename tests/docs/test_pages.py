@@ -1,4 +1,4 @@
-"""README.md and docs/: their blocks run, their links lead somewhere, the site works."""
+"""README.md and docs/: code blocks run, links are valid, and the site works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..conftest import ROOT
 
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
-# The pages whose blocks make what others use come first.
+# Pages that create files for the blocks of other pages come first.
 FIRST = ('docs/guides/train_and_test.md', 'docs/get_started/demo.md')
 
 
@@ -30,15 +30,15 @@ class Block(NamedTuple):
 
 
 def blocks() -> list[Block]:
-    """The shell and Python blocks of all pages, in the order in which they can run."""
-    found = []
+    """The shell and Python blocks of all pages, in an order in which they can run."""
+    all_blocks = []
     for page in PAGES:
         name = str(page.relative_to(ROOT))
         pattern = r'(?:<!-- (\w+) -->\n)?```(bash|python)\n(.*?)```'
         for match in re.finditer(pattern, page.read_text(encoding='utf-8'), re.DOTALL):
-            found.append(Block(name, *match.groups()))
-    order = {name: place for place, name in enumerate(FIRST)}
-    return sorted(found, key=lambda block: order.get(block.page, len(order)))
+            all_blocks.append(Block(name, *match.groups()))
+    order = {name: index for index, name in enumerate(FIRST)}
+    return sorted(all_blocks, key=lambda block: order.get(block.page, len(order)))
 
 
 def run(block: Block, folder: Path) -> None:
@@ -61,7 +61,7 @@ def run(block: Block, folder: Path) -> None:
     assert done.returncode == 0, f'{block.page}:\n{block.text}\n{done.stderr[-3000:]}'
 
 
-def test_every_block_is_run_or_says_what_it_needs():
+def test_every_block_is_run_or_says_what_it_requires():
     for block in blocks():
         assert block.mark in (None, 'run', 'slow', 'setup'), block
         first_line = block.text.partition('\n')[0]
@@ -81,18 +81,18 @@ def test_blocks_of_the_pages_run(digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_blocks_that_train_run_and_those_that_need_their_checkpoints(tmp_path):
+def test_slow_blocks_run(tmp_path):
     for block in blocks():
         if block.mark == 'slow':
             text = block.text
-            if re.search('work_dirs/(maps|parallel)', text):  # whose weights no block uses
+            if re.search('work_dirs/(maps|parallel)', text):  # no other block uses their weights
                 text = text.rstrip() + ' train_cfg.max_epochs=1\n'
             if '--work-dir' not in text and 'tools/train.py' in text:
                 text = text.rstrip() + ' --cfg-options train_cfg.max_epochs=1\n'
             run(block._replace(text=text), tmp_path)
 
 
-def test_links_lead_to_files_and_headings():
+def test_linked_files_exist():
     for page in PAGES:
         text = page.read_text(encoding='utf-8')
         for target in re.findall(r'\]\(([^)#\s]*)(?:#[\w-]+)?\)', text):
@@ -127,7 +127,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_site_builds_without_a_warning_and_shows_all_its_pictures(site):
     pages = list(site.rglob('*.html'))
-    assert len(pages) > 100  # the API's too
+    assert len(pages) > 100  # with the API reference
     for page in pages:
         for picture in re.findall(r'<img[^>]* src="([^":]+)"', page.read_text(encoding='utf-8')):
             assert (page.parent / picture).is_file(), f'{page}: {picture}'

@@ -155,9 +155,9 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (['--out', 'a.json'], '--out a.json: predictions are pickled; end it in .pkl'),
+        (['--out', 'a.json'], '--out a.json: predictions are written as .pkl; end the name'),
         (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
-        (['--show-dir', 'a'], 'draw by default_hooks.visualization, which mine.py has not'),
+        (['--show-dir', 'a'], 'need default_hooks.visualization, which mine.py does not have'),
         ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],
 )
@@ -240,9 +240,8 @@ def test_several_processes_repeat_the_error_as_their_last_line(run, tmp_path):
 
 def test_picture_of_another_kind_is_refused_before_the_work(run, tmp_path):
     done = run('visualize.py', 'curves', 'nowhere', '--out', 'a.pdf', cwd=tmp_path, status=2)
-    assert without_warnings(done.stderr) == 'error: a.pdf is no picture that can be written; ' + (
-        'end it in .png, .svg or .jpg\n'
-    )
+    message = 'error: a.pdf: pictures are written as .png, .svg or .jpg; end the name in one'
+    assert without_warnings(done.stderr) == f'{message}\n'
 
 
 def test_launcher_that_needs_gpus_is_refused_on_a_cpu(monkeypatch):

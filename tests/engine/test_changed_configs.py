@@ -20,22 +20,22 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIG
-from ..fuzz_configs import Leaf, begin_run, mutate
+from ..fuzz_configs import ShippedConfig, begin_run, mutate
 
 DATA_SET = 'train_dataloader.dataset'
 
 
 @pytest.fixture(scope='module')
-def leaf(digits: Path) -> Leaf:
-    return Leaf('retinanet_mobilenetv2_cbam_neck_digits', digits)
+def shipped(digits: Path) -> ShippedConfig:
+    return ShippedConfig('retinanet_mobilenetv2_cbam_neck_digits', digits)
 
 
-def test_changed_config_begins_or_is_refused_in_one_line(leaf):
+def test_changed_config_begins_or_is_refused_in_one_line(shipped):
     rng = random.Random(1)
     outcomes = []
     for _ in range(40):
-        content, path, _ = mutate(leaf.content, rng)
-        outcomes.append(begin_run(content, leaf, path))
+        content, path, _ = mutate(shipped.content, rng)
+        outcomes.append(begin_run(content, shipped, path))
     outcomes = {outcome.partition(':')[0] for outcome in outcomes}
     assert outcomes == {'begun', 'refused'}
 
@@ -56,11 +56,11 @@ def test_changed_config_begins_or_is_refused_in_one_line(leaf):
         ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
     ],
 )
-def test_wrong_value_is_named_by_its_path(change, words, leaf):
-    cfg = Config(leaf.content)
+def test_wrong_value_is_named_by_its_path(change, words, shipped):
+    cfg = Config(shipped.content)
     cfg.merge_from_dict(change)
     (path,) = change
-    outcome = begin_run(cfg.to_dict(), leaf, path)
+    outcome = begin_run(cfg.to_dict(), shipped, path)
     assert words in outcome and outcome.startswith('refused: ')
 
 
@@ -78,7 +78,7 @@ def test_traceback_is_shown_where_the_log_level_is_debug(capsys):
     assert 'Traceback' in capsys.readouterr().err
 
 
-def test_error_of_an_iteration_keeps_its_traceback(leaf, tmp_path, monkeypatch):
+def test_error_of_an_iteration_keeps_its_traceback(shipped, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise TypeError('of a forward')
 
@@ -88,7 +88,7 @@ def test_error_of_an_iteration_keeps_its_traceback(leaf, tmp_path, monkeypatch):
         'run_iter',
         lambda loop, *_: loop.runner.call_hook('before_train_iter', batch_idx=0) or fail(),
     )
-    cfg = Config(dict(leaf.content, work_dir='work'))
+    cfg = Config(dict(shipped.content, work_dir='work'))
     with pytest.raises(TypeError, match='of a forward'):
         CheckedRunner.from_cfg(cfg, 'train').train()
 

@@ -46,7 +46,7 @@ def test_a_model_without_cbam_is_refused_before_the_training(digits, run, tmp_pa
         cwd=tmp_path,
         status=2,
     )
-    assert 'has no CBAM to look at' in done.stderr
+    assert 'has no CBAM to show' in done.stderr
 
 
 def test_pages_show_the_averaged_weights_that_were_validated():

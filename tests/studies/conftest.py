@@ -1,4 +1,4 @@
-"""What the tests of the studies share."""
+"""Fixtures for the tests of studies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .small_study import SMALL
 
 @pytest.fixture
 def small(tmp_path: Path) -> Study:
-    """A study of three rows, whose file is in `ledger`."""
-    path = tmp_path / 'ledger' / 'small.yaml'
+    """A study of three rows, whose file is in the folder `studies`."""
+    path = tmp_path / 'studies' / 'small.yaml'
     path.parent.mkdir()
     path.write_text(SMALL)
     return read_study(path)
@@ -24,5 +24,5 @@ def small(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def tool() -> Callable[..., int]:
-    """The command of the studies in this process."""
+    """`tools/experiment.py`, run in this process."""
     return in_process('experiment')

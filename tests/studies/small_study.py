@@ -7,7 +7,7 @@ from pathlib import Path
 from cbam_det.studies.records import config_hash
 from cbam_det.studies.study import Study
 
-from ..ledger import put_record
+from ..study_records import put_record
 
 SMALL = """
 title: small
@@ -21,15 +21,24 @@ rows:
     against: none
     overrides: {model.backbone.plugins.0.cfg.start: paper}
 """
-WHERE = dict(hardware='a CPU (2 cores)', threads=1, torch='2.12.1')
+ENVIRONMENT = dict(hardware='a CPU (2 cores)', threads=1, torch='2.12.1')
 
 
 def record(results: Path, study: Study, row: str, aps: list[float]) -> None:
-    """Put a record of each seed of a row, with these APs and twice as much for AP50."""
+    """Write a record for each seed of a row, with these APs and twice these values as AP50."""
     for seed, ap in enumerate(aps):
         metrics = {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap}
         validation = {4: {'coco/bbox_mAP': ap / 2}, 8: {'coco/bbox_mAP': ap}}
         digest = config_hash(study, study.rows[row], seed)
-        given = dict(metrics=metrics, validation=validation, environment=WHERE, config_hash=digest)
-        given |= dict(train_seconds=120 + seed, commit='0123456789')
-        put_record(results, study, study.rows[row], seed, **given)
+        put_record(
+            results,
+            study,
+            study.rows[row],
+            seed,
+            metrics=metrics,
+            validation=validation,
+            environment=ENVIRONMENT,
+            config_hash=digest,
+            train_seconds=120 + seed,
+            commit='0123456789',
+        )

@@ -22,7 +22,7 @@ from cbam_det.studies.study import gates_path, read_study, run_name
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from ..ledger import put_record
+from ..study_records import put_record
 from .projects import make_project
 
 LOW_AP, HIGH_AP = (0.400, 0.410, 0.405), (0.406, 0.420, 0.410)

@@ -1,4 +1,4 @@
-"""The command of the studies: its arguments, lists, plans and measured costs."""
+"""`tools/experiment.py`: its arguments, lists, plans and measured costs."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .small_study import SMALL
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
-        (('run', 'bccd', '--seed', '99'), 'bccd has no seed 99 there; it has 0, 1'),
+        (('run', 'bccd', '--seed', '99'), 'no seed 99 in these rows; choose from 0, 1'),
         (('commands', 'digits', '--gpus', '8'), 'digits is made for --gpus 1'),
-        (('repeat', 'bccd', '--row', 'none'), 'name them by --row and --seed'),
-        (('--results', 'nowhere', 'table', 'bccd'), 'no folder of records nowhere'),
-        (('--ledger', 'nowhere', 'table', 'bccd'), "no study 'bccd' in nowhere; it has none"),
+        (('repeat', 'bccd', '--row', 'none'), 'select them with --row and --seed'),
+        (('--results', 'nowhere', 'table', 'bccd'), 'there is no folder nowhere with records'),
+        (('--studies', 'nowhere', 'table', 'bccd'), "no study 'bccd' in nowhere; choose from none"),
     ],
 )
-def test_wrong_argument_is_named_before_anything_runs(arguments, said, tool, capsys):
+def test_wrong_argument_is_reported_before_anything_runs(arguments, message, tool, capsys):
     with contextlib.suppress(SystemExit):  # argparse's
         assert tool(*arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, capsys):
+def test_commands_keep_the_options_and_list_a_shared_run_once(tool, tmp_path, capsys):
     options = ('--data-root', 'a b', '--work-dirs', 'runs')
     assert tool('--results', tmp_path, 'commands', 'table2', 'table3', *options) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('python')]
@@ -49,7 +49,7 @@ def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    ('called', 'said'),
+    ('called', 'program'),
     [
         ('cbam-det experiment', 'cbam-det experiment '),
         ('/a b/tools/experiment.py', "python '/a b/tools/experiment.py' "),
@@ -57,14 +57,14 @@ def test_commands_keep_the_options_and_name_a_shared_run_once(tool, tmp_path, ca
         ('-m', 'python tools/experiment.py '),
     ],
 )
-def test_command_of_a_run_is_that_by_which_the_tool_was_called(called, said, small, monkeypatch):
+def test_command_of_a_run_starts_the_tool_as_it_was_called(called, program, small, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [called])
-    assert command(small, small.rows['none'], 0) == f'{said}run small --row none --seed 0'
+    assert command(small, small.rows['none'], 0) == f'{program}run small --row none --seed 0'
 
 
 def test_config_of_a_row_is_looked_up_from_the_study_s_folder_first(small, monkeypatch, tmp_path):
     (tmp_path / 'mine.py').write_text(f'_base_ = {str(CONFIGS / "faster_rcnn_r50_digits.py")!r}')
-    path = tmp_path / 'ledger' / 'small.yaml'
+    path = tmp_path / 'studies' / 'small.yaml'
     path.write_text(SMALL.replace('config: faster_rcnn_r50_digits,', 'config: ../mine.py,'))
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
@@ -74,58 +74,56 @@ def test_config_of_a_row_is_looked_up_from_the_study_s_folder_first(small, monke
 
 
 @pytest.mark.parametrize('name', ['list', 'commands'])
-def test_config_that_is_not_there_is_one_line_with_its_study_and_row(name, tool, tmp_path, capsys):
+def test_missing_config_is_one_line_with_its_study_and_row(name, tool, tmp_path, capsys):
     path = tmp_path / 'mine.yaml'
     path.write_text(SMALL.replace('faster_rcnn_r50_cbam_digits,', 'mine/absent.py,'))
-    assert tool('--ledger', tmp_path, '--results', tmp_path, name, 'mine') == 2
+    assert tool('--studies', tmp_path, '--results', tmp_path, name, 'mine') == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}, row 'CBAM': not below its folder, and no config mine/")
+    assert error.startswith(
+        f"error: {path}, row 'CBAM': not found relative to this file, and no config"
+    )
     assert error.count('\n') == 1
 
 
 @pytest.mark.slow
 def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
     small = replace(small, rows={name: small.rows[name] for name in ('none', 'CBAM')})
-    found = costs(small, tmp_path, rounds=2, device='cpu')
-    assert found == json.loads(cost_path(tmp_path, small).read_text())
-    assert list(found['rows']) == ['none', 'CBAM'] and found['batch'] == 4
-    assert all(0 < row['train_ms'][0] < 60_000 for row in found['rows'].values())
-    assert found['command'] == 'python tools/experiment.py cost small'
+    record = costs(small, tmp_path, rounds=2, device='cpu')
+    assert record == json.loads(cost_path(tmp_path, small).read_text())
+    assert list(record['rows']) == ['none', 'CBAM'] and record['batch'] == 4
+    assert all(0 < row['train_ms'][0] < 60_000 for row in record['rows'].values())
+    assert record['command'] == 'python tools/experiment.py cost small'
 
 
 def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
     study = read_study(ROOT / 'experiments' / 'table7.yaml')
-    found = plan(study, study.rows['VGG16 SSD'], teraflops=8)
-    assert found.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
-    assert found.images == 64 * found.steps
-    assert (
-        found.multiply_adds
-        == count_costs(read_config('ssd300_vgg16_voc'), training=True).multiply_adds
-    )
-    assert found.hours == pytest.approx(6 * found.multiply_adds * found.images / 64e12 / 3600)
+    ssd = plan(study, study.rows['VGG16 SSD'], teraflops=8)
+    assert ssd.steps == 24 * math.ceil(16551 * 10 / 64)  # RepeatDataset, batches of 8
+    assert ssd.images == 64 * ssd.steps
+    cost = count_costs(read_config('ssd300_vgg16_voc'), training=True)
+    assert ssd.multiply_adds == cost.multiply_adds
+    assert ssd.hours == pytest.approx(6 * ssd.multiply_adds * ssd.images / 64e12 / 3600)
     study = read_study(ROOT / 'experiments' / 'table6.yaml')
-    found = plan(study, study.rows['ResNet50'], teraflops=8)
-    assert found.steps == found.images == 490_000  # max_iters, one image each
+    faster_rcnn = plan(study, study.rows['ResNet50'], teraflops=8)
+    assert faster_rcnn.steps == faster_rcnn.images == 490_000  # max_iters, one image each
     assert tool('run', 'table6', '--gpus', 8) == 2
-    assert (
-        'table6 is made for --gpus 1, and 8 would train on another batch' in capsys.readouterr().err
-    )
+    assert 'table6 is made for --gpus 1, not 8, which would change' in capsys.readouterr().err
     assert tool('plan', 'table7', '--gpus', 16, '--out', tmp_path / 'plan.json') == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     record = json.loads((tmp_path / 'plan.json').read_text())
     rows = record['studies']['table7']['rows']
     assert len(rows) == 8 and rows['VGG16 SSD']['steps'] == 24 * math.ceil(16551 * 10 / 64)
     hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows.values()) / 16
-    assert f'about {hours:.0f} hours for all runs on 16 GPUs' in said
-    assert plan_table(record) in said
+    assert f'about {hours:.0f} hours for all runs on 16 GPUs' in output
+    assert plan_table(record) in output
     assert tool('plan', 'table1') == 2
     assert 'table1 cannot be planned' in capsys.readouterr().err
 
 
-def test_tool_lists_the_ledger_and_names_what_it_lacks(tool, capsys):
+def test_tool_lists_studies_and_reports_missing_studies_and_rows(tool, capsys):
     assert tool('list', 'table6') == 0
     assert 'ResNet101 + CBAM' in capsys.readouterr().out
     assert tool('table', 'table9') == 2
     assert "no study 'table9'" in capsys.readouterr().err
     assert tool('run', 'table6', '--row', 'ResNet9') == 2
-    assert "no row 'ResNet9'; it has ResNet50" in capsys.readouterr().err
+    assert "no row 'ResNet9'; choose from ResNet50" in capsys.readouterr().err

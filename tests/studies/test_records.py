@@ -17,12 +17,12 @@ from cbam_det.studies.records import (
 from cbam_det.studies.study import Study
 from cbam_det.utils.errors import InputError
 
-from ..ledger import BARE, put_record
+from ..study_records import MINIMAL_RECORD, put_record
 
 
 @pytest.fixture
 def path(small: Study, tmp_path: Path) -> Path:
-    """The file of the small study's records, of the row `none` with seeds 0 and 1."""
+    """The file of the small study's records: the row `none` with seeds 0 and 1."""
     for seed in (0, 1):
         put_record(tmp_path, small, small.rows['none'], seed)
     return records_path(tmp_path, small)
@@ -41,26 +41,28 @@ def test_last_record_without_a_newline_is_kept_and_the_next_one_follows_it(small
     path.write_text(f'{first}\n{second}')
     row = small.rows['none']
     assert read_record(path.parent, small, row, 1) == json.loads(second)
-    add_record(path.parent, small, row, 2, BARE)
+    add_record(path.parent, small, row, 2, MINIMAL_RECORD)
     assert path.read_text().startswith(f'{first}\n{second}\n')
     assert [record['run'][-1] for record in lines(path)] == ['0', '1', '2']
 
 
-def test_blank_lines_are_passed_over_and_lines_keep_their_numbers(small, path):
+def test_blank_lines_are_skipped_but_counted_in_line_numbers(small, path):
     first, second = path.read_text().splitlines()
     path.write_text(f'\n{first}\r\n \n{second}\n\n')
     assert all(read_record(path.parent, small, small.rows['none'], seed) for seed in (0, 1))
     path.write_text(f'{first}\n\n{{"run": \n')
-    with pytest.raises(InputError, match=r'small\.jsonl, line 3 is no record'):
+    with pytest.raises(InputError, match=r'small\.jsonl, line 3 is not valid JSON'):
         read_record(path.parent, small, small.rows['none'], 0)
 
 
 @pytest.mark.parametrize('key', RECORD_KEYS)
-def test_key_that_a_record_lacks_or_holds_as_another_type_is_named(key, small, path):
+def test_missing_key_or_wrong_type_in_a_record_is_reported(key, small, path):
     first, second = lines(path)
-    for value, said in ((None, 'found None'), ([], r'found \[\]')):
+    for value, shown in ((None, 'not None'), ([], r'not \[\]')):
         write(path, first, {**second, key: value})
-        with pytest.raises(InputError, match=rf'small\.jsonl, line 2: {key} takes an? .*; {said}'):
+        with pytest.raises(
+            InputError, match=rf'small\.jsonl, line 2: {key} must be an? .*, {shown}'
+        ):
             read_record(path.parent, small, small.rows['none'], 0)
     del second[key]
     write(path, first, second)
@@ -69,37 +71,37 @@ def test_key_that_a_record_lacks_or_holds_as_another_type_is_named(key, small, p
 
 
 @pytest.mark.parametrize(
-    ('changes', 'said'),
+    ('changes', 'message'),
     [
         (dict(environment=dict(hardware='a CPU', torch='2')), 'has no environment.threads'),
         (
             dict(metrics={'coco/bbox_mAP': '0.4'}),
-            r"metrics\.coco/bbox_mAP takes a number; .*'0\.4'",
+            r"metrics\.coco/bbox_mAP must be a number, not '0\.4'",
         ),
     ],
 )
-def test_what_a_table_reads_of_a_record_is_named_where_it_is_wrong(changes, said, small, path):
+def test_wrong_values_that_tables_read_are_reported(changes, message, small, path):
     first, second = lines(path)
     write(path, first, second | changes)
-    with pytest.raises(InputError, match=f'line 2: .*{said}'):
+    with pytest.raises(InputError, match=f'line 2: .*{message}'):
         read_record(path.parent, small, small.rows['none'], 0)
 
 
-def test_two_records_of_a_run_are_named_by_their_lines(small, path):
+def test_duplicate_records_of_a_run_are_reported_with_their_lines(small, path):
     first, second = lines(path)
     write(path, first, second, first | dict(metrics={'coco/bbox_mAP': 0.9}))
-    said = r'small\.jsonl, lines 1 and 3 are both records of the run faster_rcnn_r50_digits-0; '
-    with pytest.raises(InputError, match=said):
+    message = r'small\.jsonl, lines 1 and 3 are both records of the run faster_rcnn_r50_digits-0; '
+    with pytest.raises(InputError, match=message):
         read_record(path.parent, small, small.rows['none'], 0)
 
 
-def test_row_of_a_record_that_contradicts_its_run_is_named(small, path, tool, capsys):
+def test_record_with_the_wrong_row_for_its_run_is_reported(small, path, tool, capsys):
     first, second = lines(path)
     write(path, first, second | dict(row='CBAM'))
-    said = "small.jsonl, faster_rcnn_r50_digits-1 names the row 'CBAM', and the run is of 'none'; "
-    with pytest.raises(InputError, match=said):
+    message = "digits-1 has the row 'CBAM', but this run belongs to 'none'; "
+    with pytest.raises(InputError, match=message):
         check_records(small, path.parent)
-    ledger = ('--ledger', path.parent / 'ledger', '--results', path.parent)
-    assert tool(*ledger, 'table', 'small') == 2
+    options = ('--studies', path.parent / 'studies', '--results', path.parent)
+    assert tool(*options, 'table', 'small') == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and error.count('\n') == 1

@@ -1,4 +1,4 @@
-"""Runs of the ledger: their work_dirs, records, signals, progress and repetitions."""
+"""Runs of studies: their work_dirs, records, signals, progress and repetitions."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from cbam_det.studies.verdicts import values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
 
 from ..conftest import QUICK
-from ..ledger import change_record, drop_record
+from ..study_records import change_record, drop_record
 from .small_study import SMALL
 
 
 @pytest.fixture
-def stubbed(monkeypatch, tmp_path):
-    """Tools that only write what a training and a test leave, and data known by their folder; the
-    calls as (name, arguments).
+def calls(monkeypatch, tmp_path):
+    """Tools that only write the files of a training and a test; yields their calls.
+
+    The fingerprint of the data is their folder.
     """
-    calls = []
+    recorded_calls = []
     monkeypatch.setattr(
         'cbam_det.studies.runs.data_digits',
         lambda study, row, seed, root: dict(train=str(root)),
     )
 
-    def call(name, config, first, last, folder, gpus, lock) -> int:
-        calls.append((name, [*first, *last]))
+    def call(name, config, positional, options, folder, gpus, lock) -> int:
+        recorded_calls.append((name, [*positional, *options]))
         if name == 'train' and not (folder / 'last_checkpoint').is_file():
             (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
             torch.save(dict(state_dict={'weight': torch.ones(1)}), folder / 'epoch_1.pth')
@@ -54,18 +55,18 @@ def stubbed(monkeypatch, tmp_path):
         return 100
 
     monkeypatch.setattr('cbam_det.studies.runs.call_tool', call)
-    return calls
+    return recorded_calls
 
 
-def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
-    def shown(start: int = 0, width: int = 999) -> str:
+def test_progress_is_the_last_progress_line_of_the_log(tmp_path):
+    def rendered(start: int = 0, width: int = 999) -> str:
         console = Console(width=width, file=io.StringIO())
         console.print(Spinner('dots', LastLine(log, start)))  # as rich's Status does
         return console.file.getvalue()[2:].removesuffix('\n').rstrip(' ')
 
     log = tmp_path / 'train.log'
     log.write_text('2026/01/01 - mmengine - INFO - [config] of the model\n')
-    assert shown() == f'begins, {log}'
+    assert rendered() == f'starting, {log}'
     epoch = 'Epoch(train) [2][ 50/250]  lr: 8.6e-04  eta: {}  time: 0.2  loss: 1.5'
     lines = [epoch.format('1 day, 0:03:11'), epoch.format('0:03:00'), 'Saving checkpoint']
     with log.open('a') as stream:
@@ -74,34 +75,35 @@ def test_the_progress_shown_is_the_last_of_the_log(tmp_path):
             stream.write('x' * 30_000 + '\n')
         stream.write('2026/01/01 00:00:00 - mmengine - INFO - Epoch(tr')
     last = f'Epoch(train) [2][ 50/250] lr: 8.6e-04 eta: 0:03:00, {log}'
-    assert shown() == last
-    assert shown(width=60) == f'{last[:57]}\u2026'  # in one line, or what is above would be erased
-    assert shown(start=log.stat().st_size) == f'begins, {log}'
+    assert rendered() == last
+    assert rendered(width=60) == f'{last[:57]}\u2026'  # else rich erases other lines
+    assert rendered(start=log.stat().st_size) == f'starting, {log}'
     log.unlink()
-    assert shown() == f'begins, {log}'
+    assert rendered() == f'starting, {log}'
 
 
-def test_a_work_dir_is_one_run_s_alone(small, stubbed, tmp_path):
+def test_a_work_dir_belongs_to_one_run(small, calls, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     row, results, work = small.rows['none'], tmp_path / 'results', tmp_path / 'work'
-    made = run(small, row, 0, results, work)
-    assert made['train_seconds'] == 10 and made['loss'] == {'1': 15}  # past the line that is cut
+    record = run(small, row, 0, results, work)
+    # The incomplete last line of the log is ignored.
+    assert record['train_seconds'] == 10 and record['loss'] == {'1': 15}
     folder = work / 'faster_rcnn_r50_digits-0'
     drop_record(results, small, row, 0)
-    with pytest.raises(InputError, match='is of another run'):
+    with pytest.raises(InputError, match='belongs to another run'):
         run(small, row, 0, results, work, data_root='elsewhere')
     (folder / 'run.json').write_text('{"config_hash": "another"}')
-    with pytest.raises(InputError, match='is of another run'):
+    with pytest.raises(InputError, match='belongs to another run'):
         run(small, row, 0, results, work)
     with (folder / 'run.json').open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match='another command is at work'):
+        with pytest.raises(InputError, match='another command is using'):
             run(small, row, 0, results, work)
     assert read_record(results, small, row, 0) is None
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
-def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
+def test_signal_to_a_run_is_forwarded_to_the_training_and_its_end_is_awaited(
     name, small, monkeypatch, tmp_path
 ):
     program = tmp_path / 'python'
@@ -114,80 +116,80 @@ def test_signal_to_a_run_is_the_training_s_whose_end_is_waited_for(
     monkeypatch.setattr(sys, 'executable', str(program))
     monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
     before = [signal.getsignal(number) for number in SIGNALS]
-    with pytest.raises(Stopped, match=f'stopped by {name}; the same command goes on') as stop:
+    with pytest.raises(Stopped, match=f'stopped by {name}; the same command continues') as stop:
         run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
     assert stop.value.status == 128 + signal.Signals[name]
     assert (tmp_path / 'saved').exists()
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_repetition_runs_each_time(small, stubbed, tmp_path):
+def test_repetition_runs_again_each_time(small, calls, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
-    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
-    run(*what)
-    with pytest.raises(InputError, match='the record is of other data'):
-        repeat(*what, data_root='elsewhere')
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    run(*arguments)
+    with pytest.raises(InputError, match='the record was made with other data'):
+        repeat(*arguments, data_root='elsewhere')
     folder = tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0'
     for _ in range(2):
-        assert repeat(*what) == {}
-        with pytest.raises(InputError, match='is there; remove it'):
-            repeat(*what)
-        shutil.rmtree(folder / 'record')  # as where it was interrupted before the end
-    assert [name for name, _ in stubbed] == ['train', 'test'] * 3
-    change_record(*what[3:4], *what[:3], metrics={'coco/bbox_mAP': 0.5})
-    assert repeat(*what) == {'test coco/bbox_mAP': (0.5, 0.4)}
+        assert repeat(*arguments) == {}
+        with pytest.raises(InputError, match='exists; remove it to repeat'):
+            repeat(*arguments)
+        shutil.rmtree(folder / 'record')  # as if it was interrupted before the end
+    assert [name for name, _ in calls] == ['train', 'test'] * 3
+    change_record(arguments[3], *arguments[:3], metrics={'coco/bbox_mAP': 0.5})
+    assert repeat(*arguments) == {'test coco/bbox_mAP': (0.5, 0.4)}
 
 
-def test_record_keeps_the_commit_of_its_training_and_no_nan(small, stubbed, monkeypatch, tmp_path):
+def test_record_has_the_commit_of_its_training_and_no_nan(small, calls, monkeypatch, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
-    what = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
     monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'first')
-    run(*what)
-    drop_record(*what[3:4], *what[:3])
+    run(*arguments)
+    drop_record(arguments[3], *arguments[:3])
     log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
     log.parent.mkdir()
     log.write_text('{"coco/bbox_mAP": 0.4, "coco/zero_precision": NaN}')
     monkeypatch.setattr('cbam_det.studies.runs._commit', lambda: 'second')
-    again = run(*what)
-    assert again['commit'] == 'first'
-    assert again['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}
+    record = run(*arguments)
+    assert record['commit'] == 'first'
+    assert record['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}
 
 
-def test_records_of_other_data_than_their_baseline_s_are_refused(small, stubbed, tmp_path):
+def test_records_with_other_data_than_their_baseline_are_refused(small, calls, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     none, cbam, _ = small.rows.values()
-    for row, root in ((none, 'one'), (cbam, 'one'), (cbam, 'other')):
+    for row, root in ((none, 'data'), (cbam, 'data'), (cbam, 'other')):
         seed = int(root == 'other')
         check_records(small, tmp_path / 'results')
         run(small, row, seed, tmp_path / 'results', tmp_path / 'work', data_root=root)
-    with pytest.raises(InputError, match=r"cbam_digits-1 is of other data .*'other'.*'one'"):
+    with pytest.raises(InputError, match=r"digits-1 was made with other data .*'other'.*'data'"):
         check_records(small, tmp_path / 'results')
 
 
-def test_losses_are_told_by_epoch_or_by_twentieths_of_the_steps():
+def test_losses_are_averaged_by_epoch_or_by_twentieth_of_the_steps():
     by_epoch = [dict(step=step, epoch=1 + step // 3, loss=step) for step in range(1, 6)]
     assert _losses([*by_epoch, dict(step=5, epoch=2, loss=9)]) == {1: 1.5, 2: pytest.approx(16 / 3)}
     by_step = [dict(step=step, loss=step) for step in range(1, 101)]
-    found = _losses(by_step)
-    assert list(found) == list(range(5, 101, 5)) and found[5] == 3 and found[100] == 98
+    losses = _losses(by_step)
+    assert list(losses) == list(range(5, 101, 5)) and losses[5] == 3 and losses[100] == 98
 
 
 @pytest.fixture
 def quick(tmp_path, small, digits):
-    """The ledger of a run of seconds, and the tool's arguments that run its row and seed."""
-    path = tmp_path / 'ledger' / 'small.yaml'
+    """A study with a run of seconds, the folders, and the arguments that run one row and seed."""
+    path = tmp_path / 'studies' / 'small.yaml'
     pairs = {**dict(pair.split('=') for pair in QUICK), 'train_cfg.max_epochs': '1'}
     pairs.pop('randomness.seed')
-    given = {key: json.loads(value.lower()) for key, value in pairs.items()}
-    path.write_text(f'{SMALL}\noptions: {json.dumps(given)}\n')
-    common = ('--ledger', path.parent, '--results', tmp_path / 'results')
-    what = ('run', 'small', '--row', 'CBAM', '--seed', 1, '--data-root', digits)
-    return read_study(path), common, (*what, '--work-dirs', tmp_path / 'work')
+    options = {key: json.loads(value.lower()) for key, value in pairs.items()}
+    path.write_text(f'{SMALL}\noptions: {json.dumps(options)}\n')
+    common = ('--studies', path.parent, '--results', tmp_path / 'results')
+    arguments = ('run', 'small', '--row', 'CBAM', '--seed', 1, '--data-root', digits)
+    return read_study(path), common, (*arguments, '--work-dirs', tmp_path / 'work')
 
 
 def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, capsys):
-    study, common, what = quick
-    assert tool(*common, *what) == 0, capsys.readouterr().err
+    study, common, arguments = quick
+    assert tool(*common, *arguments) == 0, capsys.readouterr().err
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
     assert first['command'] == command(study, study.rows['CBAM'], 1)
@@ -203,47 +205,51 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
         for path in tmp_path.glob('work/*/*/vis_data/scalars.json')
         for line in path.open()
     ]
-    mean = np.mean([x['loss'] for x in log if 'loss' in x])
+    mean = np.mean([line['loss'] for line in log if 'loss' in line])
     assert first['loss'] == {'1': pytest.approx(mean, abs=1e-5)}
-    found = [{k: v for k, v in x.items() if '/' in k} for x in log if 'loss' not in x and x['step']]
-    assert found and first['validation'] == {'1': found[0]}
+    validations = [
+        {key: value for key, value in line.items() if '/' in key}
+        for line in log
+        if 'loss' not in line and line['step']
+    ]
+    assert validations and first['validation'] == {'1': validations[0]}
     assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
         1: 100 * first['metrics']['coco/bbox_mAP']
     }
     assert 'config:' not in capsys.readouterr().err
-    assert tool(*common, *what) == 0
-    assert capsys.readouterr().out.startswith('small: what was asked for is recorded in ')
+    assert tool(*common, *arguments) == 0
+    assert capsys.readouterr().out.startswith('small: all requested runs are recorded in ')
     assert tool(*common, 'commands', 'small') == 0
     assert len(capsys.readouterr().out.splitlines()) == 8  # of 9 runs
-    gates = ('gates', 'small', '--data-root', what[what.index('--data-root') + 1], '--count', 2)
+    gates = ('gates', 'small', '--data-root', digits, '--count', 2)
     assert tool(*common, *gates) == 2
-    said = capsys.readouterr().err
-    assert 'no checkpoint with the recorded weights in work_dirs/' in said
-    assert said.endswith('; give the --work-dirs of the runs\n')
+    message = capsys.readouterr().err
+    assert 'no checkpoint with the recorded weights in work_dirs/' in message
+    assert message.endswith('; give the folder of the runs with --work-dirs\n')
     assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
-    taken = json.loads(gates_path(tmp_path / 'results', study).read_text())
-    assert list(taken['rows']) == ['CBAM'] and taken['images'] == 2
-    (low, middle, high), spatial = taken['rows']['CBAM'].values()
+    record = json.loads(gates_path(tmp_path / 'results', study).read_text())
+    assert list(record['rows']) == ['CBAM'] and record['images'] == 2
+    (low, middle, high), spatial = record['rows']['CBAM'].values()
     assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
-    assert taken['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
-    said = capsys.readouterr().out
-    assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in said
-    assert '5% to 95%, means over the runs, on 2 validation images' in said
+    assert record['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
+    output = capsys.readouterr().out
+    assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in output
+    assert 'as means over the runs, on 2 validation images' in output
 
 
 @pytest.mark.slow
-def test_a_run_comes_out_the_same_again_or_what_differs_is_told(quick, tool, tmp_path, capsys):
-    study, common, what = quick
-    again = ('repeat', *what[1:])
-    assert tool(*common, *what) == 0
-    assert tool(*common, *again) == 0
+def test_repetition_is_equal_or_its_differences_are_printed(quick, tool, tmp_path, capsys):
+    study, common, arguments = quick
+    repeat_arguments = ('repeat', *arguments[1:])
+    assert tool(*common, *arguments) == 0
+    assert tool(*common, *repeat_arguments) == 0
     assert 'all numbers are the same' in capsys.readouterr().out
-    assert tool(*common, *again) == 2
-    assert 'is there; remove it' in capsys.readouterr().err
+    assert tool(*common, *repeat_arguments) == 2
+    assert 'exists; remove it' in capsys.readouterr().err
     shutil.rmtree(tmp_path / 'work')
-    which = (tmp_path / 'results', study, study.rows['CBAM'], 1)
-    losses = read_record(*which)['loss']
+    record_place = (tmp_path / 'results', study, study.rows['CBAM'], 1)
+    losses = read_record(*record_place)['loss']
     loss = losses['1']
-    change_record(*which, loss=losses | {'1': 7.5})
-    assert tool(*common, *again) == 0
+    change_record(*record_place, loss=losses | {'1': 7.5})
+    assert tool(*common, *repeat_arguments) == 0
     assert f'differs: loss of epoch 1 7.5 -> {loss}' in capsys.readouterr().out

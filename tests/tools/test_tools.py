@@ -1,4 +1,4 @@
-"""The command lines, run as a user runs them: train, resume, test, several processes, pictures."""
+"""The tools, run as by a user: train, resume, test, several processes, pictures."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def test_test_tool_gives_coco_s_twelve_numbers_and_each_class(trained, digits, r
     )
     assert len(re.findall(r'^ Average (Precision|Recall) ', done.stdout, re.MULTILINE)) == 12
     assert 'metrics written to' in done.stdout + done.stderr
-    found = metrics(trained / 'tested')
-    assert set(found) >= COCO_NUMBERS
-    classes = {key for key in found if key.endswith('_precision')}
-    named = {json.loads(line)['name'] for line in category_lines(digits)}
-    assert {key.removeprefix('coco/').removesuffix('_precision') for key in classes} == named
+    scores = metrics(trained / 'tested')
+    assert set(scores) >= COCO_NUMBERS
+    keys = {key for key in scores if key.endswith('_precision')}
+    classes = {key.removeprefix('coco/').removesuffix('_precision') for key in keys}
+    assert classes == class_names(digits)
     assert (trained / 'predictions.pkl').stat().st_size
     assert len(list((trained / 'tested').glob('*/shown/*.jpg'))) == SMALL.val
     assert 'OneDL' not in done.stdout + done.stderr
 
 
-def category_lines(digits: Path) -> list[str]:
+def class_names(digits: Path) -> set[str]:
     content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
-    return [json.dumps(category) for category in content['categories']]
+    return {category['name'] for category in content['categories']}
 
 
 def test_test_time_augmentation_runs(trained, digits, run):
@@ -86,7 +86,7 @@ def test_test_time_augmentation_runs(trained, digits, run):
     assert set(metrics(trained / 'tta')) >= COCO_NUMBERS
 
 
-def test_resume_goes_on_from_the_last_epoch(trained, digits, run, tmp_path):
+def test_resume_continues_from_the_last_epoch(trained, digits, run, tmp_path):
     shutil.copytree(trained / 'work', tmp_path / 'work')
     (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
     options = ('--resume', '--data-root', digits, '--cfg-options', *QUICK)
@@ -94,13 +94,13 @@ def test_resume_goes_on_from_the_last_epoch(trained, digits, run, tmp_path):
         *('train.py', CONFIG, '--work-dir', 'work', *options, 'train_cfg.max_epochs=3'),
         cwd=tmp_path,
     )
-    said = done.stdout + done.stderr
-    assert 'resumed epoch: 2, iter: 6' in said
-    assert 'Epoch(train) [3]' in said and 'Epoch(train) [2]' not in said
+    output = done.stdout + done.stderr
+    assert 'resumed epoch: 2, iter: 6' in output
+    assert 'Epoch(train) [3]' in output and 'Epoch(train) [2]' not in output
     assert torch.load(tmp_path / 'work/epoch_3.pth', weights_only=False)['meta']['iter'] == 9
 
 
-def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run, tmp_path):
+def test_resume_of_a_finished_training_changes_nothing_and_succeeds(trained, digits, run, tmp_path):
     shutil.copytree(trained / 'work', tmp_path / 'work')
     (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'work/epoch_2.pth'))
     before = weights(tmp_path / 'work/epoch_2.pth')
@@ -116,28 +116,29 @@ def test_finished_training_resumes_to_nothing_and_ends_well(trained, digits, run
 
 
 class Name(str):
-    """A class's name, which stands in a config's text as it is."""
+    """The name of a class, printed without quotes in a config."""
 
     __repr__ = str.__str__
 
 
 def pure_python(cfg: Config) -> str:
-    """A config in MMEngine's newer style: classes for the names that mmdet's registries know."""
+    """A config in MMEngine's pure Python style, with classes instead of registered names."""
     registries = [
-        one
-        for name, one in vars(mmdet.registry).items()
-        if isinstance(one, Registry) and not name.startswith('MMENGINE')
+        registry
+        for name, registry in vars(mmdet.registry).items()
+        if isinstance(registry, Registry) and not name.startswith('MMENGINE')
     ]
     imports = set()
 
     def classes(value: object, key: str = '') -> object:
         if isinstance(value, dict):
-            items = {name: one for name, one in value.items() if name != '_scope_'}
-            return {name: classes(one, name) for name, one in items.items()}
+            items = {name: child for name, child in value.items() if name != '_scope_'}
+            return {name: classes(child, name) for name, child in items.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(map(classes, value))
-        found = [one.get(value) for one in registries] if key in ('type', 'base_type') else []
-        for kind in filter(None, found):
+        is_type = key in ('type', 'base_type')
+        kinds = [registry.get(value) for registry in registries] if is_type else []
+        for kind in filter(None, kinds):
             imports.add(f'from {kind.__module__} import {kind.__name__}')
             return Name(kind.__name__)
         return value
@@ -147,21 +148,23 @@ def pure_python(cfg: Config) -> str:
     return '\n'.join([*sorted(imports), *lines])
 
 
-def test_pure_python_config_trains_to_the_weights_of_its_text_twin(trained, digits, run, tmp_path):
+def test_pure_python_config_trains_to_the_weights_of_the_same_config_with_names(
+    trained, digits, run, tmp_path
+):
     text = pure_python(Config.fromfile(CONFIG))
     assert "'type': CBAM" in text and "'base_type': ResNet" in text
     (tmp_path / 'pure.py').write_text(text)
     options = ('--data-root', digits, '--work-dir', 'work', '--cfg-options', *QUICK)
     run('train.py', 'pure.py', *options, 'train_cfg.max_epochs=1', cwd=tmp_path)
-    ours, twin = (weights(one / 'work/epoch_1.pth') for one in (tmp_path, trained))
-    assert list(ours) == list(twin) and all(torch.equal(ours[key], twin[key]) for key in twin)
+    pure, named = (weights(folder / 'work/epoch_1.pth') for folder in (tmp_path, trained))
+    assert list(pure) == list(named) and all(torch.equal(pure[key], named[key]) for key in named)
     run('test.py', 'pure.py', 'work/epoch_1.pth', *options, cwd=tmp_path)
     assert set(metrics(tmp_path / 'work')) >= COCO_NUMBERS | {'coco/zero_precision'}
-    other = {'model.backbone.plugins.0.cfg.order': 'parallel'}
+    override = {'model.backbone.plugins.0.cfg.order': 'parallel'}
     checkpoint = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)
     with pytest.raises(InputError, match="trained with order='channel-spatial'"):
         check_same_gates(
-            ModelConfig.from_cfg(read_config(str(tmp_path / 'pure.py'), other)), checkpoint
+            ModelConfig.from_cfg(read_config(str(tmp_path / 'pure.py'), override)), checkpoint
         )
 
 
@@ -186,15 +189,15 @@ def test_voc_layout_is_scored_by_both_metrics_with_its_own_class_names(
 ):
     options = ('--work-dir', 'work', '--data-root', digits / 'VOCdevkit/VOC2007')
     stage = 'rcnn.' if detector == 'faster_rcnn_r50' else ''
-    every = f'model.test_cfg.{stage}score_thr=0.0'  # three steps find nothing with confidence
-    options += ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', every)
+    no_threshold = f'model.test_cfg.{stage}score_thr=0.0'  # scores are low after three steps
+    options += ('--cfg-options', *QUICK, 'train_cfg.max_epochs=1', no_threshold)
     config = CONFIGS / f'{detector}_cbam_digits_voc.py'
-    said = run('train.py', config, *options, cwd=tmp_path).stdout
-    assert 'coco/bbox_mAP' in said and 'pascal_voc/mAP' in said
-    assert re.search(r'\| zero +\|', said) and 'aeroplane' not in said
+    output = run('train.py', config, *options, cwd=tmp_path).stdout
+    assert 'coco/bbox_mAP' in output and 'pascal_voc/mAP' in output
+    assert re.search(r'\| zero +\|', output) and 'aeroplane' not in output
 
 
-def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, run, tmp_path):
+def test_two_processes_need_half_the_steps_and_test_each_image_once(digits, run, tmp_path):
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
     environment = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', PORT=str(free_port()))
     options += ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
@@ -204,22 +207,26 @@ def test_two_processes_take_half_the_steps_and_score_every_image_once(digits, ru
     data = ('--data-root', digits)
     outputs = {}
     for name, command in (
-        ('one', ('test.py', CONFIG, checkpoint)),
-        ('two', ('dist_test.sh', CONFIG, checkpoint, 2)),
+        ('single', ('test.py', CONFIG, checkpoint)),
+        ('distributed', ('dist_test.sh', CONFIG, checkpoint, 2)),
     ):
         extra = ('--work-dir', name, '--out', f'{name}.pkl', *data, '--cfg-options', *QUICK)
         run(*command, *extra, cwd=tmp_path, **environment)
         outputs[name] = metrics(tmp_path / name)
-    assert outputs['one'] == pytest.approx(outputs['two'], abs=2e-3, nan_ok=True)
+    assert outputs['single'] == pytest.approx(outputs['distributed'], abs=2e-3, nan_ok=True)
     import pickle
 
-    one, two = (pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in ('one', 'two'))
-    ids = [sample['img_id'] for sample in two]
-    assert ids == [sample['img_id'] for sample in one]
-    for alone, merged in zip(one, two, strict=True):
-        for key, value in alone['pred_instances'].items():
-            torch.testing.assert_close(merged['pred_instances'][key], value, msg=key)
-    assert len(ids) == len(set(ids)) == SMALL.val == 5  # odd, so that one process has one less
+    single, distributed = (
+        pickle.loads((tmp_path / f'{name}.pkl').read_bytes()) for name in outputs
+    )
+    ids = [sample['img_id'] for sample in distributed]
+    assert ids == [sample['img_id'] for sample in single]
+    for expected, sample in zip(single, distributed, strict=True):
+        for key, value in expected['pred_instances'].items():
+            torch.testing.assert_close(sample['pred_instances'][key], value, msg=key)
+    assert (
+        len(ids) == len(set(ids)) == SMALL.val == 5
+    )  # odd, so that the processes have different numbers
 
 
 def test_pictures_of_data_detections_and_curves(trained, digits, run):
@@ -238,17 +245,17 @@ def test_pictures_of_data_detections_and_curves(trained, digits, run):
             assert len(picture.convert('RGB').getcolors(10**7)) > 20
 
 
-def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
+def test_make_digits_prints_what_it_did(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tool = in_process('make_digits')
     options = ('data', '--train', 2, '--val', 1, '--size', 64)
     assert tool(*options) == 0 and 'data: made' in capsys.readouterr().out
-    assert tool(*options) == 0 and 'data: complete already' in capsys.readouterr().out
+    assert tool(*options) == 0 and 'data: exists already' in capsys.readouterr().out
     remedy = 'name another folder, which a run reads by --data-root, or remove this one\n'
     assert tool('data', '--train', 2, '--val', 1, '--size', 96, '--seed', 7) == 2
     refused = capsys.readouterr().err
-    there = f'error: {tmp_path}/data holds digits with size=64, seed=0'
-    assert refused == f'{there}, not with size=96, seed=7; {remedy}'
+    message = f'error: {tmp_path}/data holds digits with size=64, seed=0'
+    assert refused == f'{message}, not with size=96, seed=7; {remedy}'
     for content in ('[]', 'no JSON'):
         (tmp_path / 'data/digits.json').write_text(content)
         assert tool(*options) == 2
@@ -256,8 +263,8 @@ def test_make_digits_tells_what_it_did(tmp_path, monkeypatch, capsys):
         assert refused.endswith(f'data holds something else than the digits; {remedy}')
 
 
-# Runs a tool by its path and tells its status and what it has imported.
-LIGHTLY = """
+# Runs a tool by its path, and prints its exit status and the libraries that it imported.
+RUN_AND_LIST_IMPORTS = """
 import runpy, sys
 
 try:
@@ -268,10 +275,10 @@ except SystemExit as end:
 
 
 @pytest.mark.parametrize('tool', [name.replace('-', '_') for name in TOOLS])
-def test_help_and_a_mistake_are_answered_before_torch_and_mmdet_are_imported(tool):
+def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(tool):
     path = str(ROOT / f'tools/{tool}.py')
     for options, status in (['--help'], 0), (['--no-such-option'], 2):
-        code = f'import sys; sys.argv = {[path, *options]!r}\n{LIGHTLY}'
+        code = f'import sys; sys.argv = {[path, *options]!r}\n{RUN_AND_LIST_IMPORTS}'
         done = subprocess.run(
             [sys.executable, '-c', code], capture_output=True, text=True, check=True
         )
@@ -285,18 +292,19 @@ def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
     assert scripts == {name.replace('-', '_') for name in TOOLS}
     with pytest.raises(SystemExit) as end:
         cbam_det_main(['--help'])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert end.value.code == 0
-    assert all(f'\n  {name} ' in said for name in TOOLS) and 'example:\n  cbam-det train' in said
+    assert all(f'\n  {name} ' in output for name in TOOLS)
+    assert 'example:\n  cbam-det train' in output
 
 
-def test_console_script_alone_lists_its_tools(capsys):
+def test_console_script_without_arguments_lists_its_tools(capsys):
     assert cbam_det_main([]) == 2
-    said = capsys.readouterr()
-    assert said.out == '' and all(f'\n  {name} ' in said.err for name in TOOLS)
+    printed = capsys.readouterr()
+    assert printed.out == '' and all(f'\n  {name} ' in printed.err for name in TOOLS)
 
 
-def test_subcommand_is_the_tool_under_its_own_name(tmp_path, capsys):
+def test_subcommand_runs_the_tool_of_its_name(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         cbam_det_main(['make-digits', '--sise', '3'])
     assert end.value.code == 2 and 'usage: cbam-det make-digits ' in capsys.readouterr().err
@@ -306,25 +314,25 @@ def test_subcommand_is_the_tool_under_its_own_name(tmp_path, capsys):
     assert typed_command() == f'cbam-det make-digits {tmp_path}/data {" ".join(options)}'
 
 
-def test_parsers_name_what_the_package_knows():
-    """They repeat it, so that they need not import it."""
+def test_choices_of_parsers_match_the_package():
+    """The parsers repeat them because they must not import the package."""
     convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
     assert (formats.OURS, *formats.FORMS) == convert.FORMS
     assert formats.TARGETS == convert.TARGETS
     assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
     assert tuple(formats.FACTORS) == convert.ORDERS
-    made = vars(digits.parse_args([]))
-    assert {name: made[name] for name in asdict(Digits())} == asdict(Digits())
+    defaults = vars(digits.parse_args([]))
+    assert {name: defaults[name] for name in asdict(Digits())} == asdict(Digits())
 
 
 @pytest.mark.parametrize('tool', sorted(path.stem for path in (ROOT / 'tools').glob('*.sh')))
 def test_scripts_show_an_example(tool, run, tmp_path):
-    said = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout
-    assert 'example' in said and tool in said
+    output = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout
+    assert 'example' in output and tool in output
 
 
-def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
-    """A small real set in VOC's layout, where CBAM_DET_VOC_FOLDER names one."""
+def test_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
+    """CBAM_DET_VOC_FOLDER gives a small real data set in VOC's layout."""
     folder = os.environ.get('CBAM_DET_VOC_FOLDER')
     if not folder:
         pytest.skip('set CBAM_DET_VOC_FOLDER to a folder in VOC layout to run this')
@@ -348,14 +356,14 @@ def test_foreign_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):
     assert (lists / 'test.txt').is_file() and (lists / 'train.txt').is_file()
     run('train.py', 'mine.py', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
     run('test.py', 'mine.py', 'work_dirs/mine/epoch_1.pth', cwd=tmp_path)
-    found = metrics(tmp_path / 'work_dirs/mine')
-    assert set(found) >= COCO_NUMBERS
-    assert 0 <= found['coco/bbox_mAP_50'] <= 1
+    scores = metrics(tmp_path / 'work_dirs/mine')
+    assert set(scores) >= COCO_NUMBERS
+    assert 0 <= scores['coco/bbox_mAP_50'] <= 1
 
 
 @pytest.mark.slow
 def test_installed_package_works_without_a_checkout(digits, tmp_path):
-    """`pip install .` into its own folder, then the console script, on a config by its name."""
+    """After `pip install .` into a folder, the console script trains a config by its name."""
     ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info')
     source = shutil.copytree(ROOT, tmp_path / 'source', ignore=ignored)
     site = tmp_path / 'site'

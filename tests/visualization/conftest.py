@@ -1,4 +1,4 @@
-"""What the tests of pictures share."""
+"""Fixtures for the tests of pictures."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope='module')
 def tool() -> Callable[..., int]:
-    """The command that draws, in this process."""
+    """`tools/visualize.py`, run in this process."""
     return in_process('visualize')

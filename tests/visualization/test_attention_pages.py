@@ -1,4 +1,4 @@
-"""Attention maps: the gates that are shown, and the pages of them."""
+"""Attention maps: the weights that are shown, and their pages."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ from .untrained import DIGITS, predictor
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-def test_gates_are_what_every_cbam_multiplies_with(photo):
-    made = predictor(options={'model.backbone.plugins.0.cfg.start': 'paper'})
-    for one in made.model.modules():  # away from the start, where a spatial gate is even
-        if isinstance(one, CBAM):
-            nn.init.normal_(one.spatial_gate.norm.weight)
-    prepared = made.prepare(photo)
+def test_gates_are_the_weights_that_each_cbam_multiplies_with(photo):
+    detector = predictor(options={'model.backbone.plugins.0.cfg.start': 'paper'})
+    cbams = [module for module in detector.model.modules() if isinstance(module, CBAM)]
+    for cbam in cbams:  # a new spatial gate has the same weight everywhere
+        nn.init.normal_(cbam.spatial_gate.norm.weight)
+    prepared = detector.prepare(photo)
     products = []
     handles = [
-        one.register_forward_hook(lambda m, args, out: products.append((args[0], out.clone())))
-        for one in made.model.modules()
-        if isinstance(one, CBAM)
+        cbam.register_forward_hook(lambda m, args, out: products.append((args[0], out.clone())))
+        for cbam in cbams
     ]
-    seen = gates(made.model, prepared.data)
+    passes = gates(detector.model, prepared.data)
     for handle in handles:
         handle.remove()
-    assert len(seen) == 16 == len(products)
-    for one, (x, out) in zip(seen, products, strict=True):
-        channel, spatial = (torch.from_numpy(value) for value in (one.channel, one.spatial))
+    assert len(passes) == 16 == len(products)
+    for weights, (x, out) in zip(passes, products, strict=True):
+        channel, spatial = (torch.from_numpy(array) for array in (weights.channel, weights.spatial))
         torch.testing.assert_close(out, x * channel[:, :, None, None] * spatial[:, None])
-        assert spatial.std() > 0 and not one.identity
-    assert not any(one._forward_pre_hooks for one in made.model.modules() if isinstance(one, CBAM))
+        assert spatial.std() > 0 and not weights.identity
+    assert not any(cbam._forward_pre_hooks for cbam in cbams)
 
 
 def test_attention_page_shows_each_block_and_each_stage(photo):
-    made = predictor()
-    figure = attention_page(made, photo)
+    detector = predictor()
+    figure = attention_page(detector, photo)
     titles = [axis.get_title() for part in figure.subfigs for axis in part.axes]
-    # From the identity start every weight is 1, and no noise is drawn as a pattern.
+    # With the identity start every weight is 1, and rounding noise is not drawn.
     assert 'layer1.0.bn3\n1.000 everywhere' in titles
     assert 'layer4.2.bn3\n1.000 everywhere' in titles and 'image; the model is untrained' in titles
     assert {f'backbone.layer{n}' for n in range(1, 5)} <= set(titles)
@@ -54,12 +53,12 @@ def test_attention_page_shows_each_block_and_each_stage(photo):
         (['layer4'], 3),
         (['layer4.1.bn3', 'layer*.0.*'], 5),
     ):
-        chosen = attention_page(made, photo, names)
-        titles = [axis.get_title() for part in chosen.subfigs for axis in part.axes]
+        page = attention_page(detector, photo, names)
+        titles = [axis.get_title() for part in page.subfigs for axis in part.axes]
         assert sum(title.startswith('layer') for title in titles) == count
 
 
-def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(photo, tmp_path):
+def test_attention_is_shown_in_necks_on_regions_and_without_a_spatial_gate(photo, tmp_path):
     extractor = dict(
         type='WithPlugins',
         base_type='SingleRoIExtractor',
@@ -73,17 +72,17 @@ def test_attention_is_seen_in_necks_and_on_regions_and_without_a_spatial_gate(ph
     cfg = Config.fromfile(CONFIGS / 'faster_rcnn_r50_digits.py')
     cfg.merge_from_dict(dict(model=dict(neck=neck, roi_head=dict(bbox_roi_extractor=extractor))))
     cfg.custom_imports = dict(imports=['cbam_det'])
-    made = Predictor(cfg)
-    prepared = made.prepare(photo)
-    seen = gates(made.model, prepared.data)
-    assert [one.spatial is None for one in seen] == [True] * 4 + [False]
-    regions = seen[-1].spatial
+    detector = Predictor(cfg)
+    prepared = detector.prepare(photo)
+    passes = gates(detector.model, prepared.data)
+    assert [weights.spatial is None for weights in passes] == [True] * 4 + [False]
+    regions = passes[-1].spatial
     assert len(regions) > 1 and regions.shape[1:] == (7, 7)
-    figures.save(gates_page(prepared, seen), tmp_path / 'page.png')
-    figures.save(gates_page(prepared, seen[:4]), tmp_path / 'se.png')
+    figures.save(gates_page(prepared, passes), tmp_path / 'page.png')
+    figures.save(gates_page(prepared, passes[:4]), tmp_path / 'se.png')
 
 
-def test_further_base_writes_attention_maps():
+def test_base_config_adds_the_hook_for_attention_maps():
     text = '_base_ = [{!r}, {!r}]'
     bases = (DIGITS, str(CONFIGS / '_base_' / 'attention_maps.py'))
     cfg = Config.fromstring(text.format(*bases), '.py')

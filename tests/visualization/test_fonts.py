@@ -1,4 +1,4 @@
-"""Names in every script in the pictures: fonts by the characters they have, and no formulas."""
+"""Names in all scripts in pictures: fonts are found for them, and formulas are off."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from mmengine.structures import InstanceData
 from cbam_det.visualization import figures, fonts
 from cbam_det.visualization.figures import Boxes, Cell, Precision, pixels, precisions, sheet
 
-GLYPHS = {'猫': 100, '狗': 400}  # two characters that the default font lacks, of two widths
+GLYPHS = {
+    '猫': 100,
+    '狗': 400,
+}  # two characters that the default font does not have, with different widths
 
 
 @pytest.fixture
 def list_of_fonts(monkeypatch):
-    """matplotlib's list, which goes back to what it was."""
+    """matplotlib's list of fonts with the default fonts only, restored after the test."""
     monkeypatch.setattr(font_manager.fontManager, 'ttflist', _default_fonts())
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [])
 
@@ -34,20 +37,20 @@ def _default_fonts() -> list:
 
 
 def make_font(path: Path, glyphs: dict[str, int] = GLYPHS) -> str:
-    """A font with a box for each character, of that width in thousandths."""
+    """A font with a box for each character, with the given width in thousandths."""
     names = ['.notdef', *(f'uni{ord(char):04X}' for char in glyphs)]
     builder = FontBuilder(1000, isTTF=True)
     builder.setupGlyphOrder(names)
     builder.setupCharacterMap({ord(char): f'uni{ord(char):04X}' for char in glyphs})
-    drawn = {}
+    outlines = {}
     for name, width in zip(names, [500, *glyphs.values()], strict=True):
         pen = TTGlyphPen(None)
         pen.moveTo((0, 0))
         for corner in ((0, 700), (width, 700), (width, 0)):
             pen.lineTo(corner)
         pen.closePath()
-        drawn[name] = pen.glyph()
-    builder.setupGlyf(drawn)
+        outlines[name] = pen.glyph()
+    builder.setupGlyf(outlines)
     builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable(dict(familyName='Boxes of a test', styleName='Regular'))
@@ -63,24 +66,23 @@ def page(*titles: str) -> figures.Figure:
     return sheet([[Cell(picture, Boxes(box, [title], ['red']), title) for title in titles]])
 
 
-def test_a_font_is_found_by_the_characters_and_the_picture_has_them(
+def test_a_font_with_the_characters_is_found_and_used_in_the_picture(
     list_of_fonts, tmp_path, capsys, monkeypatch
 ):
     font = make_font(tmp_path / 'boxes.ttf')
-    # Installed after matplotlib made its list of fonts, as by the remedy.
+    # Installed after matplotlib made its list of fonts, as after following the remedy.
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [font])
     assert fonts.find_fonts('猫 and 狗') == (['Boxes of a test'], '')
     narrow, wide = (pixels(page(name)) for name in '猫狗')
     assert (narrow != wide).any() and capsys.readouterr().err == ''
 
 
-def test_characters_that_no_font_has_are_one_line_with_the_package(list_of_fonts, capsys):
+def test_characters_without_a_font_give_one_warning_with_the_package(list_of_fonts, capsys):
     assert fonts.find_fonts('cat') == ([], '')
     assert fonts.find_fonts('قطة') == ([], '')  # DejaVu has the letters
     pixels(page('猫', '狗'))
-    said = capsys.readouterr().err
-    told = 'no installed font has 狗 猫: the picture has squares there; '
-    assert said == f'{told}apt-get install fonts-noto-cjk\n'
+    warning = 'no installed font has 狗 猫: they are drawn as squares; install a font: '
+    assert capsys.readouterr().err == f'{warning}apt-get install fonts-noto-cjk\n'
     assert 'fonts-noto-core' in fonts.without_font('\u0e01') and 'symbola' in fonts.without_font(
         '🐈'
     )
@@ -112,7 +114,7 @@ def draw_by_mmdet(*classes: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize('latin', [True, False])
-def test_mmdet_draws_the_names_too_by_one_font(latin, list_of_fonts, tmp_path, monkeypatch, capsys):
+def test_mmdet_draws_the_names_with_one_font(latin, list_of_fonts, tmp_path, monkeypatch, capsys):
     glyphs = GLYPHS | dict.fromkeys(string.printable * latin, 500)
     font = make_font(tmp_path / 'boxes.ttf', glyphs)
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [font])
@@ -122,6 +124,6 @@ def test_mmdet_draws_the_names_too_by_one_font(latin, list_of_fonts, tmp_path, m
         assert rcParams['text.parse_math'] is False
         drawn = draw_by_mmdet('猫', '$1_to_$5')
     assert drawn.shape == (40, 60, 3) and drawn.any()
-    # Without the digits of the scores a font is worth less than one without the names.
+    # A font without the digits of the scores is not used.
     assert ('apt-get install fonts-noto-cjk' in capsys.readouterr().err) == (not latin)
     assert rcParams['font.sans-serif'] == before

@@ -1,4 +1,4 @@
-"""Numbers of many objects: how much heat lies on them, and precision against recall."""
+"""Measures over many objects: the share of heat inside them, and precision over recall."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_paired_difference_has_its_interval_around_it():
     assert difference(np.array([0.1, 0.3])) == [0.2, None, None]
 
 
-def test_focus_counts_objects_that_every_model_finds(digits):
+def test_focus_uses_objects_that_every_model_detects(digits):
     cfg = read_config(DIGITS)
     root = f'{digits}/'
     for split in ('train', 'val', 'test'):
@@ -53,55 +53,58 @@ def test_focus_counts_objects_that_every_model_finds(digits):
         f'{root}annotations/instances_val2017.json'
     )
     content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
-    numbers = {one['id']: at for at, one in enumerate(content['categories'])}
-    boxes: dict[str, list] = {}
-    for one in content['annotations']:
-        x, y, w, h = one['bbox']
-        name = next(i['file_name'] for i in content['images'] if i['id'] == one['image_id'])
+    labels = {category['id']: label for label, category in enumerate(content['categories'])}
+    file_names = {image['id']: image['file_name'] for image in content['images']}
+    predictions: dict[str, list] = {}
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
         box = torch.tensor([x, y, x + w, y + h])
-        boxes.setdefault(name, []).append(
-            Prediction(numbers[one['category_id']], torch.tensor(0.9), box)
+        predictions.setdefault(file_names[annotation['image_id']], []).append(
+            Prediction(labels[annotation['category_id']], torch.tensor(0.9), box)
         )
 
-    for found in boxes.values():  # as good, but not sure enough
-        found.append(Prediction(found[0].label, torch.tensor(0.2), found[0].box))
+    for detections in predictions.values():  # the right box, but a score below the threshold
+        detections.append(Prediction(detections[0].label, torch.tensor(0.2), detections[0].box))
 
     def explainer(name: str, draw: Callable, missing: int = 0) -> SimpleNamespace:
-        see = lambda path: SimpleNamespace(picture=read_image(path), name=Path(path).name)  # noqa: E731
         classes = cfg.metainfo.classes if 'metainfo' in cfg else ()
-        predict = lambda prepared: boxes[prepared.name][missing:]  # noqa: E731
-        of = SimpleNamespace(name=name, prepare=see, predict=predict, classes=tuple(classes))
+        predictor = SimpleNamespace(
+            name=name,
+            classes=tuple(classes),
+            prepare=lambda path: SimpleNamespace(picture=read_image(path), name=Path(path).name),
+            predict=lambda prepared: predictions[prepared.name][missing:],
+        )
         return SimpleNamespace(
-            predictor=of,
-            heat=lambda prepared, found, choice: draw(prepared, found),
+            predictor=predictor,
+            heat=lambda prepared, prediction, choice: draw(prepared, prediction),
             choices=lambda prepared: {'layer': []},
             method='hirescam',
             target='score',
         )
 
-    def only_inside(prepared: SimpleNamespace, found: Prediction) -> np.ndarray:
+    def only_inside(prepared: SimpleNamespace, prediction: Prediction) -> np.ndarray:
         heat = np.zeros(prepared.picture.shape[:2])
-        x1, y1, x2, y2 = found.corners.round().astype(int)
+        x1, y1, x2, y2 = prediction.corners.round().astype(int)
         heat[y1:y2, x1:x2] = 1
         return heat
 
-    even = explainer('even', lambda prepared, found: np.ones(prepared.picture.shape[:2]))
+    even = explainer('even', lambda prepared, _: np.ones(prepared.picture.shape[:2]))
     record = focus(cfg, [even, explainer('even', only_inside, missing=1)], 'val', 5)
-    images = sum(len(found) > 2 for found in boxes.values())
-    objects = sum(len(found) - 1 for found in boxes.values())
-    assert (record['images'], record['objects']) == (images, objects - len(boxes))
-    assert record['left_out'] == len(boxes)
+    images = sum(len(detections) > 2 for detections in predictions.values())
+    objects = sum(len(detections) - 1 for detections in predictions.values())
+    assert (record['images'], record['objects']) == (images, objects - len(predictions))
+    assert record['left_out'] == len(predictions)
     assert record['layers'] == {'layer': record['objects']}
     rows = record['rows']
     assert list(rows) == ['even', 'even (2)']
     assert rows['even']['energy'][0] == pytest.approx(record['chance'], abs=1e-4)
     assert rows['even (2)']['energy'][0] > 0.9 and rows['even (2)']['pointing'] == [1, 0]
-    more = rows['even (2)']['energy'][0] - rows['even']['energy'][0]
-    assert rows['even (2)']['energy_more'][0] == pytest.approx(more, abs=2e-4)
-    nothing = explainer('nothing', lambda prepared, found: np.zeros(prepared.picture.shape[:2]))
-    with pytest.raises(InputError, match=f'of {objects} objects in 5 images none is found'):
-        focus(cfg, [even, nothing], 'val', 5)
-    with pytest.raises(InputError, match='none is found by every model'):
+    gain = rows['even (2)']['energy'][0] - rows['even']['energy'][0]
+    assert rows['even (2)']['energy_more'][0] == pytest.approx(gain, abs=2e-4)
+    no_heat = explainer('no heat', lambda prepared, _: np.zeros(prepared.picture.shape[:2]))
+    with pytest.raises(InputError, match=f'none of {objects} objects in 5 images is detected'):
+        focus(cfg, [even, no_heat], 'val', 5)
+    with pytest.raises(InputError, match='is detected by every model'):
         focus(cfg, [even, explainer('blind', only_inside, missing=100)], 'val', 5)
 
 
@@ -112,20 +115,20 @@ def test_precision_of_known_detections(digits):
     truth = ground_truth(dataset_of(cfg, 'test'))
     objects = truth.dataset['annotations']
     perfect = [
-        dict(score=0.9, **{key: one[key] for key in ('image_id', 'category_id', 'bbox')})
-        for one in objects
+        dict(score=0.9, **{key: annotation[key] for key in ('image_id', 'category_id', 'bbox')})
+        for annotation in objects
     ]
-    present = {one['category_id'] for one in objects}
+    present = {annotation['category_id'] for annotation in objects}
     values = precision(truth, perfect)
     assert all(np.allclose(values[:, :, k], 1) for k in present)
     assert all((values[:, :, k] == -1).all() for k in set(range(10)) - present)
     assert np.allclose(mean(values), 1)
     # Shifted by 0.35 of the width: an IoU of 0.48, then of 0.54.
-    for shift, wanted in ((0.35, 0), (0.3, 1)):
-        moved = [dict(one, bbox=[*one['bbox']]) for one in perfect]
-        for one in moved:
-            one['bbox'][0] += shift * one['bbox'][2]
+    for shift, ap50 in ((0.35, 0), (0.3, 1)):
+        moved = [dict(row, bbox=[*row['bbox']]) for row in perfect]
+        for row in moved:
+            row['bbox'][0] += shift * row['bbox'][2]
         values = precision(truth, moved)
-        assert np.allclose(mean(values)[0], wanted) and not mean(values)[1].any()
+        assert np.allclose(mean(values)[0], ap50) and not mean(values)[1].any()
     nothing = precision(truth, [])
     assert all((nothing[:, :, k] == -(k not in present)).all() for k in range(10))

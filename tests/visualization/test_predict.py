@@ -1,4 +1,4 @@
-"""Detections of pictures and videos: what is read, written, skipped and named."""
+"""Detections in pictures and videos: files that are read, written, skipped and reported."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .untrained import predictor
 
 @pytest.fixture(scope='module')
 def detector() -> Predictor:
-    """Untrained, so that its scores are near 0.1."""
+    """An untrained detector, with scores near 0.1."""
     return predictor()
 
 
 @pytest.fixture
 def folder(digits: Path, tmp_path: Path) -> Path:
-    """Two pictures, one with a name that is not ASCII, a file that is no picture, and a video."""
+    """Two pictures, one with a non-ASCII name, a file that is not a picture, and a video."""
     root = tmp_path / 'in'
     (root / 'a b').mkdir(parents=True)
     first, second = sorted((digits / 'val2017').glob('*.jpg'))[:2]
@@ -42,21 +42,23 @@ def folder(digits: Path, tmp_path: Path) -> Path:
 
 
 def video(path: Path, frames: int, height: int = 62, width: int = 90) -> None:
-    numbers = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     with av.open(str(path), 'w') as writer:
         stream = writer.add_stream('libx264', rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
         for _ in range(frames):
-            picture = numbers.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            picture = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
             writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
         writer.mux(stream.encode())
 
 
-def test_folder_is_detected_in_and_its_unreadable_file_named(detector, folder, tmp_path, capsys):
+def test_all_files_of_a_folder_are_used_and_an_unreadable_one_is_reported(
+    detector, folder, tmp_path, capsys
+):
     out = tmp_path / 'out'
     summary = predict(detector, str(folder), out, score=0.0, batch_size=3)
     assert (summary.images, summary.unreadable) == (7, 1)  # two pictures and five frames
-    assert f'{folder / "bad.png"} cannot be read' in capsys.readouterr().err
+    assert f'{folder / "bad.png"} is skipped, it cannot be read' in capsys.readouterr().err
     coco = COCO(str(out / 'coco.json'))
     results = json.loads((out / 'results.json').read_text())
     assert len(coco.loadRes(str(out / 'results.json')).anns) == len(results) > 0
@@ -74,16 +76,17 @@ def test_folder_is_detected_in_and_its_unreadable_file_named(detector, folder, t
 def test_detections_are_those_of_the_predictor(detector, folder, tmp_path):
     predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.0)
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())
-    theirs = detector.predict(detector.prepare(folder / 'one.jpg'))
-    assert len(results) == len(theirs)
-    for ours, other in zip(results, theirs, strict=True):
-        assert ours['category_id'] == other.label + 1
-        assert ours['score'] == pytest.approx(float(other.score), abs=1e-4)
-        x1, y1, width, height = ours['bbox']
-        assert [x1, y1, x1 + width, y1 + height] == pytest.approx(other.corners.tolist(), abs=0.05)
+    predictions = detector.predict(detector.prepare(folder / 'one.jpg'))
+    assert len(results) == len(predictions)
+    for result, prediction in zip(results, predictions, strict=True):
+        assert result['category_id'] == prediction.label + 1
+        assert result['score'] == pytest.approx(float(prediction.score), abs=1e-4)
+        x1, y1, width, height = result['bbox']
+        corners = [x1, y1, x1 + width, y1 + height]
+        assert corners == pytest.approx(prediction.corners.tolist(), abs=0.05)
 
 
-def test_video_is_written_as_h264_with_its_frames_and_attention_beside(detector, folder, tmp_path):
+def test_video_is_written_as_h264_with_all_frames_and_attention(detector, folder, tmp_path):
     predict(detector, str(folder / 'clip.mp4'), tmp_path / 'out', attention=True, batch_size=2)
     with av.open(str(tmp_path / 'out' / 'drawn' / 'clip.mp4')) as reader:
         stream = reader.streams.video[0]
@@ -92,39 +95,39 @@ def test_video_is_written_as_h264_with_its_frames_and_attention_beside(detector,
         assert len(list(reader.decode(stream))) == 5
 
 
-def test_second_call_detects_only_what_is_not_done(detector, folder, tmp_path, monkeypatch):
+def test_second_call_detects_only_in_unfinished_pictures(detector, folder, tmp_path, monkeypatch):
     out = tmp_path / 'out'
     predict(detector, str(folder), out)
     (out / 'drawn' / 'one.jpg').unlink()
-    notes = out / module.DONE
-    notes.write_text(notes.read_text()[:-20])  # cut off in its last line, a frame's
+    finished = out / module.FINISHED_FILE
+    finished.write_text(finished.read_text()[:-20])  # the last line, of a frame, is incomplete
     (out / 'drawn' / 'clip.mp4').unlink()
-    seen = []
+    batch_sizes = []
     forward = module._Inferencer.__call__
     monkeypatch.setattr(
         module._Inferencer,
         '__call__',
         lambda self, pictures, **kwargs: (
-            seen.append(len(pictures)) or forward(self, pictures, **kwargs)
+            batch_sizes.append(len(pictures)) or forward(self, pictures, **kwargs)
         ),
     )
     assert predict(detector, str(folder), out).images == 7
-    assert seen == [1]
+    assert batch_sizes == [1]
     assert (out / 'drawn' / 'one.jpg').is_file() and (out / 'drawn' / 'clip.mp4').is_file()
 
 
-def test_folder_of_other_results_is_not_mixed(detector, folder, tmp_path):
+def test_results_of_other_options_are_not_mixed(detector, folder, tmp_path):
     predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
-    with pytest.raises(InputError, match='another model, --score or --attention; give another'):
+    with pytest.raises(InputError, match='of another model, --score or --attention; give another'):
         predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.5)
 
 
-def test_results_inside_the_folder_are_not_read_again(detector, folder):
+def test_results_inside_the_input_folder_are_not_read(detector, folder):
     first = predict(detector, str(folder), folder / 'out')
     assert predict(detector, str(folder), folder / 'out').images == first.images == 7
 
 
-def test_pictures_are_named_by_a_pattern_or_a_list(folder, tmp_path):
+def test_pictures_are_given_by_a_pattern_or_a_list(folder, tmp_path):
     assert find_files(f'{folder}/**/*.JPG') == [folder / 'a b' / 'ünï.JPG']
     (folder / 'list.txt').write_text('one.jpg\na b/ünï.JPG\n\none.jpg\n', encoding='utf-8')
     assert find_files(str(folder / 'list.txt')) == [folder / 'one.jpg', folder / 'a b' / 'ünï.JPG']
@@ -133,10 +136,10 @@ def test_pictures_are_named_by_a_pattern_or_a_list(folder, tmp_path):
 @pytest.mark.parametrize(
     ('source', 'words'),
     [
-        ('missing.jpg', 'missing.jpg is not there; give a picture, a video or a folder'),
+        ('missing.jpg', 'missing.jpg does not exist; give a picture, a video or a folder'),
         ('notes.md', 'notes.md is not a picture or a video'),
-        ('*.tiff', 'names no picture and no video'),
-        ('empty', 'names no picture and no video'),
+        ('*.tiff', 'has no picture or video'),
+        ('empty', 'has no picture or video'),
     ],
 )
 def test_input_without_pictures_is_one_line(source, words, folder, capsys):

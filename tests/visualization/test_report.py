@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with everything in it."""
+"""The report of a run: one HTML file that contains everything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 @pytest.fixture(scope='session')
 def report(trained, digits, run, tmp_path_factory):
-    """Of the run of two epochs against one of the baseline that was not tested."""
+    """A run of two epochs, compared with a run of the baseline that was not tested."""
     folder = tmp_path_factory.mktemp('report')
     shutil.copytree(trained / 'work', folder / 'cbam')
     data = ('--data-root', digits)
@@ -29,20 +29,20 @@ def report(trained, digits, run, tmp_path_factory):
     return folder / 'report.html'
 
 
-def test_report_holds_every_part_and_needs_no_network(report):
+def test_report_opens_with_the_scores_has_all_sections_and_needs_no_network(report):
     text = report.read_text(encoding='utf-8')
     titles = re.findall(r'<h2 id="s\d">(.*?)</h2>', text)
     assert titles == [
-        *('set-up', 'difference to the baseline', 'curves', 'scores', 'detections', 'attention'),
-        *('Grad-CAM', 'cost'),
+        *('scores', 'training curves', 'detections', 'attention', 'Grad-CAM', 'cost'),
+        *('set-up', 'config changes from the baseline'),
     ]
     assert 'cbam: faster_rcnn_r50_cbam_digits' in text
     assert re.search(r'class="add">\+.*plugins', text)
     assert 'AP small' in text and '>four<' in text
-    assert 'baseline has no metrics.json: python ' in text
+    assert 'baseline was not tested; run python ' in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     pictures = re.findall(r'src="data:image/(png|svg\+xml);base64,', text)
-    # Grad-CAM is a picture, or the note that no detection reaches the score.
+    # The section Grad-CAM has a picture, or a note that no detection reaches the score.
     assert pictures.count('png') >= 2 and pictures.count('svg+xml') == 1
     assert pictures.count('png') == 3 or 'lower --score' in text
 
@@ -52,13 +52,13 @@ def test_numbers_of_the_report_are_those_of_the_run(report):
     record = next(report.parent.glob('cbam/*/metrics.json')).read_text()
     ap = float(re.search(r'"coco/bbox_mAP": ([\d.]+)', record)[1])
     assert f'<td>{ap:.3f}</td>' in text
-    assert '<td>max_epochs 2</td>' in text  # of the training: its test has the config's own 5
+    assert '<td>max_epochs 2</td>' in text  # of the training; the config itself has 5
     assert '<td>17</td>' not in text and '<td>16</td>' in text  # CBAMs
 
 
-def test_report_without_a_baseline_says_how_to_give_one(report, digits, tmp_path):
-    out = write(report.parent / 'cbam', tmp_path / 'deep' / 'one.html', data_root=str(digits))
-    assert 'no baseline was given: --against' in out.read_text(encoding='utf-8')
+def test_report_without_a_baseline_explains_how_to_give_one(report, digits, tmp_path):
+    out = write(report.parent / 'cbam', tmp_path / 'deep' / 'report.html', data_root=str(digits))
+    assert 'no baseline was given; add --against' in out.read_text(encoding='utf-8')
 
 
 @pytest.mark.skipif(not CHROMIUM, reason='Chromium is not installed')

@@ -1,4 +1,4 @@
-"""Precision curves show the AP50 of `tools/test.py`."""
+"""Precision-recall curves have the AP50 of `tools/test.py`."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from cbam_det.visualization.precision import detections, ground_truth, mean, pre
 
 from ..conftest import CONFIGS, SMALL
 
-LEAF = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
+CONFIG = CONFIGS / 'faster_rcnn_r50_cbam_digits_voc.py'
 
 
 class Jitter:
-    """Detects every object a little beside it, after 150 detections of nothing with more score."""
+    """Detects each object with a small shift, and 150 false positives with higher scores."""
 
     def __init__(self, cfg: Config) -> None:
         self.random = torch.Generator().manual_seed(0)
         self.batches: list[int] = []
-        self.found: list[DetDataSample] = []
+        self.samples: list[DetDataSample] = []
 
     def test_step(self, batch: dict) -> list[DetDataSample]:
         self.batches.append(len(batch['data_samples']))
         for sample in batch['data_samples']:
-            truth = torch.tensor([one['bbox'] for one in sample.instances])
-            labels = torch.tensor([one['bbox_label'] for one in sample.instances])
+            truth = torch.tensor([instance['bbox'] for instance in sample.instances])
+            labels = torch.tensor([instance['bbox_label'] for instance in sample.instances])
             shift = 8 * torch.rand(len(truth), 4, generator=self.random)
             sample.pred_instances = InstanceData(
                 bboxes=torch.cat([torch.rand(150, 4) + torch.tensor([0, 0, 2, 2]), truth + shift]),
                 labels=torch.cat([torch.zeros(150, dtype=torch.long), labels]),
                 scores=torch.cat([0.9 + 0.1 * torch.rand(150), 0.5 * torch.rand(len(truth))]),
             )
-        self.found += batch['data_samples']
+        self.samples += batch['data_samples']
         return batch['data_samples']
 
 
 @pytest.mark.parametrize('batch', [1, 2])
-def test_precision_curves_have_the_ap50_of_the_evaluator_and_the_batches_of_the_test(batch, digits):
-    cfg = Config.fromfile(LEAF)
+def test_precision_curves_have_the_ap50_of_the_evaluator_and_the_test_s_batches(batch, digits):
+    cfg = Config.fromfile(CONFIG)
     set_data_root(cfg, str(digits / 'VOCdevkit/VOC2007'))
     assert cfg.test_dataloader.batch_size == 1
     cfg.test_dataloader.batch_size = batch
@@ -58,7 +58,7 @@ def test_precision_curves_have_the_ap50_of_the_evaluator_and_the_batches_of_the_
     metric = METRICS.build(cfg.test_evaluator[0])
     metric.dataset_meta = dataset.metainfo
     with contextlib.redirect_stdout(io.StringIO()):
-        metric.process({}, [sample.to_dict() for sample in model.found])
+        metric.process({}, [sample.to_dict() for sample in model.samples])
         scores = metric.evaluate(len(dataset))
     ap50, ap75 = mean(values).mean(1)
     assert 0.1 < scores['coco/bbox_mAP_50'] < 1

@@ -1,4 +1,4 @@
-"""What a model sees of a picture, finds in it, and calls it."""
+"""Inputs of a model, matching of its predictions, and names of classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .untrained import predictor
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-def test_a_picture_that_a_pipeline_cuts_is_shown_as_the_model_sees_it(photo):
+def test_a_cropping_pipeline_shows_the_crop_as_the_picture(photo):
     sample = BaseDataElement(metainfo=dict(img_shape=(48, 48), scale_factor=(0.8, 0.8)))
     packed = dict(inputs=torch.arange(3 * 48 * 48).reshape(3, 48, 48) % 255)
     model = SimpleNamespace(
@@ -30,40 +30,35 @@ def test_a_picture_that_a_pipeline_cuts_is_shown_as_the_model_sees_it(photo):
     assert (prepared.picture[..., 0] == packed['inputs'][2].numpy()).all()  # BGR to RGB
 
 
-def test_padding_is_cut_before_values_meet_the_picture():
+def test_padding_is_removed_before_values_are_resized_to_the_picture():
     data = dict(inputs=torch.zeros(1, 3, 64, 64))
     prepared = PreparedImage(np.zeros((20, 40, 3), np.uint8), data, (32, 64))
     values = np.zeros((64, 64))
     values[32:] = 1  # below the image
     assert not prepared.resize_to_picture(values).any()
     values[:16] = 1
-    put = prepared.resize_to_picture(values)
-    assert put.shape == (20, 40) and put[:9].all() and not put[11:].any()
+    resized = prepared.resize_to_picture(values)
+    assert resized.shape == (20, 40) and resized[:9].all() and not resized[11:].any()
 
 
-def test_found_again_is_the_same_class_with_the_most_overlap():
+def test_matching_prediction_has_the_same_class_and_the_highest_iou():
     box = torch.tensor([0.0, 0, 10, 10])
-    wanted = Prediction(1, torch.tensor(0.5), box)
+    reference = Prediction(1, torch.tensor(0.5), box)
     near, nearer = (Prediction(1, torch.tensor(0.1), box + shift) for shift in (2, 1))
-    other, far = Prediction(2, torch.tensor(0.9), box), Prediction(1, torch.tensor(0.9), box + 8)
-    assert matching_prediction([far, other, near, nearer], wanted) is nearer
-    assert (
-        matching_prediction([far, other], wanted) is None
-        and matching_prediction([], wanted) is None
-    )
+    other_class = Prediction(2, torch.tensor(0.9), box)
+    far = Prediction(1, torch.tensor(0.9), box + 8)
+    assert matching_prediction([far, other_class, near, nearer], reference) is nearer
+    assert matching_prediction([far, other_class], reference) is None
+    assert matching_prediction([], reference) is None
 
 
 def test_class_is_found_by_any_of_its_names_and_by_its_number():
-    made = predictor()
-    made.classes = ('tench, Tinca tinca', 'goldfish')
-    assert [made.label_of(name) for name in ('tench', 'Tinca tinca', 'goldfish', '1')] == [
-        0,
-        0,
-        1,
-        1,
-    ]
+    detector = predictor()
+    detector.classes = ('tench, Tinca tinca', 'goldfish')
+    names = ('tench', 'Tinca tinca', 'goldfish', '1')
+    assert [detector.label_of(name) for name in names] == [0, 0, 1, 1]
     with pytest.raises(InputError, match='near: goldfish'):
-        made.label_of('goldfisch')
+        detector.label_of('goldfisch')
 
 
 def test_near_names_of_a_missing_image_are_listed(photo):

@@ -1,4 +1,4 @@
-"""Models at their start, without pretrained weights, whose pictures are not blank."""
+"""Untrained models whose attention and Grad-CAM pictures are not blank."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DIGITS = str(CONFIGS / 'faster_rcnn_r50_cbam_digits.py')
 
 
 def predictor(config: str = DIGITS, options: dict | None = None) -> Predictor:
-    """A model at its start, without pretrained weights."""
+    """An untrained model without pretrained weights."""
     torch.manual_seed(0)
     options = {'model.backbone.init_cfg': None, **(options or {})}
     if 'digits' not in config:
         options['model.test_cfg.score_thr'] = 0.0
-    made = Predictor(read_config(config, options))
-    for name, one in made.model.named_parameters():
-        if 'cls' in name and one.dim() > 1:  # at its start a head gives all classes one score
-            nn.init.normal_(one, 0, 0.01)
-        elif name.endswith(('bn2.weight', 'bn3.weight')):  # and residual branches end in 0
-            nn.init.ones_(one)
-    return made
+    untrained = Predictor(read_config(config, options))
+    for name, parameter in untrained.model.named_parameters():
+        if 'cls' in name and parameter.dim() > 1:  # a new head gives all classes the same score
+            nn.init.normal_(parameter, 0, 0.01)
+        elif name.endswith(('bn2.weight', 'bn3.weight')):  # new residual branches output zeros
+            nn.init.ones_(parameter)
+    return untrained

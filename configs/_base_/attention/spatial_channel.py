@@ -1,3 +1,3 @@
-# Table 3: spatial gate, then channel gate.
+# Table 3: first the spatial gate, then the channel gate.
 custom_imports = dict(imports=['cbam_det'])
 plugins = [dict(cfg=dict(type='CBAM', order='spatial-channel'))]

@@ -1,6 +1,6 @@
-# BCCD, blood cells in 364 microscope images (MIT licence), in VOC's layout: 205 to train on, 87 to
-# choose by, 72 to test on once. A box of the training images has no area, with an infinite loss:
-# bbox_min_size passes it over.
+# BCCD, blood cells in 364 microscope images (MIT licence) in VOC's layout: 205 for training, 87 for
+# validation, 72 for testing. One training box has no area and would make the loss infinite;
+# bbox_min_size removes it.
 _base_ = 'mmdet::_base_/default_runtime.py'
 data = dict(
     type='XMLDataset',

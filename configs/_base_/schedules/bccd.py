@@ -1,4 +1,4 @@
-# 26 steps an epoch, about 0.6 s each on two CPU cores; half the digits' learning rate.
+# 26 steps per epoch of about 0.6 s on two CPU cores; half the learning rate of the digits.
 _base_ = './digits.py'
 max_epochs = 16
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)

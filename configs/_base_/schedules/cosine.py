@@ -1,4 +1,4 @@
-# A linear warm-up by steps, then a cosine to zero; a leaf sets their lengths and the epochs.
+# Linear warm-up by steps, then cosine annealing to zero; configs set the lengths and the epochs.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 max_epochs = 5
 train_cfg = dict(max_epochs=max_epochs)

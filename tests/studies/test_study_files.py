@@ -1,4 +1,4 @@
-"""The ledger: its files and their mistakes, and the configs and data that its records are of."""
+"""Files of studies: mistakes in them, and whether records match their configs and data."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from cbam_det.utils.data_config import DataSet
 from cbam_det.utils.errors import InputError
 
 from ..conftest import ROOT
-from ..ledger import put_record
+from ..study_records import put_record
 from .small_study import SMALL
 
-LEDGER = sorted((ROOT / 'experiments').glob('*.yaml'))
+STUDY_FILES = sorted((ROOT / 'experiments').glob('*.yaml'))
 
 
-@pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
-def test_every_row_of_the_ledger_has_a_config_that_its_overrides_fit(path):
+@pytest.mark.parametrize('path', STUDY_FILES, ids=lambda path: path.stem)
+def test_every_row_of_a_study_has_a_config_that_takes_its_overrides(path):
     study = read_study(path)
     for row in study.rows.values():
         assert Path(find_config(row.config)).is_file()
@@ -42,15 +42,15 @@ def test_every_row_of_the_ledger_has_a_config_that_its_overrides_fit(path):
         assert attention or row.against is None
 
 
-def test_the_ledger_has_every_row_of_the_paper_s_tables():
-    rows = {path.stem: len(read_study(path).rows) for path in LEDGER}
-    wanted = dict(table1=4, table2=6, table3=4, table4=24, table5=6, table6=4, table7=8)
-    assert {name: rows[name] for name in wanted} == wanted
+def test_the_studies_have_every_row_of_the_paper_s_tables():
+    rows = {path.stem: len(read_study(path).rows) for path in STUDY_FILES}
+    expected = dict(table1=4, table2=6, table3=4, table4=24, table5=6, table6=4, table7=8)
+    assert {name: rows[name] for name in expected} == expected
     paper = read_study(ROOT / 'experiments' / 'table6.yaml').rows
     assert paper['ResNet101 + CBAM'].paper == dict(AP=30.8, AP50=50.5, AP75=32.6)
 
 
-def test_records_of_another_config_are_found(small, tmp_path):
+def test_records_of_another_config_are_outdated(small, tmp_path):
     row = small.rows['CBAM']
     for seed, digest in enumerate([config_hash(small, row, 0), 'another']):
         put_record(tmp_path, small, row, seed, config_hash=digest)
@@ -58,18 +58,18 @@ def test_records_of_another_config_are_found(small, tmp_path):
     assert outdated_records(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
     with path.open('a') as stream:
         stream.write('{"config_hash": \n')
-    with pytest.raises(InputError, match=f'{path.name}, line 3 is no record .*; remove the line'):
+    with pytest.raises(InputError, match=f'{path.name}, line 3 is not valid JSON .*; remove'):
         outdated_records(small, tmp_path)
 
 
 @pytest.mark.skipif(mmdet.__version__ != '3.5.1', reason="the records' configs have its bases")
-@pytest.mark.parametrize('path', LEDGER, ids=lambda path: path.stem)
-def test_records_are_of_the_configs_as_they_are(path):
+@pytest.mark.parametrize('path', STUDY_FILES, ids=lambda path: path.stem)
+def test_records_match_the_current_configs(path):
     for folder in ('experiments', 'repeats'):
         assert outdated_records(read_study(path), ROOT / 'results' / folder) == []
 
 
-def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_path):
+def test_fingerprint_of_data_follows_the_annotations_in_its_list(digits, tmp_path):
     root = shutil.copytree(digits / 'VOCdevkit' / 'VOC2007', tmp_path / 'VOC2007')
     prefix = dict(sub_data_root='VOC2007/')
     dataset = dict(type='XMLDataset', data_root=str(tmp_path), data_prefix=prefix)
@@ -78,29 +78,29 @@ def test_digits_of_data_follow_the_annotations_that_a_list_names(digits, tmp_pat
     lists = [
         (root / f'ImageSets/Main/{split}.txt').read_text().split() for split in ('train', 'val')
     ]
-    for names, same in zip(lists, (True, False), strict=True):
+    for names, unchanged in zip(lists, (True, False), strict=True):
         with (root / f'Annotations/{names[0]}.xml').open('a') as file:
             file.write(' ')
-        assert (fingerprint(DataSet.from_cfg(dataset)) == before) is same
+        assert (fingerprint(DataSet.from_cfg(dataset)) == before) is unchanged
     with pytest.raises(InputError, match=r'none\.txt'):
         fingerprint(DataSet.from_cfg(dict(dataset, ann_file='VOC2007/ImageSets/Main/none.txt')))
 
 
-def test_rows_of_two_tables_that_are_the_same_share_a_run(small, tmp_path):
+def test_equal_rows_of_two_studies_share_a_run(small, tmp_path):
     none, cbam, paper = small.rows.values()
     names = {run_name(small, row, 0) for row in (none, cbam, paper)}
     assert len(names) == 3 and 'faster_rcnn_r50_cbam_digits-0' in names
-    one, other = (read_study(ROOT / 'experiments' / f'table{n}.yaml') for n in (2, 3))
-    names = [{run_name(study, row, 0) for row in study.rows.values()} for study in (one, other)]
+    table2, table3 = (read_study(ROOT / 'experiments' / f'table{n}.yaml') for n in (2, 3))
+    names = [{run_name(study, row, 0) for row in study.rows.values()} for study in (table2, table3)]
     assert len(names[0] & names[1]) == 2  # SE, and CBAM
-    shared = next(row for row in one.rows.values() if run_name(one, row, 0) in names[1])
-    twin = next(row for row in other.rows.values() if run_name(other, row, 0) in names[0])
-    put_record(tmp_path, one, shared, 0, metrics={'accuracy/top1': 70.0})
-    assert read_record(tmp_path, other, twin, 0)['row'] == shared.name
-    assert runs_without_row(other, tmp_path) == runs_without_row(one, tmp_path) == []
+    shared = next(row for row in table2.rows.values() if run_name(table2, row, 0) in names[1])
+    equal_row = next(row for row in table3.rows.values() if run_name(table3, row, 0) in names[0])
+    put_record(tmp_path, table2, shared, 0, metrics={'accuracy/top1': 70.0})
+    assert read_record(tmp_path, table3, equal_row, 0)['row'] == shared.name
+    assert runs_without_row(table3, tmp_path) == runs_without_row(table2, tmp_path) == []
 
 
-def test_hash_follows_the_config_and_nothing_else(small):
+def test_rows_and_seeds_have_different_hashes(small):
     none, cbam, paper = small.rows.values()
     assert config_hash(small, cbam, 0) == config_hash(small, cbam, 0)
     assert (
@@ -124,34 +124,34 @@ def test_hash_follows_the_config_and_nothing_else(small):
         ('log_level', 'WARNING', False),
     ],
 )
-def test_hash_counts_what_determines_the_numbers_of_a_run(small, key, value, counts):
+def test_hash_changes_only_with_keys_that_affect_the_numbers(small, key, value, counts):
     row = small.rows['CBAM']
-    other = replace(row, overrides={key: value})
-    assert (config_hash(small, row, 0) != config_hash(small, other, 0)) == counts
+    changed = replace(row, overrides={key: value})
+    assert (config_hash(small, row, 0) != config_hash(small, changed, 0)) == counts
 
 
 @pytest.mark.parametrize(
-    ('old', 'new', 'said'),
+    ('old', 'new', 'message'),
     [
         ('title: small', 'titel: small', 'titel'),
-        ('against: none', 'against: nothing', "against 'nothing', which is no row before it"),
-        ('config: faster_rcnn_r50_digits, ', '', "row 'none': it takes the keys"),
+        ('against: none', 'against: nothing', "compared with 'nothing', but there is no such row"),
+        ('config: faster_rcnn_r50_digits, ', '', "row 'none': the keys must include config"),
         ('rows:', 'rows: [', 'cannot be read as YAML'),
-        ('  CBAM:', '  none:', "'none' twice"),
-        ('seeds: [0, 1, 2]', 'seeds: 3', 'seeds takes a list of whole numbers, each once; found 3'),
-        ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'seeds takes .*; found \[0, 0\]'),
-        ('seeds: [0, 1, 2]', 'rows: []', "'rows' twice"),
+        ('  CBAM:', '  none:', "duplicate key 'none'"),
+        ('seeds: [0, 1, 2]', 'seeds: 3', 'seeds must be a list of different whole numbers, not 3'),
+        ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'seeds must be .*, not \[0, 0\]'),
+        ('seeds: [0, 1, 2]', 'rows: []', "duplicate key 'rows'"),
         (
             'metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}',
             'metrics: {}',
             'one entry or more',
         ),
-        ('seeds:', "gpus: '1'\nseeds:", "gpus takes a whole number; found '1'"),
+        ('seeds:', "gpus: '1'\nseeds:", "gpus must be a whole number, not '1'"),
         ('faster_rcnn_r50_cbam_digits, ', 'faster_rcnn_r50_digits, ', "the same as 'none'"),
     ],
 )
-def test_mistakes_in_the_ledger_are_named(old, new, said, tmp_path):
+def test_mistakes_in_a_study_are_reported(old, new, message, tmp_path):
     path = tmp_path / 'small.yaml'
     path.write_text(SMALL.replace(old, new))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_study(path)

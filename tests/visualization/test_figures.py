@@ -1,0 +1,112 @@
+"""What figures show: colour scales, labels, missed objects and panels."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from mmengine.structures import InstanceData
+
+from cbam_det.datasets.digits import CLASSES
+from cbam_det.utils.config import read_config
+from cbam_det.visualization.detections import detection_page
+from cbam_det.visualization.figures import (
+    BLUE,
+    MISSED,
+    Boxes,
+    Cell,
+    GateRow,
+    attention_sheet,
+    heat_limits,
+    sheet,
+)
+from cbam_det.visualization.precision import precision_page
+
+from .untrained import DIGITS
+
+PICTURE = np.zeros((40, 60, 3), np.uint8)
+
+
+def detector(digits: Path, *classes: str) -> SimpleNamespace:
+    """A detector of these classes that detects nothing in the small digits."""
+
+    def test_step(batch: dict) -> list:
+        for sample in batch['data_samples']:
+            sample.pred_instances = InstanceData(
+                bboxes=torch.zeros(0, 4),
+                labels=torch.zeros(0, dtype=torch.long),
+                scores=torch.zeros(0),
+            )
+        return batch['data_samples']
+
+    cfg = read_config(DIGITS)
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.update(data_root=f'{digits}/', metainfo=dict(classes=classes))
+    cfg.model.roi_head.bbox_head.num_classes = len(classes)
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = (
+        f'{digits}/annotations/instances_val2017.json'
+    )
+    model = SimpleNamespace(test_step=test_step)
+    return SimpleNamespace(cfg=cfg, model=model, name='blind', classes=classes)
+
+
+def panels(figure: Figure) -> list:
+    return [axis for axis in figure.axes if axis.get_title()]
+
+
+def test_attention_maps_of_an_image_share_a_colour_scale():
+    ramp = np.linspace(0, 1, 40 * 60).reshape(40, 60)
+    maps = {'weak': 1.012 + 0.002 * ramp, 'strong': 0.889 + 0.502 * ramp}
+    rows = [
+        GateRow(name, 'stage', None, weights, over_image=True, maximum=2)
+        for name, weights in maps.items()
+    ]
+    (upper,) = attention_sheet(PICTURE, rows).subfigs
+    weak, strong = (panel.images[-1].get_array() for panel in panels(upper)[1:])
+    assert strong.min() == 0 and strong.max() == 1
+    assert weak.max() - weak.min() == pytest.approx(0.002 / 0.502)
+    assert upper.axes[-1].get_xlim() == pytest.approx((0.889, 1.391))  # the colour bar
+    assert heat_limits([maps['weak']]) == pytest.approx((1.012, 1.112))
+
+
+def test_labels_at_the_edges_of_a_picture_stay_inside():
+    boxes = Boxes(np.array([[2.0, 1, 20, 30], [50, 20, 60, 39]]), ['top', 'right'], [BLUE] * 2)
+    top, right = panels(sheet([[Cell(PICTURE, boxes, 'title')]]))[0].texts
+    assert top.get_position()[1] > 0 and top.get_verticalalignment() == 'top'
+    assert right.get_position()[0] == 60 and right.get_horizontalalignment() == 'right'
+
+
+def test_missed_objects_are_drawn_dashed_and_counted(digits):
+    truth, detections = panels(detection_page(detector(digits, *CLASSES), count=1))
+    boxes = [
+        [patch for patch in panel.patches if isinstance(patch, Rectangle)]
+        for panel in (truth, detections)
+    ]
+    assert len(boxes[0]) == len(boxes[1]) > 0
+    assert {patch.get_linestyle() for patch in boxes[1]} == {'--'}
+    assert detections.get_title() == f'0 correct, 0 false, {len(boxes[1])} missed'
+    labels = [text.get_text() for text in detections.texts]
+    assert labels == [text.get_text() for text in truth.texts]
+    assert {text.get_bbox_patch().get_facecolor()[:3] for text in detections.texts} == {
+        tuple(int(MISSED[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    }
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_one_class_has_one_panel_and_two_also_their_mean(count, digits):
+    content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    numbers = Counter(names[row['category_id']] for row in content['annotations'])
+    classes = [name for name, _ in numbers.most_common(count)]
+    page = precision_page([detector(digits, *classes)])
+    titles = [panel.get_title() for panel in panels(page)]
+    expected = [f'{name} ({numbers[name]} objects)' for name in classes]
+    assert titles == (['mean of 2 classes', *expected] if count == 2 else expected)
