@@ -1,6 +1,7 @@
 """CBAM for object detection with MMDetection 3.x; importing it registers its modules.
 
-It also makes MMEngine read files of weights as weights alone (`checkpoints.files.guard_mmengine`).
+It also makes MMEngine read files of weights as weights alone (`checkpoints.files.guard_mmengine`),
+and warn where the attention of a model and of its weights differ (`checkpoints.attention`).
 Nothing else of another library is changed by the import; what is fixed in mmdet is fixed where our
 modules or `CheckedRunner` are built (`models.compat`).
 
@@ -44,9 +45,11 @@ if _error is None:
     from .models.compat import import_mmdet
 
     import_mmdet()
+    from .checkpoints.attention import report_attention_of_loaded_weights
     from .checkpoints.files import guard_mmengine
 
     guard_mmengine()
+    report_attention_of_loaded_weights()
     from .engine.hooks import (
         AtomicCheckpointHook,
         AttentionAuditHook,

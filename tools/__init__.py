@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 TOOLS = {
+    'init': 'write a study of your own data: configs with CBAM and without',
     'train': 'train a detector or a classifier',
     'test': 'test a detector or a classifier, and write its metrics',
     'predict': 'detect objects in pictures and videos; draw and list the boxes',
@@ -40,6 +41,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        action='extend',  # a remedy's options after the user's own
         metavar='KEY=VALUE',
         help='change keys of the config; write a list as KEY=A,B or KEY="[A,B]"',
     )

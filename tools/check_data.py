@@ -39,7 +39,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        metavar='KEY=VALUE',
+        help='override keys of the config',
     )
     parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
     return parser.parse_args(argv)

@@ -29,7 +29,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--size', type=int, default=256, help='height and width of the image (default: %(default)s)'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', help='override keys of the config'
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        metavar='KEY=VALUE',
+        help='override keys of the config',
     )
     return parser.parse_args(argv)
 

@@ -63,6 +63,7 @@ def test(args: argparse.Namespace) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmdet.evaluation import DumpDetResults
 
+    from cbam_det.datasets.validation.metainfo import palette_problem
     from cbam_det.engine.launch import build_runner, config_of
     from cbam_det.utils.errors import InputError
     from cbam_det.utils.split_config import Split
@@ -86,6 +87,8 @@ def test(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     names = nullcontext()
     if args.show or args.show_dir:
+        if problem := palette_problem(cfg, 'test'):
+            raise InputError(problem)
         names = names_in_pictures(Split.from_cfg(cfg, 'test').data_sets[0].classes)
     with names:
         runner.test()

@@ -59,7 +59,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--data-root', help="folder to read instead of the config's data_root"
         )
         subparser.add_argument(
-            '--cfg-options', nargs='+', metavar='KEY=VALUE', help='change keys of the config'
+            '--cfg-options',
+            nargs='+',
+            action='extend',
+            metavar='KEY=VALUE',
+            help='change keys of the config',
         )
 
     def add_count(

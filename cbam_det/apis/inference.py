@@ -21,7 +21,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..checkpoints.loading import check_checkpoint, check_pretrained
+from ..checkpoints.loading import check_checkpoint, check_pretrained, trained_classes
 from ..models.build import build_model
 from ..models.layers.torch_private import drop_compiled_code
 from ..utils.config import enter_scope, kind_of, near_hint
@@ -116,14 +116,14 @@ class Predictor:
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
         weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
-        meta: dict = {}
+        classes: tuple[str, ...] = ()
         if weights is None:
             check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
             load_weights(self.model, weights)
-            meta = weights.get('meta', {}).get('dataset_meta') or {}
-        self.classes = tuple(meta.get('classes') or meta.get('CLASSES') or _test_classes(cfg))
+            classes = trained_classes(weights)
+        self.classes = classes or _test_classes(cfg)
         self.model.to(check_device()[0]).eval()
         for module in self.model.modules():  # compiled code ignores new hooks
             drop_compiled_code(module)

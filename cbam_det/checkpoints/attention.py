@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
@@ -74,6 +80,68 @@ def check_attention(
         raise InputError(
             f'the model has {len(absent)} attention weights that {source} does not have '
             f'({first_few(absent)}); use the config that the checkpoint was trained with'
+        )
+
+
+def report_attention_of_loaded_weights() -> None:
+    """Let MMEngine warn where the attention of a model and that of the weights which it loads
+    differ, in the whole process.
+
+    `init_detector`, `DetInferencer` and `load_from` take the weights that fit, and print the names
+    of all others in one long line, where a lost attention is overlooked:
+    https://github.com/open-mmlab/mmyolo/issues/1000.
+    """
+    module = importlib.import_module('mmengine.runner.checkpoint')
+    load = module.load_state_dict
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @functools.wraps(load)
+    def load_and_report(model: nn.Module, state: Mapping, *args: Any, **options: Any) -> Any:
+        inner: Any = model
+        while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+            inner = inner.module
+        keys: list[Any] = []
+        handle = inner.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
+        try:
+            result = load(model, state, *args, **options)
+        finally:
+            handle.remove()
+        is_whole = hasattr(inner, 'data_preprocessor')
+        for found in keys:
+            for line in attention_differences(found.unexpected_keys, found.missing_keys, is_whole):
+                print_log(line, 'current', logging.WARNING)
+        return result
+
+    module.load_state_dict = load_and_report  # type: ignore[attr-defined]
+
+
+def attention_differences(
+    unexpected: Sequence[str], missing: Sequence[str], is_whole: bool
+) -> Iterator[str]:
+    """What of the attention of weights a model does not take, and what a model does not get.
+
+    Args:
+        unexpected: the keys of the weights that the model has not.
+        missing: the keys of the model that the weights have not.
+        is_whole: it is a whole detector or classifier. A part that starts from weights of a
+            classifier, as by `init_cfg`, usually gets no attention.
+    """
+    lost = [key for key in unexpected if ATTENTION_KEY.search(key)]
+    if lost:
+        yield (
+            f'{len(lost)} attention weights of the checkpoint are not loaded ({first_few(lost)}): '
+            'the model has no such attention, so its detections are not those that were trained; '
+            'give the config of that training, or convert them: tools/convert_checkpoint.py'
+        )
+    absent = [
+        key for key in missing if ATTENTION_KEY.search(key) and not key.endswith(BATCH_COUNTER)
+    ]
+    if absent and is_whole:
+        yield (
+            f'the checkpoint lacks {len(absent)} attention weights of the model '
+            f'({first_few(absent)}), which keep their initial values; to detect, give the config '
+            'of that training'
         )
 
 

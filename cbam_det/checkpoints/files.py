@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError, first_few
 from ..utils.files import atomic_write
+from .integrity import Unreadable, check_download, check_file, damaged_download, downloaded_file
 
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 TRUE_VALUES = ('1', 'y', 'yes', 'true')  # those that torch accepts
@@ -34,18 +33,6 @@ UNSAFE = (
     'it contains more than weights, which could run any code when it is read); if you trust its '
     f'source, put {WEIGHTS_ONLY}=0 before the command'
 )
-
-
-class Unreadable(InputError):
-    """A file is damaged: empty, truncated, or not a checkpoint.
-
-    Attributes:
-        fault: the reason, without the name of the file.
-    """
-
-    def __init__(self, message: str, fault: str = '') -> None:
-        super().__init__(message)
-        self.fault = fault or message
 
 
 class Unsafe(InputError):
@@ -73,7 +60,7 @@ def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any
             raise
         fault = f'{type(error).__name__}: {error}'.strip().splitlines()[0][:200]
         if isinstance(error, Unreadable):
-            fault = error.fault
+            fault, remedy = error.fault, error.remedy or remedy
         elif 'PytorchStreamReader' in str(error):
             fault = 'it is truncated or damaged'
         raise Unreadable(f'{description} cannot be loaded ({fault}); {remedy}') from None
@@ -94,14 +81,24 @@ def guard_mmengine() -> None:
     def guarded(cls: type, filename: str, *args: Any, **options: Any) -> Any:
         with _weights_only():
             try:
-                return load(cls, filename, *args, **options)
+                check_download(filename)
+                content = load(cls, filename, *args, **options)
+                check_download(filename)  # of a file that was downloaded just now
+                return content
             except Unreadable as error:
                 raise Unreadable(
-                    f'{filename} cannot be loaded ({error}); download it again', error.fault
+                    f'{filename} cannot be loaded ({error.fault}); '
+                    f'{error.remedy or "download it again"}',
+                    error.fault,
+                    error.remedy,
                 ) from None
             except Exception as error:
                 if 'weights_only' in str(error) or 'weights only' in str(error).lower():
                     raise Unsafe(f'{filename} cannot be loaded ({UNSAFE}') from None
+                file = downloaded_file(filename)
+                if file is not None and file.is_file() and not isinstance(error, MemoryError):
+                    fault = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+                    raise damaged_download(file, fault) from None
                 raise
 
     CheckpointLoader.load_checkpoint = classmethod(guarded)
@@ -113,49 +110,9 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')  # as MMEngine's loader does
-    _check_signature(path)
-    _check_checksums(path)
+    check_file(path)
     old = digit_version(torch.__version__) < digit_version('2.4.0')
     return torch.load(path, map_location=map_location, weights_only=not (old or _is_trusted()))
-
-
-def _check_checksums(path: Path) -> None:
-    """Raise Unreadable if a checksum in the file does not match.
-
-    torch writes zip archives with a checksum of each member, but does not check it. A program can
-    turn the checksums off (`torch.serialization.set_crc32_options`); then no checksum matches.
-    """
-    if not zipfile.is_zipfile(path):
-        with path.open('rb') as stream:
-            if stream.read(2) == b'PK':
-                raise Unreadable('it is truncated or damaged')
-        return  # the format before torch 1.6
-    intact, damaged = 0, []
-    with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
-            try:
-                with archive.open(part) as stream:
-                    while stream.read(1 << 20):
-                        pass
-                intact += part.file_size > 0
-            except (zipfile.BadZipFile, zlib.error, EOFError):
-                damaged.append(part.filename)
-    if damaged and intact:
-        raise Unreadable(f'it is damaged: wrong checksum of {first_few(damaged)}')
-
-
-def _check_signature(file: Path) -> None:
-    """Raise Unreadable if a file does not begin like a file of torch."""
-    if not file.is_file():
-        return
-    with file.open('rb') as stream:
-        head = stream.read(64).lstrip().lower()
-    if not head:
-        raise Unreadable('it is empty')
-    if head.startswith(b'<'):
-        raise Unreadable('it is a web page, not weights')
-    if not head.startswith((b'pk', b'\x80')):
-        raise Unreadable('torch did not write it')
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:

@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import overload
-from urllib.parse import urlparse
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import get_torchvision_models
 from torch import Size, Tensor, nn
 
 from ..utils.config import kind_of
@@ -23,7 +21,8 @@ from ..utils.errors import InputError, first_few
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split
 from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
-from .files import Unreadable, read_checkpoint
+from .files import read_checkpoint
+from .integrity import Unreadable, downloaded_file, url_of
 
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # names that runs write
 # Options that weights do not determine, and their defaults.
@@ -101,12 +100,10 @@ def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[s
 
 def _where_to_put(source: str) -> str:
     """A remedy with the path at which torch.hub looks for `source`."""
-    if source.startswith('torchvision://'):
-        source = get_torchvision_models().get(source.removeprefix('torchvision://'), source)
-    if urlparse(source).scheme not in ('http', 'https'):
+    file = downloaded_file(source)
+    if file is None:
         return f'give an existing file instead of {source}'
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    return f'download {source} elsewhere and save it as {folder / Path(urlparse(source).path).name}'
+    return f'download {url_of(source)} elsewhere and save it as {file}'
 
 
 @overload
@@ -327,14 +324,23 @@ def check_resumable(path: str, checkpoint: dict) -> None:
         )
 
 
+def trained_classes(checkpoint: Mapping) -> tuple[str, ...]:
+    """The classes that a checkpoint was trained on; () where it does not say.
+
+    Where joined data sets differed, mmdet has written the metainfo of each: the first one's count.
+    """
+    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    meta = meta[0] if isinstance(meta, (list, tuple)) else meta
+    return tuple(meta.get('classes') or meta.get('CLASSES') or ())
+
+
 def check_checkpoint_classes(split: Split | None, checkpoint: dict) -> None:
     """Compare the classes of a split's data with the classes that a checkpoint was trained on.
 
     Raises:
         InputError: the classes are the same in another order, so labels would be mixed up.
     """
-    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
-    trained = tuple(meta.get('classes') or meta.get('CLASSES') or ())
+    trained = trained_classes(checkpoint)
     if split is None:
         return
     for dataset in split.data_sets:

@@ -34,7 +34,7 @@ from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped, end_by_one_line
 from ..utils.files import atomic_write
-from ..utils.records import typed_command
+from ..utils.records import scored, typed_command
 from . import devices, failures, preflight
 from .hooks.attention_audit_hook import AttentionAuditHook
 from .hooks.detection_count_hook import DetectionCountHook
@@ -345,7 +345,7 @@ class CheckedRunner(Runner):
             command=typed_command(),
             seed=self.seed,
             environment=describe(),
-            metrics={key: None if value != value else value for key, value in metrics.items()},
+            metrics=scored(metrics),
         )
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + '\n', encoding='utf-8')

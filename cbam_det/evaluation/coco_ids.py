@@ -11,6 +11,9 @@ pycocotools has three faults with such ids, and faster-coco-eval matches no text
 
 The evaluation here numbers all ids from 1. The predictions that CocoMetric writes keep the ids of
 the file.
+
+If there is nothing to score, no object of a size say, pycocotools' numbers are -1, which looks like
+a score and spoils means. Here they are NaN, as mmdet's of a class without objects.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOevalMP
 from pycocotools.cocoeval import COCOeval
 
@@ -58,6 +62,11 @@ class NumberedIds:
         params.catIds = [categories[value] for value in params.catIds]
         super().evaluate()  # type: ignore[misc]
 
+    def summarize(self) -> None:
+        """The twelve numbers, printed and kept in `stats`."""
+        super().summarize()  # type: ignore[misc]
+        mark_unscored(self)
+
 
 class NumberedEval(NumberedIds, GivenThresholds, COCOeval):
     """pycocotools' evaluation with numbered ids, for mmdet's CocoMetric."""
@@ -73,6 +82,12 @@ class Annotations(COCO):
     def loadCats(self, ids: Sequence[int | str] | int | str = ()) -> list[dict]:
         """The categories with these ids, or with one id."""
         return super().loadCats([ids] if isinstance(ids, str) else ids)
+
+
+def mark_unscored(evaluation: Any) -> None:
+    """Put NaN in the place of -1 in the `stats` of a COCOeval."""
+    stats = np.asarray(evaluation.stats, float)
+    evaluation.stats = np.where(stats == -1, np.nan, stats)
 
 
 def _number_ids(ids: Iterable) -> dict[object, int]:

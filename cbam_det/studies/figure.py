@@ -177,7 +177,7 @@ def _curves(
             {
                 int(step): study.scale_of(row) * metrics[key]
                 for step, metrics in records[seed]['validation'].items()
-                if key in metrics
+                if metrics.get(key) is not None
             }
             if validated
             else {int(step): loss for step, loss in records[seed]['loss'].items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.errors import InputError, first_few
-from ..utils.records import current_environment, log_lines, with_origin
+from ..utils.records import current_environment, log_lines, scored, with_origin
 from .processes import call_tool
 from .records import (
     add_record,
@@ -250,11 +250,11 @@ def environment_differences(record: dict) -> str:
     )
 
 
-def _flat(record: dict) -> dict[str, float]:
-    flat = {f'test {key}': value for key, value in record['metrics'].items()}
+def _flat(record: dict) -> dict[str, float | None]:
+    flat = {f'test {key}': value for key, value in scored(record['metrics']).items()}
     flat |= {f'loss of epoch {epoch}': value for epoch, value in record['loss'].items()}
     for epoch, metrics in record['validation'].items():
-        flat |= {f'validation {epoch} {key}': value for key, value in metrics.items()}
+        flat |= {f'validation {epoch} {key}': value for key, value in scored(metrics).items()}
     return flat
 
 
@@ -267,8 +267,7 @@ def _metrics(folder: Path) -> dict[str, float | None]:
     logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
     text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
     numbers = json.loads(text.splitlines()[-1])
-    # mmdet logs NaN for a class without objects, which is not valid JSON.
-    return {key: None if value != value else value for key, value in numbers.items() if '/' in key}
+    return scored({key: value for key, value in numbers.items() if '/' in key})
 
 
 def _commit() -> str:
@@ -311,10 +310,10 @@ def _losses(logged: list[dict]) -> dict[int, float]:
     return {step: round(statistics.mean(losses), 5) for step, losses in means.items()}
 
 
-def _validation(logged: list[dict]) -> dict[int, dict[str, float]]:
+def _validation(logged: list[dict]) -> dict[int, dict[str, float | None]]:
     """The metrics of each validation, by epoch or step; those of the test are at step 0."""
     return {
-        line['step']: {key: value for key, value in line.items() if '/' in key}
+        line['step']: scored({key: value for key, value in line.items() if '/' in key})
         for line in logged
         if 'loss' not in line and line.get('step')
     }

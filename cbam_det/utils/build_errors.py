@@ -114,7 +114,8 @@ def _unknown_option(path: str, key: str, told: str, node: Mapping, options: Mapp
         options = options_of(kind)[0]
     known = {*options, *node} - {key, 'type', 'self', '_scope_'}
     near = near_hint(key, sorted(map(str, known)))
-    return InputError(f'{path}.{key}: {told}{near or "; leave it out"}'.lstrip('.'))
+    remedy = '; leave it out, or where a base config has it give _delete_=True beside the type'
+    return InputError(f'{path}.{key}: {told}{near or remedy}'.lstrip('.'))
 
 
 def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:

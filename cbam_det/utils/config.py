@@ -24,6 +24,7 @@ from .value_types import typed
 # The names of one class: in the registry, and its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
+GIVEN_OPTIONS = '_given_options'  # an attribute of a Config beside its `_filename`; copies have it
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
@@ -195,7 +196,15 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
     refuse_old_keys(cfg)
     cfg = override(cfg, options)
     check_runner_keys(cfg)
+    vars(cfg)[GIVEN_OPTIONS] = dict(options or {})
     return cfg
+
+
+def given_options(cfg: Config) -> dict[str, object]:
+    """The `--cfg-options` with which `read_config` has read a config, for commands that are printed
+    for it.
+    """
+    return vars(cfg).get(GIVEN_OPTIONS, {})
 
 
 def override(cfg: Config, options: dict | None) -> Config:

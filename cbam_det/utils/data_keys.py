@@ -84,9 +84,13 @@ def check_metainfo(node: Mapping, place: str) -> Mapping:
         names = f'give the names in their order, {path}=({first_few(_names(classes))})'
         order = ', which has no order' if isinstance(classes, (set, frozenset)) else ''
         raise InputError(f'{path}={shortened(classes)} is {kind_word(classes)}{order}; {names}')
+    seen: set[str] = set()
     for number, name in enumerate(classes):
         if not isinstance(name, str):
             raise InputError(f'{path}.{number}={shortened(name)} is {kind_word(name)}; give a name')
+        if name in seen:
+            raise InputError(f'{path}.{number}={name!r} is there twice; give each class a label')
+        seen.add(name)
     return metainfo
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from .environment import describe
@@ -20,6 +20,16 @@ def log_lines(work_dir: str | Path) -> Iterator[dict]:
                 yield json.loads(line)
             except ValueError:
                 continue  # the line that an interrupted run did not finish
+
+
+def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Metrics as JSON has them: None where there was nothing to score, which is NaN in a log and
+    was pycocotools' -1 in older ones.
+    """
+    return {
+        key: None if value is None or value != value or value == -1 else value
+        for key, value in metrics.items()
+    }
 
 
 def typed_command() -> str:

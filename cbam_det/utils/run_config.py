@@ -8,7 +8,6 @@ build (`build_errors`), the options that lower memory (`engine.failures`), and w
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 
 from mmengine.config import Config
@@ -40,8 +39,6 @@ class ModelConfig:
 
     Attributes:
         types: by path the name of each part's type.
-        class_counts: by path the `num_classes` of the detector's heads; {} of one with a language
-            model, which has as many as its text may have words.
         predicts_masks: it has a part for masks.
         max_per_img: detections of an image that it gives at most, 0 where it does not say so.
         gates: by path, without the wrappers around the detector, the options of its CBAMs.
@@ -49,7 +46,6 @@ class ModelConfig:
     """
 
     types: dict[str, str] = field(default_factory=dict)
-    class_counts: dict[str, int] = field(default_factory=dict)
     predicts_masks: bool = False
     max_per_img: int = 0
     gates: dict[str, dict] = field(default_factory=dict)
@@ -66,7 +62,6 @@ class ModelConfig:
         limit = test_cfg.get('max_per_img')
         return cls(
             types={path: kind_of(node) for path, node in walk(cfg.model, 'model')},
-            class_counts={} if 'language_model' in inner else _class_counts(nodes),
             predicts_masks=any(
                 any(word in path for word in ('mask', 'segm'))
                 or any(word in kind_of(node) for word in ('Mask', 'Ins'))
@@ -130,6 +125,7 @@ class RunConfig:
         sync_bn: 'torch', 'mmcv' or None.
         conv_bn_eval: the modules of `efficient_conv_bn_eval`.
         monitored: the places where hooks name metrics, and these names.
+        cfg: what it describes, for checks of the raw dictionaries.
     """
 
     filename: str | None
@@ -144,6 +140,7 @@ class RunConfig:
     sync_bn: str | None
     conv_bn_eval: tuple[str, ...]
     monitored: tuple[tuple[str, str], ...]
+    cfg: Config
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> RunConfig:
@@ -179,16 +176,8 @@ class RunConfig:
             monitored=tuple(
                 name for place, hook in hooks.items() for name in _monitored(place, hook)
             ),
+            cfg=cfg,
         )
-
-
-def _class_counts(nodes: dict[str, dict]) -> dict[str, int]:
-    return {
-        path: node['num_classes']
-        for path, node in nodes.items()
-        if re.fullmatch(r'model\.(roi_head\.)?(bbox_head|mask_head)(\.\d+)?', path)
-        and node.get('num_classes') is not None
-    }
 
 
 def _pretrained(nodes: dict[str, dict]) -> tuple[Pretrained, ...]:

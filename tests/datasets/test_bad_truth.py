@@ -171,6 +171,24 @@ def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hur
     assert found == [hurts] * 2
 
 
+def test_picture_of_training_and_validation_hurts_after_fix_too(tmp_path, capsys):
+    """Which of them it belongs to, only the user can tell; all else is written."""
+    source = tmp_path / 'source'
+    source.mkdir()
+    coco(source)
+    content = json.loads((source / 'train.json').read_text())
+    twice(content)
+    root = tmp_path / 'set'
+    for split in ('train', 'valid'):
+        shutil.copytree(source / 'train', root / split)
+        (root / split / '_annotations.coco.json').write_text(json.dumps(content))
+    assert in_process('check_data')(root, '--fix') == 1
+    assert 'same image in two splits' in capsys.readouterr().out
+    for split in ('train', 'valid'):
+        made = json.loads((root / split / '_annotations.coco_clean.json').read_text())
+        assert len(made['images']) == 2 and len(made['annotations']) == 4
+
+
 @pytest.mark.parametrize('second', ['test.json', 'val2.json'])
 def test_some_images_of_a_validation_in_another_evaluation_hurt(second, tmp_path):
     coco(tmp_path)

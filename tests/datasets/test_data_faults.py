@@ -157,8 +157,11 @@ VOC = {
     'blank line': Row(text(b'one\n\none\n', 'train.txt'), "line 2: '' is no image name"),
     'second column': Row(text(b'one 1\n', 'train.txt'), "line 1: 'one 1' is no image name"),
     'list of Latin-1': Row(text(b'one\nd\xe9j\xe0\n', 'train.txt'), 'line 2 is no UTF-8'),
-    'byte order mark': Row(text(b'\xef\xbb\xbfone\n', 'train.txt'), 'begins with a byte order'),
+    'byte order mark': Row(
+        text(b'\xef\xbb\xbfone\n', 'train.txt'), r"line 1: '\ufeffone' is no image name, but"
+    ),
     'lines as in Windows': Row(text(b'one\r\nnumber two\r\n', 'train.txt')),
+    'lines as on old Macs': Row(text(b'one\rnumber two\r', 'train.txt')),
     'listed twice': Row(text(b'one\none\n', 'train.txt'), "line 2: 'one' is listed before"),
     'unknown name': Row(text(b'one\ngone\n', 'train.txt'), 'annotations of'),
     'PNG images': Row(

@@ -196,10 +196,24 @@ def test_boxes_of_voc_in_0_1_are_called_so(pair, tmp_path):
         clean(split)
 
 
-def test_lines_of_a_list_are_written_as_the_names_that_they_mean(pair, tmp_path):
-    lines = b'one \nJPEGImages\\NUMBER TWO.JPG\none.jpg\nnumber two 1\n'
+@pytest.mark.parametrize(
+    ('lines', 'said'),
+    [
+        (
+            b'one \nJPEGImages\\NUMBER TWO.JPG\none.jpg\nnumber two 1\n',
+            r"line 1: 'one ' is no image name, but \S+/one.xml is",
+        ),
+        (
+            b'\xef\xbb\xbfone\r\nnumber two\r\n',
+            r"line 1: '\\ufeffone' is no image name, but \S+/one",
+        ),
+        (b'one\r\nnumber two\r\n\r\n \r\n', "line 3: '' is no image name"),
+    ],
+    ids=['blanks, folders, endings, a column', 'a byte order mark', 'blank lines at the end'],
+)
+def test_lines_of_a_list_are_written_as_the_names_that_they_mean(lines, said, pair, tmp_path):
     text(lines, 'ImageSets/Main/train.txt')(tmp_path)
-    with pytest.raises(InputError, match=r"line 1: 'one ' is no image name, but \S+/one.xml is"):
+    with pytest.raises(InputError, match=said):
         check_dataset(pair)
     fixed(tmp_path, pair)
     made = (tmp_path / 'ImageSets/Main/train_clean.txt').read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from cbam_det.datasets.validation.config import check_data, fix_command
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
 from cbam_det.utils.run_config import RunConfig
@@ -94,6 +96,28 @@ def test_run_names_the_command_that_fixes_the_data_of_its_config(lab, capsys):
     assert Path(tool).name == 'check_data.py' and words[1] == '--data-root'
     assert in_process('check_data')(*words) == 0
     assert (lab.parent / 'My lab (1)/annotations_clean/one.xml').is_file()
+
+
+def test_command_that_fixes_the_data_has_the_options_of_the_run(lab, capsys):
+    """Without them it would read the list that the config itself names, which is not there."""
+    root = lab.parent / 'My lab (1)'
+    (root / 'train.txt').rename(root / 'my list.txt')
+    key = 'train_dataloader.dataset.dataset.ann_file'
+    cfg = copy.deepcopy(read_config(str(lab), {key: 'my list.txt', 'train_cfg': None}))
+    with pytest.raises(InputError, match='without area') as caught:
+        check_data(RunConfig.from_cfg(cfg), ('train',))
+    command = fix_command(RunConfig.from_cfg(cfg))
+    assert command in str(caught.value)
+    assert command.endswith(f"--fix --cfg-options '{key}=my list.txt' train_cfg=None")
+    assert in_process('check_data')(*shlex.split(command)[2:]) == 0
+
+
+def test_options_of_a_remedy_are_added_to_those_that_were_given():
+    for name in ('train', 'test', 'check_data', 'places'):
+        words = ['mine.py', 'weights.pth'] if name == 'test' else ['mine.py']
+        words += ['--cfg-options', 'a=1', 'b=2', '--cfg-options', 'a=3']
+        args = in_process(name).module.parse_args(words)
+        assert parse_options(args.cfg_options) == dict(a=3, b=2)
 
 
 def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluators(tmp_path, capsys):

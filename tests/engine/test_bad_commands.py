@@ -125,7 +125,8 @@ BAD_COMMANDS = {
     ),
     'key of another part': (
         ['--cfg-options', 'model.neck.depth=3'],
-        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'",
+        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'; leave it "
+        'out, or where a base config has it give _delete_=True beside the type',
     ),
     'misspelt key of the config': (
         ['--cfg-options', 'optim_wraper.accumulative_counts=4'],

@@ -11,11 +11,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from cbam_det.datasets.validation.classes import check_num_classes
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.utils.errors import InputError
-from cbam_det.utils.run_config import ModelConfig, RunConfig
+from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import CONFIG, CONFIGS, SMALL
 from ..datasets.one_set import check_dataset
@@ -218,13 +217,6 @@ def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
     with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
         check_dataset(dataset, full=True)
-
-
-def test_number_of_classes_has_to_fit_the_head():
-    model = ModelConfig.from_cfg(Config.fromfile(CONFIG))
-    check_num_classes(model, ('a',) * 10)
-    with pytest.raises(InputError, match=r'set model.roi_head.bbox_head.num_classes=3'):
-        check_num_classes(model, ('a', 'b', 'c'))
 
 
 def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):

@@ -127,6 +127,10 @@ OLD_DATA = {
         {f'{DATA_SET}.metainfo': dict(CLASSES=('cat', 'dog'))},
         f'{DATA_SET}.metainfo.CLASSES is unknown to mmdet; near: classes',
     ),
+    'a class twice': (
+        {f'{DATA_SET}.metainfo.classes': ('cat', 'dog', 'cat')},
+        f"{DATA_SET}.metainfo.classes.2='cat' is there twice; give each class a label",
+    ),
     'misspelt palette': (
         {f'{DATA_SET}.metainfo.pallete': [(1, 2, 3)]},
         f'{DATA_SET}.metainfo.pallete is unknown to mmdet; near: palette',

@@ -89,6 +89,26 @@ def test_schedule_by_epochs_in_a_training_by_iterations_is_told(tiny_runs, tmp_p
     assert said.startswith('CosineAnnealingLR of param_scheduler counts epochs')
 
 
+def test_checkpoints_by_epochs_in_a_training_by_iterations_are_told(tiny_runs, tmp_path, warnings):
+    toy(tmp_path / 'run', by_epoch=False, checkpoint=dict(by_epoch=True, interval=1)).train()
+    [said] = [line for line in warnings if 'checkpoint.by_epoch' in line]
+    assert said.endswith(
+        'no checkpoint is written before its end; give --cfg-options '
+        'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=3'
+    )
+    warnings.clear()
+    for by_epoch in (True, False):
+        toy(tmp_path / str(by_epoch), by_epoch=by_epoch).train()
+    assert not [line for line in warnings if 'checkpoint.by_epoch' in line]
+
+
+def test_loader_without_a_batch_is_refused(tiny_runs, tmp_path):
+    runner = toy(tmp_path)
+    runner._train_dataloader.update(batch_size=64, drop_last=True)
+    with pytest.raises(InputError, match='drop_last=True leaves no batch of 64 from 12 images'):
+        runner.train()
+
+
 def test_changed_options_of_the_optimizer_are_named(tiny_runs, tmp_path, warnings):
     schedule = dict(type='ExponentialLR', gamma=0.9, by_epoch=False, end=100)
     toy(tmp_path, max_epochs=1, param_scheduler=schedule).train()

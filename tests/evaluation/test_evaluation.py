@@ -19,8 +19,9 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmarks.detections import random_detections
 from cbam_det.evaluation.coco_ids import NumberedEval
-from cbam_det.evaluation.metrics import COCO_NUMBERS, report_every_number
+from cbam_det.evaluation.metrics import COCO_NUMBERS, fix_metrics, report_every_number
 from cbam_det.utils.errors import InputError
+from cbam_det.utils.records import scored
 
 from ..conftest import CONFIGS, QUICK
 
@@ -139,6 +140,30 @@ def test_masks_have_coco_metric_s_numbers(tmp_path):
     np.testing.assert_allclose([*second.values()], [*first.values()], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('kind', ['CocoMetric', 'FastCocoMetric'])
+def test_size_without_objects_has_nan_in_the_log_and_null_in_json(kind, tmp_path):
+    """pycocotools' -1 looks like a score, and spoils a mean."""
+    content, found = random_detections(10, 5, 20)
+    content['annotations'] = [one for one in content['annotations'] if one['area'] < 96**2]
+    path = tmp_path / 'annotations.json'
+    path.write_text(json.dumps(content))
+    fix_metrics()
+    for parallel in (False, True) if kind == 'CocoMetric' else (False,):
+        options = dict(classwise=True, metric_items=COCO_NUMBERS, use_mp_eval=parallel)
+        metrics = evaluated(kind, path, found, **options)
+        names = {'coco/bbox_mAP_l', 'coco/bbox_AR_l@1000'}
+        assert {key for key, value in metrics.items() if value != value and 'bbox' in key} == names
+        record = scored(metrics)
+        assert {key for key in record if record[key] is None} >= names
+        assert json.loads(json.dumps(record, allow_nan=False))['coco/bbox_mAP'] > 0
+
+
+def test_numbers_of_older_logs_are_read_in_the_same_way():
+    logged = {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_l': -1.0, 'coco/cat_precision': float('nan')}
+    nothing = {'coco/bbox_mAP_l': None, 'coco/cat_precision': None}
+    assert scored(logged) == scored(scored(logged)) == {'coco/bbox_mAP': 0.0, **nothing}
+
+
 def test_nothing_detected_is_reported_as_coco_metric_does(few):
     nothing = [(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))] * 3
     assert evaluated('FastCocoMetric', few[0], nothing) == {}
@@ -170,6 +195,6 @@ def test_a_shipped_config_uses_it_by_its_type(trained, digits, run, tmp_path):
     assert "type='FastCocoMetric'" in process.stdout
     assert 'coco/seven_precision' in second and 'coco/bbox_AR@1000' in second
     (log,) = trained.glob('work/*/vis_data/scalars.json')
-    first = json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1])
+    first = scored(json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1]))
     names = [name for name in first if name.startswith('coco/')]
     assert len(names) == 6 and all(first[name] == second[name] for name in names)

@@ -23,6 +23,7 @@ from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+from cbam_det.utils.records import scored
 
 from ..conftest import QUICK
 from ..study_records import change_record, drop_record
@@ -212,7 +213,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
         for line in log
         if 'loss' not in line and line['step']
     ]
-    assert validations and first['validation'] == {'1': validations[0]}
+    assert validations and first['validation'] == {'1': scored(validations[0])}
     assert values(study, study.rows['CBAM'], tmp_path / 'results', 'AP') == {
         1: 100 * first['metrics']['coco/bbox_mAP']
     }

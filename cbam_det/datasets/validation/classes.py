@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 
 from ...utils.errors import InputError, first_few
-from ...utils.run_config import ModelConfig
 from .content import Content
 
 
@@ -48,17 +47,6 @@ def compare_classes(classes: tuple[str, ...], content: Content) -> list[str]:
     if absent:
         notes.append(f'no object of {first_few(absent)}')
     return notes
-
-
-def check_num_classes(model: ModelConfig, classes: tuple[str, ...]) -> None:
-    """Raise InputError where a head of `model` predicts another number of classes."""
-    for path, count in model.class_counts.items():
-        if classes and count != len(classes):
-            raise InputError(
-                f'{path}.num_classes={count}, but the data set has {len(classes)} classes '
-                f'({first_few(list(classes), 4)}); set {path}.num_classes={len(classes)} '
-                "or the data set's metainfo.classes"
-            )
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:

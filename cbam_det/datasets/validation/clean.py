@@ -28,6 +28,12 @@ def clean(split: Split) -> Clean:
         InputError: nothing would be left, a fault has to be corrected by hand, or VOC's images have
             other names than mmdet reads.
     """
+    check_correctable(split)
+    return clean_voc(split) if split.is_voc else clean_coco(split)
+
+
+def check_correctable(split: Split) -> None:
+    """Raise InputError where a fault of a split has to be corrected by hand."""
     for fault in split.content.faults:
         if fault.kind in ('boxes in 0..1', 'no objects'):
             raise InputError(f'{fault}; {REMEDIES[fault.kind]}')
@@ -35,7 +41,6 @@ def clean(split: Split) -> Clean:
             raise InputError(
                 f'{fault}; correct the file by hand: only you know which class is meant'
             )
-    return clean_voc(split) if split.is_voc else clean_coco(split)
 
 
 def write_clean(files: dict[Path, bytes]) -> None:

@@ -14,6 +14,25 @@ from .splits import CLEAN, Split
 
 
 def clean_coco(split: Split) -> Clean:
+    raw, cleaned = split.content.raw, clean_raw(split)
+    if cleaned == raw:
+        return Clean({}, {})
+    path = split.content.file.with_name(f'{split.content.file.stem}{CLEAN}.json')
+    return Clean(
+        {path: f'{json.dumps(cleaned)}\n'.encode()},
+        dict(ann_file=str(path.absolute())),
+        len(raw['images']) - len(cleaned['images']),
+        len(raw['annotations']) - len(cleaned['annotations']),
+    )
+
+
+def clean_raw(split: Split) -> dict:
+    """The JSON of a split without what hurts, see `clean.clean`; its names are below
+    `split.images`.
+
+    Raises:
+        InputError: nothing would be left.
+    """
     content, raw = split.content, split.content.raw
     actual_names = _actual_names(split)
     images = [
@@ -50,15 +69,7 @@ def clean_coco(split: Split) -> Clean:
     if not images or (split.annotated and not kept_annotations):
         raise InputError(f'nothing of {content.file} could be kept; restore its images and boxes')
     cleaned['annotations'] = kept_annotations
-    if cleaned == raw:
-        return Clean({}, {})
-    path = content.file.with_name(f'{content.file.stem}{CLEAN}.json')
-    return Clean(
-        {path: f'{json.dumps(cleaned)}\n'.encode()},
-        dict(ann_file=str(path.absolute())),
-        len(raw['images']) - len(images),
-        len(annotations) - len(kept_annotations),
-    )
+    return cleaned
 
 
 def _actual_names(split: Split) -> dict[int, str]:

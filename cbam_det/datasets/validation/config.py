@@ -10,17 +10,19 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
+from ...utils.config import given_options
 from ...utils.data_config import DataSet
 from ...utils.environment import tool_command
 from ...utils.options import cfg_options
 from ...utils.run_config import RunConfig
 from ...utils.split_config import Split
-from .classes import check_num_classes, check_same_classes
+from .classes import check_same_classes
 from .config_splits import config_splits
 from .dataset import Summary, check_content, check_not_shared
 from .evaluators import check_evaluators
 from .filters import check_filters
 from .images import Decoded, pixel_notes
+from .metainfo import check_metainfo
 from .metrics import check_metrics, check_monitored, note_limits
 from .pipeline import check_pipelines
 from .splits import Split as ListedSplit
@@ -74,7 +76,7 @@ def check_data(
             summaries[dataset.place] = summary
             print_log(f'{split.name} data: {summary}')
             _warn_of_padding(split, dataset, summary)
-            check_num_classes(run.model, dataset.classes)
+        check_metainfo(run.cfg, split.name)
         check_evaluators(split, run.model)
     check_same_classes(
         {
@@ -124,4 +126,6 @@ def fix_command(run: RunConfig) -> str:
     roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
     if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
-    return shlex.join([*words, '--fix'])
+    command = shlex.join([*words, '--fix'])
+    options = given_options(run.cfg)
+    return f'{command} {cfg_options(options)}' if options else command

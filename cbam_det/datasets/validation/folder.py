@@ -48,13 +48,13 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
             )
             for root, file in lists
         ]
-    files = _coco_files(folder, roots)
+    files = coco_files(folder, roots)
     if not files:
         raise unknown_layout(folder)
     splits = []
     for file in files:
         content = read_coco(file, '')
-        image_folder = _coco_images(folder, file, content, images)
+        image_folder = coco_images(folder, file, content, images)
         content.images = [
             image._replace(path=image.path and os.path.join(image_folder, image.path))
             for image in content.images
@@ -80,7 +80,7 @@ def _voc_lists(root: Path) -> list[Path]:
     ]
 
 
-def _coco_files(folder: Path, roots: list[Path]) -> list[Path]:
+def coco_files(folder: Path, roots: list[Path]) -> list[Path]:
     """Its detection files: `instances_*`, where there are such, else every JSON."""
     for places in ([folder / 'annotations'], [folder], roots[1:]):
         files = sorted(file for place in places for file in place.glob('*.json'))
@@ -90,7 +90,7 @@ def _coco_files(folder: Path, roots: list[Path]) -> list[Path]:
     return []
 
 
-def _coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:
+def coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:
     """`images`, or the folder in which the first ones lie, among those that the names suggest."""
     if images is not None:
         check_folder(images, f'the images of {file}', '--images')

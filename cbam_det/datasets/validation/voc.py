@@ -59,14 +59,14 @@ def read_voc(
             if meant != name:
                 message = f'{name!r} is no image name, but {file} is there'
                 content.add_fault('list line', place, message, image=index)
-            size, object_count = _read_xml(content, index, file, Path(picture), classes, boxes)
+            size, object_count = read_xml(content, index, file, Path(picture), classes, boxes)
         content.names[index] = name = meant or name
         if name in first_lines and picture:
             message, first = f'{name!r} is listed before', first_lines[name]
             content.add_fault('image listed twice', place, message, image=index, first=first)
         first_lines.setdefault(name, index)
         content.images.append(ListedImage(picture, size, object_count))
-    _check_boxes_together(content, boxes)
+    check_boxes_together(content, boxes)
     return content
 
 
@@ -80,12 +80,13 @@ def check_folder(folder: Path, holds: str, keys: str) -> None:
 
 
 def meant_name(name: str, annotations: Path) -> str | None:
-    """The image name that a line of a list means: itself, or without blanks, a second column, an
-    ending or folders, and in the letter case of its XML; None where no such XML is there.
+    """The image name that a line of a list means: itself, or without blanks, a byte order mark, a
+    second column, an ending or folders, and in the letter case of its XML; None where no such XML
+    is there.
     """
     if name.strip() and os.path.isfile(annotations / f'{name}.xml'):
         return name
-    text = name.replace('\\', '/').strip()
+    text = name.replace('\\', '/').removeprefix('\ufeff').strip()
     if not text or '\0' in text:
         return None
     for words in dict.fromkeys((text, text.split()[0])):
@@ -99,7 +100,7 @@ def meant_name(name: str, annotations: Path) -> str | None:
     return None
 
 
-def _check_boxes_together(content: Content, boxes: list[Box]) -> None:
+def check_boxes_together(content: Content, boxes: list[Box]) -> None:
     """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
     content.ignore_few('box twice', content.objects)
     example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
@@ -138,7 +139,10 @@ def as_corners(sides: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The image names of a VOC list, one a line; InputError where it is none."""
+    """The image names of a VOC list, one a line, as mmdet reads them; InputError where it is none.
+
+    A byte order mark belongs to the first name.
+    """
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
@@ -147,16 +151,14 @@ def read_list(path: Path) -> list[str]:
             f'{path}, line {line} is no UTF-8 ({error.reason}); save the list as UTF-8, and give '
             'the images names in it'
         ) from None
-    if text.startswith('\ufeff'):
-        raise InputError(f'{path} begins with a byte order mark; save it as UTF-8 without one')
     names = text.split('\n')
     names = names[:-1] if names[-1] == '' else names
-    if not any(names):
+    if not any(name.removeprefix('\ufeff') for name in names):
         raise InputError(f'{path} lists no images; give one image name a line, without its ending')
     return names
 
 
-def _read_xml(
+def read_xml(
     content: Content,
     image: int,
     file: Path,
@@ -194,7 +196,7 @@ def _read_xml(
         if fault:
             content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
         is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
-        content.usable += is_kept and not _difficult(item)
+        content.usable += is_kept and not is_difficult(item)
     content.classes.pop('', None)
     return size, object_count
 
@@ -216,7 +218,7 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
     return width, height
 
 
-def _difficult(item: ET.Element) -> bool:
+def is_difficult(item: ET.Element) -> bool:
     try:
         return int(item.findtext('difficult', '0')) != 0
     except ValueError:
@@ -256,7 +258,7 @@ def object_fault(
     message = 'has the box ' + ', '.join(
         f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
-    hurts = not _difficult(item)
+    hurts = not is_difficult(item)
     if right <= left or bottom <= top:
         message += ' without area, for which the loss is infinite'
         return 'box without area', message, hurts

@@ -10,9 +10,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ...utils.files import atomic_write
+from ...utils.options import cfg_options
 
 
 @HOOKS.register_module()
@@ -23,6 +24,18 @@ class AtomicCheckpointHook(CheckpointHook):
     new one, and overwrites the file `last_checkpoint`. This hook deletes old checkpoints afterwards
     and replaces `last_checkpoint` atomically. The runner writes checkpoints atomically.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        """MMEngine's; warns where an interval of epochs meets a training that is one epoch."""
+        super().before_train(runner)
+        loop = runner.train_loop
+        if self.by_epoch and isinstance(loop, IterBasedTrainLoop):
+            place = 'default_hooks.checkpoint'
+            options = {f'{place}.by_epoch': False, f'{place}.interval': loop.val_interval}
+            runner.logger.warning(
+                f'{place}.by_epoch=True in a training by iterations: no checkpoint is written '
+                f'before its end; give {cfg_options(options)}'
+            )
 
     def save_now(self, runner: Runner, epoch: int, iteration: int) -> Path:
         """Write the checkpoint `stopped.pth` now; every process must call this.

@@ -1,0 +1,143 @@
+"""Whether a file of weights is what was written or published, and where downloads are kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import shlex
+import zipfile
+import zlib
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from ..utils.errors import InputError, first_few
+
+# 'resnet50-0676ba61.pth': the first digits of the file's SHA-256, by the rule of torch.hub, to
+# which mmdet's tool for publishing keeps too. A date has digits alone.
+NAMED_DIGITS = re.compile(r'-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+$')
+
+
+class Unreadable(InputError):
+    """A file is damaged: empty, truncated, or not a checkpoint.
+
+    Attributes:
+        fault: the reason, without the name of the file.
+        remedy: what to do, where the place of the file tells that; else ''.
+    """
+
+    def __init__(self, message: str, fault: str = '', remedy: str = '') -> None:
+        super().__init__(message)
+        self.fault = fault or message
+        self.remedy = remedy
+
+
+def check_file(path: Path) -> None:
+    """Check a file of weights, before it is read.
+
+    Raises:
+        Unreadable: it is empty, truncated or damaged, or torch did not write it.
+    """
+    status = path.stat()
+    _check_content(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_content(path: Path, size: int, changed: int) -> None:
+    """See `check_file`; a file is looked at once as long as its size and time stay."""
+    with path.open('rb') as stream:
+        head = stream.read(64).lstrip().lower()
+    if not head:
+        raise Unreadable('it is empty')
+    if head.startswith(b'<'):
+        raise Unreadable('it is a web page, not weights')
+    if not head.startswith((b'pk', b'\x80')):
+        raise Unreadable('torch did not write it')
+    if zipfile.is_zipfile(path):
+        _check_parts(path)
+    elif head.startswith(b'pk'):
+        raise Unreadable('it is truncated or damaged')
+    else:
+        _check_named_digits(path)
+
+
+def _check_parts(path: Path) -> None:
+    """Compare each part of a zip archive, as torch writes them, with its checksum, at which torch
+    does not look.
+
+    A program can write them without (`torch.serialization.set_crc32_options`): then none is right.
+    """
+    intact, damaged = 0, []
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            try:
+                with archive.open(part) as stream:
+                    while stream.read(1 << 20):
+                        pass
+                intact += part.file_size > 0
+            except (zipfile.BadZipFile, zlib.error, EOFError):
+                damaged.append(part.filename)
+    if damaged and intact:
+        raise Unreadable(f'it is damaged: wrong checksum of {first_few(damaged)}')
+
+
+def _check_named_digits(path: Path) -> None:
+    """Compare a file in torch's format before 1.6, which has no checksums, with the digits in its
+    name, if any.
+    """
+    if named := NAMED_DIGITS.search(path.name):
+        digest = hashlib.sha256()
+        with path.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        digits = digest.hexdigest()
+        if not digits.startswith(named[1]):
+            raise Unreadable(
+                f'it is truncated or damaged: its SHA-256 begins with {digits[: len(named[1])]}, '
+                f'that in its name with {named[1]}'
+            )
+
+
+def check_download(source: str) -> None:
+    """Check the file that torch.hub keeps of a URL or of a name that MMEngine knows, if any.
+
+    Raises:
+        Unreadable: it is damaged; the command that removes it is named.
+    """
+    file = downloaded_file(source)
+    if file is not None and file.is_file():
+        try:
+            check_file(file)
+        except Unreadable as error:
+            raise damaged_download(file, error.fault) from None
+
+
+def damaged_download(file: Path, fault: str) -> Unreadable:
+    """The error for a file of the download cache."""
+    remedy = f'delete it, and it is downloaded again: {shlex.join(["rm", str(file)])}'
+    return Unreadable(f'{file}: {fault}; {remedy}', f'of the downloaded {file}: {fault}', remedy)
+
+
+def downloaded_file(source: str) -> Path | None:
+    """Where torch.hub keeps what is fetched of a source; None of a source that is not fetched."""
+    url = url_of(source)
+    if url is None:
+        return None
+    return Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
+
+
+def url_of(source: str) -> str | None:
+    """The URL of `https://...`, `torchvision://...` or another name that MMEngine knows."""
+    scheme, _, name = source.partition('://')
+    tables = {
+        **dict.fromkeys(('torchvision', 'modelzoo'), 'get_torchvision_models'),
+        **dict.fromkeys(('open-mmlab', 'openmmlab'), 'get_external_models'),
+        'mmcls': 'get_mmcls_models',
+    }
+    url = source if scheme in ('http', 'https') else None
+    if scheme in tables:
+        url = getattr(mmengine_checkpoint, tables[scheme])().get(name)
+    return url if url and urlparse(url).scheme in ('http', 'https') else None

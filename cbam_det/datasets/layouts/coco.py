@@ -1,0 +1,78 @@
+"""COCO's files of any name: mmdet's folders, Roboflow's, CVAT's and Label Studio's exports."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from ...utils.errors import InputError, first_few
+from ..validation.coco import read_coco
+from ..validation.folder import Split, coco_files, coco_images
+from ..validation.images import file_under_another_name
+from .files import SPLITS, Files
+
+
+def coco_files_of(files: Files) -> list[Path]:
+    """The COCO files of a data folder, without JSONs of other kinds (Label Studio's notes.json).
+
+    They are told by their text, so that a damaged one is read, and refused, too.
+    """
+    folders = [files.root, *sorted(path for path in files.root.iterdir() if path.is_dir())]
+    listed = set(files.jsons)
+    return [
+        file
+        for file in coco_files(files.root, folders)
+        if file in listed and all(key in file.read_bytes() for key in (b'"images"', b'"annot'))
+    ]
+
+
+def read_coco_folder(files: Files) -> list[Split]:
+    """The splits of a COCO folder, each called 'train', 'val' or 'test', or the only one 'all'.
+
+    Raises:
+        InputError: a file is no COCO JSON, its images are not found, or two files are of one split
+            or of none.
+    """
+    splits = [_read(file, files) for file in coco_files_of(files)]
+    if len(splits) == 1:
+        splits[0].name = 'all'
+        return splits
+    for split in splits:
+        same = [str(other.content.file) for other in splits if other.role == split.role]
+        if split.role is None:
+            raise InputError(
+                f'{files.root} has {len(splits)} COCO files, and the name of {same[0]} tells no '
+                'split; keep one file, or put train, val or test into the name of each'
+            )
+        if len(same) > 1:
+            raise InputError(
+                f'{files.root} has {len(same)} COCO files of the split {split.role} '
+                f'({first_few(same)}); keep one of them'
+            )
+    for split in splits:
+        split.name = str(split.role)
+    return sorted(splits, key=lambda split: SPLITS.index(split.name))
+
+
+def _read(file: Path, files: Files) -> Split:
+    content = read_coco(file, '')
+    names = [image.path for image in content.images]
+    try:
+        folder = coco_images(files.root, file, content, None)
+    except InputError:
+        folder = (
+            files.root
+        )  # where no folder has them by their names, but perhaps by their last part
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for image in files.images:
+        by_name[image.name].append(image)
+    for index, name in enumerate(names):
+        path = os.path.join(str(folder), name)
+        if name and not file_under_another_name(path):
+            same_name = by_name[name.replace('\\', '/').rpartition('/')[2]]
+            if len(same_name) == 1:  # Label Studio's names begin with folders of its server
+                path = str(same_name[0])
+                content.raw['images'][index]['file_name'] = os.path.relpath(path, folder)
+        content.images[index] = content.images[index]._replace(path=name and path)
+    return Split(file.stem, files.root, folder, content)

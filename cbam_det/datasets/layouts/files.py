@@ -1,0 +1,141 @@
+"""The files of a data folder by their kind, and the split that the names of its folders tell."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...utils.errors import InputError, first_few
+from ..validation.images import ENDINGS
+
+SPLITS = ('train', 'val', 'test')
+# 'train', 'valid' (Roboflow), 'Validation' and 'obj_train_data' (CVAT), 'val2017' (COCO).
+_SPLIT_FOLDER = re.compile(
+    r'(?:obj_|images?_|labels?_)?(train|val|test)(?:ing|id|idation)?(?:_?\d{4})?'
+    r'(?:_data|_images?|_set)?',
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Files:
+    """What a data folder holds, sorted by path.
+
+    Attributes:
+        root: the folder.
+        images, xmls, jsons: all files of these kinds.
+        texts: `*.txt` and `*.names`.
+        yamls: `*.yaml` and `*.yml`.
+    """
+
+    root: Path
+    images: list[Path] = field(default_factory=list)
+    xmls: list[Path] = field(default_factory=list)
+    jsons: list[Path] = field(default_factory=list)
+    texts: list[Path] = field(default_factory=list)
+    yamls: list[Path] = field(default_factory=list)
+
+
+def list_files(root: Path, leave_out: Path | None = None) -> Files:
+    """The files below `root`, without hidden ones and those of macOS's archives.
+
+    Args:
+        root: of the data; where it holds one folder and nothing else, as unpacked archives do, the
+            files of that are listed.
+        leave_out: a folder that is not read: that of the project, which may be below `root`.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if root.is_file():
+        raise InputError(f'{root} is a file; name a folder, of an archive that of what is in it')
+    if not root.is_dir():
+        raise InputError(f'no data folder {root}; name the folder of your images and annotations')
+    root = Path(os.path.abspath(root))
+    kinds = dict(
+        images=ENDINGS,
+        xmls=('.xml',),
+        jsons=('.json',),
+        texts=('.txt', '.names'),
+        yamls=('.yaml', '.yml'),
+    )
+    left_out = None if leave_out is None else os.path.abspath(leave_out)
+    root = _only_folder(root)
+    files = Files(root)
+    seen: set[str] = set()  # of links, which can lead to a folder above
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if _is_shown(name) and os.path.join(folder, name) != left_out
+        )
+        for name in sorted(filter(_is_shown, names)):
+            for kind, endings in kinds.items():
+                if name.lower().endswith(endings):
+                    getattr(files, kind).append(Path(folder, name))
+    return files
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith('.') and name != '__MACOSX'
+
+
+def _only_folder(root: Path) -> Path:
+    while True:
+        inside = [path for path in root.iterdir() if _is_shown(path.name)]
+        if len(inside) != 1 or not inside[0].is_dir() or split_of_name(inside[0].name):
+            return root
+        root = inside[0]
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file without blanks around them, empty ones left out.
+
+    Raises:
+        InputError: it is no UTF-8.
+    """
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is no UTF-8 ({error.reason}); save it as UTF-8') from None
+    return [line.strip() for line in text.split('\n') if line.strip()]
+
+
+def split_of_name(name: str) -> str | None:
+    """'train', 'val' or 'test' where a folder's or a file's name means one of them."""
+    match = _SPLIT_FOLDER.fullmatch(name)
+    return match[1].lower() if match else None
+
+
+def split_of(path: Path, root: Path) -> str | None:
+    """The split that the nearest folder of a file below `root` is named after."""
+    folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+    return next(filter(None, map(split_of_name, reversed(folders))), None)
+
+
+def by_split(paths: Iterable[Path], root: Path) -> dict[str | None, list[Path]]:
+    """Files by the split of their folder; all under None where that tells of one split alone.
+
+    Raises:
+        InputError: some lie in folders of splits, and others do not.
+    """
+    groups: dict[str | None, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(split_of(path, root), []).append(path)
+    if len(groups) == 1:
+        return {None: next(iter(groups.values()))}
+    if None in groups:
+        names = [name for name in SPLITS if name in groups]
+        raise InputError(
+            f'{root}: {len(groups[None])} files with labels are in no folder of a split '
+            f'({first_few(list(map(str, groups[None])), 1)}), and others are ({", ".join(names)}); '
+            'move all of them into such folders, or none'
+        )
+    return {name: groups[name] for name in SPLITS if name in groups}

@@ -1,0 +1,189 @@
+"""VOC's XMLs: a devkit with lists, or XMLs beside or apart from images of any ending.
+
+Boxes are read as VOC has them, whole pixels counted from 1 with the last one inside: xmin=1,
+xmax=10 is 10 pixels wide. Where a box of a set begins at 0 or has fractions (CVAT's do), its tool
+wrote edges counted from 0, and all boxes are read so. mmdet's own reader takes the last pixel for
+the edge.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+from ...utils.errors import InputError, first_few
+from ..validation.content import REMEDIES, Content, ListedImage
+from ..validation.folder import Split
+from ..validation.images import header_size
+from ..validation.voc import (
+    Box,
+    check_boxes_together,
+    is_difficult,
+    meant_name,
+    read_list,
+    read_xml,
+    sides_of,
+)
+from .files import SPLITS, Files, by_split, split_of_name
+
+LISTS = (*SPLITS, 'trainval')
+
+
+def voc_files_of(files: Files) -> list[Path]:
+    """The XMLs of a data folder, where they are of VOC's kind; [] where the first is not."""
+    if not files.xmls:
+        return []
+    text = files.xmls[0].read_bytes()
+    return files.xmls if b'<annotation' in text and b'<annotations' not in text else []
+
+
+def read_voc_folder(files: Files) -> list[Split]:
+    """The splits of a folder with VOC's XMLs, each called 'train', 'val' or 'test', or the only one
+    'all'. Those of lists are as the lists name them; the others by folders.
+
+    Raises:
+        InputError: a list cannot be read; some XMLs are in folders of splits, and others are not;
+            the boxes of a set are of another kind.
+    """
+    groups = _listed(files)
+    if not groups:
+        groups = {name or 'all': paths for name, paths in by_split(files.xmls, files.root).items()}
+    images: dict[str, list[Path]] = defaultdict(list)
+    for path in files.images:
+        images[path.stem].append(path)
+    contents = {name: _read(name, xmls, images, files.root) for name, xmls in groups.items()}
+    from_zero = any(
+        min(sides[:2]) <= 0 or any(side % 1 for side in sides)
+        for _, boxes in contents.values()
+        for sides, _ in boxes
+    )
+    splits = []
+    for name, (content, _) in contents.items():
+        content.raw = _as_coco(content, groups[name], files.root, from_zero)
+        splits.append(Split(name, files.root, files.root, content))
+        if from_zero:
+            splits[-1].notes.append(
+                'boxes begin at 0 or have fractions: all are read as edges from 0'
+            )
+    return splits
+
+
+def _listed(files: Files) -> dict[str, list[Path]]:
+    """The XMLs that the lists name, by split, of all VOC folders together; {} without lists."""
+    lists = [file for file in files.texts if file.stem.lower() in LISTS and file.suffix == '.txt']
+    in_main = [file for file in lists if file.parts[-3:-1] == ('ImageSets', 'Main')]
+    xmls = {folder: set(group) for folder, group in _by_folder(files.xmls).items()}
+    groups: dict[str, list[Path]] = {}
+    for file in in_main or [file for file in lists if file.parent == files.root]:
+        root = file.parents[2] if in_main else files.root
+        folders = [folder for folder in xmls if folder.is_relative_to(root)]
+        for name in read_list(file):
+            meant = ((folder, meant_name(name, folder)) for folder in folders)
+            found = next((folder / f'{stem}.xml' for folder, stem in meant if stem), None)
+            missing = folders[0] / f'{name.strip()}.xml' if folders else root / name
+            groups.setdefault(file.stem.lower(), []).append(found or missing)
+    trainval = groups.pop('trainval', [])
+    if 'train' not in groups and trainval:
+        groups['train'] = trainval
+    if len(groups) == 1:
+        return {'all': next(iter(groups.values()))}
+    return {name: groups[name] for name in SPLITS if name in groups}
+
+
+def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    return folders
+
+
+def _read(
+    name: str, xmls: list[Path], images: dict[str, list[Path]], root: Path
+) -> tuple[Content, list[Box]]:
+    """The content of a split, and its boxes as the XMLs have them."""
+    content = Content(Path(os.path.commonpath([xml.parent for xml in xmls])))
+    boxes: list[Box] = []
+    for index, xml in enumerate(xmls):
+        if not xml.is_file():
+            content.add_fault('annotation missing', str(xml), 'is not there', image=index)
+            content.images.append(ListedImage(str(xml.with_suffix('.jpg')), None, 0))
+            continue
+        picture = _image_of(xml, images[xml.stem])
+        size, count = read_xml(content, index, xml, picture, None, boxes)
+        content.images.append(ListedImage(str(picture), size, count))
+    check_boxes_together(content, boxes)
+    for fault in content.faults:
+        if fault.kind in ('boxes in 0..1', 'sizes for corners'):
+            raise InputError(f'{fault}; {REMEDIES[fault.kind]}'.replace(' ({fix} does)', ''))
+    return content, boxes
+
+
+def _image_of(xml: Path, same_stem: list[Path]) -> Path:
+    """The image of an XML: of those with its stem the one that it names, then the nearest one; a
+    name beside it where there is none.
+    """
+    if not same_stem:
+        return xml.with_suffix('.jpg')
+    if len(same_stem) == 1:
+        return same_stem[0]
+    try:
+        named = (ET.parse(xml).findtext('filename') or '').replace('\\', '/').rpartition('/')[2]
+    except (ET.ParseError, ValueError, LookupError, OSError):
+        named = ''  # a fault, which reading it names
+
+    def nearness(image: Path) -> tuple[bool, bool, int]:
+        same_split = [split_of_name(part) for part in xml.parts if split_of_name(part)] == [
+            split_of_name(part) for part in image.parts if split_of_name(part)
+        ]
+        shared = len(Path(os.path.commonpath([image.parent, xml.parent])).parts)
+        return same_split, image.name == named, shared
+
+    best, second = sorted(same_stem, key=nearness, reverse=True)[:2]
+    if nearness(best) == nearness(second):
+        raise InputError(
+            f'{xml} can be the annotation of {first_few(list(map(str, same_stem)))}; give each '
+            'image a name of its own'
+        )
+    return best
+
+
+def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) -> dict:
+    """The COCO dictionary of the XMLs, without the objects that cannot be used."""
+    unusable = {
+        (fault.image, fault.object)
+        for fault in content.faults
+        if fault.object is not None and fault.kind != 'box beyond the edge'
+    }
+    images: list[dict] = []
+    annotations: list[dict] = []
+    names = sorted(content.classes)
+    damaged = {
+        fault.image for fault in content.faults if fault.kind in ('no XML', 'annotation missing')
+    }
+    for index, (xml, image) in enumerate(zip(xmls, content.images, strict=True)):
+        size = image.size or header_size(image.path) or (0, 0)
+        file_name = Path(os.path.relpath(image.path, root)).as_posix()
+        images.append(dict(id=index + 1, file_name=file_name, width=size[0], height=size[1]))
+        if index in damaged:
+            continue
+        for number, item in enumerate(ET.parse(xml).getroot().findall('object')):
+            if (index, number) in unusable:
+                continue
+            left, top, right, bottom = sides_of(item)
+            if not from_zero:
+                left, top = left - 1, top - 1
+            box = [left, top, right - left, bottom - top]
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=names.index(item.findtext('name') or '') + 1,
+                    bbox=box,
+                    area=box[2] * box[3],
+                    iscrowd=int(is_difficult(item)),  # mmdet ignores difficult objects likewise
+                )
+            )
+    categories = [dict(id=number, name=name) for number, name in enumerate(names, 1)]
+    return dict(images=images, annotations=annotations, categories=categories)

@@ -1,0 +1,246 @@
+"""YOLO's text labels: `class x y width height` a line, of the image's size, x and y of the centre.
+
+The label of an image is beside it, or in a folder `labels` where the image is in `images`. An image
+without a label has no objects, as Ultralytics reads it. Of a polygon, `class x1 y1 x2 y2 ...`, the
+box around it is taken, and of a pose its box. Class names are in `data.yaml` (Ultralytics,
+Roboflow), `classes.txt` (labelImg, Label Studio) or `obj.names` (CVAT).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from ...utils.errors import InputError, first_few
+from ..validation.content import Content, ListedImage
+from ..validation.folder import Split
+from ..validation.images import header_size
+from .files import SPLITS, Files, by_split, lines_of
+
+NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
+
+
+def label_of(image: Path, texts: set[Path]) -> Path | None:
+    """The label file of an image, None where it has none.
+
+    Args:
+        texts: the text files that are there.
+    """
+    parts = list(image.with_suffix('.txt').parts)
+    candidates = [Path(*parts)]
+    for index in reversed([n for n, part in enumerate(parts) if part.lower() == 'images']):
+        candidates.append(Path(*parts[:index], 'labels', *parts[index + 1 :]))
+    return next((path for path in candidates if path in texts), None)
+
+
+def yolo_files_of(files: Files) -> list[Path]:
+    """The label files of a data folder: texts of images, or, where none has its image, those whose
+    first line is a label; [] of others.
+    """
+    texts = {path for path in files.texts if path.suffix == '.txt'}
+    labels = sorted(filter(None, (label_of(image, texts) for image in files.images)))
+    labels = labels or sorted(texts)
+    return [path for path in labels if _first_line_is_label(path)]
+
+
+def _first_line_is_label(path: Path) -> bool:
+    words = next(iter(path.read_text(encoding='utf-8', errors='replace').splitlines()), '').split()
+    return len(words) >= 5 and all(map(_is_number, words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def read_yolo_folder(files: Files) -> list[Split]:
+    """The splits of a folder with YOLO's labels, each called 'train', 'val' or 'test', or the only
+    one 'all': those of `data.yaml`, else those of folders.
+
+    Raises:
+        InputError: class names are missing or differ, a class has no name, most labels have no
+            image, or some images are in folders of splits and others are not.
+    """
+    options, file = _data_yaml(files)
+    names, names_file = _class_names(options, file, files)
+    texts = {path for path in files.texts if path.suffix == '.txt'}
+    labels = {image: label_of(image, texts) for image in files.images}
+    without_image = set(yolo_files_of(files)) - set(labels.values())
+    if not any(labels.values()):
+        raise InputError(
+            f'{files.root} has {len(without_image)} YOLO labels, and none has its image '
+            f'({first_few(sorted(map(str, without_image)))}); put the images beside them, or into '
+            'a folder images beside labels'
+        )
+    labelled = {image.parent for image, label in labels.items() if label}
+    images = [image for image in files.images if image.parent in labelled]
+    groups = _named_splits(options, file, images)
+    if not groups:
+        groups = {name or 'all': paths for name, paths in by_split(images, files.root).items()}
+    keypoints = options.get('kpt_shape')
+    splits = []
+    for name, group in groups.items():
+        content = _read(group, labels, names, names_file, keypoints, files.root)
+        splits.append(Split(name, files.root, files.root, content))
+        bare = sum(labels.get(image) is None for image in group)
+        if bare:
+            splits[-1].notes.append(f'{bare:,} images have no label file: images without objects')
+    return splits
+
+
+def _data_yaml(files: Files) -> tuple[dict, Path | None]:
+    """The file with `names` that YOLO's trainers read, and its path; {} and None without one."""
+    found = []
+    for path in files.yamls:
+        try:
+            options = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f'{path} cannot be read as YAML ({error}); correct it') from None
+        if isinstance(options, dict) and 'names' in options:
+            found.append((options, path))
+    if len(found) > 1:
+        paths = first_few([str(path) for _, path in found])
+        raise InputError(
+            f'{files.root} has several files with names of classes ({paths}); keep one'
+        )
+    return found[0] if found else ({}, None)
+
+
+def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[str], Path]:
+    """The class names by number, and the file that has them."""
+    if file is not None:
+        names = options['names']
+        if isinstance(names, dict) and set(names) == set(range(len(names))):
+            names = [names[number] for number in range(len(names))]
+        if not isinstance(names, list) or not names:
+            raise InputError(f'{file}: names={names!r:.80} is no list; give names: [cat, dog]')
+        return [str(name).strip() for name in names], file
+    lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
+    if not lists:
+        raise InputError(
+            f'{files.root} has YOLO labels without the names of their classes; write them into '
+            f'{files.root / "classes.txt"}, one a line, that of class 0 first'
+        )
+    path, names = next(iter(lists.items()))
+    if not names:
+        raise InputError(f'{path} has no names; write one a line, that of class 0 first')
+    for other, other_names in lists.items():
+        if other_names != names:
+            raise InputError(f'{other} has other classes than {path}; give both the same')
+    return names, path
+
+
+def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[str, list[Path]]:
+    """The images of each split that `data.yaml` names; {} where it names fewer than two that are
+    there.
+    """
+    groups: dict[str, list[Path]] = {}
+    for split in SPLITS:
+        entries = options.get(split) or []
+        group = [
+            image
+            for entry in (entries if isinstance(entries, list) else [entries])
+            for image in _images_at(str(entry), str(options.get('path') or ''), file, images)
+        ]
+        if group:
+            groups[split] = group
+    return groups if len(groups) > 1 else {}
+
+
+def _images_at(entry: str, base: str, file: Path | None, images: list[Path]) -> list[Path]:
+    """The images of a folder, or of a list of images, that `data.yaml` names."""
+    assert file is not None
+    folders = [file.parent / base, file.parent]
+    # Roboflow writes ../train/images and means train/images.
+    places = [folder / name for folder in folders for name in (entry, entry.removeprefix('../'))]
+    place = next((path for path in map(_normal, places) if path.exists()), None)
+    if place is None:
+        return []
+    if place.is_dir():
+        return [image for image in images if image.is_relative_to(place)]
+    named = {_normal(place.parent / line) for line in lines_of(place)}
+    return [image for image in images if image in named]
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path))
+
+
+def _read(
+    images: list[Path],
+    labels: dict[Path, Path | None],
+    names: list[str],
+    names_file: Path,
+    keypoints: list[int] | None,
+    root: Path,
+) -> Content:
+    content = Content(Path(os.path.commonpath([image.parent for image in images])))
+    content.classes.update(dict.fromkeys(names, 0))
+    raw_images: list[dict] = []
+    annotations: list[dict] = []
+    for index, image in enumerate(images):
+        size = header_size(image)
+        label = labels[image]
+        width, height = size or (0, 0)
+        file_name = Path(os.path.relpath(image, root)).as_posix()
+        raw_images.append(dict(id=index + 1, file_name=file_name, width=width, height=height))
+        lines = label.read_text(encoding='utf-8', errors='replace').splitlines() if label else []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            content.objects += 1
+            place = f'{label}, line {number}:'
+            try:
+                class_number, (x, y, w, h) = _box_of(line.split(), keypoints)
+            except ValueError as error:
+                content.add_fault('no box', place, f'{line.strip()!r:.60} {error}', image=index)
+                continue
+            if not 0 <= class_number < len(names):
+                raise InputError(
+                    f'{place} class {class_number}, and {names_file} names {len(names)} '
+                    f'(0 to {len(names) - 1}); name all of them'
+                )
+            content.classes[names[class_number]] += 1
+            content.usable += 1
+            box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=class_number + 1,
+                    bbox=[round(value, 2) for value in box],
+                    area=round(box[2] * box[3], 2),
+                    iscrowd=0,
+                )
+            )
+        content.images.append(ListedImage(str(image), size, len(lines)))
+    categories = [dict(id=number, name=name) for number, name in enumerate(names, 1)]
+    content.raw = dict(images=raw_images, annotations=annotations, categories=categories)
+    return content
+
+
+def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[float, ...]]:
+    """Class and (x, y, width, height) of a line; ValueError where it is no label."""
+    if not all(map(_is_number, words)) or not float(words[0]).is_integer():
+        raise ValueError('is no label of numbers')
+    numbers = [float(word) for word in words[1:]]
+    if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
+        numbers = numbers[:4]
+    if len(numbers) >= 6 and len(numbers) % 2 == 0:
+        xs, ys = numbers[::2], numbers[1::2]
+        numbers = [
+            (min(xs) + max(xs)) / 2,
+            (min(ys) + max(ys)) / 2,
+            max(xs) - min(xs),
+            max(ys) - min(ys),
+        ]
+    if len(numbers) != 4:
+        raise ValueError(f'has {len(words)} numbers, not 5')
+    if not all(-0.1 <= number <= 1.1 for number in numbers):
+        raise ValueError('has numbers outside of 0..1')
+    return int(float(words[0])), tuple(numbers)

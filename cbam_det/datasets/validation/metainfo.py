@@ -1,0 +1,181 @@
+"""The classes and colours of a split's data sets against what heads, metrics and pictures need."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+
+from mmdet.visualization.palette import get_palette
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from ...utils.config import detector, kind_of, registered_class, walk
+from ...utils.data_config import leaf_datasets
+from ...utils.errors import InputError, first_few
+from ...utils.options import cfg_options
+from ...utils.value_types import typed
+
+# The keys of heads that predict the classes of the objects; a `semantic_head` of HTC and SCNet has
+# those of COCO's maps, and an `rpn_head` always has one.
+HEADS = ('bbox_head', 'mask_head', 'mask_iou_head', 'point_head', 'glbctx_head', 'segm_head')
+PANOPTIC_HEADS = ('panoptic_head', 'panoptic_fusion_head', 'semantic_head')
+
+
+def check_metainfo(cfg: Config, split: str) -> None:
+    """Check the metainfo of the data sets of a split, and warn of a palette that is too short.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+
+    Raises:
+        InputError: joined data sets differ, or a head predicts another number of classes.
+    """
+    place = f'{split}_dataloader.dataset'
+    dataset = cfg[f'{split}_dataloader'].dataset
+    evaluator = cfg.get(f'{split}_evaluator')
+    if not (isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'):
+        for path, node in walk(dataset, place):
+            if kind_of(node) == 'ConcatDataset':
+                _check_joined_sets(node, path)
+    model = detector(cfg) if cfg.get('model') else {}
+    nodes = walk(cfg.get('model'), 'model')
+    model_path = next((path for path, node in nodes if node is model), 'model')
+    for _, metainfo in _metainfos(dataset, place):
+        things = _names(metainfo, 'thing_classes') or _names(metainfo, 'classes')
+        check_num_classes(model, things, _names(metainfo, 'stuff_classes'), model_path)
+    if split != 'train' and (problem := palette_problem(cfg, split)):
+        print_log(problem, level=logging.WARNING)
+
+
+def _metainfos(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
+    """The metainfo of each data set inside wrappers as its class makes it, {} where that fails.
+
+    VOCDataset's has the year of its folder. Annotations are not read.
+    """
+    for path, leaf in leaf_datasets(dataset, place):
+        kind = registered_class(DATASETS, leaf['type'])
+        metainfo = {}
+        if kind is not None and issubclass(kind, BaseDataset):
+            options = {key: leaf[key] for key in leaf if key not in ('type', '_scope_')}
+            with suppress(Exception):  # the run builds it again, and explains why it cannot
+                metainfo = kind(**{**options, 'pipeline': [], 'lazy_init': True}).metainfo
+        yield path, metainfo
+
+
+def _names(metainfo: dict, key: str) -> tuple[str, ...]:
+    names = metainfo.get(key)
+    return tuple(names) if isinstance(names, (list, tuple)) else ()
+
+
+def _check_joined_sets(node: dict, place: str) -> None:
+    """Check that the data sets of a ConcatDataset have the same metainfo.
+
+    mmdet makes a list of them where they have not. Metrics, and `init_detector` of a checkpoint
+    that was trained so, find no classes in that:
+    https://github.com/open-mmlab/mmdetection/issues/8785. Classes are compared elsewhere.
+
+    Raises:
+        InputError: a key differs that `ignore_keys` does not name.
+    """
+    ignored = typed(node, 'ignore_keys', str | list[str] | None, place) or []
+    ignored = [ignored] if isinstance(ignored, str) else list(ignored)
+    metainfos = [metainfo for _, metainfo in _metainfos(node, place) if metainfo]
+    differing = [
+        key
+        for key in dict.fromkeys(key for metainfo in metainfos for key in metainfo)
+        if key not in (*ignored, 'classes')
+        and any(metainfo.get(key) != metainfos[0].get(key) for metainfo in metainfos)
+    ]
+    if differing:
+        names = ', '.join(f'metainfo.{key}' for key in differing)
+        remedy = cfg_options({f'{place}.ignore_keys': [*ignored, *differing]})
+        raise InputError(
+            f'{place} joins data sets that differ in {names}, so that neither metrics nor '
+            f"mmdet's init_detector find the classes; give all the same, or {remedy}"
+        )
+
+
+def palette_problem(cfg: Config, split: str) -> str | None:
+    """Why mmdet cannot draw all classes of a split with its palette, and the remedy."""
+    place = f'{split}_dataloader.dataset'
+    for path, metainfo in _metainfos(cfg[f'{split}_dataloader'].dataset, place):
+        palette, classes = metainfo.get('palette'), _names(metainfo, 'classes')
+        problem = None
+        if isinstance(palette, tuple) and any(isinstance(colour, tuple) for colour in palette):
+            problem = 'is a tuple of colours, and mmdet takes a list of them'
+        elif isinstance(palette, list) and len(palette) < len(classes):
+            problem = f'has {len(palette)} colours for {len(classes)} classes'
+        else:
+            try:
+                get_palette(palette, len(classes))
+            except (AssertionError, TypeError) as error:
+                problem = f'is {palette!r}, and mmdet says: {error}'
+        if problem:
+            return (
+                f'{path}.metainfo.palette {problem}, so that pictures of detections cannot be '
+                f'drawn; give {cfg_options({f"{path}.metainfo.palette": "random"})}'
+            )
+    return None
+
+
+def check_num_classes(
+    model: dict, classes: tuple[str, ...], stuff: tuple[str, ...] = (), place: str = 'model'
+) -> None:
+    """Check the numbers of classes of the heads of a detector.
+
+    A detector with a language model has as many as its text may have words.
+
+    Args:
+        model: the config of the detector.
+        classes: of the objects; () where they are unknown.
+        stuff: the classes without objects of a panoptic set.
+        place: the dotted path of `model`, for the message.
+
+    Raises:
+        InputError: a head predicts another number of classes.
+    """
+    if 'language_model' in model or not classes:
+        return
+    wanted: dict[str, tuple[int, int]] = {}  # key path -> the config's number, the right one
+    for path, node in walk(model, place):
+        keys = path.removeprefix(place).split('.')[1:]
+        if 'num_classes' in node and _predicts_objects(keys):
+            wanted[f'{path}.num_classes'] = node['num_classes'], len(classes)
+        if len(keys) == 1 and keys[0] in PANOPTIC_HEADS:
+            for key, names in (('num_things_classes', classes), ('num_stuff_classes', stuff)):
+                if key in node:
+                    wanted[f'{path}.{key}'] = node[key], len(names)
+        if keys == ['panoptic_head', 'loss_cls']:
+            _check_class_weights(path, node.get('class_weight'), len(classes + stuff))
+    wrong = {path: pair for path, pair in wanted.items() if pair[0] != pair[1]}
+    if wrong:
+        path, (count, right) = next(iter(wrong.items()))
+        is_stuff = path.endswith('num_stuff_classes')
+        owner = 'stuff classes' if is_stuff else 'classes'
+        examples = f' ({first_few(list(stuff if is_stuff else classes), 4)})' if right else ''
+        remedy = cfg_options({path: right for path, (_, right) in wrong.items()})
+        raise InputError(
+            f'{path}={count}, but the data set has {right} {owner}{examples}; give {remedy}, or '
+            "change the data set's metainfo"
+        )
+
+
+def _predicts_objects(keys: list[str]) -> bool:
+    """Whether `num_classes` at these keys of a detector is that of the objects: of a head, its
+    module and its loss, and of mmyolo's assigners.
+    """
+    inside = keys[1:] if keys[:1] == ['roi_head'] else keys
+    return bool(inside) and (
+        inside[0] in HEADS or (keys[0] == 'train_cfg' and 'assigner' in keys[-1])
+    )
+
+
+def _check_class_weights(path: str, weights: object, count: int) -> None:
+    if isinstance(weights, (list, tuple)) and len(weights) != count + 1:
+        raise InputError(
+            f'{path}.class_weight has {len(weights)} numbers for {count} classes and none; give '
+            f'{path}.class_weight=[1.0] * {count} + [0.1] in the config'
+        )

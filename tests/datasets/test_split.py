@@ -1,0 +1,104 @@
+"""The split that is made: groups stay whole, classes are in both parts, a seed gives one split."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from cbam_det.datasets.layouts.files import split_of_name
+from cbam_det.datasets.layouts.split import sequence_of, source_of, split_images
+
+
+def coco(names: list[str], classes: list[int] | None = None) -> dict:
+    """Images of these names with an object each."""
+    classes = classes or [1] * len(names)
+    return dict(
+        images=[dict(id=number, file_name=name) for number, name in enumerate(names)],
+        annotations=[dict(image_id=n, category_id=c) for n, c in enumerate(classes)],
+    )
+
+
+def names_of(ids: set[int], raw: dict) -> set[str]:
+    return {raw['images'][number]['file_name'] for number in ids}
+
+
+def test_frames_of_a_video_are_in_one_part():
+    names = [f'street {video}/frame_{n:04}.jpg' for video in 'abcdef' for n in range(10)]
+    raw = coco(names)
+    halves = split_images(raw)
+    folders = [{name.partition('/')[0] for name in names_of(part, raw)} for part in halves[:2]]
+    assert not folders[0] & folders[1]
+    assert 6 <= len(halves.val) <= 24 and len(halves.train) + len(halves.val) == 60
+    assert 'by 6 sequences' in halves.description
+
+
+def test_copies_that_roboflow_augments_are_in_one_part():
+    names = [f'cell{n}x_jpg.rf.{copy}a1b2.jpg' for n in range(10) for copy in 'abc']
+    raw = coco(names)
+    halves = split_images(raw)
+    sources = [{source_of(name) for name in names_of(part, raw)} for part in halves[:2]]
+    assert not sources[0] & sources[1] and len(sources[1]) == 2
+
+
+def test_frames_of_a_single_video_are_split_by_blocks():
+    raw = coco([f'frame_{n}.png' for n in range(100)])
+    val = sorted(split_images(raw).val)
+    assert len(val) == 20 and sum(b - a > 1 for a, b in pairwise(val)) <= 1
+
+
+def test_names_of_classes_are_no_sequences():
+    """Split by them a class would be missing in the training."""
+    names = [f'{name}_{n}.jpg' for name in ('cat', 'dog', 'cow', 'pig', 'hen') for n in range(8)]
+    raw = coco(names, [1 + n // 8 for n in range(40)])
+    halves = split_images(raw)
+    assert len(halves.val) == 8 and 'have a class of their own' in halves.description
+    for part in halves[:2]:
+        assert {raw['annotations'][n]['category_id'] for n in part} >= (
+            {1, 2, 3, 4, 5} if part is halves.train else {1}
+        )
+
+
+def test_seed_gives_one_split_and_another_seed_another():
+    raw = coco([f'{n:06}.jpg' for n in range(50)])
+    assert split_images(raw, 1) == split_images(raw, 1) != split_images(raw, 2)
+
+
+@pytest.mark.parametrize('count', [2, 3, 12])
+def test_few_images_give_two_parts(count):
+    halves = split_images(coco([f'{n}.jpg' for n in range(count)]))
+    assert len(halves.val) == max(1, round(count / 5)) and len(halves.train) == count - len(
+        halves.val
+    )
+
+
+def test_rare_class_is_trained_on():
+    raw = coco([f'{n}.jpg' for n in range(30)], [2] + [1] * 29)
+    assert all(0 in split_images(raw, seed).train for seed in range(5))
+
+
+@pytest.mark.parametrize(
+    ('name', 'sequence'),
+    [
+        ('a/clip 3 - 0012.jpg', 'a/clip 3'),
+        ('a/0012.jpg', 'a/0'),
+        ('IMG_0012 (1).JPG', 'IMG_0012'),
+        ('v2_frame7_jpg.rf.0a1b.jpg', 'v2_frame'),
+        ('no number.png', 'no number'),
+    ],
+)
+def test_sequence_is_the_name_without_the_number_at_its_end(name, sequence):
+    assert sequence_of(name) == sequence
+
+
+@pytest.mark.parametrize(
+    ('name', 'split'),
+    [
+        *dict(train='train', valid='val', Validation='val', test='test').items(),
+        *dict(train2017='train', obj_train_data='train', obj_Validation_data='val').items(),
+        *dict(training='train', test_set='test', images_val='val').items(),
+        *dict(street=None, tests=None, trains=None, images=None, constraint=None).items(),
+    ],
+)
+def test_split_is_told_by_the_whole_name_of_a_folder(name, split):
+    assert split_of_name(name) == split

@@ -1,0 +1,106 @@
+"""What a study of one's own data is trained with."""
+
+from __future__ import annotations
+
+import pytest
+
+from cbam_det.studies.choices import DETECTORS, Choices, Facts, choose
+from cbam_det.utils.errors import InputError
+
+
+def facts(
+    images: int = 205,
+    side: float = 80,
+    image: float = 640,
+    gpu: float | None = None,
+    spread: int = 20,
+) -> Facts:
+    return Facts(images, [side] * spread, [image] * images, gpu)
+
+
+def chosen(values: Facts, **given: object) -> Choices:
+    return choose(values, given)
+
+
+def test_detector_is_one_that_the_machine_can_train():
+    assert chosen(facts()).detector == 'retinanet_mobilenetv2'
+    assert chosen(facts(gpu=24)).detector == 'faster_rcnn_r50'
+
+
+@pytest.mark.parametrize(
+    ('values', 'size'),
+    [
+        (facts(), (320, 320)),
+        (facts(side=20), (512, 512)),  # 16 pixels of 640 * 16 / 20
+        (facts(side=2), (640, 640)),
+        (facts(side=20, image=96), (320, 320)),
+        (facts(gpu=24), (1280, 768)),  # no image becomes more than twice as large
+        (facts(gpu=24, image=4000, side=200), (1333, 800)),
+        (facts(gpu=24, image=4000, side=10), (2000, 1200)),
+    ],
+)
+def test_size_is_the_smallest_at_which_nine_of_ten_objects_have_16_pixels(values, size):
+    choices = chosen(values)
+    assert choices.size == size
+    shown = values.object_side * size[0] / values.image_side
+    assert f'9 of 10 objects have {shown:.0f} pixels or more' in choices.reasons['size']
+
+
+def test_anchors_are_halved_for_objects_that_the_smallest_does_not_take():
+    assert [chosen(facts(side=side)).anchor for side in (80, 20)] == [32, 16]
+
+
+@pytest.mark.parametrize(
+    ('values', 'batch', 'rate'),
+    [
+        (facts(), 8, 5e-4),
+        (facts(images=10), 2, 2.5e-4),  # AdamW: by the square root
+        (facts(images=1), 1, 1.8e-4),
+        (facts(gpu=80, image=2000, side=200), 16, 0.02),
+        (facts(gpu=12, image=2000, side=200), 4, 0.005),  # SGD: in proportion
+        (facts(gpu=1, image=2000, side=200), 1, 0.0013),
+    ],
+)
+def test_batch_fits_the_machine_and_the_images_and_the_rate_is_scaled_to_it(values, batch, rate):
+    choices = chosen(values)
+    assert (choices.batch_size, choices.lr) == (batch, rate)
+
+
+@pytest.mark.parametrize(
+    ('images', 'gpu', 'epochs', 'reason'),
+    [
+        (12, None, 100, 'no more than 100 epochs'),
+        (205, None, 24, '8 epochs would be less than 600 steps'),
+        (2500, None, 8, '313 steps an epoch'),
+        (118_000, None, 1, '8 epochs would be more than 5,000 steps'),
+        (5000, 80, 12, '313 steps an epoch'),
+        (118_000, 80, 12, '7,375 steps an epoch'),
+    ],
+)
+def test_epochs_are_by_the_number_of_images(images, gpu, epochs, reason):
+    choices = chosen(facts(images=images, gpu=gpu))
+    assert choices.epochs == epochs and choices.reasons['epochs'].endswith(reason)
+
+
+def test_what_is_given_is_taken_and_the_rest_follows_it():
+    given = dict(detector='faster_rcnn_r18', size=(256, 192), anchor=24, batch_size=2, epochs=3)
+    choices = chosen(facts(), **given)
+    assert {name: getattr(choices, name) for name in given} == given
+    assert choices.lr == 2.5e-4
+    assert {name for name, reason in choices.reasons.items() if 'given' in reason} == {*given}
+    assert choices.reasons['batch_size'] == 'given by --batch-size'
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (dict(detector='yolo'), f'--detector yolo is unknown; choose of {", ".join(DETECTORS)}'),
+        (dict(batch_size=0), '--batch-size 0 cannot be used; give a number above 0'),
+        (dict(lr=float('nan')), '--lr nan cannot be used'),
+        (dict(epochs=-1), '--epochs -1 cannot be used'),
+        (dict(size=(320, 10)), '--size 10 cannot be used; give 64 or more'),
+    ],
+)
+def test_useless_value_is_refused(given, said):
+    with pytest.raises(InputError, match=said.replace('(', r'\(')):
+        chosen(facts(), **given)

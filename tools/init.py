@@ -1,0 +1,87 @@
+"""Write a study of your own data: a detector with CBAM and its twin without.
+
+DATA has COCO's files (of any name; Roboflow's, CVAT's and Label Studio's exports), VOC's XMLs (with
+lists or without, beside the images or not) or YOLO's text labels. Nothing in it is changed.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """examples:
+  cbam-det init data/BCCD
+  cbam-det init export/ --out cells --detector faster_rcnn_r18 --epochs 12"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('data', metavar='DATA', type=Path, help='folder of images and annotations')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='folder to write (./NAME_cbam)')
+    parser.add_argument(
+        '--layout', choices=['coco', 'voc', 'yolo'], help='where a folder has several'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the split, where there is none (%(default)s)'
+    )
+    group = parser.add_argument_group('in place of what is chosen by the data and the machine')
+    group.add_argument(
+        '--detector',
+        metavar='NAME',
+        help='retinanet_mobilenetv2, faster_rcnn_r18 (CPU), faster_rcnn_r50, retinanet_r50 (GPU)',
+    )
+    group.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('LONG', 'SHORT'),
+        help='limits of the sides of an image in pixels',
+    )
+    group.add_argument('--anchor', type=int, help='side of the smallest anchor in pixels')
+    group.add_argument('--batch-size', type=int, help='images a step')
+    group.add_argument('--lr', type=float, help='learning rate')
+    group.add_argument('--epochs', type=int, help='of the training')
+    return parser.parse_args(argv)
+
+
+def write(args: argparse.Namespace) -> None:
+    from cbam_det_tools import hide_gpus_without_operators
+
+    hide_gpus_without_operators()
+    from cbam_det.studies.project import write_project
+    from cbam_det.utils.errors import printable
+
+    names = ('detector', 'anchor', 'batch_size', 'lr', 'epochs')
+    given = {name: getattr(args, name) for name in names}
+    given['size'] = tuple(args.size) if args.size else None
+    project = write_project(args.data, args.out, args.layout, args.seed, given)
+    sets, choices = project.sets, project.choices
+    print(printable(f'{sets.root}: {sets.layout}, {len(sets.classes)} classes'))
+    for name, content in sets.splits.items():
+        images, objects = len(content['images']), len(content['annotations'])
+        print(f'  {name}: {images:,} images, {objects:,} objects')
+    for note in sets.notes:
+        print(printable(f'  {note}'))
+    print('chosen:')
+    for name, reason in choices.reasons.items():
+        print(f'  {name}={getattr(choices, name)}: {reason}')
+    print(printable(f'written to {project.folder}; samples.png shows images with their boxes'))
+    print('next:')
+    compare = f'cbam-det compare {shlex.quote(str(project.folder))}'
+    for command in filter(None, (project.command, compare)):
+        print(printable(f'  {command}'))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: write(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
