@@ -180,7 +180,7 @@ def write_page(
 
 def _code(text: str) -> Markup:
     """HTML of a sentence, with what is between backticks as code."""
-    return Markup(re.sub('`([^`]+)`', r'<code>\1</code>', escape(text)))
+    return Markup(re.sub('`([^`]+)`', r'<code>\1</code>', str(escape(text))))
 
 
 def setup_section(run: TrainedRun) -> Section:

@@ -111,6 +111,7 @@ def test_page_opens_with_the_verdict_and_needs_no_other_file(recorded):
     assert re.findall(r'<h2 id="s\d+">(.*?)</h2>', body) == [
         *('scores', 'curves', 'AP by size and class', 'detections', 'cost', 'what to try next'),
     ]
+    assert '<code>python ' in body and '&lt;code' not in body
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     rows = re.findall('<tr>(.*?)</tr>', body)
     cells = [re.findall('<t[hd]>(.*?)</t[hd]>', row) for row in rows]
