@@ -244,6 +244,21 @@ def test_test_set_is_used_for_validation_if_there_is_no_validation_set(folder):
     assert 'there is no validation set: the test set is used for validation' in sets.notes
 
 
+def test_years_of_voc_are_joined_and_other_folders_with_lists_are_an_error(folder):
+    root = folder(devkit) / 'export'
+    shutil.copytree(root / 'VOC2007', root / 'VOC2012')
+    for file in (root / 'VOC2012').glob('[AJ]*/*'):
+        file.rename(file.with_name(f'2012 {file.name}'))
+    for split in ('train', 'val', 'test'):
+        file = root / f'VOC2012/ImageSets/Main/{split}.txt'
+        file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
+    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
+    assert counts == dict(train=9, val=5, test=3)  # the copies of the images are merged
+    (root / 'VOC2012').rename(root / 'mine')
+    with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); give'):
+        read(root)
+
+
 def test_trainval_is_used_for_training_if_there_is_no_train_list(folder):
     root = folder(devkit)
     lists = root / 'export/VOC2007/ImageSets/Main'
