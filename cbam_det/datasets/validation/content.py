@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...utils.errors import printable
 
-LARGEST = 1e15  # larger floats are not exact to the pixel
+LARGEST = 1e15  # larger numbers are not coordinates
 FIX = '{fix}'  # in a remedy, replaced by the command that writes a clean file
 FILE_REMEDY = f'correct the file, or leave this entry out with {FIX}'
 IMAGE_REMEDY = f'restore it, or remove it from the annotations ({FIX})'
