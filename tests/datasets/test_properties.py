@@ -53,7 +53,7 @@ def test_damaged_set_is_read_by_mmdet_or_refused_and_its_clean_copy_is_clean(nam
         outcomes.add(subject.run(damaged(name, subject, rng)))
 
     damage()
-    assert subject.run(subject.whole) == 'clean'
+    assert subject.run(subject.original) == 'clean'
     assert 'refused' in outcomes
 
 
