@@ -188,9 +188,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     with pytest.raises(InputError, match="no category 'cat'"):
         check_dataset(dataset)
     dataset.metainfo = dict(classes=('zero', 'one'))
-    said = str(check_dataset(dataset))
-    assert 'ignored, since the config leaves them out: ' in said
-    assert 'and 5 more' in said
+    message = str(check_dataset(dataset))
+    assert 'ignored, since the config leaves them out: ' in message
+    assert 'and 5 more' in message
 
 
 @pytest.mark.parametrize(
