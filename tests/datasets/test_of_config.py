@@ -108,7 +108,7 @@ def test_command_that_fixes_the_data_has_the_options_of_the_run(lab, capsys):
         check_data(RunConfig.from_cfg(cfg), ('train',))
     command = fix_command(RunConfig.from_cfg(cfg))
     assert command in str(caught.value)
-    assert command.endswith(f"--fix --cfg-options '{key}=my list.txt' train_cfg=None")
+    assert command.endswith(f"--cfg-options '{key}=my list.txt' train_cfg=None --fix")
     assert in_process('check_data')(*shlex.split(command)[2:]) == 0
 
 

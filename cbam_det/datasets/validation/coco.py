@@ -141,7 +141,7 @@ def list_coco(
 
 
 def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
-    """Add the faults that only all boxes together show: corners instead of sizes, values in 0..1."""
+    """Add the faults that all boxes together show: corners instead of sizes, values in 0..1."""
     content.ignore_few('box twice', content.objects)
     boxes = [
         (item['bbox'], size)

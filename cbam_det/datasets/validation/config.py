@@ -126,6 +126,7 @@ def fix_command(run: RunConfig) -> str:
     roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
     if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
-    command = shlex.join([*words, '--fix'])
     options = given_options(run.cfg)
-    return f'{command} {cfg_options(options)}' if options else command
+    if options:
+        words += shlex.split(cfg_options(options))
+    return shlex.join([*words, '--fix'])

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -109,6 +108,8 @@ def palette_problem(cfg: Config, split: str) -> str | None:
         elif isinstance(palette, list) and len(palette) < len(classes):
             problem = f'has {len(palette)} colours for {len(classes)} classes'
         else:
+            from mmdet.visualization.palette import get_palette  # data are checked without mmdet
+
             try:
                 get_palette(palette, len(classes))
             except (AssertionError, TypeError) as error:

@@ -110,7 +110,7 @@ def meant_name(name: str, annotations: Path) -> str | None:
 
 
 def check_boxes_together(content: Content, boxes: list[Box]) -> None:
-    """Add the faults that only all boxes together show: sizes instead of corners, values in 0..1."""
+    """Add the faults that all boxes together show: sizes instead of corners, values in 0..1."""
     content.ignore_few('box twice', content.objects)
     example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
     are_relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
