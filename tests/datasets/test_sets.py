@@ -114,9 +114,7 @@ def boxes_of_first(sets: Sets) -> list[dict]:
     raise AssertionError
 
 
-def test_voc_boxes_are_counted_from_1_with_the_last_pixel_or_as_edges_from_0(
-    tmp_path,
-):
+def test_voc_boxes_are_pixels_from_1_or_edges_from_0(tmp_path):
     loose_voc(tmp_path, '1 1 10 20')
     assert boxes_of_first(read(tmp_path))[0]['bbox'] == [0, 0, 10, 20]
     write_xml(tmp_path / '0.xml', '0 1 10 20')
@@ -159,9 +157,7 @@ def test_images_of_coco_without_a_file_and_files_without_an_entry_are_left_out_w
     assert f'image missing: 1, for example {missing} ' in notes and 'other.jpeg' in notes
 
 
-def test_roboflow_s_category_for_the_set_is_removed_but_other_unused_classes_stay(
-    folder,
-):
+def test_roboflow_s_category_for_the_set_is_removed_but_other_unused_classes_stay(folder):
     root = folder(roboflow_coco) / 'export'
     for file in root.glob('*/*.json'):
         content = json.loads(file.read_text())
@@ -171,9 +167,7 @@ def test_roboflow_s_category_for_the_set_is_removed_but_other_unused_classes_sta
     assert 'ten' in classes and 'digits' not in classes and len(classes) == 11
 
 
-def test_yolo_images_without_labels_have_no_objects_and_labels_without_images_are_ignored(
-    folder,
-):
+def test_yolo_images_without_labels_have_no_objects_and_extra_labels_are_ignored(folder):
     root = folder(labelimg_yolo)
     removed = sorted((root / 'export').glob('*_scene.txt'))[0]
     removed.unlink()
@@ -320,6 +314,12 @@ def mixed_folders(root: Path) -> None:
         write_xml(root / split / f'{split}.xml', '1 1 9 9')
 
 
+def relative_voc(root: Path) -> None:
+    for number in range(3):
+        picture(root / f'{number}.jpg', number)
+        write_xml(root / f'{number}.xml', '.1 .1 .2 .3')
+
+
 def without_images(root: Path) -> None:
     voc(root)
     shutil.rmtree(root / 'JPEGImages')
@@ -349,18 +349,12 @@ def without_images(root: Path) -> None:
         (damaged_json, 'train.json is not valid JSON'),
         (mixed_folders, 'not in the folder of a split .*but others are .train, val'),
         (without_images, '2 of 2 images .* cannot be used, .*missing'),
-        (lambda root: loose_voc(root, *['.1 .1 .2 .3'] * 2), None),
+        (relative_voc, 'boxes with all values from 0 to 1'),
         (lambda root: loose_voc(root, '30 30 9 9'), '1 of 7 objects'),
     ],
 )
 def test_wrong_or_mixed_input_is_an_error_of_one_line(make, message, tmp_path):
-    if message is None:  # all boxes between 0 and 1
-        for number in range(3):
-            picture(tmp_path / f'{number}.jpg', number)
-            write_xml(tmp_path / f'{number}.xml', '.1 .1 .2 .3')
-        message = 'boxes with all values from 0 to 1'
-    else:
-        make(tmp_path)
+    make(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         read(tmp_path)
     assert '\n' not in str(caught.value) and '--fix' not in str(caught.value)
