@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .config import kind_of, registered_class, walk
@@ -131,14 +132,13 @@ class DataSet:
         if classes is None:
             classes = getattr(self.kind, 'METAINFO', {}).get('classes') or ()
         if isinstance(classes, str):
-            path = Path(classes)
-            if not path.is_file():
+            if not Path(classes).is_file():
                 raise InputError(
                     f'metainfo.classes={classes!r} is not a file; give a tuple of names, '
                     "('cat',) with a comma where there is one"
                 )
-            classes = tuple(path.read_text(encoding='utf-8').split('\n'))
-        return tuple(name for name in classes if name)
+            classes = list_from_file(classes)
+        return tuple(classes)
 
     @property
     def image_folder(self) -> Path:

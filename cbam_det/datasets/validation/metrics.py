@@ -27,7 +27,7 @@ def check_metrics(split: Split) -> None:
     if split.drop_last:
         # https://github.com/open-mmlab/mmdetection/issues/8237
         raise InputError(
-            f'{split.loader}.drop_last=True leaves the images of the last batch without '
+            f'{split.loader}: drop_last=True leaves the images of the last batch without '
             'detections, and they count as missed; give drop_last=False'
         )
     for evaluator in split.evaluators:
