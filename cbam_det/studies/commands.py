@@ -145,9 +145,10 @@ def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> No
             )
             continue
         record = runs.run(*arguments)
-        metric, key = next(iter(study.metrics_of(row).items()))
-        value = study.scale_of(row) * record['metrics'][key]
-        print(f'  {metric} {value:.2f}, {record["train_seconds"]} s', flush=True)
+        metric = next(iter(study.metrics_of(row)))
+        value = verdicts.values(study, row, args.results, metric).get(seed)
+        score = 'nothing to score' if value is None else f'{value:.2f}'
+        print(f'  {metric} {score}, {record["train_seconds"]} s', flush=True)
 
 
 def print_plan(args: argparse.Namespace) -> None:

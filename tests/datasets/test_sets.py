@@ -78,7 +78,7 @@ def test_folder_of_the_project_inside_the_data_is_not_read(folder):
     root = folder(roboflow_coco)
     shutil.copytree(root / 'export/train', root / 'export/train/project')
     assert read(root, leave_out=root / 'export/train/project').splits['train']['images']
-    shutil.copytree(root / 'export/train', root / 'export/project')
+    (root / 'export/train/project').rename(root / 'export/project')
     with pytest.raises(InputError, match='4 COCO files'):
         read(root)
     assert len(read(root, leave_out=root / 'export/project').splits['train']['images']) == 9
@@ -196,11 +196,11 @@ def test_polygons_and_poses_of_yolo_give_their_boxes(tmp_path):
         '1 0.25 0.25 0.5 0.25 0.75 0.75\n'  # a polygon
         '0 0.5 0.5 0.5 0.25 0.4 0.4 2 0.6 0.6 2\n'  # a box and two points
     )
-    (tmp_path / 'data.yaml').write_text('names: {0: cat, 1: dog}\nkpt_shape: [2, 3]\n')
+    (tmp_path / 'data.yaml').write_text('names: {0: no, 1: dog}\nkpt_shape: [2, 3]\n')
     sets = read(tmp_path)
     boxes = {item['category_id']: item['bbox'] for item in boxes_of_first(sets)}
     assert boxes == {2: [12, 10, 24, 20], 1: [12, 15, 24, 10]}
-    assert sets.classes == ('cat', 'dog')
+    assert sets.classes == ('no', 'dog')  # which YAML takes for False
 
 
 def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_path):
@@ -210,6 +210,14 @@ def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_pa
     text = (root / 'data.yaml').read_text()
     text = re.sub(r'\.\./(\w)\w*/', lambda match: f'{dict(t="a", v="b")[match[1]]}/', text)
     (root / 'data.yaml').write_text(text.replace('test: a/images', 'test: c/images'))
+    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
+    assert counts == dict(train=9, val=5, test=3)
+
+
+def test_coco_files_are_found_at_any_depth_beside_jsons_of_other_kinds(folder):
+    root = folder(roboflow_coco)
+    (root / 'export').rename(root / 'version 1')
+    (root / 'package.json').write_text('{}')
     counts = {name: len(content['images']) for name, content in read(root).splits.items()}
     assert counts == dict(train=9, val=5, test=3)
 

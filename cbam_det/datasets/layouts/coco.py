@@ -8,23 +8,25 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.coco import read_coco
-from ..validation.folder import Split, coco_files, coco_images
+from ..validation.folder import Split, coco_images
 from ..validation.images import file_under_another_name
+from ..validation.splits import CLEAN
 from .files import SPLITS, Files
 
 
 def coco_files_of(files: Files) -> list[Path]:
-    """The COCO files of a data folder, without JSONs of other kinds (Label Studio's notes.json).
+    """The COCO files of a data folder at any depth: `instances_*`, where there are such, else all.
 
-    They are told by their text, so that a damaged one is read, and refused, too.
+    They are told by their text from JSONs of other kinds (Label Studio's notes.json), so that a
+    damaged one is read, and refused, too.
     """
-    folders = [files.root, *sorted(path for path in files.root.iterdir() if path.is_dir())]
-    listed = set(files.jsons)
-    return [
-        file
-        for file in coco_files(files.root, folders)
-        if file in listed and all(key in file.read_bytes() for key in (b'"images"', b'"annot'))
-    ]
+    found = [file for file in files.jsons if not file.stem.endswith(CLEAN) and _is_coco(file)]
+    return [file for file in found if file.stem.startswith('instances_')] or found
+
+
+def _is_coco(file: Path) -> bool:
+    text = file.read_bytes()
+    return b'"images"' in text and b'"annot' in text
 
 
 def read_coco_folder(files: Files) -> list[Split]:

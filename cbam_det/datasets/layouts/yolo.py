@@ -8,6 +8,7 @@ Roboflow), `classes.txt` (labelImg, Label Studio) or `obj.names` (CVAT).
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def read_yolo_folder(files: Files) -> list[Split]:
     groups = _named_splits(options, file, images)
     if not groups:
         groups = {name or 'all': paths for name, paths in by_split(images, files.root).items()}
-    keypoints = options.get('kpt_shape')
+    shape = options.get('kpt_shape')
+    keypoints = math.prod(map(int, shape)) if isinstance(shape, list) else 0
     splits = []
     for name, group in groups.items():
         content = _read(group, labels, names, names_file, keypoints, files.root)
@@ -98,7 +100,8 @@ def _data_yaml(files: Files) -> tuple[dict, Path | None]:
     found = []
     for path in files.yamls:
         try:
-            options = yaml.safe_load(path.read_text(encoding='utf-8'))
+            # By this loader the names `no` and `1` are texts, not False and a number.
+            options = yaml.load(path.read_text(encoding='utf-8'), yaml.BaseLoader)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f'{path} cannot be read as YAML ({error}); correct it') from None
         if isinstance(options, dict) and 'names' in options:
@@ -115,8 +118,8 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
     """The class names by number, and the file that has them."""
     if file is not None:
         names = options['names']
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[number] for number in range(len(names))]
+        if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
+            names = [names[str(number)] for number in range(len(names))]
         if not isinstance(names, list) or not names:
             raise InputError(f'{file}: names={names!r:.80} is no list; give names: [cat, dog]')
         return [str(name).strip() for name in names], file
@@ -176,7 +179,7 @@ def _read(
     labels: dict[Path, Path | None],
     names: list[str],
     names_file: Path,
-    keypoints: list[int] | None,
+    keypoints: int,
     root: Path,
 ) -> Content:
     content = Content(Path(os.path.commonpath([image.parent for image in images])))
@@ -224,12 +227,12 @@ def _read(
     return content
 
 
-def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[float, ...]]:
+def _box_of(words: list[str], keypoints: int) -> tuple[int, tuple[float, ...]]:
     """Class and (x, y, width, height) of a line; ValueError where it is no label."""
     if not all(map(_is_number, words)) or not float(words[0]).is_integer():
         raise ValueError('is no label of numbers')
     numbers = [float(word) for word in words[1:]]
-    if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
+    if keypoints and len(numbers) == 4 + keypoints:
         numbers = numbers[:4]
     if len(numbers) >= 6 and len(numbers) % 2 == 0:
         xs, ys = numbers[::2], numbers[1::2]
