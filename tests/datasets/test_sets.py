@@ -33,6 +33,10 @@ def read(folder: Path, **options: object) -> Sets:
     return read_sets(folder, progress=False, **options)
 
 
+def counts(root: Path) -> dict[str, int]:
+    return {name: len(content['images']) for name, content in read(root).splits.items()}
+
+
 def contents(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.rglob('*') if path.is_file()}
 
@@ -210,16 +214,13 @@ def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_pa
     text = (root / 'data.yaml').read_text()
     text = re.sub(r'\.\./(\w)\w*/', lambda match: f'{dict(t="a", v="b")[match[1]]}/', text)
     (root / 'data.yaml').write_text(text.replace('test: a/images', 'test: c/images'))
-    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
-    assert counts == dict(train=9, val=5, test=3)
+    assert counts(root) == dict(train=9, val=5, test=3)
 
 
 def test_coco_files_are_found_at_any_depth_beside_jsons_of_other_kinds(folder):
     root = folder(roboflow_coco)
-    (root / 'export').rename(root / 'version 1')
-    (root / 'package.json').write_text('{}')
-    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
-    assert counts == dict(train=9, val=5, test=3)
+    (root / 'package.json').write_text('{}')  # beside the folder that has all others
+    assert len(read(root).splits['train']['images']) == 9
 
 
 def test_image_of_two_splits_stays_in_the_later_one(folder):
@@ -249,6 +250,20 @@ def test_test_set_without_a_validation_set_is_both(folder):
     counts = {name: len(content['images']) for name, content in sets.splits.items()}
     assert counts == dict(train=9, val=3)
     assert 'there is a test set and no validation set: it is used for both' in sets.notes
+
+
+def test_years_of_voc_are_one_set_and_other_folders_with_lists_are_several(folder):
+    root = folder(devkit) / 'export'
+    shutil.copytree(root / 'VOC2007', root / 'VOC2012')
+    for file in (root / 'VOC2012').glob('[AJ]*/*'):
+        file.rename(file.with_name(f'2012 {file.name}'))
+    for split in ('train', 'val', 'test'):
+        file = root / f'VOC2012/ImageSets/Main/{split}.txt'
+        file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
+    assert counts(root) == dict(train=9, val=5, test=3)  # the same pictures again are joined
+    (root / 'VOC2012').rename(root / 'mine')
+    with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); name'):
+        read(root)
 
 
 def test_trainval_trains_where_there_is_no_list_of_train(folder):
@@ -329,7 +344,7 @@ def without_images(root: Path) -> None:
         (yolo('3 .5 .5 .1 .1\n'), r'0.txt, line 1: class 3, and .*classes.txt names 1 \(0 to 0\)'),
         (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used: .*outside of 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
-        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is no UTF-8 \(.*; save it as'),
+        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is not UTF-8 \(.*; save it as'),
         (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
         (two_coco_files, 'has 2 COCO files, and the name of .*one.json tells no split'),
         (damaged_json, 'train.json is no JSON'),
@@ -380,8 +395,7 @@ def test_same_name_in_two_folders_is_told_apart_by_the_split_alone(maker, tmp_pa
     items = [item._replace(name=f'{next(renamed[item.split])}.jpg') for item in items]
     if maker is roboflow_voc:
         maker(tmp_path, items, classes)
-        counts = {name: len(content['images']) for name, content in read(tmp_path).splits.items()}
-        assert counts == dict(train=9, val=5, test=3)
+        assert counts(tmp_path) == dict(train=9, val=5, test=3)
         return
     maker(tmp_path, items[:4], classes)
     shutil.copytree(tmp_path / 'pictures', tmp_path / 'copies')
