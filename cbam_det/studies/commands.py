@@ -145,10 +145,8 @@ def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> No
             )
             continue
         record = runs.run(*arguments)
-        metric = next(iter(study.metrics_of(row)))
-        value = verdicts.values(study, row, args.results, metric).get(seed)
-        score = 'nothing to score' if value is None else f'{value:.2f}'
-        print(f'  {metric} {score}, {record["train_seconds"]} s', flush=True)
+        score = verdicts.first_score(study, row, record)
+        print(f'  {score}, {record["train_seconds"]} s', flush=True)
 
 
 def print_plan(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .config import kind_of, registered_class, walk
-from .data_keys import check_dataset_keys, check_metainfo, joined_sets
+from .data_keys import check_dataset_keys, checked_metainfo, joined_sets
 from .errors import InputError
 from .value_types import typed, wrong_type
 
@@ -103,7 +103,7 @@ class DataSet:
             prefixes=dict(prefix) if isinstance(prefix, dict) else dict(img=prefix),  # mmpretrain's
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
-            metainfo_classes=check_metainfo(node, place).get('classes'),
+            metainfo_classes=checked_metainfo(node, place).get('classes'),
             filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
             pipeline=tuple(Transform.from_cfg(step) for step in steps if isinstance(step, dict)),

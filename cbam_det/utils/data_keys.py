@@ -64,7 +64,7 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
         )
 
 
-def check_metainfo(node: Mapping, place: str) -> Mapping:
+def checked_metainfo(node: Mapping, place: str) -> Mapping:
     """The metainfo of a data set, {} where it has none.
 
     Raises:

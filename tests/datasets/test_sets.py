@@ -33,8 +33,8 @@ def read(folder: Path, **options: object) -> Sets:
     return read_sets(folder, progress=False, **options)
 
 
-def counts(root: Path) -> dict[str, int]:
-    return {name: len(content['images']) for name, content in read(root).splits.items()}
+def counts(sets: Sets) -> dict[str, int]:
+    return {name: len(content['images']) for name, content in sets.splits.items()}
 
 
 def contents(root: Path) -> dict[Path, bytes]:
@@ -214,13 +214,13 @@ def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_pa
     text = (root / 'data.yaml').read_text()
     text = re.sub(r'\.\./(\w)\w*/', lambda match: f'{dict(t="a", v="b")[match[1]]}/', text)
     (root / 'data.yaml').write_text(text.replace('test: a/images', 'test: c/images'))
-    assert counts(root) == dict(train=9, val=5, test=3)
+    assert counts(read(root)) == dict(train=9, val=5, test=3)
 
 
 def test_coco_files_are_found_at_any_depth_beside_jsons_of_other_kinds(folder):
     root = folder(roboflow_coco)
     (root / 'package.json').write_text('{}')  # beside the folder that has all others
-    assert len(read(root).splits['train']['images']) == 9
+    assert counts(read(root)) == dict(train=9, val=5, test=3)
 
 
 def test_image_of_two_splits_stays_in_the_later_one(folder):
@@ -247,8 +247,7 @@ def test_test_set_without_a_validation_set_is_both(folder):
     root = folder(devkit)
     (root / 'export/VOC2007/ImageSets/Main/val.txt').unlink()
     sets = read(root)
-    counts = {name: len(content['images']) for name, content in sets.splits.items()}
-    assert counts == dict(train=9, val=3)
+    assert counts(sets) == dict(train=9, val=3)
     assert 'there is a test set and no validation set: it is used for both' in sets.notes
 
 
@@ -260,7 +259,7 @@ def test_years_of_voc_are_one_set_and_other_folders_with_lists_are_several(folde
     for split in ('train', 'val', 'test'):
         file = root / f'VOC2012/ImageSets/Main/{split}.txt'
         file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
-    assert counts(root) == dict(train=9, val=5, test=3)  # the same pictures again are joined
+    assert counts(read(root)) == dict(train=9, val=5, test=3)  # the same pictures again are joined
     (root / 'VOC2012').rename(root / 'mine')
     with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); name'):
         read(root)
@@ -384,8 +383,7 @@ def test_embedded_digits_need_a_choice_and_give_the_same_boxes_by_both(digits):
     with pytest.raises(InputError, match='--layout coco or --layout voc'):
         read(digits)
     coco, voc_sets = read(digits, layout='coco'), read(digits, layout='voc')
-    for split in ('train', 'val'):
-        assert objects_read(coco, split) == objects_read(voc_sets, split)
+    assert all(objects_read(coco, name) == objects_read(voc_sets, name) for name in coco.splits)
 
 
 @pytest.mark.parametrize('maker', [labelimg_voc, roboflow_voc])
@@ -393,11 +391,10 @@ def test_same_name_in_two_folders_is_told_apart_by_the_split_alone(maker, tmp_pa
     items, classes = items_of(digits)
     renamed = {split: iter(range(99)) for split in ('train', 'val', 'test')}
     items = [item._replace(name=f'{next(renamed[item.split])}.jpg') for item in items]
+    maker(tmp_path, items if maker is roboflow_voc else items[:4], classes)
     if maker is roboflow_voc:
-        maker(tmp_path, items, classes)
-        assert counts(tmp_path) == dict(train=9, val=5, test=3)
+        assert counts(read(tmp_path)) == dict(train=9, val=5, test=3)
         return
-    maker(tmp_path, items[:4], classes)
     shutil.copytree(tmp_path / 'pictures', tmp_path / 'copies')
     with pytest.raises(InputError, match=r'can be the annotation of .*give each image a name'):
         read(tmp_path)

@@ -9,7 +9,6 @@ import json
 import shutil
 import signal
 import sys
-from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +17,11 @@ import torch
 from rich.console import Console
 from rich.spinner import Spinner
 
-from cbam_det.studies.commands import run_requested
 from cbam_det.studies.processes import LastLine
 from cbam_det.studies.records import check_records, read_record
 from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
-from cbam_det.studies.verdicts import values
+from cbam_det.studies.verdicts import first_score, values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
 from cbam_det.utils.records import scored
 
@@ -85,16 +83,13 @@ def test_progress_is_the_last_progress_line_of_the_log(tmp_path):
     assert rendered() == f'starting, {log}'
 
 
-def test_a_run_without_anything_to_score_is_recorded_and_says_so(
-    small, calls, monkeypatch, tmp_path, capsys
-):
-    monkeypatch.setattr('cbam_det.studies.runs._metrics', lambda folder: {'coco/bbox_mAP': None})
-    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
-    args = Namespace(
-        command='run', results=tmp_path, work_dirs=tmp_path / 'work', gpus=0, data_root=None
-    )
-    run_requested(args, small, [(small.rows['none'], 0)])
-    assert '  AP nothing to score, 10 s' in capsys.readouterr().out
+def test_a_run_without_anything_to_score_has_no_first_score(small):
+    study = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    scores = [
+        first_score(study, study.rows['none'], dict(metrics={'coco/bbox_mAP': value}))
+        for value in (0.3721, 0, None)
+    ]
+    assert scores == ['AP 37.21', 'AP 0.00', 'no AP']
 
 
 def test_a_work_dir_belongs_to_one_run(small, calls, tmp_path):
