@@ -1,4 +1,4 @@
-"""The types of a config's keys that MMEngine's runner takes, by the runner's annotations."""
+"""Check the types of the config keys that MMEngine's runner takes, by its annotations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from .class_options import options_of
 from .value_types import fits, parts_of, typed, wrong_type
 
-# What the runner takes besides its annotation; None is the scope of pure Python configs.
+# Types that the runner takes besides its annotations; a pure Python config has the scope None.
 WIDER = dict(log_level=int, default_scope=None, work_dir=None)
 
 
@@ -19,7 +19,7 @@ def check_runner_keys(cfg: Mapping) -> None:
     """Check the types of the keys that MMEngine's runner takes, by its annotations.
 
     Raises:
-        InputError: one is of another type, or a hook is not a dictionary.
+        InputError: a value has the wrong type, or a hook is not a dictionary.
     """
     for key, wanted in options_of(Runner)[0].items():
         if key in cfg and key not in ('self', 'cfg'):
