@@ -1,4 +1,4 @@
-"""Checks of a run before it starts: names, folders, data, weights, device, processes.
+"""Checks before a run: names, folders, data, weights, device, processes.
 
 `prepare` checks the keys of the raw config and adapts it to this machine. `check_run` then builds
 the `RunConfig` once. Its checks read this, change nothing, and raise `InputError` with a remedy.
