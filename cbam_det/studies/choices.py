@@ -93,7 +93,7 @@ class Facts:
     """What the choices depend on.
 
     Attributes:
-        images: of the training that have objects which are no crowd.
+        images: of the training that have objects besides crowds.
         sides: of these objects, square roots of their areas in pixels.
         image_sides: of the training's images, the longer ones in pixels.
         gpu_memory: of the first GPU in GiB; None without one.
