@@ -127,17 +127,17 @@ def test_shipped_configs_pass(name):
         (
             CONFIG,
             dict(default_hooks__checkpoint__save_best='bbox_mAP'),
-            "default_hooks.checkpoint.save_best='bbox_mAP': .* give 'coco/bbox_mAP'",
+            "default_hooks.checkpoint.save_best='bbox_mAP' is .* give 'coco/bbox_mAP'",
         ),
         (
             CONFIG,
             dict(custom_hooks=[STOP]),
-            "custom_hooks.0.monitor='bbox_mAP': .* coco/...; give 'coco/bbox_mAP'",
+            "custom_hooks.0.monitor='bbox_mAP' is .* coco/...; give 'coco/bbox_mAP'",
         ),
         (
             VOC,
             dict(default_hooks__checkpoint__save_best='coco/bbox_mAP'),
-            "save_best='coco/bbox_mAP': .* give 'pascal_voc/bbox_mAP'",
+            "save_best='coco/bbox_mAP' is .* give 'pascal_voc/mAP'",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def test_voc_boxes_are_counted_from_1_with_the_last_pixel_or_as_edges_from_0(
     write_xml(tmp_path / '0.xml', '0 1 10 20')
     sets = read(tmp_path)
     assert boxes_of_first(sets)[0]['bbox'] == [0, 1, 10, 19]
-    assert any('read as edges from 0' in note for note in sets.notes)
+    assert any('read as edges counted from 0' in note for note in sets.notes)
     write_xml(tmp_path / '0.xml', '1.25 1 10.5 20')
     assert boxes_of_first(read(tmp_path))[0]['bbox'] == [1.25, 1, 9.25, 19]
 

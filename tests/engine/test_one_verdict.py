@@ -41,7 +41,7 @@ FAULTS = {
     ),
     'a misspelt key of the data set': (
         {f'{TRAIN}.test_mod': True},
-        'train_dataloader.dataset.test_mod is unknown',
+        'train_dataloader.dataset.test_mod is not an option of CocoDataset',
     ),
     'a validation without its last batch': (
         {'val_dataloader.drop_last': True},
