@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def print_tables(splits: list['Split'], first: int, console: Console) -> None:
+def print_tables(splits: list['Split'], first: int, offer_fix: bool, console: Console) -> None:
     from cbam_det.datasets.validation.content import fixable, remedy_of
     from cbam_det.utils.errors import printable
 
@@ -71,7 +71,7 @@ def print_tables(splits: list['Split'], first: int, console: Console) -> None:
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
-    if any(fixable(fault) for split in splits for fault in split.content.faults):
+    if offer_fix and any(fixable(fault) for split in splits for fault in split.content.faults):
         console.print('--fix: the same command with it writes a clean file beside each')
     for split in splits:
         for note in split.notes:
@@ -131,7 +131,7 @@ def check(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     run = config_of(args)
     splits = splits_of(args, run)
-    print_tables(splits, args.first, console)
+    print_tables(splits, args.first, not args.fix, console)
     unresolved, errors = False, []
     for split in splits:
         hurting = {fault.kind for fault in split.content.faults if fault.hurts}

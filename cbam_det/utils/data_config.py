@@ -60,6 +60,7 @@ class DataSet:
         filter_cfg: mmdet's option of that name.
         test_mode: nothing is filtered.
         pipeline: its steps, but for those that are made already.
+        step_count: of its steps, those that are made already included; None without a pipeline.
         is_local: it lies on a disk of this machine.
         indices: the part of it that is read, None for all.
     """
@@ -75,6 +76,7 @@ class DataSet:
     filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
     pipeline: tuple[Transform, ...] = ()
+    step_count: int | None = None
     is_local: bool = True
     indices: int | list[int] | None = None
 
@@ -106,6 +108,7 @@ class DataSet:
             filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
             pipeline=tuple(Transform.from_cfg(step) for step in steps if isinstance(step, dict)),
+            step_count=len(steps) if 'pipeline' in node else None,
             is_local='://' not in f'{root} {ann_file}',
             indices=typed(node, 'indices', int | list[int] | None, place),
         )

@@ -20,10 +20,12 @@ def check_pipelines(split: Split) -> None:
     """Check the pipelines of a split's data sets, of which no file is read.
 
     Raises:
-        InputError: a transform needs several images and gets one, or a training gets no truth.
+        InputError: a transform needs several images and gets one, a training gets no truth, or no
+            transform packs the inputs of the model.
     """
     for dataset in split.data_sets:
         _check_mixing(split, dataset)
+        _check_inputs_are_packed(split, dataset)
         if split.name == 'train':
             _check_truth_is_loaded(split, dataset)
 
@@ -38,6 +40,23 @@ def _check_mixing(split: Split, dataset: DataSet) -> None:
                 "dict(type='MultiImageMixDataset', dataset=..., pipeline=[...]), with "
                 f'{step.name} and what follows in the pipeline of the wrapper'
             )
+
+
+def _check_inputs_are_packed(split: Split, dataset: DataSet) -> None:
+    if layout_of(dataset) is None or dataset.step_count is None:
+        return
+    if '.dataset.dataset' in dataset.place:  # its wrapper may have a pipeline that packs
+        return
+    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
+    may_pack = len(dataset.pipeline) < dataset.step_count or any(
+        step.name.startswith('Pack') or not step.is_of('mmdet', 'mmcv', 'mmengine')
+        for step in steps
+    )
+    if not may_pack:
+        raise InputError(
+            f'{dataset.place}.pipeline has no PackDetInputs, so the model gets no images; add '
+            "dict(type='PackDetInputs') as its last step"
+        )
 
 
 def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:

@@ -13,7 +13,14 @@ from itertools import combinations
 from pathlib import Path
 
 from .content import Content, unusable_reason
-from .images import Decoded, add_repeated_images, check_exists, decode_all, image_faults
+from .images import (
+    Decoded,
+    add_repeated_images,
+    check_exists,
+    compare_files,
+    decode_all,
+    image_faults,
+)
 
 CLEAN = '_clean'  # what the names of clean files end in
 
@@ -87,8 +94,8 @@ def find_image_faults(
     """Add the faults of the images of splits, and those that show where splits are compared.
 
     Args:
-        decoded: every image, by its path. Without it images are not opened, and are the same where
-            their path is, not where their bytes are.
+        decoded: every image, by its path. Without it images are not decoded, and are compared with
+            the images of other splits alone, not with others of their own.
         allow_shared: an image in two splits does not hurt.
     """
     identities = []
@@ -99,11 +106,12 @@ def find_image_faults(
             content.add_fault('no objects', str(content.file), problem)
         if decoded is None:
             content.faults += image_faults(content, check_exists)
-            paths = (image.path for image in content.images if image.path)
-            identities.append({os.path.abspath(path): path for path in paths})
         else:
             content.faults += image_faults(content, decoded.__getitem__)
             identities.append(add_repeated_images(content, decoded))
+    if decoded is None:
+        paths = [[image.path for image in split.content.images if image.path] for split in splits]
+        identities = compare_files(paths)
     for (split, own), (other, others) in combinations(zip(splits, identities, strict=True), 2):
         _compare(split, own, other, others, allow_shared)
 
