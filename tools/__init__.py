@@ -19,6 +19,7 @@ TOOLS = {
     'places': 'list the places for CBAM in a detector, and print the config for them',
     'convert-checkpoint': 'convert weights from and to other implementations of CBAM',
     'export': 'export a detector as ONNX or TorchScript',
+    'compare': 'train a detector with and without attention on your data, and compare them',
     'experiment': 'run studies with several seeds, and compare the results',
     'make-digits': 'make the embedded data set of digits',
     'prepare-tiny-imagenet': 'check the files of Tiny-ImageNet, and write its image lists',

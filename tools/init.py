@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
-  cbam-det init data/BCCD
-  cbam-det init export/ --out cells --detector faster_rcnn_r18 --epochs 12"""
+  python tools/init.py data/BCCD
+  python tools/init.py export/ --out cells --detector faster_rcnn_r18 --epochs 12"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -207,8 +207,8 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
     shown = f'9 of 10 objects have {_shown(choices, facts):.0f} pixels or more at it'
-    bound = {least: f'the smallest of {least} to {most}; ', most: 'the largest; '}.get(side, '')
-    choices.reasons['size'] = f'{bound}{shown}, {facts.object_side:.0f} in the files'
+    bound = {least: 'the smallest that is chosen; ', most: 'the largest that is chosen; '}
+    choices.reasons['size'] = f'{bound.get(side, "")}{shown}, {facts.object_side:.0f} in the files'
 
 
 def _shown(choices: Choices, facts: Facts) -> float:

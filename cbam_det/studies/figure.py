@@ -185,7 +185,9 @@ def _curves(
         steps = sorted(set.intersection(*map(set, lines)))
         means = [np.mean([line[step] for line in lines]) for step in steps]
         axis.plot(steps, means, marker='o', ms=4, **styles[row.name])
-    axis.xaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 4, 5, 10], integer=True))
+    axis.xaxis.set_major_locator(
+        MaxNLocator('auto', steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
+    )
     axis.set(
         title='validation (shared seeds)' if validated else 'training (shared seeds)',
         xlabel='epoch or step',

@@ -339,7 +339,7 @@ def repeated_options(*names: str) -> list[str]:
 
 
 def command_of_study(name: str, study: Study) -> str:
-    """A command of `tools/experiment.py` for a study, with the folders that this process was given."""
+    """A `tools/experiment.py` command for a study, with the folders that this process was given."""
     before = repeated_options('--studies', '--results')
     return shlex.join([*program(), *before, name, study.name])
 

@@ -74,7 +74,8 @@ def curves(runs: Sequence[Run]) -> Figure:
         for axis, title in ((loss, 'training loss'), (score, 'AP'), (rate, 'learning rate')):
             axis.set(title=title, xlabel='step')
         score.set_ylim(0, 1)
-        score.legend(fontsize=8)
+        if score.lines:
+            score.legend(fontsize=8)
         if len(runs) > 1:
             loss.legend(fontsize=8)
     return figure

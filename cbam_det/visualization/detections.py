@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from rich.progress import track
 
-from ..apis.inference import Predictor, read_image
+from ..apis.inference import Predictor, check_matching_classes, read_image
 from ..datasets.validation.config import check_data
 from ..utils.errors import InputError
 from ..utils.run_config import RunConfig
@@ -55,38 +59,78 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
     for index in track(evenly_spaced(len(dataset), count), 'detecting', transient=True):
         info = dataset.get_data_info(index)
         image = read_image(info['img_path'])
-        with torch.no_grad():
-            result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
-        result = result[result.scores >= score].numpy()
-        matches = match_detections(info, result.bboxes, result.labels, result.scores)
-        correct = [match is not None for match in matches]
-        captions = [
-            f'{classes[label]} {value:.2f}'
-            for label, value in zip(result.labels, result.scores, strict=True)
-        ]
-        colours = [GREEN if is_correct else ORANGE for is_correct in correct]
         truth_cells.append(Cell(image, *_truth(info, classes)))
-        objects = [item for item in info['instances'] if not item.get('ignore_flag')]
-        missed = [item for index, item in enumerate(objects) if index not in matches]
-        boxes = Boxes(
-            np.array([*result.bboxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
-            [*captions, *(classes[item['bbox_label']] for item in missed)],
-            [*colours, *[MISSED] * len(missed)],
-        )
-        title = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {len(missed)} missed'
-        detection_cells.append(Cell(image, boxes, title))
+        boxes, counts = _detected(predictor, dataset, index, score)
+        detection_cells.append(Cell(image, boxes, counts))
     rows = [
         row
         for pair in zip(grid(truth_cells, 6), grid(detection_cells, 6), strict=True)
         for row in pair
     ]
-    legend = {
+    return sheet(rows, _legend(score))
+
+
+def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float = 0.3) -> Figure:
+    """Show test images in rows: ground truth, then the detections of each detector.
+
+    The colours are those of `detection_page`.
+
+    Args:
+        predictors: detectors; the images are from the test data of the first.
+        count: number of images, evenly spaced over the data set.
+        score: detections with a lower score are not shown, 0 to 1.
+
+    Raises:
+        InputError: the data cannot be used, or the detectors know other classes.
+    """
+    check_matching_classes(predictors)
+    datasets = [dataset_of(predictor.cfg, 'test') for predictor in predictors]
+    rows = []
+    for index in track(evenly_spaced(len(datasets[0]), count), 'detecting', transient=True):
+        info = datasets[0].get_data_info(index)
+        image = read_image(info['img_path'])
+        boxes, _ = _truth(info, datasets[0].metainfo['classes'])
+        row = [Cell(image, boxes, fill(Path(info['img_path']).name, 34))]
+        for predictor, dataset in zip(predictors, datasets, strict=True):
+            boxes, counts = _detected(predictor, dataset, index, score)
+            row.append(Cell(image, boxes, f'{fill(predictor.name, 34)}\n{counts}'))
+        rows.append(row)
+    return sheet(rows, _legend(score))
+
+
+def _legend(score: float) -> dict[str, str]:
+    return {
         'ground truth': BLUE,
         'correct (class, IoU ≥ 0.5)': GREEN,
         f'false (score ≥ {score:g})': ORANGE,
         'missed object': MISSED,
     }
-    return sheet(rows, legend)
+
+
+def _detected(
+    predictor: Predictor, dataset: BaseDataset, index: int, score: float
+) -> tuple[Boxes, str]:
+    """The boxes of an image of a data set, and the numbers of correct, false and missed ones."""
+    info, classes = dataset.get_data_info(index), dataset.metainfo['classes']
+    with torch.no_grad():
+        result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
+    result = result[result.scores >= score].numpy()
+    matches = match_detections(info, result.bboxes, result.labels, result.scores)
+    correct = [match is not None for match in matches]
+    captions = [
+        f'{classes[label]} {value:.2f}'
+        for label, value in zip(result.labels, result.scores, strict=True)
+    ]
+    colours = [GREEN if is_correct else ORANGE for is_correct in correct]
+    objects = [item for item in info['instances'] if not item.get('ignore_flag')]
+    missed = [item for number, item in enumerate(objects) if number not in matches]
+    boxes = Boxes(
+        np.array([*result.bboxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
+        [*captions, *(classes[item['bbox_label']] for item in missed)],
+        [*colours, *[MISSED] * len(missed)],
+    )
+    counts = f'{sum(correct)} correct, {len(correct) - sum(correct)} false, {len(missed)} missed'
+    return boxes, counts
 
 
 def match_detections(

@@ -106,16 +106,19 @@ def sheet(
     """A grid of pictures; `legend` explains the colours of boxes, `heat` the heatmaps."""
     columns = max(len(row) for row in rows)
     cells = [cell for row in rows for cell in row]
-    ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in cells)
     lines = max(cell.title.count('\n') for cell in cells) + 1
-    height = 2.6 * min(ratio, 1.6) + 0.15 * lines + 0.15  # inches of a row
+    heights = []  # of the rows, in inches
+    for row in rows:
+        ratio = max(cell.picture.shape[0] / cell.picture.shape[1] for cell in row)
+        heights.append(2.6 * min(ratio, 1.6) + 0.15 * lines + 0.15)
     legend_columns = min(columns, len(legend or ()))
     legend_height = 0.25 * math.ceil(len(legend or ()) / max(legend_columns, 1))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(rows),
             columns,
-            figsize=(2.6 * columns, len(rows) * height + legend_height + (0.9 if heat else 0.15)),
+            figsize=(2.6 * columns, sum(heights) + legend_height + (0.9 if heat else 0.15)),
+            height_ratios=heights,
             squeeze=False,
         )
         for axis in axes.flat:

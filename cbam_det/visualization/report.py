@@ -7,13 +7,15 @@ import contextlib
 import difflib
 import io
 import json
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
@@ -26,6 +28,7 @@ from ..models.costs import count_costs
 from ..utils.config import larger_rate, read_config
 from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.files import atomic_write
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
@@ -35,9 +38,19 @@ from .gradcam import Explainer, gradcam_page
 
 @dataclass
 class Section:
-    """A section of the report; each of `tables` is a list of rows, the first one the header."""
+    """A section of a page.
+
+    Attributes:
+        title: the heading.
+        items: sentences of a list, with `code` between backticks.
+        tables: lists of rows, the first one the header.
+        lines: lines of text in a fixed-width font; those of a diff are coloured.
+        pictures: addresses from `picture`.
+        note: a sentence below all of it.
+    """
 
     title: str
+    items: list[str] = field(default_factory=list)
     tables: list[list[list[str]]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
@@ -128,30 +141,50 @@ def write(
         _scores(runs),
         Section(
             'training curves',
-            pictures=[_picture(curves([trained_run.log for trained_run in runs]), 'svg')],
+            pictures=[picture(curves([trained_run.log for trained_run in runs]), 'svg')],
         ),
-        _figure('detections', lambda: detection_page(predictors[0])),
-        _attention(predictors[0], image_path),
-        _figure(
+        figure_section('detections', lambda: detection_page(predictors[0])),
+        attention_section(predictors[0], image_path),
+        figure_section(
             'Grad-CAM',
             lambda: gradcam_page(image_path(), [Explainer(predictor) for predictor in predictors]),
         ),
         _costs(runs),
-        _setup(run),
-        _difference(runs),
+        setup_section(run),
+        difference_section(runs),
     ]
+    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    return write_page(out, title, sections)
+
+
+def write_page(
+    out: str | Path,
+    title: str,
+    sections: Sequence[Section],
+    lead: Sequence[str] = (),
+    warning: str = '',
+) -> Path:
+    """Write sections as one HTML file, which needs no other; `lead` and `warning` stand above."""
     environment = Environment(
         loader=PackageLoader('cbam_det.visualization', ''), autoescape=select_autoescape()
     )
-    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    environment.filters['code'] = _code
+    template = environment.get_template('report.html')
+    text = template.render(title=title, sections=sections, lead=lead, warning=warning)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    template = environment.get_template('report.html')
-    out.write_text(template.render(title=title, sections=sections), encoding='utf-8')
+    with atomic_write(out) as part:
+        part.write_text(text, encoding='utf-8')
     return out
 
 
-def _setup(run: TrainedRun) -> Section:
+def _code(text: str) -> Markup:
+    """HTML of a sentence, with what is between backticks as code."""
+    return Markup(re.sub('`([^`]+)`', r'<code>\1</code>', str(escape(text))))
+
+
+def setup_section(run: TrainedRun) -> Section:
+    """The config's settings and the machine of a run."""
     cfg = run.cfg
     loader = cfg.train_dataloader
     optimizer = dict(cfg.optim_wrapper.get('optimizer', {}))
@@ -169,7 +202,8 @@ def _setup(run: TrainedRun) -> Section:
     return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
 
 
-def _difference(runs: list[TrainedRun]) -> Section:
+def difference_section(runs: list[TrainedRun]) -> Section:
+    """The config of a run as a diff from its baseline's, which is the second of `runs`."""
     title = 'config changes from the baseline'
     if len(runs) == 1:
         return Section(title, note='no baseline was given; add --against and its work_dir')
@@ -222,8 +256,9 @@ def _number(value: float | None) -> str:
     return '' if value is None or value < 0 else f'{value:.3f}'
 
 
-def _attention(predictor: Predictor, image_path: Callable[[], str]) -> Section:
-    section = _figure('attention', lambda: attention_page(predictor, image_path()))
+def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Section:
+    """The weights of the gates for an image."""
+    section = figure_section('attention', lambda: attention_page(predictor, image_path()))
     if section.pictures:
         passes = gates(predictor.model, predictor.prepare(image_path()).data)
         weights = [
@@ -256,14 +291,16 @@ def _costs(runs: list[TrainedRun]) -> Section:
     return Section('cost', tables=[rows])
 
 
-def _figure(title: str, make: Callable[[], Figure]) -> Section:
+def figure_section(title: str, make: Callable[[], Figure]) -> Section:
+    """A figure as a section, or the reason why there is none."""
     try:
-        return Section(title, pictures=[_picture(make(), 'png')])
+        return Section(title, pictures=[picture(make(), 'png')])
     except InputError as error:
         return Section(title, note=str(error))
 
 
-def _picture(figure: Figure, kind: str) -> str:
+def picture(figure: Figure, kind: str) -> str:
+    """A figure as an address that holds all of it; `kind` is svg or png."""
     buffer = io.BytesIO()
     with every_glyph(figure):
         figure.savefig(buffer, format=kind, dpi=100)

@@ -243,6 +243,21 @@ def test_test_set_without_a_validation_set_is_both(folder):
     assert 'there is a test set and no validation set: it is used for both' in sets.notes
 
 
+def test_years_of_voc_are_one_set_and_other_folders_with_lists_are_several(folder):
+    root = folder(devkit) / 'export'
+    shutil.copytree(root / 'VOC2007', root / 'VOC2012')
+    for file in (root / 'VOC2012').glob('[AJ]*/*'):
+        file.rename(file.with_name(f'2012 {file.name}'))
+    for split in ('train', 'val', 'test'):
+        file = root / f'VOC2012/ImageSets/Main/{split}.txt'
+        file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
+    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
+    assert counts == dict(train=9, val=5, test=3)  # the same pictures again are joined
+    (root / 'VOC2012').rename(root / 'mine')
+    with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); name'):
+        read(root)
+
+
 def test_trainval_trains_where_there_is_no_list_of_train(folder):
     root = folder(devkit)
     lists = root / 'export/VOC2007/ImageSets/Main'
@@ -321,7 +336,7 @@ def without_images(root: Path) -> None:
         (yolo('3 .5 .5 .1 .1\n'), r'0.txt, line 1: class 3, and .*classes.txt names 1 \(0 to 0\)'),
         (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used: .*outside of 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
-        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is no UTF-8 \(.*; save it as'),
+        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is not UTF-8 \(.*; save it as'),
         (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
         (two_coco_files, 'has 2 COCO files, and the name of .*one.json tells no split'),
         (damaged_json, 'train.json is no JSON'),

@@ -104,7 +104,7 @@ def lines_of(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise InputError(f'{path} is no UTF-8 ({error.reason}); save it as UTF-8') from None
+        raise InputError(f'{path} is not UTF-8 ({error.reason}); save it as UTF-8') from None
     return [line.strip() for line in text.split('\n') if line.strip()]
 
 

@@ -9,6 +9,7 @@ the edge.
 from __future__ import annotations
 
 import os
+import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
@@ -71,9 +72,17 @@ def read_voc_folder(files: Files) -> list[Split]:
 
 
 def _listed(files: Files) -> dict[str, list[Path]]:
-    """The XMLs that the lists name, by split, of all VOC folders together; {} without lists."""
+    """The XMLs that the lists name, by split, those of VOC2007 and VOC2012 together; {} without
+    lists.
+    """
     lists = [file for file in files.texts if file.stem.lower() in LISTS and file.suffix == '.txt']
     in_main = [file for file in lists if file.parts[-3:-1] == ('ImageSets', 'Main')]
+    roots = sorted({file.parents[2] for file in in_main})
+    if len(roots) > 1 and not all(re.fullmatch(r'VOC\d{4}', root.name) for root in roots):
+        raise InputError(
+            f'{files.root} has the lists of several data sets '
+            f'({first_few(list(map(str, roots)))}); name one of these folders'
+        )
     xmls = {folder: set(group) for folder, group in _by_folder(files.xmls).items()}
     groups: dict[str, list[Path]] = {}
     for file in in_main or [file for file in lists if file.parent == files.root]:

@@ -118,7 +118,7 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
         if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[number] for number in range(len(names))]
         if not isinstance(names, list) or not names:
-            raise InputError(f'{file}: names={names!r:.80} is no list; give names: [cat, dog]')
+            raise InputError(f'{file}: names={names!r:.80} is not a list; give names: [cat, dog]')
         return [str(name).strip() for name in names], file
     lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
     if not lists:
@@ -225,9 +225,9 @@ def _read(
 
 
 def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[float, ...]]:
-    """Class and (x, y, width, height) of a line; ValueError where it is no label."""
+    """Class and (x, y, width, height) of a line; ValueError where it is not a label."""
     if not all(map(_is_number, words)) or not float(words[0]).is_integer():
-        raise ValueError('is no label of numbers')
+        raise ValueError('is not a label of numbers')
     numbers = [float(word) for word in words[1:]]
     if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
         numbers = numbers[:4]

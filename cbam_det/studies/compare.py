@@ -1,0 +1,127 @@
+"""What `tools/compare.py` does: train the rows of a project, print the verdict, write the page."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from ..checkpoints.files import read_weights_only
+from ..datasets.validation.config import check_data
+from ..utils.environment import keep_memory
+from ..utils.run_config import RunConfig
+from . import runs
+from .compare_page import score_table, verdict_sentences, warning, write
+from .estimate import run_seconds
+from .project_study import SPLITS, ProjectStudy
+from .records import check_records, read_record
+from .sentences import duration
+from .study import Row, config_of
+
+
+def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) -> None:
+    """Train and test the rows of a project that are not recorded yet, print the verdict, and write
+    the page; an interrupted comparison continues.
+
+    Args:
+        folder: of the project.
+        seeds: runs of each row, with the seeds from 0; None for the seeds of its study.
+        fast: a smoke run.
+
+    Raises:
+        InputError: it is no project, its data cannot be used, a run failed, or records are of other
+            configs than the project has now.
+    """
+    read_weights_only()
+    keep_memory()
+    with _quiet('reading the project'):
+        project = ProjectStudy.read(folder, seeds, fast)
+    check_records(project.study, project.results)
+    print(project.study.title, flush=True)
+    _train(project)
+    with _quiet('writing the page'):
+        path = write(project)
+    head, *rows = score_table(project)
+    table = Table(*map(escape, head))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for sentence in (*verdict_sentences(project), warning(project)):
+        print(sentence)
+    print(f'page: {path}')
+
+
+@contextmanager
+def _quiet(text: str) -> Iterator[None]:
+    """Show `text` while libraries inside print what nobody needs."""
+    status = Status(text, console=Console(file=sys.stdout))
+    with status, contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
+    """The runs without a record, seed by seed, so that what is done can be compared in pairs."""
+    rows = project.study.rows.values()
+    return [
+        (row, seed)
+        for seed in sorted({seed for row in rows for seed in row.seeds})
+        for row in rows
+        if seed in row.seeds and read_record(project.results, project.study, row, seed) is None
+    ]
+
+
+def _train(project: ProjectStudy) -> None:
+    missing, study = missing_runs(project), project.study
+    if not missing:
+        print('all runs are recorded')
+        return
+    expected = _expected_seconds(project, [row for row, _ in missing])
+    count = '1 training' if len(missing) == 1 else f'{len(missing)} trainings'
+    total = duration(sum(expected[row.name] for row, _ in missing))
+    print(f'{count}: about {total}. Ctrl-C stops with a checkpoint; the same command continues.')
+    for number, (row, seed) in enumerate(missing):
+        left = sum(expected[other.name] for other, _ in missing[number:])
+        progress = f'training {number + 1} of {len(missing)}: {row.name}, seed {seed}'
+        print(f'{progress}; about {duration(left)} left', flush=True)
+        start = time.perf_counter()
+        gpus = study.gpus or 0
+        record = runs.run(study, row, seed, project.results, project.work_dirs, gpus)
+        # A resumed run is shorter than the others will be.
+        expected[row.name] = max(time.perf_counter() - start, record['train_seconds'])
+        metric, key = next(iter(study.metrics_of(row).items()))
+        value = study.scale_of(row) * record['metrics'][key]
+        print(f'  {metric} {value:.1f}, {duration(record["train_seconds"])} of training')
+
+
+def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float]:
+    """Seconds of a run, by row; the data are checked before they are read.
+
+    Each of its two tools takes as long to start as this process took until now.
+    """
+    start = time.process_time()
+    expected: dict[str, float] = {}
+    checked = []
+    for row in rows:
+        if row.name in expected:
+            continue
+        cfg = config_of(project.study, row, row.seeds[0])
+        loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
+        if loaders not in checked:  # twins read the same data
+            check_data(RunConfig.from_cfg(cfg), SPLITS)
+            checked.append(loaders)
+        with _quiet(f'timing a few steps of {row.name}'):
+            expected[row.name] = 2 * start + run_seconds(cfg, project.study.gpus or 1)
+    gc.collect()  # models are in cycles
+    torch.cuda.empty_cache()  # for the trainings
+    return expected

@@ -1,0 +1,56 @@
+"""Compare a detector with and without attention on your data: train both with seeds, and report."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """examples:
+  python tools/compare.py my_project
+  python tools/compare.py my_project --seeds 5
+  python tools/compare.py my_project --fast
+
+DIR is a project of tools/init.py: data.py, baseline.py, cbam.py and study.yaml. Runs, records and
+report.html are written there. A repeated command trains only what is not recorded yet."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('folder', metavar='DIR', type=Path, help='folder of the project')
+    parser.add_argument(
+        '--seeds', type=int, help='trainings of each detector (those that study.yaml names)'
+    )
+    parser.add_argument(
+        '--fast',
+        action='store_true',
+        help='a smoke run of a few steps in DIR/fast: shows that everything runs, proves nothing',
+    )
+    args = parser.parse_args(argv)
+    if args.seeds is not None and args.seeds < 1:
+        parser.error(f'--seeds {args.seeds} is less than 1')
+    if args.seeds and args.fast:
+        parser.error('--fast takes one seed; leave out --seeds')
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    from cbam_det.studies.compare import compare_project
+
+    compare_project(args.folder, args.seeds, args.fast)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parse_args(argv)
+    from cbam_det_tools import hide_gpus_without_operators
+
+    hide_gpus_without_operators()
+    from cbam_det.utils.errors import one_line_errors
+
+    return one_line_errors(lambda: run(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
