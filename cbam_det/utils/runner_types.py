@@ -35,8 +35,8 @@ def check_runner_keys(cfg: Mapping) -> None:
                 raise wrong_type(key, cfg[key], wanted)
     for key, options in COUNTS.items():
         node = cfg.get(key)
-        for option in options if isinstance(node, Mapping) else ():
-            value = node.get(option)
+        for option in options:
+            value = node.get(option) if isinstance(node, Mapping) else None
             if isinstance(value, int) and value < 1:
                 raise InputError(f'{key}.{option}={value} is too small; give 1 or more')
     for name in cfg.get('default_hooks') or {}:

@@ -5,7 +5,6 @@ The check before a run and that of a folder or a config (`check_data`) find the 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
