@@ -19,7 +19,7 @@ from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from .damaged_sets import SIZE, coco, voc
+from .damaged_sets import PACK, SIZE, coco, voc
 from .one_set import check_dataset
 
 
@@ -253,7 +253,10 @@ def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkey
 @pytest.mark.parametrize('what', ['mask', 'seg'])
 def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(layout, what, tmp_path):
     dataset = layout(tmp_path)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
+    dataset.pipeline = [
+        dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True}),
+        PACK,
+    ]
     with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but') as caught:
         check_dataset(dataset)
     assert ('annotate masks' in str(caught.value)) == (what == 'mask' and layout is coco)
@@ -263,7 +266,7 @@ def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(layout, w
 def test_step_of_the_pipeline_that_works_on_masks_needs_them_loaded(layout, tmp_path):
     dataset = layout(tmp_path)
     step = dict(type='FilterAnnotations', by_mask=True)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step]
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step, PACK]
     with pytest.raises(InputError, match=r'FilterAnnotations works on masks, .* without masks'):
         check_dataset(dataset)
 
@@ -274,7 +277,7 @@ def test_masks_that_are_there_pass(tmp_path):
             one['segmentation'] = [[1, 1, 9, 1, 9, 9]]
 
     dataset = changed(tmp_path, masked)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True), PACK]
     check_dataset(dataset)
 
 

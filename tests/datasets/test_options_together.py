@@ -92,7 +92,12 @@ def test_shipped_configs_pass(name):
         ),
         (
             VOC,
-            dict(val_dataloader__dataset__pipeline=[dict(type='LoadImageFromFile')]),
+            dict(
+                val_dataloader__dataset__pipeline=[
+                    dict(type='LoadImageFromFile'),
+                    dict(type='PackDetInputs'),
+                ]
+            ),
             'val_evaluator.*: VOCMetric scores against the ground truth of the pipeline',
         ),
         (CONFIG, dict(test_evaluator__proposal_nums=[300]), r'give \(100, 300, 1000\)'),
