@@ -40,8 +40,11 @@ def remedies(message: str) -> list[Remedy]:
     """The remedies of a message that can be pasted, which stand behind its first semicolon."""
     fault, _, advice = message.partition('; ')
     advice = f'; {advice or fault}'
+    commands = list(_commands(advice))
+    for command in commands:
+        advice = advice.replace(command, '')  # whose options are not remedies of their own
     found = [
-        *(Remedy(command, command=command) for command in _commands(advice)),
+        *(Remedy(command, command=command) for command in commands),
         *_options(advice),
         *_arguments(advice),
         *(
@@ -87,6 +90,8 @@ def _commands(advice: str) -> Iterator[str]:
     yield from loops
     for match in () if loops else COMMAND.finditer(advice):
         command = _part(advice[match.start() :]).strip()
+        if advice[match.start() + len(command) :].startswith(', then '):
+            continue  # with another config
         yield re.sub(' --fix .*', ' --fix', command)  # behind which some go on in words
 
 

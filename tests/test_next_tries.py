@@ -43,7 +43,7 @@ MESSAGES = {
     'no data; it is there as /a b: give --data-root /a/b, or not': [
         dict(arguments=('--data-root', '/a/b'))
     ],
-    'of a run before; give another --work-dir, go on by --resume, or move them away': [
+    'of an earlier run; give another --work-dir, continue it with --resume, or move them away': [
         dict(arguments=('--resume',))
     ],
     'unsafe; where you trust it, put X_Y=0 before the command': [dict(environment=('X_Y', '0'))],
@@ -73,7 +73,7 @@ def check(cfg: Config) -> None:
     [
         ('model.neck.depth=2', 'changes nothing'),
         ('model.neck=2', 'ends in AttributeError'),
-        ('modl.neck.depth=3', 'modl of the options would have no effect'),
+        ('modl.neck.depth=3', 'the option modl would have no effect'),
     ],
 )
 def test_remedy_that_does_not_work_fails_the_test_that_provokes_it(pair, words, tmp_path):

@@ -26,7 +26,7 @@ stop() { # SIGNAL; always returns 0, because the status of a trap can end the sc
     [ -z "$signalled" ] || return 0
     signalled=$1
     [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true
-    [ "$1" != INT ] || print_line 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
+    [ "$1" != INT ] || print_line 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: stops at once'
 }
 print_line() {
     (trap '' PIPE; echo "$1" >&2) || true # stderr may be closed: Ctrl-C also ends a `| tee`

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..checkpoints.loading import check_checkpoint, check_pretrained, trained_classes
 from ..models.build import build_model
 from ..models.layers.torch_private import drop_compiled_code
-from ..utils.config import enter_scope, kind_of, near_hint
+from ..utils.config import did_you_mean, enter_scope, kind_of, near_hint
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
 from ..utils.mmengine_private import load_weights
@@ -148,7 +148,7 @@ class Predictor:
             return int(name)
         similar = difflib.get_close_matches(name, self.classes, 3, 0.5)
         if similar:
-            hint = f'near: {first_few(similar)}'
+            hint = did_you_mean(similar)
         else:
             hint = f'choose from {first_few(list(self.classes), 12)}'
         raise InputError(f'{self.name} has no class {name!r}; {hint}')
@@ -263,7 +263,7 @@ def read_image(path: str | Path) -> np.ndarray:
         folder = path.parent
         files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
         hint = near_hint(path.name, files, 0.5)
-        raise InputError(f'there is no image {path}{hint}; give the path of an image file')
+        raise InputError(f'there is no image {path}; give the path of an image file{hint}')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
     except (OSError, cv2.error):
@@ -347,4 +347,4 @@ def layer_module(model: nn.Module, name: str, layers: dict[str, int | None]) -> 
     similar = difflib.get_close_matches(name, layers, 4, 0.4) or list(layers)[-4:]
     exists = name in dict(model.named_modules())
     reason = 'does not output exactly one feature map' if exists else 'is not in this model'
-    raise InputError(f'--layer {name} {reason}; near: {first_few(similar, 4)}')
+    raise InputError(f'--layer {name} {reason}; {did_you_mean(similar)}')

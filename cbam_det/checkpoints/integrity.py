@@ -1,4 +1,4 @@
-"""Whether a file of weights is what was written or published, and where downloads are kept."""
+"""Check that a file of weights is undamaged, and find the files of downloads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from ..utils.errors import InputError, first_few
 
-# 'resnet50-0676ba61.pth': the first digits of the file's SHA-256, by the rule of torch.hub, to
-# which mmdet's tool for publishing keeps too. A date has digits alone.
+# torch.hub and mmdet's publishing tool put the first digits of a file's SHA-256 into its name:
+# 'resnet50-0676ba61.pth'. They have a letter from a to f, so that a date does not match.
 NAMED_DIGITS = re.compile(r'-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+$')
 
 
@@ -26,7 +26,7 @@ class Unreadable(InputError):
 
     Attributes:
         fault: the reason, without the name of the file.
-        remedy: what to do, where the place of the file tells that; else ''.
+        remedy: what to do, if that depends on the place of the file; else ''.
     """
 
     def __init__(self, message: str, fault: str = '', remedy: str = '') -> None:
@@ -36,7 +36,7 @@ class Unreadable(InputError):
 
 
 def check_file(path: Path) -> None:
-    """Check a file of weights, before it is read.
+    """Check a file of weights before it is read.
 
     Raises:
         Unreadable: it is empty, truncated or damaged, or torch did not write it.
@@ -47,7 +47,7 @@ def check_file(path: Path) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _check_content(path: Path, size: int, changed: int) -> None:
-    """See `check_file`; a file is looked at once as long as its size and time stay."""
+    """See `check_file`; a file is checked again only if its size or time has changed."""
     with path.open('rb') as stream:
         head = stream.read(64).lstrip().lower()
     if not head:
@@ -65,10 +65,11 @@ def _check_content(path: Path, size: int, changed: int) -> None:
 
 
 def _check_parts(path: Path) -> None:
-    """Compare each part of a zip archive, as torch writes them, with its checksum, at which torch
-    does not look.
+    """Compare the parts of a zip archive, the format of torch, with their checksums.
 
-    A program can write them without (`torch.serialization.set_crc32_options`): then none is right.
+    torch does not compare them when it reads a file. A program can also write files without
+    checksums (`torch.serialization.set_crc32_options`). Then none of them matches, and the file is
+    accepted.
     """
     intact, damaged = 0, []
     with zipfile.ZipFile(path) as archive:
@@ -85,8 +86,9 @@ def _check_parts(path: Path) -> None:
 
 
 def _check_named_digits(path: Path) -> None:
-    """Compare a file in torch's format before 1.6, which has no checksums, with the digits in its
-    name, if any.
+    """Compare the SHA-256 of a file with the digits in its name, if any.
+
+    This is for files in the format of torch before 1.6, which has no checksums.
     """
     if named := NAMED_DIGITS.search(path.name):
         digest = hashlib.sha256()
@@ -97,15 +99,15 @@ def _check_named_digits(path: Path) -> None:
         if not digits.startswith(named[1]):
             raise Unreadable(
                 f'it is truncated or damaged: its SHA-256 begins with {digits[: len(named[1])]}, '
-                f'that in its name with {named[1]}'
+                f'but its name has {named[1]}'
             )
 
 
 def check_download(source: str) -> None:
-    """Check the file that torch.hub keeps of a URL or of a name that MMEngine knows, if any.
+    """Check the downloaded file of a URL or of a name that MMEngine knows, if there is one.
 
     Raises:
-        Unreadable: it is damaged; the command that removes it is named.
+        Unreadable: it is damaged; the message has the command that deletes it.
     """
     file = downloaded_file(source)
     if file is not None and file.is_file():
@@ -116,13 +118,13 @@ def check_download(source: str) -> None:
 
 
 def damaged_download(file: Path, fault: str) -> Unreadable:
-    """The error for a file of the download cache."""
-    remedy = f'delete it, and it is downloaded again: {shlex.join(["rm", str(file)])}'
+    """The error for a damaged file in the download cache."""
+    remedy = f'delete it, then it is downloaded again: {shlex.join(["rm", str(file)])}'
     return Unreadable(f'{file}: {fault}; {remedy}', f'of the downloaded {file}: {fault}', remedy)
 
 
 def downloaded_file(source: str) -> Path | None:
-    """Where torch.hub keeps what is fetched of a source; None of a source that is not fetched."""
+    """The file to which torch.hub downloads a source; None if the source is not downloaded."""
     url = url_of(source)
     if url is None:
         return None
@@ -130,7 +132,7 @@ def downloaded_file(source: str) -> Path | None:
 
 
 def url_of(source: str) -> str | None:
-    """The URL of `https://...`, `torchvision://...` or another name that MMEngine knows."""
+    """The URL of `https://...`, `torchvision://...` or another source of MMEngine, or None."""
     scheme, _, name = source.partition('://')
     tables = {
         **dict.fromkeys(('torchvision', 'modelzoo'), 'get_torchvision_models'),

@@ -1,4 +1,4 @@
-"""What a run needs of this machine's devices: GPUs, mixed precision, process groups."""
+"""Check and adapt what depends on the devices: GPUs, mixed precision, process groups."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ GPU_STRATEGIES = ('FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy')
 
 
 def check_sync_bn(run: RunConfig, training: bool = True) -> None:
-    """Check that BatchNorm over all processes, by a `norm_cfg` or by `sync_bn`, can be had.
+    """Check that the run can use the synchronized BatchNorm of a `norm_cfg` or of `sync_bn`.
 
-    In one process it is BatchNorm, into which MMEngine turns it; several need GPUs to train it.
+    In a single process MMEngine replaces it with BatchNorm. To train it, several
+    processes need GPUs.
 
     Raises:
-        InputError: there are several processes and no GPU; `MMSyncBN` without processes; `sync_bn`
-            is neither 'torch' nor 'mmcv'.
+        InputError: there are several processes and no GPU, `MMSyncBN` has no launcher, or `sync_bn`
+            is not 'torch', 'mmcv' or None.
     """
     if run.sync_bn not in (None, 'torch', 'mmcv'):
         raise InputError(f"sync_bn={run.sync_bn!r} is unknown; give 'torch', 'mmcv' or None")
@@ -44,24 +45,24 @@ def check_sync_bn(run: RunConfig, training: bool = True) -> None:
             )
     if run.sync_bn and without_gpu:
         raise InputError(
-            f'sync_bn={run.sync_bn!r} needs GPUs, and torch sees none; give sync_bn=None, and each '
-            'norm_cfg holds as it is written'
+            f'sync_bn={run.sync_bn!r} needs GPUs, and torch sees none; give sync_bn=None, which '
+            'leaves each norm_cfg as it is'
         )
 
 
 def check_sharding(cfg: Config) -> None:
-    """Check that a config's FSDP or DeepSpeed is for a runner and a machine that have it.
+    """Check that the runner and this machine support the FSDP or DeepSpeed of a config.
 
     Raises:
-        InputError: a strategy needs GPUs and there is none, or the runner has no strategies; the
-            model is to be sharded by its wrapper, where MMEngine's Runner would initialise and save
-            fragments of the weights.
+        InputError: a strategy needs GPUs and there is none; the runner has no strategies; or a
+            model wrapper shards the weights, of which MMEngine's Runner would then initialise and
+            save only fragments.
     """
     strategy = kind_of(typed(cfg, 'strategy', dict | None, '') or {})
     if strategy in GPU_STRATEGIES and not torch.cuda.is_available():
         raise InputError(
-            f"strategy.type='{strategy}' needs GPUs and torch sees none; leave runner_type and "
-            'strategy out, and several processes train by DistributedDataParallel'
+            f"strategy.type='{strategy}' needs GPUs and torch sees none; remove runner_type "
+            'and strategy, then several processes train with DistributedDataParallel'
         )
     if 'FullyShardedDataParallel' in kind_of(
         typed(cfg, 'model_wrapper_cfg', dict | None, '') or {}
@@ -79,17 +80,17 @@ def check_sharding(cfg: Config) -> None:
 
 
 def amp_on_cpu(optim_wrapper: dict) -> dict:
-    """Mixed precision without a GPU: `CPUAmpOptimWrapper` in AmpOptimWrapper's place.
+    """Replace `AmpOptimWrapper` by `CPUAmpOptimWrapper` if there is no GPU.
 
     Args:
-        optim_wrapper: of a config; it is not changed.
+        optim_wrapper: the one of a config; it is not changed.
 
     Returns:
-        The optim_wrapper for this machine, equal to what was given where there is a GPU.
+        The optim_wrapper for this machine, an equal copy if there is a GPU.
 
     Raises:
-        InputError: the config asks for another type than bfloat16; float16 would need its losses
-            scaled, for which torch has no scaler that MMEngine uses on the CPU.
+        InputError: the config asks for another type than bfloat16. float16 needs loss scaling,
+            which MMEngine does not have on the CPU.
     """
     optim_wrapper = copy.deepcopy(optim_wrapper)
     if torch.cuda.is_available():
@@ -103,17 +104,17 @@ def amp_on_cpu(optim_wrapper: dict) -> dict:
                 f'{path}.dtype={dtype!r} needs a GPU and torch sees none; mixed precision on the '
                 f"CPU is bfloat16: give {path}.dtype='bfloat16', or leave --amp out"
             )
-        node.pop('loss_scale', None)  # bfloat16 has float32's range: nothing to scale
-        node.pop('use_fsdp', None)  # chooses among scalers alone
+        node.pop('loss_scale', None)  # bfloat16 has the range of float32: nothing to scale
+        node.pop('use_fsdp', None)  # chooses only the scaler
         node['type'] = 'CPUAmpOptimWrapper'
     return optim_wrapper
 
 
 def adapt_to_cpu(cfg: Config) -> None:
-    """Let several processes train on CPUs: gloo, and DDP without device ids.
+    """Make training in several processes work on CPUs: with gloo, and DDP without device ids.
 
-    MMEngine's launcher code sets a CUDA device whatever the machine has; a process group that
-    stands already is left alone, so it is made here.
+    MMEngine's launcher code always sets a CUDA device, unless the process group exists already. So
+    the group is created here.
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
@@ -123,7 +124,7 @@ def adapt_to_cpu(cfg: Config) -> None:
             'tools/dist_train.sh (--launcher pytorch)'
         )
     distributed.init_process_group('gloo')
-    # What MMEngine's wrap_model sets where no wrapper is given, but for the device ids.
+    # The defaults of MMEngine's wrap_model, except for the device ids.
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',
         'broadcast_buffers': False,

@@ -1,4 +1,4 @@
-"""Faults of the machine in the middle of a run, as errors that tell what to do."""
+"""Explain faults of the machine in the middle of a run, with a remedy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from mmengine.config import Config
 from ..utils.config import CBAMS, kind_of, walk
 from ..utils.errors import InputError
 
-FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # of writing alone
+FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
 REMEDIES = {
-    'ENOENT': ('read', 'put it back'),
-    'EIO': ('read or write', 'mend the disk or its connection'),
-    **dict.fromkeys(('EACCES', 'EPERM'), ('read or write', 'permit it to the user of the run')),
-    **dict.fromkeys((*FULL, 'writer'), ('write', 'make room or mend the disk')),
+    'ENOENT': ('read', 'restore the file'),
+    'EIO': ('read or write', 'fix the disk or its connection'),
+    **dict.fromkeys(
+        ('EACCES', 'EPERM'), ('read or write', 'give the user of the run the permission')
+    ),
+    **dict.fromkeys((*FULL, 'writer'), ('write', 'free some space or fix the disk')),
 }
 DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
 # mmdet's backbones with the option `with_cp`.
@@ -25,15 +27,15 @@ CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|Eff
 
 
 def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
-    """What a fault of the disk, an image or a lack of memory means; None for other errors.
+    """Explain a fault of the disk, a broken image or a lack of memory; None for other errors.
 
     Args:
-        error: what the run raised.
-        cfg: its merged config, for the present values of what takes memory.
-        work_dir: of a training, for the checkpoint from which it can go on; None for a test.
+        error: the exception of the run.
+        cfg: its merged config, for the current values of the options that take memory.
+        work_dir: the folder with the last checkpoint of a training, None for a test.
     """
     lines = str(error).strip().splitlines() or ['']
-    # A loader's worker passes on its traceback as text, the error in its last line.
+    # A worker of a loader passes its traceback on as text, with the error in the last line.
     cause = f'{type(error).__name__}: {lines[0]}'.rstrip(': ')
     if 'in DataLoader worker' in lines[0]:
         cause = lines[-1]
@@ -41,7 +43,7 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
     hint = resume_hint(work_dir)
     if _is_out_of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
-        return InputError(f'out of memory ({cause}); lower what takes it: {options}')
+        return InputError(f'out of memory ({cause}); options that need less: {options}')
     if fault := _disk_fault(error, lines[-1]):
         name, file = fault
         action, remedy = REMEDIES[name]
@@ -49,8 +51,8 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
         return InputError(f'the run could not {action}{target} ({cause}); {remedy}, then {hint}')
     if image := re.search('failed to load image: (.+)', lines[-1]):  # mmcv's LoadImageFromFile
         return InputError(
-            f'the image {image[1]} cannot be decoded; --check-images and tools/check_data.py find '
-            f'all of its kind, --fix of the latter leaves them out; mend it, then {hint}'
+            f'the image {image[1]} cannot be decoded; tools/check_data.py lists all such images, '
+            f'and its --fix leaves them out; fix the image, then {hint}'
         )
     return None
 
@@ -64,7 +66,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _disk_fault(error: Exception, last_line: str) -> tuple[str, str | None] | None:
-    """The name of a fault in `REMEDIES` and the file, which a worker tells in its last line."""
+    """The name of a fault in `REMEDIES`, and the file; a worker has both in its last line."""
     if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
         return 'writer', None
     if not isinstance(error, OSError):
@@ -77,14 +79,14 @@ def _disk_fault(error: Exception, last_line: str) -> tuple[str, str | None] | No
 
 
 def resume_hint(work_dir: str | None) -> str:
-    """How a run that ended early goes on; for the argument see `explain`."""
+    """How to continue a run that ended early; for the argument see `explain`."""
     if work_dir is None:
-        return 'give the same command again'
+        return 'run the same command again'
     path = last_checkpoint(work_dir)
     if not path:
-        return 'give the same command again (no checkpoint was written before)'
-    state = f'{path} is whole' if Path(path).exists() else f'the last checkpoint {path} is gone'
-    return f'give the same command with --resume ({state})'
+        return 'run the same command again (no checkpoint was written before)'
+    state = f'{path} is complete' if Path(path).exists() else f'the last checkpoint {path} is gone'
+    return f'run the same command with --resume ({state})'
 
 
 def last_checkpoint(work_dir: str) -> str | None:
@@ -96,11 +98,12 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 
 def memory_options(cfg: Config, training: bool = True) -> str:
-    """What lowers the memory of a training or a test, with the present values; what is used up is
-    left out.
+    """The options that lower the memory of a training or a test, with their current values.
+
+    Options that cannot lower it further are left out.
 
     Returns:
-        'train_dataloader.batch_size (now 2); the image size (...); --amp', say.
+        For example 'train_dataloader.batch_size (now 2); --amp (now off)'.
     """
     name = 'train_dataloader' if training else 'test_dataloader'
     loader = cfg.get(name) or {}

@@ -1,4 +1,4 @@
-"""What `tools/train.py` and `tools/test.py` have in common: from a parsed command line to a run."""
+"""The shared part of `tools/train.py` and `tools/test.py`: from parsed arguments to a run."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from .runner import CheckedRunner
 
 
 def config_of(args: argparse.Namespace, task: Task) -> Config:
-    """The config of a command line, with the options that trainings and tests share.
+    """The config of a command line, with the options that training and testing share.
 
     Args:
-        args: with config, cfg_options, launcher, local_rank, work_dir, data_root, check_images.
-        task: what the command line is for.
+        args: has config, cfg_options, launcher, local_rank, work_dir, data_root, check_images.
+        task: the task of the command.
 
     Raises:
-        InputError: an option does not fit, or the config cannot be read.
+        InputError: an option is wrong, or the config cannot be read.
     """
     options = parse_options(args.cfg_options)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -51,13 +51,13 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     settings = cfg.get('preflight') or {}
-    if args.check_images and isinstance(settings, dict):  # others are refused with the rest
+    if args.check_images and isinstance(settings, dict):  # a later check refuses other types
         cfg.preflight = {**settings, 'check_images': True}
     return cfg
 
 
 def build_runner(cfg: Config, task: Task) -> Runner:
-    """The runner that a config names, or a `CheckedRunner`, which has checked `cfg` for the task.
+    """Build the runner that a config names, by default a `CheckedRunner`, which checks `cfg`.
 
     Raises:
         InputError: no runner of that name is registered; see `CheckedRunner.from_cfg`.
@@ -69,8 +69,8 @@ def build_runner(cfg: Config, task: Task) -> Runner:
     devices.check_sharding(cfg)
     if preflight.is_first_process(cfg):
         print_log(
-            f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it goes '
-            'without exact resumption, whole checkpoints and the check of its losses',
+            f'runner_type={cfg.runner_type!r}: nothing is checked before this run, and it has '
+            'no exact resuming, no atomic checkpoints and no check of its losses',
             level=logging.WARNING,
         )
     return RUNNERS.build(cfg)
@@ -79,15 +79,15 @@ def build_runner(cfg: Config, task: Task) -> Runner:
 def run_tool(
     run: Callable[[argparse.Namespace], None], args: argparse.Namespace, hidden_gpus: int = 0
 ) -> None:
-    """Call `run` in a process that is there for it alone, and end the process group after it.
+    """Prepare this process for a run, call `run`, and destroy the process group afterwards.
 
     Args:
-        run: a training or a test, whose runner does not outlive it.
-        args: its command line.
-        hidden_gpus: GPUs that were hidden from it, since mmcv's operators cannot use them.
+        run: a training or a test; its runner must not outlive it.
+        args: the parsed command line.
+        hidden_gpus: the number of GPUs that were hidden because mmcv's operators cannot use them.
 
     Raises:
-        InputError: mmcv's operators do not compute here; or what `run` raises.
+        InputError: mmcv's operators do not work on this machine; also what `run` raises.
     """
     read_weights_only()
     if problem := check_operators():
@@ -101,6 +101,7 @@ def run_tool(
     allow_compilations()
     run(args)
     if distributed.is_available() and distributed.is_initialized():
-        # Its threads can abort a process that ends. The runner's cycles hold it by the model.
+        # Its threads can abort a process that ends. The model, which is in reference cycles of the
+        # runner, still refers to the group.
         distributed.destroy_process_group()
         gc.collect()

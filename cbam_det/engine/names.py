@@ -1,6 +1,6 @@
-"""Names in a raw config that are absent, misspelt or not registered.
+"""Check a config for names that are missing, misspelt or not registered.
 
-It is about the keys as they are written, so it reads the raw config, not `utils.run_config`.
+The checks need the keys as they are written, so they read the raw config, not `utils.run_config`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..utils.unread_keys import RUNNER_KEYS, unused_keys
 from ..utils.value_types import shortened
 from .unknown_options import check_options, hook_options
 
-# What each run has beside MMEngine's default hooks, by its key in `default_hooks`; None there
-# leaves one out. The audit is for models with a plugin.
+# The hooks of every run besides MMEngine's, by their keys in `default_hooks`, where None turns one
+# off. The audit is only for models with a plugin.
 OWN_HOOKS = dict(
     attention_audit=dict(type='AttentionAuditHook'),
     exact_resume=dict(type='ExactResumeHook'),
@@ -29,10 +29,10 @@ OWN_HOOKS = dict(
 
 
 def check_complete(cfg: Config) -> None:
-    """Check that a training, a validation and a test each have all of their three keys, or none.
+    """Check that training, validation and test each have all of their three keys or none.
 
     Raises:
-        InputError: one or two of them are absent.
+        InputError: one or two of the three are missing.
     """
     thirds = dict(train='optim_wrapper', val='val_evaluator', test='test_evaluator')
     for split, third in thirds.items():
@@ -49,19 +49,19 @@ def check_complete(cfg: Config) -> None:
 
 
 def check_names(cfg: Config) -> None:
-    """Name what is misspelt: hooks, their types and options, and keys of the config.
+    """Check the names of hooks, of their types and options, and of keys of the config.
 
-    A key that is near to one of MMEngine's is only told: it may be the config's own.
+    A top-level key that nothing reads causes only a warning, since it may be a variable.
 
     Raises:
-        InputError: a default hook has no type, which a misspelt one lacks; a hook's type is not
-            registered, or has no such option; a dictionary has a key that nothing reads.
+        InputError: a default hook has no type, so its name is probably misspelt; the type of a hook
+            is not registered or has no such option; or nothing reads a key of a dictionary.
     """
     default = cfg.get('default_hooks') or {}
     for name, hook in default.items():
         path = f'default_hooks.{name}'
         if not isinstance(hook, dict):
-            continue  # None, or a hook that is made
+            continue  # None, or a hook object
         hook = {**OWN_HOOKS.get(name, {}), **hook}
         if not hook.get('type'):
             near = near_hint(name, {*default, *OWN_HOOKS} - {name})
@@ -76,11 +76,13 @@ def check_names(cfg: Config) -> None:
         near = '' if key in RUNNER_KEYS else near_hint(key, RUNNER_KEYS, 0.9)
         if near or key in unused:
             near = near or ', and the config does not use it'
-            print_log(f'MMEngine reads no {key} of the config{near}', level=logging.WARNING)
+            print_log(
+                f'MMEngine does not read the key {key} of the config{near}', level=logging.WARNING
+            )
 
 
 def _check_hook(path: str, hook: dict) -> None:
-    """Raise InputError where no registry knows a hook's type, or the type not its options."""
+    """Raise InputError if a hook's type is not registered or does not take one of its options."""
     hook_class = registered(HOOKS, hook['type'], f'{path}.type', hook.get('_scope_'))
     parameters = hook_options(hook_class)
     if parameters is None:
@@ -88,39 +90,39 @@ def _check_hook(path: str, hook: dict) -> None:
     for option in hook:
         if option not in {*parameters, 'type', 'priority', '_scope_'}:
             raise InputError(
-                f'{path}.{option} is unknown, {kind_of(hook)} has no such option'
+                f'{path}.{option} is not an option of {kind_of(hook)}'
                 f'{near_hint(option, parameters)}'
             )
 
 
 def registered(registry: Registry, kind: str | type, path: str, scope: str | None = None) -> type:
-    """The class that a name of a config stands for, looked up in the config's scope.
+    """The class that a config names, looked up in the config's scope.
 
     Args:
-        registry: MMEngine's of its kind.
+        registry: the registry of MMEngine to search.
         kind: the name, or the class itself.
-        path: where the config has it, for the message.
-        scope: one of its own.
+        path: its key path in the config, for the message.
+        scope: the `_scope_` beside the type, or None.
 
     Raises:
-        InputError: no registry knows the name; what is near is listed.
+        InputError: no registry has the name; the message lists similar names.
     """
     if not isinstance(kind, str):
         if not callable(kind):
             raise InputError(
-                f"{path}={shortened(kind)} is not a type; give a name, 'LoggerHook' say"
+                f"{path}={shortened(kind)} is not a type; give a name such as 'LoggerHook'"
             )
         return kind
     if scope is not None and not (isinstance(scope, str) and scope.isidentifier()):
         raise InputError(
             f'{path} has _scope_={shortened(scope)} beside it; give the name of a library'
         )
-    found = registered_class(registry, kind, scope)
-    if found is None:
+    registered_type = registered_class(registry, kind, scope)
+    if registered_type is None:
         with registry.switch_scope_and_registry(scope) as own:
             near = near_hint(kind, registered_names(own))
         raise InputError(
-            f'{path}={kind!r} is not registered{near}; check its spelling, or import its module '
-            'with custom_imports'
+            f'{path}={kind!r} is not registered; check its spelling, or import its module with '
+            f'custom_imports{near}'
         )
-    return found
+    return registered_type

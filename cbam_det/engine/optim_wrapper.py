@@ -15,21 +15,23 @@ from torch import Tensor, nn
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """Trains under torch's autocast of the CPU: convolutions and linear layers in bfloat16.
+    """Trains under torch's CPU autocast: convolutions and linear layers run in bfloat16.
 
-    Weights, gradients, the optimizer's state and the losses stay float32. bfloat16 has float32's
-    range, so that no gradient vanishes and no loss is scaled. What dense heads return and what RoI
-    extractors get is turned to float32: mmdet makes anchors and boxes in the type of these, which
-    near 1,000 pixels has steps of 4, and mmcv's NMS and RoIAlign take no bfloat16 on the CPU.
+    Weights, gradients, the state of the optimizer and the losses stay float32. bfloat16 has the
+    range of float32, so gradients do not vanish and losses are not scaled.
 
-    Neither do mmcv's deformable convolutions: they raise torch's error. Heads that are no dense
-    heads (DETR's) keep bfloat16. The arguments are
-    OptimWrapper's; `tools/train.py --amp` takes this wrapper where torch sees no GPU.
+    The outputs of dense heads and the inputs of RoI extractors are converted to float32. mmdet
+    creates anchors and boxes in their type, and bfloat16 has steps of 4 pixels near 1,000. Also,
+    mmcv's NMS and RoIAlign do not support bfloat16 on the CPU. mmcv's deformable convolutions do
+    not support it either: they raise torch's error. Other heads, such as DETR's, keep bfloat16.
+
+    The arguments are those of OptimWrapper. `tools/train.py --amp` uses this wrapper if torch sees
+    no GPU.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The surroundings of a training step's forward pass; `model` is what it runs."""
+        """The context in which a training step runs the forward pass of `model`."""
         with ExitStack() as stack:
             stack.enter_context(super().optim_context(model))
             stack.enter_context(torch.autocast('cpu', torch.bfloat16))

@@ -1,12 +1,13 @@
-"""Checks of a run before it begins: names, folders, data, weights, device, processes.
+"""Checks before a run: names, folders, data, weights, device, processes.
 
 `prepare` checks the keys of the raw config and adapts it to this machine. `check_run` then builds
-the `RunConfig`, once, which its checks read; they raise `InputError` with the remedy and change
-nothing. The model, and keys of it that nothing reads, are of the raw config.
+the `RunConfig` once. Its checks read this, change nothing, and raise `InputError` with a remedy.
+Only the model and the search for unread keys use the raw config.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import nn
 
 from ..checkpoints import loading
@@ -30,18 +32,18 @@ from ..utils.unread_keys import refuse_old_keys
 from ..utils.value_types import typed
 from .devices import amp_on_cpu, check_sharding, check_sync_bn
 from .names import check_complete, check_names
-from .unknown_options import tell_unread
+from .unknown_options import warn_unread
 
 Task = Literal['train', 'test']
 
 
 def prepare(cfg: Config) -> None:
-    """Check what holds for a training and a test, and let `cfg` read the data that it is to read.
+    """Make the checks that training and testing share, and adapt `cfg` to this machine.
 
     Raises:
-        InputError: a key is mmdet 2.x's or of another type; a setting of `preflight`, a hook or its
-            type is misspelt; the config's data sets have several roots and `preflight.data_root`
-            would replace them; there is a GPU and mmcv's operators are for the CPU alone.
+        InputError: a key is one of mmdet 2.x or its value has the wrong type; a setting of
+            `preflight`, a hook or the type of a hook is misspelt; `preflight.data_root` would
+            replace several roots; or there is a GPU, but mmcv's operators are only for the CPU.
     """
     refuse_old_keys(cfg)
     check_runner_keys(cfg)
@@ -64,11 +66,11 @@ def check_run(cfg: Config, task: Task) -> str | None:
     """Check the data, the model, the weights and the folders of a run, in the first process.
 
     Returns:
-        The checkpoint from which a training by `resume=True` goes on; None where it begins, or
-        where `load_from` names it.
+        The checkpoint from which a training with `resume=True` continues; None if a new training
+        starts, or if `load_from` names the checkpoint.
 
     Raises:
-        InputError: something is missing, damaged, or does not fit the rest; the first of that.
+        InputError: something is missing, damaged or inconsistent. Only the first fault is named.
     """
     if task == 'train':
         amp_on_cpu(cfg.get('optim_wrapper') or {})
@@ -87,10 +89,11 @@ def check_run(cfg: Config, task: Task) -> str | None:
         loading.check_checkpoint_classes(run.splits.get('test'), checkpoint or {})
         return None
     check_bypassed(run, model)
-    tell_unread(cfg, model)
+    warn_unread(cfg, model)
     resume_from = None
     if not run.resume:
-        loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
+        checkpoint = loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
+        warn_of_other_classes(run, checkpoint or {})
     elif run.load_from:
         checkpoint = loading.check_checkpoint(run.load_from, '--resume', model)
         loading.check_resumable(run.load_from, checkpoint)
@@ -103,8 +106,19 @@ def check_run(cfg: Config, task: Task) -> str | None:
     return resume_from
 
 
+def warn_of_other_classes(run: RunConfig, checkpoint: dict) -> None:
+    """Warn if the weights to start from were trained on other classes or in another order.
+
+    The training can still learn the classes of its data, so this is not an error.
+    """
+    try:
+        loading.check_checkpoint_classes(run.splits.get('train'), checkpoint)
+    except InputError as error:
+        print_log(f'load_from={run.load_from}: {error}', level=logging.WARNING)
+
+
 def drop_worker_options(cfg: Config) -> None:
-    """Leave out what torch's loaders refuse without workers, where `num_workers` is 0."""
+    """Remove the options that torch's loaders refuse if `num_workers` is 0."""
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(key) or {}
         if not typed(loader, 'num_workers', int, key, 0):
@@ -113,47 +127,50 @@ def drop_worker_options(cfg: Config) -> None:
 
 
 def is_first_process(cfg: Config) -> bool:
-    """Whether this is the process that checks and downloads, before torch.distributed stands."""
+    """Whether this process checks and downloads; works before torch.distributed is initialised."""
     rank = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
     return int(os.environ.get(rank.get(cfg.get('launcher', 'none'), ''), 0)) == 0
 
 
 def check_unused(work_dir: str) -> None:
-    """Raise InputError where a run that begins would overwrite the checkpoints of another."""
+    """Raise InputError if a new run would overwrite the checkpoints of an earlier one."""
     files = [path for path in Path(work_dir).glob('*.pth') if loading.WRITTEN.fullmatch(path.name)]
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    # Whatever the checkpoints are called and wherever they are written, MMEngine names the last.
+    # MMEngine writes last_checkpoint for any name and folder of the checkpoints.
     names = [path.name for path in (Path(work_dir) / 'last_checkpoint', *files) if path.is_file()]
     if names:
         raise InputError(
-            f'{work_dir} holds {first_few(names)} of a run before, which this one would overwrite; '
-            'give another --work-dir, go on with that run by --resume, or move the files away'
+            f'{work_dir} has {first_few(names)} of an earlier run, which this one would overwrite; '
+            'give another --work-dir, continue the earlier run with --resume, or move the files '
+            'away'
         )
 
 
 def check_bypassed(run: RunConfig, model: nn.Module) -> None:
-    """Check that no option goes past the attention.
+    """Check that no option bypasses the attention.
 
     Raises:
-        InputError: `efficient_conv_bn_eval` names a module that has attention in it: it computes
-            convolution and norm in one, without the hooks by which plugins follow a norm.
+        InputError: `efficient_conv_bn_eval` names a module that contains attention. It merges
+            convolution and norm, and does not call the hooks that apply a plugin after a norm.
     """
     plugins = [plugin for plugin, _ in named_plugins(model)]
     for name in run.conv_bn_eval:
         inside = [plugin for plugin in plugins if plugin.startswith(f'{name}.')]
         if inside:
             raise InputError(
-                f'efficient_conv_bn_eval={list(run.conv_bn_eval)} would leave out the attention at '
-                f'{first_few(inside)}; take {name!r} out of it: --cfg-options '
+                f'efficient_conv_bn_eval={list(run.conv_bn_eval)} would skip the attention at '
+                f'{first_few(inside)}; remove {name!r} from it, or all: --cfg-options '
                 'efficient_conv_bn_eval=None'
             )
 
 
 def check_work_dir(run: RunConfig) -> None:
-    """Check that the run can write where it is to: into its work_dir and its checkpoints' folder.
+    """Check that the run can write to its work_dir and to the folder of its checkpoints.
+
+    The check leaves no file or folder behind.
 
     Raises:
-        InputError: a folder cannot be made or written in; nothing is left behind.
+        InputError: it cannot create a folder or write to it.
     """
     paths = {'the work_dir': run.work_dir}
     if run.checkpoint_dir and '://' not in run.checkpoint_dir:
@@ -168,5 +185,5 @@ def check_work_dir(run: RunConfig) -> None:
         except OSError as error:
             raise InputError(
                 f'{option} {path} cannot be written ({folder}: {error.strerror}); give a folder '
-                'that can, by --work-dir for one'
+                'that you can write to, for example with --work-dir'
             ) from None

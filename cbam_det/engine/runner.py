@@ -1,7 +1,7 @@
-"""MMEngine's runner with checks before a run, whole checkpoints and exact resumption.
+"""MMEngine's runner with checks before a run, atomic checkpoints and exact resuming.
 
-`tools/train.py` and `tools/test.py` take it for each config. In mmdet's own tools, in `mim train`
-and in scripts a config chooses it by one line, `runner_type = 'CheckedRunner'`.
+`tools/train.py` and `tools/test.py` use it for every config. mmdet's own tools, `mim train` and
+scripts use it if the config has the line `runner_type = 'CheckedRunner'`.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ HookConfig: TypeAlias = Hook | dict
 
 @RUNNERS.register_module()
 class CheckedRunner(Runner):
-    """MMEngine's runner, which checks a config before it trains or tests by it.
+    """MMEngine's runner, which checks a config before it trains or tests.
 
-    What it has beside MMEngine's:
+    It adds to MMEngine's runner:
 
-    - the checks of `preflight.check_run`, before the first step of a training or a test; where
-      `from_cfg` is told which of them follows, before anything is written;
-    - the hooks of `names.OWN_HOOKS`, by which a training can be killed, stopped and resumed and
-      its losses and attention are looked at; `None` in a config's `default_hooks` leaves one out;
-    - checkpoints that have their name only when they are whole (`save_checkpoint`);
-    - errors of the machine and of a config's keys in one line (`failures`, `build_errors`); a
-      script that catches neither `InputError` nor `Stopped` ends by that line, with the status of
-      our tools (`errors.end_by_one_line`);
-    - `metrics.json` after a test.
+    - the checks of `preflight.check_run` before the first step of a training or a test, or before
+      anything is written if `from_cfg` gets the task;
+    - the hooks of `names.OWN_HOOKS`, which let a training be stopped, killed and resumed, and check
+      its losses and its attention; `None` in the config's `default_hooks` turns one off;
+    - checkpoints that get their name only when they are complete (`save_checkpoint`);
+    - one-line errors for faults of the machine and of config keys (`failures`, `build_errors`); a
+      script that does not catch `InputError` or `Stopped` ends with that line and the exit status
+      of our tools (`errors.end_by_one_line`);
+    - the file `metrics.json` after a test.
 
-    A config's `preflight` has its settings, all of them optional::
+    Its settings are in the config's `preflight`; all of them are optional::
 
         preflight = dict(
-            data_root='data/coco',   # folder that replaces the data root of every data set
+            data_root='data/coco',   # a folder that replaces the data root of every data set
             check_images=True,       # decode every image before the run
         )
     """
@@ -78,25 +78,27 @@ class CheckedRunner(Runner):
         fix_ssd_heads()
         fix_metrics()
         self._checked_for: Task | None = None
-        self._resume_from: str | None = None  # where the first process found a whole checkpoint
+        self._resume_from: str | None = None  # found by the first process
         self._resumed_at: int | None = None
-        self._begun = False  # its first batch is read
+        self._begun = False  # whether the first batch was read
         super().__init__(*args, **options)
 
     @classmethod
     def from_cfg(cls, cfg: Config | dict, task: Task | None = None) -> CheckedRunner:
         """Build the runner of a config, which is not changed.
 
-        MMEngine's `Runner.from_cfg(cfg)` ignores `runner_type`, and so checks nothing; where the
-        config chooses the runner, a script calls `RUNNERS.build(cfg)`, as mmdet's tools do.
+        MMEngine's `Runner.from_cfg(cfg)` ignores `runner_type` and therefore checks nothing. A
+        script in which the config chooses the runner calls `RUNNERS.build(cfg)`, as mmdet's tools
+        do.
 
         Args:
             cfg: a merged config with a `work_dir`.
-            task: 'train' or 'test', for which the config is checked before the runner writes
-                anything. Without it `train()` and `test()` check as they begin.
+            task: 'train' or 'test' to check the config for this task before the runner writes
+                anything; None to check at the start of `train()` and `test()`.
 
         Raises:
-            InputError: `task` is another, there is no work_dir; see `preflight` and `loading`.
+            InputError: `task` is unknown, there is no work_dir, or a check of `preflight` or
+                `loading` fails.
         """
         end_by_one_line()
         if task not in (None, 'train', 'test'):
@@ -118,17 +120,15 @@ class CheckedRunner(Runner):
         return runner
 
     def _check(self, task: Task) -> None:
-        """Check the run, where `from_cfg` was not told what it is; a runner of parts has no config
-        that could be.
-        """
+        """Check the run if `from_cfg` has not; a runner that is built from parts has no config."""
         if self._checked_for != task and self.cfg.get('model'):
-            states = random_states()  # the run is seeded, and the check builds a model
+            states = random_states()  # building a model draws from the generators of the run
             self._resume_from = preflight.check_run(self.cfg, task)
             set_random_states(states)
             self._checked_for = task
 
     def build_logger(self, *args: Any, **options: Any) -> MMLogger:
-        """MMEngine's, of which a terminal shows the warnings alone; see `TerminalHook`."""
+        """MMEngine's logger; a terminal shows only its warnings, see `TerminalHook`."""
         logger = super().build_logger(*args, **options)
         wants_all = (self.cfg.get('default_hooks') or {}).get('terminal', {}) is None
         if is_terminal() and not wants_all:
@@ -140,16 +140,19 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """MMEngine's and the config's hooks, and those of `OWN_HOOKS` that the config has not under
-        another name; the audit where there is a plugin.
+        """Register MMEngine's hooks, the config's, and those of `OWN_HOOKS` that it does not have.
+
+        The config may have a hook under another key. The audit is added only for a model with a
+        plugin.
 
         Raises:
-            InputError: the config has one of them twice, or a hook's `switch_pipeline` is no list.
+            InputError: the config has one of `OWN_HOOKS` twice, or a hook's `switch_pipeline` is
+                not a list.
         """
         hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
         given = {name: hooks.pop(name) for name in OWN_HOOKS if name in hooks}
-        elsewhere = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
-        elsewhere |= {
+        other_hooks = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
+        other_hooks |= {
             f'custom_hooks.{place}': hook for place, hook in enumerate(custom_hooks or [])
         }
         for name, own_hook in OWN_HOOKS.items():
@@ -158,14 +161,14 @@ class CheckedRunner(Runner):
                 options = {**own_hook, **options}
             own_class = HOOKS.get(own_hook['type'])
             places = [
-                path for path, hook in elsewhere.items() if issubclass(_kind(hook), own_class)
+                path for path, hook in other_hooks.items() if issubclass(_kind(hook), own_class)
             ]
             if options is not None and issubclass(_kind(options), own_class):
                 places.append(f'default_hooks.{name}')
             if len(places) > 1:
                 raise InputError(
-                    f'{" and ".join(places)} are each an {own_class.__name__}, of which a run has '
-                    'one; leave all but one out'
+                    f'{" and ".join(places)} are each an {own_class.__name__}, but a run can have '
+                    'only one; remove the others'
                 )
             is_wanted = own_class is not AttentionAuditHook or any(
                 True for _ in named_plugins(self.model)
@@ -176,18 +179,18 @@ class CheckedRunner(Runner):
                 hooks[name] = options
         for place, hook in enumerate(custom_hooks or []):
             if isinstance(hook, dict) and 'switch_pipeline' in hook:
-                # mmdet's hook builds it as it switches, which may be hundreds of epochs later.
+                # mmdet's hook builds it when it switches, which may be hundreds of epochs later.
                 Compose(typed(hook, 'switch_pipeline', list | tuple, f'custom_hooks.{place}'))
         super().register_hooks(hooks, custom_hooks)
 
     def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
-        """MMEngine's `register_hook`, with `AtomicCheckpointHook` in `CheckpointHook`'s place."""
+        """MMEngine's `register_hook`, with `AtomicCheckpointHook` instead of `CheckpointHook`."""
         if isinstance(hook, dict) and _kind(hook) is CheckpointHook:
             hook = {**hook, 'type': 'AtomicCheckpointHook'}
         super().register_hook(hook, priority)
 
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
-        """MMEngine's, with mixed precision as a CPU has it where there is no GPU."""
+        """MMEngine's `build_optim_wrapper`; without a GPU, mixed precision is that of the CPU."""
         if isinstance(optim_wrapper, dict):
             on_cpu = devices.amp_on_cpu(optim_wrapper)
             if on_cpu != optim_wrapper:
@@ -200,19 +203,23 @@ class CheckedRunner(Runner):
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """MMEngine's, whose COCO evaluators report every number that they have."""
+        """MMEngine's `build_test_loop`, whose COCO evaluators report all of their metrics."""
         if not isinstance(self._test_evaluator, Evaluator):
             report_every_number(self._test_evaluator)
         return super().build_test_loop(loop)
 
     def dump_config(self) -> None:
-        """Nothing yet: `train` writes the config. In the same work_dir a test, whose own config is
-        beside its log, would put it in the place of the training's.
+        """Do nothing; `train` writes the config.
+
+        A test in the same work_dir would overwrite the config of the training. The config of the
+        test is beside its log.
         """
 
     def load_or_resume(self) -> None:
-        """MMEngine's, from the checkpoint that the first process found whole; with `channels_last`,
-        of a model in that format, whose weights were drawn before, so that they are the same.
+        """MMEngine's `load_or_resume`, from the checkpoint that the first process found.
+
+        With `channels_last`, the model is first converted to that memory format. Its weights are
+        initialised before that, so the format does not change them.
         """
         if self.cfg.get('channels_last'):
             to_channels_last(self.model)
@@ -223,7 +230,7 @@ class CheckedRunner(Runner):
             broadcast_object_list(checkpoint)
             if checkpoint[0] is None:
                 self.logger.info(
-                    f'{self.work_dir} holds no checkpoint: the run begins', extra=BRIEF
+                    f'{self.work_dir} has no checkpoint: a new run starts', extra=BRIEF
                 )
                 return
             self._load_from: str | None = checkpoint[0]
@@ -237,10 +244,10 @@ class CheckedRunner(Runner):
         *args: object,
         **options: object,
     ) -> None:
-        """MMEngine's, but a file has its name only when it is whole.
+        """MMEngine's `save_checkpoint`, but a file gets its name only when it is complete.
 
         Raises:
-            OSError: it cannot be written; no part of it is left.
+            OSError: the file cannot be written; no part of it is left.
         """
         backend = get_file_backend(out_dir, backend_args=options.get('backend_args'))
         local = file_client_args is None and isinstance(backend, LocalBackend)
@@ -251,12 +258,11 @@ class CheckedRunner(Runner):
             super().save_checkpoint(out_dir, part.name, None, *args, **options)
 
     def train(self) -> nn.Module:
-        """Train, and say so where a resumed run was at its end already.
+        """Train; if a resumed run was already complete, log that nothing was trained.
 
         Raises:
-            InputError: the check found something; something cannot be built from the config, see
-                `build_error`; the disk or the memory is full, or an image cannot be read; see
-                `failures`.
+            InputError: a check fails; something cannot be built from the config, see `build_error`;
+                or the disk or the memory is full or an image cannot be read, see `failures`.
             Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
         self._check('train')
@@ -273,7 +279,7 @@ class CheckedRunner(Runner):
         if self._resume and self.iter == self._resumed_at:
             self.logger.info(
                 f'nothing was trained: the run had reached epoch {self.epoch} of '
-                f'{self.max_epochs}; raise train_cfg.max_epochs to go on',
+                f'{self.max_epochs}; raise train_cfg.max_epochs to continue',
                 extra=BRIEF,
             )
         return model
@@ -284,7 +290,7 @@ class CheckedRunner(Runner):
             yield
         except KeyboardInterrupt:
             hint = failures.resume_hint(work_dir)
-            raise Stopped(f'interrupted; to go on, {hint}', signal.SIGINT) from None
+            raise Stopped(f'interrupted; to continue, {hint}', signal.SIGINT) from None
         except Exception as error:
             explained = failures.explain(error, self.cfg, work_dir)
             if explained is None and not self._begun and not isinstance(error, InputError):
@@ -294,20 +300,20 @@ class CheckedRunner(Runner):
             raise explained from error
 
     def call_hook(self, fn_name: str, **options: object) -> None:
-        """MMEngine's, which notes that the first iteration begins."""
+        """MMEngine's `call_hook`, which also notes that the first iteration starts."""
         self._begun |= fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter')
         super().call_hook(fn_name, **options)
 
     def resume(self, *args: object, **options: object) -> None:
-        """MMEngine's `resume`, which notes where it starts."""
+        """MMEngine's `resume`, which also notes the iteration at which the run continues."""
         super().resume(*args, **options)
         self._resumed_at = self.iter
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """MMEngine's, with a check that there is a batch.
+        """MMEngine's `build_train_loop`, with a check that there is at least one batch.
 
         Raises:
-            InputError: the images are fewer than a batch, and `drop_last` leaves it out.
+            InputError: there are fewer images than in a batch, and `drop_last` drops them.
         """
         built = super().build_train_loop(loop)
         loader = built.dataloader
@@ -323,8 +329,8 @@ class CheckedRunner(Runner):
         """Evaluate, and write the metrics to `metrics.json` in the run's log folder.
 
         Raises:
-            InputError: the check found something; an image cannot be read, or the memory is full,
-                see `failures`; a detector found nothing in any image.
+            InputError: a check fails; an image cannot be read or the memory is full, see
+                `failures`; or a detector found nothing in any image.
             Stopped: by Ctrl-C.
         """
         self._check('test')
@@ -359,7 +365,7 @@ class CheckedRunner(Runner):
 
 
 def _kind(hook: HookConfig | None) -> type:
-    """The class of a hook or of a hook's config; NoneType where the config names none."""
+    """The class of a hook or of a hook's config; NoneType if the config has no type."""
     if not isinstance(hook, dict):
         return type(hook)
     kind = hook.get('type')

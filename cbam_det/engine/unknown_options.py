@@ -1,8 +1,8 @@
-"""Keys of a config's inner dictionaries that nothing reads, and over which no class complains.
+"""Find keys in the inner dictionaries of a config that nothing reads and no class refuses.
 
-A misspelt option of a class is its TypeError. But dictionaries that are read by `.get`, and
-`**kwargs` that are passed on to a later call, take any key. As this is about the raw keys, it reads
-the raw config, not `utils.run_config`.
+A class raises a TypeError for a misspelt option. But dictionaries that are read by `.get`, and
+`**kwargs` that are passed on to a later call, accept any key. The checks need the keys as they are
+written, so they read the raw config, not `utils.run_config`.
 """
 
 from __future__ import annotations
@@ -25,34 +25,31 @@ from ..utils.errors import InputError
 from ..utils.source_words import source_words
 from ..utils.value_types import typed
 
-# mmengine.optim.DefaultOptimWrapperConstructor's.
+# The keys that mmengine.optim.DefaultOptimWrapperConstructor reads.
 PARAMWISE = (
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
     *('flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
 )
 MULTIPLIERS = ('lr_mult', 'decay_mult')
-UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs, of 2.x
+UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs since 2.x
 ENV = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
 
 def check_options(cfg: Config) -> None:
-    """Check the keys of those dictionaries of which every key is known.
+    """Check the dictionaries for which all allowed keys are known.
 
     Raises:
-        InputError: one has another key; the message names it and what is near.
+        InputError: one has another key; the message names it, and similar or all allowed keys.
     """
     for path, node, known in _closed(cfg):
         for key in node:
             if key not in known:
-                hint = near_hint(str(key), known)
-                raise InputError(
-                    f'{path}.{key} is unknown and would have no effect{hint}; it has '
-                    f'{", ".join(known)}'
-                )
+                hint = near_hint(str(key), known) or f'; choose from {", ".join(known)}'
+                raise InputError(f'{path}.{key} is unknown and would have no effect{hint}')
 
 
 def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:
-    """The dictionaries of which every key is known, with their paths and keys."""
+    """The dictionaries for which all allowed keys are known: key path, dictionary, these keys."""
     get = functools.partial(_dictionary, cfg)
     yield from get('env_cfg', ENV)
     yield from get('env_cfg.mp_cfg', _parameters(set_multi_processing))
@@ -70,7 +67,9 @@ def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:
         for key, options in custom_keys.items():
             if isinstance(options, dict):
                 own = [name for name in options if near_hint(name, MULTIPLIERS)]
-                others = [name for name in options if name not in own]  # the optimizer's: betas
+                others = [
+                    name for name in options if name not in own
+                ]  # options of the optimizer, such as betas
                 yield f'{path}.custom_keys.{key}', options, [*MULTIPLIERS, *others]
 
 
@@ -89,23 +88,22 @@ def _parameters(function: Callable) -> list[str]:
 
 
 def hook_options(kind: type) -> list[str] | None:
-    """The options of a hook's class; None where it may take any."""
+    """The options of a hook's class; None if it accepts any."""
     known = inspect.signature(kind).parameters
-    names = [name for name, one in known.items() if one.kind is not one.VAR_KEYWORD]
+    names = [name for name, option in known.items() if option.kind is not option.VAR_KEYWORD]
     if len(names) == len(known):
         return names
-    # Its further options go to `save_checkpoint`, which would refuse them an epoch later.
+    # It passes other options to `save_checkpoint`, which would refuse them an epoch later.
     if issubclass(kind, CheckpointHook):
         return [*names, *_parameters(Runner.save_checkpoint)[1:]]
     return None
 
 
-def tell_unread(cfg: Config, model: nn.Module) -> None:
-    """Log the keys of which no source of the classes that could read them has the word.
+def warn_unread(cfg: Config, model: nn.Module) -> None:
+    """Warn of keys that nothing seems to read.
 
-    They are those of `train_cfg` and `test_cfg` of a model, and the `custom_keys` of the optimizer
-    that no parameter has in its name. Their paths are to be named, so this walks through the raw
-    config.
+    They are keys of a model's `train_cfg` and `test_cfg` that the source code of its classes does
+    not contain, and `custom_keys` of the optimizer that no parameter's name contains.
 
     Args:
         cfg: a merged config.
@@ -116,7 +114,7 @@ def tell_unread(cfg: Config, model: nn.Module) -> None:
     words = source_words(kinds, shared)
     for path, node in walk(cfg.model, 'model'):
         if re.search(r'(^|\.)(train|test)_cfg(\.|$)', path) and not node.get('type'):
-            _tell(path, node, words)
+            _warn_unread_keys(path, node, words)
     names = [name for name, _ in model.named_parameters()]
     for path, node, _ in _dictionary(cfg, 'optim_wrapper.paramwise_cfg.custom_keys', ()):
         for key in node:
@@ -128,7 +126,7 @@ def tell_unread(cfg: Config, model: nn.Module) -> None:
                 )
 
 
-def _tell(path: str, node: Mapping, words: frozenset[str]) -> None:
+def _warn_unread_keys(path: str, node: Mapping, words: frozenset[str]) -> None:
     for key in node:
         if str(key) not in words and key not in UNREAD_UPSTREAM:
             print_log(

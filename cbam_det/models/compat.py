@@ -150,7 +150,7 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     """Bring a model's weights, and so its feature maps, into torch's channels_last format.
 
     mmcv's compiled operators (RoIAlign, deformable convolutions) read a map's memory as if it were
-    contiguous, whatever its format is, and compute wrong numbers from others without a word. So
+    contiguous, whatever its format is, and silently compute wrong numbers from others. So
     what its modules get is made contiguous first, and their own weights stay so. See
     https://github.com/open-mmlab/mmcv/issues/2203.
     """

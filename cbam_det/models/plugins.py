@@ -142,7 +142,8 @@ class TimmAttention(nn.Module):
         except (AssertionError, TypeError) as error:
             hint = ''
             if name not in TIMM_ATTENTIONS:
-                hint = f'{near_hint(name, TIMM_ATTENTIONS)}; it has {", ".join(TIMM_ATTENTIONS)}'
+                names = ', '.join(TIMM_ATTENTIONS)
+                hint = f'; choose from {names}{near_hint(name, TIMM_ATTENTIONS)}'
             raise InputError(
                 f'timm cannot build the attention {name!r} for {in_channels} channels '
                 f'({error or "rejected"}){hint}'

@@ -1,7 +1,8 @@
-"""Errors of what is built from a config, as one line with the place in the config.
+"""Turn an error while something is built from a config into one line that names its place.
 
-MMEngine builds by nested calls that pass parts of the config on. So the frames of the traceback
-tell which part it was: the innermost whose dictionary, or whose object's class, the config has.
+MMEngine builds objects by nested calls, each with a part of the config. The frames of the traceback
+therefore show which part failed: the innermost frame with a dictionary of the config, or with an
+object whose class the config names.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .config import kind_of, near_hint, registered_class, registered_names, walk
 from .errors import InputError
 from .value_types import fits, kind_word, shortened, words_of
 
-# The keys of a config that the methods of MMEngine's Runner read.
+# The methods of MMEngine's Runner, and the keys of the config that each of them reads.
 READ_BY = dict(
     setup_env=('env_cfg',),
     set_randomness=('randomness',),
@@ -51,11 +52,11 @@ TRACEBACK = '--cfg-options log_level=DEBUG shows the traceback'
 
 @contextmanager
 def build_errors(cfg: Mapping, *keys: str) -> Iterator[None]:
-    """Let an error of a build from `cfg` end in one line.
+    """Raise an error while something is built from `cfg` as a one-line `InputError`.
 
     Args:
         cfg: the config.
-        keys: of it, from which is built; () where MMEngine's Runner does.
+        keys: the keys of the config that are built; none if MMEngine's Runner builds.
 
     Raises:
         InputError: in place of any other error, see `build_error`; or one that was raised, with
@@ -74,7 +75,7 @@ def build_errors(cfg: Mapping, *keys: str) -> Iterator[None]:
 
 
 def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
-    """An error of a build from `cfg` as one line, with the path of what it was built from.
+    """Describe an error while something is built from `cfg` in one line with its key path.
 
     With `log_level='DEBUG'` in the config the traceback is printed too.
     """
@@ -82,25 +83,25 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if str(cfg.get('log_level')).upper() == 'DEBUG':
         traceback.print_exception(error)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    told = ' '.join(str(error.args[0] if error.args else error).split())
-    keys = keys or _keys_of(frames, told)
+    message = ' '.join(str(error.args[0] if error.args else error).split())
+    keys = keys or _keys_of(frames, message)
     path, node, kinds = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
     path = path or (keys[0] if keys else '')
-    if told.startswith('DataLoader.'):
+    if message.startswith('DataLoader.'):
         kinds = [DataLoader]
     options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
-    if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", told):
+    if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", message):
         for inner, part in walk(node, path):
             if unknown[1] in part:
-                return _unknown_option(inner, unknown[1], told, part, options)
-    if told.startswith('`cfg` or `default_args` must contain the key "type"'):
+                return _unknown_option(inner, unknown[1], message, part, options)
+    if message.startswith('`cfg` or `default_args` must contain the key "type"'):
         return InputError(f'{path} has no type; give the name of a class')
-    if missing := re.match(r'(.+) is not in the (.+?) registry', told):
+    if missing := re.match(r'(.+) is not in the (.+?) registry', message):
         key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
-    told = told.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
-    suspect = _type_key(node, frames, told) or _suspect(node, options, told)
+    message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
+    suspect = _type_key(node, frames, message) or _suspect(node, options, message)
     if suspect is None:
         where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
         if path in cfg and not isinstance(cfg[path], Mapping):
@@ -109,33 +110,35 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
         where = f'{path}.{suspect}={shortened(node[suspect])}'
         if suspect in options and not fits(node[suspect], options[suspect]):
             wanted = words_of(options[suspect])
-            return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({told})')
-    if not isinstance(error, (ValueError, AssertionError)) or not told:
-        told = f'{type(error).__name__}: {told}'
-    return InputError(f'{where or "this config"} cannot be used: {told}; {TRACEBACK}')
+            return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({message})')
+    if not isinstance(error, (ValueError, AssertionError)) or not message:
+        message = f'{type(error).__name__}: {message}'
+    return InputError(f'{where or "this config"} cannot be used: {message}; {TRACEBACK}')
 
 
 def _raised_in_hook(error: Exception) -> Exception:
-    """What a method of a hook raised: MMEngine raises its TypeError anew, without the frames."""
+    """The error; if MMEngine raised a TypeError of a hook again, the original with its frames."""
     inner = error.__context__
     if isinstance(inner, TypeError) and str(error).startswith(f'{inner} in <'):
         return inner
     return error
 
 
-def _unknown_option(path: str, key: str, told: str, node: Mapping, options: Mapping) -> InputError:
+def _unknown_option(
+    path: str, key: str, message: str, node: Mapping, options: Mapping
+) -> InputError:
     if kind := registered_class(MODELS, node.get('type')):
         options = options_of(kind)[0]
     known = {*options, *node} - {key, 'type', 'self', '_scope_'}
     near = near_hint(key, sorted(map(str, known)))
-    remedy = '; leave it out, or where a base config has it give _delete_=True beside the type'
-    return InputError(f'{path}.{key}: {told}{near or remedy}'.lstrip('.'))
+    remedy = '; remove it, or give _delete_=True beside the type if a base config sets it'
+    return InputError(f'{path}.{key}: {message}{near or remedy}'.lstrip('.'))
 
 
-def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
-    """The keys that the outermost of MMEngine's methods reads, fewer where an inner one does."""
+def _keys_of(frames: Sequence[FrameType], message: str) -> tuple[str, ...]:
+    """The keys that the outermost known method of the Runner reads, narrowed by an inner method."""
     names = [frame.f_code.co_name for frame in frames]
-    if called := re.match(r'Runner\.(\w+)\(\)', told):  # with other arguments than it takes
+    if called := re.match(r'Runner\.(\w+)\(\)', message):  # called with wrong arguments
         names.append(called[1])
     keys = next((READ_BY[name] for name in names if name in READ_BY), ())
     for method, ending in (('build_dataloader', '_dataloader'), ('build_evaluator', '_evaluator')):
@@ -145,8 +148,10 @@ def _keys_of(frames: Sequence[FrameType], told: str) -> tuple[str, ...]:
 
 
 def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, list[Callable]]:
-    """What failed, as far as the config has it: the path, the dictionary, and its class after those
-    that are built inside of it.
+    """The innermost part of the config that failed.
+
+    Returns:
+        Its key path, its dictionary, and the classes that were being built, from inside to outside.
     """
     kinds: list[Callable] = []
     nodes = dict(walk(parts))
@@ -158,7 +163,7 @@ def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, l
             path = _most_alike(given, nodes)
             if path is not None:
                 return path, nodes[path], kinds
-        classes = [] if owner is None else [one.__name__ for one in inspect.getmro(type(owner))]
+        classes = [] if owner is None else [base.__name__ for base in inspect.getmro(type(owner))]
         paths = [path for path, node in nodes.items() if kind_of(node) in classes]
         if len(paths) == 1:
             return paths[0], nodes[paths[0]], [*kinds, type(owner)]
@@ -167,7 +172,7 @@ def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, l
 
 
 def _most_alike(given: Mapping, nodes: Mapping[str, Mapping]) -> str | None:
-    """The path of the node that a dictionary was copied from: of its type, and most items equal."""
+    """The path of the node that `given` was copied from: the same type, and most values equal."""
     alike = {
         path: sum(_same(given.get(key), value) for key, value in node.items())
         for path, node in nodes.items()
@@ -176,41 +181,41 @@ def _most_alike(given: Mapping, nodes: Mapping[str, Mapping]) -> str | None:
     return max(alike, key=lambda path: alike[path]) if alike else None
 
 
-def _same(one: object, other: object) -> bool:
+def _same(first: object, second: object) -> bool:
     try:
-        return bool(one == other)
-    except Exception:  # arrays, objects of any kind
+        return bool(first == second)
+    except Exception:  # arrays, and other objects that cannot be compared
         return False
 
 
-def _type_key(node: Mapping, frames: Sequence[FrameType], told: str) -> str | None:
-    """The key whose value should be a type and is none: `type`, or one that a class builds by."""
-    if not told.startswith('type must be'):
+def _type_key(node: Mapping, frames: Sequence[FrameType], message: str) -> str | None:
+    """The key whose value should be a type but is not: `type`, or another that names a class."""
+    if not message.startswith('type must be'):
         return None
     kinds = [frame.f_locals['obj_type'] for frame in frames if 'obj_type' in frame.f_locals]
     keys = [key for key in node if kinds and _same(node[key], kinds[-1])]
     return min(keys, key=lambda key: not str(key).endswith('type'), default=None)
 
 
-def _suspect(node: Mapping, options: Mapping, told: str) -> str | None:
-    """The key whose value a class does not take, or that alone is named by an error; else None."""
-    if 'scope_name' in told and '_scope_' in node:
+def _suspect(node: Mapping, options: Mapping, message: str) -> str | None:
+    """The only key whose value has the wrong type or which the message names; None otherwise."""
+    if 'scope_name' in message and '_scope_' in node:
         return '_scope_'
     keys = [key for key in node if key not in ('type', '_scope_')]
     wrong = [key for key in keys if key in options and not fits(node[key], options[key])]
-    named = [key for key in keys if re.search(rf'\b{re.escape(str(key))}\b', told)]
-    for found in (
+    named = [key for key in keys if re.search(rf'\b{re.escape(str(key))}\b', message)]
+    for suspects in (
         [key for key in wrong if key in named],
         named,
         [key for key in wrong if node[key] is not None],
     ):
-        if len(found) == 1:
-            return found[0]
+        if len(suspects) == 1:
+            return suspects[0]
     return None
 
 
 def _registered(frames: Sequence[FrameType]) -> list[str]:
-    """The names that the innermost registry of a build knows, and those above it."""
-    registries = [frame.f_locals.get('registry') for frame in frames]
-    found = [one for one in registries if isinstance(one, Registry)]
-    return registered_names(found[-1]) if found else []
+    """The names in the innermost registry of a build and in its parents."""
+    values = [frame.f_locals.get('registry') for frame in frames]
+    registries = [value for value in values if isinstance(value, Registry)]
+    return registered_names(registries[-1]) if registries else []

@@ -1,6 +1,6 @@
-"""The dictionaries of a config: all of them, the type of each, keys and names that are misspelt.
+"""Find and read configs, walk through their dictionaries, and suggest names for misspelt ones.
 
-A `type` is a name ('CBAM', 'mmdet.ResNet'), or in MMEngine's pure Python configs the class itself.
+A `type` is a name ('CBAM', 'mmdet.ResNet') or, in MMEngine's pure Python configs, the class itself.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .runner_types import check_runner_keys
 from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
 from .value_types import typed
 
-# The names of one class: in the registry, and its own.
+# The names of a class in configs: the registered one and, from a pure Python config, its own.
 PRETRAINED = ('Pretrained', 'PretrainedInit')
 CBAMS = ('CBAM', 'CBAMDet')
-GIVEN_OPTIONS = '_given_options'  # an attribute of a Config beside its `_filename`; copies have it
+GIVEN_OPTIONS = '_given_options'  # an attribute of a Config, like `_filename`; copies keep it
 
 
 def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dictionary inside a config, with its dotted path."""
+    """Every dictionary inside a config, with its key path."""
     if isinstance(node, dict):
         yield path, node
         children: Iterable[tuple[object, object]] = node.items()
@@ -41,9 +41,9 @@ def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
 
 
 def kind_of(node: Mapping, key: str = 'type') -> str:
-    """The name of a node's type without a scope, '' where it has none.
+    """The name of a node's type without its scope, '' if it has no type.
 
-    mmcv's SyncBN, a `SyncBatchNorm` as torch's is, has its name of the registry, 'MMSyncBN'.
+    mmcv's `SyncBatchNorm` gets its registered name, 'MMSyncBN', as torch has a class of that name.
     """
     kind = node.get(key) or ''
     name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
@@ -52,7 +52,7 @@ def kind_of(node: Mapping, key: str = 'type') -> str:
 
 
 def detector(cfg: Config) -> ConfigDict:
-    """The detector of a config, inside test-time augmentation or semi-supervision."""
+    """The detector of a config, also inside test-time augmentation or a semi-supervised model."""
     model, place, inner = typed(cfg, 'model', dict, ''), 'model', None
     while inner := next((key for key in ('module', 'detector') if model.get(key)), None):
         model, place = typed(model, inner, dict, place), f'{place}.{inner}'
@@ -60,64 +60,71 @@ def detector(cfg: Config) -> ConfigDict:
 
 
 def is_detector(cfg: Config) -> bool:
-    """Whether the model of a config predicts boxes; a classifier does not."""
+    """Whether the model of a config is a detector, which predicts boxes, and not a classifier."""
     model = detector(cfg)
     return bool(model.get('bbox_head') or model.get('roi_head'))
 
 
 def enter_scope(cfg: Config) -> None:
-    """Let names be looked up in the config's library, mmdet where it names none.
+    """Make MMEngine look names up in the config's `default_scope`, mmdet if it has none.
 
     Raises:
-        InputError: there is no such library, so that MMEngine would know no name.
+        InputError: the library is not installed, so MMEngine would find no name.
     """
     scope = cfg.get('default_scope') or 'mmdet'
     installed = scope.isidentifier() and importlib.util.find_spec(scope)
     if not installed and scope not in MODELS.children:
         raise InputError(
-            f"default_scope={scope!r} is no library that is installed; give default_scope='mmdet'"
+            f"default_scope={scope!r} is not an installed library; give default_scope='mmdet'"
         )
     init_default_scope(scope)
 
 
 def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:
-    """The class that a `type` of a config stands for; None where no registry knows it.
+    """The class that a `type` of a config names; None if no registry has it.
 
     Args:
-        registry: MMEngine's of its kind.
+        registry: the registry of MMEngine to search.
         kind: the name, or the class itself.
-        scope: one of its own; else that of the config, see `enter_scope`.
+        scope: the `_scope_` beside the type; None for the config's, see `enter_scope`.
     """
     if not isinstance(kind, str):
         return kind if isinstance(kind, type) else None
     try:
         with registry.switch_scope_and_registry(scope) as own:
-            found = own.get(kind)
-    except (RuntimeError, ValueError, TypeError):  # of a name that is no object's, or no library's
+            registered = own.get(kind)
+    except (RuntimeError, ValueError, TypeError):  # there is no such class or library
         return None
-    return found if isinstance(found, type) else None
+    return registered if isinstance(registered, type) else None
 
 
 def registered_names(registry: Registry | None) -> list[str]:
-    """What a registry and those above it know."""
+    """The names in a registry and in its parents."""
     if registry is None:
         return []
     return [*registry.module_dict, *registered_names(registry.parent)]
 
 
 def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """'; near: max_epochs' for an error, or '' where nothing is near."""
+    """A hint for an error, such as "; did you mean 'max_epochs'?"; '' if no name is similar."""
     matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
-    return f'; near: {first_few(matches)}' if matches else ''
+    return f'; {did_you_mean(matches)}' if matches else ''
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """A question that offers similar names: "did you mean 'a' or 'b'?"."""
+    return f'did you mean {" or ".join(map(repr, names))}?'
 
 
 def larger_rate(cfg: Config) -> str:
-    """What gives the attention of a config ten times its learning rate, as options to paste, or as
-    a line for the config where a key has a dot, at which options are split.
+    """How to give the attention of a config ten times its learning rate.
+
+    Returns:
+        Options to paste; or a line for the config if a key has a dot, where options are split.
     """
     keys = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     own = [key for key in keys if 'inserted' in key or 'cbam' in key]
-    key = max(own, key=len, default='cbam')  # MMEngine takes the longest that fits
+    key = max(own, key=len, default='cbam')  # MMEngine uses the longest matching key
     rate = 10 * (keys.get(key) or {}).get('lr_mult', 1)
     if '.' in key:
         keys = f'{{{key!r}: dict(lr_mult={rate:g})}}'
@@ -126,10 +133,12 @@ def larger_rate(cfg: Config) -> str:
 
 
 def key_hint(cfg: Config, key: str, kind: str = '') -> str:
-    """Where a key stands in a config, and what is near beside it, for an error.
+    """Where a config has a key, and similar keys of the same dictionaries, as a hint for an error.
 
     Args:
-        kind: of whose nodes; of all where none has it.
+        cfg: the config.
+        key: the key.
+        kind: search only nodes of this type, unless none of them has the key.
     """
     nodes = [(path, node) for path, node in walk(cfg.to_dict()) if key in node]
     of_kind = [
@@ -142,11 +151,15 @@ def key_hint(cfg: Config, key: str, kind: str = '') -> str:
 
 
 def find_config(name: str, announce: bool = True) -> str:
-    """A config by its path, one of a library (`mmdet::FOLDER/CONFIG.py`), or a shipped one by its
-    name, whose path is printed if `announce`.
+    """The path of a config.
+
+    Args:
+        name: a path, `mmdet::FOLDER/CONFIG.py` for a config of a library, or the name of a shipped
+            config.
+        announce: whether to print the path of a shipped config.
 
     Raises:
-        InputError: there is none; the message lists near names.
+        InputError: there is no such config; the message lists similar names.
     """
     if '::' in name:
         return _config_of_library(name)
@@ -164,25 +177,25 @@ def find_config(name: str, announce: bool = True) -> str:
     near_stems = difflib.get_close_matches(Path(name).stem, neighbours, 3)
     near_names = [neighbours[stem] for stem in near_stems]
     near_names = near_names or difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4)
-    near_names = near_names or list(shipped_configs)
+    hint = f'choose from {first_few(list(shipped_configs))}'
     raise InputError(
-        f'no config {name} below {Path.cwd()}, and none of that name is shipped in '
-        f'{folder}; near: {first_few(near_names)}'
+        f'there is no config {name} in {Path.cwd()}, and none of that name in {folder}; '
+        f'{did_you_mean(near_names) if near_names else hint}'
     )
 
 
 def _config_of_library(name: str) -> str:
-    """The path of 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', say."""
+    """The path of a library's config, such as 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'."""
     library, _, config = name.partition('::')
-    found = importlib.util.find_spec(library) if library.isidentifier() else None
-    if found is None or found.origin is None:  # MMEngine would install it
+    spec = importlib.util.find_spec(library) if library.isidentifier() else None
+    if spec is None or spec.origin is None:  # MMEngine would install it
         raise InputError(
-            f'{name}: no library {library} is installed; write mmdet::FOLDER/CONFIG.py'
+            f'{name}: the library {library} is not installed; write mmdet::FOLDER/CONFIG.py'
         )
     try:
         return get_config(name).filename
     except Exception as error:
-        folder = Path(found.origin).parent / '.mim/configs'
+        folder = Path(spec.origin).parent / '.mim/configs'
         known = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob('*.py'))]
         raise InputError(
             f'{library} has no config {config} that can be read ({type(error).__name__})'
@@ -191,11 +204,11 @@ def _config_of_library(name: str) -> str:
 
 
 def read_config(name: str, options: dict | None = None, announce: bool = True) -> Config:
-    """A config by its path or shipped name, see `find_config`, with the `--cfg-options` merged.
+    """Read a config by its path or name, see `find_config`, and merge `--cfg-options` into it.
 
     Raises:
-        InputError: there is none, it cannot be read, it has keys of mmdet 2.x, an option does not
-            fit it, or a key of MMEngine's runner is of another type.
+        InputError: it does not exist or cannot be read, it has keys of mmdet 2.x, an option does
+            not fit it, or a key of MMEngine's runner has a value of the wrong type.
     """
     path = find_config(name, announce)
     try:
@@ -214,38 +227,37 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
 
 
 def given_options(cfg: Config) -> dict[str, object]:
-    """The `--cfg-options` with which `read_config` has read a config, for commands that are printed
-    for it.
-    """
+    """The `--cfg-options` that `read_config` merged into a config, to print them in commands."""
     return vars(cfg).get(GIVEN_OPTIONS, {})
 
 
 def override(cfg: Config, options: dict | None) -> Config:
-    """`cfg` with options by their dotted keys merged into it.
+    """Merge options with dotted keys into `cfg`, and return it.
 
-    A key that MMEngine does not read is told, where the config or a hook of its own may.
+    A key that MMEngine does not read causes a warning, since the config or its hook may read it.
 
     Raises:
-        InputError: an option does not fit it, or its key is misspelt or stands deeper.
+        InputError: an option does not fit the config, or its key is misspelt or belongs to an inner
+            dictionary.
     """
     for key in dict.fromkeys(key.partition('.')[0] for key in options or {}):
         if key in RUNNER_KEYS:
             continue
         if key in OLD_KEYS:
             raise InputError(
-                f'{key} of the options would have no effect: it is a key of mmdet 2.x, now '
+                f'the option {key} would have no effect: it is a key of mmdet 2.x, now '
                 f'{OLD_KEYS[key]}'
             )
         hint = '' if key in cfg else near_hint(key, RUNNER_KEYS, 0.8) or key_hint(cfg, key)
         if hint:
-            raise InputError(f'{key} of the options would have no effect{hint}')
-        consequence = ', and the config has used its own when it was read' if key in cfg else ''
-        print_stderr(f'{key} of the options: MMEngine reads no such key{consequence}')
+            raise InputError(f'the option {key} would have no effect{hint}')
+        consequence = ', and the config has already used its own value' if key in cfg else ''
+        print_stderr(f'the option {key}: MMEngine does not read this key{consequence}')
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, AssertionError, IndexError) as error:
         raise InputError(
             f'the options {options} do not fit {cfg.filename} ({error}); '
-            'give key=value with the keys that the config has'
+            'give key=value with keys that the config has'
         ) from None
     return cfg

@@ -1,4 +1,4 @@
-"""What a config says of a data set, typed: its class, its folders, its pipeline."""
+"""Typed descriptions of the data sets of a config: class, folders, pipeline."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Transform:
     """A step of a pipeline.
 
     Attributes:
-        class_or_name: its class, or the name of it.
-        options: its dictionary.
-        inner: the transforms inside of it, at any depth, such as those of a RandomApply.
+        class_or_name: its class, or the name of its class.
+        options: its dictionary in the config.
+        inner: the transforms inside it at any depth, for example in a RandomApply.
     """
 
     class_or_name: type | str
@@ -30,17 +30,17 @@ class Transform:
 
     @classmethod
     def from_cfg(cls, node: dict) -> Transform:
-        """From a config's dictionary."""
+        """Describe a transform of a config."""
         inner = [part for path, part in walk(node) if path and part.get('type')]
         return cls(node.get('type') or '', node, tuple(cls(part['type'], part) for part in inner))
 
     @property
     def name(self) -> str:
-        """The name of its class, without a scope."""
+        """The name of its class without the scope."""
         return kind_of(dict(type=self.class_or_name))
 
     def is_of(self, *packages: str) -> bool:
-        """Whether one of these packages has its class."""
+        """Whether its class is from one of these packages."""
         kind = registered_class(TRANSFORMS, self.class_or_name)
         return kind is not None and kind.__module__.partition('.')[0] in packages
 
@@ -50,19 +50,20 @@ class DataSet:
     """A data set of a config, without its wrappers.
 
     Attributes:
-        class_or_name: its class, or the name of it.
-        root: the folder that its other paths are in, '.' where none is given.
-        place: its dotted path, 'train_dataloader.dataset.datasets.0'.
-        ann_file: the annotations below `root`, '' where it has none.
-        prefixes: by mmdet's names, folders below `root`: `img` of COCO, `sub_data_root` of VOC.
-        ann_subdir, img_subdir: VOC's folders below `sub_data_root`.
-        metainfo_classes: what the config itself says of the classes, None where it says nothing.
+        class_or_name: its class, or the name of its class.
+        root: the folder of its relative paths, '.' if none is given.
+        place: its key path, such as 'train_dataloader.dataset.datasets.0'.
+        ann_file: the annotation file, relative to `root`, '' if it has none.
+        prefixes: folders relative to `root`, by mmdet's names: `img` in COCO, `sub_data_root` in
+            VOC.
+        ann_subdir, img_subdir: VOC's folders, relative to `sub_data_root`.
+        metainfo_classes: the classes that the config itself gives, None if it gives none.
         filter_cfg: mmdet's option of that name.
-        test_mode: nothing is filtered.
-        pipeline: its steps, but for those that are made already.
-        step_count: of its steps, those that are made already included; None without a pipeline.
-        is_local: it lies on a disk of this machine.
-        indices: the part of it that is read, None for all.
+        test_mode: whether filtering is off.
+        pipeline: its transforms, without those that the config has as objects.
+        step_count: the number of its transforms, with such objects; None if it has no pipeline.
+        is_local: whether it is on a disk of this machine.
+        indices: the images that are read: their indices, or how many; None for all.
     """
 
     class_or_name: type | str
@@ -82,14 +83,15 @@ class DataSet:
 
     @classmethod
     def from_cfg(cls, node: dict, place: str = 'dataset') -> DataSet:
-        """From a config's dictionary.
+        """Describe a data set of a config.
 
         Args:
-            node: the dictionary.
-            place: its dotted path, for messages.
+            node: its dictionary.
+            place: its key path, for messages.
 
         Raises:
-            InputError: a key is of another type, of mmdet 2.x or unknown to the data set's class.
+            InputError: a value has the wrong type, or a key is one of mmdet 2.x or unknown to the
+                data set's class.
         """
         check_dataset_keys(node, place)
         root = typed(node, 'data_root', str | Path | None, place) or ''
@@ -101,7 +103,9 @@ class DataSet:
             root=Path(root),
             place=place,
             ann_file=ann_file if isinstance(ann_file, str) else '',
-            prefixes=dict(prefix) if isinstance(prefix, dict) else dict(img=prefix),  # mmpretrain's
+            prefixes=dict(prefix)
+            if isinstance(prefix, dict)
+            else dict(img=prefix),  # as in mmpretrain
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
             metainfo_classes=check_metainfo(node, place).get('classes'),
@@ -115,20 +119,20 @@ class DataSet:
 
     @property
     def name(self) -> str:
-        """The name of its class, without a scope."""
+        """The name of its class without the scope."""
         return kind_of(dict(type=self.class_or_name))
 
     @property
     def kind(self) -> type | None:
-        """Its class, looked up in the scope of the config; None where no registry knows it."""
+        """Its class, looked up in the scope of the config; None if no registry has it."""
         return registered_class(DATASETS, self.class_or_name)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names that it stands for, in label order; () where unknown.
+        """The class names in label order; () if unknown.
 
         Raises:
-            InputError: they are to be read from a file that is not there.
+            InputError: the file that should contain them does not exist.
         """
         classes = self.metainfo_classes
         if classes is None:
@@ -138,25 +142,25 @@ class DataSet:
             if not path.is_file():
                 raise InputError(
                     f'metainfo.classes={classes!r} is not a file; give a tuple of names, '
-                    "('cat',) with a comma where there is one"
+                    "such as ('cat', 'dog'), or ('cat',) for a single class"
                 )
             classes = tuple(path.read_text(encoding='utf-8').split('\n'))
         return tuple(name for name in classes if name)
 
     @property
     def image_folder(self) -> Path:
-        """Of COCO's images."""
+        """The folder of COCO's images."""
         return self.root / (self.prefixes.get('img') or '')
 
     @property
     def voc_folders(self) -> tuple[Path, Path]:
-        """Of VOC's annotations and of its images."""
+        """The folders of VOC's annotations and images."""
         folder = self.root / (self.prefixes.get('sub_data_root') or '')
         return folder / self.ann_subdir, folder / self.img_subdir
 
     @property
     def has_fixed_size(self) -> bool:
-        """Whether a transform brings all images to one size."""
+        """Whether a transform resizes or pads all images to one size."""
         return any(
             not step.options.get('keep_ratio')
             if step.name == 'Resize'
@@ -166,10 +170,10 @@ class DataSet:
 
 
 def leaf_datasets(dataset: object, place: str) -> list[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, by their paths.
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset, with their key paths.
 
     Raises:
-        InputError: one is not a dictionary, or a list that has no wrapper.
+        InputError: a data set is a list without a wrapper, or is not a dictionary.
     """
     if isinstance(dataset, (list, tuple)):
         raise joined_sets(place, [node for node in dataset if isinstance(node, dict)])

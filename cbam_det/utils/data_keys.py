@@ -1,4 +1,4 @@
-"""The keys of a config's data set: those of mmdet 2.x, those that its class does not take."""
+"""Check the keys of data sets: those of mmdet 2.x, and those that the class does not take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .config import near_hint, registered_class
 from .errors import InputError, first_few
 from .value_types import fits, kind_word, shortened, typed, wrong_type
 
-# Keys of mmdet 2.x, and what MMDetection 3.x has for them.
+# Keys of mmdet 2.x, and what replaces them in MMDetection 3.x.
 OLD_DATASET_KEYS = dict(
     img_prefix='data_prefix=dict(img={value})',
     seg_prefix='data_prefix=dict(seg={value})',
@@ -21,22 +21,25 @@ OLD_DATASET_KEYS = dict(
     filter_empty_gt='filter_cfg=dict(filter_empty_gt={value})',
     min_size='filter_cfg=dict(bbox_min_size={value})',
 )
-METAINFO = ('classes', 'palette')  # what mmdet reads of a metainfo; a set's class may read more
+METAINFO = (
+    'classes',
+    'palette',
+)  # the keys that mmdet reads; the class of a data set may read more
 
 
 def check_dataset_keys(node: Mapping, place: str) -> None:
-    """Check the keys of a data set that mmdet 2.x read in another way, and those that are unknown.
+    """Check a data set for keys in the form of mmdet 2.x, and for unknown keys.
 
     Args:
-        node: of a config.
-        place: its dotted path, for the message.
+        node: its dictionary in a config.
+        place: its key path, for the message.
 
     Raises:
-        InputError: a list of annotation files, a folder in place of `data_prefix`'s dictionary, a
-            key that is of mmdet 2.x, or one that the data set's class does not take.
+        InputError: `ann_file` is a list, `data_prefix` is a folder instead of a dictionary, or a
+            key is one of mmdet 2.x or one that the data set's class does not take.
     """
     if 'type' not in node:
-        raise InputError(f"{place} has no type; give {place}.type='CocoDataset', or another")
+        raise InputError(f"{place} has no type; give one, for example {place}.type='CocoDataset'")
     known, others = _options(node)
     files = node.get('ann_file')
     if 'ann_file' in node and not fits(files, known.get('ann_file', Any)):
@@ -60,16 +63,14 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
         if key in OLD_DATASET_KEYS:
             new = OLD_DATASET_KEYS[key].format(value=repr(node[key]))
             raise InputError(f'{place}.{key} is a key of mmdet 2.x; MMDetection 3.x has {new}')
-        raise InputError(
-            f'{place}.{key} is unknown, {name} has no such option{near_hint(str(key), known)}'
-        )
+        raise InputError(f'{place}.{key} is not an option of {name}{near_hint(str(key), known)}')
 
 
 def check_metainfo(node: Mapping, place: str) -> Mapping:
-    """The metainfo of a data set, {} where it has none.
+    """The metainfo of a data set, {} if it has none.
 
     Raises:
-        InputError: its classes have no order, or are no names; a key is upper-case or misspelt.
+        InputError: its classes have no order or are not names, or a key is upper-case or misspelt.
     """
     metainfo = typed(node, 'metainfo', dict | None, place) or {}
     for key in metainfo:
@@ -78,7 +79,7 @@ def check_metainfo(node: Mapping, place: str) -> Mapping:
             raise InputError(f'{place}.metainfo.{key} is unknown to mmdet{near}')
     classes = metainfo.get('classes')
     if classes is None or isinstance(classes, (str, Path)):
-        return metainfo  # a file, which is looked at where it is read
+        return metainfo  # a file, which is checked when it is read
     path = f'{place}.metainfo.classes'
     if not isinstance(classes, (list, tuple)):
         names = f'give the names in their order, {path}=({first_few(_names(classes))})'
@@ -89,23 +90,23 @@ def check_metainfo(node: Mapping, place: str) -> Mapping:
         if not isinstance(name, str):
             raise InputError(f'{path}.{number}={shortened(name)} is {kind_word(name)}; give a name')
         if name in seen:
-            raise InputError(f'{path}.{number}={name!r} is there twice; give each class a label')
+            raise InputError(f'{path}.{number}={name!r} is listed twice; list each class once')
         seen.add(name)
     return metainfo
 
 
 def joined_sets(place: str, sets: Sequence[Mapping], key: str = '') -> InputError:
-    """The error for a list of data sets, or of their files, without the wrapper of 3.x."""
+    """The error for a list of data sets or annotation files that lacks the wrapper of 3.x."""
     files = [f'dict(..., ann_file={node.get("ann_file", "")!r})' for node in sets]
     path = f'{place}.{key}' if key else place
     return InputError(
-        f'{path} is a list, as mmdet 2.x had it; MMDetection 3.x joins data sets by a wrapper: '
+        f'{path} is a list, as in mmdet 2.x; MMDetection 3.x joins data sets with a wrapper: '
         f"{place}=dict(type='ConcatDataset', datasets=[{first_few(files, 2)}])"
     )
 
 
 def _options(node: Mapping) -> tuple[dict[str, Any], bool]:
-    """The options of a data set's class, and whether it takes others, as one that is not known."""
+    """The options of a data set's class, and whether it takes others; an unknown class does."""
     kind = registered_class(DATASETS, node['type'])
     return options_of(kind) if kind else ({}, True)
 

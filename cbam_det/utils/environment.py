@@ -1,4 +1,4 @@
-"""The software that cbam_det needs, what is wrong with it here, and the command that fixes it."""
+"""The software that cbam_det needs, the problems of this installation, and their remedies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..version import __version__
 from .errors import first_few
 from .hidden_modules import hiding_files
 
-# Whether the package is installed without a checkout: it has the configs inside then.
+# Whether the package is installed without a checkout; then the configs are inside it.
 INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps training from working, and its remedy."""
+    """A problem that prevents training, and its remedy."""
 
     description: str
     remedy: str
@@ -38,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Library:
-    """A library by its import, its distributions (maintained, original) and the range that fits."""
+    """A library: its module, its two distributions, and its versions from `lowest` to `below`."""
 
     module: str
     maintained: str
@@ -48,7 +48,7 @@ class Library:
 
     @property
     def distributions(self) -> list[str]:
-        """The names of those that pip has installed."""
+        """The names of its distributions that pip has installed."""
         installed = []
         for name in dict.fromkeys(
             pin.partition('==')[0] for pin in (self.maintained, self.original)
@@ -62,7 +62,7 @@ class Library:
 
     @property
     def version(self) -> str | None:
-        """The installed version by pip's record, else None."""
+        """The installed version; None if pip has not installed it."""
         return importlib.metadata.version(self.distributions[0]) if self.distributions else None
 
 
@@ -77,7 +77,7 @@ MMCV = Library('mmcv', 'onedl-mmcv==2.3.6', 'mmcv==2.1.0', '2.0.0', '3')
 MMDET = Library('mmdet', 'onedl-mmdetection==3.5.1', 'mmdet==3.3.0', '3.0.0', '4')
 
 LIBRARIES = (TORCH, TORCHVISION, MMENGINE, MMCV, MMDET)
-# How a torchvision fails that was built for another torch.
+# Import errors of a torchvision that was built for another torch.
 WRONG_TORCH = re.compile(
     r"undefined symbol|cannot import name|has no attribute|No module named 'torch\b|"
     r'does not exist|compiled with different|version'
@@ -115,13 +115,14 @@ def _rebuild_command() -> str:
 
 
 def explain_import_error(library: Library, error: BaseException) -> Problem:
-    """The problem behind a failed import of an installed library."""
+    """The cause of a failed import of an installed library, and its remedy."""
     text = _first_line(error)
     description = f'{library.module} {library.version or ""} cannot be imported ({text})'
     if files := hiding_files():
         return Problem(
-            f'{description}: {first_few(files)} hides the module of Python that has its name',
-            'rename that file, or call from another folder',
+            f'{description}: Python imports {first_few(files)} instead of its own module of '
+            'that name',
+            'rename that file, or run the command in another folder',
         )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
         return Problem(description, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
@@ -129,7 +130,7 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
         return Problem(description, _install_command(MMCV))
     if 'torchvision::nms' in text or (library is TORCHVISION and WRONG_TORCH.search(text)):
         return Problem(
-            f'{description}: it does not belong to torch {TORCH.version}', _install_command(TORCH)
+            f'{description}: it was not built for torch {TORCH.version}', _install_command(TORCH)
         )
     if 'pkg_resources' in text:
         return Problem(description, 'pip install "setuptools<81"')
@@ -145,7 +146,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_library(library: Library) -> Problem | None:
-    """Whether `library` is installed once, imports, and has a version that fits."""
+    """The problem of a library that is missing, installed twice, broken or of a wrong version."""
     if len(library.distributions) > 1:
         both = ' and '.join(library.distributions)
         return Problem(
@@ -160,12 +161,12 @@ def check_library(library: Library) -> Problem | None:
         return explain_import_error(library, error)
     version = str(library.version or getattr(module, '__version__', ''))
     try:
-        fits = Version(library.lowest) <= Version(version) < Version(library.below)
+        supported = Version(library.lowest) <= Version(version) < Version(library.below)
     except InvalidVersion:
-        return None  # a source tree without a version: let it prove itself
-    if not fits:
+        return None  # a source tree without a version may work
+    if not supported:
         return Problem(
-            f'{library.module} {version} does not fit: cbam_det needs '
+            f'{library.module} {version} is not supported: cbam_det needs '
             f'>={library.lowest},<{library.below}',
             _install_command(library),
         )
@@ -173,13 +174,14 @@ def check_library(library: Library) -> Problem | None:
 
 
 def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
-    """The problems of the stack, in the order in which to fix them."""
+    """The problems of all libraries, in the order in which to fix them."""
     problems = [problem for library in libraries if (problem := check_library(library))]
     mmcv = importlib.util.find_spec('mmcv')
     if mmcv and mmcv.origin and not any(Path(mmcv.origin).parent.glob('_ext*')):
         problems.append(
             Problem(
-                f'mmcv {MMCV.version} has no compiled operators (mmcv-lite, or a build without)',
+                f'mmcv {MMCV.version} has no compiled operators (it is mmcv-lite or was built '
+                'without)',
                 f'pip uninstall -y mmcv-lite mmcv onedl-mmcv; {_install_command(MMCV)}',
             )
         )
@@ -187,8 +189,9 @@ def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
 
 
 def check_operators() -> Problem | None:
-    """Whether mmcv's compiled operators load and compute on the device that a run here would use;
-    call where the libraries are fit.
+    """The problem of mmcv's compiled operators on the device that a run would use, if any.
+
+    Call it only if `check_libraries` finds no problem.
     """
     try:
         kept_boxes = _kept_by_nms('cpu')
@@ -205,14 +208,14 @@ def check_operators() -> Problem | None:
         _kept_by_nms(device)
     except Exception as error:
         return Problem(
-            f"mmcv's operators do not compute on {device} ({_first_line(error)})",
+            f"mmcv's operators do not run on {device} ({_first_line(error)})",
             f'{_rebuild_command()}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU',
         )
     return None
 
 
 def _kept_by_nms(device: str) -> list[int]:
-    """What mmcv's non-maximum suppression keeps of two boxes of the same place: [0]."""
+    """The indices that mmcv's non-maximum suppression keeps of two equal boxes: [0]."""
     import torch
     from mmcv.ops import nms
 
@@ -221,20 +224,20 @@ def _kept_by_nms(device: str) -> list[int]:
 
 
 def check_checkpoints() -> Problem | None:
-    """Whether MMEngine can read back the checkpoints that it writes."""
+    """The problem of versions with which MMEngine cannot read its own checkpoints, if any."""
     if not TORCH.version or not MMENGINE.version or 'mmengine' not in MMENGINE.distributions:
         return None
     if Version(TORCH.version) < Version('2.6') or Version(MMENGINE.version) > Version('0.10.7'):
         return None
     return Problem(
         f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
-        '(torch.load reads weights only since 2.6)',
+        '(since 2.6, torch.load reads only weights by default)',
         f'{_install_command(TORCH)}, or move to the stack of requirements/',
     )
 
 
 def check_device() -> tuple[str, str]:
-    """The device that runs here use, and why: ('cuda' or 'cpu', a sentence)."""
+    """The device that runs use, 'cuda' or 'cpu', and the name of the GPU or why it is not used."""
     import torch
     from mmcv.ops import get_compiling_cuda_version
 
@@ -246,24 +249,26 @@ def check_device() -> tuple[str, str]:
 
 
 def without_cuda(subject: str) -> str:
-    """Why runs are on the CPU where mmcv was built without CUDA, with the remedy; `subject` is the
-    GPU and 'is', or several and 'are'.
+    """Why runs use the CPU if mmcv was built without CUDA, and the remedy.
+
+    Args:
+        subject: the GPUs with the verb, such as 'NVIDIA H200 is' or '2 GPUs are'.
     """
-    reason = '' if shutil.which('nvcc') else ', since no nvcc was found'
+    reason = '' if shutil.which('nvcc') else ', because no nvcc was found'
     toolkit_step = 'install the CUDA toolkit, then ' if reason else ''
     compiled = f"mmcv's operators were compiled for the CPU{reason}"
-    return f'{subject} there, but {compiled}; {toolkit_step}{_rebuild_command()}'
+    return f'{subject} available, but {compiled}; {toolkit_step}{_rebuild_command()}'
 
 
 def keep_memory() -> bool:
-    """Let glibc keep what this process frees, and use it again, instead of giving it back.
+    """Make glibc reuse the memory that this process frees, instead of returning it to the system.
 
-    On a CPU the first writing of fresh pages costs more than the arithmetic on large maps. The
-    price is that the process keeps what it held at most. See mallopt(3).
+    On a CPU, the first write to a new memory page costs more than the arithmetic on large maps. In
+    exchange, the process keeps the memory of its peak. See mallopt(3).
 
     Returns:
-        Whether it does now: not with another C library, nor where the environment sets glibc's
-        options (`MALLOC_…`, `GLIBC_TUNABLES`).
+        Whether glibc does so now. It does not with another C library, or if the environment sets
+        options of glibc (`MALLOC_…`, `GLIBC_TUNABLES`).
     """
     configured = any(name.startswith('MALLOC_') or name == 'GLIBC_TUNABLES' for name in os.environ)
     if configured or platform.libc_ver()[0] != 'glibc':
@@ -273,34 +278,34 @@ def keep_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
 
 
-def shipped_folder(name: str, beside: str = '') -> Path:
-    """A folder that comes with the package: inside it where that is installed, or in a checkout,
-    there by its name `beside` it, if that is another.
-    """
+def shipped_folder(name: str) -> Path:
+    """A folder that comes with the package: inside the installed package, or in the checkout."""
     package = Path(__file__).parents[1]
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / (beside or name)
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
 
 
 def tools_folder() -> Path:
-    """Where the tools lie: `tools` of a checkout, or the installed package of them."""
-    beside = Path(__file__).parents[2]
-    return beside / ('cbam_det_tools' if INSTALLED else 'tools')
+    """The folder of the tools: `tools` in a checkout, or their installed package."""
+    parent = Path(__file__).parents[2]
+    return parent / ('cbam_det_tools' if INSTALLED else 'tools')
 
 
 def tool_command(name: str) -> list[str]:
-    """The words that start a tool from the current folder: `cbam-det check-data` where the package
-    is installed without a checkout, else `python tools/check_data.py`.
+    """The command that starts a tool from the current folder, as a list of words.
+
+    It is `cbam-det check-data` if the package is installed without a checkout, else
+    `python tools/check_data.py`.
     """
     if INSTALLED:
         return ['cbam-det', name]
     script = tools_folder() / f'{name.replace("-", "_")}.py'
-    here = Path.cwd()
-    return ['python', str(script.relative_to(here) if script.is_relative_to(here) else script)]
+    folder = Path.cwd()
+    return ['python', str(script.relative_to(folder) if script.is_relative_to(folder) else script)]
 
 
 def describe() -> dict[str, str]:
-    """Versions and hardware, for the record of a result."""
+    """The versions and the hardware, for the record of a result."""
     import torch
 
     processor = platform.processor() or platform.machine()
@@ -320,9 +325,7 @@ def describe() -> dict[str, str]:
 
 
 def stack_error() -> str | None:
-    """What is wrong with torch, torchvision, mmengine, mmcv and mmdet, each with its remedy; None
-    where nothing is.
-    """
+    """The problems of torch, torchvision, mmengine, mmcv and mmdet with their remedies, or None."""
     problems = check_libraries()
     if not problems:
         return None
@@ -334,7 +337,7 @@ def stack_error() -> str | None:
 
 
 def require_stack() -> None:
-    """Raise what `stack_error` says, if anything.
+    """Raise the message of `stack_error`, if there is one.
 
     Raises:
         ImportError: torch, torchvision, mmengine, mmcv or mmdet is missing or does not work.

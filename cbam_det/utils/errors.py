@@ -1,4 +1,4 @@
-"""What commands print, and how one ends before its end: wrong input, or a signal to stop."""
+"""What commands print, and how they end early: by wrong input, or by a signal."""
 
 import contextlib
 import io
@@ -10,16 +10,18 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-# Those by which schedulers (and people, by Ctrl-C) stop a run.
+# The signals with which schedulers, and users by Ctrl-C, stop a run.
 NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-CTRL_C = 'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: at once'
+CTRL_C = (
+    'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: stops at once'
+)
 
 
 class InputError(ValueError):
-    """What a user gave does not fit; the message names the value, the place and the remedy.
+    """The input of a user is wrong; the message names the value, the place and the remedy.
 
-    It is one printable line, whatever names it quotes.
+    The message is one printable line, whatever names it contains.
     """
 
     def __init__(self, message: object) -> None:
@@ -27,10 +29,10 @@ class InputError(ValueError):
 
 
 class Stopped(Exception):
-    """The run was told to stop and did; the message tells how to go on.
+    """A signal stopped the run; the message says how to continue it.
 
     Attributes:
-        status: of the process, 128 and the signal's number, as shells have it.
+        status: exit status of the process, 128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, message: str, signal_number: int = 15) -> None:
@@ -45,8 +47,10 @@ def first_few(names: list[str], limit: int = 3) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with escapes for control characters, by which a file name could change the colours or
-    the title of a terminal, and for bytes of a name that are no UTF-8; line ends and tabs stay.
+    """Escape control characters, and bytes of file names that are not UTF-8.
+
+    Control characters in a file name could change the colours or the title of a terminal. Line ends
+    and tabs are kept.
     """
     return ''.join(
         char.encode('unicode_escape').decode()
@@ -57,7 +61,7 @@ def printable(text: str) -> str:
 
 
 class _PipeOutput(io.FileIO):
-    """Standard output that goes on in silence where nobody reads it any more (`| head`)."""
+    """Standard output that silently drops its text once nobody reads it (`| head`)."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -69,10 +73,10 @@ class _PipeOutput(io.FileIO):
 
 
 def prepare_output() -> None:
-    """Let this process print whatever names people use, to whoever reads it.
+    """Make printing safe for any file name, any terminal and a closed pipe.
 
-    Characters that the terminal's encoding lacks are printed as escapes, and a pipe that is closed
-    ends nothing. An output that a test or a notebook put in the terminal's place is left alone.
+    Characters that the terminal's encoding lacks are printed as escapes, and a closed pipe does not
+    end the process. If a test or a notebook has replaced `sys.stdout`, nothing is changed.
     """
     output = sys.stdout
     if output is not sys.__stdout__ or not isinstance(output, io.TextIOWrapper):
@@ -87,11 +91,11 @@ def prepare_output() -> None:
 
 
 def one_line_errors(run: Callable[[], int | None]) -> int:
-    """Call `run` and return its exit status; what ends it early becomes one line.
+    """Call `run` and return its exit status; if it ends early, print one line that says why.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C, without its traceback, so that the process ends by SIGINT
-            itself: a shell's loop goes on after any other end.
+        KeyboardInterrupt: after Ctrl-C, without a traceback, so that SIGINT itself ends the
+            process. After any other end, a loop of the shell would continue.
     """
     prepare_output()
     try:
@@ -110,15 +114,17 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
 
 
 def end_by_one_line() -> None:
-    """Let a script that does not catch `InputError` or `Stopped` end as our tools do: by one line,
-    with status 2, or 128 and the signal's number. In Python's prompt and notebooks nothing changes.
+    """Make a script that does not catch `InputError` or `Stopped` end like our tools.
+
+    They print one line and exit with status 2, or 128 plus the number of the signal. In Python's
+    prompt and in notebooks nothing changes.
     """
     if not isinstance(sys.excepthook, _OneLineHook) and not hasattr(sys, 'ps1'):
         sys.excepthook = _OneLineHook(sys.excepthook)
 
 
 class _OneLineHook:
-    """A `sys.excepthook`; what is not for it goes to the one before."""
+    """A `sys.excepthook` that passes other errors on to the previous hook."""
 
     def __init__(self, previous: Callable) -> None:
         self.previous = previous
@@ -128,7 +134,7 @@ class _OneLineHook:
     ) -> None:
         if isinstance(error, InputError):
             print_stderr(f'error: {error}')
-            sys.exit(2)  # python takes the status of an exit in its excepthook
+            sys.exit(2)  # Python uses the status of a sys.exit() in its excepthook
         if isinstance(error, Stopped):
             print_stderr(str(error))
             sys.exit(error.status)
@@ -136,13 +142,13 @@ class _OneLineHook:
 
 
 def print_stderr(line: str) -> None:
-    """Print to stderr, if anybody listens: Ctrl-C ends a `| tee` of the same terminal, too."""
+    """Print to stderr, even if it is closed: Ctrl-C also ends a `| tee` of the same terminal."""
     with contextlib.suppress(OSError):
         print(printable(line), file=sys.stderr, flush=True)
 
 
 def explain_ctrl_c() -> None:
-    """Tell what the first Ctrl-C does; by os.write, as a handler may come in a print's middle."""
+    """Print what Ctrl-C does, by os.write: a signal handler may interrupt another print."""
     with contextlib.suppress(OSError):
         os.write(2, f'\n{CTRL_C}\n'.encode())
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a kill, or a full disk, leaves the one before."""
+"""Write files completely or not at all: after a kill or on a full disk, the old file stays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write a file beside `path`, `<path>.part`, that takes its name once it is on the disk.
+    """Write to `<path>.part`, and rename it to `path` once it is on the disk.
 
     Yields:
-        The file to write. What is killed while it writes leaves it; the next write to `path`
+        The file to write. A process that is killed leaves it behind; the next write to `path`
         replaces it.
 
     Raises:
-        OSError: it cannot be written; what was at `path` is there still.
+        OSError: it cannot be written; an existing file at `path` is kept.
     """
     path = Path(path)
     part = path.with_name(f'{path.name}.part')

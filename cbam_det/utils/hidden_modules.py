@@ -1,6 +1,6 @@
-"""Files of a user that Python imports in the place of its own modules, such as `random.py`.
+"""Files of a user that Python imports instead of its own modules, such as `random.py`.
 
-Nothing but `os` and `sys` is imported here: what else there is may be hidden.
+This file imports only `os` and `sys`, because other modules may be hidden.
 """
 
 import os
@@ -8,9 +8,10 @@ import sys
 
 
 def hiding_files() -> list[str]:
-    """The files and packages that have the name of a standard module and lie in a folder which
-    Python searches before its own library, such as the current one; without those whose module was
-    imported from its right place before.
+    """Files and packages that hide a module of Python's standard library.
+
+    They have the name of that module, and are in a folder that Python searches before its own
+    library, such as the current one. A file is left out if Python's own module is already imported.
     """
     library = os.path.dirname(os.path.realpath(os.__file__))
     files = []
@@ -32,11 +33,11 @@ def hiding_files() -> list[str]:
 
 
 def hidden_modules() -> str:
-    """What is hidden and the remedy, as one line; '' where nothing is."""
+    """The files that hide a module, and the remedy, as one line; '' if there are none."""
     files = hiding_files()
     if not files:
         return ''
     return (
-        f'{", ".join(files)} hides the module of Python that has its name; rename it, or call from '
-        'another folder'
+        f'Python imports {", ".join(files)} instead of its own module of that name; rename it, or '
+        'run the command in another folder'
     )

@@ -1,15 +1,20 @@
-"""Private names of MMEngine that the package uses, because there are no public ones for them.
+"""Private names of MMEngine that the package uses because MMEngine has no public ones for them.
 
-tests/utils/test_private_names.py fails where a version of MMEngine no longer has one of them.
+tests/utils/test_private_names.py fails if a version of MMEngine lacks one of them.
 """
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+from mmengine.config import DictAction
 from mmengine.dataset import InfiniteSampler
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
+
+ParamScheduler: TypeAlias = _ParamScheduler
 
 
 def is_training(runner: Runner) -> bool:
@@ -38,10 +43,15 @@ def accumulated_iterations(wrapper: OptimWrapper) -> int:
 
 
 def restart_indices(sampler: InfiniteSampler) -> None:
-    """Let a sampler begin anew with the first index of this process."""
+    """Make a sampler start again with the first index of this process."""
     sampler.indices = sampler._indices_of_rank()
 
 
 def load_weights(model: nn.Module, checkpoint: dict) -> None:
-    """Load the weights of a checkpoint that was read already; missing keys are only logged."""
+    """Load the weights of a checkpoint that is already read; missing keys are only logged."""
     _load_checkpoint_to_model(model, checkpoint)
+
+
+def parse_scalar(text: str) -> int | float | bool | str | None:
+    """A number, True, False, None or a text, as MMEngine's `DictAction` reads it."""
+    return DictAction._parse_int_float_bool(text)

@@ -1,8 +1,8 @@
-"""The pairs of `--cfg-options`: read from a command line, and printed for one.
+"""Read the `key=value` pairs of `--cfg-options`, and print them for a command line.
 
-They are read by the rules of MMEngine's `DictAction`, with one deviation: it takes every blank out
-of a value and splits a quoted one at its commas, so that no option can name the folder 'My Drive'.
-Here a blank inside a value stays, and a value in quotes of its own is not split.
+The rules are those of MMEngine's `DictAction`, with one deviation. `DictAction` removes all blanks
+from a value and splits a quoted value at its commas, so no option can name the folder 'My Drive'.
+Here blanks inside a value are kept, and a quoted value is not split.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from mmengine.config import DictAction
-
 from .errors import InputError
+from .mmengine_private import parse_scalar
 
 BRACKETS = (('(', ')'), ('[', ']'))
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
-    """The `key=value` pairs of `--cfg-options` as dotted key -> value.
+    """Read the `key=value` pairs of `--cfg-options` into a dictionary of dotted keys and values.
 
     Raises:
-        InputError: one is no such pair, or its brackets do not match.
+        InputError: a text is not such a pair, or the brackets of a value do not match.
     """
     options = {}
     pairs = pairs or ()
@@ -31,7 +30,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
             remedy = 'give KEY=VALUE'
             if number:
                 quoted = shlex.join(_joined(pairs))
-                remedy = f'put one with a blank into quotes: --cfg-options {quoted}'
+                remedy = f'quote a value that has blanks: --cfg-options {quoted}'
             raise InputError(f'--cfg-options takes key=value pairs, not {pair!r}; {remedy}')
         if value.strip()[:1] in ('[', '(') and any(
             value.count(opening) != value.count(closing) for opening, closing in BRACKETS
@@ -42,13 +41,13 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
 
 
 def cfg_options(options: Mapping[str, object]) -> str:
-    """`--cfg-options` with these pairs, quoted for a shell; `parse_options` reads the same."""
+    """`--cfg-options` with these options, quoted for a shell; `parse_options` reads them back."""
     pairs = [f'{key}={_written(value)}' for key, value in options.items()]
     return f'--cfg-options {shlex.join(pairs)}'
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """Pairs that a shell has split at their blanks."""
+    """Join the pairs that a shell has split at their blanks."""
     pairs: list[str] = []
     for word in words:
         if '=' in word or not pairs:
@@ -59,7 +58,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 
 
 def _read(text: str) -> object:
-    """A value: a list or a tuple in brackets, a list without, a number, True, None or a text."""
+    """A value: a list or tuple in brackets, a list without, a number, True, None or a text."""
     text = text.strip()
     if len(text) > 1 and text[0] in '\'"' and text.find(text[0], 1) == len(text) - 1:
         text = text[1:-1]
@@ -71,11 +70,11 @@ def _read(text: str) -> object:
         return tuple(inner) if text[0] == '(' else inner
     if text and items != [text]:
         return [_read(item) for item in items]
-    return DictAction._parse_int_float_bool(text)
+    return parse_scalar(text)
 
 
 def _split(text: str) -> Iterator[str]:
-    """The items between the commas that are in no brackets; none after a last comma."""
+    """The items between the commas outside brackets; a comma at the end adds none."""
     depth, start = 0, 0
     for place, character in enumerate(text):
         depth += (character in '([') - (character in ')]')
@@ -87,7 +86,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _in_brackets(text: str) -> bool:
-    """Whether a text is one pair of brackets and what is in it, unlike '(a)/(b)'."""
+    """Whether one pair of brackets encloses the whole text, unlike in '(a)/(b)'."""
     if (text[:1], text[-1:]) not in BRACKETS:
         return False
     depth = 0

@@ -13,18 +13,19 @@ from .files import atomic_write
 
 
 def log_lines(work_dir: str | Path) -> Iterator[dict]:
-    """What the runs of a work_dir logged, from the first run to the last."""
+    """The log entries of all runs of a work_dir, from the first run to the last."""
     for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in log.read_text(encoding='utf-8').splitlines():
             try:
                 yield json.loads(line)
             except ValueError:
-                continue  # the line that an interrupted run did not finish
+                continue  # an interrupted run did not finish this line
 
 
 def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Metrics as JSON has them: None where there was nothing to score, which is NaN in a log and
-    was pycocotools' -1 in older ones.
+    """Metrics for JSON, with None if there was nothing to score.
+
+    Logs have NaN there; older logs have pycocotools' -1.
     """
     return {
         key: None if value is None or value != value or value == -1 else value
@@ -33,7 +34,7 @@ def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def typed_command() -> str:
-    """The command line of this process: 'tools/test.py CONFIG CHECKPOINT', say."""
+    """The command line of this process, such as 'tools/test.py CONFIG CHECKPOINT'."""
     program = Path(sys.argv[0])
     words = program.name.split()  # 'cbam-det test'
     if program.suffix == '.py':
@@ -42,25 +43,25 @@ def typed_command() -> str:
 
 
 def origin_line(record: dict) -> str:
-    """The command, the hardware and torch's version, for the line below a table."""
+    """The command, the hardware and the version of torch, for the line below a table."""
     environment = record['environment']
     return f'`{record["command"]}`; {environment["hardware"]}, torch {environment["torch"]}'
 
 
 def current_environment() -> dict[str, object]:
-    """The versions, the hardware and the threads of this process, as records have them."""
+    """The versions, the hardware and the number of threads of this process, for a record."""
     import torch
 
     return dict(describe(), threads=torch.get_num_threads())
 
 
 def with_origin(command: str, record: dict) -> dict:
-    """`record` after the command, the versions and the hardware that made it."""
+    """`record`, with the command, the versions and the hardware that made it in front."""
     return dict(command=command, environment=current_environment(), **record)
 
 
 def write_record(path: Path | None, command: str, record: dict) -> dict:
-    """The record `with_origin`, written to `path`, if any."""
+    """Add its origin to `record`, see `with_origin`, and write it to `path` unless that is None."""
     record = with_origin(command, record)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""One typed description of a run's config, built once, which the checks before a run read.
+"""A typed description of a run's config, which is built once and read by the checks before a run.
 
-What is about keys as such stays a walk through the raw dictionaries: keys that are misspelt or that
-nothing reads (`unread_keys`, `engine.names`, `engine.unknown_options`), the place of an error of a
-build (`build_errors`), the options that lower memory (`engine.failures`), and what changes a config
+Code about the keys themselves still walks through the raw dictionaries: misspelt and unread keys
+(`unread_keys`, `engine.names`, `engine.unknown_options`), the place of a build error
+(`build_errors`), options that lower memory (`engine.failures`), and changes of a config
 (`datasets.validation.data_root`, `engine.devices`).
 """
 
@@ -20,12 +20,12 @@ from .value_types import typed
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that a part of a model starts from.
+    """Weights from which a part of a model starts.
 
     Attributes:
-        part: its dotted path, 'model.backbone'.
-        source: a file, or what MMEngine fetches: a URL, 'torchvision://resnet50'.
-        options: `frozen_stages` and `norm_eval` of the part, those that its config has.
+        part: the key path of the part, such as 'model.backbone'.
+        source: a file, or what MMEngine downloads: a URL or a name like 'torchvision://resnet50'.
+        options: the part's `frozen_stages` and `norm_eval`, if its config has them.
     """
 
     part: str
@@ -35,14 +35,14 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the checks read of a config's model; paths are dotted, 'model.backbone.norm_cfg'.
+    """The properties of a config's model that the checks read.
 
     Attributes:
-        types: by path the name of each part's type.
-        predicts_masks: it has a part for masks.
-        max_per_img: detections of an image that it gives at most, 0 where it does not say so.
-        gates: by path, without the wrappers around the detector, the options of its CBAMs.
-        pretrained: the weights that its `init_cfg` name.
+        types: the type name of each part, by key path ('model.backbone.norm_cfg').
+        predicts_masks: whether a part predicts masks.
+        max_per_img: the most detections per image, 0 if the config does not limit them.
+        gates: the options of each CBAM, by key path without the wrappers around the detector.
+        pretrained: the weights that the `init_cfg`s of its parts name.
     """
 
     types: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class ModelConfig:
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> ModelConfig:
-        """That of a merged config; an empty one where it has no model."""
+        """Describe the model of a merged config; the description is empty if it has no model."""
         if not cfg.get('model'):
             return cls()
         inner = detector(cfg)
@@ -75,12 +75,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """A config's `preflight`, what it says to the checks before a run.
+    """The settings of the checks before a run, from a config's `preflight`.
 
     Attributes:
-        data_root: folder that replaces the data root of every data set, None for none.
-        check_images: every image is decoded before the run.
-        allow_shared_images: images may be in two splits, as in a first try on a few of them.
+        data_root: a folder that replaces the data root of every data set, or None.
+        check_images: whether every image is decoded before the run.
+        allow_shared_images: whether two splits may share images, as in a first try on a few images.
     """
 
     data_root: str | None = None
@@ -89,18 +89,17 @@ class Settings:
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Settings:
-        """Those of a merged config.
+        """Read the settings of a merged config.
 
         Raises:
-            InputError: one is unknown, or of another type.
+            InputError: a setting is unknown or has the wrong type.
         """
         settings = typed(cfg, 'preflight', dict | None, '') or {}
         known = [option.name for option in fields(cls)]
         for key in settings:
             if key not in known:
-                raise InputError(
-                    f'preflight.{key} is unknown{near_hint(key, known)}; it has {first_few(known)}'
-                )
+                hint = near_hint(str(key), known) or f'; choose from {first_few(known)}'
+                raise InputError(f'preflight.{key} is unknown{hint}')
         return cls(
             typed(settings, 'data_root', str | None, 'preflight'),
             bool(typed(settings, 'check_images', bool | None, 'preflight')),
@@ -113,19 +112,19 @@ class RunConfig:
     """A run's config.
 
     Attributes:
-        filename: its file, None where it was made by a program.
-        splits: by name those of 'train', 'val' and 'test' that it has.
+        filename: its file, None if a program made it.
+        splits: its splits by name: 'train', 'val', 'test'.
         model: see `ModelConfig`.
         settings: see `Settings`.
-        work_dir: folder of logs and checkpoints, '' where it has none.
-        checkpoint_dir: where the checkpoints are written instead, None where they are not.
-        load_from: weights, or a checkpoint to resume from.
-        resume: it goes on with a training.
-        has_launcher: it is for several processes.
+        work_dir: the folder of logs and checkpoints, '' if it has none.
+        checkpoint_dir: another folder for the checkpoints, or None.
+        load_from: weights to start from, or a checkpoint to resume from.
+        resume: whether it continues a training.
+        has_launcher: whether a launcher starts it, in one or more processes.
         sync_bn: 'torch', 'mmcv' or None.
-        conv_bn_eval: the modules of `efficient_conv_bn_eval`.
-        monitored: the places where hooks name metrics, and these names.
-        cfg: what it describes, for checks of the raw dictionaries.
+        conv_bn_eval: the modules in `efficient_conv_bn_eval`.
+        monitored: the metrics that hooks wait for, as pairs of key path and name.
+        cfg: the config itself, for checks of the raw dictionaries.
     """
 
     filename: str | None
@@ -144,11 +143,11 @@ class RunConfig:
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> RunConfig:
-        """That of a merged config, whose scope is entered, as names are looked up in it.
+        """Describe a merged config. This enters its scope, in which names are looked up.
 
         Raises:
-            InputError: a value is of a type that its readers cannot use, a data set has a key of
-                mmdet 2.x or one that its class does not have, or a setting is unknown.
+            InputError: a value has the wrong type, a data set has a key of mmdet 2.x or one that
+                its class does not take, or a setting is unknown.
         """
         enter_scope(cfg)
         hooks = cfg.get('default_hooks') or {}
@@ -194,7 +193,7 @@ def _pretrained(nodes: dict[str, dict]) -> tuple[Pretrained, ...]:
 
 
 def _monitored(place: str, hook: dict) -> list[tuple[str, str]]:
-    """The metrics that a hook waits for, with the places of their names."""
+    """The metrics that a hook waits for, as pairs of key path and name."""
     best = typed(hook, 'save_best', str | list | None, place) or ()
     names = [
         (f'{place}.save_best', name)

@@ -1,4 +1,4 @@
-"""The types of a config's keys that MMEngine's runner takes, by the runner's annotations."""
+"""Check the types of the config keys that MMEngine's runner takes, by its annotations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .class_options import options_of
 from .errors import InputError
 from .value_types import fits, parts_of, typed, wrong_type
 
-# What the runner takes besides its annotation; None is the scope of pure Python configs.
+# Types that the runner takes besides its annotations; a pure Python config has the scope None.
 WIDER = dict(log_level=int, default_scope=None, work_dir=None)
-# Numbers of which MMEngine and torch divide, or take none, in an error that does not name the key.
+# Keys of which 0 and less end in an error of MMEngine or torch that does not name the key.
 COUNTS = dict(
     train_cfg=('max_epochs', 'max_iters', 'val_interval'),
     **dict.fromkeys(('train_dataloader', 'val_dataloader', 'test_dataloader'), ('batch_size',)),
@@ -25,7 +25,7 @@ def check_runner_keys(cfg: Mapping) -> None:
     """Check the types of the keys that MMEngine's runner takes, by its annotations.
 
     Raises:
-        InputError: one is of another type, a number is below 1, or a hook is not a dictionary.
+        InputError: a value has the wrong type, a number is below 1, or a hook is not a dictionary.
     """
     for key, wanted in options_of(Runner)[0].items():
         if key in cfg and key not in ('self', 'cfg'):

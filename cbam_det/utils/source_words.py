@@ -1,4 +1,4 @@
-"""The words in the sources of classes: a key that is not among them, nothing in there reads."""
+"""The words in the source code of classes; code that lacks the word of a key does not read it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 def source_words(kinds: Iterable[type], modules: Iterable[str] = ()) -> frozenset[str]:
-    """Every word in the modules of classes and of those that they inherit from, torch's aside.
+    """Every word in the source files of classes and of their base classes, except torch's.
 
     Args:
         kinds: the classes.
-        modules: the names of others that they call.
+        modules: the names of other modules that the classes call.
     """
     names = {base.__module__ for kind in kinds for base in kind.__mro__}
     names = {name for name in names if name.partition('.')[0] not in ('torch', 'builtins')}

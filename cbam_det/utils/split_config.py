@@ -1,4 +1,4 @@
-"""What a config says of a training, validation or test, typed: its loader and its evaluators."""
+"""Typed descriptions of the splits of a config: training, validation and test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .data_config import DataSet, leaf_datasets
 from .errors import InputError
 from .value_types import typed
 
-# Both read COCO's options; the second is ours.
+# Both have the options of CocoMetric; FastCocoMetric is ours.
 COCO_METRICS = ('CocoMetric', 'FastCocoMetric')
 
 
@@ -24,16 +24,16 @@ class Evaluator:
     """A metric of a config.
 
     Attributes:
-        place: its dotted path, 'val_evaluator' or 'test_evaluator.metrics.0'.
-        name: of its class, without a scope.
-        ann_file: the annotations that it reads itself, None where it reads none.
-        format_only: it writes predictions down and needs no ground truth.
-        metrics: what it is to evaluate, 'bbox' or 'segm'.
-        prefix: what the names of its numbers begin with, None where unknown.
-        proposal_nums: CocoMetric's, None where it has its own.
-        iou_thrs: CocoMetric's, None for COCO's ten.
-        use_mp_eval: CocoMetric's, evaluation in several processes.
-        dataset_index: of the data set that it is for, in a MultiDatasetsEvaluator; None: for all.
+        place: its key path, such as 'val_evaluator' or 'test_evaluator.metrics.0'.
+        name: the name of its class without the scope.
+        ann_file: the annotation file that it reads itself, None if it reads none.
+        format_only: whether it only writes predictions, without need of ground truth.
+        metrics: what it evaluates, such as 'bbox' or 'segm'.
+        prefix: the prefix of the names of its metrics, None if unknown.
+        proposal_nums: CocoMetric's option, None for its default.
+        iou_thrs: CocoMetric's option, None for COCO's ten thresholds.
+        use_mp_eval: CocoMetric's option, whether it evaluates in several processes.
+        dataset_index: the index of its data set in a MultiDatasetsEvaluator, None for all.
     """
 
     place: str
@@ -49,7 +49,7 @@ class Evaluator:
 
     @classmethod
     def from_cfg(cls, place: str, node: dict, multi_dataset: bool = False) -> Evaluator:
-        """From a config's dictionary; `multi_dataset`: of a MultiDatasetsEvaluator."""
+        """Describe a metric of a config; `multi_dataset`: it is in a MultiDatasetsEvaluator."""
         name, number = kind_of(node), place.rpartition('.')[2]
         metrics = typed(node, 'metric', str | list[str] | None, place) or ()
         coco = node if name in COCO_METRICS else {}
@@ -82,10 +82,10 @@ class Split:
 
     Attributes:
         name: 'train', 'val' or 'test'.
-        batch_size: of one process.
-        drop_last: images that fill no batch are left out.
-        data_sets: one or several, joined by wrappers.
-        evaluators: () in training.
+        batch_size: the batch size of one process.
+        drop_last: whether an incomplete last batch is left out.
+        data_sets: its data set, or several that wrappers join.
+        evaluators: its metrics, () for training.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Split:
 
     @classmethod
     def from_cfg(cls, cfg: Config, name: str) -> Split | None:
-        """That of a merged config; None where it has none of the name."""
+        """Describe a split of a merged config; None if the config has no such split."""
         place = f'{name}_dataloader'
         loader = typed(cfg, place, dict | None, '')
         if not loader:
@@ -128,10 +128,10 @@ class Split:
 
     @property
     def loader(self) -> str:
-        """The key of its loader, 'train_dataloader'."""
+        """The key of its loader, such as 'train_dataloader'."""
         return f'{self.name}_dataloader'
 
     @property
     def annotated(self) -> bool:
-        """Whether its ground truth is needed."""
+        """Whether it needs ground truth."""
         return not any(evaluator.format_only for evaluator in self.evaluators)

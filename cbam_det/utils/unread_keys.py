@@ -1,7 +1,7 @@
 """Top-level keys of a config that have no effect: those of mmdet 2.x, and those that nothing reads.
 
-MMEngine passes over what it does not know. A key of that kind has an effect only where the config
-itself uses it: as a variable, or, in a base, by a config that has that base.
+MMEngine silently ignores keys that it does not know. Such a key has an effect only if the config
+uses it as a variable, or, for a key of a base, if a config that inherits from the base uses it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from mmengine.runner import Runner
 
 from .errors import InputError
 
-# What MMEngine's runners and mmdet's tools read of a config; its other keys are for itself.
+# The keys that MMEngine's runners and mmdet's tools read; other keys are a config's variables.
 RUNNER_KEYS = (
     *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
     *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
     *('tta_model', 'tta_pipeline', 'custom_imports'),
-    *('channels_last', 'preflight'),  # of `engine.runner.CheckedRunner`
+    *('channels_last', 'preflight'),  # read by `engine.runner.CheckedRunner`
 )
-# Keys of mmdet 2.x and, of YOLOX's config, `train_dataset`; where 3.x has what they say.
+# Keys of mmdet 2.x, with `train_dataset` of its YOLOX config, and their places in 3.x.
 OLD_KEYS = dict(
     data='train_dataloader, val_dataloader, test_dataloader',
     train_dataset='train_dataloader.dataset',
@@ -55,24 +55,24 @@ DATA_KEYS = frozenset(('train', 'val', 'test', 'samples_per_gpu', 'workers_per_g
 
 
 def refuse_old_keys(cfg: Config) -> None:
-    """Refuse what mmdet 2.x read and MMEngine does not.
+    """Refuse keys that mmdet 2.x reads and MMEngine does not.
 
     Raises:
-        InputError: the config has such keys and uses none of them itself; each is named with its
-            place in 3.x.
+        InputError: the config has such keys, and their values are not at their places in 3.x, which
+            the message names.
     """
     old = [key for key in unused_keys(cfg) if key in OLD_KEYS and _is_old(cfg, key)]
     if any(_is_missing(cfg, key) for key in old):
         name = Path(cfg.filename).name if cfg.filename else 'the config'
         places = ', '.join(f'{key} (now {OLD_KEYS[key]})' for key in old)
         raise InputError(
-            f'{name} has keys of mmdet 2.x that would have no effect: {places}; move what they say '
-            'to these places, or delete them'
+            f'{name} has keys of mmdet 2.x that would have no effect: {places}; move their '
+            'values to these places, or delete them'
         )
 
 
 def _is_old(cfg: Config, key: str) -> bool:
-    """Whether a key says anything, and is no variable of 3.x with the same name."""
+    """Whether a key is not empty, and not a variable of 3.x with the same name."""
     value = cfg[key]
     if key == 'data':
         return isinstance(value, dict) and not DATA_KEYS.isdisjoint(value)
@@ -80,7 +80,7 @@ def _is_old(cfg: Config, key: str) -> bool:
 
 
 def _is_missing(cfg: Config, key: str) -> bool:
-    """Whether the config lacks at the new place what an old key says."""
+    """Whether the value of an old key is missing at one of its new places."""
     for place in re.findall(r'[\w.]+', OLD_KEYS[key]):
         node: object = cfg
         for name in place.split('.'):
@@ -91,41 +91,42 @@ def _is_missing(cfg: Config, key: str) -> bool:
 
 
 def _holds(node: object, value: object) -> bool:
-    """Whether a value is there already, beside what else a merged dictionary has."""
+    """Whether `node` has `value`; a merged dictionary may have other keys too."""
     if isinstance(node, dict) and isinstance(value, dict):
         return all(key in node and _holds(node[key], value[key]) for key in value)
     return node == value
 
 
 def unused_keys(cfg: Config) -> list[str]:
-    """The top-level keys that neither MMEngine reads nor the config uses itself.
+    """The top-level keys that neither MMEngine nor the config itself uses.
 
-    A base may have a variable for some of its configs: a base's keys are among them only where they
-    are mmdet 2.x's. So are all keys of a config that was dumped, in which no key uses another.
+    A base may have a variable that only some of its configs use, so a key of a base is included
+    only if it is one of mmdet 2.x. The same holds for all keys of a dumped config, in which no key
+    uses another.
     """
     path = Path(cfg.filename or '')
     own = _parse(path.read_text(encoding='utf-8')) if path.suffix == '.py' else None
-    set_here = _set_names(own) if own else set(cfg)
-    used_here = _used_names(own) if own else set()
+    set_in_file = _set_names(own) if own else set(cfg)
+    used_in_file = _used_names(own) if own else set()
     bases = _parse(cfg.text) if own else None
-    used_somewhere = _used_names(bases) if bases else set(cfg)
+    used_anywhere = _used_names(bases) if bases else set(cfg)
     read = list(_containers([cfg[key] for key in cfg if key in RUNNER_KEYS]))
-    inherits = bool(own) and '_base_' in set_here
+    inherits = bool(own) and '_base_' in set_in_file
     unused = []
     for key in cfg:
         if key in RUNNER_KEYS or key.startswith('_'):
             continue
-        here = key in set_here
-        if key not in OLD_KEYS and not (here and inherits):
+        in_file = key in set_in_file
+        if key not in OLD_KEYS and not (in_file and inherits):
             continue
-        # A base has used its own value, not the one that its heir sets.
-        if key not in (used_here if here else used_somewhere) and cfg[key] not in read:
+        # A base has already used its own value, not the one that this config sets.
+        if key not in (used_in_file if in_file else used_anywhere) and cfg[key] not in read:
             unused.append(key)
     return unused
 
 
 def _containers(node: object) -> Iterator[object]:
-    """Every dictionary and list inside a value, itself included, but for empty ones."""
+    """Every non-empty dictionary and list inside a value, including the value itself."""
     if isinstance(node, (dict, list, tuple)) and node:
         yield node
         for child in node.values() if isinstance(node, dict) else node:
@@ -133,7 +134,7 @@ def _containers(node: object) -> Iterator[object]:
 
 
 def _parse(text: str) -> ast.Module | None:
-    """The statements of a config, or of one and its bases, each behind a line with its path."""
+    """The statements of a config, or of a config and its bases, each after a line with its path."""
     lines = ['' if line.startswith('/') else line for line in text.splitlines()]
     try:
         return ast.parse('\n'.join(lines))
@@ -156,7 +157,7 @@ def _set_names(module: ast.Module) -> set[str]:
 
 
 def _used_names(module: ast.Module) -> set[str]:
-    """The names whose values go into others: `x` and `_base_.x`, but not the x of `x['a'] = 1`."""
+    """The names whose values others use: `x` and `_base_.x`, but not the x of `x['a'] = 1`."""
     names = set()
     for statement in module.body:
         parts: list[ast.AST] = [statement]

@@ -1,4 +1,4 @@
-"""Whether a config's value is of an annotated type, and the one-line error where it is not."""
+"""Check that the value of a config has an annotated type, and describe an error in one line."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WORDS: dict[type, str] = {
 
 
 def typed(node: Mapping, key: str, wanted: Any, place: str, default: Any = None) -> Any:
-    """A value of a config's dictionary, of a type that the code after it can use.
+    """A value of a config's dictionary, whose type is checked.
 
     Args:
         node: the dictionary.
-        key: of the value.
-        wanted: its type, an annotation such as `str | None`.
-        place: the dictionary's dotted path, for the message.
-        default: where the key is not there.
+        key: the key of the value.
+        wanted: the type, an annotation such as `str | None`.
+        place: the key path of the dictionary, for the message.
+        default: the value if the key is missing.
 
     Raises:
-        InputError: the value is of another type.
+        InputError: the value has another type.
     """
     value = node.get(key, default)
     if fits(value, wanted):
@@ -42,18 +42,18 @@ def typed(node: Mapping, key: str, wanted: Any, place: str, default: Any = None)
 
 
 def wrong_type(path: str, value: object, wanted: Any) -> InputError:
-    """The error for a value of another type than `wanted`."""
+    """The error for a value whose type is not `wanted`."""
     return InputError(f'{path}={shortened(value)} is {kind_word(value)}; give {words_of(wanted)}')
 
 
 def shortened(value: object) -> str:
-    """A value as it is written in a config, cut where it is long."""
+    """A value as it is written in a config, shortened if it has more than 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 def kind_word(value: object) -> str:
-    """What a value is, in words: 'a list'."""
+    """The type of a value in words, such as 'a list'."""
     kind = type(value)
     if kind is bool:
         return 'a boolean'
@@ -61,7 +61,7 @@ def kind_word(value: object) -> str:
 
 
 def words_of(annotation: Any) -> str:
-    """An annotation in words: 'a dictionary or None'."""
+    """An annotation in words, such as 'a dictionary or None'."""
     parts = {part: get_origin(part) or part for part in parts_of(annotation)}
     words = [WORDS[kind] for kind in parts.values() if kind in WORDS]
     words = list(dict.fromkeys(words or map(_name, parts)))
@@ -69,9 +69,9 @@ def words_of(annotation: Any) -> str:
 
 
 def fits(value: object, annotation: Any) -> bool:
-    """Whether a value is of an annotated type; of a container, whether its elements are.
+    """Whether a value has an annotated type; for a container, also whether its elements do.
 
-    Whatever cannot be checked fits.
+    An annotation that cannot be checked accepts every value.
     """
     parts = parts_of(annotation)
     if len(parts) != 1:
@@ -96,7 +96,7 @@ def fits(value: object, annotation: Any) -> bool:
 
 
 def parts_of(annotation: Any) -> list:
-    """The types of a union, nested ones too; that of any other annotation."""
+    """The types of a union, including nested unions; for another annotation, a list of it alone."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [part for inner in get_args(annotation) for part in parts_of(inner)]
     return [type(None) if annotation is None else annotation]

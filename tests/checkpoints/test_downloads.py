@@ -60,7 +60,7 @@ def test_damaged_download_is_noticed_and_removed_by_the_printed_command(damage, 
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     with pytest.raises(InputError, match=r'^the weights cannot be loaded \(of the down') as caught:
         read_checkpoint(source, 'the weights', 'no remedy')
-    command = re.search('delete it, and it is downloaded again: (rm .*)$', str(caught.value))[1]
+    command = re.search('delete it, then it is downloaded again: (rm .*)$', str(caught.value))[1]
     with pytest.raises(InputError, match=re.escape(command)):
         load_checkpoint(nn.Linear(64, 64), source)  # as mmdet's own API does
     assert subprocess.run(shlex.split(command), check=True) and not file.exists()
@@ -86,7 +86,7 @@ def test_damage_without_digits_in_the_name_is_noticed_where_the_file_cannot_be_r
     assert read_checkpoint(source, 'the weights', 'no remedy')
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match=r'net-20190131\.pth: \w+: .*; delete it, and it is'):
+    with pytest.raises(InputError, match=r'net-20190131\.pth: \w+: .*; delete it, then it is'):
         read_checkpoint(source, 'the weights', 'no remedy')
 
 

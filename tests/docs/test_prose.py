@@ -30,6 +30,18 @@ DIALECT = {
     r'\bcan be had\b': 'is available',
     r'\bhas not left (its|their) start\b': 'has hardly changed',
     r'\bof its own accord\b': 'by itself',
+    r'\bhurts?\b': 'is harmful',
+    r'\bpass(es|ed)? over\b': 'ignores',
+    r'\bput right\b': 'corrected',
+    r'\bone a line\b': 'one per line',
+    r'\bsaid already\b': 'reported already',
+    r'\bwithout a word\b|\bin silence\b': 'silently',
+    r'\bgo(es)? on\b': 'continues',
+    r'\ba run before\b': 'an earlier run',
+    r'; near: ': 'did you mean',
+    r"['`)] say\b": 'for example, such as',
+    r'\bas (mmdet|MMEngine|torch) (has|had) it\b': 'as in ...',
+    r'\b(knows?|reads?|takes?) no such\b': 'does not know, read or take',
 }
 
 

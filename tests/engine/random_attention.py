@@ -1,4 +1,4 @@
-"""Attention off its start, and maps for it."""
+"""Attention with random weights, and maps for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cbam_det.models.layers import CBAM
 
 
 def randomise(model: nn.Module) -> None:
-    """Take the attention off its start, at which some of its gradients are 0."""
+    """Give the attention random weights; at its start some of its gradients are 0."""
     for module in model.modules():
         if isinstance(module, CBAM):
             for parameter in module.parameters():

@@ -34,8 +34,8 @@ def resnet(**cfg) -> nn.Module:
 
 def rows(log: str) -> list[list[str]]:
     """The cells of the table of attention."""
-    found = [line.strip('│ ').split('│') for line in log.splitlines() if '.cbam ' in line]
-    return [[cell.strip() for cell in row] for row in found]
+    rows = [line.strip('│ ').split('│') for line in log.splitlines() if '.cbam ' in line]
+    return [[cell.strip() for cell in row] for row in rows]
 
 
 def test_training_logs_every_cbam_and_the_saturation(trained):
@@ -107,11 +107,11 @@ def test_absent_attention_is_new_in_training_and_an_error_in_a_test():
 
 
 def test_weights_of_the_other_start_are_an_error_both_ways():
-    one, other = resnet(), resnet(start='paper')
+    identity, paper = resnet(), resnet(start='paper')
     with pytest.raises(InputError, match='has 16 attention weights'):
-        check_attention(one.state_dict(), other, 'x.pth', whole=True)
+        check_attention(identity.state_dict(), paper, 'x.pth', whole=True)
     with pytest.raises(InputError, match=r'x\.pth has only a part of .*cbam'):
-        check_attention(other.state_dict(), one, 'x.pth', whole=False)
+        check_attention(paper.state_dict(), identity, 'x.pth', whole=False)
 
 
 def test_pretrained_backbone_with_foreign_attention_stops_before_the_first_step(
@@ -142,8 +142,8 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
         net.train()
         optim = torch.optim.SGD(net.parameters(), 0.01)
         audit = AttentionAuditHook(saturation_at)
-        said: list[str] = []
-        logger = SimpleNamespace(info=said.append, warning=said.append)
+        messages: list[str] = []
+        logger = SimpleNamespace(info=messages.append, warning=messages.append)
         runner = SimpleNamespace(
             model=net, iter=0, max_iters=steps, logger=logger, cfg=Config(dict())
         )
@@ -158,7 +158,7 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
             audit.after_train_iter(runner, step)
         results.append(net.state_dict())
         words = ('no gate is saturated', 'has not changed from its start') if saturation_at else ()
-        assert len(said) == len(words) and all(map(str.__contains__, said, words))
+        assert len(messages) == len(words) and all(map(str.__contains__, messages, words))
         assert not any(
             module._forward_pre_hooks for module in net.modules() if type(module) is CBAM
         )
@@ -167,7 +167,7 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
 
 
 @pytest.mark.parametrize(
-    ('start', 'bias', 'frozen', 'told'),
+    ('start', 'bias', 'frozen', 'warned'),
     [
         ('identity', 0.0, False, True),
         ('identity', 0.004, False, True),  # weights up to 1.004, printed as 1.00
@@ -176,14 +176,14 @@ def test_looking_at_the_gates_leaves_the_training_as_it_is(autocast):
         ('paper', 0.0, False, False),
     ],
 )
-def test_attention_that_has_not_left_its_start_is_told_at_the_end_with_the_cure(
-    start, bias, frozen, told
+def test_attention_that_has_hardly_changed_is_reported_at_the_end_with_the_remedy(
+    start, bias, frozen, warned
 ):
     net = resnet(start=start, order='channel', frozen=frozen)
     for cbam in (module for module in net.modules() if type(module) is CBAM):
         nn.init.constant_(cbam.channel_gate.fc2.bias, bias)
-    said: list[str] = []
-    logger = SimpleNamespace(info=said.append, warning=said.append)
+    messages: list[str] = []
+    logger = SimpleNamespace(info=messages.append, warning=messages.append)
     keys = {'inserted': dict(lr_mult=3)}
     cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
     runner = SimpleNamespace(model=net, iter=4, max_iters=5, logger=logger, cfg=cfg)
@@ -191,23 +191,23 @@ def test_attention_that_has_not_left_its_start_is_told_at_the_end_with_the_cure(
     audit.before_train_iter(runner, 4)
     net(torch.rand(2, 3, 64, 64))
     audit.after_train_iter(runner, 4)
-    assert bool(said) == told
-    cure = '--cfg-options optim_wrapper.paramwise_cfg.custom_keys.inserted.lr_mult=30'
-    assert not told or said[0].endswith(cure)
+    assert bool(messages) == warned
+    remedy = '--cfg-options optim_wrapper.paramwise_cfg.custom_keys.inserted.lr_mult=30'
+    assert not warned or messages[0].endswith(remedy)
 
 
-def test_the_cure_names_the_key_that_holds():
-    def cure(**keys: float) -> str:
+def test_remedy_names_the_key_that_is_used():
+    def remedy(**keys: float) -> str:
         own = {key.replace('_', '.'): dict(lr_mult=value) for key, value in keys.items()}
         return larger_rate(
             Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=own))))
         ).removeprefix('--cfg-options optim_wrapper.paramwise_cfg.custom_keys')
 
     assert larger_rate(Config(dict())).endswith('paramwise_cfg.custom_keys.cbam.lr_mult=10')
-    assert cure(norm=0.5) == '.cbam.lr_mult=10'
-    assert cure(cbam=2, inserted=3) == '.inserted.lr_mult=30'
+    assert remedy(norm=0.5) == '.cbam.lr_mult=10'
+    assert remedy(cbam=2, inserted=3) == '.inserted.lr_mult=30'
     line = "dict(paramwise_cfg=dict(custom_keys={'backbone.inserted': dict(lr_mult=10)}))"
-    assert cure(backbone_inserted=1) == f'optim_wrapper = {line} in the config'
+    assert remedy(backbone_inserted=1) == f'optim_wrapper = {line} in the config'
 
 
 def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():

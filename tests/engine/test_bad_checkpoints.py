@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, run code or are of another model are refused by name."""
+"""Files that are not checkpoints, contain code or are of another model are refused by name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from cbam_det.checkpoints import files, loading
+from cbam_det.datasets.validation.data_root import set_data_root
+from cbam_det.engine import preflight
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import ModelConfig
@@ -267,3 +269,20 @@ def test_training_is_not_resumed_with_the_classes_in_another_order():
     meta['dataset_meta'] = dict(classes=names[::-1])
     with pytest.raises(InputError, match='train_dataloader has them in another order'):
         loading.check_checkpoint_classes(split, dict(meta=meta))
+
+
+@pytest.mark.parametrize('reverse', [True, False])
+def test_weights_with_the_classes_in_another_order_cause_a_warning(
+    reverse, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(CONFIG)
+    set_data_root(cfg, str(digits))
+    cfg.merge_from_dict(dict(work_dir='work', load_from='weights.pth'))
+    classes = tuple(cfg.train_dataloader.dataset.metainfo.classes)
+    meta = dict(dataset_meta=dict(classes=classes[::-1] if reverse else classes))
+    torch.save(dict(state_dict=build_model(cfg).state_dict(), meta=meta), 'weights.pth')
+    assert preflight.check_run(cfg, 'train') is None
+    warning = 'load_from=weights.pth: the checkpoint was trained on the classes'
+    output = capsys.readouterr().out
+    assert (warning in output) == ('them in another order' in output) == reverse

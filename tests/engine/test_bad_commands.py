@@ -30,11 +30,11 @@ def test_amp_in_float16_without_a_gpu_is_refused_before_anything_is_read(run, tm
     assert 'Traceback' not in done.stderr
 
 
-def test_unknown_config_lists_near_ones(run, tmp_path):
+def test_unknown_config_lists_similar_ones(run, tmp_path):
     done = run('train.py', 'configs/faster_rcnn_r50_cbam_digit.py', cwd=tmp_path, status=2)
     assert 'no config configs/faster_rcnn_r50_cbam_digit.py' in done.stderr
     assert 'faster_rcnn_r50_cbam_digits' in done.stderr
-    with pytest.raises(InputError, match='near: '):
+    with pytest.raises(InputError, match='choose from '):
         find_config('something/else.py')
 
 
@@ -55,8 +55,8 @@ def test_types_that_are_classes_have_their_names_of_the_registry():
 
 
 def test_every_process_looks_names_up_in_mmdet_not_only_the_one_that_checks(monkeypatch):
-    found = classmethod(lambda cls, cfg: MODELS.build(dict(type='L1Loss')))
-    monkeypatch.setattr(Runner, 'from_cfg', found)
+    build_loss = classmethod(lambda cls, cfg: MODELS.build(dict(type='L1Loss')))
+    monkeypatch.setattr(Runner, 'from_cfg', build_loss)
     monkeypatch.setattr(preflight, 'is_first_process', lambda cfg: False)
     cfg = Config.fromfile(CONFIG)
     cfg.work_dir = 'work'
@@ -105,15 +105,15 @@ BAD_COMMANDS = {
     'misspelt key of a backbone': (
         ['--cfg-options', 'model.backbone.plugin.0.cfg.order=channel'],
         "model.backbone.plugin: ResNet.__init__() got an unexpected keyword argument 'plugin'; "
-        'near: plugins',
+        "did you mean 'plugins'?",
     ),
     'misspelt hook': (
         ['--cfg-options', 'default_hooks.loger.interval=1'],
-        "default_hooks.loger={'interval': 1} has no type; near: logger",
+        "default_hooks.loger={'interval': 1} has no type; did you mean 'logger'?",
     ),
     'misspelt option of a hook of every run': (
         ['--cfg-options', 'default_hooks.attention_audit.saturation=1'],
-        'saturation is unknown, AttentionAuditHook has no such option; near: saturation_at',
+        "saturation is not an option of AttentionAuditHook; did you mean 'saturation_at'?",
     ),
     'hook without a type': (
         ['--cfg-options', 'default_hooks.mine.x=1'],
@@ -121,24 +121,25 @@ BAD_COMMANDS = {
     ),
     'misspelt type of a hook': (
         ['--cfg-options', 'default_hooks.ema.type=EmaHook'],
-        "default_hooks.ema.type='EmaHook' is not registered; near: EMAHook",
+        "default_hooks.ema.type='EmaHook' is not registered; check its spelling, or import its "
+        "module with custom_imports; did you mean 'EMAHook'",
     ),
     'misspelt setting of the checks': (
         ['--cfg-options', 'preflight.check_image=True'],
-        'preflight.check_image is unknown; near: check_images',
+        "preflight.check_image is unknown; did you mean 'check_images'?",
     ),
     'key of an inner part alone': (
         ['--cfg-options', 'val_interval=2'],
-        'val_interval of the options would have no effect (train_cfg.val_interval)',
+        'the option val_interval would have no effect (train_cfg.val_interval)',
     ),
     'key of another part': (
         ['--cfg-options', 'model.neck.depth=3'],
-        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'; leave it "
-        'out, or where a base config has it give _delete_=True beside the type',
+        "model.neck.depth: FPN.__init__() got an unexpected keyword argument 'depth'; remove "
+        'it, or give _delete_=True beside the type if a base config sets it',
     ),
     'misspelt key of the config': (
         ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
-        'optim_wraper of the options would have no effect; near: optim_wrapper',
+        "the option optim_wraper would have no effect; did you mean 'optim_wrapper'?",
     ),
     'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
     'checkpoint to resume from is gone': (
@@ -196,23 +197,24 @@ def test_misspelt_key_of_the_schedule_is_named(digits, tmp_path, monkeypatch, ca
     assert in_process('train')(CONFIG, *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('error: train_cfg.max_epoch: EpochBasedTrainLoop.__init__() got ')
-    assert error.endswith("argument 'max_epoch'; near: max_epochs")
+    assert error.endswith("argument 'max_epoch'; did you mean 'max_epochs'?")
 
 
 def test_misspelt_key_of_a_config_s_own_is_told(capsys):
     cfg = Config(dict(optim_wraper=dict(accumulative_counts=4), train_pipeline=[]))
     preflight.check_names(cfg)
-    said = capsys.readouterr().out
-    assert said == 'MMEngine reads no optim_wraper of the config; near: optim_wrapper\n'
+    assert capsys.readouterr().out == (
+        "MMEngine does not read the key optim_wraper of the config; did you mean 'optim_wrapper'?\n"
+    )
 
 
 def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
     cfg = override(Config.fromfile(CONFIG), dict(max_epochs=2, custom=3))
     assert cfg.train_cfg.max_epochs == 5
     assert capsys.readouterr().err.splitlines() == [
-        'max_epochs of the options: MMEngine reads no such key, and the config has used its own '
-        'when it was read',
-        'custom of the options: MMEngine reads no such key',
+        'the option max_epochs: MMEngine does not read this key, and the config has already used '
+        'its own value',
+        'the option custom: MMEngine does not read this key',
     ]
 
 
@@ -220,12 +222,15 @@ def test_variable_of_a_config_that_an_option_comes_too_late_for_is_told(capsys):
 def test_run_that_would_overwrite_another_one_s_checkpoints_does_not_begin(
     name, digits, tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / name).write_text('of a run before')
+    (tmp_path / name).write_text('of an earlier run')
     options = ['--work-dir', str(tmp_path), '--data-root', str(digits)]
     assert in_process('train')(CONFIG, *options) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f'{tmp_path} holds {name} of a run before, which this one would overwrite' in error
-    assert 'give another --work-dir, go on with that run by --resume, or move the files' in error
+    assert f'{tmp_path} has {name} of an earlier run, which this one would overwrite' in error
+    assert (
+        'give another --work-dir, continue the earlier run with --resume, or move the files'
+        in error
+    )
     assert [path.name for path in tmp_path.iterdir()] == [name]
     (tmp_path / name).rename(tmp_path / 'converted.pth')  # which no run writes
     preflight.check_unused(str(tmp_path))

@@ -57,7 +57,7 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
             {'custom_hooks': [dict(type='EMAHook', _scope_='')]},
             "custom_hooks.0.type has _scope_='' beside it; give the name of a library",
         ),
-        ({'default_scope': 'MMDET'}, "default_scope='MMDET' is no library that is installed; give"),
+        ({'default_scope': 'MMDET'}, "default_scope='MMDET' is not an installed library; give"),
         ({'train_dataloader': {'_delete_': True}}, 'but no train_dataloader; give train_dataloade'),
         ({'train_cfg.max_epochs': 0}, 'train_cfg.max_epochs=0 is too small; give 1 or more'),
         ({'val_dataloader.batch_size': -1}, 'val_dataloader.batch_size=-1 is too small; give 1'),
@@ -133,13 +133,13 @@ def test_error_of_an_iteration_keeps_its_traceback(shipped, tmp_path, monkeypatc
 OLD_DATA = {
     'list of files': (
         {f'{DATA_SET}.ann_file': ['train.json', 'more.json']},
-        'train_dataloader.dataset.ann_file is a list, as mmdet 2.x had it; MMDetection 3.x joins '
-        "data sets by a wrapper: train_dataloader.dataset=dict(type='ConcatDataset', "
+        'train_dataloader.dataset.ann_file is a list, as in mmdet 2.x; MMDetection 3.x joins '
+        "data sets with a wrapper: train_dataloader.dataset=dict(type='ConcatDataset', "
         "datasets=[dict(..., ann_file='train.json'), dict(..., ann_file='more.json')])",
     ),
     'list of sets': (
         {DATA_SET: [dict(type='CocoDataset', ann_file='a.json')] * 2},
-        'train_dataloader.dataset is a list, as mmdet 2.x had it',
+        'train_dataloader.dataset is a list, as in mmdet 2.x',
     ),
     'text as prefix': (
         {f'{DATA_SET}.data_prefix': 'train/'},
@@ -153,7 +153,7 @@ OLD_DATA = {
     ),
     'unknown key': (
         {f'{DATA_SET}.test_mod': True},
-        f'{DATA_SET}.test_mod is unknown, CocoDataset has no such option; near: test_mode',
+        f"{DATA_SET}.test_mod is not an option of CocoDataset; did you mean 'test_mode'?",
     ),
     'classes as a set': (
         {f'{DATA_SET}.metainfo.classes': {'dog', 'cat'}},
@@ -162,15 +162,15 @@ OLD_DATA = {
     ),
     'upper-case classes': (
         {f'{DATA_SET}.metainfo': dict(CLASSES=('cat', 'dog'))},
-        f'{DATA_SET}.metainfo.CLASSES is unknown to mmdet; near: classes',
+        f"{DATA_SET}.metainfo.CLASSES is unknown to mmdet; did you mean 'classes'?",
     ),
     'a class twice': (
         {f'{DATA_SET}.metainfo.classes': ('cat', 'dog', 'cat')},
-        f"{DATA_SET}.metainfo.classes.2='cat' is there twice; give each class a label",
+        f"{DATA_SET}.metainfo.classes.2='cat' is listed twice; list each class once",
     ),
     'misspelt palette': (
         {f'{DATA_SET}.metainfo.pallete': [(1, 2, 3)]},
-        f'{DATA_SET}.metainfo.pallete is unknown to mmdet; near: palette',
+        f"{DATA_SET}.metainfo.pallete is unknown to mmdet; did you mean 'palette'?",
     ),
 }
 

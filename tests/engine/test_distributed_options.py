@@ -99,7 +99,7 @@ def test_mmcv_s_sync_bn_is_built_for_the_check_and_follows_norm_eval():
     )
     net = build_model(Config(dict(model=model)))
     assert not torch.distributed.is_initialized()
-    gate = next(one for one in net.modules() if isinstance(one, CBAM)).spatial_gate
+    gate = next(module for module in net.modules() if isinstance(module, CBAM)).spatial_gate
     assert type(gate.norm).__module__ == 'mmcv.ops.sync_bn'
     gate(torch.rand(2, 64, 3, 3))
     assert not gate.norm.training and not gate.norm.num_batches_tracked
@@ -124,7 +124,7 @@ def test_sharding_that_would_not_work_is_refused(options, words, monkeypatch):
 
 
 def test_misspelt_runner_is_named_with_what_is_near():
-    words = "runner_type='CheckRunner' is not registered; near: CheckedRunner"
+    words = "runner_type='CheckRunner' is not registered; .*did you mean 'CheckedRunner'"
     with pytest.raises(InputError, match=words):
         launch.build_runner(Config(dict(runner_type='CheckRunner')), 'train')
 

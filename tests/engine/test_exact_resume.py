@@ -54,8 +54,8 @@ def test_stopped_epoch_goes_on_with_the_images_that_it_has_not_seen(at, workers,
     stopped = tmp_path / 'cut/stopped.pth'
     assert (tmp_path / 'cut/last_checkpoint').read_text() == str(stopped)
     assert load(stopped)['meta']['iter'] == at
-    found = loading.last_readable_checkpoint(tmp_path / 'cut')
-    resumed = toy(tmp_path / 'cut', resume=True, load_from=found, workers=workers)
+    checkpoint = loading.last_readable_checkpoint(tmp_path / 'cut')
+    resumed = toy(tmp_path / 'cut', resume=True, load_from=checkpoint, workers=workers)
     resumed.train()
     expected = np.array(whole.model.seen)[at * BATCH :]
     seen = np.array(resumed.model.seen)

@@ -26,11 +26,11 @@ def test_loss_that_is_not_finite_stops_the_run_and_saves_its_batch(value, tmp_pa
 
     with pytest.raises(InputError) as error:
         toy(tmp_path, At(3, spoil), checkpoint=dict(interval=2)).train()
-    said = str(error.value)
-    assert f'the loss is not finite (loss {value:g}; iteration 4, epoch 2) on ' in said
+    message = str(error.value)
+    assert f'the loss is not finite (loss {value:g}; iteration 4, epoch 2) on ' in message
     saved = torch.load(tmp_path / 'nonfinite_iter_4.pth', weights_only=True)
     paths = [sample['img_path'] for sample in saved['batch']['data_samples']]
-    assert len(paths) == BATCH and ', '.join(paths) in said
+    assert len(paths) == BATCH and ', '.join(paths) in message
     assert [f'{int(image[0])}.jpg' for image in saved['batch']['inputs']] == paths
     assert saved['iter'] == 4 and not saved['losses']['loss'].isfinite()
     assert not list(tmp_path.glob('epoch_*'))
@@ -48,15 +48,17 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('spoilt', 'said'),
+    ('spoilt', 'message'),
     [
         (lambda runner: runner.model.ballast, r'\(ballast;'),
         (lambda runner: ema(runner).layer.weight, r'\(ema_state_dict module\.layer\.weight;'),
     ],
     ids=['statistic', 'moving average'],
 )
-def test_statistics_and_moving_averages_that_are_not_finite_are_not_saved(spoilt, said, tmp_path):
-    with pytest.raises(InputError, match=f'1 tensors of the weights are not finite {said}'):
+def test_statistics_and_moving_averages_that_are_not_finite_are_not_saved(
+    spoilt, message, tmp_path
+):
+    with pytest.raises(InputError, match=f'1 tensors of the weights are not finite {message}'):
         toy(tmp_path, At(3, lambda runner: spoilt(runner).data[0].fill_(float('inf')))).train()
     assert not list(tmp_path.glob('*.p[at]*'))
 

@@ -32,7 +32,7 @@ class Gated(BaseModel):
         self.watched: list[int] = []
 
     def forward(self, inputs: list, data_samples: list, mode: str = 'tensor') -> object:
-        self.watched.append(sum(len(one._forward_pre_hooks) for one in self.modules()))
+        self.watched.append(sum(len(module._forward_pre_hooks) for module in self.modules()))
         x = self.conv(torch.stack(list(inputs)).view(-1, 1, 2, 2))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
             x = self.block(x, mode)
@@ -88,14 +88,14 @@ def test_attention_that_is_gone_past_ends_the_run(options, words, by_epoch, tiny
     assert runner.iter in ((1, 3) if 'loss' not in words else (1,))
 
 
-def test_part_that_validation_leaves_out_is_told_and_the_run_goes_on(
+def test_part_that_validation_leaves_out_is_warned_of_and_the_run_continues(
     tiny_runs, tmp_path, monkeypatch
 ):
     runner = toy(tmp_path, model=Gated(unused=True), max_epochs=1)
-    said: list[str] = []
-    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    warnings: list[str] = []
+    monkeypatch.setattr(runner.logger, 'warning', warnings.append)
     runner.train()
-    assert said == [
+    assert warnings == [
         'validation does not use the attention at only_in_training.cbam or the module that '
         'contains it'
     ]
@@ -132,7 +132,7 @@ def backbone(**cfg) -> nn.Module:
 @pytest.mark.parametrize('names', ['backbone', ['backbone'], ['neck', 'backbone']])
 def test_option_that_computes_norms_without_their_hooks_is_refused(names):
     cfg = Config(dict(efficient_conv_bn_eval=names))
-    with pytest.raises(InputError, match='would leave out the attention at backbone'):
+    with pytest.raises(InputError, match='would skip the attention at backbone'):
         check_bypassed(RunConfig.from_cfg(cfg), backbone())
     check_bypassed(RunConfig.from_cfg(Config(dict(efficient_conv_bn_eval=['neck']))), backbone())
     check_bypassed(RunConfig.from_cfg(Config({})), backbone())

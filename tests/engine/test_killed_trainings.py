@@ -75,19 +75,19 @@ class Training:
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.01)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
 
 def processes_in(folder: Path) -> dict[int, str]:
     """The commands of the processes that work in a folder, by their ids."""
-    found = {}
+    processes = {}
     for process in Path('/proc').glob('[0-9]*'):
         with contextlib.suppress(OSError):  # it has ended
             if Path(os.readlink(process / 'cwd')) == folder:
                 command = (process / 'cmdline').read_text().replace('\0', ' ')
-                found[int(process.name)] = command
-    return found
+                processes[int(process.name)] = command
+    return processes
 
 
 def options_of(work: str, digits: Path, epochs: int, *more: str) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def test_training_killed_at_twenty_moments_ends_with_the_weights_of_the_uninterr
 ):
     epochs = 12
     whole = Training(tmp_path, *options_of('whole', digits, epochs))
-    assert whole.process.wait(600) == 0, whole.said()
+    assert whole.process.wait(600) == 0, whole.output()
     draw = np.random.default_rng(0)
     in_writing, work = 0, tmp_path / 'killed'
     for number in range(20):
@@ -127,10 +127,10 @@ def test_training_killed_at_twenty_moments_ends_with_the_weights_of_the_uninterr
             path.is_file() and path.unlink()  # so that the next kill's is told from it
     assert in_writing >= 3
     last = Training(tmp_path, *options_of('killed', digits, epochs))
-    assert last.process.wait(600) == 0, last.said()
+    assert last.process.wait(600) == 0, last.output()
     name = f'epoch_{epochs}.pth'
-    expected, found = (load(tmp_path / run / name)['state_dict'] for run in ('whole', 'killed'))
-    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    expected, resumed = (load(tmp_path / run / name)['state_dict'] for run in ('whole', 'killed'))
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
 
 @pytest.mark.slow
@@ -138,12 +138,12 @@ def test_sigterm_to_all_processes_of_a_training_ends_it_cleanly_and_it_goes_on(d
     run = Training(tmp_path, *options_of('work', digits, 2))
     run.wait_for('Epoch(train) [1][1/3]')
     os.killpg(run.process.pid, signal.SIGTERM)
-    assert run.process.wait(60) == 143, run.said()
-    assert run.said().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
-    assert 'Traceback' not in run.said() and 'is killed by signal' not in run.said()
+    assert run.process.wait(60) == 143, run.output()
+    assert run.output().splitlines()[-1].startswith('stopped by SIGTERM after iteration')
+    assert 'Traceback' not in run.output() and 'is killed by signal' not in run.output()
     again = Training(tmp_path, *options_of('work', digits, 2))
-    assert again.process.wait(300) == 0, again.said()
-    assert 'epoch 1 resumes after' in again.said()
+    assert again.process.wait(300) == 0, again.output()
+    assert 'epoch 1 resumes after' in again.output()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
 
 
@@ -175,11 +175,11 @@ def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_st
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
     status = -number if number == signal.SIGINT else 128 + number
-    assert run.process.wait(60) == status, run.said()
+    assert run.process.wait(60) == status, run.output()
     named = 'SIG(?:USR1|TERM)' if to_all and number == signal.SIGUSR1 else 'SIGTERM'
     # Of each process, and again below what torchrun says of it.
-    assert len(re.findall(f'\nstopped by {named} after iteration', run.said())) == 3, run.said()
-    assert re.match(f'stopped by {named} after', run.said().splitlines()[-1]), run.said()
+    assert len(re.findall(f'\nstopped by {named} after iteration', run.output())) == 3, run.output()
+    assert re.match(f'stopped by {named} after', run.output().splitlines()[-1]), run.output()
     end = time.monotonic() + 10
     while left := processes_in(tmp_path):  # no process is left alone
         assert time.monotonic() < end, left
@@ -188,8 +188,8 @@ def test_signal_to_a_launcher_leaves_one_checkpoint_of_both_processes_and_its_st
     assert 1 <= stopped['meta']['iter'] <= 3
     assert len(stopped['exact_resume']['random_states']) == 2
     again = Training(tmp_path, *options, processes=2)
-    assert again.process.wait(300) == 0, again.said()
-    assert 'epoch 1 resumes after' in again.said()
+    assert again.process.wait(300) == 0, again.output()
+    assert 'epoch 1 resumes after' in again.output()
     assert load(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 6
 
 
@@ -204,7 +204,7 @@ def test_second_ctrl_c_ends_two_processes_at_once(digits, tmp_path, monkeypatch)
     run.wait_for(CTRL_C)
     time.sleep(0.5)
     os.killpg(run.process.pid, signal.SIGINT)
-    assert run.process.wait(60) == -signal.SIGINT, run.said()
+    assert run.process.wait(60) == -signal.SIGINT, run.output()
     end = time.monotonic() + 10
     while left := processes_in(tmp_path):
         assert time.monotonic() < end, left

@@ -37,7 +37,9 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
     with pytest.raises(InputError, match=r'could not write.*File too large') as error:
         toy(tmp_path, At(5, small_files), checkpoint=dict(max_keep_ckpts=1)).train()
     first = tmp_path / 'epoch_1.pth'
-    assert f'with --resume ({first} is whole)' in str(error.value) and '\n' not in str(error.value)
+    assert f'with --resume ({first} is complete)' in str(error.value) and '\n' not in str(
+        error.value
+    )
     assert [path.name for path in tmp_path.glob('*.p[at]*')] == ['epoch_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(first)
     assert load(first)['meta']['epoch'] == 1
@@ -46,20 +48,20 @@ def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(small_files, 
 @pytest.mark.parametrize(
     ('number', 'did', 'remedy'),
     [
-        (errno.ENOSPC, 'write', 'make room or mend the disk'),
-        (errno.EROFS, 'write', 'make room or mend the disk'),
-        (errno.EACCES, 'read or write', 'permit it to the user of the run'),
-        (errno.EPERM, 'read or write', 'permit it to the user of the run'),
-        (errno.EIO, 'read or write', 'mend the disk or its connection'),
-        (errno.ENOENT, 'read', 'put it back'),
+        (errno.ENOSPC, 'write', 'free some space or fix the disk'),
+        (errno.EROFS, 'write', 'free some space or fix the disk'),
+        (errno.EACCES, 'read or write', 'give the user of the run the permission'),
+        (errno.EPERM, 'read or write', 'give the user of the run the permission'),
+        (errno.EIO, 'read or write', 'fix the disk or its connection'),
+        (errno.ENOENT, 'read', 'restore the file'),
     ],
 )
 def test_fault_of_the_disk_is_told_with_its_file_and_its_remedy(number, did, remedy, tmp_path):
     error = OSError(number, os.strerror(number), 'train2017/1.jpg')
-    said = str(faults.explain(error, Config(), str(tmp_path)))
-    assert said.startswith(f'the run could not {did} train2017/1.jpg (')
-    again = 'then give the same command again (no checkpoint was written before)'
-    assert said.endswith(f'{remedy}, {again}')
+    message = str(faults.explain(error, Config(), str(tmp_path)))
+    assert message.startswith(f'the run could not {did} train2017/1.jpg (')
+    again = 'then run the same command again (no checkpoint was written before)'
+    assert message.endswith(f'{remedy}, {again}')
 
 
 class Spoilt(Dataset):
@@ -84,23 +86,23 @@ def test_image_that_cannot_be_read_in_the_middle_of_a_run_is_one_line(there, wor
         image.write_bytes(b'no image')
     with pytest.raises((OSError, AssertionError)) as error:
         list(torch.utils.data.DataLoader(Spoilt(image), num_workers=workers))
-    said = str(faults.explain(error.value, Config(), None))
-    assert said.endswith('then give the same command again') and '\n' not in said
+    message = str(faults.explain(error.value, Config(), None))
+    assert message.endswith('then run the same command again') and '\n' not in message
     if there:
-        assert said.startswith(f'the image {image} cannot be decoded; ')
+        assert message.startswith(f'the image {image} cannot be decoded; ')
     else:
-        assert said.startswith(f'the run could not read {image} (FileNotFoundError: ')
-        assert '; put it back, then ' in said
+        assert message.startswith(f'the run could not read {image} (FileNotFoundError: ')
+        assert '; restore the file, then ' in message
 
 
-def test_checkpoint_is_called_whole_where_it_is_there_and_gone_where_it_is_not(tmp_path):
+def test_checkpoint_is_called_complete_where_it_is_there_and_gone_where_it_is_not(tmp_path):
     last, error = tmp_path / 'epoch_1.pth', OSError(errno.EIO, 'no')
     (tmp_path / 'last_checkpoint').write_text(str(last))
     assert f'(the last checkpoint {last} is gone)' in str(
         faults.explain(error, Config(), str(tmp_path))
     )
     last.touch()
-    assert f'({last} is whole)' in str(faults.explain(error, Config(), str(tmp_path)))
+    assert f'({last} is complete)' in str(faults.explain(error, Config(), str(tmp_path)))
 
 
 @pytest.mark.parametrize('key', ['work_dir', 'out_dir'])
@@ -119,8 +121,8 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     cfg.model.backbone.plugins[0].cfg.memory_efficient = False
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50)
-    said = str(faults.explain(error.value, cfg, 'work'))
-    assert said.startswith('out of memory (RuntimeError: ') and '\n' not in said
+    message = str(faults.explain(error.value, cfg, 'work'))
+    assert message.startswith('out of memory (RuntimeError: ') and '\n' not in message
     for option in (
         'train_dataloader.batch_size (now 4)',
         'train_dataloader.dataset.pipeline.2.scale, the image size (now (192, 192))',
@@ -128,7 +130,7 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
         'model.backbone.plugins.0.cfg.memory_efficient=True (now False)',
         'model.backbone.with_cp=True (now False)',
     ):
-        assert option in said
+        assert option in message
     cfg.merge_from_dict(
         {
             'optim_wrapper.type': 'AmpOptimWrapper',
@@ -137,15 +139,19 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
             'model.backbone.plugins.0.cfg.memory_efficient': True,
         }
     )
-    said = str(faults.explain(torch.cuda.OutOfMemoryError('CUDA out of memory.'), cfg, 'work'))
-    assert '(OutOfMemoryError: CUDA out of memory.)' in said
-    assert 'pipeline.2.scale' in said
-    assert not any(text in said for text in ('batch_size', '--amp', 'memory_efficient', 'with_cp'))
+    message = str(faults.explain(torch.cuda.OutOfMemoryError('CUDA out of memory.'), cfg, 'work'))
+    assert '(OutOfMemoryError: CUDA out of memory.)' in message
+    assert 'pipeline.2.scale' in message
+    assert not any(
+        text in message for text in ('batch_size', '--amp', 'memory_efficient', 'with_cp')
+    )
     cfg.test_dataloader.batch_size = 3
-    said = str(faults.explain(MemoryError(), cfg, None))
-    assert said.startswith('out of memory (MemoryError); lower what takes it: test_dataloader.')
-    assert 'test_dataloader.batch_size (now 3); test_dataloader.dataset.pipeline.1.scale' in said
-    assert not any(text in said for text in ('train', '--amp', 'memory_efficient', 'with_cp'))
+    message = str(faults.explain(MemoryError(), cfg, None))
+    assert message.startswith(
+        'out of memory (MemoryError); options that need less: test_dataloader.'
+    )
+    assert 'test_dataloader.batch_size (now 3); test_dataloader.dataset.pipeline.1.scale' in message
+    assert not any(text in message for text in ('train', '--amp', 'memory_efficient', 'with_cp'))
 
 
 def test_other_errors_are_not_explained_away():

@@ -11,9 +11,9 @@ from cbam_det.utils.errors import InputError
 
 
 def sample(count: int) -> DetDataSample:
-    found = DetDataSample()
-    found.pred_instances = InstanceData(labels=[0] * count)
-    return found
+    data_sample = DetDataSample()
+    data_sample.pred_instances = InstanceData(labels=[0] * count)
+    return data_sample
 
 
 @pytest.mark.parametrize(('counts', 'fails'), [([[0, 0], [0]], True), ([[0, 0], [1]], False)])

@@ -72,7 +72,8 @@ def test_gradients_are_those_of_float32_to_five_hundredths():
         wrapper.backward(loss_of(wrapper, net))
         gradients.append([value.grad for value in net.parameters()])
     errors = [
-        ((one - other).norm() / one.norm()).item() for one, other in zip(*gradients, strict=True)
+        ((exact - rounded).norm() / exact.norm()).item()
+        for exact, rounded in zip(*gradients, strict=True)
     ]
     assert 0 < max(errors) < 0.05
 
@@ -135,11 +136,11 @@ def config(**options: object) -> Config:
 def test_without_a_gpu_the_config_gets_the_cpu_s_wrapper_and_loses_the_scaler_s_options(dtype):
     cfg = config(loss_scale='dynamic', use_fsdp=False, dtype=dtype, clip_grad=dict(max_norm=1))
     with mock.patch('torch.cuda.is_available', return_value=False):
-        found = devices.amp_on_cpu(cfg.optim_wrapper)
+        adapted = devices.amp_on_cpu(cfg.optim_wrapper)
     optimizer = dict(type='SGD', lr=0.1)
     left = dict(type='CPUAmpOptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1))
-    assert found == left
-    assert type(build_optim_wrapper(Net(), found)) is CPUAmpOptimWrapper
+    assert adapted == left
+    assert type(build_optim_wrapper(Net(), adapted)) is CPUAmpOptimWrapper
 
 
 def test_with_a_gpu_the_config_stays_as_it_is():

@@ -75,7 +75,7 @@ def test_mmdet_s_own_tools_have_the_checks_and_the_hooks_by_one_line(digits, tra
     again = mmdet_tool('train', 'mine.py', *options, cwd=tmp_path)
     assert again.returncode == 2 and 'Traceback' not in again.stderr
     (line,) = (line for line in again.stderr.splitlines() if line.startswith('error: '))
-    assert 'of a run before, which this one would overwrite' in line
+    assert 'of an earlier run, which this one would overwrite' in line
     done = mmdet_tool('test', 'mine.py', 'work/epoch_1.pth', *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = tmp_path.glob('work/*/metrics.json')
@@ -145,8 +145,8 @@ def test_data_of_a_test_alone_are_enough_for_a_test(digits, tmp_path, monkeypatc
     [
         ({'custom_hooks': [dict(type='AttentionAudit')]}, 'AttentionAuditHook'),
         ({'default_hooks.exact_resume': dict(type='ExactResume')}, 'ExactResumeHook'),
-        ({'custom_hooks': [dict(type='NumClassCheckHook', near=0)]}, 'near is unknown'),
-        ({'custom_hooks': [dict(type='LoggerHook', intervall=2)]}, 'near: interval'),
+        ({'custom_hooks': [dict(type='NumClassCheckHook', near=0)]}, 'near is not an option'),
+        ({'custom_hooks': [dict(type='LoggerHook', intervall=2)]}, "did you mean 'interval'"),
         (
             {'default_hooks.stop_signals': False},
             'stop_signals=False is a boolean; give .*None',
@@ -255,7 +255,7 @@ def test_own_hook_that_a_config_gives_elsewhere_is_there_once(hook, small):
         dict(custom_hooks=[type(f'My{name}', (hook,), {})()]),
         dict(default_hooks=dict(mine=dict(type=name))),
     ):
-        assert sum(isinstance(one, hook) for one in small(**hooks).hooks) == 1, hooks
+        assert sum(isinstance(own, hook) for own in small(**hooks).hooks) == 1, hooks
 
 
 def test_own_hook_that_a_config_gives_twice_is_refused_by_its_places(small):

@@ -181,7 +181,9 @@ def process(rank: int, folder: str) -> None:
     accumulated = update(distributed(detector()), quarters, accumulative_counts=2)
     variants = {name: wrapped_gradients(wrap, rank) for name, wrap in WRAPPERS.items()}
     if rank == 0:
-        torch.save(dict(variants, detector=both, accumulated=accumulated), f'{folder}/found.pth')
+        torch.save(
+            dict(variants, detector=both, accumulated=accumulated), f'{folder}/gradients.pth'
+        )
     torch.distributed.destroy_process_group()
 
 
@@ -191,7 +193,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp('processes')
     multiprocessing.set_forkserver_preload([__name__])
     start_processes(process, (str(folder),), nprocs=2, start_method='forkserver')
-    return torch.load(folder / 'found.pth')
+    return torch.load(folder / 'gradients.pth')
 
 
 def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_processes):
@@ -201,10 +203,10 @@ def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_proce
     what is left of larger numbers.
     """
     wanted = gradients(detector(), batch())
-    for found in two_processes['detector']:
-        assert_near(torch.cat([one.flatten() for one in found]), flat(wanted), 1e-4)
-        for one, other in zip(found, wanted, strict=True):
-            assert (one - other).norm() <= 1e-2 * other.norm() + 1e-9
+    for gradient in two_processes['detector']:
+        assert_near(flat(gradient), flat(wanted), 1e-4)
+        for actual, expected in zip(gradient, wanted, strict=True):
+            assert (actual - expected).norm() <= 1e-2 * expected.norm() + 1e-9
     halves = (flat(gradients(detector(), part(batch(), *ends))) for ends in ((0, 2), (2, 4)))
     assert (sum(halves) / 2 - flat(wanted)).norm() > 1e-3 * flat(wanted).norm()
 
@@ -213,8 +215,8 @@ def test_gradients_of_two_processes_are_those_of_one_with_both_batches(two_proce
 def test_each_variant_s_gradients_in_two_processes_are_those_of_one(wrapper, two_processes):
     model = Variants()
     model(MAPS.flatten(0, 1)).square().mean().backward()
-    for (name, value), found in zip(model.named_parameters(), two_processes[wrapper], strict=True):
-        torch.testing.assert_close(found, value.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for (name, value), actual in zip(model.named_parameters(), two_processes[wrapper], strict=True):
+        torch.testing.assert_close(actual, value.grad, rtol=1e-4, atol=1e-6, msg=name)
         assert value.grad.norm() > 1e-4, name
 
 
@@ -230,9 +232,9 @@ def flat(values: list[Tensor]) -> Tensor:
     return torch.cat([value.flatten() for value in values])
 
 
-def assert_near(found: Tensor, wanted: Tensor, tolerance: float) -> None:
+def assert_near(actual: Tensor, wanted: Tensor, tolerance: float) -> None:
     """By the norm of the difference, relative to the wanted norm, which is not 0."""
-    assert wanted.norm() > 0 and (found - wanted).norm() < tolerance * wanted.norm()
+    assert wanted.norm() > 0 and (actual - wanted).norm() < tolerance * wanted.norm()
 
 
 @pytest.mark.parametrize('order', ORDERS)
@@ -265,11 +267,11 @@ def test_losses_in_bfloat16_are_within_three_percent_of_float32_s_and_fall_alike
     # Of a 1x1 map oneDNN takes the gradient of a 3x3 convolution's weights, stride 2, from memory
     # that nothing was written to, on CPUs with bfloat16 instructions.
     monkeypatch.setitem(globals(), 'SIZE', 96)
-    found, wanted = losses(6, 'CPUAmpOptimWrapper'), losses(6)
-    assert found.dtype == torch.float32 and not torch.equal(found, wanted)
-    assert ((found - wanted).abs() < 0.03 * wanted).all(), (found, wanted)
+    actual, wanted = losses(6, 'CPUAmpOptimWrapper'), losses(6)
+    assert actual.dtype == torch.float32 and not torch.equal(actual, wanted)
+    assert ((actual - wanted).abs() < 0.03 * wanted).all(), (actual, wanted)
     fall = (wanted[0] - wanted[-1]).item()
-    assert (found[0] - found[-1]).item() == pytest.approx(fall, rel=0.2) and fall > 0.5
+    assert (actual[0] - actual[-1]).item() == pytest.approx(fall, rel=0.2) and fall > 0.5
 
 
 @pytest.mark.slow
@@ -277,6 +279,6 @@ def test_losses_of_compiled_attention_are_those_of_eager(one_thread, monkeypatch
     """By the backend that generates no C++; for what that makes see test_compiled.py."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='aot_eager'))
-    found = losses(3, compile=True)
+    actual = losses(3, compile=True)
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
-    torch.testing.assert_close(found, losses(3), rtol=1e-4, atol=0)
+    torch.testing.assert_close(actual, losses(3), rtol=1e-4, atol=0)

@@ -1,4 +1,4 @@
-"""A resumed run says which settings of the checkpoint hold, and schedules say where they end."""
+"""A resumed run names the settings of the checkpoint that it uses, and where schedules end."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ COSINE = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=Tru
 
 @pytest.fixture
 def warnings(monkeypatch) -> list[str]:
-    """What the runs of a test warn of."""
-    said: list[str] = []
+    """The warnings of the runs of a test."""
+    messages: list[str] = []
     make = Runner.build_logger
 
     def build_logger(self, *args, **options):
         logger = make(self, *args, **options)
-        monkeypatch.setattr(logger, 'warning', said.append)
+        monkeypatch.setattr(logger, 'warning', messages.append)
         return logger
 
     monkeypatch.setattr(Runner, 'build_logger', build_logger)
-    return said
+    return messages
 
 
 def cosine(epochs: int) -> list[dict]:
     return [dict(COSINE, T_max=epochs, end=epochs)]
 
 
-def of_schedules(said: list[str]) -> list[str]:
-    return [line for line in said if line.startswith(('resumed: ', 'the last schedule', 'Cosine'))]
+def of_schedules(messages: list[str]) -> list[str]:
+    return [
+        line for line in messages if line.startswith(('resumed: ', 'the last schedule', 'Cosine'))
+    ]
 
 
 def rate(runner: Runner) -> float:
     return runner.optim_wrapper.get_lr()['lr'][0]
 
 
-def test_more_epochs_after_the_end_say_which_rate_holds(tiny_runs, tmp_path, warnings):
-    """Case: two epochs by a cosine of two, then four; whatever T_max and end say by then."""
+def test_more_epochs_after_the_end_name_the_rate_that_is_used(tiny_runs, tmp_path, warnings):
+    """Train two epochs by a cosine of two, then resume to four with other T_max and end."""
     toy(tmp_path, max_epochs=2, param_scheduler=cosine(2)).train()
     assert of_schedules(warnings) == []
     runner = toy(tmp_path, max_epochs=4, param_scheduler=cosine(4), resume=True)
@@ -50,7 +52,7 @@ def test_more_epochs_after_the_end_say_which_rate_holds(tiny_runs, tmp_path, war
     restored, ended = of_schedules(warnings)
     assert restored.startswith(
         'resumed: param_scheduler.0.T_max=6 (config: 12), param_scheduler.0.end=6 (config: 12). '
-        'The values of the checkpoint hold; for those of the config start from its weights: '
+        'The values of the checkpoint are used; for those of the config, start from its weights: '
         f'--cfg-options load_from={tmp_path}'
     )
     assert rate(runner) == pytest.approx(0.01 + 0.09 * (1 + cos(pi * 5 / 6)) / 2)
@@ -64,7 +66,7 @@ def test_more_epochs_after_the_end_say_which_rate_holds(tiny_runs, tmp_path, war
     assert f'iterations 13 to 15 train with lr {rate(runner):g}' in ended
 
 
-def test_training_that_goes_on_as_its_config_says_is_told_nothing(tiny_runs, tmp_path, warnings):
+def test_training_that_goes_on_as_its_config_says_is_not_warned(tiny_runs, tmp_path, warnings):
     warm_up = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2)
     schedules = [warm_up, *cosine(3)]
     toy(tmp_path, max_epochs=2, param_scheduler=schedules).train()
@@ -73,26 +75,28 @@ def test_training_that_goes_on_as_its_config_says_is_told_nothing(tiny_runs, tmp
     assert of_schedules(warnings) == []
 
 
-def test_schedule_that_ends_before_the_training_is_told(tiny_runs, tmp_path, warnings):
+def test_schedule_that_ends_before_the_training_is_warned_of(tiny_runs, tmp_path, warnings):
     toy(tmp_path, param_scheduler=dict(COSINE, T_max=2, end=2)).train()
     assert of_schedules(warnings) == [
-        'the last schedule of the learning rate (CosineAnnealingLR) ends at iteration 6 of 9, from '
-        'where the rate stays as it is; give param_scheduler an end (and T_max, milestones) for '
+        'the last schedule of the learning rate (CosineAnnealingLR) ends at iteration 6 of 9, '
+        'after which the rate is constant; give param_scheduler an end (and T_max, milestones) for '
         'the whole training'
     ]
 
 
-def test_schedule_by_epochs_in_a_training_by_iterations_is_told(tiny_runs, tmp_path, warnings):
+def test_schedule_by_epochs_in_a_training_by_iterations_is_warned_of(tiny_runs, tmp_path, warnings):
     schedule = dict(type='CosineAnnealingLR', T_max=3, by_epoch=True)
     toy(tmp_path, by_epoch=False, param_scheduler=schedule).train()
-    [said] = of_schedules(warnings)
-    assert said.startswith('CosineAnnealingLR of param_scheduler counts epochs')
+    [message] = of_schedules(warnings)
+    assert message.startswith('CosineAnnealingLR of param_scheduler counts epochs')
 
 
-def test_checkpoints_by_epochs_in_a_training_by_iterations_are_told(tiny_runs, tmp_path, warnings):
+def test_checkpoints_by_epochs_in_a_training_by_iterations_are_warned_of(
+    tiny_runs, tmp_path, warnings
+):
     toy(tmp_path / 'run', by_epoch=False, checkpoint=dict(by_epoch=True, interval=1)).train()
-    [said] = [line for line in warnings if 'checkpoint.by_epoch' in line]
-    assert said.endswith(
+    [message] = [line for line in warnings if 'checkpoint.by_epoch' in line]
+    assert message.endswith(
         'no checkpoint is written before its end; give --cfg-options '
         'default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=3'
     )
@@ -115,10 +119,10 @@ def test_changed_options_of_the_optimizer_are_named(tiny_runs, tmp_path, warning
     changed = dict(lr=0.01, weight_decay=0.5)
     runner = toy(tmp_path, max_epochs=2, param_scheduler=schedule, optimizer=changed, resume=True)
     runner.train()
-    [said] = of_schedules(warnings)
-    assert 'optim_wrapper.optimizer.lr=0.1 (config: 0.01)' in said
-    assert 'optim_wrapper.optimizer.weight_decay=0 (config: 0.5)' in said
-    assert said.count('config: ') == 2 and rate(runner) == pytest.approx(0.1 * 0.9**6)
+    [message] = of_schedules(warnings)
+    assert 'optim_wrapper.optimizer.lr=0.1 (config: 0.01)' in message
+    assert 'optim_wrapper.optimizer.weight_decay=0 (config: 0.5)' in message
+    assert message.count('config: ') == 2 and rate(runner) == pytest.approx(0.1 * 0.9**6)
 
 
 def test_optimizer_of_other_groups_is_refused(tiny_runs, tmp_path):

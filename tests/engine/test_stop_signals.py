@@ -102,8 +102,8 @@ def test_second_ctrl_c_ends_at_once_and_names_the_last_checkpoint(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    said = r'interrupted; to go on, give .* --resume \(.*epoch_1.pth is whole\)'
-    with pytest.raises(Stopped, match=said) as stop:
+    message = r'interrupted; to continue, run .* --resume \(.*epoch_1.pth is complete\)'
+    with pytest.raises(Stopped, match=message) as stop:
         toy(tmp_path, At(4, interrupt)).train()
     assert stop.value.status == 130
     assert signal.getsignal(signal.SIGINT) is before
@@ -164,13 +164,16 @@ def test_run_that_fails_leaves_the_signals_as_they_were(tmp_path):
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_second_ctrl_c_tells_whether_there_is_a_checkpoint_to_go_on_from(tmp_path):
+def test_second_ctrl_c_reports_whether_there_is_a_checkpoint_to_go_on_from(tmp_path):
     def interrupt(runner: CheckedRunner) -> None:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
 
-    for iteration, said in ((2, 'again .no checkpoint was written before'), (4, 'epoch_1.pth is')):
-        with pytest.raises(Stopped, match=said):
+    for iteration, message in (
+        (2, 'again .no checkpoint was written before'),
+        (4, 'epoch_1.pth is'),
+    ):
+        with pytest.raises(Stopped, match=message):
             toy(tmp_path, At(iteration, interrupt)).train()
 
 

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from cbam_det.engine.preflight import check_names
-from cbam_det.engine.unknown_options import tell_unread
+from cbam_det.engine.unknown_options import warn_unread
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
 
@@ -36,7 +36,7 @@ def test_key_that_would_be_passed_over_or_fail_later_is_refused_with_what_is_nea
         else:
             cfg.merge_from_dict({key: 1})
             path, near = key, value
-        with pytest.raises(InputError, match=f'{path} is unknown.*; near: {near}'):
+        with pytest.raises(InputError, match=f"{path} is unknown.*; did you mean '{near}'"):
             check_names(cfg)
 
 
@@ -48,10 +48,10 @@ def test_other_constructor_of_the_optimizer_has_keys_of_its_own():
     check_names(Config(dict(optim_wrapper=wrapper)))
 
 
-def test_key_that_no_source_of_its_readers_has_is_told(capsys):
+def test_key_that_no_source_of_its_readers_has_is_warned_of(capsys):
     cfg = Config.fromfile(CONFIG)
     model = build_model(cfg)
-    tell_unread(cfg, model)
+    warn_unread(cfg, model)
     assert capsys.readouterr().out == ''
     inserted = {'inserted': dict(lr_mult=10), 'insrted': dict(lr_mult=10)}
     cfg.merge_from_dict(
@@ -61,10 +61,11 @@ def test_key_that_no_source_of_its_readers_has_is_told(capsys):
             'optim_wrapper.paramwise_cfg.custom_keys': inserted,
         }
     )
-    tell_unread(cfg, model)
+    warn_unread(cfg, model)
     assert capsys.readouterr().out.splitlines() == [
-        'model.train_cfg.rpn_proposal: nothing reads its key max_per_imgs; near: max_per_img',
-        'model.test_cfg.rcnn: nothing reads its key score_th; near: score_thr, score',
-        'optim_wrapper.paramwise_cfg.custom_keys: no parameter has insrted in its name; near: '
-        'inserted',
+        'model.train_cfg.rpn_proposal: nothing reads its key max_per_imgs; did you mean '
+        "'max_per_img'?",
+        "model.test_cfg.rcnn: nothing reads its key score_th; did you mean 'score_thr' or 'score'?",
+        'optim_wrapper.paramwise_cfg.custom_keys: no parameter has insrted in its name; did '
+        "you mean 'inserted'?",
     ]

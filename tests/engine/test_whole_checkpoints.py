@@ -115,9 +115,9 @@ def test_truncated_checkpoints_are_skipped_by_name_and_stay(three, capfd):
     os.utime(three / 'epoch_2.pth', (2, 2))
     capfd.readouterr()
     assert loading.last_readable_checkpoint(three) == str(three / 'epoch_1.pth')
-    said = ' '.join(capfd.readouterr())
-    assert f'skipped: the checkpoint {three / "epoch_3.pth"} (--resume) cannot be loaded' in said
-    assert f'skipped: the checkpoint {three / "epoch_2.pth"}' in said and 'it is empty' in said
+    output = ' '.join(capfd.readouterr())
+    assert f'skipped: the checkpoint {three / "epoch_3.pth"} (--resume) cannot be loaded' in output
+    assert f'skipped: the checkpoint {three / "epoch_2.pth"}' in output and 'it is empty' in output
     assert (three / 'epoch_2.pth').exists() and (three / 'epoch_3.pth').exists()
 
 

@@ -143,11 +143,11 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return {**loaded['state_dict'], **loaded['ema_state_dict']}
 
 
-def same(one: Path, other: Path) -> bool:
+def same(first_path: Path, second_path: Path) -> bool:
     """Whether two checkpoints have the same weights to the bit."""
-    one, other = state(one), state(other)
-    assert one.keys() == other.keys() and len(one) >= 6
-    return all(torch.equal(one[key], other[key]) for key in one)
+    first, second = state(first_path), state(second_path)
+    assert first.keys() == second.keys() and len(first) >= 6
+    return all(torch.equal(first[key], second[key]) for key in first)
 
 
 def kill(runner: CheckedRunner) -> None:

@@ -49,7 +49,10 @@ def test_the_plugin_is_what_timm_computes():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(name='ecaa'), "cannot build the attention 'ecaa' for 64 channels .*near: eca"),
+        (
+            dict(name='ecaa'),
+            "cannot build the attention 'ecaa' for 64 channels .*did you mean 'eca'",
+        ),
         (dict(name='bottleneck'), "cannot build the attention 'bottleneck' for 64 channels"),
         (dict(name='eca', kernl=3), "cannot build the attention 'eca' .*kernl"),
         (dict(name=3), 'name=3 of TimmAttention is not a text'),

@@ -1,4 +1,4 @@
-"""What a broken environment is told, and the doctor's report."""
+"""The messages of a broken environment, and the report of the doctor."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_memory_that_is_freed_is_used_again_without_page_faults(monkeypatch):
             monkeypatch.delenv(name)
     kept, faults = python(FAULTS, ROOT).stdout.split()
     assert kept == 'True' and int(faults) < 20
-    monkeypatch.setenv('MALLOC_ARENA_MAX', '4')  # who sets glibc's options knows them
+    monkeypatch.setenv('MALLOC_ARENA_MAX', '4')  # the user's own options of glibc
     kept, faults = python(FAULTS, ROOT).stdout.split()
     assert kept == 'False' and int(faults) > 20  # 64 where pages are huge
 
@@ -82,10 +82,10 @@ def test_import_with_a_missing_library_names_it_and_the_command(module, pin, tmp
     assert 'remedy: pip install' in done.stderr
 
 
-def test_import_with_an_unfit_version_names_range_and_command(monkeypatch):
+def test_import_with_an_unsupported_version_names_range_and_command(monkeypatch):
     monkeypatch.setattr(environment.Library, 'version', property(lambda self: '2.28.0'))
     problem = environment.check_library(MMDET)
-    assert 'mmdet 2.28.0 does not fit: cbam_det needs >=3.0.0,<4' in problem.description
+    assert 'mmdet 2.28.0 is not supported: cbam_det needs >=3.0.0,<4' in problem.description
     assert problem.remedy.startswith('pip install ')
 
 
@@ -144,7 +144,7 @@ def test_mmcv_without_operators_is_a_problem(tmp_path):
 
 
 @pytest.fixture
-def some_gpu(monkeypatch):
+def gpu_without_nvcc(monkeypatch):
     """A GPU that torch sees, and no nvcc."""
     import torch
 
@@ -153,20 +153,20 @@ def some_gpu(monkeypatch):
     monkeypatch.setattr(environment.shutil, 'which', lambda name: None)
 
 
-def test_gpu_without_cuda_operators_stays_on_the_cpu_and_says_why(some_gpu, monkeypatch):
+def test_gpu_without_cuda_operators_stays_on_the_cpu_with_the_reason(gpu_without_nvcc, monkeypatch):
     import mmcv.ops
 
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
     device, why = environment.check_device()
     assert device == 'cpu'
-    assert 'Some GPU is there' in why and 'no nvcc' in why and '--no-cache-dir' in why
+    assert 'Some GPU is available' in why and 'no nvcc' in why and '--no-cache-dir' in why
     with pytest.raises(InputError, match='; or put CUDA_VISIBLE_DEVICES= before the command'):
         preflight.prepare(Config(dict(model=dict())))  # where our tools have not hidden it before
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     assert environment.check_device() == ('cuda', 'Some GPU')
 
 
-def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(some_gpu, monkeypatch):
+def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(gpu_without_nvcc, monkeypatch):
     import mmcv.ops
 
     def fails_there(device: str) -> list[int]:
@@ -178,9 +178,7 @@ def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(some_gpu, mo
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     monkeypatch.setattr(environment, '_kept_by_nms', fails_there)
     problem = environment.check_operators()
-    assert (
-        "mmcv's operators do not compute on cuda:1 (RuntimeError: no kernel" in problem.description
-    )
+    assert "mmcv's operators do not run on cuda:1 (RuntimeError: no kernel" in problem.description
     assert re.match('pip install .*mmcv==[^ ]+; or put CUDA_VISIBLE_DEVICES= be', problem.remedy)
 
 
@@ -213,8 +211,8 @@ def test_gpus_are_hidden_before_mmengine_asks_for_them_where_mmcv_cannot_use_the
 
 def test_processes_without_gpus_say_how_many_there_are(capsys):
     launch.run_tool(lambda args: None, Namespace(), hidden_gpus=2)
-    said = capsys.readouterr().err
-    assert said.startswith("running on the CPU: 2 GPUs are there, but mmcv's operators were ")
+    message = capsys.readouterr().err
+    assert message.startswith("running on the CPU: 2 GPUs are available, but mmcv's operators were")
 
 
 def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
@@ -235,7 +233,7 @@ def test_doctor_reports_a_sound_environment(tmp_path):
     assert 'OneDL' not in done.stdout + done.stderr
 
 
-def test_doctor_runs_where_the_import_fails_and_ends_with_one(tmp_path):
+def test_doctor_runs_where_the_import_fails_and_exits_with_status_1(tmp_path):
     broken(tmp_path, 'mmdet', 'raise ImportError("boom")')
     done = python('', tmp_path, DOCTOR)
     assert done.returncode == 1
@@ -264,5 +262,5 @@ def test_every_package_of_the_source_is_one_of_the_wheel():
     tomllib = pytest.importorskip('tomllib')  # of Python 3.11 on
     listed = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
     files = ROOT.glob('cbam_det/**/__init__.py')
-    found = {'.'.join(path.parent.relative_to(ROOT).parts) for path in files}
-    assert set(listed['packages']) - set(listed['package-dir']) == found
+    packages = {'.'.join(path.parent.relative_to(ROOT).parts) for path in files}
+    assert set(listed['packages']) - set(listed['package-dir']) == packages

@@ -1,4 +1,4 @@
-"""A config by its path, by a library's name, or by the name of a shipped one."""
+"""Find a config by its path, in a library, or by the name of a shipped config."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ def test_config_of_a_library_is_read_by_its_name():
 @pytest.mark.parametrize(
     ('name', 'words'),
     [
-        ('mmdet::retinanet/retinanet_r19_fpn_1x_coco.py', 'near: retinanet/retinanet_r18_fpn_1x'),
-        ('mmnothing::a.py', 'no library mmnothing is installed'),
-        ('../::a.py', 'no library ../ is installed'),
+        (
+            'mmdet::retinanet/retinanet_r19_fpn_1x_coco.py',
+            "did you mean 'retinanet/retinanet_r18_fpn_1x",
+        ),
+        ('mmnothing::a.py', 'the library mmnothing is not installed'),
+        ('../::a.py', 'the library ../ is not installed'),
     ],
 )
-def test_unknown_config_of_a_library_is_named_with_what_is_near(name, words):
+def test_unknown_config_of_a_library_is_named_with_similar_ones(name, words):
     with pytest.raises(InputError, match=words):
         find_config(name)
 
 
-def test_misspelt_file_is_named_with_what_is_near_in_its_folder(tmp_path, monkeypatch):
+def test_misspelt_file_is_named_with_similar_ones_of_its_folder(tmp_path, monkeypatch):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/raccoon.py').touch()
     monkeypatch.chdir(tmp_path / 'mine')
-    with pytest.raises(InputError, match=r'no config racoon\.py .*; near: raccoon\.py$'):
+    with pytest.raises(InputError, match=r"no config racoon\.py .*; did you mean 'raccoon\.py'\?$"):
         find_config('racoon.py')
-    with pytest.raises(InputError, match=r'near: .*/mine/raccoon\.py$'):
+    with pytest.raises(InputError, match=r"did you mean '.*/mine/raccoon\.py'\?$"):
         find_config(str(tmp_path / 'mine/racoon.py'))
-    with pytest.raises(InputError, match='near: faster_rcnn_r50_cbam_digits'):
+    with pytest.raises(InputError, match="did you mean 'faster_rcnn_r50_cbam_digits'"):
         find_config('faster_rcn_r50_cbam_digits')
     assert find_config('faster_rcnn_r50_cbam') == str(CONFIGS / 'faster_rcnn_r50_cbam.py')

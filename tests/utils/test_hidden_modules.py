@@ -1,4 +1,4 @@
-"""A user's file that hides a module of Python is named."""
+"""Files of a user that Python imports instead of its own modules are named."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def test_files_and_packages_with_the_name_of_a_standard_module_are_found(folder)
     assert hiding_files() == [] and hidden_modules() == ''
     (folder / 'mine.py').touch()
     (folder / 'sys.py').touch()  # Python has it inside, and nothing hides it
-    (folder / 'this').mkdir()  # no package
+    (folder / 'this').mkdir()  # not a package
     assert hiding_files() == []
     (folder / 'antigravity.py').touch()
     (folder / 'this/__init__.py').touch()
     assert hiding_files() == [str(folder / name) for name in ('antigravity.py', 'this')]
     (folder / 'json.py').touch()  # imported from its right place before
     assert 'json' in sys.modules and len(hiding_files()) == 2
-    assert f'{folder}/antigravity.py, {folder}/this hides the module' in hidden_modules()
+    assert f'Python imports {folder}/antigravity.py, {folder}/this instead' in hidden_modules()
 
 
 def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folder):
     (folder / 'this.py').touch()
     problem = explain_import_error(TORCHVISION, LOST)
-    assert f'{folder}/this.py hides the module' in problem.description
-    assert 'does not belong to torch' not in problem.description
+    assert f'Python imports {folder}/this.py instead' in problem.description
+    assert 'was not built for torch' not in problem.description
     assert problem.remedy.startswith('rename that file')
 
 
@@ -54,14 +54,14 @@ def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folde
         ("No module named 'html.parser'; 'html' is not a package", False),
     ],
 )
-def test_only_versions_and_symbols_speak_of_another_torch(text, wrong_torch):
+def test_only_versions_and_symbols_mean_another_torch(text, wrong_torch):
     problem = explain_import_error(TORCHVISION, ImportError(text))
-    assert ('does not belong to torch' in problem.description) == wrong_torch
-    assert 'does not belong to torch' not in explain_import_error(MMCV, LOST).description
+    assert ('was not built for torch' in problem.description) == wrong_torch
+    assert 'was not built for torch' not in explain_import_error(MMCV, LOST).description
 
 
 def test_import_of_the_package_warns_of_the_file_before_it_fails(tmp_path):
     (tmp_path / 'random.py').write_text('x = 1\n')
     done = python('import cbam_det', tmp_path)
     assert done.returncode == 1
-    assert f'{tmp_path.resolve()}/random.py hides the module of Python' in done.stderr
+    assert f'{tmp_path.resolve()}/random.py instead of its own module' in done.stderr

@@ -1,4 +1,4 @@
-"""`--cfg-options`: MMEngine's rules, blanks in paths, and what is printed is read as it was."""
+"""`--cfg-options`: MMEngine's rules, blanks in paths, and reading back what is printed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_values_without_blanks_are_read_as_mmengine_reads_them(value):
         ("'/data/a, b/x'", '/data/a, b/x'),
         ('[My Drive/x, a  b]', ['My Drive/x', 'a  b']),
         ('(copy)/x(1)', '(copy)/x(1)'),
-        ('(8,11),(16,)', [(8, 11), (16,)]),  # for which MMEngine recurses for ever
+        ('(8,11),(16,)', [(8, 11), (16,)]),  # MMEngine recurses endlessly here
     ],
 )
 def test_blanks_and_brackets_inside_a_value_stay(value, read):
@@ -63,16 +63,16 @@ def test_a_printed_list_is_read_as_it_was_without_quotes_inside_where_it_needs_n
 
 
 @pytest.mark.parametrize(
-    ('pairs', 'said'),
+    ('pairs', 'message'),
     [
         (
             ['b=1', 'a=My', 'Drive/x', 'c=2'],
-            "'Drive/x'; put .*: --cfg-options b=1 'a=My Drive/x' c=2$",
+            "'Drive/x'; quote .*: --cfg-options b=1 'a=My Drive/x' c=2$",
         ),
         (['foo'], "not 'foo'; give KEY=VALUE$"),
         (['a=[1,2'], 'brackets do not match'),
     ],
 )
-def test_what_is_no_pair_is_named(pairs, said):
-    with pytest.raises(InputError, match=said):
+def test_text_that_is_not_a_pair_is_named(pairs, message):
+    with pytest.raises(InputError, match=message):
         parse_options(pairs)

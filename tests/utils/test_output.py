@@ -1,4 +1,4 @@
-"""What commands print: names of every script, to every terminal, and to a pipe that is closed."""
+"""Print names in any script to any terminal, and to a pipe that is closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cbam_det.utils import errors
 from cbam_det.utils.errors import InputError, printable
 
-# A command that needs no import of torch: the module's own file, with what follows.
+# A command without an import of torch: it loads only the file of the module.
 COMMAND = f"""
 import importlib.util, logging, sys
 
@@ -38,13 +38,13 @@ def test_a_terminal_that_lacks_a_character_shows_its_escape(monkeypatch):
     assert done.stderr == 'error: no image \\u732b.jpg\n'
 
 
-def test_a_command_goes_on_in_silence_where_its_pipe_is_closed():
+def test_a_command_continues_silently_after_its_pipe_is_closed():
     code = [sys.executable, '-c', COMMAND.replace('LINES', '10_000')]
     with subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
         assert command.stdout.readline()
         command.stdout.close()  # as `head` does
-        said = command.stderr.read().decode()
-    assert command.returncode == 2 and said == 'error: no image 猫.jpg\n'
+        message = command.stderr.read().decode()
+    assert command.returncode == 2 and message == 'error: no image 猫.jpg\n'
 
 
 @pytest.mark.parametrize(

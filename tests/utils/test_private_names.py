@@ -11,11 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.models.backbones import MobileNetV2
-from mmengine.config import DictAction
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook
 from mmengine.infer import BaseInferencer
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import CosineAnnealingLR, OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,8 +25,8 @@ from ..conftest import ROOT
 
 PRIVATE = re.compile(r'_[A-Za-z]\w*(?<!__)')
 MODULES = ('models/layers/torch_private.py', 'utils/mmengine_private.py')
-ELSEWHERE = {  # tested below; `_exit` and `_replace` are public names of Python
-    *('_exit', '_replace', '_ParamScheduler', '_parse_int_float_bool'),
+ELSEWHERE = {  # `_exit` and `_replace` are public names of Python
+    *('_exit', '_replace'),
     *('_resume', '_load_from', '_test_evaluator'),  # of Runner, in its subclass
 }
 
@@ -112,6 +111,13 @@ def test_overridden_private_methods_still_exist_and_are_called(owner, name, para
     assert f'self.{name}(' in inspect.getsource(owner)
 
 
-def test_names_without_a_module_of_their_own_exist():
-    assert DictAction._parse_int_float_bool('0.5') == 0.5
-    assert inspect.isclass(_ParamScheduler)
+@pytest.mark.parametrize(
+    ('text', 'value'), [('0.5', 0.5), ('3', 3), ('True', True), ('None', None), ('a', 'a')]
+)
+def test_scalars_of_options_are_parsed(text, value):
+    parsed = mmengine_private.parse_scalar(text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_base_class_of_schedules_exists():
+    assert issubclass(CosineAnnealingLR, mmengine_private.ParamScheduler)

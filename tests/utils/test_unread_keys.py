@@ -74,7 +74,7 @@ def test_options_of_mmdet_2_are_refused_whatever_the_config_has(tmp_path):
     for text in ('', HALF):
         cfg = Config.fromfile(written(tmp_path, text, small_base(tmp_path)))
         for key in ('optimizer', 'data', 'train_dataset', 'runner', 'fp16'):
-            with pytest.raises(InputError, match=f'{key} of the options .* now ') as caught:
+            with pytest.raises(InputError, match=f'the option {key} .* now ') as caught:
                 override(cfg, {f'{key}.lr': 0.001})
             assert str(caught.value).endswith(OLD_KEYS[key])
 
@@ -82,13 +82,13 @@ def test_options_of_mmdet_2_are_refused_whatever_the_config_has(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'refused'),
     [
-        # The base, as YOLOX's, uses the variable of this name; an heir comes too late.
+        # The base, like YOLOX's, uses the variable of this name before the config changes it.
         ('', False),
         ('train_dataset = dict(times=2)', True),
         ('train_dataset = dict(times=3)', False),
         ('train_dataset = dict(times=2)\ntrain_dataset["times"] = 4', True),
         ('train_dataset = dict(times=2)\ntrain_dataloader = dict(dataset=train_dataset)', False),
-        # The base has a variable `data`, which is not 2.x's.
+        # The base has a variable `data`, which is not the key of 2.x.
         ('data = dict(data_root="elsewhere/")', False),
         (OLD_DATA, True),
         (OPTIMIZER, True),
@@ -102,12 +102,12 @@ def test_key_of_mmdet_2_is_a_variable_where_the_config_uses_it(text, refused, tm
     cfg = Config.fromfile(written(tmp_path, text, small_base(tmp_path)))
     dumped = tmp_path / 'dumped.py'
     cfg.dump(dumped)
-    for one in (cfg, Config.fromfile(dumped)):
+    for config in (cfg, Config.fromfile(dumped)):
         if refused:
             with pytest.raises(InputError, match='keys of mmdet 2'):
-                refuse_old_keys(one)
+                refuse_old_keys(config)
         else:
-            refuse_old_keys(one)
+            refuse_old_keys(config)
 
 
 def test_mmdet_s_own_tools_with_our_runner_refuse_them_too(tmp_path, monkeypatch):
@@ -117,15 +117,15 @@ def test_mmdet_s_own_tools_with_our_runner_refuse_them_too(tmp_path, monkeypatch
         CheckedRunner.from_cfg(cfg)
 
 
-def test_key_that_its_base_has_used_before_is_told(tmp_path, capsys):
-    """The best-known trap: a pipeline set anew, and the loader keeps the base's."""
+def test_key_that_its_base_has_used_before_is_warned_of(tmp_path, capsys):
+    """A frequent mistake: the config sets the pipeline, but the loader keeps the base's."""
     text = "train_pipeline = [dict(type='LoadImageFromFile')]\nmy_note = 'x'\n_own = 1\n"
     base = small_base(tmp_path)
     cfg = read_config(str(written(tmp_path, text, base)))
     assert unused_keys(cfg) == ['train_pipeline', 'my_note']
     preflight.check_names(cfg)
-    said = 'MMEngine reads no {} of the config, and the config does not use it'
+    warning = 'MMEngine does not read the key {} of the config, and the config does not use it'
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [said.format('train_pipeline'), said.format('my_note')]
+    assert lines == [warning.format('train_pipeline'), warning.format('my_note')]
     used = 'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n'
     assert unused_keys(read_config(str(written(tmp_path, text + used, base)))) == ['my_note']

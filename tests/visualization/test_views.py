@@ -57,10 +57,10 @@ def test_class_is_found_by_any_of_its_names_and_by_its_number():
     detector.classes = ('tench, Tinca tinca', 'goldfish')
     names = ('tench', 'Tinca tinca', 'goldfish', '1')
     assert [detector.label_of(name) for name in names] == [0, 0, 1, 1]
-    with pytest.raises(InputError, match='near: goldfish'):
+    with pytest.raises(InputError, match="did you mean 'goldfish'"):
         detector.label_of('goldfisch')
 
 
 def test_near_names_of_a_missing_image_are_listed(photo):
-    with pytest.raises(InputError, match=r'near: photo\.png'):
+    with pytest.raises(InputError, match=r"did you mean 'photo\.png'"):
         read_image(photo.replace('photo.png', 'foto.png'))

@@ -54,7 +54,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1.1), 'lower --score'),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'backbone.layer5'),
-            'is not in this model; near: backbone.layer',
+            "is not in this model; did you mean 'backbone.layer",
         ),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'neck'),
@@ -62,7 +62,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         ),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--class', 'fuor'),
-            "has no class 'fuor'; near: four",
+            "has no class 'fuor'; did you mean 'four'",
         ),
         (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
         (

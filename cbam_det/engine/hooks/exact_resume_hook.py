@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from ...models.layers.torch_private import restart_workers, with_batch_sampler
 from ...utils.mmengine_private import is_resumed, restart_indices
-from ..schedules import tell_ended, tell_restored
+from ..schedules import warn_ended, warn_restored
 from .terminal_hook import BRIEF
 
 
@@ -77,7 +77,7 @@ class ExactResumeHook(Hook):
         """Remember the position of the interrupted run; log what it restores over the config."""
         if not is_resumed(runner):
             return
-        tell_restored(runner, checkpoint)
+        warn_restored(runner, checkpoint)
         self.resumed = checkpoint.get('exact_resume')
         if self.resumed is None:
             runner.logger.warning(
@@ -90,7 +90,7 @@ class ExactResumeHook(Hook):
 
         The loader's generator seeds each worker, the run's seed the sampler.
         """
-        tell_ended(runner)
+        warn_ended(runner)
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
             loop.dataloader.worker_init_fn = WorkerInit(loop.dataloader.worker_init_fn)
         sampler = _sampler(runner.train_dataloader)
