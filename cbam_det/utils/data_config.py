@@ -62,6 +62,7 @@ class DataSet:
         filter_cfg: mmdet's option of that name.
         test_mode: whether filtering is off.
         pipeline: its transforms, without those that the config has as objects.
+        step_count: the number of its transforms, with such objects; None if it has no pipeline.
         is_local: whether it is on a disk of this machine.
         indices: the images that are read: their indices, or how many; None for all.
     """
@@ -77,6 +78,7 @@ class DataSet:
     filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
     pipeline: tuple[Transform, ...] = ()
+    step_count: int | None = None
     is_local: bool = True
     indices: int | list[int] | None = None
 
@@ -111,6 +113,7 @@ class DataSet:
             filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
             pipeline=tuple(Transform.from_cfg(step) for step in steps if isinstance(step, dict)),
+            step_count=len(steps) if 'pipeline' in node else None,
             is_local='://' not in f'{root} {ann_file}',
             indices=typed(node, 'indices', int | list[int] | None, place),
         )

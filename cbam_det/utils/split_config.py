@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from .config import kind_of, registered_class, walk
 from .data_config import DataSet, leaf_datasets
+from .errors import InputError
 from .value_types import typed
 
 # Both have the options of CocoMetric; FastCocoMetric is ours.
@@ -102,6 +103,9 @@ class Split:
             return None
         key = f'{name}_evaluator'
         evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
+        if 'metrics' in evaluator and registered_class(METRICS, kind_of(evaluator)):
+            # MMEngine takes a dictionary with this key for an Evaluator, which has several metrics.
+            raise InputError(f'{key}.metrics is unknown to {kind_of(evaluator)}; near: metric')
         typed(loader, 'sampler', dict | Sampler | None, place)
         batches = typed(loader, 'batch_sampler', dict | Sampler | None, place)
         batch_options = batches if isinstance(batches, dict) else {}

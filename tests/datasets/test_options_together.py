@@ -112,7 +112,12 @@ def test_shipped_configs_pass(name):
         ),
         (
             VOC,
-            dict(val_dataloader__dataset__pipeline=[dict(type='LoadImageFromFile')]),
+            dict(
+                val_dataloader__dataset__pipeline=[
+                    dict(type='LoadImageFromFile'),
+                    dict(type='PackDetInputs'),
+                ]
+            ),
             "val_evaluator.*: VOCMetric uses the pipeline's ground truth, but",
         ),
         (CONFIG, dict(test_evaluator__proposal_nums=[300]), r'give \(100, 300, 1000\)'),
