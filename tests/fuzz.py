@@ -174,7 +174,7 @@ class Subject:
             path.write_bytes(data)
         for path in [path for path in files if path.suffix == '.json']:
             cleaned = read_coco(path, self.root / 'train')
-            assert [fault for fault in cleaned.faults if fault.hurts] == []
+            assert [fault for fault in cleaned.faults if fault.harmful] == []
 
 
 def subjects(root: Path) -> dict[str, Subject]:

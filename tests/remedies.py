@@ -87,6 +87,8 @@ def _commands(advice: str) -> Iterator[str]:
     yield from loops
     for match in () if loops else COMMAND.finditer(advice):
         command = _part(advice[match.start() :]).strip()
+        if advice[match.start() + len(command) :].startswith(', then '):
+            continue  # with another config
         yield re.sub(' --fix .*', ' --fix', command)  # behind which some go on in words
 
 

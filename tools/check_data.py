@@ -1,5 +1,5 @@
-"""Check a COCO or VOC folder, or the data of a config: every image decoded, every box, the splits
-against each other.
+"""Check a COCO or VOC folder, or the data of a config: decode every image, check every box, and
+compare the splits.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from cbam_det.datasets.validation.splits import Split
+    from cbam_det.datasets.validation.splits import AnnotatedSplit
     from cbam_det.utils.run_config import RunConfig
 
 EXAMPLES = """examples:
@@ -21,7 +21,8 @@ EXAMPLES = """examples:
   python tools/check_data.py data/VOCdevkit --fix
   python tools/check_data.py mine.py --data-root /data/mine
 
-The exit status is 1 if a fault that harms training or scores is left."""
+A fault is harmful if it would stop a run, be learnt or make scores wrong. The exit status is 1 if
+a harmful fault is left."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,13 +30,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'data', help="a folder in COCO's or VOC's layout, or a config that names other folders"
+        'data', help="a folder in COCO's or VOC's layout, or a config that reads other folders"
     )
-    parser.add_argument('--images', type=Path, help="COCO's images, where they are not found")
+    parser.add_argument('--images', type=Path, help="folder of COCO's images if it is not found")
     parser.add_argument(
         '--fix',
         action='store_true',
-        help='write a clean annotation file beside each with faults; no file is changed',
+        help='write a clean annotation file next to each one with faults; no file is changed',
     )
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     parser.add_argument(
@@ -45,41 +46,43 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override keys of the config',
     )
-    parser.add_argument('--first', type=int, default=3, help='examples of a fault (%(default)s)')
+    parser.add_argument(
+        '--first', type=int, default=3, help='number of examples per fault (%(default)s)'
+    )
     return parser.parse_args(argv)
 
 
-def print_tables(splits: list['Split'], first: int, console: Console) -> None:
+def print_tables(splits: list['AnnotatedSplit'], first: int, console: Console) -> None:
     from cbam_det.datasets.validation.content import fixable, remedy_of
     from cbam_det.utils.errors import printable
 
-    sets = Table('split', 'images', 'objects', 'classes', 'faults', 'of which hurt')
-    kinds = Table('split', 'fault', 'hurts', 'count', 'first, and the remedy', show_lines=True)
+    sets = Table('split', 'images', 'objects', 'classes', 'faults', 'harmful')
+    kinds = Table('split', 'fault', 'harmful', 'count', 'examples and remedy', show_lines=True)
     for split in splits:
         content = split.content
-        hurting = sum(fault.hurts for fault in content.faults)
+        harmful_count = sum(fault.harmful for fault in content.faults)
         counts = (len(content.images), content.objects, len(content.classes), len(content.faults))
         name = Text(printable(split.name))
-        sets.add_row(name, *(f'{count:,}' for count in (*counts, hurting)))
-        groups = {(fault.kind, fault.hurts): [] for fault in content.faults}
+        sets.add_row(name, *(f'{count:,}' for count in (*counts, harmful_count)))
+        groups = {(fault.kind, fault.harmful): [] for fault in content.faults}
         for fault in content.faults:
-            groups[fault.kind, fault.hurts].append(fault)
-        for (kind, hurts), faults in groups.items():
+            groups[fault.kind, fault.harmful].append(fault)
+        for (kind, is_harmful), faults in groups.items():
             examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
-            hurt = 'yes' if hurts else 'no'
-            kinds.add_row(name, kind, hurt, f'{len(faults):,}', Text(printable(examples)))
+            harmful = 'yes' if is_harmful else 'no'
+            kinds.add_row(name, kind, harmful, f'{len(faults):,}', Text(printable(examples)))
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
     if any(fixable(fault) for split in splits for fault in split.content.faults):
-        console.print('--fix: the same command with it writes a clean file beside each')
+        console.print('Add --fix to this command to write clean annotation files.')
     for split in splits:
         for note in split.notes:
             console.print(printable(f'{split.name}: {note}'), markup=False)
 
 
 def config_of(args: argparse.Namespace) -> 'RunConfig | None':
-    """The config that is to be checked; None of a folder."""
+    """The config to check; None if a folder is checked."""
     from cbam_det.datasets.validation.data_root import set_data_root
     from cbam_det.utils.config import find_config, read_config
     from cbam_det.utils.errors import InputError
@@ -94,10 +97,13 @@ def config_of(args: argparse.Namespace) -> 'RunConfig | None':
         if Path(args.data).suffix == '.py':
             raise
         path = ''
-    wrong = [option for option in given if (option == '--images') == bool(path)]
-    if wrong:
-        owner = 'a folder alone, and this is a config' if path else 'a config, and this is not one'
-        raise InputError(f'{wrong[0]} is for {owner}: {args.data}; leave it out')
+    unused = [option for option in given if (option == '--images') == bool(path)]
+    if unused:
+        owner = 'folders' if path else 'configs'
+        other = 'a config' if path else 'not a config'
+        raise InputError(
+            f'{unused[0]} is only for {owner}, but {args.data} is {other}; leave it out'
+        )
     if not path:
         return None
     cfg = read_config(path, parse_options(args.cfg_options))
@@ -106,7 +112,7 @@ def config_of(args: argparse.Namespace) -> 'RunConfig | None':
     return RunConfig.from_cfg(cfg)
 
 
-def splits_of(args: argparse.Namespace, run: 'RunConfig | None') -> list['Split']:
+def splits_of(args: argparse.Namespace, run: 'RunConfig | None') -> list['AnnotatedSplit']:
     from cbam_det.datasets.validation.config_splits import config_splits
     from cbam_det.datasets.validation.examination import examine_splits
     from cbam_det.datasets.validation.folder import examine
@@ -117,8 +123,8 @@ def splits_of(args: argparse.Namespace, run: 'RunConfig | None') -> list['Split'
     splits = config_splits(run)
     if not splits:
         raise InputError(
-            f'{run.filename} has no data set that is read as COCO or VOC from a local disk; give a '
-            'config with one, or a folder'
+            f'{run.filename} has no COCO or VOC data set on a local disk; give a config that has '
+            'one, or a folder'
         )
     description = f'decoding the images of {args.data}'
     return examine_splits(splits, description, allow_shared=run.settings.allow_shared_images)
@@ -134,41 +140,43 @@ def check(args: argparse.Namespace) -> int:
     print_tables(splits, args.first, console)
     unresolved, errors = False, []
     for split in splits:
-        hurting = {fault.kind for fault in split.content.faults if fault.hurts}
+        unfixed = {fault.kind for fault in split.content.faults if fault.harmful}
         if args.fix:
             try:
-                hurting &= {'same image in two splits'} if fix(split, console) else hurting
+                if fix(split, console):
+                    unfixed &= {'same image in two splits'}
             except InputError as error:
                 errors.append(error)
-        unresolved = unresolved or bool(hurting)
+        unresolved = unresolved or bool(unfixed)
     if errors:
         raise InputError('; '.join(map(str, errors)))
-    hurts = any(fault.hurts for split in splits for fault in split.content.faults)
-    if run is not None and not (args.fix and hurts):  # the config does not name the new files yet
+    has_harmful = any(fault.harmful for split in splits for fault in split.content.faults)
+    # After a fix the config does not read the clean files yet, so it is not checked.
+    if run is not None and not (args.fix and has_harmful):
         try:
             check_data(run, ('train', 'val', 'test'), examined=splits)
         except InputError as error:
-            if not hurts:
+            if not has_harmful:
                 raise
             print_stderr(f'error: {error}')
     return int(unresolved)
 
 
-def fix(split: 'Split', console: Console) -> bool:
-    """Write a clean file beside that of a split with faults; whether there was a need for one."""
+def fix(split: 'AnnotatedSplit', console: Console) -> bool:
+    """Write clean files for a split if it has faults; return whether it has."""
     from cbam_det.datasets.validation.clean import clean, config_options, write_clean
     from cbam_det.datasets.validation.content import fixable
     from cbam_det.utils.errors import printable
 
-    if not any(fault.hurts or fixable(fault) for fault in split.content.faults):
+    if not any(fault.harmful or fixable(fault) for fault in split.content.faults):
         return False
     cleaned = clean(split)
     write_clean(cleaned.files)
     for path in list(cleaned.files)[:1]:
         others = f' and {len(cleaned.files) - 1:,} more' if len(cleaned.files) > 1 else ''
         line = (
-            f'{split.name}: written {path}{others}, without {cleaned.images:,} images and '
-            f'{cleaned.objects:,} objects; use it:\n  {config_options(split, cleaned.options)}'
+            f'{split.name}: wrote {path}{others}, without {cleaned.images:,} images and '
+            f'{cleaned.objects:,} objects; to use it:\n  {config_options(split, cleaned.options)}'
         )
         console.print(printable(line), soft_wrap=True, markup=False)
     return True

@@ -1,14 +1,14 @@
-"""The embedded data set: handwritten digits in photographs, for runs without any download.
+"""The embedded data set: handwritten digits in photographs, for runs without a download.
 
 scikit-learn ships 1,797 scanned digits (8x8, UCI Optical Recognition of Handwritten Digits) and
-two photographs (427x640). A scene is a piece of a photograph with clutter on which 1 to 6 digits
-of 12 to 96 pixels stand, turned, coloured, faded and partly covered. Train and val share neither
-digits nor parts of the photographs. The same scenes are written in two layouts:
+two photographs (427x640). A scene is a crop of a photograph with clutter, and 1 to 6 digits of 12
+to 96 pixels: rotated, coloured, faded and partly covered. Train and val share neither digits nor
+parts of the photographs. The same scenes are written in two layouts:
 
     ROOT/annotations/instances_{train,val}2017.json   COCO, boxes [x, y, width, height]
     ROOT/{train,val}2017/000000000001.jpg
     ROOT/VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}   boxes 1-based, inclusive
-    ROOT/digits.json                                  the options that made it
+    ROOT/digits.json                                  the options of the set
 
 In VOC's lists, train and trainval are the train scenes, val and test the val scenes.
 """
@@ -38,12 +38,12 @@ MARKER = 'digits.json'
 
 @dataclass(frozen=True)
 class Digits:
-    """What determines the set, to the byte with one version of Pillow.
+    """The options of the set. With one version of Pillow, they determine every byte of it.
 
     Attributes:
-        train, val: images of each split, at least 1.
+        train, val: number of images of each split, at least 1.
         size: side of the square images in pixels, at least 64.
-        seed: any whole number from 0.
+        seed: an integer, at least 0.
     """
 
     train: int = 1000
@@ -81,7 +81,7 @@ class Painter:
         self.photos = [photo[:, columns] for photo in load_sample_images().images]
 
     def scene(self, index: int) -> Scene:
-        """The scene of that index, the same whatever was painted before."""
+        """The scene of an index; it does not depend on the scenes painted before."""
         rng = np.random.default_rng([self.spec.seed, SPLITS.index(self.split), index])
         image = self._background(rng)
         self._clutter(rng, image)
@@ -115,7 +115,7 @@ class Painter:
         return image[:, :: int(rng.choice([-1, 1]))].copy()
 
     def _clutter(self, rng: np.random.Generator, image: np.ndarray) -> None:
-        """Lines, ovals and pieces of digits too small to read, which are no objects."""
+        """Draw lines, ovals and unreadable pieces of digits, which are not objects."""
         canvas = Image.fromarray(image.astype(np.uint8))
         draw = ImageDraw.Draw(canvas)
         for _ in range(int(rng.integers(0, 5))):
@@ -135,8 +135,8 @@ class Painter:
             self._blend(rng, image, ink, (x, y, ink.shape[1], ink.shape[0]))
 
     def _ink(self, rng: np.random.Generator, digit: np.ndarray) -> np.ndarray:
-        """The digit's opacity in 0..1, turned and scaled, cropped to what is visible."""
-        # Log-uniform sizes give small, medium and large objects alike.
+        """The opacity of a digit in 0..1, rotated, scaled and cropped to its visible pixels."""
+        # Log-uniform sizes give equally many small, medium and large objects.
         largest = min(LARGEST, self.spec.size // 2)
         side = int(np.exp(rng.uniform(np.log(SMALLEST), np.log(largest + 1))))
         large = Image.fromarray(np.pad(digit, 2).astype(np.float32))
@@ -161,7 +161,7 @@ class Painter:
         self._blend(rng, image, ink, box)
         if min(width, height) >= 10 and rng.random() < 0.2:  # a bar in front of the digit
             thickness = max(1, width // 5)
-            # Never the middle, which is all of a one.
+            # Never in the middle, where it would cover a one completely.
             position = int(rng.choice([0, 1, 3, 4])) * thickness
             bar = slice(position, position + thickness)
             patch[:, bar] = background[:, bar].mean((0, 1))
@@ -177,7 +177,7 @@ class Painter:
         patch = image[y : y + height, x : x + width]
         background = patch.mean((0, 1))
         colour = rng.uniform(0, 255, 3)
-        if abs(colour.mean() - background.mean()) < 70:  # unreadable: take it to the far end
+        if abs(colour.mean() - background.mean()) < 70:  # too little contrast to read
             colour = colour * 0.3 if background.mean() > 127 else 255 - (255 - colour) * 0.3
         alpha = (ink * rng.uniform(0.65, 1.0))[:, :, None]
         patch[:] = patch * (1 - alpha) + colour * alpha
@@ -192,38 +192,40 @@ class Painter:
 
 
 def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
-    """Write the set to the folder `root`, whole or not at all, with a progress bar.
+    """Write the set to the folder `root`, completely or not at all, with a progress bar.
 
     Args:
-        root: a folder that does not exist, is empty, or holds this very set.
-        spec: what to make.
+        root: a folder that does not exist, is empty, or already has this set.
+        spec: the options of the set.
 
     Returns:
-        True where it was made, False where it was there already.
+        True if the set was written, False if it existed already.
 
     Raises:
-        InputError: `root` holds something else.
+        InputError: `root` has other content.
     """
     root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         existing = _existing_options(root)
         if existing == asdict(spec):
             return False
-        remedy = 'name another folder, which a run reads by --data-root, or remove this one'
+        remedy = 'give another folder (runs read it with --data-root), or remove this one'
         if existing is None:
-            raise InputError(f'{root} holds something else than the digits; {remedy}')
+            raise InputError(f'{root} has other content than the digits; {remedy}')
         requested = asdict(spec).items()
         differing = [(name, value) for name, value in requested if existing.get(name) != value]
-        there = ', '.join(f'{name}={existing.get(name)}' for name, _ in differing)
+        actual = ', '.join(f'{name}={existing.get(name)}' for name, _ in differing)
         wanted = ', '.join(f'{name}={value}' for name, value in differing)
-        raise InputError(f'{root} holds digits with {there}, not with {wanted}; {remedy}')
-    # An interrupted run leaves only this folder, which the next one clears.
+        raise InputError(f'{root} has digits with {actual}, not with {wanted}; {remedy}')
+    # An interrupted call leaves only this folder, which the next call removes.
     partial = root.with_name(f'.{root.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f'{partial} cannot be made ({error}); name another folder') from None
+        raise InputError(
+            f'cannot create the folder {partial} ({error}); give another folder'
+        ) from None
     try:
         for split in SPLITS:
             _write_split(partial, spec, split)
@@ -236,7 +238,7 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
 
 
 def _existing_options(root: Path) -> dict | None:
-    """The options that made the set in a folder; None where it holds something else."""
+    """The options of the set in a folder; None if the folder has other content."""
     try:
         options = json.loads((root / MARKER).read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -328,7 +330,7 @@ def _crop_to_visible(ink: np.ndarray) -> np.ndarray:
 
 
 def _overlap_share(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
-    """The larger of the two boxes' shares that lie in the other."""
+    """The overlap of two boxes, relative to the smaller box."""
     width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     overlap = max(0, width) * max(0, height)

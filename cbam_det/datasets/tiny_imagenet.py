@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as its archive unpacks, and the lists by which mmpretrain reads it.
+"""Write the lists with which mmpretrain reads the unpacked archive of Tiny-ImageNet.
 
 200 classes, 64 x 64 pixels: 500 training and 50 validation images of each class. The archive's test
 images have no labels and are not used. Source: Stanford's course CS231n, tiny-imagenet-200.zip.
@@ -13,16 +13,16 @@ from ..utils.errors import InputError, first_few
 from ..utils.files import atomic_write
 from .validation.images import decode_all
 
-CLASSES, TRAIN, VAL = 200, 500, 50  # classes; images of each
+CLASSES, TRAIN, VAL = 200, 500, 50  # classes, and images of each class
 LAYOUT = 'wnids.txt, train/WNID/images/*.JPEG, val/val_annotations.txt and val/images/*.JPEG'
 REMEDY = f'unpack tiny-imagenet-200.zip again; expected {LAYOUT}'
 
 
 def write_lists(root: str | Path) -> dict[str, int]:
-    """Write `meta/train.txt` and `meta/val.txt` in the archive's folder: a path and a label a line.
+    """Write `meta/train.txt` and `meta/val.txt` with a path and a label per line.
 
-    Labels count the classes in the order of their WordNet ids, from 0. Every image is decoded
-    first, with a progress bar; no image is copied or changed.
+    Labels number the classes in the order of their WordNet ids, from 0. Every image is decoded
+    first, with a progress bar. Images are neither copied nor changed.
 
     Args:
         root: the folder tiny-imagenet-200.
@@ -32,12 +32,12 @@ def write_lists(root: str | Path) -> dict[str, int]:
 
     Raises:
         InputError: the folder lacks a file, a class or images, a label is unknown, or an image
-            cannot be decoded. Nothing is written then.
+            cannot be decoded. In that case nothing is written.
     """
     root = Path(root)
     wnids = sorted(_read_words(root / 'wnids.txt'))
     if len(set(wnids)) != CLASSES:
-        raise InputError(f'{root}/wnids.txt names {len(set(wnids))} classes, not 200; {REMEDY}')
+        raise InputError(f'{root}/wnids.txt lists {len(set(wnids))} classes, not 200; {REMEDY}')
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     entries = {'train': _train_images(root, labels), 'val': _val_images(root, labels)}
     paths = {split: [str(root / path) for path, _ in images] for split, images in entries.items()}

@@ -1,4 +1,4 @@
-"""Small COCO and VOC sets, and what damages one: their files, their images, a run's config."""
+"""Small COCO and VOC sets, and functions that damage their files and images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def picture(path: Path, seed: int = 0, **options: object) -> None:
 
 
 def coco(root: Path) -> ConfigDict:
-    """Two images of two objects each, one with a space in its name; the config to train on it."""
+    """Write two images with two objects each; return a data set's config that reads them."""
     (root / 'train').mkdir()
     names = ('one.jpg', 'number two.jpg')
     for number, name in enumerate(names):
@@ -57,7 +57,7 @@ def coco(root: Path) -> ConfigDict:
 
 
 def voc(root: Path) -> ConfigDict:
-    """The same in VOC's layout, from one XML."""
+    """Write similar data in VOC's layout, with the same XML for both images."""
     for folder in ('Annotations', 'JPEGImages'):
         (root / folder).mkdir()
     for number, name in enumerate(('one', 'number two')):
@@ -75,13 +75,15 @@ def voc(root: Path) -> ConfigDict:
 
 
 class Row(NamedTuple):
-    """How a kind is made, and what is said: `error` ends the run, `note` is in its summary.
+    """A kind of fault and its message.
 
     Attributes:
-        make: damages the files in the folder, or the config.
-        error, note: the words; both None where the check has nothing to say, since mmdet copes.
-        full: seen where the images are decoded too (`--check-images`).
-        config: more keys of the data set's config.
+        make: damages the files in the folder.
+        error: part of the error message, if the fault stops the run.
+        note: part of the summary, if the fault is only counted. If both are None, there is no
+            message, as mmdet handles such data.
+        full: whether the fault is only found if images are decoded.
+        config: other keys of the data set's config.
     """
 
     make: Callable[[Path], object] = lambda root: None
@@ -92,7 +94,7 @@ class Row(NamedTuple):
 
 
 def entry(section: str, index: int = 0, *without: str, **values: object) -> Callable[[Path], None]:
-    """Change an entry of the COCO file."""
+    """Change values of an entry in the COCO file, and remove the keys `without`."""
 
     def change(root: Path) -> None:
         content = json.loads((root / 'train.json').read_text())
@@ -127,7 +129,7 @@ def text(content: bytes, name: str = 'train.json') -> Callable[[Path], object]:
 
 
 def swap(old: str, new: str) -> Callable[[Path], None]:
-    """Change the first XML."""
+    """Replace text in the first XML."""
 
     def change(root: Path) -> None:
         assert old in XML
@@ -137,14 +139,14 @@ def swap(old: str, new: str) -> Callable[[Path], None]:
 
 
 def box(xmin: object, ymin: object, xmax: object, ymax: object) -> Callable[[Path], None]:
-    """Give the first object of the first XML another box."""
+    """Replace the box of the first object in the first XML."""
     old = '<xmin>5</xmin><ymin>6</ymin><xmax>25</xmax><ymax>30</ymax>'
     new = f'<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>'
     return swap(old, new)
 
 
 def image(mode: str = 'RGB', size: tuple = SIZE, suffix: str = 'JPEG', **options: object):
-    """Replace the first image by one of another kind under the same name."""
+    """Replace the first image by another one under the same name."""
 
     def change(root: Path) -> None:
         dtype, shape = (np.uint16, size[::-1]) if mode == 'I;16' else (np.uint8, (*size[::-1], 3))

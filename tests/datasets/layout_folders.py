@@ -1,6 +1,6 @@
-"""The embedded digits as annotation tools write them: the same pictures and boxes in each layout.
+"""The embedded digits as annotation tools write them: the same images and boxes in each layout.
 
-Names have blanks, letters beyond ASCII and endings in upper case; some pictures are PNGs.
+Names have blanks, non-ASCII letters and endings in upper case; some images are PNG files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from PIL import Image
 
 from cbam_det.datasets.layouts.sets import Sets
 
-SPLITS = dict(train='train', val='valid', test='test')  # as Roboflow calls them
+SPLITS = dict(train='train', val='valid', test='test')  # Roboflow's names
 NAMES = ('{}_scene.jpg', 'scène {}.PNG', '数字 {}.JPG', 'a b.{}.jpeg')
 
 
 class Item(NamedTuple):
-    """A picture, its split, its size and its objects: class number and x, y, width, height."""
+    """An image, its split, name, size and objects: class number and (x, y, width, height)."""
 
     picture: Image.Image
     split: str
@@ -32,7 +32,7 @@ class Item(NamedTuple):
 
 
 def items_of(digits: Path) -> tuple[list[Item], list[str]]:
-    """The pictures of the set, train's last three as a test, and the names of its classes."""
+    """The images of the set and its class names; the last three of train become the test split."""
     items: list[Item] = []
     for split in ('train', 'val'):
         content = json.loads((digits / f'annotations/instances_{split}2017.json').read_text())
@@ -82,7 +82,7 @@ def _coco(items: list[Item], categories: list[dict], first: int, prefix: str = '
 
 
 def roboflow_coco(root: Path, items: list[Item], classes: list[str]) -> None:
-    """A folder for each split, and a category of no objects that names the set."""
+    """A folder for each split, and a first category without objects, named after the set."""
     categories = [dict(id=0, name='digits', supercategory='none')]
     categories += [
         dict(id=number, name=name, supercategory='digits') for number, name in enumerate(classes, 1)
@@ -106,7 +106,7 @@ def cvat_coco(root: Path, items: list[Item], classes: list[str]) -> None:
 
 
 def label_studio_coco(root: Path, items: list[Item], classes: list[str]) -> None:
-    """Ids from 0, in another order than the names, and names of the server's folders."""
+    """Ids start at 0, and file names start with folders of the server."""
     for item in items:
         _save(item, root / 'images')
     categories = [dict(id=number, name=name) for number, name in enumerate(classes)]
@@ -132,7 +132,7 @@ def _xml(item: Item, classes: list[str], shift: int = 1) -> str:
 
 
 def labelimg_voc(root: Path, items: list[Item], classes: list[str]) -> None:
-    """XMLs in a folder of their own, no lists."""
+    """XMLs in a separate folder, without lists."""
     (root / 'labels').mkdir()
     for item in items:
         path = _save(item, root / 'pictures')
@@ -140,14 +140,14 @@ def labelimg_voc(root: Path, items: list[Item], classes: list[str]) -> None:
 
 
 def roboflow_voc(root: Path, items: list[Item], classes: list[str]) -> None:
-    """XMLs beside the images, in a folder for each split."""
+    """XMLs next to the images, in a folder for each split."""
     for item in items:
         path = _save(item, root / SPLITS[item.split])
         path.with_suffix('.xml').write_text(_xml(item, classes), encoding='utf-8')
 
 
 def devkit(root: Path, items: list[Item], classes: list[str]) -> None:
-    """VOC's own folders, whose images are PNGs and the like all the same."""
+    """VOC's folders, with images of any ending."""
     (root / 'VOC2007/Annotations').mkdir(parents=True)
     (root / 'VOC2007/ImageSets/Main').mkdir(parents=True)
     for item in items:
@@ -213,8 +213,9 @@ FOLDERS: dict[Maker, tuple[str, bool]] = {
 
 
 def objects_read(sets: Sets, split: str) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """The objects of each picture, by the digits of its size and its mean colour, which a JPEG
-    keeps; boxes in whole pixels.
+    """The objects of each image, with boxes in whole pixels.
+
+    The key of an image is a digest of its size and mean colour, which JPEG does not change.
     """
     content = sets.splits[split]
     read: dict[str, list] = {}

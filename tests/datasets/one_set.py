@@ -1,4 +1,4 @@
-"""The check before a run on one data set alone."""
+"""Run the check before a training on a single data set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from cbam_det.utils.run_config import RunConfig
 
 
 def check_dataset(dataset: dict, full: bool = False) -> Summary | None:
-    """What a training's data set holds; None where it is neither COCO's nor VOC's."""
+    """Check a training data set; returns None if it is neither COCO nor VOC."""
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
     return check_data(RunConfig.from_cfg(cfg), ('train',), full).get('train_dataloader.dataset')

@@ -1,4 +1,4 @@
-"""Truth that is wrong without a sign: the run and the doctor stop on it, and `--fix` keeps all."""
+"""Wrong ground truth that mmdet reads silently: runs and check_data report it, `--fix` keeps it."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from .one_set import check_dataset
 
 
 def entry_for_each_box(content: dict) -> None:
-    """What a converter writes that walks over the rows of a CSV."""
-    images = {one['id']: one for one in content['images']}
+    """An image entry for each box, as converters from CSV files write them."""
+    images = {image['id']: image for image in content['images']}
     content['images'] = [
-        dict(images[one['image_id']], id=one['id']) for one in content['annotations']
+        dict(images[box['image_id']], id=box['id']) for box in content['annotations']
     ]
-    for one in content['annotations']:
-        one['image_id'] = one['id']
+    for box in content['annotations']:
+        box['image_id'] = box['id']
 
 
 def twice(content: dict) -> None:
     boxes = content['annotations']
-    content['annotations'] = boxes + [dict(one, id=one['id'] + len(boxes)) for one in boxes]
+    content['annotations'] = boxes + [dict(box, id=box['id'] + len(boxes)) for box in boxes]
 
 
 def corners(content: dict) -> None:
     boxes = [[5, 6, 25, 30], [20, 1, 47, 40], [12, 21, 44, 39], [8, 9, 46, 38]]
-    for one, box in zip(content['annotations'], boxes, strict=True):
-        one.update(bbox=box, area=box[2] * box[3])
+    for annotation, box in zip(content['annotations'], boxes, strict=True):
+        annotation.update(bbox=box, area=box[2] * box[3])
 
 
 def in_0_1(content: dict) -> None:
-    for one in content['annotations']:
-        x, y, w, h = one['bbox']
-        one['bbox'] = [x / SIZE[0], y / SIZE[1], w / SIZE[0], h / SIZE[1]]
+    for annotation in content['annotations']:
+        x, y, w, h = annotation['bbox']
+        annotation['bbox'] = [x / SIZE[0], y / SIZE[1], w / SIZE[0], h / SIZE[1]]
 
 
 def empty(content: dict) -> None:
@@ -55,8 +55,8 @@ def empty(content: dict) -> None:
 
 
 def crowds(content: dict) -> None:
-    for one in content['annotations']:
-        one['iscrowd'] = 1
+    for annotation in content['annotations']:
+        annotation['iscrowd'] = 1
 
 
 def changed(root: Path, change: Callable[[dict], object]) -> ConfigDict:
@@ -69,56 +69,59 @@ def changed(root: Path, change: Callable[[dict], object]) -> ConfigDict:
 
 
 @pytest.mark.parametrize(
-    ('change', 'said', 'boxes'),
+    ('change', 'message', 'box'),
     [
-        (entry_for_each_box, "has file_name='one.jpg', as an earlier one has", None),
-        (twice, 'has the class and the box .* of an earlier one', None),
-        (corners, 'of which 3 leave their image .* and 3 of these fit', [5, 6, 20, 24]),
+        (entry_for_each_box, "has file_name='one.jpg', like an earlier image", None),
+        (twice, 'has the same class and box .* as an earlier annotation', None),
+        (corners, '3 extend beyond their image .* but 3 of these fit', [5, 6, 20, 24]),
     ],
-    ids=['an entry for each box', 'each box twice', 'corners for sizes'],
+    ids=['an entry for each box', 'each box twice', 'corners instead of sizes'],
 )
-def test_what_the_run_refuses_hurts_in_the_doctor_and_fix_keeps_every_image_and_box(
-    change, said, boxes, tmp_path
+def test_faults_that_stop_a_run_are_harmful_in_check_data_and_fix_keeps_every_image_and_box(
+    change, message, box, tmp_path
 ):
     dataset = changed(tmp_path, change)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_dataset(dataset)
     check = in_process('check_data')
     assert check(tmp_path) == 1
     assert check(tmp_path, '--fix') == 0
     made = json.loads((tmp_path / 'train_clean.json').read_text())
     assert len(made['images']) == 2 and len(made['annotations']) == 4
-    assert [one['image_id'] for one in made['annotations']] in ([1, 1, 2, 2], [1, 1, 3, 3])
+    assert [annotation['image_id'] for annotation in made['annotations']] in (
+        [1, 1, 2, 2],
+        [1, 1, 3, 3],
+    )
     first = made['annotations'][0]
-    assert first['bbox'] == (boxes or [5, 6, 20, 24])
-    if boxes:
+    assert first['bbox'] == (box or [5, 6, 20, 24])
+    if box:
         assert first['area'] == 20 * 24
     dataset.ann_file = 'train_clean.json'
     assert str(check_dataset(dataset)).endswith('2 images, 4 objects, 2 classes')
 
 
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    ('change', 'message'),
     [
-        (in_0_1, 'has 4 boxes, all of numbers from 0 to 1'),
+        (in_0_1, 'has 4 boxes with all values from 0 to 1'),
         (empty, 'has no annotations'),
         (crowds, 'has 4 annotations, but all are crowd'),
     ],
 )
-def test_what_only_the_user_can_mend_hurts_in_the_doctor_as_in_the_run(
-    change, said, tmp_path, capsys
+def test_faults_that_only_the_user_can_correct_stop_the_run_check_data_and_fix(
+    change, message, tmp_path, capsys
 ):
     dataset = changed(tmp_path, change)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_dataset(dataset)
     check = in_process('check_data')
     assert check(tmp_path) == 1
-    assert said in ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert message in ' '.join(capsys.readouterr().out.replace('│', ' ').split())
     assert check(tmp_path, '--fix') == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_few_copies_of_boxes_among_many_are_counted_and_stop_nothing(tmp_path):
+def test_a_few_repeated_boxes_among_many_are_only_counted(tmp_path):
     def many(content: dict) -> None:
         box = content['annotations'][0]
         content['annotations'] = [
@@ -130,19 +133,19 @@ def test_few_copies_of_boxes_among_many_are_counted_and_stop_nothing(tmp_path):
     assert 'box twice: 1' in str(check_dataset(dataset))
 
 
-def test_annotation_id_0_is_numbered_anew_by_fix_though_nothing_hurts(tmp_path):
+def test_fix_renumbers_annotation_id_0_although_it_is_not_harmful(tmp_path):
     def from_0(content: dict) -> None:
-        for one in content['annotations']:
-            one['id'] -= 1
+        for annotation in content['annotations']:
+            annotation['id'] -= 1
 
     changed(tmp_path, from_0)
     assert in_process('check_data')(tmp_path, '--fix') == 0
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    assert sorted(one['id'] for one in made['annotations']) == [1, 2, 3, 4]
+    assert sorted(annotation['id'] for annotation in made['annotations']) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    ('first', 'second', 'hurts'),
+    ('first', 'second', 'harmful'),
     [
         ('train/_annotations.coco.json', 'valid/_annotations.coco.json', True),
         ('annotations/instances_Train.json', 'annotations/instances_Test.json', True),
@@ -151,7 +154,7 @@ def test_annotation_id_0_is_numbered_anew_by_fix_though_nothing_hurts(tmp_path):
         ('annotations/val.json', 'annotations/val_mini.json', False),  # a part of it
     ],
 )
-def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hurts, tmp_path):
+def test_image_in_two_splits_of_any_name_is_harmful(first, second, harmful, tmp_path):
     source = tmp_path / 'source'
     source.mkdir()
     coco(source)
@@ -159,20 +162,18 @@ def test_picture_of_two_splits_hurts_whatever_they_are_called(first, second, hur
     root = tmp_path / 'set'
     for file, prefix in ((root / first, ''), (root / second, 'Copy of ')):
         file.parent.mkdir(parents=True, exist_ok=True)
-        images = [dict(one, file_name=prefix + one['file_name']) for one in content['images']]
-        for one in content['images']:
-            shutil.copy(
-                source / 'train' / one['file_name'], file.parent / f'{prefix}{one["file_name"]}'
-            )
+        names = [image['file_name'] for image in content['images']]
+        images = [dict(image, file_name=prefix + image['file_name']) for image in content['images']]
+        for name in names:
+            shutil.copy(source / 'train' / name, file.parent / f'{prefix}{name}')
         file.write_text(json.dumps(dict(content, images=images)))
     splits = examine(root, progress=False)
     assert len({split.name for split in splits}) == 2
-    found = [fault.hurts for fault in splits[0].content.faults]
-    assert found == [hurts] * 2
+    assert [fault.harmful for fault in splits[0].content.faults] == [harmful] * 2
 
 
-def test_picture_of_training_and_validation_hurts_after_fix_too(tmp_path, capsys):
-    """Which of them it belongs to, only the user can tell; all else is written."""
+def test_image_in_training_and_validation_is_still_harmful_after_fix(tmp_path, capsys):
+    """Only the user knows which split it belongs to; fix corrects the other faults."""
     source = tmp_path / 'source'
     source.mkdir()
     coco(source)
@@ -190,7 +191,7 @@ def test_picture_of_training_and_validation_hurts_after_fix_too(tmp_path, capsys
 
 
 @pytest.mark.parametrize('second', ['test.json', 'val2.json'])
-def test_some_images_of_a_validation_in_another_evaluation_hurt(second, tmp_path):
+def test_images_in_two_evaluated_splits_are_harmful_if_the_splits_differ(second, tmp_path):
     coco(tmp_path)
     content = json.loads((tmp_path / 'train.json').read_text())
     (tmp_path / 'train.json').unlink()
@@ -205,11 +206,11 @@ def test_some_images_of_a_validation_in_another_evaluation_hurt(second, tmp_path
     path.write_bytes(path.read_bytes() + b'other')
     (tmp_path / 'train').rename(tmp_path / 'images')
     first, last = sorted(examine(tmp_path, progress=False), key=lambda split: split.name)
-    found = [fault for split in (first, last) for fault in split.content.faults]
-    assert [(one.kind, one.hurts) for one in found] == [('same image in two splits', True)]
+    faults = [fault for split in (first, last) for fault in split.content.faults]
+    assert [(fault.kind, fault.harmful) for fault in faults] == [('same image in two splits', True)]
 
 
-def test_line_for_a_clean_file_is_of_the_split_that_the_folder_names(tmp_path):
+def test_options_for_a_clean_file_are_for_the_split_that_its_folder_shows(tmp_path):
     lines = {}
     for name in ('train', 'valid', 'default'):
         root = tmp_path / name
@@ -218,9 +219,9 @@ def test_line_for_a_clean_file_is_of_the_split_that_the_folder_names(tmp_path):
         (root / 'train').rename(root / 'images')
         folder = root / name
         folder.mkdir()
-        twice_written = json.loads((root / 'train.json').read_text())
-        twice(twice_written)
-        (folder / '_annotations.coco.json').write_text(json.dumps(twice_written))
+        content = json.loads((root / 'train.json').read_text())
+        twice(content)
+        (folder / '_annotations.coco.json').write_text(json.dumps(content))
         (root / 'train.json').unlink()
         (split,) = examine(root, progress=False)
         made = clean(split)
@@ -231,7 +232,7 @@ def test_line_for_a_clean_file_is_of_the_split_that_the_folder_names(tmp_path):
     assert 'train_dataloader' in lines['default'] and 'val_dataloader' in lines['default']
 
 
-def test_damaged_metadata_makes_no_image_unreadable(tmp_path, recwarn):
+def test_image_with_damaged_metadata_is_readable(tmp_path, recwarn):
     dataset = changed(tmp_path, lambda content: None)
     path = tmp_path / 'train/one.jpg'
     data = path.read_bytes()
@@ -243,42 +244,42 @@ def test_damaged_metadata_makes_no_image_unreadable(tmp_path, recwarn):
     assert split.content.faults == [] and not recwarn.list
 
 
-def test_image_beyond_pillow_s_limit_that_opencv_reads_is_sound(tmp_path, monkeypatch):
+def test_image_beyond_pillow_s_limit_that_opencv_reads_is_not_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
     dataset = changed(tmp_path, lambda content: None)
     assert check_dataset(dataset, full=True).notes == []
 
 
 @pytest.mark.parametrize('layout', [coco, voc])
-@pytest.mark.parametrize('what', ['mask', 'seg'])
-def test_what_the_pipeline_asks_of_an_annotation_and_it_lacks_is_named(layout, what, tmp_path):
+@pytest.mark.parametrize('kind', ['mask', 'seg'])
+def test_pipeline_that_loads_masks_which_do_not_exist_is_an_error(layout, kind, tmp_path):
     dataset = layout(tmp_path)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{what}': True})]
-    with pytest.raises(InputError, match=f'LoadAnnotations has with_{what}=True, but') as caught:
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{kind}': True})]
+    with pytest.raises(InputError, match=f'LoadAnnotations has with_{kind}=True, but') as caught:
         check_dataset(dataset)
-    assert ('annotate masks' in str(caught.value)) == (what == 'mask' and layout is coco)
+    assert ('annotate masks' in str(caught.value)) == (kind == 'mask' and layout is coco)
 
 
 @pytest.mark.parametrize('layout', [coco, voc])
-def test_step_of_the_pipeline_that_works_on_masks_needs_them_loaded(layout, tmp_path):
+def test_transform_that_needs_masks_needs_them_loaded(layout, tmp_path):
     dataset = layout(tmp_path)
     step = dict(type='FilterAnnotations', by_mask=True)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step]
-    with pytest.raises(InputError, match=r'FilterAnnotations works on masks, .* without masks'):
+    with pytest.raises(InputError, match=r'FilterAnnotations needs masks, .* without masks'):
         check_dataset(dataset)
 
 
-def test_masks_that_are_there_pass(tmp_path):
+def test_existing_masks_pass(tmp_path):
     def masked(content: dict) -> None:
-        for one in content['annotations']:
-            one['segmentation'] = [[1, 1, 9, 1, 9, 9]]
+        for annotation in content['annotations']:
+            annotation['segmentation'] = [[1, 1, 9, 1, 9, 9]]
 
     dataset = changed(tmp_path, masked)
     dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
     check_dataset(dataset)
 
 
-def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path):
+def test_fix_keeps_images_whose_name_has_backslashes_or_another_ending(tmp_path):
     def renamed(content: dict) -> None:
         first, second = content['images']
         first['file_name'] = 'images\\one.jpg'
@@ -287,19 +288,19 @@ def test_image_under_a_name_of_windows_or_another_ending_is_kept_by_fix(tmp_path
     dataset = changed(tmp_path, renamed)
     (tmp_path / 'train').rename(tmp_path / 'images')
     dataset.data_prefix = dict(img='')
-    with pytest.raises(InputError, match=r'missing, but \S+/images/one\.jpg is there'):
+    with pytest.raises(InputError, match=r'missing, but \S+/images/one\.jpg exists'):
         check_dataset(dataset)
     check = in_process('check_data')
     assert check(tmp_path) == 1
     assert check(tmp_path, '--fix') == 0
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    names = [one['file_name'] for one in made['images']]
+    names = [image['file_name'] for image in made['images']]
     assert names == ['images/one.jpg', 'images/number two.jpg']
     dataset.ann_file = 'train_clean.json'
     assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
 
 
-def test_png_of_voc_is_not_left_out_and_the_printed_line_links_it(tmp_path, capsys):
+def test_png_images_of_voc_are_kept_and_the_printed_command_links_them(tmp_path, capsys):
     voc(tmp_path)
     (tmp_path / 'ImageSets/Main').mkdir(parents=True)
     (tmp_path / 'train.txt').rename(tmp_path / 'ImageSets/Main/train.txt')

@@ -1,4 +1,4 @@
-"""The doctor of a data folder: what it finds, what it writes beside, and what it leaves alone."""
+"""check_data on folders: the faults that it finds, its clean files, and what it does not change."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def contents(root: Path) -> dict[Path, bytes]:
 
 
 def kinds(root: Path) -> dict[str, list[str]]:
-    """The kinds of fault of each split that hurt."""
+    """The kinds of the harmful faults of each split."""
     return {
-        split.name: [fault.kind for fault in split.content.faults if fault.hurts]
+        split.name: [fault.kind for fault in split.content.faults if fault.harmful]
         for split in examine(root, progress=False)
     }
 
 
 @pytest.fixture
 def full_voc(tmp_path: Path) -> tuple[Path, ConfigDict]:
-    """The small set of VOC with its list where VOC has it."""
+    """The small VOC set, with its list in the usual place."""
     dataset = voc(tmp_path)
     (tmp_path / 'ImageSets/Main').mkdir(parents=True)
     (tmp_path / 'train.txt').rename(tmp_path / 'ImageSets/Main/train.txt')
@@ -51,12 +51,12 @@ def full_voc(tmp_path: Path) -> tuple[Path, ConfigDict]:
     return tmp_path, dataset
 
 
-def test_healthy_folder_is_told_so_by_status_0_in_both_layouts(digits, capsys):
+def test_status_is_0_for_a_folder_without_faults_in_both_layouts(digits, capsys):
     check = in_process('check_data')
     for folder in (digits, digits / 'VOCdevkit', digits / 'VOCdevkit/VOC2007'):
         assert check(folder) == 0
-        said = capsys.readouterr().out
-        assert 'instances_train2017' in said if folder == digits else 'VOC2007/trainval' in said
+        output = capsys.readouterr().out
+        assert ('instances_train2017' if folder == digits else 'VOC2007/trainval') in output
 
 
 def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_path, capsys):
@@ -69,10 +69,10 @@ def test_fix_writes_a_clean_file_that_the_run_accepts_and_changes_no_other(tmp_p
     assert check(tmp_path) == 1
     assert contents(tmp_path) == before
     assert check(tmp_path, '--fix') == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     path = tmp_path / 'train_clean.json'
-    assert f'--cfg-options train_dataloader.dataset.ann_file={path}' in said
-    assert 'train_clean.json, without 1 images and 3 objects; use it:' in said
+    assert f'--cfg-options train_dataloader.dataset.ann_file={path}' in output
+    assert 'train_clean.json, without 1 images and 3 objects; to use it:' in output
     assert {key: value for key, value in contents(tmp_path).items() if key != path} == before
     made = json.loads(path.read_text())
     assert [image['file_name'] for image in made['images']] == ['one.jpg']
@@ -90,24 +90,26 @@ def test_fix_repeats_itself_and_overwrites_nothing_else(tmp_path, capsys):
     assert check(tmp_path, '--fix') == check(tmp_path, '--fix') == 0
     (tmp_path / 'train_clean.json').write_text('mine')
     assert check(tmp_path, '--fix') == 2
-    assert 'train_clean.json exists and holds something else' in capsys.readouterr().err
+    assert 'train_clean.json exists and has other content' in capsys.readouterr().err
     assert (tmp_path / 'train_clean.json').read_text() == 'mine'
 
 
-def test_two_images_of_one_id_are_left_out_with_the_boxes_that_may_be_of_either(tmp_path):
+def test_two_images_of_one_id_are_left_out_with_their_boxes(tmp_path):
     coco(tmp_path)
     entry('images', 1, id=1)(tmp_path)
     entry('annotations', 2, image_id=1)(tmp_path)
     (split,) = examine(tmp_path, progress=False)
-    with pytest.raises(InputError, match=r'nothing of .* could be kept'):
+    with pytest.raises(InputError, match=r'nothing in .* could be kept'):
         clean(split)
     entry('images', 1, file_name='one.jpg')(tmp_path)  # the same image, listed twice
     (split,) = examine(tmp_path, progress=False)
     made = json.loads(clean(split)[0][tmp_path / 'train_clean.json'])
-    assert len(made['images']) == 1 and [one['id'] for one in made['annotations']] == [1, 2, 3]
+    assert len(made['images']) == 1 and [
+        annotation['id'] for annotation in made['annotations']
+    ] == [1, 2, 3]
 
 
-def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(full_voc):
+def test_voc_boxes_are_left_out_in_copies_of_the_xmls_and_images_in_a_list(full_voc):
     root, dataset = full_voc
     swap('<xmax>25', '<xmax>5')(root)
     (split,) = examine(root, progress=False)
@@ -131,7 +133,7 @@ def test_boxes_of_voc_are_left_out_in_copies_of_the_xmls_and_images_by_a_list(fu
     assert line == f'--cfg-options train_dataloader.dataset.ann_file={made}'
 
 
-def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
+def test_wrong_size_in_an_xml_is_read_from_the_image(full_voc):
     root, dataset = full_voc
     swap('<width>48', '<width>0')(root)
     (split,) = examine(root, progress=False)
@@ -141,7 +143,7 @@ def test_size_of_an_xml_is_put_right_by_its_image(full_voc):
     assert check_dataset(dataset, full=True).notes == []
 
 
-def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeypatch):
+def test_fix_that_failed_on_a_full_disk_is_completed_by_the_next_call(full_voc, monkeypatch):
     root, _ = full_voc
     swap('<xmax>25', '<xmax>5')(root)
     (split,) = examine(root, progress=False)
@@ -155,7 +157,7 @@ def test_fix_that_a_full_disk_cut_off_is_completed_by_the_next(full_voc, monkeyp
     assert all(path.read_bytes() == data for path, data in files.items())
 
 
-def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tmp_path, capsys):
+def test_options_that_fix_prints_for_both_years_of_voc_make_a_config_pass(tmp_path, capsys):
     cfg = Config.fromfile(CONFIGS / 'retinanet_r50_cbam_voc.py')
     set_data_root(cfg, str(tmp_path))
     for year in ('VOC2007', 'VOC2012'):
@@ -172,8 +174,8 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
     with pytest.raises(InputError):
         check_data(RunConfig.from_cfg(cfg), ('train',))
     assert in_process('check_data')(tmp_path, '--fix') == 0
-    said = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
-    assert said == [
+    printed = re.findall(r'in the data set of (\S+): (.+)', capsys.readouterr().out)
+    assert printed == [
         (
             'VOC2007/trainval',
             f'ann_file={tmp_path}/VOC2007/ImageSets/Main/trainval_clean.txt '
@@ -184,32 +186,31 @@ def test_what_fix_says_of_both_years_of_voc_makes_a_voc_config_pass_the_check(tm
             f'ann_file={tmp_path}/VOC2012/ImageSets/Main/trainval_clean.txt',
         ),
     ]
-    for number, (_, options) in enumerate(said):
-        key = f'train_dataloader.dataset.dataset.datasets.{number}'  # as the README has it
+    for number, (_, options) in enumerate(printed):
+        key = f'train_dataloader.dataset.dataset.datasets.{number}'
         cfg.merge_from_dict(dict(f'{key}.{option}'.split('=') for option in options.split()))
     check_data(RunConfig.from_cfg(cfg), ('train',))
 
 
-def test_image_of_a_training_split_and_of_another_is_found_by_its_bytes(digits, tmp_path):
+def test_image_in_two_splits_is_found_by_its_bytes(digits, tmp_path):
     root = Path(shutil.copytree(digits, tmp_path / 'digits'))
     shutil.copy(root / 'train2017/000000000003.jpg', root / 'val2017/000000000013.jpg')
-    found = kinds(root)
-    assert found == {
+    assert kinds(root) == {
         'instances_train2017': ['same image in two splits'],
         'instances_val2017': [],
     }
     (root / 'VOCdevkit/VOC2007/ImageSets/Main/test.txt').write_text('000000000001\n')
-    found = kinds(root / 'VOCdevkit')
-    assert found['VOC2007/test'] == 2 * ['same image in two splits']  # train, trainval
-    assert found['VOC2007/val'] == found['VOC2007/train'] == []  # trainval has both
+    voc_kinds = kinds(root / 'VOCdevkit')
+    assert voc_kinds['VOC2007/test'] == 2 * ['same image in two splits']  # train, trainval
+    assert voc_kinds['VOC2007/val'] == voc_kinds['VOC2007/train'] == []  # trainval has both
 
 
-def test_published_totals_are_compared_where_classes_and_size_are_coco_s(tmp_path, monkeypatch):
+def test_published_totals_are_compared_if_classes_and_size_are_coco_s(tmp_path, monkeypatch):
     coco(tmp_path)
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'train').rename(tmp_path / 'val2017')
     (tmp_path / 'train.json').rename(tmp_path / 'annotations/instances_val2017.json')
-    (split,) = examine(tmp_path, progress=False)  # somebody's own cats and dogs
+    (split,) = examine(tmp_path, progress=False)  # another data set with COCO's file names
     assert not [fault for fault in split.content.faults if fault.kind == 'count']
     file = tmp_path / 'annotations/instances_val2017.json'
     names = enumerate(CocoDataset.METAINFO['classes'], 1)
@@ -217,17 +218,17 @@ def test_published_totals_are_compared_where_classes_and_size_are_coco_s(tmp_pat
     file.write_text(json.dumps(json.loads(file.read_text()) | dict(categories=categories)))
     (split,) = examine(tmp_path, progress=False)  # a small set of COCO's classes and file names
     assert not [fault for fault in split.content.faults if fault.kind == 'count']
-    assert '2 images, not the 5,000 of the set so named' in split.notes
+    assert '2 images; the published set of this name has 5,000' in split.notes
     assert COCO_TOTALS['instances_train2017'] == (118_287, 860_001)
     monkeypatch.setitem(COCO_TOTALS, 'instances_val2017', (3, 5))
     (split,) = examine(tmp_path, progress=False)
     assert [fault.message for fault in split.content.faults if fault.kind == 'count'] == [
-        'lists 2 images, the published one 3',
-        'lists 4 objects, the published one 5',
+        'lists 2 images; the published set has 3',
+        'lists 4 objects; the published set has 5',
     ]
 
 
-def test_folder_that_is_no_data_set_is_named_with_both_layouts(tmp_path, capsys):
+def test_error_for_an_unknown_folder_describes_both_layouts(tmp_path, capsys):
     check = in_process('check_data')
     assert check(tmp_path / 'nowhere') == 2
     assert check(tmp_path) == 2
@@ -237,5 +238,5 @@ def test_folder_that_is_no_data_set_is_named_with_both_layouts(tmp_path, capsys)
     coco(tmp_path)
     (tmp_path / 'train').rename(tmp_path / 'elsewhere')
     assert check(tmp_path) == 2
-    assert 'name their folder with --images' in capsys.readouterr().err
+    assert 'give their folder with --images' in capsys.readouterr().err
     assert check(tmp_path, '--images', tmp_path / 'elsewhere') == 0

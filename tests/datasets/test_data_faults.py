@@ -1,4 +1,4 @@
-"""Bad data by kind: how it is made, and the message that ends a run or the note that counts it."""
+"""Every kind of fault in the data stops the run with its message, or is counted in a note."""
 
 from __future__ import annotations
 
@@ -36,46 +36,56 @@ from .damaged_sets import (
 )
 from .one_set import check_dataset
 
-# OpenCV reads none before 4.12.
+# OpenCV reads GIF files since 4.12.
 GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
 COCO = {
     # The file
-    'empty file': Row(text(b''), 'train.json is no JSON'),
-    'web page': Row(text(b'<html>'), 'train.json is no JSON'),
-    'truncated JSON': Row(text(b'{"images": [{"id":'), 'train.json is no JSON'),
-    'JSON nested too deep': Row(text(b'[' * 200_000), 'train.json is no JSON'),
-    'JSON of Latin-1': Row(text('{"images": "é"}'.encode('latin-1')), 'no JSON in UTF-8'),
-    'JSON with a byte order mark': Row(text(b'\xef\xbb\xbf{}'), 'is no JSON (Unexpected UTF-8 BOM'),
-    'a number': Row(text(b'3'), "is no COCO JSON, it lacks the list 'images'"),
+    'empty file': Row(text(b''), 'train.json is not valid JSON'),
+    'web page': Row(text(b'<html>'), 'train.json is not valid JSON'),
+    'truncated JSON': Row(text(b'{"images": [{"id":'), 'train.json is not valid JSON'),
+    'JSON nested too deep': Row(text(b'[' * 200_000), 'train.json is not valid JSON'),
+    'JSON of Latin-1': Row(text('{"images": "é"}'.encode('latin-1')), 'is not valid UTF-8'),
+    'JSON with a byte order mark': Row(
+        text(b'\xef\xbb\xbf{}'), 'is not valid JSON (Unexpected UTF-8 BOM'
+    ),
+    'a number': Row(text(b'3'), "is not a COCO file: it lacks the list 'images'"),
     'captions': Row(text(b'{"images": [], "annotations": []}'), "lacks the list 'categories'"),
     'no images': Row(cut('images', 0), 'lists no images'),
     'no annotations': Row(cut('annotations', 0), 'has no annotations'),
     # Categories
     'category without name': Row(entry('categories', 0, 'name'), "categories[0] lacks 'name'"),
-    'category id twice': Row(entry('categories', 1, id=1), 'categories[1] has id=1, which an earl'),
+    'category id twice': Row(
+        entry('categories', 1, id=1), 'categories[1] has id=1, like an earlier'
+    ),
     'category name twice': Row(entry('categories', 1, name='cat'), "categories[1] has name='cat'"),
     # Images
     'image without width': Row(entry('images', 1, 'width'), "images[1] lacks 'width'"),
     'image of no size': Row(entry('images', 0, width=0), 'images[0] has width=0 and height=40'),
     'image size of words': Row(entry('images', 0, width='48'), "images[0] has width='48'"),
-    'image name of a number': Row(entry('images', 0, file_name=7), 'images[0] has file_name=7, no'),
-    'image name of half a character': Row(entry('images', file_name='\ud800'), 'no name of a file'),
-    'image id of a list': Row(entry('images', 0, id=[1]), 'images[0] has id=[1], neither'),
-    'image id twice': Row(entry('images', 1, id=1), 'images[1] has id=1, as an earlier one has'),
+    'image name of a number': Row(
+        entry('images', 0, file_name=7), 'images[0] has file_name=7, which'
+    ),
+    'image name of half a character': Row(
+        entry('images', file_name='\ud800'), 'is not a file name'
+    ),
+    'image id of a list': Row(entry('images', 0, id=[1]), 'images[0] has id=[1], which'),
+    'image id twice': Row(entry('images', 1, id=1), 'images[1] has id=1, like an earlier image'),
     # Annotations
-    'annotation id twice': Row(entry('annotations', 1, id=1), 'annotations[1] has id=1, as an ear'),
+    'annotation id twice': Row(entry('annotations', 1, id=1), 'annotations[1] has id=1, like an'),
     'unlisted image': Row(entry('annotations', 2, image_id=9), 'annotations[2] has image_id=9'),
     'unlisted category': Row(entry('annotations', category_id=9), 'annotations[0] has category_id'),
     'category of a list': Row(entry('annotations', category_id=[1]), 'has category_id=[1]'),
     'box of null': Row(entry('annotations', 0, bbox=None), "annotations[0] lacks 'bbox'"),
-    'box of words': Row(entry('annotations', bbox=['1', 2, 3, 4]), "has bbox=['1', 2, 3, 4], not"),
+    'box of words': Row(
+        entry('annotations', bbox=['1', 2, 3, 4]), "has bbox=['1', 2, 3, 4], which"
+    ),
     'box of NaN': Row(entry('annotations', bbox=[1, 2, float('nan'), 4]), 'not four numbers'),
     'box of a huge number': Row(entry('annotations', bbox=[1, 2, 3, 10**400]), 'not four numbers'),
-    'area of words': Row(entry('annotations', 0, area='9'), "has area='9', no number"),
-    'iscrowd of words': Row(entry('annotations', 0, iscrowd='no'), "has iscrowd='no', neither 0"),
+    'area of words': Row(entry('annotations', 0, area='9'), "has area='9', which is not a"),
+    'iscrowd of words': Row(entry('annotations', 0, iscrowd='no'), "has iscrowd='no', which is"),
     'all crowd': Row(every('annotations', iscrowd=1), 'all are crowd, difficult, ignored or with'),
     'crowd': Row(entry('annotations', 0, iscrowd=1)),
-    # mmdet passes these boxes over by itself
+    # mmdet ignores these boxes by itself
     'box without width': Row(
         entry('annotations', 0, bbox=[5, 6, 0, 9]), note='box without area: 1 ('
     ),
@@ -94,40 +104,40 @@ COCO = {
     'every box without area': Row(every('annotations', bbox=[1, 1, 0, 0]), 'or without area'),
     'annotation id 0': Row(entry('annotations', 0, id=0), note='annotation id 0: 1 ('),
     'image without objects': Row(
-        cut('annotations', 2), note='left out of training: 1 images (1 without objects, 0 below'
+        cut('annotations', 2), note='filtered out of training: 1 images (1 without objects, 0 small'
     ),
     'all images small': Row(
-        every('images', width=31), 'mmdet leaves out all 2 images of', config=dict(test_mode=False)
+        every('images', width=31), 'mmdet filters out all 2 images of', config=dict(test_mode=False)
     ),
     # Image files
     'missing': Row(lambda root: (root / 'train/one.jpg').unlink(), 'one.jpg (missing)'),
     'missing, another ending': Row(
-        lambda root: (root / 'train/one.jpg').rename(root / 'train/one.png'), 'one.png is there)'
+        lambda root: (root / 'train/one.jpg').rename(root / 'train/one.png'), 'one.png exists)'
     ),
     'zero bytes': Row(text(b'', 'train/one.jpg'), 'one.jpg (empty)'),
-    'folder for an image': Row(entry('images', 0, file_name='.'), '(no file)'),
+    'folder for an image': Row(entry('images', 0, file_name='.'), '(not a file)'),
     'corrupt': Row(
         text(b'\xff\xd8' + 99 * b'x', 'train/one.jpg'), 'one.jpg (unreadable', full=True
     ),
     'truncated': Row(shorten, 'one.jpg (unreadable: image file is truncated', full=True),
     'decompression bomb': Row(bomb, 'decompression bomb', full=True),
-    'no format of OpenCV': Row(image(suffix='PCX'), 'has no PCX of mode RGB', full=True),
+    'no format of OpenCV': Row(image(suffix='PCX'), 'cannot decode PCX of mode RGB', full=True),
     'grey': Row(image('L'), full=True, note='1 images are not RGB (L 1)'),
     'RGBA': Row(image('RGBA', suffix='PNG'), full=True, note='not RGB (RGBA 1)'),
     '16 bits': Row(image('I;16', suffix='PNG'), full=True, note='not RGB (I;16 1)'),
     'CMYK': Row(image('CMYK'), full=True, note='not RGB (CMYK 1)'),
     'palette': Row(image('P', suffix='PNG'), full=True, note='not RGB (P 1)'),
     'GIF': Row(image('P', suffix='GIF'), GIF, full=True, note='not RGB (P 1)'),
-    'another size': Row(image(size=(30, 40)), 'is 30 x 40, and annotated as 48 x 40', full=True),
+    'another size': Row(image(size=(30, 40)), 'is 30 x 40, but annotated as 48 x 40', full=True),
     'turned by EXIF': Row(
-        image(exif=sideways()), 'is 40 x 48 once turned by its EXIF orientation', full=True
+        image(exif=sideways()), 'is 40 x 48 after its EXIF orientation', full=True
     ),
     'turned by EXIF as annotated': Row(
-        image(size=SIZE[::-1], exif=sideways()), full=True, note='1 images are turned by'
+        image(size=SIZE[::-1], exif=sideways()), full=True, note='1 images have an EXIF orientation'
     ),
     'one pixel': Row(
         lambda root: (image(size=(1, 1))(root), entry('images', 0, width=1, height=1)(root)),
-        note='left out of training: 1 images (0 without objects, 1 below min_size=32 pixels)',
+        note='1 images (0 without objects, 1 smaller than min_size=32 pixels)',
         full=True,
     ),
     # The config
@@ -136,67 +146,69 @@ COCO = {
     ),
     'misspelt type': Row(error="'CoCoDataset' is not registered", config=dict(type='CoCoDataset')),
     'misspelt class': Row(
-        error="no category 'dogs' ('dog' is near)", config=dict(metainfo=dict(classes=('dogs',)))
+        error="no category 'dogs' (did you mean 'dog'?)",
+        config=dict(metainfo=dict(classes=('dogs',))),
     ),
     'classes in another order': Row(
-        error="label 0 would be 'cat' and be called 'dog'",
+        error="label 0 would be 'cat' but be named 'dog'",
         config=dict(metainfo=dict(classes=CLASSES[::-1])),
     ),
     'a class left out': Row(
-        note='the config leaves them out: dog', config=dict(metainfo=dict(classes=('cat',)))
+        note='classes ignored, as the config does not list them: dog',
+        config=dict(metainfo=dict(classes=('cat',))),
     ),
     'test without iscrowd': Row(
         entry('annotations', 0, 'iscrowd'), "lacks 'iscrowd'", config=dict(test_mode=True)
     ),
 }
 
-EDGE = 'box outside the image'
 VOC = {
     # The list
     'empty list': Row(text(b'', 'train.txt'), 'train.txt lists no images'),
-    'blank line': Row(text(b'one\n\none\n', 'train.txt'), "line 2: '' is no image name"),
-    'second column': Row(text(b'one 1\n', 'train.txt'), "line 1: 'one 1' is no image name"),
-    'list of Latin-1': Row(text(b'one\nd\xe9j\xe0\n', 'train.txt'), 'line 2 is no UTF-8'),
+    'blank line': Row(text(b'one\n\none\n', 'train.txt'), "line 2: '' is not an image name"),
+    'second column': Row(text(b'one 1\n', 'train.txt'), "line 1: 'one 1' is not an image name"),
+    'list of Latin-1': Row(text(b'one\nd\xe9j\xe0\n', 'train.txt'), 'line 2 is not valid UTF-8'),
     'byte order mark': Row(
-        text(b'\xef\xbb\xbfone\n', 'train.txt'), r"line 1: '\ufeffone' is no image name, but"
+        text(b'\xef\xbb\xbfone\n', 'train.txt'), r"line 1: '\ufeffone' is not an image name, but"
     ),
     'lines as in Windows': Row(text(b'one\r\nnumber two\r\n', 'train.txt')),
     'lines as on old Macs': Row(text(b'one\rnumber two\r', 'train.txt')),
-    'listed twice': Row(text(b'one\none\n', 'train.txt'), "line 2: 'one' is listed before"),
+    'listed twice': Row(text(b'one\none\n', 'train.txt'), "line 2: 'one' is already listed"),
     'unknown name': Row(text(b'one\ngone\n', 'train.txt'), 'annotations of'),
     'PNG images': Row(
         lambda root: (root / 'JPEGImages/one.jpg').rename(root / 'JPEGImages/one.png'),
-        'one.png is there)',
+        'one.png exists)',
     ),
     # The XML
-    'broken XML': Row(text(b'<annotation>', 'Annotations/one.xml'), 'one.xml is no XML'),
+    'broken XML': Row(text(b'<annotation>', 'Annotations/one.xml'), 'one.xml is not valid XML'),
     'XML of unknown encoding': Row(
-        text(b'<?xml version="1.0" encoding="x"?><a/>', 'Annotations/one.xml'), 'one.xml is no XML'
+        text(b'<?xml version="1.0" encoding="x"?><a/>', 'Annotations/one.xml'),
+        'one.xml is not valid XML',
     ),
     'no size': Row(swap(XML.splitlines()[0].removeprefix('<annotation>'), '')),
     'size without height': Row(swap('<height>40</height>', ''), "has a size of '48' x None"),
     'size of 0': Row(swap('<width>48', '<width>0'), "one.xml: has a size of '0' x '40'"),
     'size with a point': Row(swap('<width>48', '<width>48.0'), "has a size of '48.0' x"),
     'size of another image': Row(
-        swap('<width>48', '<width>50'), 'is 48 x 40, and annotated as 50 x 40', full=True
+        swap('<width>48', '<width>50'), 'is 48 x 40, but annotated as 50 x 40', full=True
     ),
     'no name': Row(swap('<name>cat</name>', ''), 'object 1 has no name'),
     'empty name': Row(swap('<name>cat</name>', '<name/>'), 'object 1 has no name'),
-    'no bndbox': Row(swap('<bndbox>', '<bndbox/><box>'), 'is no XML'),
+    'no bndbox': Row(swap('<bndbox>', '<bndbox/><box>'), 'is not valid XML'),
     'side missing': Row(swap('<ymax>30</ymax>', ''), 'object 1 has no bndbox of four numbers'),
     'side of words': Row(box('left', 6, 25, 30), 'object 1 has no bndbox of four numbers'),
     'side of NaN': Row(box('nan', 6, 25, 30), 'object 1 has no bndbox of four numbers'),
     'side of infinity': Row(box(5, 6, 'inf', 30), 'object 1 has no bndbox of four numbers'),
     'difficult of words': Row(
-        swap('<difficult>0', '<difficult>no'), "object 1 has difficult='no', neither 0 nor 1"
+        swap('<difficult>0', '<difficult>no'), "object 1 has difficult='no', which is neither"
     ),
-    'another class': Row(swap('cat', 'cow'), note='ignored, since the config leaves them out: cow'),
+    'another class': Row(swap('cat', 'cow'), note='the config does not list them: cow'),
     'missing class': Row(
         lambda root: [
             (root / f'Annotations/{name}.xml').write_text(XML.replace('dog', 'cat'))
             for name in ('one', 'number two')
         ],
-        note='no object of dog',
+        note='classes without objects: dog',
     ),
     'no objects': Row(
         lambda root: [
@@ -205,16 +217,18 @@ VOC = {
         ],
         'has no annotations',
     ),
-    # An infinite loss, unless the config passes the box over
+    # An infinite loss, unless the config filters the box
     'box without width': Row(box(5, 6, 5, 30), 'xmin=5, ymin=6, xmax=5, ymax=30 without area'),
-    'box below a pixel': Row(box(5.2, 6, 5.9, 30), 'without area, for which the loss is infinite'),
-    'box of reversed corners': Row(box(25, 30, 5, 6), 'filter_cfg=dict(bbox_min_size=1), or mend'),
-    'such a box, by filter_cfg': Row(
+    'box below a pixel': Row(box(5.2, 6, 5.9, 30), 'without area, which makes the loss infinite'),
+    'box of reversed corners': Row(
+        box(25, 30, 5, 6), 'filter_cfg=dict(bbox_min_size=1), or correct'
+    ),
+    'box without width, filter_cfg': Row(
         box(5, 6, 5, 30),
         note='box without area: 1 (',
         config=dict(filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=1)),
     ),
-    'such a box, by the pipeline': Row(
+    'box without width, filter in the pipeline': Row(
         box(5, 6, 5, 30),
         note='box without area: 1 (',
         config=dict(
@@ -224,14 +238,16 @@ VOC = {
             ]
         ),
     ),
-    'such a box, in a test': Row(
+    'box without width, in a test': Row(
         box(5, 6, 5, 30), note='box without area: 1 (', config=dict(test_mode=True)
     ),
-    'such a box, of another class': Row(
-        box(5, 6, 5, 30), note='leaves them out: cat', config=dict(metainfo=dict(classes=('dog',)))
+    'box without width, of another class': Row(
+        box(5, 6, 5, 30),
+        note='the config does not list them: cat',
+        config=dict(metainfo=dict(classes=('dog',))),
     ),
     'box outside': Row(box(49, 6, 60, 30), 'clips it to a box without area'),
-    'box outside, by filter_cfg': Row(
+    'box outside, filter_cfg': Row(
         box(49, 6, 60, 30),
         "dict(type='FilterAnnotations'",
         config=dict(filter_cfg=dict(bbox_min_size=1)),
@@ -291,7 +307,7 @@ def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_
     assert (pixels.shape, pixels.dtype) == ((*SIZE[::-1], 3), np.uint8)
 
 
-def test_mmdet_numbers_classes_in_the_order_of_the_file_whatever_the_config_says(tmp_path):
+def test_mmdet_numbers_classes_in_the_order_of_the_file_and_not_of_the_config(tmp_path):
     dataset = coco(tmp_path)
     dataset.metainfo = dict(classes=CLASSES[::-1])
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -299,7 +315,7 @@ def test_mmdet_numbers_classes_in_the_order_of_the_file_whatever_the_config_says
     assert labels == [0, 1]  # the cat, then the dog
 
 
-def test_mmdet_ignores_the_box_without_area_that_bbox_min_size_passes_over(tmp_path):
+def test_mmdet_ignores_the_box_without_area_with_bbox_min_size(tmp_path):
     dataset = voc(tmp_path)
     box(5, 6, 5, 30)(tmp_path)
     for smallest, flags in ((None, [0, 0]), (1, [1, 0])):
@@ -312,7 +328,7 @@ def test_mmdet_ignores_the_box_without_area_that_bbox_min_size_passes_over(tmp_p
 def test_training_on_a_box_without_area_ends_before_the_model_is_built(
     digits, tmp_path, monkeypatch, capsys
 ):
-    """The case that made us look: its loss was infinite from the first step on."""
+    """Its loss would be infinite from the first step on."""
     root = tmp_path / 'VOC2007'
     (root / 'ImageSets/Main').mkdir(parents=True)
     for folder in ('Annotations', 'JPEGImages'):

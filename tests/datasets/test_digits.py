@@ -1,4 +1,4 @@
-"""The embedded data set: what it holds, that it is whole, and that both layouts say the same."""
+"""The embedded data set: its content, its completeness, and the equality of both layouts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fingerprint(root: Path) -> dict[str, str]:
 
 
 def built(config: str, root: Path, split: str):
-    """The data set of a shipped config's dataloader, on another root."""
+    """Build the data set of a shipped config on another root."""
     from mmdet.registry import DATASETS
 
     cfg = Config.fromfile(CONFIGS / '_base_/datasets' / config)[f'{split}_dataloader'].dataset
@@ -45,7 +45,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(digits, tmp_pa
     assert not np.array_equal(other, Painter(Digits(seed=3), 'train').scene(0).image)
 
 
-def test_both_layouts_are_there_whole(digits):
+def test_both_layouts_are_complete(digits):
     voc = digits / 'VOCdevkit' / 'VOC2007'
     for split, names, count in (
         ('train', ('train', 'trainval'), SMALL.train),
@@ -65,8 +65,8 @@ def test_both_layouts_are_there_whole(digits):
             assert (voc / f'Annotations/{stem}.xml').is_file()
 
 
-def test_both_layouts_hold_the_same_ground_truth(digits):
-    """mmdet reads VOC's inclusive xmax as xmax - 1, COCO's exclusive edge is one more."""
+def test_both_layouts_have_the_same_ground_truth(digits):
+    """mmdet reads VOC's inclusive xmax as xmax - 1, which is one less than COCO's edge."""
     for split in ('train', 'val'):
         coco = built('digits.py', digits, split)
         voc = built('digits_voc.py', digits / 'VOCdevkit/VOC2007', split)
@@ -97,7 +97,7 @@ def test_objects_are_digits_of_all_classes_and_sizes_inside_the_image():
     assert set(labels) == set(range(10))
     assert min(sizes) <= SMALLEST + 2
     assert max(sizes) >= LARGEST - 4
-    # Cropping to the visible ink can take a pixel or two from the size that was drawn.
+    # Cropping to the visible pixels can make a digit a pixel or two smaller.
     assert min(sizes) >= SMALLEST - 3 and max(sizes) <= LARGEST
 
 
@@ -108,7 +108,7 @@ def test_train_and_val_share_no_digit():
 
 
 def test_boxes_are_tight_around_what_is_drawn():
-    """Without clutter and exposure, a scene differs from its background in its boxes alone."""
+    """Without clutter and exposure, a scene differs from its background only in its boxes."""
     painter = Painter(SMALL, 'train')
     background = np.full((SMALL.size, SMALL.size, 3), 100, np.float32)
     painter._background = lambda rng: background.copy()
@@ -136,22 +136,22 @@ def test_pycocotools_reads_areas_and_categories(digits):
         assert coco.loadCats(annotation['category_id'])[0]['name'] in CLASSES
 
 
-def test_complete_set_is_left_alone_and_another_one_is_refused(digits):
+def test_existing_set_is_not_changed_and_other_options_are_rejected(digits):
     before = fingerprint(digits)
     assert make(digits, SMALL) is False
-    with pytest.raises(InputError, match='holds digits with train=12, not with train=13; '):
+    with pytest.raises(InputError, match='has digits with train=12, not with train=13; '):
         make(digits, Digits(train=13, val=5, size=96, seed=3))
     assert fingerprint(digits) == before
 
 
-def test_foreign_folder_is_refused_untouched(tmp_path):
+def test_folder_with_other_files_is_rejected_and_not_changed(tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
-    with pytest.raises(InputError, match='name another folder'):
+    with pytest.raises(InputError, match='give another folder'):
         make(tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
 
 
-def test_interrupted_run_leaves_nothing_that_passes_for_complete(tmp_path, monkeypatch):
+def test_interrupted_call_leaves_no_incomplete_set(tmp_path, monkeypatch):
     paint = Painter.scene
 
     def interrupted(self, index):
@@ -182,6 +182,6 @@ def test_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('wrong', [dict(train=0), dict(val=-1), dict(size=32), dict(seed=-1)])
-def test_unfit_option_is_named(wrong):
+def test_invalid_option_is_named(wrong):
     with pytest.raises(InputError, match=f'{next(iter(wrong))}='):
         Digits(**wrong)

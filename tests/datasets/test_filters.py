@@ -1,4 +1,4 @@
-"""A key of `filter_cfg` is refused where nothing reads it, and only there."""
+"""A key of `filter_cfg` is rejected only if nothing reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .one_set import check_dataset
 
 @DATASETS.register_module()
 class Rated(CocoDataset):
-    """Keeps the images that somebody rated well enough."""
+    """Keeps images with a rating of at least `filter_cfg.least_rating`."""
 
     def filter_data(self) -> list[dict]:
         least = self.filter_cfg.get('least_rating', 0)
@@ -34,7 +34,7 @@ def test_key_that_a_subclass_reads_in_its_own_filter_passes(tmp_path: Path, caps
 
 
 def test_key_that_the_source_of_such_a_subclass_lacks_is_logged(tmp_path: Path, capsys):
-    key = 'least_' + 'ratin'  # in pieces, as this file is the source
+    key = 'least_' + 'ratin'  # not written as one word, since the check reads this file
     check_dataset({**coco(tmp_path), 'type': 'Rated', 'filter_cfg': {key: 3}})
     assert f"reads filter_cfg.{key}; did you mean 'least_rating'" in capsys.readouterr().out
 

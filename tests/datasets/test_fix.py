@@ -1,4 +1,4 @@
-"""`--fix`: what it writes passes the check, and it drops nothing that is sound."""
+"""`--fix`: its files pass the check, and it only removes what is faulty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mmengine.config import ConfigDict
 from cbam_det.datasets.validation.clean import clean, write_clean
 from cbam_det.datasets.validation.coco import KINDS_WITH_KEPT_BOX
 from cbam_det.datasets.validation.content import Clean, fixable
-from cbam_det.datasets.validation.folder import Split, examine
+from cbam_det.datasets.validation.folder import examine
+from cbam_det.datasets.validation.splits import AnnotatedSplit
 from cbam_det.utils.errors import InputError
 
 from .damaged_sets import XML, coco, entry, picture, swap, text, voc
@@ -22,8 +23,8 @@ from .one_set import check_dataset
 from .test_data_faults import COCO, VOC
 
 
-def in_its_place(root: Path, dataset: ConfigDict) -> ConfigDict:
-    """The list of a small set of VOC where VOC has it."""
+def with_usual_list(root: Path, dataset: ConfigDict) -> ConfigDict:
+    """Move the list of a small VOC set to its usual place."""
     if (root / 'train.txt').exists():
         (root / 'ImageSets/Main').mkdir(parents=True)
         (root / 'train.txt').rename(root / 'ImageSets/Main/train.txt')
@@ -31,8 +32,8 @@ def in_its_place(root: Path, dataset: ConfigDict) -> ConfigDict:
     return dataset
 
 
-def fixed(root: Path, dataset: ConfigDict) -> tuple[Split, Clean]:
-    """The split of a folder and what `--fix` makes of it, written and named by `dataset`."""
+def fixed(root: Path, dataset: ConfigDict) -> tuple[AnnotatedSplit, Clean]:
+    """Write the clean files of a folder and make `dataset` read them; returns its split too."""
     (split,) = examine(root, progress=False)
     made = clean(split)
     write_clean(made.files)
@@ -49,10 +50,10 @@ ROWS = [
 
 
 @pytest.mark.parametrize(('layout', 'row'), ROWS)
-def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path):
+def test_clean_files_pass_the_check_and_keep_everything_without_faults(layout, row, tmp_path):
     dataset = layout(tmp_path)
     row.make(tmp_path)
-    in_its_place(tmp_path, dataset)
+    with_usual_list(tmp_path, dataset)
     try:
         (split,) = examine(tmp_path, progress=False)
     except InputError:
@@ -67,15 +68,17 @@ def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path)
     }
     faulty = {pair for pair in faulty if pair[1] is not None}
     out = content.unusable_images() | {
-        fault.image for fault in content.faults if fault.kind in ('image entry', 'image id twice')
+        fault.image
+        for fault in content.faults
+        if fault.kind in ('invalid image entry', 'image id twice')
     }
     try:
         fixed(tmp_path, dataset)
     except InputError as error:
-        by_hand = any(not fixable(fault) for fault in content.faults if fault.hurts)
+        by_hand = any(not fixable(fault) for fault in content.faults if fault.harmful)
         links = 'link them by that name' in str(error)
-        nothing = content.objects == len(faulty) or len(out) == len(content.images) - 1
-        assert by_hand or links or (nothing and 'nothing of' in str(error))
+        nothing_left = content.objects == len(faulty) or len(out) == len(content.images) - 1
+        assert by_hand or links or (nothing_left and 'nothing in' in str(error))
         return
     if any(fault.kind == 'category name twice' for fault in content.faults):
         dataset.metainfo = dict(classes=('cat',))
@@ -86,38 +89,40 @@ def test_what_fix_writes_passes_and_has_all_that_is_sound(layout, row, tmp_path)
     assert summary.objects >= content.objects - lost
 
 
-def test_size_of_an_image_that_the_file_does_not_tell_is_that_of_the_picture(tmp_path):
+def test_missing_size_of_an_image_is_read_from_its_file(tmp_path):
     dataset = coco(tmp_path)
     entry('images', 0, 'width', height=0)(tmp_path)
     fixed(tmp_path, dataset)
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    assert [(one['width'], one['height']) for one in made['images']] == 2 * [(48, 40)]
+    assert [(image['width'], image['height']) for image in made['images']] == 2 * [(48, 40)]
     assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
 
 
-def test_classes_of_one_name_are_joined(tmp_path):
+def test_classes_of_the_same_name_are_merged(tmp_path):
     dataset = coco(tmp_path)
     entry('categories', 1, name='cat')(tmp_path)
     dataset.metainfo = dict(classes=('cat',))
     split, _ = fixed(tmp_path, dataset)
     assert [fault.kind for fault in split.content.faults] == ['category name twice']
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    assert [one['category_id'] for one in made['annotations']] == [1, 1, 1, 1]
+    assert [annotation['category_id'] for annotation in made['annotations']] == [1, 1, 1, 1]
     assert '4 objects, 1 classes' in str(check_dataset(dataset))
 
 
-def test_entries_of_one_picture_under_several_names_are_joined(tmp_path):
+def test_entries_of_one_image_under_several_names_are_merged(tmp_path):
     dataset = coco(tmp_path)
     for name in ('one.jpg', 'number two.jpg'):
         picture(tmp_path / 'train' / name, seed=7)
     split, _ = fixed(tmp_path, dataset)
-    assert [(f.kind, f.hurts) for f in split.content.faults] == [('same image twice', True)]
+    assert [(fault.kind, fault.harmful) for fault in split.content.faults] == [
+        ('same image twice', True)
+    ]
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    assert [one['file_name'] for one in made['images']] == ['one.jpg']
-    assert [one['image_id'] for one in made['annotations']] == [1, 1, 1, 1]
+    assert [image['file_name'] for image in made['images']] == ['one.jpg']
+    assert [annotation['image_id'] for annotation in made['annotations']] == [1, 1, 1, 1]
 
 
-def test_two_names_that_mean_one_file_become_one_entry(tmp_path):
+def test_two_names_of_one_file_become_one_entry(tmp_path):
     dataset = coco(tmp_path)
     (tmp_path / 'train/number two.jpg').unlink()
     entry('images', 0, file_name='.\\one.jpg')(tmp_path)
@@ -131,8 +136,8 @@ OTHERS = XML.replace('5<', '7<').replace('21<', '18<')  # other boxes
 
 @pytest.fixture
 def pair(tmp_path: Path) -> ConfigDict:
-    """The small set of VOC in its layout."""
-    return in_its_place(tmp_path, voc(tmp_path))
+    """The small VOC set, with its list in the usual place."""
+    return with_usual_list(tmp_path, voc(tmp_path))
 
 
 def objects_of(root: Path, name: str = 'one') -> list[list[str]]:
@@ -140,7 +145,7 @@ def objects_of(root: Path, name: str = 'one') -> list[list[str]]:
     return [[side.text for side in box] for box in xml.iterfind('object/bndbox')]
 
 
-def test_xmls_of_one_picture_under_several_names_are_joined(pair, tmp_path):
+def test_xmls_of_one_image_under_several_names_are_merged(pair, tmp_path):
     for name in ('one', 'number two'):
         picture(tmp_path / f'JPEGImages/{name}.jpg', seed=7)
     (tmp_path / 'Annotations/number two.xml').write_text(OTHERS)
@@ -154,7 +159,7 @@ def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
     object_ = XML[XML.index('<object>') : XML.index('</object>') + len('</object>')]
     swap('</annotation>', f'{object_}</annotation>')(tmp_path)
     with pytest.raises(
-        InputError, match=r'object 3 has the class and the box .* of an earlier one'
+        InputError, match=r'object 3 has the same class and box .* as an earlier object'
     ):
         check_dataset(pair)
     fixed(tmp_path, pair)
@@ -163,7 +168,7 @@ def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
 
 
 def write_boxes(root: Path, *boxes: tuple) -> None:
-    """Give each image of the small set of VOC these boxes."""
+    """Write these boxes for each image of the small VOC set."""
     object_ = '<object><name>{}</name><bndbox>{}</bndbox></object>'
     sides = ('xmin', 'ymin', 'xmax', 'ymax')
     text = ''
@@ -175,20 +180,22 @@ def write_boxes(root: Path, *boxes: tuple) -> None:
         (root / f'Annotations/{name}.xml').write_text(f'{head}{text}</annotation>')
 
 
-def test_sizes_for_corners_of_voc_stop_the_run_and_fix_writes_the_corners(pair, tmp_path):
+def test_sizes_instead_of_corners_in_voc_stop_the_run_and_fix_writes_the_corners(pair, tmp_path):
     write_boxes(tmp_path, (25, 6, 20, 24), (30, 20, 18, 20))
-    with pytest.raises(InputError, match=r'4 have no area as corners, and 4 fit .* --fix does'):
+    with pytest.raises(InputError, match=r'4 have no area as corners, but 4 fit .* --fix does'):
         check_dataset(pair)
     (split,) = examine(tmp_path, progress=False)
-    assert [(f.kind, f.hurts) for f in split.content.faults] == [('sizes for corners', True)]
+    assert [(fault.kind, fault.harmful) for fault in split.content.faults] == [
+        ('sizes instead of corners', True)
+    ]
     fixed(tmp_path, pair)
     assert objects_of(tmp_path) == [['25', '6', '45', '30'], ['30', '20', '48', '40']]
     assert check_dataset(pair).notes == []
 
 
-def test_boxes_of_voc_in_0_1_are_called_so(pair, tmp_path):
+def test_voc_boxes_with_values_in_0_1_are_reported(pair, tmp_path):
     write_boxes(tmp_path, (0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1))
-    with pytest.raises(InputError, match='has 4 boxes, all of numbers from 0 to 1') as caught:
+    with pytest.raises(InputError, match='has 4 boxes with all values from 0 to 1') as caught:
         check_dataset(pair)
     (split,) = examine(tmp_path, progress=False)
     assert str(split.content.faults[0]) in str(caught.value)
@@ -197,23 +204,23 @@ def test_boxes_of_voc_in_0_1_are_called_so(pair, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('lines', 'said'),
+    ('lines', 'message'),
     [
         (
             b'one \nJPEGImages\\NUMBER TWO.JPG\none.jpg\nnumber two 1\n',
-            r"line 1: 'one ' is no image name, but \S+/one.xml is",
+            r"line 1: 'one ' is not an image name, but \S+/one.xml exists",
         ),
         (
             b'\xef\xbb\xbfone\r\nnumber two\r\n',
-            r"line 1: '\\ufeffone' is no image name, but \S+/one",
+            r"line 1: '\\ufeffone' is not an image name, but \S+/one",
         ),
-        (b'one\r\nnumber two\r\n\r\n \r\n', "line 3: '' is no image name"),
+        (b'one\r\nnumber two\r\n\r\n \r\n', "line 3: '' is not an image name"),
     ],
     ids=['blanks, folders, endings, a column', 'a byte order mark', 'blank lines at the end'],
 )
-def test_lines_of_a_list_are_written_as_the_names_that_they_mean(lines, said, pair, tmp_path):
+def test_clean_list_has_the_image_names_that_its_lines_mean(lines, message, pair, tmp_path):
     text(lines, 'ImageSets/Main/train.txt')(tmp_path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_dataset(pair)
     fixed(tmp_path, pair)
     made = (tmp_path / 'ImageSets/Main/train_clean.txt').read_text()
@@ -221,10 +228,10 @@ def test_lines_of_a_list_are_written_as_the_names_that_they_mean(lines, said, pa
     assert '2 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
-def test_images_of_voc_in_other_letter_case_are_linked_by_the_printed_line(pair, tmp_path):
+def test_printed_command_links_voc_images_whose_names_differ_in_letter_case(pair, tmp_path):
     for name, other in (('one', 'ONE.JPG'), ('number two', 'number two.jpeg')):
         os.rename(tmp_path / f'JPEGImages/{name}.jpg', tmp_path / f'JPEGImages/{other}')
-    with pytest.raises(InputError, match=r'missing, but \S+/ONE\.JPG is there'):
+    with pytest.raises(InputError, match=r'missing, but \S+/ONE\.JPG exists'):
         check_dataset(pair)
     with pytest.raises(InputError, match='by that name: ln -s') as caught:
         fixed(tmp_path, pair)
@@ -233,16 +240,19 @@ def test_images_of_voc_in_other_letter_case_are_linked_by_the_printed_line(pair,
     assert '2 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
-def test_images_of_coco_in_other_letter_case_are_found_by_fix(tmp_path):
+def test_fix_finds_coco_images_whose_names_differ_in_letter_case(tmp_path):
     dataset = coco(tmp_path)
     (tmp_path / 'train').rename(tmp_path / 'Train')
     (tmp_path / 'Train/one.jpg').rename(tmp_path / 'Train/ONE.Jpg')
     dataset.data_prefix = dict(img='')
     for index, name in enumerate(('one.jpg', 'number two.jpg')):
         entry('images', index, file_name=f'train/{name}')(tmp_path)
-    with pytest.raises(InputError, match=r'missing, but \S+/Train/ONE\.Jpg is there'):
+    with pytest.raises(InputError, match=r'missing, but \S+/Train/ONE\.Jpg exists'):
         check_dataset(dataset)
     fixed(tmp_path, dataset)
     made = json.loads((tmp_path / 'train_clean.json').read_text())
-    assert [one['file_name'] for one in made['images']] == ['Train/ONE.Jpg', 'Train/number two.jpg']
+    assert [image['file_name'] for image in made['images']] == [
+        'Train/ONE.Jpg',
+        'Train/number two.jpg',
+    ]
     assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))

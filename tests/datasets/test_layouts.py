@@ -1,4 +1,4 @@
-"""Folders that the doctor does not know, folders that are missing, images that no file lists."""
+"""Folders of unknown layout, missing folders, and images that no file lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .one_set import check_dataset
 
 
 def side_by_side(root: Path) -> None:
-    """Images and XMLs in one folder for each split, without lists, as Roboflow writes them."""
+    """Images and XMLs in one folder per split, without lists, as Roboflow writes them."""
     voc(root)
     for split in ('train', 'valid'):
         (root / split).mkdir()
@@ -31,21 +31,21 @@ def side_by_side(root: Path) -> None:
 
 
 def two_folders(root: Path) -> None:
-    """Images, XMLs and a list as labelImg's users have them."""
+    """Images, XMLs and a list, as users of labelImg have them."""
     voc(root)
     (root / 'Annotations').rename(root / 'annotations')
     (root / 'JPEGImages').rename(root / 'images')
 
 
 @pytest.mark.parametrize(
-    ('layout', 'said', 'lists'),
+    ('layout', 'parts', 'lists'),
     [
         (side_by_side, ['4 XMLs in {}/train/, {}/valid/', '4 images in {}/train/, {}/valid/'], 2),
         (two_folders, ['2 XMLs in {}/annotations/', '2 images in {}/images/'], 0),
     ],
 )
 def test_unknown_folder_with_xmls_is_described_with_the_lists_and_data_sets_that_read_it(
-    layout, said, lists, tmp_path
+    layout, parts, lists, tmp_path
 ):
     root = tmp_path / 'my data'
     root.mkdir()
@@ -53,7 +53,7 @@ def test_unknown_folder_with_xmls_is_described_with_the_lists_and_data_sets_that
     with pytest.raises(InputError) as caught:
         examine(root, progress=False)
     message = str(caught.value)
-    assert all(part.format(root, root) in message for part in said)
+    assert all(part.format(root, root) in message for part in parts)
     commands = re.findall(r"for f in .*?\.txt'", message)
     assert len(commands) == lists
     for command in commands:
@@ -70,11 +70,11 @@ def test_unknown_folder_without_xmls_is_described(tmp_path):
     (tmp_path / 'labels').mkdir()
     (tmp_path / 'labels/a.txt').write_text('0 0.5 0.5 0.1 0.1\n')
     picture(tmp_path / 'a.jpg')
-    with pytest.raises(InputError, match=r'1 images in \S+/, 1 text files in \S+/labels/; bring'):
+    with pytest.raises(InputError, match=r'1 images in \S+/, 1 text files in \S+/labels/; convert'):
         examine(tmp_path, progress=False)
 
 
-def test_missing_folder_is_called_missing_by_the_run_and_by_the_doctor(tmp_path):
+def test_missing_folder_is_reported_by_the_run_and_by_check_data(tmp_path):
     (tmp_path / 'coco').mkdir()
     dataset = coco(tmp_path / 'coco')
     (tmp_path / 'coco/train').rename(tmp_path / 'coco/pictures')
@@ -105,8 +105,10 @@ def test_images_that_no_file_lists_are_counted(tmp_path):
     for name in ('a.PNG', 'more/b.jpg'):
         shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train' / name)
     content = json.loads((tmp_path / 'train.json').read_text())
-    content['images'][0]['file_name'] = 'ONE.jpg'  # which is one.jpg
+    content['images'][0]['file_name'] = 'ONE.jpg'  # the file is one.jpg
     (tmp_path / 'train.json').write_text(json.dumps(content))
     (split,) = examine(tmp_path, progress=False)
-    where = tmp_path / 'train'
-    assert split.notes == [f'2 of 4 images in {where} are in no annotation file: a.PNG, more/b.jpg']
+    folder = tmp_path / 'train'
+    assert split.notes == [
+        f'2 of 4 images in {folder} are in no annotation file: a.PNG, more/b.jpg'
+    ]

@@ -24,7 +24,7 @@ COLOURS = [(0, 0, 0), (9, 9, 9)]
 
 
 def with_remedy(cfg: Config, message: str) -> Config:
-    """The config with the `--cfg-options` that a message ends in."""
+    """The config with the `--cfg-options` of a message applied."""
     words = message.partition('--cfg-options ')[2].partition(', or')[0]
     changed = cfg.copy()
     changed.merge_from_dict(parse_options(shlex.split(words)))
@@ -75,7 +75,7 @@ def test_every_head_of_a_shipped_detector_is_compared_and_the_remedy_fits():
         (dict(train_cfg=dict(assigner=dict(num_classes=80))), 'model.train_cfg.assigner'),
     ],
 )
-def test_number_of_classes_is_found_in_heads_losses_and_assigners(model, path):
+def test_number_of_classes_is_checked_in_heads_losses_and_assigners(model, path):
     message = refused(cfg := config(coco(), model))
     assert message.startswith(f'{path}.num_classes=') and 'has 2 classes' in message
     check_metainfo(with_remedy(cfg, message), 'val')
@@ -88,7 +88,7 @@ def test_remedy_reaches_a_detector_inside_another_model():
     check_metainfo(with_remedy(cfg, message), 'val')
 
 
-def test_numbers_that_are_not_of_the_objects_pass():
+def test_numbers_of_other_classes_than_the_objects_pass():
     semantic = dict(roi_head=dict(semantic_head=dict(num_classes=183)))  # HTC's maps
     text = dict(bbox_head=dict(num_classes=256), language_model=dict(type='BertModel'))
     for model in (semantic, text, dict(rpn_head=dict(num_classes=1))):
@@ -110,7 +110,7 @@ def test_panoptic_heads_have_the_things_and_the_stuff_of_the_data_set():
         check_metainfo(with_remedy(cfg, message), 'val')
 
 
-def test_instances_alone_have_no_stuff():
+def test_data_set_without_stuff_needs_0_stuff_classes():
     heads = dict(panoptic_head=dict(num_things_classes=2, num_stuff_classes=53))
     message = refused(cfg := config(coco(), heads))
     assert message.startswith(
@@ -119,8 +119,8 @@ def test_instances_alone_have_no_stuff():
     check_metainfo(with_remedy(cfg, message), 'val')
 
 
-def test_joined_sets_that_differ_are_refused_with_an_option_that_joins_them():
-    """mmdet's ConcatDataset has a list for its metainfo then, in which no metric finds classes."""
+def test_joined_sets_that_differ_are_rejected_with_an_option_that_works():
+    """Otherwise ConcatDataset's metainfo is a list, in which no metric finds the classes."""
     sets = [coco(palette=COLOURS), coco()]
     cfg = config(dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset')))
     cfg.train_dataloader.dataset.dataset.datasets = sets
@@ -129,7 +129,7 @@ def test_joined_sets_that_differ_are_refused_with_an_option_that_joins_them():
         'train_dataloader.dataset.dataset joins data sets that differ in metainfo.palette'
     )
     check_metainfo(with_remedy(cfg, message), 'train')
-    built = [dict(one, lazy_init=True) for one in sets]
+    built = [dict(dataset, lazy_init=True) for dataset in sets]
     joined = dict(type='ConcatDataset', datasets=built, lazy_init=True)
     assert isinstance(DATASETS.build(joined).metainfo, list)
     assert DATASETS.build(dict(joined, ignore_keys=['palette'])).metainfo['classes']
@@ -145,24 +145,24 @@ def test_years_of_voc_are_joined_as_mmdet_s_config_does():
     check_metainfo(config(dict(joined, ignore_keys=['dataset_type'])), 'val')
 
 
-def test_joined_sets_that_are_evaluated_apart_may_have_colours_of_their_own():
+def test_joined_sets_with_separate_evaluators_may_have_different_colours():
     joined = dict(type='ConcatDataset', datasets=[coco(palette=COLOURS), coco()])
-    apart = dict(type='MultiDatasetsEvaluator', metrics=[], dataset_prefixes=['a', 'b'])
-    check_metainfo(config(joined, val_evaluator=apart), 'val')
+    evaluator = dict(type='MultiDatasetsEvaluator', metrics=[], dataset_prefixes=['a', 'b'])
+    check_metainfo(config(joined, val_evaluator=evaluator), 'val')
 
 
 @pytest.mark.parametrize(
     ('palette', 'words'),
     [
         ([(0, 0, 0)], 'has 1 colours for 2 classes'),
-        (tuple(COLOURS), 'is a tuple of colours, and mmdet takes a list'),
-        (7, 'is 7, and mmdet says: Invalid type for palette'),
+        (tuple(COLOURS), 'is a tuple of colours, but mmdet needs a list'),
+        (7, 'is 7, which mmdet rejects: Invalid type for palette'),
         (COLOURS, None),
         ((0, 0, 0), None),
         ('random', None),
     ],
 )
-def test_palette_that_cannot_be_drawn_is_told_with_an_option_that_can(palette, words):
+def test_unusable_palette_is_reported_with_an_option_that_works(palette, words):
     cfg = config(coco(palette=palette))
     problem = palette_problem(cfg, 'test')
     assert (problem is None) == (words is None)
@@ -171,7 +171,7 @@ def test_palette_that_cannot_be_drawn_is_told_with_an_option_that_can(palette, w
         assert palette_problem(with_remedy(cfg, problem), 'test') is None
 
 
-def test_more_classes_than_a_data_set_s_own_colours_are_told():
+def test_more_classes_than_colours_of_a_data_set_are_reported():
     many = dict(type='VOCDataset', metainfo=dict(classes=tuple(map(str, range(30)))))
     problem = palette_problem(config(many), 'test')
     assert 'has 20 colours for 30 classes' in problem

@@ -1,4 +1,4 @@
-"""`check_data CONFIG`: data that a config alone describes, and `--fix` for it."""
+"""`check_data CONFIG`: it checks data in folders of any name, and `--fix` corrects them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cbam_det.utils.options import parse_options
 from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import in_process
-from .damaged_sets import XML, coco, swap, voc
+from .damaged_sets import XML, coco, voc
 from .test_layouts import two_folders
 
 
 def write_config(path: Path, train: dict, val: dict, **keys: object) -> Path:
-    """A config of nothing but data."""
+    """Write a config with these data sets."""
     loaders = dict(
         train_dataloader=dict(batch_size=1, dataset=train),
         val_dataloader=dict(batch_size=1, dataset=val),
@@ -41,14 +41,14 @@ def plain(dataset: ConfigDict, **keys: object) -> dict:
 
 
 def printed_options(text: str) -> list[list[str]]:
-    """The pairs of each line of `--cfg-options`."""
+    """The KEY=VALUE pairs of each printed line of `--cfg-options`."""
     lines = [line.strip() for line in text.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith('--cfg-options')]
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    """Images and XMLs in folders of other names, the training's with a fault; one in each list."""
+    """A config for folders of unusual names, with one image per split and a fault in training."""
     root = tmp_path / 'My lab (1)'
     root.mkdir()
     two_folders(root)
@@ -69,11 +69,11 @@ def lab(tmp_path: Path) -> Path:
     return write_config(tmp_path / 'mine.py', train, val)
 
 
-def test_fix_for_a_config_names_its_own_places_and_the_config_then_passes(lab, capsys):
+def test_fix_for_a_config_prints_options_with_which_the_config_passes(lab, capsys):
     check = in_process('check_data')
     assert check(lab) == 1
-    said = capsys.readouterr().out
-    assert 'My lab (1)/train' in said and 'My lab (1)/val' in said
+    output = capsys.readouterr().out
+    assert 'My lab (1)/train' in output and 'My lab (1)/val' in output
     assert check(lab, '--fix') == 0
     ((*pairs,),) = printed_options(capsys.readouterr().out)
     assert pairs == [
@@ -86,12 +86,12 @@ def test_fix_for_a_config_names_its_own_places_and_the_config_then_passes(lab, c
     check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
 
 
-def test_run_names_the_command_that_fixes_the_data_of_its_config(lab, capsys):
+def test_error_of_a_run_has_the_command_that_fixes_its_data(lab, capsys):
     cfg = Config.fromfile(lab)
     with pytest.raises(InputError, match='without area') as caught:
         check_data(RunConfig.from_cfg(cfg), ('train',))
     command = fix_command(RunConfig.from_cfg(cfg))
-    assert f'or leave it out by {command}' in str(caught.value)
+    assert f'or leave this entry out with {command}' in str(caught.value)
     tool, *words = shlex.split(command)[1:]
     assert Path(tool).name == 'check_data.py' and words[1] == '--data-root'
     assert in_process('check_data')(*words) == 0
@@ -99,7 +99,7 @@ def test_run_names_the_command_that_fixes_the_data_of_its_config(lab, capsys):
 
 
 def test_command_that_fixes_the_data_has_the_options_of_the_run(lab, capsys):
-    """Without them it would read the list that the config itself names, which is not there."""
+    """Without them it would read the config's own list, which does not exist."""
     root = lab.parent / 'My lab (1)'
     (root / 'train.txt').rename(root / 'my list.txt')
     key = 'train_dataloader.dataset.dataset.ann_file'
@@ -108,11 +108,11 @@ def test_command_that_fixes_the_data_has_the_options_of_the_run(lab, capsys):
         check_data(RunConfig.from_cfg(cfg), ('train',))
     command = fix_command(RunConfig.from_cfg(cfg))
     assert command in str(caught.value)
-    assert command.endswith(f"--fix --cfg-options '{key}=my list.txt' train_cfg=None")
+    assert command.endswith(f"--cfg-options '{key}=my list.txt' train_cfg=None --fix")
     assert in_process('check_data')(*shlex.split(command)[2:]) == 0
 
 
-def test_options_of_a_remedy_are_added_to_those_that_were_given():
+def test_cfg_options_can_be_given_several_times():
     for name in ('train', 'test', 'check_data', 'places'):
         words = ['mine.py', 'weights.pth'] if name == 'test' else ['mine.py']
         words += ['--cfg-options', 'a=1', 'b=2', '--cfg-options', 'a=3']
@@ -120,14 +120,14 @@ def test_options_of_a_remedy_are_added_to_those_that_were_given():
         assert parse_options(args.cfg_options) == dict(a=3, b=2)
 
 
-def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluators(tmp_path, capsys):
+def test_clean_file_of_an_evaluation_has_options_for_dataloaders_and_evaluators(tmp_path, capsys):
     dataset = coco(tmp_path)
     content = json.loads((tmp_path / 'train.json').read_text())
     for name, index in (('train', 0), ('val', 1)):
         image = content['images'][index]
-        boxes = [one for one in content['annotations'] if one['image_id'] == image['id']]
+        boxes = [box for box in content['annotations'] if box['image_id'] == image['id']]
         if name == 'val':
-            boxes = [dict(one, id=one['id'] + 9) for one in boxes] + boxes
+            boxes = [dict(box, id=box['id'] + 9) for box in boxes] + boxes
         (tmp_path / f'{name}.json').write_text(
             json.dumps(dict(content, images=[image], annotations=boxes))
         )
@@ -151,12 +151,14 @@ def test_clean_file_of_an_evaluation_is_named_to_the_loaders_and_their_evaluator
     assert check(path, '--cfg-options', *pairs) == 0
 
 
-def test_image_of_training_and_validation_is_refused_unless_the_config_allows_it(tmp_path, capsys):
+def test_image_in_training_and_validation_is_an_error_unless_the_config_allows_it(tmp_path, capsys):
     dataset = coco(tmp_path)
     path = write_config(tmp_path / 'mine.py', plain(dataset), plain(dataset, test_mode=True))
     assert in_process('check_data')(path) == 1
-    words = 'one.jpg is in val_dataloader too (and 1 more such faults); take it out of one of them'
-    assert words in capsys.readouterr().err.replace('number two', 'one')
+    message = (
+        'one.jpg is also in val_dataloader (and 1 more such faults); remove it from one of them'
+    )
+    assert message in capsys.readouterr().err.replace('number two', 'one')
     cfg = Config.fromfile(path)
     cfg.preflight = dict(allow_shared_images=True)
     check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
@@ -165,14 +167,14 @@ def test_image_of_training_and_validation_is_refused_unless_the_config_allows_it
     assert in_process('check_data')(path, '--cfg-options', option) == 0
 
 
-def test_parts_of_one_file_are_not_taken_for_the_same_images(tmp_path):
+def test_different_parts_of_one_file_are_not_the_same_images(tmp_path):
     dataset = coco(tmp_path)
     val = plain(dataset, test_mode=True, indices=[1])
     path = write_config(tmp_path / 'mine.py', plain(dataset, indices=1), val)
     check_data(RunConfig.from_cfg(Config.fromfile(path)), ('train', 'val'))
 
 
-def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):
+def test_config_is_checked_even_if_the_data_have_no_faults(tmp_path, capsys):
     dataset = voc(tmp_path)
     shutil.copytree(tmp_path / 'JPEGImages', tmp_path / 'others')
     for file in (tmp_path / 'others').iterdir():
@@ -180,24 +182,23 @@ def test_what_the_config_makes_of_sound_data_is_checked_too(tmp_path, capsys):
     val = plain(dataset, test_mode=True, img_subdir='others', metainfo=dict(classes=('dog', 'cat')))
     path = write_config(tmp_path / 'mine.py', plain(dataset), val)
     assert in_process('check_data')(path) == 2
-    assert 'a label would be called by another name' in capsys.readouterr().err
+    assert 'labels would have wrong names' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
-        (['mine.py', '--images', 'x'], '--images is for a folder alone'),
-        (['.', '--cfg-options', 'a=1'], '--cfg-options is for a config, and this is not one'),
+        (['mine.py', '--images', 'x'], '--images is only for folders, but mine.py is a config'),
+        (['.', '--cfg-options', 'a=1'], '--cfg-options is only for configs, but . is not a config'),
         (['other.py'], 'no config other.py'),
         (['nowhere'], 'no data folder nowhere'),
     ],
 )
-def test_options_of_the_other_kind_and_what_is_not_there_are_named(
-    arguments, said, tmp_path, monkeypatch, capsys
+def test_unsuitable_options_and_missing_files_are_errors(
+    arguments, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     dataset = voc(tmp_path)
-    swap('<width>48', '<width>48')(tmp_path)
     write_config(tmp_path / 'mine.py', plain(dataset), plain(dataset))
     assert in_process('check_data')(*arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

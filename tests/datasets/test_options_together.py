@@ -1,4 +1,4 @@
-"""Loaders, pipelines, metrics and hooks that do not work together are named before a run."""
+"""Dataloaders, pipelines, metrics and hooks that do not fit together are reported before a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ VOC = str(CONFIGS / 'ssd300_vgg16_cbam_voc.py')
 MOSAIC = dict(type='Mosaic', img_scale=(64, 64))
 STOP = dict(type='EarlyStoppingHook', monitor='bbox_mAP')
 
-
 cached = cache(read_config)
 
 
 def changed(config: str, **keys: object) -> Config:
-    """A shipped config with some keys replaced, `a__0__b` being `a[0].b`."""
+    """A shipped config with some keys replaced; `a__0__b` means `a[0].b`."""
     cfg = copy.deepcopy(cached(config))
     for path, value in keys.items():
         *parts, last = (int(part) if part.isdigit() else part for part in path.split('__'))
@@ -58,7 +57,7 @@ def test_shipped_configs_pass(name):
 @pytest.mark.parametrize(
     ('config', 'keys', 'words'),
     [
-        (CONFIG, dict(test_dataloader__drop_last=True), 'test_dataloader.drop_last=True leaves'),
+        (CONFIG, dict(test_dataloader__drop_last=True), 'test_dataloader.drop_last=True skips'),
         (
             CONFIG,
             dict(
@@ -70,7 +69,7 @@ def test_shipped_configs_pass(name):
         (
             CONFIG,
             dict(train_dataloader__dataset__pipeline__2=MOSAIC),
-            'Mosaic mixes several images, which the pipeline of CocoDataset cannot give it',
+            'Mosaic mixes several images, but the pipeline of CocoDataset has only one',
         ),
         (
             CONFIG,
@@ -86,17 +85,17 @@ def test_shipped_configs_pass(name):
                     dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape')),
                 ],
             ),
-            'test_evaluator: CocoMetric needs instances of each image, which meta_keys of '
-            "PackDetInputs in test_dataloader's pipeline leave out; add them, or give the metric "
-            'its ann_file',
+            'test_evaluator: CocoMetric needs instances of each image, but PackDetInputs in the '
+            'pipeline of test_dataloader lacks them in meta_keys; add them, or give the metric its '
+            'ann_file',
         ),
         (
             VOC,
             dict(val_dataloader__dataset__pipeline=[dict(type='LoadImageFromFile')]),
-            'val_evaluator.*: VOCMetric scores against the ground truth of the pipeline',
+            "val_evaluator.*: VOCMetric uses the pipeline's ground truth, but",
         ),
         (CONFIG, dict(test_evaluator__proposal_nums=[300]), r'give \(100, 300, 1000\)'),
-        (CONFIG, dict(test_evaluator__iou_thrs=[0.5, 75]), 'is above 0 and at most 1'),
+        (CONFIG, dict(test_evaluator__iou_thrs=[0.5, 75]), 'must be numbers above 0 and at most 1'),
         (CONFIG, dict(test_evaluator__iou_thrs=[]), 'or leave iou_thrs out for COCO'),
         (CONFIG, dict(test_evaluator__iou_thrs='0.5'), "iou_thrs='0.5' is a string; give a number"),
         (
@@ -121,7 +120,7 @@ def test_shipped_configs_pass(name):
         ),
     ],
 )
-def test_what_does_not_work_together_is_one_line(config, keys, words):
+def test_options_that_do_not_fit_together_are_an_error_of_one_line(config, keys, words):
     with pytest.raises(InputError, match=words):
         check(changed(str(config), **keys))
 
@@ -170,8 +169,8 @@ def test_mosaic_in_its_wrapper_passes():
     check(cfg)
 
 
-@pytest.mark.parametrize(('limit', 'said'), [(100, False), (300, True)])
-def test_more_detections_than_map_counts_are_told(limit, said, capsys):
+@pytest.mark.parametrize(('limit', 'is_warned'), [(100, False), (300, True)])
+def test_warning_if_the_detector_returns_more_detections_than_map_counts(limit, is_warned, capsys):
     note_limits(RunConfig.from_cfg(changed(str(CONFIG), model__test_cfg__rcnn__max_per_img=limit)))
     words = 'up to 300 detections of an image; bbox_mAP counts the best 100'
-    assert (words in capsys.readouterr().out) == said
+    assert (words in capsys.readouterr().out) == is_warned

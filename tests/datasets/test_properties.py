@@ -1,4 +1,4 @@
-"""Properties on inputs that hypothesis makes up: readers, patterns, conversions."""
+"""Properties of readers, patterns and conversions, on inputs that hypothesis generates."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def small_sets(tmp_path_factory: pytest.TempPathFactory) -> dict:
 )
 def test_damaged_set_is_read_by_mmdet_or_refused_and_its_clean_copy_is_clean(name, small_sets):
     subject = small_sets[name]
-    found = set()
+    outcomes = set()
 
     @some_examples
     @given(st.randoms(use_true_random=False))
     def damage(rng: random.Random) -> None:
-        found.add(subject.run(damaged(name, subject, rng)))
+        outcomes.add(subject.run(damaged(name, subject, rng)))
 
     damage()
-    assert subject.run(subject.whole) == 'clean'
-    assert 'refused' in found
+    assert subject.run(subject.original) == 'clean'
+    assert 'refused' in outcomes
 
 
 @some_examples
 @given(boxes, numbers)
-def test_boxes_of_coco_that_mmdet_passes_over_are_those_that_are_counted(box, area):
+def test_coco_boxes_that_mmdet_ignores_are_those_that_are_counted(box, area):
     annotation = dict(id=1, image_id=1, category_id=1, bbox=box, area=area)
     image = dict(id=1, file_name='one.jpg', width=48, height=40)
     raw = dict(images=[image], annotations=[annotation], categories=[dict(id=1, name='cat')])
@@ -68,13 +68,13 @@ def test_boxes_of_coco_that_mmdet_passes_over_are_those_that_are_counted(box, ar
     reader.cat_ids, reader.cat2label = [1], {1: 0}
     info = dict(raw_ann_info=[annotation], raw_img_info=dict(image, img_id=1))
     kept = reader.parse_data_info(info)['instances']
-    passed_over = {'box without area', 'box outside the image'} & set(kinds)
-    assert bool(kept) != bool(passed_over)
+    ignored = {'box without area', 'box outside the image'} & set(kinds)
+    assert bool(kept) != bool(ignored)
 
 
 @some_examples
 @given(st.lists(numbers, min_size=4, max_size=4), st.booleans())
-def test_boxes_of_voc_that_hurt_are_those_without_area_in_the_image(tmp_path_factory, sides, hard):
+def test_harmful_voc_boxes_are_those_without_area_in_the_image(tmp_path_factory, sides, hard):
     tags = zip(('xmin', 'ymin', 'xmax', 'ymax'), sides, strict=True)
     xml = (
         '<annotation><size><width>48</width><height>40</height></size><object><name>cat</name>'
@@ -89,9 +89,11 @@ def test_boxes_of_voc_that_hurt_are_those_without_area_in_the_image(tmp_path_fac
     reader = XMLDataset(lazy_init=True, metainfo=dict(classes=('cat',)))
     reader.cat2label = {'cat': 0}
     (instance,) = reader._parse_instance_info(ET.fromstring(xml))
-    left, top, right, bottom = instance['bbox']  # which Resize clips to the image
-    bare = min(right, 48) <= max(left, 0) or min(bottom, 40) <= max(top, 0)
-    assert any(fault.hurts for fault in content.faults) == (bare and not instance['ignore_flag'])
+    left, top, right, bottom = instance['bbox']  # Resize clips it to the image
+    without_area = min(right, 48) <= max(left, 0) or min(bottom, 40) <= max(top, 0)
+    assert any(fault.harmful for fault in content.faults) == (
+        without_area and not instance['ignore_flag']
+    )
 
 
 HOST = resnet18(weights=None)
@@ -99,7 +101,7 @@ NAMES = list(places(HOST))
 
 
 def part(name: str) -> st.SearchStrategy[str]:
-    """Patterns of one part of a name."""
+    """Patterns for one part of a name."""
     return st.sampled_from(
         [name, '*', f'{name[:1]}*', f'*{name[-1:]}', '?' * len(name), f'[!{name[:1]}]*', '[0-9]']
     )
@@ -107,7 +109,7 @@ def part(name: str) -> st.SearchStrategy[str]:
 
 @some_examples
 @given(st.data())
-def test_pattern_matches_what_fnmatch_says_of_each_part_between_dots(data):
+def test_pattern_matches_if_fnmatch_matches_each_part_between_dots(data):
     parts = data.draw(st.sampled_from(NAMES[1:])).split('.')
     pattern = [data.draw(part(name)) for name in parts]
     if data.draw(st.booleans()):
@@ -116,15 +118,15 @@ def test_pattern_matches_what_fnmatch_says_of_each_part_between_dots(data):
     spread = [
         [piece for pieces in chosen for piece in pieces]
         for chosen in product(
-            *([['*'] * n for n in range(6)] if one == '**' else [[one]] for one in pattern)
+            *([['*'] * n for n in range(6)] if piece == '**' else [[piece]] for piece in pattern)
         )
     ]
     expected = [
         name
         for name in NAMES
         if any(
-            len(name.split('.')) == len(one) and all(map(fnmatchcase, name.split('.'), one))
-            for one in spread
+            len(name.split('.')) == len(pieces) and all(map(fnmatchcase, name.split('.'), pieces))
+            for pieces in spread
         )
     ]
     try:
@@ -136,7 +138,7 @@ def test_pattern_matches_what_fnmatch_says_of_each_part_between_dots(data):
 def state_of(options: dict, seed: int, channels: int, ratio: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     module = CBAM(channels, ratio=ratio, **options)
-    # Two to the power of -60 to 60: where float32 has room for a factor of 4.
+    # Powers of two from -60 to 60, which float32 can multiply by 4 exactly.
     return {
         key: value
         if not value.is_floating_point() or key.endswith('gain')
@@ -145,8 +147,10 @@ def state_of(options: dict, seed: int, channels: int, ratio: int) -> dict[str, t
     }
 
 
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def same(state: dict, other: dict) -> bool:
+    return state.keys() == other.keys() and all(
+        torch.equal(state[key], other[key]) for key in state
+    )
 
 
 sizes = dict(
@@ -158,19 +162,19 @@ sizes = dict(
 
 @some_examples
 @given(form=st.sampled_from([form for form in TARGETS if form != OURS]), **sizes)
-def test_weights_come_back_from_every_form_to_the_bit(form, seed, channels, ratio):
+def test_converting_weights_to_another_form_and_back_is_exact(form, seed, channels, ratio):
     state = state_of(NEEDED[form], seed, channels, ratio)
     options = dict(NEEDED[form], ratio=ratio)
-    there = convert(state, OURS, form, options=options).state
-    back = convert(there, form).state
+    converted = convert(state, OURS, form, options=options).state
+    back = convert(converted, form).state
     assert same(back, {key: state[key] for key in back})
     assert set(state) - set(back) <= {'spatial_gate.norm.num_batches_tracked'}
 
 
 @some_examples
 @given(order=st.sampled_from(list(FACTORS)), **sizes)
-def test_weights_come_back_from_the_other_start_to_the_bit(order, seed, channels, ratio):
-    """Of a module behind a norm, as the conversion needs it."""
+def test_converting_weights_to_the_other_start_and_back_is_exact(order, seed, channels, ratio):
+    """For a module after a norm, which the conversion needs."""
     options = dict(order=order, start='identity', ratio=ratio)
     torch.manual_seed(seed)
     norm = torch.nn.BatchNorm2d(channels).state_dict()

@@ -1,4 +1,4 @@
-"""A remedy works as it is printed: it is run, and the next try passes or names another fault."""
+"""Printed remedies work: after running one, the next try passes or reports another fault."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .test_of_config import plain, write_config
 
 
 def follow(message: str, cfg: Config) -> None:
-    """Do the first of what a message tells."""
+    """Run the first remedy of a message, or apply its options to the config."""
     remedy = remedies(message)[0]
     cfg.merge_from_dict(run_command(remedy.command) if remedy.command else remedy.options)
 
 
-def change(made: Callable[[dict], object]) -> Callable[[Path], None]:
+def change(edit: Callable[[dict], object]) -> Callable[[Path], None]:
     def write(root: Path) -> None:
         content = json.loads((root / 'train.json').read_text())
-        made(content)
+        edit(content)
         (root / 'train.json').write_text(json.dumps(content))
 
     return write
@@ -41,44 +41,48 @@ def to_png(root: Path) -> None:
 
 
 def class_twice(root: Path) -> None:
-    """Under an id of its own, which one box has."""
+    """Add a second category of the same name, which one box has."""
     content = json.loads((root / 'train.json').read_text())
     content['categories'].append(dict(id=3, name='cat'))
     content['annotations'][0]['category_id'] = 3
     (root / 'train.json').write_text(json.dumps(content))
 
 
-# What goes wrong in a set, and words of what is said first.
+# Faults of a set: layout, function that makes the fault, part of the first message.
 FAULTS = {
-    'an entry for each box': (coco, change(entry_for_each_box), 'as an earlier one has'),
-    'each box twice': (coco, change(twice), 'of an earlier one of its image'),
-    'corners for sizes': (coco, change(corners), 'as x1, y1, x2, y2'),
+    'an entry for each box': (coco, change(entry_for_each_box), 'like an earlier image'),
+    'each box twice': (coco, change(twice), 'as an earlier annotation of its image'),
+    'corners instead of sizes': (coco, change(corners), 'as x1, y1, x2, y2'),
     'a box of null': (coco, entry('annotations', 0, bbox=None), "lacks 'bbox'"),
-    'a class twice': (coco, class_twice, "has name='cat', which an earlier one has"),
+    'a class twice': (coco, class_twice, "has name='cat', like an earlier category"),
     'an image without size': (coco, entry('images', 0, 'width'), "lacks 'width'"),
     'a missing image': (coco, lambda root: (root / 'train/one.jpg').unlink(), '(missing)'),
     'another letter case': (
         coco,
         lambda root: (root / 'train/one.jpg').rename(root / 'train/ONE.JPG'),
-        'ONE.JPG is there',
+        'ONE.JPG exists',
     ),
-    "Windows' name": (coco, entry('images', 0, file_name='.\\one.jpg'), 'one.jpg is there'),
-    'PNG in VOC': (voc, to_png, 'one.png is there'),
+    "Windows' name": (coco, entry('images', 0, file_name='.\\one.jpg'), 'one.jpg exists'),
+    'PNG in VOC': (voc, to_png, 'one.png exists'),
     'PNG in VOC, letter case': (
         voc,
         lambda root: (root / 'JPEGImages/one.jpg').rename(root / 'JPEGImages/One.PNG'),
-        'One.PNG is there',
+        'One.PNG exists',
     ),
-    'names with endings': (voc, text(b'one.jpg\nnumber two \n', 'train.txt'), 'is no image name'),
-    'a name twice': (voc, text(b'one\nnumber two\none\n', 'train.txt'), 'is listed before'),
+    'names with endings': (
+        voc,
+        text(b'one.jpg\nnumber two \n', 'train.txt'),
+        'is not an image name',
+    ),
+    'a name twice': (voc, text(b'one\nnumber two\none\n', 'train.txt'), 'is already listed'),
     'a missing XML': (voc, text(b'one\ngone\n', 'train.txt'), 'are missing'),
     'a box without area': (voc, swap('<xmax>25', '<xmax>5'), 'without area'),
     'a size of 0': (voc, swap('<width>48', '<width>0'), 'has a size of'),
 }
 
 
-def tried(cfg: Config) -> str:
-    """What the check before a training says, '' where nothing."""
+def checked(cfg: Config) -> str:
+    """The error message of the check before a training; '' if it passes."""
     try:
         check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     except InputError as error:
@@ -88,7 +92,7 @@ def tried(cfg: Config) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder whose name a shell and MMEngine's own parser of options would break."""
+    """A folder whose name needs quotes in a shell and in MMEngine's options."""
     root = tmp_path / "My Drive/it's (a copy)"
     root.mkdir(parents=True)
     return root
@@ -100,18 +104,18 @@ def test_printed_remedy_of_a_fault_in_the_data_works(layout, damage, first, root
     sound = root.parent / 'sound'
     sound.mkdir()
     val = plain(layout(sound), test_mode=True)
-    for path in sound.glob('*/*.jpg'):  # other pictures
+    for path in sound.glob('*/*.jpg'):  # other bytes than the training's images
         path.write_bytes(path.read_bytes() + b'other')
     damage(root)
     path = write_config(root.parent / 'my config.py', plain(dataset), val)
     cfg = Config.fromfile(path)
-    said = [tried(cfg)]
-    assert first in said[0]
-    while said[-1]:
-        assert len(said) < 4
-        follow(said[-1], cfg)
-        said.append(tried(cfg))
-        assert said[-1] != said[-2]
+    messages = [checked(cfg)]
+    assert first in messages[0]
+    while messages[-1]:
+        assert len(messages) < 4
+        follow(messages[-1], cfg)
+        messages.append(checked(cfg))
+        assert messages[-1] != messages[-2]
 
 
 @pytest.mark.parametrize('ann_file', ['gone.json', 'other.json'])
@@ -130,7 +134,7 @@ def test_printed_remedy_of_an_evaluator_s_file_works(ann_file, root):
             preflight=dict(allow_shared_images=True),
         )
     )
-    message = tried(cfg)
+    message = checked(cfg)
     assert ann_file in message
     follow(message, cfg)
-    assert tried(cfg) == ''
+    assert checked(cfg) == ''

@@ -1,4 +1,4 @@
-"""Data folders of every layout: the same boxes come out, and what is wrong is told."""
+"""Folders of every layout give the same boxes, and their faults are reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def contents(root: Path) -> dict[Path, bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path, digits: Path):
-    """Make a folder of a layout, inside one of the same name as unpacked archives are."""
+    """Make a folder in a layout, inside another folder as in an unpacked archive."""
 
     def make(maker: Maker) -> Path:
         root = tmp_path / 'my data'
@@ -51,7 +51,7 @@ def folder(tmp_path: Path, digits: Path):
 
 
 @pytest.mark.parametrize('maker', FOLDERS, ids=lambda maker: maker.__name__)
-def test_each_layout_gives_the_same_boxes_and_splits_and_stays_as_it_is(maker, folder, digits):
+def test_each_layout_gives_the_same_boxes_and_splits_and_is_not_changed(maker, folder, digits):
     root = folder(maker)
     before = contents(root)
     sets = read(root)
@@ -99,7 +99,7 @@ def write_xml(path: Path, *boxes: str, extra: str = '') -> None:
 
 
 def loose_voc(root: Path, *boxes: str, extra: str = '') -> None:
-    """Four pictures of 48x40, with the boxes in the first and others in the rest."""
+    """Write four images of 48x40, with `boxes` in the first and other boxes in the others."""
     for number in range(4):
         picture(root / f'{number}.jpg', number)
         given = boxes if number == 0 else ('5 5 20 20', '10 10 30 30')
@@ -108,7 +108,7 @@ def loose_voc(root: Path, *boxes: str, extra: str = '') -> None:
 
 def boxes_of_first(sets: Sets) -> list[dict]:
     for content in sets.splits.values():
-        ids = {i['id'] for i in content['images'] if Path(i['file_name']).stem == '0'}
+        ids = {item['id'] for item in content['images'] if Path(item['file_name']).stem == '0'}
         if ids:
             return [item for item in content['annotations'] if item['image_id'] in ids]
     raise AssertionError
@@ -132,7 +132,7 @@ def test_difficult_objects_of_voc_are_crowds_which_mmdet_ignores(tmp_path):
     assert [item['iscrowd'] for item in boxes_of_first(read(tmp_path))] == [1]
 
 
-def test_faulty_objects_and_labels_without_images_are_left_out_and_told(tmp_path):
+def test_faulty_objects_and_labels_without_images_are_left_out_with_a_note(tmp_path):
     loose_voc(tmp_path, '1 1 10 20', '9 9 9 9')
     for number in range(10, 18):
         picture(tmp_path / f'{number}.jpg', number)
@@ -142,23 +142,24 @@ def test_faulty_objects_and_labels_without_images_are_left_out_and_told(tmp_path
     sets = read(tmp_path)
     assert sum(len(content['images']) for content in sets.splits.values()) == 12
     notes = '\n'.join(sets.notes)
-    assert 'box without area: 1, first' in notes and 'image missing: 1, first' in notes
+    assert 'box without area: 1, for example' in notes
+    assert 'image missing: 1, for example' in notes
     assert 'all: left out: 1 image and 1 box' in notes
     assert '1 of 13 images in' in notes and 'not annotated.png' in notes
 
 
-def test_images_of_coco_without_a_file_and_files_without_an_entry_are_left_out_and_told(folder):
+def test_images_of_coco_without_a_file_and_files_without_an_entry_are_left_out_with_a_note(folder):
     root = folder(cvat_coco) / 'export'
     missing = sorted((root / 'images/default').glob('*.jpeg'))[0]
     missing.rename(missing.with_name('other.jpeg'))
-    (root / 'images/link').symlink_to(root)  # which leads round in circles
+    (root / 'images/link').symlink_to(root)  # an endless loop of folders
     sets = read(root)
     assert sum(len(content['images']) for content in sets.splits.values()) == 16
     notes = '\n'.join(sets.notes)
-    assert f'image missing: 1, first {missing} ' in notes and 'other.jpeg' in notes
+    assert f'image missing: 1, for example {missing} ' in notes and 'other.jpeg' in notes
 
 
-def test_unused_class_that_is_its_own_supercategory_stays_and_roboflow_s_name_of_the_set_goes(
+def test_roboflow_s_category_for_the_set_is_removed_but_other_unused_classes_stay(
     folder,
 ):
     root = folder(roboflow_coco) / 'export'
@@ -170,7 +171,7 @@ def test_unused_class_that_is_its_own_supercategory_stays_and_roboflow_s_name_of
     assert 'ten' in classes and 'digits' not in classes and len(classes) == 11
 
 
-def test_images_without_labels_are_backgrounds_in_yolo_and_labels_without_images_are_nothing(
+def test_yolo_images_without_labels_have_no_objects_and_labels_without_images_are_ignored(
     folder,
 ):
     root = folder(labelimg_yolo)
@@ -178,14 +179,14 @@ def test_images_without_labels_are_backgrounds_in_yolo_and_labels_without_images
     removed.unlink()
     (root / 'export/gone.txt').write_text('0 0.5 0.5 0.1 0.1\n')
     sets = read(root)
-    bare = [
+    without_objects = [
         image['file_name']
         for content in sets.splits.values()
         for image in content['images']
         if image['id'] not in {item['image_id'] for item in content['annotations']}
     ]
-    assert bare == [f'{removed.stem}.jpg']
-    assert any('1 images have no label file' in note for note in sets.notes)
+    assert without_objects == [f'{removed.stem}.jpg']
+    assert any('1 images without label file' in note for note in sets.notes)
 
 
 def test_polygons_and_poses_of_yolo_give_their_boxes(tmp_path):
@@ -203,7 +204,7 @@ def test_polygons_and_poses_of_yolo_give_their_boxes(tmp_path):
     assert sets.classes == ('cat', 'dog')
 
 
-def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_path):
+def test_split_of_data_yaml_is_used_for_folders_of_any_name(folder, tmp_path):
     root = folder(roboflow_yolo) / 'export'
     for split, name in dict(train='a', valid='b', test='c').items():
         (root / split).rename(root / name)
@@ -214,7 +215,7 @@ def test_split_of_data_yaml_holds_whatever_its_folders_are_called(folder, tmp_pa
     assert counts == dict(train=9, val=5, test=3)
 
 
-def test_image_of_two_splits_stays_in_the_later_one(folder):
+def test_image_in_two_splits_stays_in_the_later_one(folder):
     root = folder(roboflow_coco) / 'export'
     train = json.loads((root / 'train/_annotations.coco.json').read_text())
     valid = json.loads((root / 'valid/_annotations.coco.json').read_text())
@@ -222,7 +223,7 @@ def test_image_of_two_splits_stays_in_the_later_one(folder):
     shutil.copy(root / 'valid' / name, root / 'train' / train['images'][0]['file_name'])
     sets = read(root)
     assert len(sets.splits['train']['images']) == 8 and len(sets.splits['val']['images']) == 5
-    assert 'train: 1 images that are in another split too are left out' in sets.notes
+    assert 'train: 1 images that are also in another split are left out' in sets.notes
 
 
 def test_set_that_is_scored_on_its_training_images_is_split(folder):
@@ -231,19 +232,19 @@ def test_set_that_is_scored_on_its_training_images_is_split(folder):
     (root / 'data.yaml').write_text(text.replace('../valid', 'train').replace('../test', 'train'))
     sets = read(root)
     assert {name: len(raw['images']) for name, raw in sets.splits.items()} == dict(train=7, val=2)
-    assert 'val has the images of train' in sets.notes
+    assert 'val has the same images as train' in sets.notes
 
 
-def test_test_set_without_a_validation_set_is_both(folder):
+def test_test_set_is_used_for_validation_if_there_is_no_validation_set(folder):
     root = folder(devkit)
     (root / 'export/VOC2007/ImageSets/Main/val.txt').unlink()
     sets = read(root)
     counts = {name: len(content['images']) for name, content in sets.splits.items()}
     assert counts == dict(train=9, val=3)
-    assert 'there is a test set and no validation set: it is used for both' in sets.notes
+    assert 'there is no validation set: the test set is used for validation' in sets.notes
 
 
-def test_years_of_voc_are_one_set_and_other_folders_with_lists_are_several(folder):
+def test_years_of_voc_are_joined_and_other_folders_with_lists_are_an_error(folder):
     root = folder(devkit) / 'export'
     shutil.copytree(root / 'VOC2007', root / 'VOC2012')
     for file in (root / 'VOC2012').glob('[AJ]*/*'):
@@ -252,13 +253,13 @@ def test_years_of_voc_are_one_set_and_other_folders_with_lists_are_several(folde
         file = root / f'VOC2012/ImageSets/Main/{split}.txt'
         file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
     counts = {name: len(content['images']) for name, content in read(root).splits.items()}
-    assert counts == dict(train=9, val=5, test=3)  # the same pictures again are joined
+    assert counts == dict(train=9, val=5, test=3)  # the copies of the images are merged
     (root / 'VOC2012').rename(root / 'mine')
-    with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); name'):
+    with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); give'):
         read(root)
 
 
-def test_trainval_trains_where_there_is_no_list_of_train(folder):
+def test_trainval_is_used_for_training_if_there_is_no_train_list(folder):
     root = folder(devkit)
     lists = root / 'export/VOC2007/ImageSets/Main'
     (lists / 'train.txt').rename(lists / 'trainval.txt')
@@ -276,7 +277,7 @@ def test_set_of_one_class_and_one_of_eighty_are_read(tmp_path):
         (root / 'classes.txt').write_text('\n'.join(f'class {n}' for n in range(count)))
         sets = read(root)
         assert sets.classes == tuple(f'class {n}' for n in range(count))
-        assert any('train has no object of class' in note for note in sets.notes) == (count > 1)
+        assert any('train has no objects of class' in note for note in sets.notes) == (count > 1)
 
 
 def several_layouts(root: Path) -> None:
@@ -325,54 +326,60 @@ def without_images(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('make', 'said'),
+    ('make', 'message'),
     [
         (lambda root: None, r'no annotations in .* \(it has 0 images, 0 xmls, 0 jsons, 0 texts\)'),
         (
             several_layouts,
-            r'several layouts: VOC \(.*0.xml\), YOLO \(.*0.txt\); choose by --layout',
+            r'several layouts: VOC \(.*0.xml\), YOLO \(.*0.txt\); choose one with --layout',
         ),
-        (yolo('0 .5 .5 .1 .1\n', ''), r'without the names of their classes; write .*classes.txt'),
-        (yolo('3 .5 .5 .1 .1\n'), r'0.txt, line 1: class 3, and .*classes.txt names 1 \(0 to 0\)'),
-        (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used: .*outside of 0..1'),
+        (yolo('0 .5 .5 .1 .1\n', ''), r'but no class names; write .*classes.txt'),
+        (
+            yolo('3 .5 .5 .1 .1\n'),
+            r'0.txt, line 1: class 3, but .*classes.txt has names for 1 \(0 to 0\)',
+        ),
+        (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used, .*outside 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
-        (yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'), r'classes.txt is not UTF-8 \(.*; save it as'),
+        (
+            yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'),
+            r'classes.txt is not valid UTF-8 \(.*; save it as',
+        ),
         (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
-        (two_coco_files, 'has 2 COCO files, and the name of .*one.json tells no split'),
-        (damaged_json, 'train.json is no JSON'),
-        (mixed_folders, 'in no folder of a split .*and others are .train, val'),
-        (without_images, '2 of 2 images .* cannot be used: .*missing'),
+        (two_coco_files, 'has 2 COCO files, but the name of .*one.json does not show its split'),
+        (damaged_json, 'train.json is not valid JSON'),
+        (mixed_folders, 'not in the folder of a split .*but others are .train, val'),
+        (without_images, '2 of 2 images .* cannot be used, .*missing'),
         (lambda root: loose_voc(root, *['.1 .1 .2 .3'] * 2), None),
         (lambda root: loose_voc(root, '30 30 9 9'), '1 of 7 objects'),
     ],
 )
-def test_wrong_or_mixed_input_is_one_line(make, said, tmp_path):
-    if said is None:  # all boxes between 0 and 1
+def test_wrong_or_mixed_input_is_an_error_of_one_line(make, message, tmp_path):
+    if message is None:  # all boxes between 0 and 1
         for number in range(3):
             picture(tmp_path / f'{number}.jpg', number)
             write_xml(tmp_path / f'{number}.xml', '.1 .1 .2 .3')
-        said = 'boxes, all of numbers from 0 to 1'
+        message = 'boxes with all values from 0 to 1'
     else:
         make(tmp_path)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read(tmp_path)
     assert '\n' not in str(caught.value) and '--fix' not in str(caught.value)
 
 
-def test_archive_is_to_be_unpacked(tmp_path):
+def test_archive_must_be_unpacked(tmp_path):
     (tmp_path / 'export.zip').write_bytes(b'PK')
-    with pytest.raises(InputError, match=r'export\.zip is a file; name a folder'):
+    with pytest.raises(InputError, match=r'export\.zip is a file; unpack it'):
         read(tmp_path / 'export.zip')
 
 
-def test_layout_can_be_chosen_where_a_folder_has_several(tmp_path):
+def test_layout_can_be_chosen_if_a_folder_has_several(tmp_path):
     several_layouts(tmp_path)
     assert read(tmp_path, layout='voc').layout == 'VOC'
     with pytest.raises(InputError, match='has no COCO files; leave --layout out'):
         read(tmp_path, layout='coco')
 
 
-def test_embedded_digits_need_a_choice_and_give_the_same_boxes_by_both(digits):
+def test_embedded_digits_need_a_choice_of_layout_and_give_the_same_boxes_in_both(digits):
     with pytest.raises(InputError, match='--layout coco or --layout voc'):
         read(digits)
     coco, voc_sets = read(digits, layout='coco'), read(digits, layout='voc')
@@ -381,10 +388,10 @@ def test_embedded_digits_need_a_choice_and_give_the_same_boxes_by_both(digits):
 
 
 @pytest.mark.parametrize('maker', [labelimg_voc, roboflow_voc])
-def test_same_name_in_two_folders_is_told_apart_by_the_split_alone(maker, tmp_path, digits):
+def test_images_of_one_name_are_assigned_by_the_split_of_their_folder_only(maker, tmp_path, digits):
     items, classes = items_of(digits)
-    renamed = {split: iter(range(99)) for split in ('train', 'val', 'test')}
-    items = [item._replace(name=f'{next(renamed[item.split])}.jpg') for item in items]
+    numbers = {split: iter(range(99)) for split in ('train', 'val', 'test')}
+    items = [item._replace(name=f'{next(numbers[item.split])}.jpg') for item in items]
     if maker is roboflow_voc:
         maker(tmp_path, items, classes)
         counts = {name: len(content['images']) for name, content in read(tmp_path).splits.items()}
@@ -392,5 +399,7 @@ def test_same_name_in_two_folders_is_told_apart_by_the_split_alone(maker, tmp_pa
         return
     maker(tmp_path, items[:4], classes)
     shutil.copytree(tmp_path / 'pictures', tmp_path / 'copies')
-    with pytest.raises(InputError, match=r'can be the annotation of .*give each image a name'):
+    with pytest.raises(
+        InputError, match=r'can be the annotation of .*give each image its own name'
+    ):
         read(tmp_path)

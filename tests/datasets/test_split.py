@@ -1,4 +1,4 @@
-"""The split that is made: groups stay whole, classes are in both parts, a seed gives one split."""
+"""The split of a folder keeps groups together and has all classes; it depends on the seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cbam_det.datasets.layouts.split import sequence_of, source_of, split_images
 
 
 def coco(names: list[str], classes: list[int] | None = None) -> dict:
-    """Images of these names with an object each."""
+    """A COCO dictionary with images of these names and one object each."""
     classes = classes or [1] * len(names)
     return dict(
         images=[dict(id=number, file_name=name) for number, name in enumerate(names)],
@@ -47,19 +47,19 @@ def test_frames_of_a_single_video_are_split_by_blocks():
     assert len(val) == 20 and sum(b - a > 1 for a, b in pairwise(val)) <= 1
 
 
-def test_names_of_classes_are_no_sequences():
-    """Split by them a class would be missing in the training."""
+def test_images_named_after_their_class_are_not_split_as_sequences():
+    """A split by such sequences would leave classes out of training."""
     names = [f'{name}_{n}.jpg' for name in ('cat', 'dog', 'cow', 'pig', 'hen') for n in range(8)]
     raw = coco(names, [1 + n // 8 for n in range(40)])
     halves = split_images(raw)
-    assert len(halves.val) == 8 and 'have a class of their own' in halves.description
+    assert len(halves.val) == 8 and 'the only ones of a class' in halves.description
     for part in halves[:2]:
         assert {raw['annotations'][n]['category_id'] for n in part} >= (
             {1, 2, 3, 4, 5} if part is halves.train else {1}
         )
 
 
-def test_seed_gives_one_split_and_another_seed_another():
+def test_split_is_the_same_for_one_seed_and_differs_for_another():
     raw = coco([f'{n:06}.jpg' for n in range(50)])
     assert split_images(raw, 1) == split_images(raw, 1) != split_images(raw, 2)
 
@@ -72,7 +72,7 @@ def test_few_images_give_two_parts(count):
     )
 
 
-def test_rare_class_is_trained_on():
+def test_class_of_a_single_image_is_in_training():
     raw = coco([f'{n}.jpg' for n in range(30)], [2] + [1] * 29)
     assert all(0 in split_images(raw, seed).train for seed in range(5))
 
@@ -100,5 +100,5 @@ def test_sequence_is_the_name_without_the_number_at_its_end(name, sequence):
         *dict(street=None, tests=None, trains=None, images=None, constraint=None).items(),
     ],
 )
-def test_split_is_told_by_the_whole_name_of_a_folder(name, split):
+def test_split_follows_from_the_whole_name_of_a_folder(name, split):
     assert split_of_name(name) == split

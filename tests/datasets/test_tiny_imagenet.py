@@ -1,4 +1,4 @@
-"""Tiny-ImageNet's lists, and the chain from a classifier to a detector, run for real."""
+"""Tiny-ImageNet's lists, and training a classifier and then a detector from its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WNIDS = ('n02', 'n01', 'n10')  # the archive's order is not that of the ids
 
 
 def make_archive(root: Path) -> Path:
-    """The official folders with 3 classes of 4 training and 2 validation images."""
+    """The archive's folders with 3 classes of 4 training and 2 validation images each."""
     random = np.random.default_rng(0)
 
     def image(path: Path) -> None:
@@ -51,8 +51,8 @@ def archive(monkeypatch, tmp_path) -> Path:
 
 def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, capsys):
     assert in_process('prepare_tiny_imagenet')(archive) == 0
-    said = 'meta/train.txt with 12 images, meta/val.txt with 6 images'
-    assert said in capsys.readouterr().out
+    message = 'meta/train.txt with 12 images, meta/val.txt with 6 images'
+    assert message in capsys.readouterr().out
     train = [line.split() for line in (archive / 'meta/train.txt').read_text().splitlines()]
     assert [label for _, label in train] == [*'000011112222']
     assert {path.split('/')[1]: label for path, label in train} == dict(n01='0', n02='1', n10='2')
@@ -66,10 +66,10 @@ def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, 
 
 
 @pytest.mark.parametrize(
-    ('damage', 'said'),
+    ('damage', 'message'),
     [
         (lambda root: (root / 'wnids.txt').unlink(), 'no file .*wnids.txt; unpack'),
-        (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'names 2 classes, not 200'),
+        (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'lists 2 classes, not 200'),
         (
             lambda root: shutil.rmtree(root / 'train/n10'),
             'classes in .*train do not have 4.* n10 has 0',
@@ -85,9 +85,9 @@ def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, 
         (lambda root: (root / 'val/val_annotations.txt').write_text('\n'), "line 1: class ''"),
     ],
 )
-def test_archive_that_lacks_something_is_named_and_no_list_is_written(damage, said, archive):
+def test_incomplete_archive_is_an_error_and_no_list_is_written(damage, message, archive):
     damage(archive)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         write_lists(archive)
     assert not (archive / 'meta').exists()
 
@@ -100,25 +100,25 @@ TINY = (
 
 @pytest.fixture
 def trained_classifier(archive, run, tmp_path) -> Path:
-    """The working folder after a training of the CBAM classifier by the command line."""
+    """The working folder after training the CBAM classifier on the command line."""
     write_lists(archive)
     config = CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py'
     run('train.py', config, '--work-dir', 'classifier', '--cfg-options', *TINY, cwd=tmp_path)
     return tmp_path
 
 
-def test_classifier_trains_by_our_tool_and_a_test_writes_its_top_1(trained_classifier, run):
+def test_classifier_is_trained_by_our_tool_and_tested_with_top_1(trained_classifier, run):
     folder = trained_classifier
     config = CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py'
     log = next((folder / 'classifier').glob('*/*.log')).read_text()
     assert 'backbone.inserted.layer4/1/bn2.cbam' in log and 'start=paper' in log
     run('test.py', config, 'classifier/epoch_2.pth', '--work-dir', 'classifier', cwd=folder)
-    found = json.loads(next((folder / 'classifier').glob('*/metrics.json')).read_text())['metrics']
-    assert 0 <= found['accuracy/top1'] <= found['accuracy/top5'] <= 100
+    record = json.loads(next((folder / 'classifier').glob('*/metrics.json')).read_text())
+    assert 0 <= record['metrics']['accuracy/top1'] <= record['metrics']['accuracy/top5'] <= 100
 
 
-def test_classifier_outside_of_a_run_normalises_as_the_run_does():
-    """mmpretrain's configs have the preprocessor beside the model, where the runner finds it."""
+def test_classifier_built_outside_a_run_normalizes_as_in_a_run():
+    """mmpretrain's configs have the preprocessor next to the model; the runner adds it."""
     cfg = Config.fromfile(CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py')
     made = build_model(cfg).data_preprocessor
     assert made.mean.flatten().tolist() == pytest.approx(cfg.data_preprocessor.mean)
@@ -129,7 +129,7 @@ def test_classifier_outside_of_a_run_normalises_as_the_run_does():
 def test_chain_of_classifier_and_detector_is_run_recorded_and_bit_equal_when_run_again(
     archive, tmp_path, monkeypatch, capsys
 ):
-    """Rows as in the study voc07, shortened, on pictures of noise."""
+    """Rows of the study voc07, shortened, on images of noise."""
     write_lists(archive)
     box = (11, 11, 90, 90)
     write_devkit(tmp_path / 'data/VOCdevkit', [[('cat', box, 0)], [('dog', box, 0)]] * 4)
@@ -169,8 +169,8 @@ def test_chain_of_classifier_and_detector_is_run_recorded_and_bit_equal_when_run
     assert second['starts_from'] == {'classifier': first['weights']}
     assert second['weights'] != first['weights'] and 'pascal_voc_area/mAP' in second['metrics']
     for row in ('classifier', 'detector'):
-        what = ('repeat', 'tiny', '--row', row, '--seed', 0, '--work-dirs', 'work')
-        assert tool(*common, *what) == 0, capsys.readouterr().err
+        words = ('repeat', 'tiny', '--row', row, '--seed', 0, '--work-dirs', 'work')
+        assert tool(*common, *words) == 0, capsys.readouterr().err
         assert 'all numbers are the same' in capsys.readouterr().out
     assert tool(*common, 'table', 'tiny') == 0
     assert '| Top-1 of its start |' in capsys.readouterr().out

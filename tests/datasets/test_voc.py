@@ -1,4 +1,4 @@
-"""PASCAL VOC: the devkit's two years, its metrics beside COCO's on known numbers, hard boxes."""
+"""PASCAL VOC: both years, its metrics and COCO's on known detections, and difficult boxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OBJECT = (
     '<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin>'
     '<ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>'
 )
-HERE, THERE = (11, 11, 90, 90), (111, 111, 190, 190)  # 1-based and inclusive, as VOC writes
+LEFT_BOX, RIGHT_BOX = (11, 11, 90, 90), (111, 111, 190, 190)  # 1-based and inclusive, as in VOC
 
 
 def write_devkit(root: Path, images: list[list[tuple[str, tuple, int]]]) -> Path:
@@ -49,12 +49,12 @@ def write_devkit(root: Path, images: list[list[tuple[str, tuple, int]]]) -> Path
     return root
 
 
-def scores(root: Path, found: list[list[tuple[int, tuple, float]]]) -> dict[str, float]:
-    """Detections (label, VOC box, score) of each image, scored by VOC's metrics and by COCO's."""
+def scores(root: Path, detections: list[list[tuple[int, tuple, float]]]) -> dict[str, float]:
+    """Scores of VOC's and COCO's metrics for detections (label, VOC box, score) of each image."""
     cfg = get_config('mmdet::_base_/datasets/voc0712.py')
     with DefaultScope.overwrite_default_scope('mmdet'):
         pipeline = cfg.val_dataloader.dataset.pipeline
-        pipeline.pop(1)  # Resize: the detections here are in the image's own pixels
+        pipeline.pop(1)  # Resize: these detections are in pixels of the image file
         pipeline[-1]['meta_keys'] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'instances')
         dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, data_root=f'{root}/'))
         metrics = {
@@ -64,17 +64,17 @@ def scores(root: Path, found: list[list[tuple[int, tuple, float]]]) -> dict[str,
         }
         for metric in metrics.values():
             metric.dataset_meta = dataset.metainfo
-        for index, detections in enumerate(found):
+        for index, boxes in enumerate(detections):
             sample = dataset[index]['data_samples']
             # mmdet reads a VOC box [xmin, xmax] as [xmin - 1, xmax - 1].
             sample.pred_instances = InstanceData(
-                bboxes=torch.tensor([box for _, box, _ in detections], dtype=torch.float) - 1,
-                labels=torch.tensor([label for label, _, _ in detections]),
-                scores=torch.tensor([score for _, _, score in detections]),
+                bboxes=torch.tensor([box for _, box, _ in boxes], dtype=torch.float) - 1,
+                labels=torch.tensor([label for label, _, _ in boxes]),
+                scores=torch.tensor([score for _, _, score in boxes]),
             )
             for metric in metrics.values():
                 metric.process({}, [sample.to_dict()])
-        results = {name: metric.evaluate(len(found)) for name, metric in metrics.items()}
+        results = {name: metric.evaluate(len(detections)) for name, metric in metrics.items()}
     return {
         '11points': results['11points']['pascal_voc/mAP'],
         'area': results['area']['pascal_voc/mAP'],
@@ -83,36 +83,36 @@ def scores(root: Path, found: list[list[tuple[int, tuple, float]]]) -> dict[str,
 
 
 def test_known_detections_have_their_known_scores_in_voc_s_and_coco_s_metrics(tmp_path):
-    """Right, wrong, right: precision 1 up to recall 1/2, then 2/3, sampled in three ways."""
-    root = write_devkit(tmp_path, [[('cat', HERE, 0)], [('cat', THERE, 0)]])
+    """Correct, wrong, correct: precision 1 up to recall 1/2, then 2/3, sampled in three ways."""
+    root = write_devkit(tmp_path, [[('cat', LEFT_BOX, 0)], [('cat', RIGHT_BOX, 0)]])
     cat = 7
-    found = scores(root, [[(cat, HERE, 0.9), (cat, THERE, 0.8)], [(cat, THERE, 0.7)]])
-    assert found['11points'] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11, abs=1e-3)
-    assert found['area'] == pytest.approx(0.5 + 0.5 * 2 / 3, abs=1e-3)
-    assert found['coco'] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101, abs=1e-3)
+    result = scores(root, [[(cat, LEFT_BOX, 0.9), (cat, RIGHT_BOX, 0.8)], [(cat, RIGHT_BOX, 0.7)]])
+    assert result['11points'] == pytest.approx((6 * 1 + 5 * 2 / 3) / 11, abs=1e-3)
+    assert result['area'] == pytest.approx(0.5 + 0.5 * 2 / 3, abs=1e-3)
+    assert result['coco'] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101, abs=1e-3)
 
 
-def test_box_of_just_half_overlap_counts_in_all_three(tmp_path):
-    """80x80 against 80x42 in it: an overlap of 42/80, beyond 1/2; 80x38 is below it."""
-    root = write_devkit(tmp_path, [[('cow', HERE, 0)]])
-    for height, right in ((42, 1.0), (38, 0.0)):
+def test_box_with_just_more_than_half_overlap_counts_in_all_three(tmp_path):
+    """A box of 80x42 inside one of 80x80 has an IoU of 42/80, above 1/2; 80x38 is below it."""
+    root = write_devkit(tmp_path, [[('cow', LEFT_BOX, 0)]])
+    for height, score in ((42, 1.0), (38, 0.0)):
         box = (11, 11, 90, 10 + height)
-        found = scores(root, [[(9, box, 0.9)]])
-        assert found == pytest.approx({'11points': right, 'area': right, 'coco': right}, abs=1e-3)
+        result = scores(root, [[(9, box, 0.9)]])
+        assert result == pytest.approx({'11points': score, 'area': score, 'coco': score}, abs=1e-3)
 
 
-def test_difficult_box_counts_neither_as_found_nor_as_missed(tmp_path):
-    root = write_devkit(tmp_path / 'hard', [[('bus', HERE, 0), ('bus', THERE, 1)]])
-    missed = scores(root, [[(5, HERE, 0.9)]])
-    found = scores(root, [[(5, THERE, 0.95), (5, HERE, 0.9)]])
-    assert missed == found == pytest.approx({'11points': 1, 'area': 1, 'coco': 1}, abs=1e-3)
-    plain = write_devkit(tmp_path / 'plain', [[('bus', HERE, 0), ('bus', THERE, 0)]])
-    assert scores(plain, [[(5, HERE, 0.9)]])['area'] == pytest.approx(0.5, abs=1e-3)
+def test_difficult_box_does_not_count_whether_detected_or_missed(tmp_path):
+    root = write_devkit(tmp_path / 'hard', [[('bus', LEFT_BOX, 0), ('bus', RIGHT_BOX, 1)]])
+    missed = scores(root, [[(5, LEFT_BOX, 0.9)]])
+    detected = scores(root, [[(5, RIGHT_BOX, 0.95), (5, LEFT_BOX, 0.9)]])
+    assert missed == detected == pytest.approx({'11points': 1, 'area': 1, 'coco': 1}, abs=1e-3)
+    plain = write_devkit(tmp_path / 'plain', [[('bus', LEFT_BOX, 0), ('bus', RIGHT_BOX, 0)]])
+    assert scores(plain, [[(5, LEFT_BOX, 0.9)]])['area'] == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.fixture(scope='module')
 def devkit(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VOC2007 and VOC2012 with the scenes of the small digits under ten of VOC's names."""
+    """VOC2007 and VOC2012 with scenes of the small digits, named as ten VOC classes."""
     root = tmp_path_factory.mktemp('VOCdevkit')
     for year in ('VOC2007', 'VOC2012'):
         shutil.copytree(digits / 'VOCdevkit/VOC2007', root / year)
@@ -125,26 +125,26 @@ def devkit(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_years_train_and_the_first_is_scored(devkit, run, tmp_path):
-    """StairNet with MobileNet and CBAM, as the leaf has it, on 07+12 -> 07."""
+    """StairNet with MobileNet and CBAM, on 07+12 -> 07."""
     options = [option for option in QUICK if 'batch_size' not in option]
-    said = run(
+    output = run(
         *('train.py', CONFIGS / 'stairnet_mobilenet_cbam_voc.py', '--work-dir', 'work'),
         *('--data-root', devkit, '--cfg-options', *options, 'train_cfg.max_epochs=1'),
         *('model.backbone.init_cfg=None', 'train_dataloader.dataset.times=1'),
         cwd=tmp_path,
     ).stdout
-    assert 'Epoch(train) [1][3/3]' in said  # 12 scenes of each year in batches of 8
+    assert 'Epoch(train) [1][3/3]' in output  # 12 scenes of each year in batches of 8
     log = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()
     rows = [json.loads(line) for line in log]
     assert 0 <= rows[-1]['pascal_voc/mAP'] <= 1
     assert all(np.isfinite(row['loss']) for row in rows if 'loss' in row)
 
 
-@pytest.mark.parametrize('leaf', ['ssd300_vgg16_cbam_voc', 'retinanet_r50_cbam_voc'])
-def test_leaves_of_07_and_12_name_both_years_and_11_points(leaf):
-    cfg = Config.fromfile(CONFIGS / f'{leaf}.py')
+@pytest.mark.parametrize('config', ['ssd300_vgg16_cbam_voc', 'retinanet_r50_cbam_voc'])
+def test_configs_for_07_and_12_read_both_years_and_score_with_11_points(config):
+    cfg = Config.fromfile(CONFIGS / f'{config}.py')
     sets = cfg.train_dataloader.dataset.dataset.datasets
-    assert [one.ann_file for one in sets] == [
+    assert [dataset.ann_file for dataset in sets] == [
         'VOC2007/ImageSets/Main/trainval.txt',
         'VOC2012/ImageSets/Main/trainval.txt',
     ]

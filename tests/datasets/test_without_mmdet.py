@@ -1,4 +1,4 @@
-"""Data sets are checked and weights converted where there is no mmdet."""
+"""Checking data sets and importing converters work without mmdet."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ import cbam_det.checkpoints.convert, cbam_det.checkpoints.formats, cbam_det.mode
 from cbam_det_tools.check_data import main
 sys.exit(main([{str(digits)!r}]))
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert '12' in done.stdout and '5' in done.stdout  # images of the two splits
+    assert process.returncode == 0, process.stderr
+    assert '12' in process.stdout and '5' in process.stdout  # images of the two splits
 
 
 def test_published_classes_are_mmdet_s():

@@ -46,7 +46,10 @@ def first_image(root: Path) -> Path:
 COCO_FAULTS = {
     'no folder': (lambda root: shutil.rmtree(root), 'make it: python tools/make_digits.py'),
     'no annotation file': (lambda root: (root / ANNOTATIONS).unlink(), 'no annotation file'),
-    'empty annotation file': (lambda root: (root / ANNOTATIONS).write_text(''), 'is no JSON'),
+    'empty annotation file': (
+        lambda root: (root / ANNOTATIONS).write_text(''),
+        'is not valid JSON',
+    ),
     'a list': (lambda root: (root / ANNOTATIONS).write_text('[]'), "lacks the list 'images'"),
     'another JSON': (
         lambda root: (root / ANNOTATIONS).write_text('{"images": []}'),
@@ -78,7 +81,7 @@ COCO_FAULTS = {
     },
     'box of three numbers': (
         change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, 3])),
-        'bbox=[1, 2, 3], not four numbers',
+        'bbox=[1, 2, 3], which is not four numbers',
     ),
     'box that is not finite': (
         change_json(lambda content: content['annotations'][0].update(bbox=[1, 2, float('nan'), 4])),
@@ -94,7 +97,7 @@ COCO_FAULTS = {
     ),
     'other categories': (
         change_json(lambda content: content['categories'][3].update(name='thee')),
-        "no category 'three' ('thee' is near)",
+        "no category 'three' (did you mean 'thee'?)",
     ),
     'missing image': (
         lambda root: first_image(root).unlink(),
@@ -148,9 +151,9 @@ def change_xml(old: str, new: str) -> Callable[[Path], object]:
 VOC_FAULTS = {
     'second column': (
         change_list(lambda text: text.replace('\n', ' 1\n')),
-        "line 1: '000000000001 1' is no image name",
+        "line 1: '000000000001 1' is not an image name",
     ),
-    'blank line': (change_list(lambda text: f'{text}\n'), "line 13: '' is no image name"),
+    'blank line': (change_list(lambda text: f'{text}\n'), "line 13: '' is not an image name"),
     'object without a box': (change_xml('bndbox', 'box'), 'object 1 has no bndbox'),
     'object without a name': (change_xml('name>', 'class>'), 'object 1 has no name'),
     'box of words': (change_xml('<xmin>', '<xmin>left'), 'object 1 has no bndbox of four numbers'),
@@ -163,7 +166,7 @@ VOC_FAULTS = {
         'lists no images',
     ),
     'no annotation': (lambda root: xml(root).unlink(), f'1 of {SMALL.train} annotations'),
-    'broken annotation': (lambda root: xml(root).write_text('<annotation>'), 'is no XML'),
+    'broken annotation': (lambda root: xml(root).write_text('<annotation>'), 'is not valid XML'),
     'missing image': (
         lambda root: (root / 'VOCdevkit/VOC2007/JPEGImages/000000000001.jpg').unlink(),
         f'1 of {SMALL.train} images',
@@ -188,9 +191,9 @@ def test_voc_classes_of_another_set_are_named(copied):
     with pytest.raises(InputError, match="no category 'cat'"):
         check_dataset(dataset)
     dataset.metainfo = dict(classes=('zero', 'one'))
-    message = str(check_dataset(dataset))
-    assert 'ignored, since the config leaves them out: ' in message
-    assert 'and 5 more' in message
+    summary = str(check_dataset(dataset))
+    assert 'classes ignored, as the config does not list them: ' in summary
+    assert 'and 5 more' in summary
 
 
 @pytest.mark.parametrize(
@@ -201,10 +204,10 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
     init_default_scope('mmdet')
     dataset = Config.fromfile(config).train_dataloader.dataset
     dataset.data_root = '/no/such'
-    with pytest.raises(InputError, match="correct the data set's data_root, or name its folder"):
+    with pytest.raises(InputError, match="correct the data set's data_root, or give its folder"):
         check_dataset(dataset)
     dataset.update(type=kind, metainfo=None)  # COCO's or VOC's own classes
-    with pytest.raises(InputError, match=f'get the data .{site}'):
+    with pytest.raises(InputError, match=f'download the data .{site}'):
         check_dataset(dataset)
 
 

@@ -31,7 +31,7 @@ FAULTS = {
         {f'{TRAIN}.pipeline': [LOAD[0], LOAD[2]]},
         'the pipeline of CocoDataset loads no annotations',
     ),
-    'masks that are not there': (
+    'annotations without masks': (
         {f'{TRAIN}.pipeline': [LOAD[0], dict(type='LoadAnnotations', with_mask=True), LOAD[2]]},
         'with_mask=True, but',
     ),
@@ -45,7 +45,7 @@ FAULTS = {
     ),
     'a validation without its last batch': (
         {'val_dataloader.drop_last': True},
-        'val_dataloader.drop_last=True leaves the images',
+        'val_dataloader.drop_last=True skips the images',
     ),
     'a validation without empty images': (
         {f'{VAL}.test_mode': False, f'{VAL}.filter_cfg': dict(filter_empty_gt=True)},
@@ -57,11 +57,11 @@ FAULTS = {
     ),
     'a summary that cannot be made': (
         {'val_evaluator.proposal_nums': [100]},
-        'val_evaluator.proposal_nums=[100]: the summary needs three numbers',
+        'val_evaluator.proposal_nums=[100] must be three numbers',
     ),
     'an overlap above 1': (
         {'val_evaluator.iou_thrs': [0.5, 75]},
-        'val_evaluator.iou_thrs=[0.5, 75]: an overlap is above 0 and at most 1',
+        'val_evaluator.iou_thrs=[0.5, 75] must be numbers above 0 and at most 1',
     ),
     'masks of a model without': (
         {'val_evaluator.metric': ['segm']},
@@ -71,7 +71,7 @@ FAULTS = {
         {'default_hooks': dict(checkpoint=dict(type='CheckpointHook', save_best='voc/mAP'))},
         "give 'coco/mAP'",
     ),
-    'an evaluator without its file': ({'val_evaluator.ann_file': 'gone.json'}, 'is not there'),
+    'an evaluator without its file': ({'val_evaluator.ann_file': 'gone.json'}, 'does not exist'),
     'an evaluator of other images': (
         {'val_evaluator.ann_file': 'train.json'},
         "val_evaluator.ann_file='train.json' has other images",
@@ -87,7 +87,7 @@ FAULTS = {
     'a missing image': ({f'{VAL}.ann_file': 'gone_image.json'}, '1 of 1 images of'),
     'an image in two splits': (
         {f'{VAL}.ann_file': 'both.json', 'val_evaluator.ann_file': 'both.json'},
-        'is in val_dataloader too',
+        'is also in val_dataloader',
     ),
     'no folder': ({f'{TRAIN}.data_root': 'nowhere'}, 'no data folder nowhere'),
 }

@@ -54,7 +54,10 @@ def other_ids(content: dict) -> None:
 
 @pytest.mark.parametrize(
     ('change', 'message'),
-    [(first_box, r'has other boxes \(2 are in one'), (other_ids, r'has other images \(2, not 2')],
+    [
+        (first_box, r'has other boxes \(2 are in only one'),
+        (other_ids, r'has other images \(2, not 2'),
+    ],
     ids=['boxes', 'images'],
 )
 def test_evaluator_with_another_file_than_the_loader_s_stops_the_run(change, message, tmp_path):
@@ -81,7 +84,7 @@ def test_several_files_of_a_loader_need_several_files_of_the_evaluator(tmp_path)
     cfg.val_evaluator.ann_file = None
     check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_dataloader.dataset.datasets[1].ann_file = 'val.json'
-    with pytest.raises(InputError, match='both have the image 1, and val_evaluator takes both'):
+    with pytest.raises(InputError, match='both have the image id 1, so val_evaluator would treat'):
         check_data(RunConfig.from_cfg(cfg), ('val',))
     cfg.val_dataloader.dataset.datasets[1].ann_file = 'more.json'
     files = [str(tmp_path / name) for name in ('val.json', 'more.json')]
@@ -96,7 +99,7 @@ def test_several_files_of_a_loader_need_several_files_of_the_evaluator(tmp_path)
 def test_loader_of_a_part_of_the_evaluator_s_file_is_an_error(tmp_path):
     cfg = run_on(tmp_path)
     cfg.val_dataloader.dataset.indices = 1
-    with pytest.raises(InputError, match=r'val_dataloader reads a part of it \(indices=1\)'):
+    with pytest.raises(InputError, match=r'val_dataloader reads only a part of it \(indices=1\)'):
         check_data(RunConfig.from_cfg(cfg), ('val',))
 
 
@@ -120,7 +123,7 @@ def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
     )
     cfg.train_dataloader = dict(batch_size=1, dataset=train)
     with pytest.raises(
-        InputError, match=r'val_dataloader has the classes cat, dog, but .* dog, cat'
+        InputError, match=r'val_dataloader has the classes cat, dog, but .* has dog, cat'
     ):
         check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     cfg.test_dataloader = cfg.val_dataloader

@@ -196,13 +196,15 @@ def test_doctor_names_the_images_that_neither_list_of_2007_has(tmp_path, monkeyp
         if fault.kind == 'count'
     ]
     assert messages[0].endswith(
-        'lists 4 images, the published one 6; in no list: ' + ', '.join(names[8:17])
+        'lists 4 images; the published set has 6; in neither list: ' + ', '.join(names[8:17])
         + ' and 9946 more'
     )  # fmt: skip
-    assert messages[1].startswith('lists 4 images, the published one 7; in no list: 000009')
+    assert messages[1].startswith(
+        'lists 4 images; the published set has 7; in neither list: 000009'
+    )
     (lists / 'test.txt').unlink()
     assert not any(
-        'in no list' in fault.message
+        'in neither list' in fault.message
         for split in examine(tmp_path, progress=False)
         for fault in split.content.faults
     )

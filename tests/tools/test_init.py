@@ -28,8 +28,8 @@ def test_tool_tells_what_it_read_chose_and_wrote(data, tmp_path, monkeypatch, ca
     for line in (
         f'{data}: VOC, 10 classes',
         '  train: 14 images,',
-        '  no split was found: 3 of 17 images are for the validation, by images; their names show '
-        'no groups, seed 1',
+        '  no split was found: 3 of 17 images are used for validation, split by images; their '
+        'names show no groups, seed 1',
         '  size=(192, 96): given by --size',
         '  batch_size=3: 14 images with objects, four steps an epoch',
         '  epochs=3: given by --epochs',

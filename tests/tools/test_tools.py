@@ -245,16 +245,16 @@ def test_make_digits_prints_what_it_did(tmp_path, monkeypatch, capsys):
     options = ('data', '--train', 2, '--val', 1, '--size', 64)
     assert tool(*options) == 0 and 'data: made' in capsys.readouterr().out
     assert tool(*options) == 0 and 'data: exists already' in capsys.readouterr().out
-    remedy = 'name another folder, which a run reads by --data-root, or remove this one\n'
+    remedy = 'give another folder (runs read it with --data-root), or remove this one\n'
     assert tool('data', '--train', 2, '--val', 1, '--size', 96, '--seed', 7) == 2
     refused = capsys.readouterr().err
-    message = f'error: {tmp_path}/data holds digits with size=64, seed=0'
+    message = f'error: {tmp_path}/data has digits with size=64, seed=0'
     assert refused == f'{message}, not with size=96, seed=7; {remedy}'
     for content in ('[]', 'no JSON'):
         (tmp_path / 'data/digits.json').write_text(content)
         assert tool(*options) == 2
         refused = capsys.readouterr().err
-        assert refused.endswith(f'data holds something else than the digits; {remedy}')
+        assert refused.endswith(f'data has other content than the digits; {remedy}')
 
 
 def test_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):

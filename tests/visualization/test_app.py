@@ -22,6 +22,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from cbam_det.apis.inference import Predictor
@@ -37,6 +38,14 @@ from .untrained import predictor
 pytestmark = pytest.mark.usefixtures('one_thread')
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 BROWSER = SimpleNamespace(session_hash='one')
+
+
+@pytest.fixture(autouse=True)
+def _log_files() -> Iterator[None]:
+    """Take away the log files of earlier tests that uvicorn closes when it sets up its own logs."""
+    yield
+    for logger in MMLogger._instance_dict.values():
+        logger.handlers = [log for log in logger.handlers if getattr(log, 'stream', log)]
 
 
 @pytest.fixture(scope='module')
@@ -118,7 +127,7 @@ def test_click_explains_that_detection_and_its_match_in_the_other_model(page, ph
             f'Grad-CAM of {views[place].explainer.predictor.name_of(wanted.label)}'
         )
         assert cells[place].boxes.boxes.tolist() == [wanted.corners.tolist()]
-        assert f'P = {float(wanted.score):.3f}' in cells[place].title
+        assert f'score {float(wanted.score):.3f}' in cells[place].title
         assert cells[place].heat.max() == 1 and cells[place].heat.shape == (80, 120)
         assert title in click(page, place, index)
 
@@ -127,7 +136,7 @@ def test_model_that_does_not_find_the_detection_says_so(page, photo):
     drop(page, Path(photo).read_bytes())
     page.views['one'][1].predictions = []
     html = click(page, 0, 0)
-    assert html.count('<svg') == 2 and 'not found' in html
+    assert html.count('<svg') == 2 and 'not detected' in html
 
 
 def test_attention_is_shown_by_the_names_of_the_modules(page, photo):
@@ -368,6 +377,6 @@ def test_drop_threshold_and_click_in_a_browser_without_an_error(served, models, 
         clicked = found[1][int(box.get_attribute('data-index'))]
         box.click()
         page.get_by_role('heading', name=f'of {models[1].name_of(clicked.label)}, at').wait_for()
-        page.get_by_text(f'P = {float(clicked.score):.3f}').first.wait_for()
+        page.get_by_text(f'score {float(clicked.score):.3f}').first.wait_for()
         browser.close()
     assert not faults

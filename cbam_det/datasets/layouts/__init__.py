@@ -1,1 +1,1 @@
-"""Data folders as people have them: COCO's, VOC's and YOLO's, read into one form and split."""
+"""Read COCO, VOC and YOLO folders from annotation tools as COCO dictionaries, and split them."""

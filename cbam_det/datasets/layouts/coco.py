@@ -1,4 +1,4 @@
-"""COCO's files of any name: mmdet's folders, Roboflow's, CVAT's and Label Studio's exports."""
+"""Read COCO folders: mmdet's, and exports of Roboflow, CVAT and Label Studio."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.coco import read_coco
-from ..validation.folder import Split, coco_files, coco_images
+from ..validation.folder import coco_files, coco_images
 from ..validation.images import file_under_another_name
+from ..validation.splits import AnnotatedSplit
 from .files import SPLITS, Files
 
 
 def coco_files_of(files: Files) -> list[Path]:
-    """The COCO files of a data folder, without JSONs of other kinds (Label Studio's notes.json).
+    """The COCO files of a data folder, without other JSONs such as Label Studio's notes.json.
 
-    They are told by their text, so that a damaged one is read, and refused, too.
+    COCO files are recognized by their text, so that damaged ones are found and reported.
     """
     folders = [files.root, *sorted(path for path in files.root.iterdir() if path.is_dir())]
     listed = set(files.jsons)
@@ -27,12 +28,12 @@ def coco_files_of(files: Files) -> list[Path]:
     ]
 
 
-def read_coco_folder(files: Files) -> list[Split]:
-    """The splits of a COCO folder, each called 'train', 'val' or 'test', or the only one 'all'.
+def read_coco_folder(files: Files) -> list[AnnotatedSplit]:
+    """The splits of a COCO folder, named 'train', 'val' or 'test', or 'all' if there is only one.
 
     Raises:
-        InputError: a file is no COCO JSON, its images are not found, or two files are of one split
-            or of none.
+        InputError: a file is not a COCO file, its images are not found, two files belong to the
+            same split, or one of several files does not show its split.
     """
     splits = [_read(file, files) for file in coco_files_of(files)]
     if len(splits) == 1:
@@ -42,8 +43,8 @@ def read_coco_folder(files: Files) -> list[Split]:
         same = [str(other.content.file) for other in splits if other.role == split.role]
         if split.role is None:
             raise InputError(
-                f'{files.root} has {len(splits)} COCO files, and the name of {same[0]} tells no '
-                'split; keep one file, or put train, val or test into the name of each'
+                f'{files.root} has {len(splits)} COCO files, but the name of {same[0]} does not '
+                'show its split; keep one file, or put train, val or test into the name of each'
             )
         if len(same) > 1:
             raise InputError(
@@ -55,15 +56,13 @@ def read_coco_folder(files: Files) -> list[Split]:
     return sorted(splits, key=lambda split: SPLITS.index(split.name))
 
 
-def _read(file: Path, files: Files) -> Split:
+def _read(file: Path, files: Files) -> AnnotatedSplit:
     content = read_coco(file, '')
     names = [image.path for image in content.images]
     try:
         folder = coco_images(files.root, file, content, None)
     except InputError:
-        folder = (
-            files.root
-        )  # where no folder has them by their names, but perhaps by their last part
+        folder = files.root  # below, images are searched by the last part of their names
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in files.images:
         by_name[image.name].append(image)
@@ -71,8 +70,8 @@ def _read(file: Path, files: Files) -> Split:
         path = os.path.join(str(folder), name)
         if name and not file_under_another_name(path):
             same_name = by_name[name.replace('\\', '/').rpartition('/')[2]]
-            if len(same_name) == 1:  # Label Studio's names begin with folders of its server
+            if len(same_name) == 1:  # Label Studio's names start with folders of its server
                 path = str(same_name[0])
                 content.raw['images'][index]['file_name'] = os.path.relpath(path, folder)
         content.images[index] = content.images[index]._replace(path=name and path)
-    return Split(file.stem, files.root, folder, content)
+    return AnnotatedSplit(file.stem, files.root, folder, content)

@@ -1,4 +1,4 @@
-"""The files of a data folder by their kind, and the split that the names of its folders tell."""
+"""List the files of a data folder by kind, and find their splits by the names of folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPLIT_FOLDER = re.compile(
 
 @dataclass
 class Files:
-    """What a data folder holds, sorted by path.
+    """The files of a data folder, sorted by path.
 
     Attributes:
         root: the folder.
@@ -40,20 +40,20 @@ class Files:
 
 
 def list_files(root: Path, leave_out: Path | None = None) -> Files:
-    """The files below `root`, without hidden ones and those of macOS's archives.
+    """List the files below `root`, without hidden files and `__MACOSX` folders.
 
     Args:
-        root: of the data; where it holds one folder and nothing else, as unpacked archives do, the
-            files of that are listed.
-        leave_out: a folder that is not read: that of the project, which may be below `root`.
+        root: the data folder. If it only contains one folder, as unpacked archives often do, the
+            files of that folder are listed.
+        leave_out: a folder to skip, for example the project's, if it is below `root`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     if root.is_file():
-        raise InputError(f'{root} is a file; name a folder, of an archive that of what is in it')
+        raise InputError(f'{root} is a file; unpack it if it is an archive, and give the folder')
     if not root.is_dir():
-        raise InputError(f'no data folder {root}; name the folder of your images and annotations')
+        raise InputError(f'no data folder {root}; give the folder of your images and annotations')
     root = Path(os.path.abspath(root))
     kinds = dict(
         images=ENDINGS,
@@ -65,7 +65,7 @@ def list_files(root: Path, leave_out: Path | None = None) -> Files:
     left_out = None if leave_out is None else os.path.abspath(leave_out)
     root = _only_folder(root)
     files = Files(root)
-    seen: set[str] = set()  # of links, which can lead to a folder above
+    seen: set[str] = set()  # symbolic links can lead back to a parent folder
     for folder, subfolders, names in os.walk(root, followlinks=True):
         if os.path.realpath(folder) in seen:
             subfolders.clear()
@@ -96,35 +96,35 @@ def _only_folder(root: Path) -> Path:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file without blanks around them, empty ones left out.
+    """The stripped lines of a text file, without empty ones.
 
     Raises:
-        InputError: it is no UTF-8.
+        InputError: the file is not UTF-8.
     """
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not UTF-8 ({error.reason}); save it as UTF-8') from None
+        raise InputError(f'{path} is not valid UTF-8 ({error.reason}); save it as UTF-8') from None
     return [line.strip() for line in text.split('\n') if line.strip()]
 
 
 def split_of_name(name: str) -> str | None:
-    """'train', 'val' or 'test' where a folder's or a file's name means one of them."""
+    """'train', 'val' or 'test' if the name of a folder or file means one of them, else None."""
     match = _SPLIT_FOLDER.fullmatch(name)
     return match[1].lower() if match else None
 
 
 def split_of(path: Path, root: Path) -> str | None:
-    """The split that the nearest folder of a file below `root` is named after."""
+    """The split that the names of a file's folders below `root` show; the innermost one decides."""
     folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
     return next(filter(None, map(split_of_name, reversed(folders))), None)
 
 
 def by_split(paths: Iterable[Path], root: Path) -> dict[str | None, list[Path]]:
-    """Files by the split of their folder; all under None where that tells of one split alone.
+    """Group files by the split of their folder; all are under None if there is only one group.
 
     Raises:
-        InputError: some lie in folders of splits, and others do not.
+        InputError: only some of the files are in folders of splits.
     """
     groups: dict[str | None, list[Path]] = {}
     for path in paths:
@@ -134,8 +134,8 @@ def by_split(paths: Iterable[Path], root: Path) -> dict[str | None, list[Path]]:
     if None in groups:
         names = [name for name in SPLITS if name in groups]
         raise InputError(
-            f'{root}: {len(groups[None])} files with labels are in no folder of a split '
-            f'({first_few(list(map(str, groups[None])), 1)}), and others are ({", ".join(names)}); '
+            f'{root}: {len(groups[None])} annotated files are not in the folder of a split '
+            f'({first_few(list(map(str, groups[None])), 1)}), but others are ({", ".join(names)}); '
             'move all of them into such folders, or none'
         )
     return {name: groups[name] for name in SPLITS if name in groups}

@@ -1,7 +1,7 @@
-"""A split where a data folder has none: by groups of images that their names show, seeded.
+"""Split a data folder that has no split: keep similar images together, with a seed.
 
-Frames of one video look alike, and so do the copies of an image that Roboflow augments: with one of
-them in the training and another in the validation, the score tells of memory.
+Frames of one video look alike, and so do Roboflow's augmented copies of an image. If such images
+were in both parts, the validation score would be too high. Their file names show the groups.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-SHARE = 0.2  # of the images, for the validation
-SHARES = 0.1, 0.4  # what a split by sequences may have
+SHARE = 0.2  # of the images, for validation
+SHARES = 0.1, 0.4  # smallest and largest share in a split by sequences
 TRIALS = 50
-BLOCKS = 10  # of consecutive frames, where all images are of one sequence
+BLOCKS = 10  # of consecutive frames, if all images belong to one sequence
 _ROBOFLOW = re.compile(r'(?:_(?:jpe?g|png|bmp|webp|tiff?))?\.rf\.\w+$', re.IGNORECASE)
 _NUMBER = re.compile(r'^(.*?)[ _.\-]*\(?(\d+)\)?$')
 
 
 class Halves(NamedTuple):
-    """Ids of the images of each part, and how they were grouped."""
+    """Image ids of the two parts, and how the images were grouped."""
 
     train: set[int]
     val: set[int]
@@ -29,28 +29,28 @@ class Halves(NamedTuple):
 
 
 def source_of(name: str) -> str:
-    """The image that a file is of: the same for the copies that Roboflow augments."""
+    """The name of the original image: the same for all copies that Roboflow augmented."""
     path = PurePosixPath(name)
     return str(path.with_name(_ROBOFLOW.sub('', path.stem)))
 
 
 def sequence_of(name: str) -> str:
-    """The sequence that a file is of: its folder and its name without the number at its end."""
+    """The sequence of an image: its folder and its name without the number at the end."""
     source = PurePosixPath(source_of(name))
     match = _NUMBER.match(source.name)
     return str(source.with_name(match[1] or '0') if match else source)
 
 
 def split_images(raw: dict, seed: int = 0) -> Halves:
-    """Split the images of a COCO dictionary: about a fifth for the validation, at least one.
+    """Split the images of a COCO dictionary: about a fifth, and at least one, for validation.
 
-    Sequences stay whole where there are several of them, a tenth to two fifths of the images come
-    out and no class is missing in the training; frames of a single video are split by blocks of
-    consecutive ones; other images by what they are copies of.
+    If there are several sequences, each is kept in one part, provided that 10% to 40% of the images
+    are for validation and no class is missing in training. Frames of a single video are split by
+    blocks of consecutive frames. Otherwise only the copies of an image are kept together.
 
     Args:
-        raw: with images (at least 2), annotations and categories.
-        seed: of the order.
+        raw: a dictionary with images (at least 2), annotations and categories.
+        seed: seed of the random order.
     """
     names = {image['id']: image['file_name'] for image in raw['images']}
     classes: dict[int, set[int]] = {image_id: set() for image_id in names}
@@ -58,14 +58,17 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
         classes[annotation['image_id']].add(annotation['category_id'])
     sequences = {image_id: sequence_of(name) for image_id, name in names.items()}
     sources = {image_id: source_of(name) for image_id, name in names.items()}
-    many, no_groups = max(Counter(sequences.values()).values()) > 1, 'their names show no groups'
-    if many and len(set(sequences.values())) > 1:
-        halves = _split(sequences, classes, seed, 'sequences of images that their names show')
+    has_sequences = max(Counter(sequences.values()).values()) > 1
+    no_groups = 'their names show no groups'
+    if has_sequences and len(set(sequences.values())) > 1:
+        halves = _split(sequences, classes, seed, 'sequences that the names of the images show')
         share = len(halves.val) / len(names)
         if SHARES[0] <= share <= SHARES[1] and not _absent(halves.train, halves.val, classes):
             return halves
-        no_groups = 'the groups that their names show are too large, or have a class of their own'
-    elif many and 'frame' in next(iter(sequences.values())).lower() and len(names) >= 2 * BLOCKS:
+        no_groups = (
+            'the groups that their names show are too large, or are the only ones of a class'
+        )
+    elif has_sequences and _is_video(sequences) and len(names) >= 2 * BLOCKS:
         ordered = sorted(names, key=lambda image_id: _frame(names[image_id]))
         blocks = {
             image_id: str(position * BLOCKS // len(names))
@@ -77,14 +80,20 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
     return _split(sources, classes, seed, kind)
 
 
+def _is_video(sequences: dict[int, str]) -> bool:
+    return 'frame' in next(iter(sequences.values())).lower()
+
+
 def _frame(name: str) -> tuple[int, str]:
     match = _NUMBER.match(PurePosixPath(source_of(name)).name)
     return (int(match[2]) if match else 0), name
 
 
 def _split(group_of: dict[int, str], classes: dict[int, set[int]], seed: int, kind: str) -> Halves:
-    """Of several random orders of the groups the split that leaves the fewest classes out of the
-    training, then out of the validation, and is nearest to the share.
+    """Try several random orders of the groups, and take the best split.
+
+    It has the fewest classes missing in training, then in validation, then the share nearest to
+    `SHARE`.
     """
     groups: dict[str, set[int]] = {}
     for image_id, group in group_of.items():
@@ -110,6 +119,6 @@ def _split(group_of: dict[int, str], classes: dict[int, set[int]], seed: int, ki
 
 
 def _absent(part: set[int], rest: set[int], classes: dict[int, set[int]]) -> int:
-    """How many classes of `rest` no image of `part` has."""
-    of_part = set().union(*(classes[image_id] for image_id in part))
-    return len(set().union(*(classes[image_id] for image_id in rest)) - of_part)
+    """The number of classes of `rest` that `part` does not have."""
+    present = set().union(*(classes[image_id] for image_id in part))
+    return len(set().union(*(classes[image_id] for image_id in rest)) - present)

@@ -1,9 +1,9 @@
-"""VOC's XMLs: a devkit with lists, or XMLs beside or apart from images of any ending.
+"""Read folders with VOC XMLs: a devkit with lists, or XMLs and images in any folders.
 
-Boxes are read as VOC has them, whole pixels counted from 1 with the last one inside: xmin=1,
-xmax=10 is 10 pixels wide. Where a box of a set begins at 0 or has fractions (CVAT's do), its tool
-wrote edges counted from 0, and all boxes are read so. mmdet's own reader takes the last pixel for
-the edge.
+VOC's boxes are whole pixels counted from 1, and include the last one: xmin=1, xmax=10 is 10 pixels
+wide. If a box of a set starts at 0 or has fractions, as CVAT's do, its tool wrote edges counted
+from 0, and all boxes of the set are read in this way. mmdet's reader takes the last pixel as the
+edge instead.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.content import REMEDIES, Content, ListedImage
-from ..validation.folder import Split
 from ..validation.images import header_size
+from ..validation.splits import AnnotatedSplit
 from ..validation.voc import (
     Box,
     check_boxes_together,
@@ -33,20 +33,21 @@ LISTS = (*SPLITS, 'trainval')
 
 
 def voc_files_of(files: Files) -> list[Path]:
-    """The XMLs of a data folder, where they are of VOC's kind; [] where the first is not."""
+    """The XMLs of a data folder; [] if the first one is not in VOC's format."""
     if not files.xmls:
         return []
     text = files.xmls[0].read_bytes()
     return files.xmls if b'<annotation' in text and b'<annotations' not in text else []
 
 
-def read_voc_folder(files: Files) -> list[Split]:
-    """The splits of a folder with VOC's XMLs, each called 'train', 'val' or 'test', or the only one
-    'all'. Those of lists are as the lists name them; the others by folders.
+def read_voc_folder(files: Files) -> list[AnnotatedSplit]:
+    """The splits of a VOC folder, named 'train', 'val' or 'test', or 'all' if there is only one.
+
+    Image lists define the splits; without lists, the names of folders do.
 
     Raises:
-        InputError: a list cannot be read; some XMLs are in folders of splits, and others are not;
-            the boxes of a set are of another kind.
+        InputError: a list cannot be read, only some XMLs are in folders of splits, or the boxes are
+            not corners in pixels.
     """
     groups = _listed(files)
     if not groups:
@@ -63,25 +64,26 @@ def read_voc_folder(files: Files) -> list[Split]:
     splits = []
     for name, (content, _) in contents.items():
         content.raw = _as_coco(content, groups[name], files.root, from_zero)
-        splits.append(Split(name, files.root, files.root, content))
+        splits.append(AnnotatedSplit(name, files.root, files.root, content))
         if from_zero:
             splits[-1].notes.append(
-                'boxes begin at 0 or have fractions: all are read as edges from 0'
+                'boxes start at 0 or have fractions: all are read as edges counted from 0'
             )
     return splits
 
 
 def _listed(files: Files) -> dict[str, list[Path]]:
-    """The XMLs that the lists name, by split, those of VOC2007 and VOC2012 together; {} without
-    lists.
+    """The XMLs in the image lists, by split; {} if there are no lists.
+
+    The lists of VOC2007 and VOC2012 are joined.
     """
     lists = [file for file in files.texts if file.stem.lower() in LISTS and file.suffix == '.txt']
     in_main = [file for file in lists if file.parts[-3:-1] == ('ImageSets', 'Main')]
     roots = sorted({file.parents[2] for file in in_main})
     if len(roots) > 1 and not all(re.fullmatch(r'VOC\d{4}', root.name) for root in roots):
         raise InputError(
-            f'{files.root} has the lists of several data sets '
-            f'({first_few(list(map(str, roots)))}); name one of these folders'
+            f'{files.root} has the image lists of several data sets '
+            f'({first_few(list(map(str, roots)))}); give one of these folders'
         )
     xmls = {folder: set(group) for folder, group in _by_folder(files.xmls).items()}
     groups: dict[str, list[Path]] = {}
@@ -90,9 +92,9 @@ def _listed(files: Files) -> dict[str, list[Path]]:
         folders = [folder for folder in xmls if folder.is_relative_to(root)]
         for name in read_list(file):
             meant = ((folder, meant_name(name, folder)) for folder in folders)
-            found = next((folder / f'{stem}.xml' for folder, stem in meant if stem), None)
+            xml = next((folder / f'{stem}.xml' for folder, stem in meant if stem), None)
             missing = folders[0] / f'{name.strip()}.xml' if folders else root / name
-            groups.setdefault(file.stem.lower(), []).append(found or missing)
+            groups.setdefault(file.stem.lower(), []).append(xml or missing)
     trainval = groups.pop('trainval', [])
     if 'train' not in groups and trainval:
         groups['train'] = trainval
@@ -111,12 +113,12 @@ def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
 def _read(
     name: str, xmls: list[Path], images: dict[str, list[Path]], root: Path
 ) -> tuple[Content, list[Box]]:
-    """The content of a split, and its boxes as the XMLs have them."""
+    """The content of a split, and its boxes as written in the XMLs."""
     content = Content(Path(os.path.commonpath([xml.parent for xml in xmls])))
     boxes: list[Box] = []
     for index, xml in enumerate(xmls):
         if not xml.is_file():
-            content.add_fault('annotation missing', str(xml), 'is not there', image=index)
+            content.add_fault('annotation missing', str(xml), 'does not exist', image=index)
             content.images.append(ListedImage(str(xml.with_suffix('.jpg')), None, 0))
             continue
         picture = _image_of(xml, images[xml.stem])
@@ -124,14 +126,18 @@ def _read(
         content.images.append(ListedImage(str(picture), size, count))
     check_boxes_together(content, boxes)
     for fault in content.faults:
-        if fault.kind in ('boxes in 0..1', 'sizes for corners'):
+        if fault.kind in ('boxes in 0..1', 'sizes instead of corners'):
             raise InputError(f'{fault}; {REMEDIES[fault.kind]}'.replace(' ({fix} does)', ''))
     return content, boxes
 
 
 def _image_of(xml: Path, same_stem: list[Path]) -> Path:
-    """The image of an XML: of those with its stem the one that it names, then the nearest one; a
-    name beside it where there is none.
+    """The image of an XML file.
+
+    Args:
+        same_stem: the images with the stem of the XML. An image of the same split is preferred,
+            then the one that the XML names, then the one in the nearest folder. If there are none,
+            the path of a missing image next to the XML is returned.
     """
     if not same_stem:
         return xml.with_suffix('.jpg')
@@ -140,7 +146,7 @@ def _image_of(xml: Path, same_stem: list[Path]) -> Path:
     try:
         named = (ET.parse(xml).findtext('filename') or '').replace('\\', '/').rpartition('/')[2]
     except (ET.ParseError, ValueError, LookupError, OSError):
-        named = ''  # a fault, which reading it names
+        named = ''  # reading the XML reports it
 
     def nearness(image: Path) -> tuple[bool, bool, int]:
         same_split = [split_of_name(part) for part in xml.parts if split_of_name(part)] == [
@@ -153,13 +159,13 @@ def _image_of(xml: Path, same_stem: list[Path]) -> Path:
     if nearness(best) == nearness(second):
         raise InputError(
             f'{xml} can be the annotation of {first_few(list(map(str, same_stem)))}; give each '
-            'image a name of its own'
+            'image its own name'
         )
     return best
 
 
 def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) -> dict:
-    """The COCO dictionary of the XMLs, without the objects that cannot be used."""
+    """The COCO dictionary of the XMLs, without unusable objects."""
     unusable = {
         (fault.image, fault.object)
         for fault in content.faults
@@ -169,7 +175,9 @@ def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) ->
     annotations: list[dict] = []
     names = sorted(content.classes)
     damaged = {
-        fault.image for fault in content.faults if fault.kind in ('no XML', 'annotation missing')
+        fault.image
+        for fault in content.faults
+        if fault.kind in ('invalid XML', 'annotation missing')
     }
     for index, (xml, image) in enumerate(zip(xmls, content.images, strict=True)):
         size = image.size or header_size(image.path) or (0, 0)
@@ -191,7 +199,7 @@ def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) ->
                     category_id=names.index(item.findtext('name') or '') + 1,
                     bbox=box,
                     area=box[2] * box[3],
-                    iscrowd=int(is_difficult(item)),  # mmdet ignores difficult objects likewise
+                    iscrowd=int(is_difficult(item)),  # mmdet ignores both
                 )
             )
     categories = [dict(id=number, name=name) for number, name in enumerate(names, 1)]

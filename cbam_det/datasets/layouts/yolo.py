@@ -1,9 +1,10 @@
-"""YOLO's text labels: `class x y width height` a line, of the image's size, x and y of the centre.
+"""Read folders with YOLO labels: text files with a line `class x y width height` for each object.
 
-The label of an image is beside it, or in a folder `labels` where the image is in `images`. An image
-without a label has no objects, as Ultralytics reads it. Of a polygon, `class x1 y1 x2 y2 ...`, the
-box around it is taken, and of a pose its box. Class names are in `data.yaml` (Ultralytics,
-Roboflow), `classes.txt` (labelImg, Label Studio) or `obj.names` (CVAT).
+x and y are the centre of the box, and all four are relative to the image size. The label file of an
+image is next to it, or in a folder `labels` if the image is in a folder `images`. As in
+Ultralytics, an image without a label file has no objects. A polygon, `class x1 y1 x2 y2 ...`, gives
+the box around it, and a pose gives its box. Class names are in `data.yaml` (Ultralytics, Roboflow),
+`classes.txt` (labelImg, Label Studio) or `obj.names` (CVAT).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import yaml
 
 from ...utils.errors import InputError, first_few
 from ..validation.content import Content, ListedImage
-from ..validation.folder import Split
 from ..validation.images import header_size
+from ..validation.splits import AnnotatedSplit
 from .files import SPLITS, Files, by_split, lines_of
 
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 
 
 def label_of(image: Path, texts: set[Path]) -> Path | None:
-    """The label file of an image, None where it has none.
+    """The label file of an image; None if it has none.
 
     Args:
-        texts: the text files that are there.
+        texts: the existing text files.
     """
     parts = list(image.with_suffix('.txt').parts)
     candidates = [Path(*parts)]
@@ -36,8 +37,9 @@ def label_of(image: Path, texts: set[Path]) -> Path | None:
 
 
 def yolo_files_of(files: Files) -> list[Path]:
-    """The label files of a data folder: texts of images, or, where none has its image, those whose
-    first line is a label; [] of others.
+    """The label files of a data folder: text files whose first line is a label.
+
+    If some text files have the name of an image, only these are considered.
     """
     texts = {path for path in files.texts if path.suffix == '.txt'}
     labels = sorted(filter(None, (label_of(image, texts) for image in files.images)))
@@ -58,13 +60,14 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def read_yolo_folder(files: Files) -> list[Split]:
-    """The splits of a folder with YOLO's labels, each called 'train', 'val' or 'test', or the only
-    one 'all': those of `data.yaml`, else those of folders.
+def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
+    """The splits of a YOLO folder, named 'train', 'val' or 'test', or 'all' if there is only one.
+
+    `data.yaml` defines the splits; without it, the names of folders do.
 
     Raises:
-        InputError: class names are missing or differ, a class has no name, most labels have no
-            image, or some images are in folders of splits and others are not.
+        InputError: class names are missing or differ, a class has no name, no label has an image,
+            or only some images are in folders of splits.
     """
     options, file = _data_yaml(files)
     names, names_file = _class_names(options, file, files)
@@ -73,9 +76,9 @@ def read_yolo_folder(files: Files) -> list[Split]:
     without_image = set(yolo_files_of(files)) - set(labels.values())
     if not any(labels.values()):
         raise InputError(
-            f'{files.root} has {len(without_image)} YOLO labels, and none has its image '
-            f'({first_few(sorted(map(str, without_image)))}); put the images beside them, or into '
-            'a folder images beside labels'
+            f'{files.root} has {len(without_image)} YOLO label files, but no image for any of them '
+            f'({first_few(sorted(map(str, without_image)))}); put the images next to them, or into '
+            'a folder "images" next to "labels"'
         )
     labelled = {image.parent for image, label in labels.items() if label}
     images = [image for image in files.images if image.parent in labelled]
@@ -86,59 +89,57 @@ def read_yolo_folder(files: Files) -> list[Split]:
     splits = []
     for name, group in groups.items():
         content = _read(group, labels, names, names_file, keypoints, files.root)
-        splits.append(Split(name, files.root, files.root, content))
-        bare = sum(labels.get(image) is None for image in group)
-        if bare:
-            splits[-1].notes.append(f'{bare:,} images have no label file: images without objects')
+        splits.append(AnnotatedSplit(name, files.root, files.root, content))
+        unlabelled = sum(labels.get(image) is None for image in group)
+        if unlabelled:
+            splits[-1].notes.append(f'{unlabelled:,} images without label file have no objects')
     return splits
 
 
 def _data_yaml(files: Files) -> tuple[dict, Path | None]:
-    """The file with `names` that YOLO's trainers read, and its path; {} and None without one."""
-    found = []
+    """The content and path of the YAML file with `names`; {} and None if there is none."""
+    with_names = []
     for path in files.yamls:
         try:
             options = yaml.safe_load(path.read_text(encoding='utf-8'))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f'{path} cannot be read as YAML ({error}); correct it') from None
         if isinstance(options, dict) and 'names' in options:
-            found.append((options, path))
-    if len(found) > 1:
-        paths = first_few([str(path) for _, path in found])
-        raise InputError(
-            f'{files.root} has several files with names of classes ({paths}); keep one'
-        )
-    return found[0] if found else ({}, None)
+            with_names.append((options, path))
+    if len(with_names) > 1:
+        paths = first_few([str(path) for _, path in with_names])
+        raise InputError(f'{files.root} has several files with class names ({paths}); keep one')
+    return with_names[0] if with_names else ({}, None)
 
 
 def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[str], Path]:
-    """The class names by number, and the file that has them."""
+    """The class names in the order of their numbers, and the file that has them."""
     if file is not None:
         names = options['names']
         if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[number] for number in range(len(names))]
         if not isinstance(names, list) or not names:
-            raise InputError(f'{file}: names={names!r:.80} is not a list; give names: [cat, dog]')
+            raise InputError(
+                f'{file}: names={names!r:.80} is not a list; write it as names: [cat, dog]'
+            )
         return [str(name).strip() for name in names], file
     lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
     if not lists:
         raise InputError(
-            f'{files.root} has YOLO labels without the names of their classes; write them into '
-            f'{files.root / "classes.txt"}, one a line, that of class 0 first'
+            f'{files.root} has YOLO labels but no class names; write them into '
+            f'{files.root / "classes.txt"}, one per line, that of class 0 first'
         )
     path, names = next(iter(lists.items()))
     if not names:
-        raise InputError(f'{path} has no names; write one a line, that of class 0 first')
+        raise InputError(f'{path} has no names; write one per line, that of class 0 first')
     for other, other_names in lists.items():
         if other_names != names:
-            raise InputError(f'{other} has other classes than {path}; give both the same')
+            raise InputError(f'{other} has other classes than {path}; make them the same')
     return names, path
 
 
 def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[str, list[Path]]:
-    """The images of each split that `data.yaml` names; {} where it names fewer than two that are
-    there.
-    """
+    """The images of each split in `data.yaml`; {} if fewer than two of its splits have images."""
     groups: dict[str, list[Path]] = {}
     for split in SPLITS:
         entries = options.get(split) or []
@@ -153,10 +154,10 @@ def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[
 
 
 def _images_at(entry: str, base: str, file: Path | None, images: list[Path]) -> list[Path]:
-    """The images of a folder, or of a list of images, that `data.yaml` names."""
+    """The images of an entry in `data.yaml`: a folder, or a text file with a list of images."""
     assert file is not None
     folders = [file.parent / base, file.parent]
-    # Roboflow writes ../train/images and means train/images.
+    # Roboflow writes ../train/images but means train/images.
     places = [folder / name for folder in folders for name in (entry, entry.removeprefix('../'))]
     place = next((path for path in map(_normal, places) if path.exists()), None)
     if place is None:
@@ -198,12 +199,14 @@ def _read(
             try:
                 class_number, (x, y, w, h) = _box_of(line.split(), keypoints)
             except ValueError as error:
-                content.add_fault('no box', place, f'{line.strip()!r:.60} {error}', image=index)
+                content.add_fault(
+                    'invalid box', place, f'{line.strip()!r:.60} {error}', image=index
+                )
                 continue
             if not 0 <= class_number < len(names):
                 raise InputError(
-                    f'{place} class {class_number}, and {names_file} names {len(names)} '
-                    f'(0 to {len(names) - 1}); name all of them'
+                    f'{place} class {class_number}, but {names_file} has names for {len(names)} '
+                    f'(0 to {len(names) - 1}); add the missing names'
                 )
             content.classes[names[class_number]] += 1
             content.usable += 1
@@ -225,7 +228,15 @@ def _read(
 
 
 def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[float, ...]]:
-    """Class and (x, y, width, height) of a line; ValueError where it is not a label."""
+    """The class and (x, y, width, height) of a line.
+
+    Args:
+        words: the words of the line.
+        keypoints: number of keypoints and of values for each, in a data set of poses.
+
+    Raises:
+        ValueError: the line is not a label.
+    """
     if not all(map(_is_number, words)) or not float(words[0]).is_integer():
         raise ValueError('is not a label of numbers')
     numbers = [float(word) for word in words[1:]]
@@ -242,5 +253,5 @@ def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[f
     if len(numbers) != 4:
         raise ValueError(f'has {len(words)} numbers, not 5')
     if not all(-0.1 <= number <= 1.1 for number in numbers):
-        raise ValueError('has numbers outside of 0..1')
+        raise ValueError('has values outside 0..1')
     return int(float(words[0])), tuple(numbers)

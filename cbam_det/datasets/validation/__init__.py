@@ -1,1 +1,1 @@
-"""What a COCO or VOC data set holds, and every fault in it."""
+"""Validation of COCO and VOC data sets: what they contain, and every fault in them."""

@@ -1,4 +1,4 @@
-"""Clean copies of annotation files: what stands beside a split without what hurts."""
+"""Clean copies of annotation files, without the harmful faults."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from ...utils.options import cfg_options
 from .clean_coco import clean_coco
 from .clean_voc import clean_voc
 from .content import REMEDIES, Clean
-from .splits import Split
+from .splits import AnnotatedSplit
 
 
-def clean(split: Split) -> Clean:
-    """The files that stand beside those of a split without what hurts, and the options for them.
+def clean(split: AnnotatedSplit) -> Clean:
+    """Make clean copies of a split's annotation files, and the config options that use them.
 
-    COCO: a JSON without the images that cannot be used and the boxes that are none; what can be
-    told is filled in (an image's size from its file, `area` from the box, `iscrowd` 0, an id of its
-    own), and several entries of an image or a class are joined. VOC: a list without such images;
-    where objects are left out or changed or a size is put right, the folder `Annotations_clean`
-    with the XML of every listed image. The same image in two splits is left to the user.
+    COCO: a JSON without unusable images and invalid boxes. Missing values are filled in: an image's
+    size from its file, `area` from the box, `iscrowd` with 0, ids with unused numbers. Several
+    entries of one image or one class are merged. VOC: a list without unusable images; if objects
+    are removed or changed, or a size is corrected, also a folder `Annotations_clean` with the XML
+    of every listed image. Images that are in two splits are left to the user.
 
     Raises:
-        InputError: nothing would be left, a fault has to be corrected by hand, or VOC's images have
-            other names than mmdet reads.
+        InputError: nothing would be left, a fault must be corrected by hand, or VOC's images do not
+            have the names that mmdet reads.
     """
     check_correctable(split)
     return clean_voc(split) if split.is_voc else clean_coco(split)
 
 
-def check_correctable(split: Split) -> None:
-    """Raise InputError where a fault of a split has to be corrected by hand."""
+def check_correctable(split: AnnotatedSplit) -> None:
+    """Raise InputError if a fault of a split must be corrected by hand."""
     for fault in split.content.faults:
         if fault.kind in ('boxes in 0..1', 'no objects'):
             raise InputError(f'{fault}; {REMEDIES[fault.kind]}')
-        if fault.kind == 'category entry':
+        if fault.kind == 'invalid category':
             raise InputError(
                 f'{fault}; correct the file by hand: only you know which class is meant'
             )
 
 
 def write_clean(files: dict[Path, bytes]) -> None:
-    """Write the files of `clean`; what a kill leaves out, the same call writes.
+    """Write the files of `clean`. If the process is killed, call it again to write the rest.
 
     Raises:
-        InputError: one of them exists with another content, which stays.
+        InputError: one of the files exists with other content; it is not changed.
     """
     for path, data in files.items():
         if path.exists() and (not path.is_file() or path.read_bytes() != data):
-            raise InputError(f'{path} exists and holds something else; move it away')
+            raise InputError(f'{path} exists and has other content; move it away')
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
             part.write_bytes(data)
 
 
-def config_options(split: Split, options: dict[str, str]) -> str:
-    """The `--cfg-options` line for clean files: for the config that names the split, or by what the
-    split is called.
+def config_options(split: AnnotatedSplit, options: dict[str, str]) -> str:
+    """The `--cfg-options` line that makes a config read the clean files.
 
-    Of a folder with folders of VOC, whose lists a config joins as it likes: the data set and its
-    keys.
+    Its keys are the places of the config that read the split, or are guessed from the split's name.
+    If several VOC folders are inside one folder, a config can join their lists in any way; then
+    the line names the data set and its keys.
     """
     if split.places:
         return cfg_options(_options_at(split.places, split.evaluators, options))
@@ -72,11 +72,11 @@ def config_options(split: Split, options: dict[str, str]) -> str:
         return f'in the data set of {split.name}: {pairs}'
     if split.role is None:
         lines = [_options_of(split, options, loaders) for loaders in (['train'], ['val', 'test'])]
-        return '\n  or, where it is for validation and test:\n  '.join(lines)
+        return '\n  or, if it is for validation and test:\n  '.join(lines)
     return _options_of(split, options, ['train'] if split.role == 'train' else ['val', 'test'])
 
 
-def _options_of(split: Split, options: dict[str, str], loaders: list[str]) -> str:
+def _options_of(split: AnnotatedSplit, options: dict[str, str], loaders: list[str]) -> str:
     places = [f'{loader}_dataloader.dataset' for loader in loaders]
     evaluators = []
     if not split.is_voc:

@@ -1,4 +1,4 @@
-"""A clean copy of a COCO file, with what can be told of the rest filled in."""
+"""A clean copy of a COCO file, in which missing values are filled in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX, list_coco, read_images
 from .content import Clean, Content, as_id, is_box
 from .images import file_under_another_name, header_size
-from .splits import CLEAN, Split
+from .splits import CLEAN, AnnotatedSplit
 
 
-def clean_coco(split: Split) -> Clean:
+def clean_coco(split: AnnotatedSplit) -> Clean:
     raw, cleaned = split.content.raw, clean_raw(split)
     if cleaned == raw:
         return Clean({}, {})
@@ -26,9 +26,10 @@ def clean_coco(split: Split) -> Clean:
     )
 
 
-def clean_raw(split: Split) -> dict:
-    """The JSON of a split without what hurts, see `clean.clean`; its names are below
-    `split.images`.
+def clean_raw(split: AnnotatedSplit) -> dict:
+    """The JSON of a split without its harmful faults, see `clean.clean`.
+
+    File names are relative to `split.images`.
 
     Raises:
         InputError: nothing would be left.
@@ -43,19 +44,19 @@ def clean_raw(split: Split) -> dict:
     read_images(completed)
     left_out = content.unusable_images()
     for fault in completed.faults:
-        if fault.image is not None and fault.kind == 'image entry':
+        if fault.image is not None and fault.kind == 'invalid image entry':
             left_out.add(fault.image)
         elif fault.image is not None and fault.kind == 'image id twice':
             image_id = images[fault.image]['id']
             duplicates = [n for n, image in enumerate(images) if image.get('id') == image_id]
             files = {str(images[index].get('file_name')) for index in duplicates}
-            # Of two images nobody knows whose the boxes are.
+            # If two images share an id, it is unknown which of them the boxes belong to.
             left_out.update(duplicates[1:] if len(files) == 1 else duplicates)
     repeated = content.repeated_images()
     annotations = _complete(_merge_images(raw['annotations'], images, left_out, repeated))
     annotations, categories = _merge_classes(annotations, raw['categories'])
     images = [image for index, image in enumerate(images) if index not in left_out]
-    if any(fault.kind == 'corners for sizes' for fault in content.faults):
+    if any(fault.kind == 'corners instead of sizes' for fault in content.faults):
         annotations = [_from_corners(annotation) for annotation in annotations]
     cleaned = dict(raw, images=images, annotations=annotations, categories=categories)
     faulty = {
@@ -67,13 +68,13 @@ def clean_raw(split: Split) -> dict:
         annotation for index, annotation in enumerate(annotations) if index not in faulty
     ]
     if not images or (split.annotated and not kept_annotations):
-        raise InputError(f'nothing of {content.file} could be kept; restore its images and boxes')
+        raise InputError(f'nothing in {content.file} could be kept; restore its images and boxes')
     cleaned['annotations'] = kept_annotations
     return cleaned
 
 
-def _actual_names(split: Split) -> dict[int, str]:
-    """Index -> name below the images' folder, of images that are there under another name."""
+def _actual_names(split: AnnotatedSplit) -> dict[int, str]:
+    """Index -> file name, of the images whose file exists under another name."""
     actual_names = {}
     for fault in split.content.faults:
         if fault.kind == 'image under another name' and fault.image is not None:
@@ -85,7 +86,7 @@ def _actual_names(split: Split) -> dict[int, str]:
 
 
 def _complete_image(image: dict, name: str | None, path: str) -> dict:
-    """A copy with the name that is there, and with a size where it has none."""
+    """A copy of an image entry with the actual file name, and with a size if it has none."""
     image = dict(image, file_name=name) if name else image
     sides = [image.get('width'), image.get('height')]
     if path and not all(isinstance(side, (int, float)) and side > 0 for side in sides):
@@ -97,11 +98,14 @@ def _complete_image(image: dict, name: str | None, path: str) -> dict:
 def _merge_images(
     annotations: list[dict], images: list[dict], left_out: set[int], repeated: dict[int, int]
 ) -> list[dict]:
-    """The annotations, those of an image's later entries given to its first one.
+    """Assign the annotations of repeated image entries to the first entry of the image.
 
     Args:
-        left_out: indices of the images that are left out, to which the later entries are added.
-        repeated: entries of one picture, see `Content.repeated_images`.
+        left_out: indices of the images that are left out; the repeated entries are added to it.
+        repeated: repeated images, see `Content.repeated_images`.
+
+    Returns:
+        The annotations with the new image ids.
     """
     first_ids: dict[str, object] = {}
     merged_ids: dict[object, object] = {}
@@ -127,7 +131,7 @@ def _merge_images(
 def _merge_classes(
     annotations: list[dict], categories: list[dict]
 ) -> tuple[list[dict], list[dict]]:
-    """Annotations and categories, those of one name under the first one's id."""
+    """Merge categories of the same name under the id of the first one."""
     first_ids: dict[str, object] = {}
     merged_ids = {}
     for category in categories:
@@ -157,7 +161,7 @@ def _from_corners(annotation: dict) -> dict:
 
 
 def _complete(annotations: list[dict]) -> list[dict]:
-    """Copies with what can be told of the rest: area, iscrowd, an id of their own from 1."""
+    """Copies with missing values filled in: area, iscrowd, and unique ids from 1."""
     numbers = [annotation.get('id') for annotation in annotations]
     next_id = max((number for number in numbers if isinstance(number, int)), default=0) + 1
     taken: set = {0, None}

@@ -1,4 +1,4 @@
-"""A clean copy of a VOC list, and of its XMLs where they change."""
+"""A clean copy of a VOC list, and of its XML files if they change."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...utils.errors import InputError
 from .coco import KINDS_WITH_KEPT_BOX
 from .content import Clean
 from .images import file_under_another_name
-from .splits import CLEAN, Split
+from .splits import CLEAN, AnnotatedSplit
 from .voc import SIDES, as_corners, object_fault, sides_of
 
-# Boxes without a pixel, which no clean file has, whatever the config makes of them.
+# Boxes that contain no pixel. Clean files never have them, even if the config filters them.
 NOT_LEARNT = ('box without area', 'box outside the image')
 
 
-def clean_voc(split: Split) -> Clean:
+def clean_voc(split: AnnotatedSplit) -> Clean:
     content, names = split.content, split.content.names
     _check_links(split)
     left_out, firsts = content.unusable_images(), content.repeated_images()
@@ -26,10 +26,10 @@ def clean_voc(split: Split) -> Clean:
     for fault in content.faults:
         if fault.image is None or fault.object is None or fault.kind in KINDS_WITH_KEPT_BOX:
             continue
-        if fault.hurts or fault.kind in NOT_LEARNT:
+        if fault.harmful or fault.kind in NOT_LEARNT:
             faulty.setdefault(fault.image, set()).add(fault.object)
-    sizes = {fault.image for fault in content.faults if fault.kind == 'size'}
-    corners = any(fault.kind == 'sizes for corners' for fault in content.faults)
+    sizes = {fault.image for fault in content.faults if fault.kind == 'invalid size'}
+    corners = any(fault.kind == 'sizes instead of corners' for fault in content.faults)
     merged: dict[int, list[int]] = {}
     for index, first in firsts.items():
         if index not in left_out and first not in left_out and names[index] != names[first]:
@@ -37,13 +37,13 @@ def clean_voc(split: Split) -> Clean:
     repeated = {index for index, first in firsts.items() if first not in left_out}
     kept_indices = [index for index in range(len(names)) if index not in left_out | repeated]
     if not kept_indices:
-        raise InputError(f'nothing of {content.file} could be kept; restore its images and XMLs')
+        raise InputError(f'nothing in {content.file} could be kept; restore its images and XMLs')
     cleaned_files: dict[Path, bytes] = {}
     path = content.file
-    if left_out or repeated or any(fault.kind == 'list line' for fault in content.faults):
+    if left_out or repeated or any(fault.kind == 'invalid list line' for fault in content.faults):
         path = content.file.with_name(f'{content.file.stem}{CLEAN}.txt')
         cleaned_files[path] = ''.join(f'{names[index]}\n' for index in kept_indices).encode()
-    # Named even where it is the old one: the XMLs are those of this list.
+    # Set even if the list is unchanged, because the clean XMLs are those of this list.
     options = dict(ann_file=str(path.absolute()))
     objects_out = sum(content.images[index].objects for index in left_out)
     if corners or any(index in {*faulty, *sizes, *merged} for index in kept_indices):
@@ -59,15 +59,15 @@ def clean_voc(split: Split) -> Clean:
 
 
 class _Xml:
-    """An XML of a VOC split without its faulty objects.
+    """An XML file of a VOC split, without its faulty objects.
 
     Args:
-        index: of the image.
+        index: index of the image.
         faulty: indices of the objects that are left out.
-        corners: what the boxes have for corners are sizes.
+        corners: the boxes have width and height in place of xmax and ymax; write the corners.
     """
 
-    def __init__(self, split: Split, index: int, faulty: set[int], corners: bool) -> None:
+    def __init__(self, split: AnnotatedSplit, index: int, faulty: set[int], corners: bool) -> None:
         self.file = split.annotations / f'{split.content.names[index]}.xml'
         self.size = split.content.images[index].size
         self.root = ET.parse(self.file).getroot()
@@ -79,7 +79,7 @@ class _Xml:
                 self.left_out += 1
 
     def merge(self, other: _Xml) -> None:
-        """Add the objects that another XML of the same picture has and this one has not."""
+        """Add the objects that only the other XML of the same image has."""
         own = [_box_of(item) for item in self.root.findall('object')]
         items = other.root.findall('object')
         self.root.extend(item for item in items if _box_of(item) not in own)
@@ -87,7 +87,7 @@ class _Xml:
         self.changed = True
 
     def written(self, sized: bool) -> bytes:
-        """Its content; `sized`: with the size of the image put right."""
+        """The content of the clean file; with the corrected image size if `sized`."""
         parent = self.root.find('size')
         if sized and self.size and parent is not None:
             for tag, value in zip(('width', 'height'), self.size, strict=True):
@@ -100,16 +100,16 @@ class _Xml:
 
 
 def _box_of(item: ET.Element) -> list[str | None]:
-    """The class and the box of an object, as they are written."""
+    """The class and the box of an object, as text."""
     return [item.findtext(path) for path in ('name', *(f'bndbox/{side}' for side in SIDES))]
 
 
 def _write_corners(item: ET.Element, size: tuple[float, float] | None) -> bool:
-    """Let an object have both corners, within the image, in place of its width and height.
+    """Replace an object's width and height by its second corner, clipped to the image.
 
     Returns:
-        Whether no pixel of the image is in the box. An object of a class that the config leaves out
-        may have no box at all, and stays.
+        Whether the box contains no pixel of the image. False if the object has no valid box, which
+        is possible for classes that the config does not read.
     """
     try:
         right, bottom = as_corners(sides_of(item))[2:]
@@ -124,8 +124,8 @@ def _write_corners(item: ET.Element, size: tuple[float, float] | None) -> bool:
     return fault is not None and fault[0] in NOT_LEARNT
 
 
-def _check_links(split: Split) -> None:
-    """Raise InputError with the line that links images of other names, if any, as NAME.jpg."""
+def _check_links(split: AnnotatedSplit) -> None:
+    """Raise InputError with a command that links images of other names as NAME.jpg."""
     links = {}
     for fault in split.content.faults:
         if fault.kind == 'image under another name':

@@ -1,9 +1,9 @@
-"""What a COCO file holds, as mmdet 3.x reads it, and every fault in it.
+"""Read a COCO file as mmdet 3.x does, and find every fault in it.
 
-One list of faults serves the check before a run (`dataset.py`) and that of a whole folder
-(`folder.py`). A fault *hurts* where mmdet would stop on it, learn from it or score by it; the
-others it passes over without a word (boxes of COCO without area, say), so that they are counted.
-Of this folder `coco.py`, `voc.py`, `images.py` and `content.py` import no mmdet.
+The check before a run (`dataset.py`) and the check of a folder (`folder.py`) use the same list of
+faults. A fault is *harmful* if mmdet would stop on it, learn from it or compute a score from it.
+mmdet silently ignores the others, for example COCO boxes without area; they are only counted.
+`coco.py`, `voc.py`, `images.py` and `content.py` do not import mmdet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COCO_REMEDY = 'give a COCO detection file with images, annotations and categorie
 
 
 def _is_text(value: object) -> bool:
-    """A name of one line that can be written: JSON can spell halves of characters, which cannot."""
+    """Whether `value` is a name of one line that can be encoded: JSON allows lone surrogates."""
     if not isinstance(value, str) or value.splitlines() != [value]:
         return False  # the tables of the metrics fail on line breaks
     return value.encode('utf-8', 'replace').decode() == value
@@ -42,16 +42,16 @@ def _load_json(path: Path, annotated: bool) -> dict:
         content = json.loads(path.read_bytes().decode('utf-8'))  # as mmdet opens it
     except UnicodeDecodeError as error:
         raise InputError(
-            f'{path} is no JSON in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8'
+            f'{path} is not valid UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8'
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f'{path} is no JSON ({error}); {COCO_REMEDY}') from None
+        raise InputError(f'{path} is not valid JSON ({error}); {COCO_REMEDY}') from None
     if isinstance(content, dict) and not annotated:
         content.setdefault('annotations', [])
     for key in ('images', 'annotations', 'categories'):
         items = content.get(key) if isinstance(content, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise InputError(f'{path} is no COCO JSON, it lacks the list {key!r}; {COCO_REMEDY}')
+            raise InputError(f'{path} is not a COCO file: it lacks the list {key!r}; {COCO_REMEDY}')
     if not content['images']:
         raise InputError(f'{path} lists no images; {COCO_REMEDY}')
     return content
@@ -67,14 +67,14 @@ def read_coco(
     """Read a COCO detection file.
 
     Args:
-        path: the JSON.
-        folder: what its file names are relative to.
-        classes: names to count as objects of an image; None for all.
-        annotated: False for a file of images alone, such as COCO's test-dev.
-        needs_crowd: the file is for evaluation, which reads `iscrowd` as well.
+        path: the JSON file.
+        folder: the folder that its file names are relative to.
+        classes: classes whose objects are counted for each image; None for all.
+        annotated: False for a file without annotations, such as COCO's test-dev.
+        needs_crowd: the file is for evaluation, which also reads `iscrowd`.
 
     Raises:
-        InputError: the file is no COCO JSON at all, or lists no images.
+        InputError: the file is not a COCO file, or lists no images.
     """
     with _without_garbage_collector():
         return list_coco(path, _load_json(path, annotated), folder, classes, needs_crowd)
@@ -82,7 +82,7 @@ def read_coco(
 
 @contextmanager
 def _without_garbage_collector() -> Iterator[None]:
-    """Python's garbage collector walks millions of new objects again and again, for nothing."""
+    """Disable the garbage collector, which would scan millions of new objects repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -99,8 +99,10 @@ def list_coco(
     classes: Collection[str] | None = None,
     needs_crowd: bool = True,
 ) -> Content:
-    """`read_coco` of a JSON that is read: dictionaries in the lists images, annotations and
-    categories.
+    """`read_coco` for a file that is loaded already.
+
+    Args:
+        raw: the JSON, with lists of dictionaries at images, annotations and categories.
     """
     content = Content(path, raw=raw)
     images, annotations = content.raw['images'], content.raw['annotations']
@@ -114,9 +116,9 @@ def list_coco(
     for index, item in enumerate(annotations):
         fault = _annotation_fault(item, sizes, names, needed, earlier)
         if fault:
-            kind, message, hurts = fault
+            kind, message, is_harmful = fault
             content.add_fault(
-                kind, f'{path}: annotations[{index}]', message, hurts=hurts, object=index
+                kind, f'{path}: annotations[{index}]', message, harmful=is_harmful, object=index
             )
         class_name = names.get(as_id(item.get('category_id')))
         if class_name is not None:
@@ -139,7 +141,7 @@ def list_coco(
 
 
 def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] | None]) -> None:
-    """Add the faults that all boxes show together: corners for sizes, numbers in 0..1."""
+    """Add the faults that all boxes together show: corners instead of sizes, values in 0..1."""
     content.ignore_few('box twice', content.objects)
     boxes = [
         (item['bbox'], size)
@@ -148,7 +150,9 @@ def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] 
     ]
     are_relative = all(0 <= value <= 1 for box, _ in boxes for value in box)
     if are_relative and any(box[2] > 0 and box[3] > 0 for box, _ in boxes):
-        message = f'has {len(boxes)} boxes, all of numbers from 0 to 1 ({boxes[0][0]}), not pixels'
+        message = (
+            f'has {len(boxes)} boxes with all values from 0 to 1 ({boxes[0][0]}), not in pixels'
+        )
         content.add_fault('boxes in 0..1', f'{content.file}:', message)
         return
     if not all(box[2] > box[0] and box[3] > box[1] for box, _ in boxes):
@@ -161,13 +165,14 @@ def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] 
     fit_as_corners = sum(box_fault(tuple(box), size) is None for box, size in outside)
     if len(outside) >= max(3, 0.1 * len(boxes)) and fit_as_corners > 0.9 * len(outside):
         message = (
-            f'has {len(boxes)} boxes, of which {len(outside)} leave their image as x, y, width, '
-            f'height, and {fit_as_corners} of these fit it as x1, y1, x2, y2 ({outside[0][0]})'
+            f'has {len(boxes)} boxes: {len(outside)} extend beyond their image as x, y, width, '
+            f'height, but {fit_as_corners} of these fit it as x1, y1, x2, y2 ({outside[0][0]})'
         )
-        content.add_fault('corners for sizes', f'{content.file}:', message)
+        content.add_fault('corners instead of sizes', f'{content.file}:', message)
 
 
-KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')  # of which mmdet keeps the box
+# Kinds of fault in which mmdet keeps the box.
+KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')
 
 
 def _read_categories(content: Content) -> dict[object, str]:
@@ -176,18 +181,18 @@ def _read_categories(content: Content) -> dict[object, str]:
     for index, item in enumerate(content.raw['categories']):
         message = next((f'lacks {key!r}' for key in ('id', 'name') if key not in item), None)
         if message is None and as_id(item['id']) is None:
-            message = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+            message = f'has id={reprlib.repr(item["id"])}, which is neither a number nor a string'
         if message is None and not _is_text(item['name']):
-            message = f'has name={reprlib.repr(item["name"])}, no text of one line'
+            message = f'has name={reprlib.repr(item["name"])}, which is not text of one line'
         if message is None and item['id'] in names:
-            message = f'has id={reprlib.repr(item["id"])}, which an earlier one has'
+            message = f'has id={reprlib.repr(item["id"])}, like an earlier category'
         if message is None and item['name'] in names.values():
-            message = f'has name={item["name"]!r}, which an earlier one has'
+            message = f'has name={item["name"]!r}, like an earlier category'
             place = f'{content.file}: categories[{index}]'
             content.add_fault('category name twice', place, message)
             names[item['id']] = item['name']
         elif message:
-            content.add_fault('category entry', f'{content.file}: categories[{index}]', message)
+            content.add_fault('invalid category', f'{content.file}: categories[{index}]', message)
         else:
             names[item['id']] = item['name']
     content.classes.update(dict.fromkeys(names.values(), 0))
@@ -195,24 +200,24 @@ def _read_categories(content: Content) -> dict[object, str]:
 
 
 def read_images(content: Content) -> dict[object, tuple[int, int] | None]:
-    """Image id -> (width, height), None where they are no size; faults go to `content`."""
+    """Image id -> (width, height), None if they are invalid. Faults are added to `content`."""
     sizes: dict[object, tuple[int, int] | None] = {}
     files: dict[str, int] = {}
     for index, item in enumerate(content.raw['images']):
-        kind, message, first = 'image entry', None, None
+        kind, message, first = 'invalid image entry', None, None
         missing_keys = [key for key in ('file_name', 'id', 'width', 'height') if key not in item]
         image_id = as_id(item.get('id'))
         if missing_keys:
             message = f'lacks {missing_keys[0]!r}'
         elif not _is_file_name(item['file_name']):
-            message = f'has file_name={reprlib.repr(item["file_name"])}, no name of a file'
+            message = f'has file_name={reprlib.repr(item["file_name"])}, which is not a file name'
         elif image_id is None:
-            message = f'has id={reprlib.repr(item["id"])}, neither a number nor a name'
+            message = f'has id={reprlib.repr(item["id"])}, which is neither a number nor a string'
         elif image_id in sizes:
             kind = 'image id twice'
-            message = f'has id={reprlib.repr(image_id)}, as an earlier one has'
+            message = f'has id={reprlib.repr(image_id)}, like an earlier image'
         elif (file := os.path.normpath(item['file_name'])) in files:
-            kind, message = 'file listed twice', f'has file_name={file!r}, as an earlier one has'
+            kind, message = 'file listed twice', f'has file_name={file!r}, like an earlier image'
             first = files[file]
         else:
             files[file] = index
@@ -220,7 +225,9 @@ def read_images(content: Content) -> dict[object, tuple[int, int] | None]:
         if is_number(width) and is_number(height) and min(width, height) > 0:
             size = width, height
         else:
-            message = message or f'has width={width!r:.40} and height={height!r:.40}, no size'
+            message = (
+                message or f'has width={width!r:.40} and height={height!r:.40}, which is not a size'
+            )
         if image_id is not None:
             sizes.setdefault(image_id, size)
         if message:
@@ -232,21 +239,25 @@ def read_images(content: Content) -> dict[object, tuple[int, int] | None]:
 def _annotation_fault(
     item: dict, sizes: dict, names: dict, needed: Iterable[str], earlier: set
 ) -> tuple[str, str, bool] | None:
-    """The first fault of an annotation as (kind, message, hurts); fast, for a million of them."""
+    """The first fault of an annotation as (kind, message, harmful). Fast: COCO has a million."""
     for key in needed:
         if item.get(key) is None:
-            return 'annotation entry', f'lacks {key!r}', True
+            return 'invalid annotation', f'lacks {key!r}', True
     box = item['bbox']
     if not is_box(box):
-        message = f'has bbox={reprlib.repr(box)}, not four numbers x, y, width, height'
-        return 'no box', message, True
+        message = f'has bbox={reprlib.repr(box)}, which is not four numbers x, y, width, height'
+        return 'invalid box', message, True
     if not is_number(item['area']):
-        return 'annotation entry', f'has area={reprlib.repr(item["area"])}, no number', True
+        return (
+            'invalid annotation',
+            f'has area={reprlib.repr(item["area"])}, which is not a number',
+            True,
+        )
     annotation_id = item['id']
     image_id, category_id = as_id(item['image_id']), as_id(item['category_id'])
     if item.get('iscrowd') not in (0, 1, None):
-        message = f'has iscrowd={reprlib.repr(item["iscrowd"])}, neither 0 nor 1'
-        return 'annotation entry', message, True
+        message = f'has iscrowd={reprlib.repr(item["iscrowd"])}, which is neither 0 nor 1'
+        return 'invalid annotation', message, True
     if image_id not in sizes:
         message = f'has image_id={reprlib.repr(item["image_id"])}, which the file does not list'
         return 'image not listed', message, True
@@ -256,30 +267,28 @@ def _annotation_fault(
         )
         return 'category not listed', message, True
     if as_id(annotation_id) is None:
-        message = f'has id={reprlib.repr(annotation_id)}, neither a number nor a name'
-        return 'annotation entry', message, True
+        message = f'has id={reprlib.repr(annotation_id)}, which is neither a number nor a string'
+        return 'invalid annotation', message, True
     if annotation_id in earlier:
-        message = f'has id={reprlib.repr(annotation_id)}, as an earlier one has'
+        message = f'has id={reprlib.repr(annotation_id)}, like an earlier annotation'
         return 'annotation id twice', message, True
     earlier.add(annotation_id)
     left, top, width, height = box
     box_key = image_id, category_id, left, top, width, height
     if box_key in earlier:
-        message = f'has the class and the box {box} of an earlier one of its image'
+        message = f'has the same class and box {box} as an earlier annotation of its image'
         return 'box twice', message, True
     earlier.add(box_key)
     if width < 1 or height < 1 or item['area'] <= 0:
         message = f'has bbox={box} and area={item["area"]}'
-        return 'box without area', f'{message}: below 1 pixel, which mmdet passes over', False
+        return 'box without area', f'{message}: less than 1 pixel, so mmdet ignores it', False
     if size := sizes[image_id]:
         kind = box_fault((left, top, left + width, top + height), size)
         if kind:
             message = f'has bbox={box} in an image of {size[0]} x {size[1]}'
-            message += ', which mmdet passes over' if kind == 'box outside the image' else ''
+            message += ', so mmdet ignores it' if kind == 'box outside the image' else ''
             return kind, message, False
     if annotation_id == 0:
-        message = (
-            'has id=0, of which pycocotools alone, without cbam_det, takes a detection for wrong'
-        )
+        message = 'has id=0: pycocotools without cbam_det counts detections of this object as wrong'
         return 'annotation id 0', message, False
     return None

@@ -1,4 +1,4 @@
-"""The one verdict on the data of a config: before a run, and by `check_data CONFIG`."""
+"""Check the data of a config, before a run and for `check_data CONFIG`."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ from .images import Decoded, pixel_notes
 from .metainfo import check_metainfo
 from .metrics import check_metrics, check_monitored, note_limits
 from .pipeline import check_pipelines
-from .splits import Split as ListedSplit
-from .splits import decode_images, find_image_faults
+from .splits import AnnotatedSplit, decode_images, find_image_faults
 
 
 def check_data(
     run: RunConfig,
     names: tuple[str, ...],
     full: bool = False,
-    examined: list[ListedSplit] | None = None,
+    examined: list[AnnotatedSplit] | None = None,
 ) -> dict[str, Summary]:
-    """Check the data sets, pipelines and evaluators of a config, and log what they hold.
+    """Check the data sets, pipelines and evaluators of a config, and log what they contain.
 
     Args:
         run: the config.
-        names: of the splits to check, 'train', 'val' or 'test'.
+        names: the splits to check, 'train', 'val' or 'test'.
         full: decode every image.
-        examined: their annotation files with all faults, where these have been looked for already.
+        examined: the splits' annotation files with all their faults, if these are known already.
 
     Returns:
-        What each data set holds that is read as COCO or VOC, by its dotted path.
+        A summary of each data set that is read as COCO or VOC, by its key path.
 
     Raises:
         InputError: the first fault that would stop the run, be learnt or make a score wrong.
@@ -66,7 +65,7 @@ def check_data(
             listed = by_place.get(dataset.place)
             if listed is None:
                 print_log(
-                    f'{split.name} data: not checked, {dataset.name} reads neither as COCO nor VOC'
+                    f'{split.name} data: not checked, as {dataset.name} is neither COCO nor VOC'
                 )
                 continue
             summary = check_content(dataset, listed.content, fix)
@@ -92,7 +91,7 @@ def check_data(
 
 
 def check_options(run: RunConfig, splits: list[Split]) -> None:
-    """Check what the config alone shows: pipelines, filters and metrics that do not work together.
+    """Check the pipelines, filters and metrics of a config, without reading files.
 
     Raises:
         InputError: see `pipeline`, `filters` and `metrics`.
@@ -107,25 +106,27 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
 
 
 def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
-    """Say that scores depend on the batch where images of different shapes are padded to each
-    other: features near an edge see the padding.
+    """Warn if images of different shapes are padded to one size in an evaluation.
+
+    Features near the padding change with it, so that scores depend on the batch.
     """
     is_evaluated = split.name != 'train' and split.batch_size > 1
     if is_evaluated and summary.shapes > 1 and not dataset.has_fixed_size:
         print_log(
             f'{split.loader}.batch_size={split.batch_size}: its images have {summary.shapes} '
-            'different shapes and are padded to each other, so that scores depend on the batch; '
+            'different shapes and are padded to one size, so scores depend on the batch; '
             f'give {cfg_options({f"{split.loader}.batch_size": 1})}',
             level=logging.WARNING,
         )
 
 
 def fix_command(run: RunConfig) -> str:
-    """The command that writes clean files for the data of a config, which is to be in a file."""
+    """The command that writes clean files for the data of a config, which must be a file."""
     words = [*tool_command('check-data'), run.filename or 'CONFIG']
     roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
     if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
-    command = shlex.join([*words, '--fix'])
     options = given_options(run.cfg)
-    return f'{command} {cfg_options(options)}' if options else command
+    if options:
+        words += shlex.split(cfg_options(options))
+    return shlex.join([*words, '--fix'])

@@ -1,7 +1,4 @@
-"""The annotation files that the data sets of a config read, whatever their folders are called.
-
-Other folders than COCO's and VOC's, several files of a loader, images and XMLs side by side.
-"""
+"""The annotation files that the data sets of a config read, in folders of any name."""
 
 from __future__ import annotations
 
@@ -12,20 +9,23 @@ from ...utils.run_config import RunConfig
 from .content import Content
 from .dataset import read_annotations
 from .folder import split_name
-from .splits import Split
+from .splits import AnnotatedSplit
 
 
-def config_splits(run: RunConfig, names: tuple[str, ...] = ('train', 'val', 'test')) -> list[Split]:
-    """The annotation files that the loaders of a config read, each once for the training and once
-    for validation and test together; without those that are neither COCO's nor VOC's.
+def config_splits(
+    run: RunConfig, names: tuple[str, ...] = ('train', 'val', 'test')
+) -> list[AnnotatedSplit]:
+    """The COCO and VOC annotation files that the dataloaders of a config read.
+
+    A file appears at most twice: once for training, and once for validation and test together.
 
     Args:
-        names: of the loaders, 'train', 'val' or 'test'.
+        names: the dataloaders to read, 'train', 'val' or 'test'.
 
     Raises:
         InputError: see `dataset.read_annotations`.
     """
-    splits: dict[tuple, Split] = {}
+    splits: dict[tuple, AnnotatedSplit] = {}
     for loader in (run.splits[name] for name in names if name in run.splits):
         for dataset in loader.data_sets:
             file = dataset.root / dataset.ann_file
@@ -50,10 +50,10 @@ def config_splits(run: RunConfig, names: tuple[str, ...] = ('train', 'val', 'tes
     return list(splits.values())
 
 
-def _split(dataset: DataSet, content: Content) -> Split:
+def _split(dataset: DataSet, content: Content) -> AnnotatedSplit:
     if not content.is_voc:
-        return Split(content.file.stem, dataset.root, dataset.image_folder, content)
+        return AnnotatedSplit(content.file.stem, dataset.root, dataset.image_folder, content)
     annotations, images = dataset.voc_folders
     root = dataset.root / (dataset.prefixes.get('sub_data_root') or '')
     name = f'{root.resolve().name}/{content.file.stem}'
-    return Split(name, root, images, content, annotations=annotations)
+    return AnnotatedSplit(name, root, images, content, annotations=annotations)

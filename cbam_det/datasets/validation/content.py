@@ -1,4 +1,4 @@
-"""What an annotation file lists, and the faults in it, each with its remedy."""
+"""What an annotation file contains, and its faults with their remedies."""
 
 from __future__ import annotations
 
@@ -9,108 +9,101 @@ from typing import NamedTuple
 
 from ...utils.errors import printable
 
-LARGEST = 1e15  # beyond it a float does not count single pixels
-
-
-# Kinds of fault, and the remedy for each; `FIX` stands for the command that writes a clean file.
-FIX = '{fix}'
-
-
-FILE_REMEDY = f'mend the file, or leave it out by {FIX}'
-
-
-IMAGE_REMEDY = f'restore it, or take it out of the annotations ({FIX})'
-
-
+LARGEST = 1e15  # larger numbers are not coordinates
+FIX = '{fix}'  # in a remedy, replaced by the command that writes a clean file
+FILE_REMEDY = f'correct the file, or leave this entry out with {FIX}'
+IMAGE_REMEDY = f'restore it, or remove it from the annotations ({FIX})'
+# The remedy of each kind of fault.
 REMEDIES = {
-    'category entry': 'mend the file',
-    'category name twice': f'list each class once ({FIX} joins those of one name)',
-    'image entry': FILE_REMEDY,
-    'image id twice': f'give each image an id of its own, or leave it out by {FIX}',
-    'annotation entry': f'mend the file, or have it filled in or left out by {FIX}',
-    'no box': FILE_REMEDY,
-    'annotation id twice': f'give each annotation an id of its own ({FIX})',
+    'invalid category': 'correct the file',
+    'category name twice': f'list each class once ({FIX} merges classes of the same name)',
+    'invalid image entry': FILE_REMEDY,
+    'image id twice': f'give each image its own id, or leave such images out with {FIX}',
+    'invalid annotation': f'correct the file, or fill in or leave out the entry with {FIX}',
+    'invalid box': FILE_REMEDY,
+    'annotation id twice': f'give each annotation its own id ({FIX})',
     'image not listed': FILE_REMEDY,
     'category not listed': FILE_REMEDY,
     'box without area': FILE_REMEDY,
     'box outside the image': FILE_REMEDY,
-    'box beyond the edge': 'clip it, where it is more than rounding',
-    'file listed twice': f'give each file one entry, with all its boxes ({FIX} joins them)',
+    'box beyond the edge': 'clip the box if this is more than rounding',
+    'file listed twice': f'give each file one entry with all its boxes ({FIX} merges them)',
     'box twice': f'list it once ({FIX})',
-    'corners for sizes': f'write x, y, width, height, not both corners ({FIX} does)',
-    'sizes for corners': f'write both corners, not x, y, width, height ({FIX} does)',
+    'corners instead of sizes': f'write x, y, width, height, not the two corners ({FIX} does)',
+    'sizes instead of corners': f'write the two corners, not x, y, width, height ({FIX} does)',
     'boxes in 0..1': (
-        'multiply them by the width and the height of the image (and where x, y are the centre, as '
-        "YOLO's are, take half the width and height away)"
+        'multiply them by the width and height of the image (if x, y are the centre, as in YOLO, '
+        'also subtract half the width and height)'
     ),
     'no objects': 'annotate objects, or leave the file out: there is nothing to learn or to score',
-    'annotation id 0': f'count annotation ids from 1 ({FIX})',
-    'list line': f'mmdet reads the whole line: write the name alone ({FIX} does)',
+    'annotation id 0': f'number annotations from 1 ({FIX} does)',
+    'invalid list line': f'mmdet reads the whole line: write only the name ({FIX} does)',
     'image listed twice': f'list it once ({FIX} does)',
-    'annotation missing': f'restore it, or take it off the list ({FIX})',
-    'no XML': f'restore it, or take it off the list ({FIX})',
-    'size': f'write the width and the height of the image, in whole pixels ({FIX})',
+    'annotation missing': f'restore it, or remove it from the list ({FIX})',
+    'invalid XML': f'restore it, or remove it from the list ({FIX})',
+    'invalid size': f'write the width and height of the image in whole pixels ({FIX} does)',
     'image missing': IMAGE_REMEDY,
     'image under another name': (
-        f"write the name that is there ({FIX} does); VOC's are NAME.jpg: link it by that name"
+        f"write the name of the existing file ({FIX} does); VOC's must be NAME.jpg: link it by "
+        'that name'
     ),
     'image empty': IMAGE_REMEDY,
     'image unreadable': IMAGE_REMEDY,
     'same image in two splits': (
-        'take it out of one of them, or let a run have it in both: --cfg-options '
+        'remove it from one of them, or allow it in both: --cfg-options '
         'preflight.allow_shared_images=True'
     ),
     'same image twice': 'keep one of them',
-    'count': 'fetch it again, where it should be whole',
+    'count': 'download it again if it should be complete',
     'size differs': (
-        'the boxes may belong to another image: annotate it as it is shown, or take its EXIF '
-        'orientation away, which mmdet follows'
+        'the boxes may belong to another image: annotate the image as it is displayed, or remove '
+        'its EXIF orientation, which mmdet applies'
     ),
 }
 
 
-# Where such a fault hurts: what the config can do about boxes that mmdet does not pass over by
-# itself, and what many copies of images call for.
-HURTING_REMEDIES = {
+# The remedies of harmful faults that differ: the config can filter boxes that mmdet does not ignore
+# by itself.
+REMEDIES_IF_HARMFUL = {
     'box without area': (
-        f"pass such boxes over: the data set's filter_cfg=dict(bbox_min_size=1), or {FILE_REMEDY}"
+        f"ignore such boxes: the data set's filter_cfg=dict(bbox_min_size=1), or {FILE_REMEDY}"
     ),
     'box outside the image': (
         "drop such boxes: dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) after Resize in "
         f'the pipeline, or {FILE_REMEDY}'
     ),
-    'same image twice': f'give each picture one entry, with all its boxes ({FIX} joins them)',
+    'same image twice': f'give each image one entry with all its boxes ({FIX} merges them)',
 }
-# Faults of a whole image, which a clean file leaves out where they cannot be corrected.
+# Faults of a whole image that cannot be corrected: a clean file leaves the image out.
 LEFT_OUT = (
     'image missing',
     'image empty',
     'image unreadable',
     'size differs',
     'annotation missing',
-    'no XML',
+    'invalid XML',
 )
-# Copies of fewer than this part of a set change no score that is printed; COCO may have some.
+# A smaller share of repeated images or boxes does not change a score as printed.
 FEW_DUPLICATES = 0.01
 
 
 class Fault(NamedTuple):
-    """One fault.
+    """One fault of a data set.
 
     Attributes:
         kind: key of `REMEDIES`.
-        place: file, and what in it.
+        place: the file, and the position in it.
         message: what is wrong there.
-        hurts: mmdet would stop on it, learn from it or score by it.
+        harmful: mmdet would stop on it, learn from it or compute a score from it.
         image: index in `Content.images`, or None.
-        object: index in COCO's `annotations` or among the XML's objects, or None.
-        first: index of the image that this one repeats, or None.
+        object: index in COCO's `annotations` or in the XML's objects, or None.
+        first: index of the earlier image that this one repeats, or None.
     """
 
     kind: str
     place: str
     message: str
-    hurts: bool = True
+    harmful: bool = True
     image: int | None = None
     object: int | None = None
     first: int | None = None
@@ -120,7 +113,7 @@ class Fault(NamedTuple):
 
 
 def remedy_of(fault: Fault, fix: str = '--fix') -> str:
-    """What corrects a fault, in the files or in the config.
+    """How to correct a fault, in the files or in the config.
 
     Args:
         fix: the command that writes a clean file.
@@ -134,11 +127,11 @@ def fixable(fault: Fault) -> bool:
 
 
 def _remedy(fault: Fault) -> str:
-    return (fault.hurts and HURTING_REMEDIES.get(fault.kind)) or REMEDIES[fault.kind]
+    return (fault.harmful and REMEDIES_IF_HARMFUL.get(fault.kind)) or REMEDIES[fault.kind]
 
 
 class ListedImage(NamedTuple):
-    """An image of a set: its file, its size (width, height) if told, and how many objects."""
+    """An image of a set: its file, its size (width, height) if known, and its number of objects."""
 
     path: str
     size: tuple[float, float] | None
@@ -147,17 +140,17 @@ class ListedImage(NamedTuple):
 
 @dataclass
 class Content:
-    """What one annotation file lists.
+    """What one annotation file contains.
 
     Attributes:
         file: COCO's JSON, or VOC's image list.
-        images: its images in the file's order; a COCO entry that cannot be read has path ''.
-        faults: everything that is wrong, in the file's order.
-        classes: objects of each class name; names without objects too where the file lists them.
-        objects: all annotations.
-        usable: objects that can be learnt: whole, with area, neither crowd nor difficult.
-        raw: COCO's JSON.
-        names: the image that each line of VOC's list means.
+        images: its images in the file's order; the path is '' if COCO's entry cannot be read.
+        faults: all faults, in the file's order.
+        classes: number of objects by class name; a COCO file also lists classes without objects.
+        objects: number of annotations.
+        usable: number of objects to learn from: valid, with area, neither crowd nor difficult.
+        raw: COCO's JSON; {} for VOC.
+        names: the image name of each line of VOC's list.
     """
 
     file: Path
@@ -175,24 +168,24 @@ class Content:
         place: str,
         message: str,
         *,
-        hurts: bool = True,
+        harmful: bool = True,
         image: int | None = None,
         object: int | None = None,
         first: int | None = None,
     ) -> None:
-        """Add a fault of `kind` at `place`, which is within the file; see `Fault`."""
-        self.faults.append(Fault(kind, place, message, hurts, image, object, first))
+        """Add a fault; see `Fault` for the arguments."""
+        self.faults.append(Fault(kind, place, message, harmful, image, object, first))
 
     @property
     def is_voc(self) -> bool:
-        """Whether it is a list of VOC's, and no COCO file."""
+        """Whether this is a VOC list, not a COCO file."""
         return not self.raw
 
     def ignore_few(self, kind: str, total: int) -> None:
-        """Let faults of `kind` not hurt where they are few among `total`."""
+        """Mark faults of `kind` as harmless if they are few in `total`."""
         if sum(fault.kind == kind for fault in self.faults) < FEW_DUPLICATES * total:
             self.faults = [
-                fault._replace(hurts=False) if fault.kind == kind else fault
+                fault._replace(harmful=False) if fault.kind == kind else fault
                 for fault in self.faults
             ]
 
@@ -206,22 +199,22 @@ class Content:
         }
 
     def repeated_images(self) -> dict[int, int]:
-        """Index of each image that repeats another -> index of that one, where that hurts."""
+        """Index of each harmfully repeated image -> index of the image that it repeats."""
         return {
             fault.image: fault.first
             for fault in self.faults
-            if fault.image is not None and fault.first is not None and fault.hurts
+            if fault.image is not None and fault.first is not None and fault.harmful
         }
 
 
 class Clean(NamedTuple):
-    """What stands beside a split without what hurts.
+    """The clean files of a split.
 
     Attributes:
-        files: contents by path, empty where nothing hurts.
-        options: keys of a config's data set and their values.
-        images: how many are left out.
-        objects: how many boxes are left out, with those of such images.
+        files: contents by path; empty if there is nothing to correct.
+        options: keys of a config's data set, and their values.
+        images: number of images that are left out.
+        objects: number of boxes that are left out, including those of these images.
     """
 
     files: dict[Path, bytes]
@@ -231,7 +224,7 @@ class Clean(NamedTuple):
 
 
 def unusable_reason(content: Content) -> str | None:
-    """What is said of a set in which there is nothing to learn; None where there is."""
+    """Why there is nothing to learn from a set; None if there is something."""
     if not content.objects:
         return 'has no annotations'
     if not content.usable:
@@ -243,22 +236,22 @@ def unusable_reason(content: Content) -> str | None:
 
 
 def is_number(value: object) -> bool:
-    """A finite number that a coordinate or an area can be."""
+    """Whether `value` is a finite number that can be a coordinate or an area."""
     return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
 
 
 def is_box(value: object) -> bool:
-    """Four numbers, as COCO's `bbox` has."""
+    """Whether `value` is four numbers, as in COCO's `bbox`."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def as_id(value: object) -> object:
-    """An id, if it can be one; else None, which no item has."""
+    """`value` if it can be an id, else None."""
     return value if isinstance(value, (int, float, str)) and value == value else None
 
 
 def box_fault(box: tuple, size: tuple) -> str | None:
-    """The kind of fault of a box (left, top, right, bottom) where it is not within the image."""
+    """The kind of fault of a box (left, top, right, bottom) that is not inside its image."""
     left, top, right, bottom = box
     width, height = size
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
@@ -267,4 +260,4 @@ def box_fault(box: tuple, size: tuple) -> str | None:
         return 'box outside the image'
     if left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
         return 'box beyond the edge'
-    return None  # by rounding
+    return None  # only rounding

@@ -1,4 +1,4 @@
-"""Another folder for the data of a config; it changes the raw config, so it walks through that."""
+"""Replace the data folder in a config."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...utils.value_types import typed
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Read every data set of `cfg` from the folder `root`, evaluators' files included.
+    """Make every data set and evaluator of `cfg` read its files from the folder `root`.
 
     Raises:
-        InputError: the config's data sets have several roots, so that one cannot replace them.
+        InputError: the config's data sets have several roots.
     """
     keys = [key for key in cfg if key.endswith('_dataloader')]
     loaders = {key: loader for key in keys if (loader := typed(cfg, key, dict | None, ''))}
@@ -31,7 +31,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     if len(roots) != 1:
         raise InputError(
             f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '
-            'with --cfg-options, or in a config of your own'
+            'with --cfg-options, or in your own config'
         )
     old, new = roots.pop(), os.path.join(root, '')
     for _, leaf in leaves:

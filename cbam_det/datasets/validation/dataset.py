@@ -1,7 +1,6 @@
-"""What a data set of a config holds, and whether a run can use it.
+"""Whether a run can use the data sets of its config.
 
-`coco.py`, `voc.py` and `images.py` find the faults; which of them stop a run under its config is
-decided here.
+`coco.py`, `voc.py` and `images.py` find the faults; this file decides which of them stop a run.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .voc import check_folder, read_voc
 
 SHARED = 'same image in two splits'
 IMAGE_FAULTS = ('image missing', 'image empty', 'image unreadable')
-# What depends on the classes, or is found by looking at the images.
+# Reported after the classes are compared: they depend on the classes or on the image files.
 AFTER_CLASSES = (
     *IMAGE_FAULTS,
     *('no objects', 'image under another name', 'size differs', 'same image twice'),
@@ -31,14 +30,14 @@ AFTER_CLASSES = (
 
 @dataclass
 class Summary:
-    """What a data set holds, for a line of log."""
+    """What a data set contains, as a line of the log."""
 
     where: str
     images: int
     objects: int
     classes: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
-    shapes: int = 1  # different widths and heights of its images
+    shapes: int = 1  # number of different image sizes
 
     def __str__(self) -> str:
         line = (
@@ -49,49 +48,49 @@ class Summary:
 
 
 def check_content(dataset: DataSet, content: Content, fix_command: Callable[[], str]) -> Summary:
-    """Check what is known of a data set of a config.
+    """Check a data set of a config.
 
     Args:
-        dataset: of type CocoDataset or XMLDataset or a subclass.
-        content: what its annotations list, with the faults of its images (`splits`).
-        fix_command: gives the command that writes a clean file, for the messages.
+        dataset: a CocoDataset, an XMLDataset or a subclass.
+        content: its annotations, with the faults of its images (see `splits`).
+        fix_command: returns the command that writes a clean file, for the messages.
 
     Returns:
-        What it holds, with what mmdet passes over counted in its notes.
+        What the data set contains; its notes count what mmdet ignores.
 
     Raises:
-        InputError: the annotations are not what they should be, a box would make the loss infinite,
-            the classes do not match, nothing is left to learn, images are missing or unreadable.
+        InputError: the annotations are invalid, a box would make the loss infinite, the classes do
+            not match, there is nothing to learn, or images are missing or unreadable.
     """
     check_extra_annotations(dataset, content)
-    hurting = [fault for fault in content.faults if fault.hurts and fault.kind != SHARED]
-    of_entries = [fault for fault in hurting if fault.kind not in AFTER_CLASSES]
+    harmful = [fault for fault in content.faults if fault.harmful and fault.kind != SHARED]
+    of_entries = [fault for fault in harmful if fault.kind not in AFTER_CLASSES]
     _raise_first_kind(content, of_entries, fix_command)
     classes = dataset.classes
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
     summary.shapes = len({image.size for image in content.images if image.size})
     summary.notes += compare_classes(classes, content)
-    no_objects = [fault for fault in hurting if fault.kind == 'no objects']
+    no_objects = [fault for fault in harmful if fault.kind == 'no objects']
     _raise_first_kind(content, no_objects, fix_command)
     summary.notes += _left_out(content, dataset)
-    _raise_first_kind(content, hurting, fix_command)
+    _raise_first_kind(content, harmful, fix_command)
     return summary
 
 
 def check_not_shared(content: Content, fix_command: Callable[[], str]) -> None:
-    """Raise InputError where images of `content` are in another split too; see `check_content`."""
-    shared = [fault for fault in content.faults if fault.hurts and fault.kind == SHARED]
+    """Raise InputError if images are also in another split; see `check_content`."""
+    shared = [fault for fault in content.faults if fault.harmful and fault.kind == SHARED]
     _raise_first_kind(content, shared, fix_command)
 
 
 def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None:
-    """What a data set of a config lists, with the faults that hurt under that config.
+    """Read the annotations of a data set, with the faults that are harmful under its config.
 
     Args:
-        annotated: ground truth is needed; False for COCO's test-dev.
+        annotated: whether ground truth is needed; False for COCO's test-dev.
 
     Returns:
-        None where the data set is of another kind than COCO's and VOC's, or not on a local disk.
+        None if the data set is neither COCO nor VOC, or is not on a local disk.
 
     Raises:
         InputError: a folder or file is missing, the annotations cannot be read at all, or the
@@ -113,7 +112,7 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
         dataset, set(dataset.classes), annotated
     )
     content.faults = [
-        fault._replace(hurts=fault.hurts and not _passed_over(fault, dataset))
+        fault._replace(harmful=fault.harmful and not _is_filtered(fault, dataset))
         for fault in content.faults
     ]
     return content
@@ -122,7 +121,7 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
 def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = existing_file(dataset, COCO_LAYOUT)
     content = read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
-    if not os.path.isfile(content.images[0].path):  # their names may be absolute
+    if not os.path.isfile(content.images[0].path):  # the file names may be absolute
         check_folder(dataset.image_folder, f'the images of {path}', 'data_prefix.img')
     return content
 
@@ -131,12 +130,12 @@ def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> C
     return read_voc(existing_file(dataset, VOC_LAYOUT), *dataset.voc_folders, classes)
 
 
-def _passed_over(fault: Fault, dataset: DataSet) -> bool:
-    """Whether a fault that hurts elsewhere does not under this config.
+def _is_filtered(fault: Fault, dataset: DataSet) -> bool:
+    """Whether this config makes a harmful fault harmless.
 
-    VOC's boxes without area: in a test no loss is taken of them; in training mmdet ignores those
-    below `filter_cfg.bbox_min_size`, and the pipeline's FilterAnnotations drops them, as it does
-    those outside of the image, once they are clipped.
+    VOC boxes without area make the loss infinite, which a test does not compute. In training, mmdet
+    ignores boxes smaller than `filter_cfg.bbox_min_size`. FilterAnnotations in the pipeline drops
+    boxes without area, and also boxes outside the image once these are clipped.
     """
     if fault.kind not in ('box without area', 'box outside the image'):
         return False
@@ -151,7 +150,7 @@ def _passed_over(fault: Fault, dataset: DataSet) -> bool:
 def _raise_first_kind(
     content: Content, faults: list[Fault], fix_command: Callable[[], str]
 ) -> None:
-    """Raise InputError for the first kind of `faults`, if any; see `check_content`."""
+    """Raise InputError for all `faults` of the first kind, if any; see `check_content`."""
     if not faults:
         return
     fix = fix_command()
@@ -164,7 +163,7 @@ def _raise_first_kind(
         message = f'{len(same_kind)} of {total} images of {file} cannot be used: {examples}'
         remedy = 'restore them'
         if len(same_kind) < total:
-            remedy += f', or take them out of the annotation file ({fix})'
+            remedy += f', or remove them from the annotation file ({fix})'
     elif kind == 'annotation missing':
         folder = Path(same_kind[0].place).parent
         names = [Path(fault.place).stem for fault in same_kind]
@@ -172,7 +171,7 @@ def _raise_first_kind(
         message += f'{folder}/{{{first_few(names)}}}.xml'
         remedy = 'restore them'
         if len(same_kind) < total:
-            remedy += f', or take them off the list ({fix})'
+            remedy += f', or remove them from the list ({fix})'
     else:
         more = f' (and {len(same_kind) - 1} more such faults)' if len(same_kind) > 1 else ''
         message, remedy = f'{same_kind[0]}{more}', remedy_of(same_kind[0], fix)
@@ -180,10 +179,10 @@ def _raise_first_kind(
 
 
 def _left_out(content: Content, dataset: DataSet) -> list[str]:
-    """Which images and boxes mmdet does not train on, in words."""
+    """Notes on the images and boxes that mmdet does not train on."""
     by_kind: dict[str, list[Fault]] = {}
     for fault in content.faults:
-        if not fault.hurts:
+        if not fault.harmful:
             by_kind.setdefault(fault.kind, []).append(fault)
     notes = [f'{kind}: {len(faults)} ({faults[0].place})' for kind, faults in by_kind.items()]
     filter_cfg = dataset.filter_cfg
@@ -195,14 +194,14 @@ def _left_out(content: Content, dataset: DataSet) -> list[str]:
     left_out = sum(map(any, zip(empty, small, strict=True)))
     if left_out == len(content.images):
         raise InputError(
-            f'mmdet leaves out all {left_out} images of {content.file}: {sum(small)} are below '
-            f'min_size={min_size} pixels, the others have no object of the classes; change the '
-            "data set's filter_cfg"
+            f'mmdet filters out all {left_out} images of {content.file}: {sum(small)} are smaller '
+            f'than min_size={min_size} pixels, and the others have no objects of the classes; '
+            "change the data set's filter_cfg"
         )
     if left_out:
-        too_small = f'{sum(small)} below min_size={min_size} pixels'
+        too_small = f'{sum(small)} smaller than min_size={min_size} pixels'
         notes.append(
-            f'left out of training: {left_out} images ({sum(map(bool, empty))} without objects, '
-            f'{too_small})'
+            f'filtered out of training: {left_out} images ({sum(map(bool, empty))} without '
+            f'objects, {too_small})'
         )
     return notes

@@ -1,4 +1,4 @@
-"""Whether the evaluators of a config speak of the images and boxes of its loaders."""
+"""Check that evaluators use the same images and boxes as the dataloaders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .voc import read_list
 
 
 class Truth(NamedTuple):
-    """What an evaluator compares detections with, by the ids of the images."""
+    """The ground truth of an evaluator: image ids and boxes."""
 
     images: frozenset
     boxes: Counter
@@ -29,8 +29,8 @@ def check_evaluators(split: Split, model: ModelConfig) -> None:
         model: the config's detector.
 
     Raises:
-        InputError: an annotation file of theirs is missing, or lists other images or boxes than the
-            loader reads; masks are to be evaluated of a model that predicts none.
+        InputError: an evaluator's annotation file is missing, or lists other images or boxes than
+            the dataloader reads; or a metric evaluates masks but the model predicts none.
     """
     for evaluator in split.evaluators:
         _check_masks(evaluator, model)
@@ -40,11 +40,11 @@ def check_evaluators(split: Split, model: ModelConfig) -> None:
                 _check_ids(split, evaluator)
             continue
         if not Path(file).is_file():
-            remedy = f'name the annotation file that the data set of {split.name}_dataloader reads'
+            remedy = f'give the annotation file that the data set of {split.name}_dataloader reads'
             if len(split.data_sets) == 1:
                 loader_file = str(split.data_sets[0].root / split.data_sets[0].ann_file)
                 remedy += f': {cfg_options({f"{evaluator.place}.ann_file": loader_file})}'
-            raise InputError(f'{evaluator.place}.ann_file={file!r} is not there; {remedy}')
+            raise InputError(f'{evaluator.place}.ann_file={file!r} does not exist; {remedy}')
         _check_file(split, evaluator, Path(file))
 
 
@@ -57,12 +57,11 @@ def _check_masks(evaluator: Evaluator, model: ModelConfig) -> None:
 
 
 def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
-    """Compare an evaluator's file with what the loader reads."""
+    """Compare an evaluator's annotation file with what the dataloader reads."""
     data_sets = split.data_sets
     if evaluator.dataset_index is not None and len(data_sets) > evaluator.dataset_index:
-        data_sets = data_sets[
-            evaluator.dataset_index : evaluator.dataset_index + 1
-        ]  # each has its own
+        # A MultiDatasetsEvaluator has an evaluator for each data set.
+        data_sets = (data_sets[evaluator.dataset_index],)
     if not all(dataset.is_local and layout_of(dataset) for dataset in data_sets):
         return
     files = [dataset.root / dataset.ann_file for dataset in data_sets]
@@ -71,14 +70,15 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
     if len(files) > 1:
         raise InputError(
             f'{option}, but {loader} reads {len(files)} files '
-            f'({first_few(list(map(str, files)))}); join them in one file, or give each its '
-            'evaluator by a MultiDatasetsEvaluator'
+            f'({first_few(list(map(str, files)))}); join them in one file, or give each data set '
+            'its own evaluator in a MultiDatasetsEvaluator'
         )
     (dataset,) = data_sets
     if dataset.indices is not None:
         raise InputError(
-            f'{option} is evaluated as a whole, but {loader} reads a part of it '
-            f'(indices={dataset.indices}); leave indices out, or write a file of these images'
+            f'{option} is evaluated as a whole, but {loader} reads only a part of it '
+            f'(indices={dataset.indices}); leave indices out, or write a file with only these '
+            'images'
         )
     if files[0].resolve() == file.resolve() or not files[0].is_file():
         return
@@ -90,17 +90,17 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
         loader_truth = Truth(frozenset(read_list(files[0])), Counter())
     evaluator_truth = _read_truth(file)
     if loader_truth is None or evaluator_truth is None:
-        return  # not a COCO JSON, of which the data set's check tells
+        return  # not a COCO file, which the check of the data set reports
     if evaluator_truth.images != loader_truth.images:
         differing = sorted(map(str, evaluator_truth.images ^ loader_truth.images))
         difference = (
             f'other images ({len(evaluator_truth.images)}, not {len(loader_truth.images)}; '
-            f'{first_few(differing)} in one of them alone)'
+            f'{first_few(differing)} in only one of them)'
         )
     elif layout_of(dataset) == 'coco' and evaluator_truth.boxes != loader_truth.boxes:
         count = (evaluator_truth.boxes - loader_truth.boxes).total()
         count += (loader_truth.boxes - evaluator_truth.boxes).total()
-        difference = f'other boxes ({count} are in one of them alone)'
+        difference = f'other boxes ({count} are in only one of them)'
     else:
         return
     raise InputError(
@@ -110,7 +110,7 @@ def _check_file(split: Split, evaluator: Evaluator, file: Path) -> None:
 
 
 def _check_ids(split: Split, evaluator: Evaluator) -> None:
-    """Images of several data sets are told apart by their ids alone."""
+    """Raise InputError if two data sets of a loader have the same image id."""
     file_of_image: dict[object, Path] = {}
     for dataset in split.data_sets:
         file = dataset.root / dataset.ann_file
@@ -121,15 +121,15 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
             if image in file_of_image:
                 raise InputError(
                     f'{split.name}_dataloader joins {file_of_image[image]} and {file}, which both '
-                    f'have the image {image!r}, and {evaluator.place} takes both for one image; '
-                    'number the images of one file anew, or evaluate each by a '
-                    'MultiDatasetsEvaluator'
+                    f'have the image id {image!r}, so {evaluator.place} would treat them as one '
+                    'image; renumber the images of one file, or give each data set its own '
+                    'evaluator in a MultiDatasetsEvaluator'
                 )
         file_of_image.update(dict.fromkeys(truth.images if truth else read_list(file), file))
 
 
 def _read_truth(file: Path) -> Truth | None:
-    """The images and boxes of a COCO file; None where it is none."""
+    """The images and boxes of a COCO file; None if it is not a COCO file."""
     try:
         content = json.loads(file.read_bytes())
         class_names = {entry['id']: entry['name'] for entry in content.get('categories', ())}

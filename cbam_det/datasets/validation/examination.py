@@ -1,4 +1,4 @@
-"""What is good to know of splits beside their faults: counts, notes, images that no file lists."""
+"""Examine splits: the faults of their images, published counts, and images that no file lists."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import os
 from ...utils.errors import first_few
 from .images import ENDINGS, Decoded, file_under_another_name, pixel_notes
 from .published import COCO_CLASSES, COCO_TOTALS, VOC_CLASSES, VOC_TOTALS
-from .splits import Split, decode_images, find_image_faults
+from .splits import AnnotatedSplit, decode_images, find_image_faults
 
 
 def examine_splits(
-    splits: list[Split], description: str, progress: bool = True, allow_shared: bool = False
-) -> list[Split]:
-    """Add the faults of the images of splits, all of them decoded, and what is good to know.
+    splits: list[AnnotatedSplit],
+    description: str,
+    progress: bool = True,
+    allow_shared: bool = False,
+) -> list[AnnotatedSplit]:
+    """Decode all images of splits; add their faults to the splits, and notes.
 
     Args:
-        description: of the bar.
-        progress: show it.
-        allow_shared: an image in two splits does not hurt.
+        description: text of the progress bar.
+        progress: show the progress bar.
+        allow_shared: an image in two splits is not harmful.
     """
     decoded = decode_images(splits, description, progress)
     find_image_faults(splits, decoded, allow_shared)
@@ -29,21 +32,21 @@ def examine_splits(
     return splits
 
 
-def _compare_totals(split: Split, splits: list[Split]) -> None:
+def _compare_totals(split: AnnotatedSplit, splits: list[AnnotatedSplit]) -> None:
     content = split.content
     if split.is_voc:
         published_classes, totals = VOC_CLASSES, VOC_TOTALS
     else:
         published_classes, totals = COCO_CLASSES, COCO_TOTALS
-    # COCO's file lists all categories, VOC's XMLs show those that have objects.
+    # A COCO file lists all categories; VOC's XMLs only show those that have objects.
     classes, published = set(content.classes), set(published_classes)
     same_classes = classes <= published if split.is_voc else classes == published
     if split.name not in totals or not same_classes:
         return
     images, objects = totals[split.name]
-    if 2 * len(content.images) < images:  # another set, under the names of its files
+    if 2 * len(content.images) < images:  # another data set with the same file names
         split.notes.append(
-            f'{len(content.images):,} images, not the {images:,} of the set so named'
+            f'{len(content.images):,} images; the published set of this name has {images:,}'
         )
         return
     for count, total, counted in (
@@ -51,14 +54,14 @@ def _compare_totals(split: Split, splits: list[Split]) -> None:
         (content.objects, objects, 'objects'),
     ):
         if total is not None and count != total:
-            message = f'lists {count:,} {counted}, the published one {total:,}'
+            message = f'lists {count:,} {counted}; the published set has {total:,}'
             if split.is_voc and (absent := _absent_of_voc2007(splits)):
-                message += f'; in no list: {first_few(absent, 9)}'
-            content.add_fault('count', str(content.file), message, hurts=False)
+                message += f'; in neither list: {first_few(absent, 9)}'
+            content.add_fault('count', str(content.file), message, harmful=False)
 
 
-def _absent_of_voc2007(splits: list[Split]) -> list[str]:
-    """The images of VOC 2007 that neither trainval nor test lists; [] where one has no list."""
+def _absent_of_voc2007(splits: list[AnnotatedSplit]) -> list[str]:
+    """The images of VOC 2007 that neither trainval nor test lists; [] if a list is missing."""
     lists = {split.name: split.content.names for split in splits}
     trainval, test = lists.get('VOC2007/trainval'), lists.get('VOC2007/test')
     if trainval is None or test is None:
@@ -67,8 +70,8 @@ def _absent_of_voc2007(splits: list[Split]) -> list[str]:
     return sorted(all_names - {*trainval, *test})
 
 
-def _add_notes(split: Split, decoded: dict[str, Decoded]) -> None:
-    """What mmdet handles: see `pixel_notes`; images and classes left bare."""
+def _add_notes(split: AnnotatedSplit, decoded: dict[str, Decoded]) -> None:
+    """Add notes on unusual pixels, on images without objects and on classes without objects."""
     images = [decoded[image.path] for image in split.content.images if image.path]
     split.notes += pixel_notes(images)
     without_objects = sum(not image.objects for image in split.content.images)
@@ -76,11 +79,11 @@ def _add_notes(split: Split, decoded: dict[str, Decoded]) -> None:
         split.notes.append(f'{without_objects:,} images have no objects')
     absent = [name for name, count in split.content.classes.items() if not count]
     if absent:
-        split.notes.append(f'no object of {first_few(absent)}')
+        split.notes.append(f'classes without objects: {first_few(absent)}')
 
 
-def _note_unlisted(splits: list[Split]) -> None:
-    """Count the images in the folders of the splits that no file lists."""
+def _note_unlisted(splits: list[AnnotatedSplit]) -> None:
+    """Add a note on the images in the splits' folders that no annotation file lists."""
     listed = {os.path.abspath(image.path) for split in splits for image in split.content.images}
     for split in splits:
         for fault in split.content.faults:

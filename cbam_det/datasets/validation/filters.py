@@ -1,4 +1,4 @@
-"""Whether the filter of a data set is read, and leaves no image out of a score."""
+"""Check `filter_cfg`: its keys are known, and it does not leave images out of a score."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ UPSTREAM = ('mmdet', 'mmengine', 'torch', 'typing', 'builtins')
 
 
 def check_filters(split: Split) -> None:
-    """Check `filter_cfg` of a split's data sets.
+    """Check the `filter_cfg` of a split's data sets.
 
     Raises:
-        InputError: nothing reads a key of it, or mmdet refuses it in a test; or the filter would
-            leave images out of a score (https://github.com/open-mmlab/mmdetection/issues/8237).
+        InputError: a key is unknown, mmdet rejects it in a test, or the filter would leave images
+            out of a score (https://github.com/open-mmlab/mmdetection/issues/8237).
     """
     for dataset in split.data_sets:
         _check_keys(split, dataset)
         filters = dataset.filter_cfg
         if dataset.test_mode and 'bbox_min_size' in filters and layout_of(dataset):
             raise InputError(
-                f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet refuses it '
+                f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet rejects it '
                 'with test_mode=True; leave it out there'
             )
         leaves_out = filters.get('filter_empty_gt') or filters.get('min_size')
         if split.name != 'train' and leaves_out and not dataset.test_mode:
             raise InputError(
                 f'{split.loader}: filter_cfg={filters} of {dataset.name} leaves images out of the '
-                'evaluation; give test_mode=True, with which nothing is filtered'
+                'evaluation; give test_mode=True, which disables the filter'
             )
 
 
 def _check_keys(split: Split, dataset: DataSet) -> None:
-    """A subclass may read other keys, in its own `filter_data` or elsewhere. Where it calls others
-    for that, its source does not show them: a key is then logged, not refused.
+    """Raise InputError for a key that neither mmdet nor the data set's own class reads.
+
+    A subclass may read other keys, but its source does not show them if it passes `filter_cfg` on.
+    So if it has its own `filter_data`, an unknown key only gives a warning.
     """
     kind = dataset.kind
     if kind is None:

@@ -1,4 +1,4 @@
-"""A digest of what a data set lists, by which a record of a run shows its data."""
+"""A digest of a data set's annotations, which records of runs contain."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from .voc import read_list
 
 
 def fingerprint(dataset: DataSet) -> str:
-    """Twelve digits of a data set's annotations: of its file, and of the XML of each image that a
-    VOC list names; '' where the labels are folders' names. Images are not read.
+    """The first twelve digits of the SHA-256 of a data set's annotations, without the images.
+
+    For VOC they cover the list and the XML of each image in it. '' if the data set has no
+    annotation file.
 
     Raises:
         InputError: the file is missing.
@@ -25,7 +27,7 @@ def fingerprint(dataset: DataSet) -> str:
         file = dataset.root / dataset.ann_file
         if not file.is_file():
             command = [*tool_command('prepare-tiny-imagenet'), str(dataset.root)]
-            raise InputError(f'no list {file}; for Tiny-ImageNet: {shlex.join(command)}')
+            raise InputError(f'no list {file}; write that of Tiny-ImageNet: {shlex.join(command)}')
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     voc = dataset.ann_file.endswith('.txt')
     file = existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)

@@ -1,4 +1,4 @@
-"""The annotation files of a COCO or VOC folder, and where their images are."""
+"""Find the annotation files of a COCO or VOC folder, and their images."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from .coco import read_coco
 from .content import Content
 from .examination import examine_splits
 from .images import file_under_another_name
-from .splits import CLEAN, Split
+from .splits import CLEAN, AnnotatedSplit
 from .unknown_layout import unknown_layout
 from .voc import check_folder, read_voc
 
 
-def examine(folder: Path, images: Path | None = None, progress: bool = True) -> list[Split]:
-    """Check a COCO or VOC folder: every image decoded, every box, the splits against each other.
+def examine(
+    folder: Path, images: Path | None = None, progress: bool = True
+) -> list[AnnotatedSplit]:
+    """Check a COCO or VOC folder: decode every image, check every box, compare the splits.
 
     Args:
-        folder: COCO's (`annotations/*.json`, or JSONs in it or in its folders), or VOC's
-            (`ImageSets`, `Annotations`, `JPEGImages`), or one with such folders of VOC in it.
-        images: COCO's images, where they are not found by the names of the files.
-        progress: show a bar.
+        folder: a COCO folder (`annotations/*.json`, or JSONs in the folder or in its subfolders), a
+            VOC folder (`ImageSets`, `Annotations`, `JPEGImages`), or a folder of VOC folders.
+        images: the folder of COCO's images, if its name does not follow from the JSON's name.
+        progress: show a progress bar.
 
     Raises:
-        InputError: there is no such data, or a file is no COCO JSON or no list at all.
+        InputError: there is no such data, or an annotation file cannot be read.
     """
     return examine_splits(find_splits(folder, images), f'decoding the images of {folder}', progress)
 
 
-def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
-    """The annotation files of a folder, read; see `examine`."""
+def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit]:
+    """Read the annotation files of a folder; see `examine`."""
     if not folder.is_dir():
-        raise InputError(f"no data folder {folder}; name one in COCO's or VOC's layout")
+        raise InputError(f"no data folder {folder}; give one in COCO's or VOC's layout")
     roots = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     lists = [(root, file) for root in roots for file in _voc_lists(root)]
     if lists:
         return [
-            Split(
+            AnnotatedSplit(
                 f'{root.resolve().name}/{file.stem}',
                 root,
                 root / 'JPEGImages',
@@ -59,18 +61,18 @@ def find_splits(folder: Path, images: Path | None = None) -> list[Split]:
             image._replace(path=image.path and os.path.join(image_folder, image.path))
             for image in content.images
         ]
-        splits.append(Split(split_name(file, files), folder, image_folder, content))
+        splits.append(AnnotatedSplit(split_name(file, files), folder, image_folder, content))
     return splits
 
 
 def split_name(file: Path, files: list[Path]) -> str:
-    """A file's stem; with its folder where another has the stem (Roboflow calls all alike)."""
+    """A file's stem, preceded by its folder if other files have the same stem, as in Roboflow."""
     same_stem = sum(path.stem == file.stem for path in files) > 1
     return f'{file.parent.resolve().name}/{file.stem}' if same_stem else file.stem
 
 
 def _voc_lists(root: Path) -> list[Path]:
-    """The image lists of a VOC folder, without those of single classes (cat_train.txt)."""
+    """The image lists of a VOC folder, without lists of single classes (cat_train.txt)."""
     files = sorted((root / 'ImageSets/Main').glob('*.txt'))
     stems = {file.stem for file in files}
     return [
@@ -81,7 +83,7 @@ def _voc_lists(root: Path) -> list[Path]:
 
 
 def coco_files(folder: Path, roots: list[Path]) -> list[Path]:
-    """Its detection files: `instances_*`, where there are such, else every JSON."""
+    """The COCO files of a folder: `instances_*.json` if there are any, else every JSON."""
     for places in ([folder / 'annotations'], [folder], roots[1:]):
         files = sorted(file for place in places for file in place.glob('*.json'))
         files = [file for file in files if not file.stem.endswith(CLEAN)]
@@ -91,14 +93,14 @@ def coco_files(folder: Path, roots: list[Path]) -> list[Path]:
 
 
 def coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:
-    """`images`, or the folder in which the first ones lie, among those that the names suggest."""
+    """The folder of a COCO file's images: `images`, or the usual folder that has most of them."""
     if images is not None:
         check_folder(images, f'the images of {file}', '--images')
         return images
     split = file.stem.removeprefix('instances_')
     places = [folder / split, folder / 'images' / split, folder / 'images', file.parent, folder]
     names = [image.path for image in content.images if image.path][:20]
-    names = [name.replace('\\', '/') for name in names]  # Windows' names are a fault, said later
+    names = [name.replace('\\', '/') for name in names]  # a fault, which is reported later
     best = max(
         places,
         key=lambda place: sum(
@@ -109,6 +111,6 @@ def coco_images(folder: Path, file: Path, content: Content, images: Path | None)
         tried = first_few(list(map(str, places)), 5)
         raise InputError(
             f'no folder {best}, and the images of {file} ({first_few(names)}) are in none of '
-            f'{tried}; restore it, or name their folder with --images'
+            f'{tried}; restore it, or give their folder with --images'
         )
     return best

@@ -1,4 +1,4 @@
-"""Images as mmdet decodes them, and what is wrong with them."""
+"""Decode images as mmdet does, and find their faults."""
 
 from __future__ import annotations
 
@@ -22,23 +22,20 @@ from rich.progress import track
 from .content import Content, Fault
 
 EXIF_ORIENTATION = 0x0112
-
-
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-
-
-# Whose size Pillow's header and the EXIF tag tell as OpenCV decodes it; others are decoded by both.
+# In these formats Pillow's header and the EXIF tag give the size that OpenCV decodes. Images in
+# other formats are decoded by both.
 LIKE_OPENCV = ('JPEG', 'MPO', 'PNG', 'BMP')
 
 
 class Decoded(NamedTuple):
-    """An image as mmdet decodes it, or why not.
+    """An image as mmdet decodes it, or the reason why it cannot.
 
     Attributes:
-        fault: kind and what is said of it, or None.
-        size: (width, height) as shown, after its EXIF orientation.
-        stored: (width, height) as it lies in the file.
-        mode: Pillow's name of its pixels ('RGB', 'L', 'CMYK', 'I;16').
+        fault: kind and message of its fault, or None.
+        size: (width, height) as displayed, after the EXIF orientation is applied.
+        stored: (width, height) as stored in the file.
+        mode: Pillow's pixel mode ('RGB', 'L', 'CMYK', 'I;16').
         digest: SHA-1 of the file, or ''.
     """
 
@@ -50,22 +47,20 @@ class Decoded(NamedTuple):
 
 
 def existence_fault(path: str) -> tuple[str, str] | None:
-    """What the file system knows of an image that is not there, or holds nothing."""
+    """The fault of an image file that is missing or empty; None otherwise."""
     try:
         status = os.stat(path)
     except OSError:
         if actual := file_under_another_name(path):
-            return 'image under another name', f'missing, but {actual} is there'
+            return 'image under another name', f'missing, but {actual} exists'
         return 'image missing', 'missing'
     if not stat.S_ISREG(status.st_mode):
-        return 'image missing', 'no file'
+        return 'image missing', 'not a file'
     return None if status.st_size else ('image empty', 'empty')
 
 
 def file_under_another_name(path: str) -> str | None:
-    """The file that is there for one that is not: in other letter case, of another ending, or with
-    / for Windows' \\.
-    """
+    """The existing file whose name differs from `path` only in letter case, ending or \\ for /."""
     for name in dict.fromkeys((path, path.replace('\\', '/'))):
         if os.path.isfile(name):
             return name
@@ -83,7 +78,7 @@ def file_under_another_name(path: str) -> str | None:
 
 
 def folder_in_other_case(folder: str) -> str | None:
-    """The folder itself, or the one whose path differs in letter case alone; None without any."""
+    """The folder, or the one whose path differs only in letter case; None if there is none."""
     if os.path.isdir(folder or '.'):
         return folder or '.'
     parent, name = os.path.split(folder)
@@ -97,9 +92,7 @@ def folder_in_other_case(folder: str) -> str | None:
 
 
 def _names_in(folder: str) -> dict[str, list[str]]:
-    """The names in a folder by their lower case; read once for all its missing files, and anew
-    where it changed.
-    """
+    """The names in a folder by their lower case. Cached until the folder changes."""
     return _read_folder(folder, os.stat(folder).st_mtime_ns)
 
 
@@ -112,26 +105,26 @@ def _read_folder(folder: str, changed: int) -> dict[str, list[str]]:
 
 
 def header_size(path: str | Path) -> tuple[int, int] | None:
-    """(width, height) of an image file as it is shown; None where it cannot be told."""
+    """(width, height) of an image file as displayed; None if it cannot be read."""
     try:
         with Image.open(path) as picture:
             return shown_and_stored_size(picture)[0]
-    except Exception:  # of an image that the check of the images names
+    except Exception:  # the check of the images reports this one
         return None
 
 
-def pixel_notes(looks: Iterable[Decoded]) -> list[str]:
-    """What mmdet handles of decoded images: pixels that are not RGB, images that it turns."""
-    looks = list(looks)
-    modes = Counter(look.mode for look in looks if look.mode not in ('', 'RGB'))
+def pixel_notes(images: Iterable[Decoded]) -> list[str]:
+    """Notes on what mmdet converts: pixels that are not RGB, images with an EXIF orientation."""
+    images = list(images)
+    modes = Counter(image.mode for image in images if image.mode not in ('', 'RGB'))
     notes = []
     if modes:
         counts = ', '.join(f'{mode} {count:,}' for mode, count in modes.most_common())
         notes.append(
-            f'{modes.total():,} images are not RGB ({counts}); mmdet reads three channels of 8 bits'
+            f'{modes.total():,} images are not RGB ({counts}); mmdet converts them to 8-bit RGB'
         )
-    if turned := sum(look.size != look.stored for look in looks):
-        notes.append(f'{turned:,} images are turned by their EXIF orientation, as by mmdet')
+    if rotated := sum(image.size != image.stored for image in images):
+        notes.append(f'{rotated:,} images have an EXIF orientation; mmdet rotates them')
     return notes
 
 
@@ -141,7 +134,7 @@ def check_exists(path: str) -> Decoded:
 
 
 def decode(path: str) -> Decoded:
-    """Decode one image; a truncated one is a fault here, where OpenCV may fill it with grey."""
+    """Decode one image. A truncated image is a fault, although OpenCV may fill it with grey."""
     if fault := existence_fault(path):
         return Decoded(fault)
     try:
@@ -154,42 +147,42 @@ def decode(path: str) -> Decoded:
                 opencv_size = _size_by_opencv(data)
                 size = opencv_size or size
                 if opencv_size is None:
-                    message = f'unreadable: OpenCV, with which mmdet reads, has no {image.format}'
+                    message = f'unreadable: OpenCV, which mmdet uses, cannot decode {image.format}'
                     return Decoded(('image unreadable', f'{message} of mode {mode}'))
     except (Image.DecompressionBombError, UnidentifiedImageError) as error:
-        opencv_size = _size_by_opencv(data)  # which has other limits and formats
+        opencv_size = _size_by_opencv(data)  # OpenCV has other limits and formats
         if opencv_size is None:
             return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
         return Decoded(None, opencv_size, opencv_size, '', hashlib.sha1(data).hexdigest())
-    except Exception as error:  # Pillow's formats raise errors of any kind on broken files
+    except Exception as error:  # Pillow raises errors of any kind on broken files
         message = (str(error).splitlines() or [type(error).__name__])[0]
         return Decoded(('image unreadable', f'unreadable: {message}'))
     return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
 
 
 def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of an image as mmdet reads it; None where it cannot."""
+    """(width, height) of an image as mmdet reads it; None if it cannot."""
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # of more than 2^30 pixels
+    except cv2.error:  # more than 2^30 pixels
         return None
     return None if array is None else array.shape[1::-1]
 
 
 def shown_and_stored_size(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(width, height) as shown, and as stored."""
+    """(width, height) as displayed, and as stored."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # damaged, of any kind: OpenCV takes the pixels as they are stored
+    except Exception:  # damaged EXIF of any kind, which OpenCV ignores
         orientation = None
     return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), image.size
 
 
 def decode_all(paths: Iterable[str], description: str, progress: bool = True) -> dict[str, Decoded]:
-    """Decode images in parallel, each once, with a progress bar."""
+    """Decode images in parallel, each path once, with a progress bar."""
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool, warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # Pillow's, of metadata and sizes that mmdet does not mind
+        warnings.simplefilter('ignore')  # Pillow's, about metadata and large images
         decoded: Iterable[Decoded] = pool.map(decode, paths)
         if progress:
             decoded = track(decoded, description, total=len(paths), transient=True)
@@ -197,27 +190,27 @@ def decode_all(paths: Iterable[str], description: str, progress: bool = True) ->
 
 
 def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> Iterator[Fault]:
-    """The faults of a set's images, of which `decode_image` tells each one's."""
+    """The faults of a set's images, each decoded with `decode_image`."""
     for index, (path, size, _) in enumerate(content.images):
         if not path:
-            continue  # no name: said already
+            continue  # no valid file name, which is reported already
         decoded = decode_image(path)
         if decoded.fault:
             yield Fault(decoded.fault[0], path, f'({decoded.fault[1]})', image=index)
         elif size and decoded.size != (0, 0) and tuple(size) != tuple(decoded.size):
-            turned = ''
+            rotated = ''
             if decoded.size != decoded.stored:
-                turned = ' once turned by its EXIF orientation'
-            message = f'is {decoded.size[0]} x {decoded.size[1]}{turned}, and annotated as '
+                rotated = ' after its EXIF orientation is applied'
+            message = f'is {decoded.size[0]} x {decoded.size[1]}{rotated}, but annotated as '
             message += f'{size[0]} x {size[1]}'
             yield Fault('size differs', path, message, image=index)
 
 
 def add_repeated_images(content: Content, decoded: Mapping[str, Decoded]) -> dict[str, str]:
-    """Add the faults of entries whose image is an earlier one's, byte for byte.
+    """Add a fault for each image whose bytes equal those of an earlier image.
 
     Returns:
-        Digest -> path of each different image.
+        Digest -> path of each distinct image.
     """
     first_index: dict[str, int] = {}
     earlier_paths: set[str] = set()
@@ -226,7 +219,7 @@ def add_repeated_images(content: Content, decoded: Mapping[str, Decoded]) -> dic
         earlier_paths.add(path)
         if digest and first_index.setdefault(digest, index) != index:
             first = first_index[digest]
-            message = f'is {content.images[first].path} too'
+            message = f'is the same image as {content.images[first].path}'
             content.add_fault('same image twice', path, message, image=index, first=first)
     content.ignore_few('same image twice', len(content.images))
     return {digest: content.images[index].path for digest, index in first_index.items()}

@@ -1,4 +1,4 @@
-"""The two layouts of mmdet's data sets, and what to do where a file of them is missing."""
+"""The COCO and VOC layouts of mmdet's data sets, and the errors for missing files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ VOC_LAYOUT = 'expected ImageSets/Main/, Annotations/ and JPEGImages/ in it'
 
 
 def layout_of(dataset: DataSet) -> Literal['coco', 'voc'] | None:
-    """The layout that a data set reads, as mmdet's CocoDataset or XMLDataset does; None where its
-    class is neither of these, or reads its files in a way of its own.
+    """The layout of a data set's files; None if it is neither COCO nor VOC.
+
+    It is known if mmdet's CocoDataset or XMLDataset reads the files, so a subclass that overrides
+    their methods for that gives None.
     """
     kind = dataset.kind
     for base in getattr(kind, '__mro__', ()):
@@ -39,7 +41,7 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
         layout: `COCO_LAYOUT` or `VOC_LAYOUT`.
 
     Raises:
-        InputError: it is not there; the message shows what is.
+        InputError: it does not exist; the message lists the files that do.
     """
     root, path = dataset.root, dataset.root / dataset.ann_file
     if not path.is_file():
@@ -51,7 +53,7 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
         hint = f'{path.parent} has {contents}'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
             hint = (
-                f'{root} has VOC2007 alone: add VOC2012, or take the config for that year, whose '
+                f'{root} has only VOC2007: add VOC2012, or use the config for that year, whose '
                 'name ends in _voc07 (faster_rcnn_r50_cbam_voc07)'
             )
         raise InputError(f'no annotation file {path} ({layout}); {hint}')
@@ -59,19 +61,19 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
 
 
 def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
-    """The error for a data folder that is not there, with the ways out.
+    """The error for a data folder that does not exist, with remedies.
 
     Args:
-        is_custom: the data set has classes of its own, so that it is neither COCO nor VOC.
+        is_custom: the data set has its own classes, so it is neither COCO nor VOC.
     """
     where = '' if root.is_absolute() else f' below {Path.cwd()}'
     checkout = Path(__file__).resolve().parents[3] / root
     if checkout.is_dir():
-        remedy = f'it is there as {checkout}: give --data-root {shlex.quote(str(checkout))}'
+        remedy = f'{checkout} exists: give --data-root {shlex.quote(str(checkout))}'
     elif digits_root := _digits_root(root):
         remedy = f'make it: {shlex.join([*tool_command("make-digits"), str(digits_root)])}'
     elif is_custom:
-        remedy = "correct the data set's data_root, or name its folder with --data-root"
+        remedy = "correct the data set's data_root, or give its folder with --data-root"
     else:
         source = (
             'cocodataset.org/#download'
@@ -79,15 +81,15 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
             else 'host.robots.ox.ac.uk/pascal/VOC'
         )
         remedy = (
-            f'get the data ({source}), name its folder with --data-root, or run on the embedded '
-            f'set: {shlex.join(tool_command("make-digits"))}, then '
+            f'download the data ({source}) and give its folder with --data-root, or run on the '
+            f'embedded set: {shlex.join(tool_command("make-digits"))}, then '
             'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {remedy}')
 
 
 def _digits_root(root: Path) -> Path | None:
-    """The folder for which `make-digits` would make a data root; None where it would not."""
+    """The folder to give to `make-digits` so that it makes `root`; None if it cannot."""
     for folder in (root, *root.parents):
         inner = root.relative_to(folder).parts
         if folder.name == 'digits' and inner == ('VOCdevkit', 'VOC2007')[: len(inner)]:

@@ -1,4 +1,4 @@
-"""The classes and colours of a split's data sets against what heads, metrics and pictures need."""
+"""Check that the classes and palettes of data sets fit the heads, metrics and visualizer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -18,20 +17,20 @@ from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
 from ...utils.value_types import typed
 
-# The keys of heads that predict the classes of the objects; a `semantic_head` of HTC and SCNet has
-# those of COCO's maps, and an `rpn_head` always has one.
+# Keys of the heads that predict object classes. The `semantic_head` of HTC and SCNet predicts the
+# classes of COCO's semantic maps instead, and an `rpn_head` always has one class.
 HEADS = ('bbox_head', 'mask_head', 'mask_iou_head', 'point_head', 'glbctx_head', 'segm_head')
 PANOPTIC_HEADS = ('panoptic_head', 'panoptic_fusion_head', 'semantic_head')
 
 
 def check_metainfo(cfg: Config, split: str) -> None:
-    """Check the metainfo of the data sets of a split, and warn of a palette that is too short.
+    """Check the metainfo of a split's data sets, and warn about an unusable palette.
 
     Args:
         split: 'train', 'val' or 'test'.
 
     Raises:
-        InputError: joined data sets differ, or a head predicts another number of classes.
+        InputError: concatenated data sets differ, or a head has another number of classes.
     """
     place = f'{split}_dataloader.dataset'
     dataset = cfg[f'{split}_dataloader'].dataset
@@ -39,7 +38,7 @@ def check_metainfo(cfg: Config, split: str) -> None:
     if not (isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'):
         for path, node in walk(dataset, place):
             if kind_of(node) == 'ConcatDataset':
-                _check_joined_sets(node, path)
+                _check_concatenated_sets(node, path)
     model = detector(cfg) if cfg.get('model') else {}
     nodes = walk(cfg.get('model'), 'model')
     model_path = next((path for path, node in nodes if node is model), 'model')
@@ -51,16 +50,16 @@ def check_metainfo(cfg: Config, split: str) -> None:
 
 
 def _metainfos(dataset: dict, place: str) -> Iterator[tuple[str, dict]]:
-    """The metainfo of each data set inside wrappers as its class makes it, {} where that fails.
+    """The metainfo that each data set inside wrappers builds; {} if it cannot be built.
 
-    VOCDataset's has the year of its folder. Annotations are not read.
+    VOCDataset adds the year of its folder, for example. Annotations are not read.
     """
     for path, leaf in leaf_datasets(dataset, place):
         kind = registered_class(DATASETS, leaf['type'])
         metainfo = {}
         if kind is not None and issubclass(kind, BaseDataset):
             options = {key: leaf[key] for key in leaf if key not in ('type', '_scope_')}
-            with suppress(Exception):  # the run builds it again, and explains why it cannot
+            with suppress(Exception):  # the run builds it again, and then reports the error
                 metainfo = kind(**{**options, 'pipeline': [], 'lazy_init': True}).metainfo
         yield path, metainfo
 
@@ -70,15 +69,15 @@ def _names(metainfo: dict, key: str) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, (list, tuple)) else ()
 
 
-def _check_joined_sets(node: dict, place: str) -> None:
+def _check_concatenated_sets(node: dict, place: str) -> None:
     """Check that the data sets of a ConcatDataset have the same metainfo.
 
-    mmdet makes a list of them where they have not. Metrics, and `init_detector` of a checkpoint
-    that was trained so, find no classes in that:
-    https://github.com/open-mmlab/mmdetection/issues/8785. Classes are compared elsewhere.
+    Otherwise ConcatDataset's metainfo is a list, in which neither metrics nor `init_detector` of a
+    checkpoint find the classes: https://github.com/open-mmlab/mmdetection/issues/8785. `classes.py`
+    compares the classes.
 
     Raises:
-        InputError: a key differs that `ignore_keys` does not name.
+        InputError: a key differs that is not in `ignore_keys`.
     """
     ignored = typed(node, 'ignore_keys', str | list[str] | None, place) or []
     ignored = [ignored] if isinstance(ignored, str) else list(ignored)
@@ -93,30 +92,32 @@ def _check_joined_sets(node: dict, place: str) -> None:
         names = ', '.join(f'metainfo.{key}' for key in differing)
         remedy = cfg_options({f'{place}.ignore_keys': [*ignored, *differing]})
         raise InputError(
-            f'{place} joins data sets that differ in {names}, so that neither metrics nor '
-            f"mmdet's init_detector find the classes; give all the same, or {remedy}"
+            f'{place} joins data sets that differ in {names}, so neither metrics nor '
+            f"mmdet's init_detector find the classes; give all the same value, or {remedy}"
         )
 
 
 def palette_problem(cfg: Config, split: str) -> str | None:
-    """Why mmdet cannot draw all classes of a split with its palette, and the remedy."""
+    """Why mmdet cannot draw a split's classes with its palette, with a remedy; None if it can."""
     place = f'{split}_dataloader.dataset'
     for path, metainfo in _metainfos(cfg[f'{split}_dataloader'].dataset, place):
         palette, classes = metainfo.get('palette'), _names(metainfo, 'classes')
         problem = None
         if isinstance(palette, tuple) and any(isinstance(colour, tuple) for colour in palette):
-            problem = 'is a tuple of colours, and mmdet takes a list of them'
+            problem = 'is a tuple of colours, but mmdet needs a list'
         elif isinstance(palette, list) and len(palette) < len(classes):
             problem = f'has {len(palette)} colours for {len(classes)} classes'
         else:
+            from mmdet.visualization.palette import get_palette  # data are checked without mmdet
+
             try:
                 get_palette(palette, len(classes))
             except (AssertionError, TypeError) as error:
-                problem = f'is {palette!r}, and mmdet says: {error}'
+                problem = f'is {palette!r}, which mmdet rejects: {error}'
         if problem:
             return (
-                f'{path}.metainfo.palette {problem}, so that pictures of detections cannot be '
-                f'drawn; give {cfg_options({f"{path}.metainfo.palette": "random"})}'
+                f'{path}.metainfo.palette {problem}, so detections cannot be drawn; '
+                f'give {cfg_options({f"{path}.metainfo.palette": "random"})}'
             )
     return None
 
@@ -124,22 +125,22 @@ def palette_problem(cfg: Config, split: str) -> str | None:
 def check_num_classes(
     model: dict, classes: tuple[str, ...], stuff: tuple[str, ...] = (), place: str = 'model'
 ) -> None:
-    """Check the numbers of classes of the heads of a detector.
+    """Check the number of classes of a detector's heads.
 
-    A detector with a language model has as many as its text may have words.
+    Detectors with a language model are skipped: their number is that of the text's tokens.
 
     Args:
         model: the config of the detector.
-        classes: of the objects; () where they are unknown.
-        stuff: the classes without objects of a panoptic set.
-        place: the dotted path of `model`, for the message.
+        classes: the object classes; () if they are unknown.
+        stuff: the stuff classes of a panoptic data set.
+        place: the key path of `model`, for the message.
 
     Raises:
-        InputError: a head predicts another number of classes.
+        InputError: a head has another number of classes.
     """
     if 'language_model' in model or not classes:
         return
-    wanted: dict[str, tuple[int, int]] = {}  # key path -> the config's number, the right one
+    wanted: dict[str, tuple[int, int]] = {}  # key path -> number in the config, right number
     for path, node in walk(model, place):
         keys = path.removeprefix(place).split('.')[1:]
         if 'num_classes' in node and _predicts_objects(keys):
@@ -164,8 +165,9 @@ def check_num_classes(
 
 
 def _predicts_objects(keys: list[str]) -> bool:
-    """Whether `num_classes` at these keys of a detector is that of the objects: of a head, its
-    module and its loss, and of mmyolo's assigners.
+    """Whether `num_classes` at these keys of a detector is the number of object classes.
+
+    It is in a head, its module and its loss, and in mmyolo's assigners.
     """
     inside = keys[1:] if keys[:1] == ['roi_head'] else keys
     return bool(inside) and (
@@ -176,6 +178,6 @@ def _predicts_objects(keys: list[str]) -> bool:
 def _check_class_weights(path: str, weights: object, count: int) -> None:
     if isinstance(weights, (list, tuple)) and len(weights) != count + 1:
         raise InputError(
-            f'{path}.class_weight has {len(weights)} numbers for {count} classes and none; give '
-            f'{path}.class_weight=[1.0] * {count} + [0.1] in the config'
+            f'{path}.class_weight has {len(weights)} numbers for {count} classes and background; '
+            f'give {path}.class_weight=[1.0] * {count} + [0.1] in the config'
         )

@@ -1,7 +1,7 @@
-"""Whether the pipeline of a data set gets what it works on, and gives what is learnt from.
+"""Check that pipelines get the inputs that they need, and load the ground truth.
 
-Each fault here is read without a word by MMEngine and mmdet, and ends an epoch later in an
-exception or in wrong scores; the threads are named where there is one.
+MMEngine and mmdet silently accept each of these faults and fail later. Docstrings link the issues
+of mmdet.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from ...utils.split_config import Split
 from .content import Content
 from .layouts import layout_of
 
-# Transforms that mix several images, which only a MultiImageMixDataset hands to them.
+# Transforms that mix several images; they only work in a MultiImageMixDataset.
 MIXING = ('Mosaic', 'MixUp', 'YOLOXMixUp', 'CopyPaste')
 
 
 def check_pipelines(split: Split) -> None:
-    """Check the pipelines of a split's data sets, of which no file is read.
+    """Check the pipelines of a split's data sets, without reading files.
 
     Raises:
-        InputError: a transform needs several images and gets one, or a training gets no truth.
+        InputError: a transform needs several images but gets one, or training data has no ground
+            truth.
     """
     for dataset in split.data_sets:
         _check_mixing(split, dataset)
@@ -29,19 +30,19 @@ def check_pipelines(split: Split) -> None:
 
 
 def _check_mixing(split: Split, dataset: DataSet) -> None:
-    """https://github.com/open-mmlab/mmdetection/issues/6155"""
+    """See https://github.com/open-mmlab/mmdetection/issues/6155."""
     for step in dataset.pipeline:
         if step.name in MIXING and step.is_of('mmdet'):
             raise InputError(
-                f'{split.loader}: {step.name} mixes several images, which the pipeline of '
-                f'{dataset.name} cannot give it; wrap the data set: '
-                "dict(type='MultiImageMixDataset', dataset=..., pipeline=[...]), with "
-                f'{step.name} and what follows in the pipeline of the wrapper'
+                f'{split.loader}: {step.name} mixes several images, but the pipeline of '
+                f'{dataset.name} has only one; wrap the data set: '
+                "dict(type='MultiImageMixDataset', dataset=..., pipeline=[...]), and move "
+                f'{step.name} and the steps after it to the pipeline of the wrapper'
             )
 
 
 def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:
-    if layout_of(dataset) is None:  # a classifier's has labels alone
+    if layout_of(dataset) is None:  # a classifier's data set only has labels
         return
     if dataset.pipeline and not may_load_truth(dataset):
         raise InputError(
@@ -52,8 +53,9 @@ def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:
 
 
 def may_load_truth(dataset: DataSet) -> bool:
-    """Whether a pipeline loads annotations, inside other transforms too, or has a transform of
-    another library, which may.
+    """Whether a pipeline may load annotations.
+
+    True if a transform, or one inside it, loads them, or comes from another library.
     """
     steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
     return any(
@@ -66,7 +68,7 @@ def may_load_truth(dataset: DataSet) -> bool:
 
 
 def check_extra_annotations(dataset: DataSet, content: Content) -> None:
-    """Raise InputError where the pipeline asks for masks or maps that the annotations lack."""
+    """Raise InputError if the pipeline needs masks or maps that the annotations do not have."""
     voc = content.is_voc
     with_mask, with_seg = (
         any(_is_loader(step) and step.options.get(option) for step in dataset.pipeline)
@@ -79,7 +81,7 @@ def check_extra_annotations(dataset: DataSet, content: Content) -> None:
         if without_mask or not annotations:
             problem = 'has no masks'
             if annotations:
-                problem = f'has {without_mask} of {len(used)} annotations without a segmentation'
+                problem = f'has no segmentation in {without_mask} of {len(used)} annotations'
             remedy = 'give with_mask=False (and a model without a mask_head)'
             remedy += ", as VOC's XMLs have none" if voc else ', or annotate masks'
             raise InputError(
@@ -90,15 +92,15 @@ def check_extra_annotations(dataset: DataSet, content: Content) -> None:
         remedy = 'give with_seg=False'
         remedy += '' if voc else ", or data_prefix=dict(seg='FOLDER/')"
         raise InputError(
-            f"the pipeline's LoadAnnotations has with_seg=True, but {content.file} has no maps "
-            f'beside it; {remedy}'
+            f"the pipeline's LoadAnnotations has with_seg=True, but {content.file} has no "
+            f'segmentation maps; {remedy}'
         )
     for step in () if with_mask else dataset.pipeline:
         if step.options.get('by_mask'):
-            remedy = f'take {step.name} out of the pipeline'
+            remedy = f'remove {step.name} from the pipeline'
             remedy += '' if voc else ', or give LoadAnnotations with_mask=True'
             raise InputError(
-                f"the pipeline's {step.name} works on masks, but {content.file} is read without "
+                f"the pipeline's {step.name} needs masks, but {content.file} is read without "
                 f'masks; {remedy}'
             )
 

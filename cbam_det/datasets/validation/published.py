@@ -1,4 +1,4 @@
-"""What is published of COCO 2017 and PASCAL VOC: their classes, and the sizes of their splits."""
+"""Published facts on COCO 2017 and PASCAL VOC: their classes and the sizes of their splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COCO_CLASSES: tuple[str, ...] = (
     'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush',
 )
 # fmt: on
-# Split -> images, objects (None: not compared), from the sets' own pages and files.
+# Split -> images, objects (None: not compared), from the data sets' web pages and files.
 COCO_TOTALS: dict[str, tuple[int, int | None]] = {
     'instances_train2017': (118_287, 860_001),
     'instances_val2017': (5_000, 36_781),

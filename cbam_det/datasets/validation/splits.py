@@ -1,6 +1,6 @@
-"""The images that annotation files list: missing, damaged, repeated, in two splits.
+"""Find the faults of the images of splits: missing, damaged, repeated, or in two splits.
 
-The check before a run and that of a folder or a config (`check_data`) find the same faults by it.
+Both the check before a run and `check_data` use it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ from pathlib import Path
 from .content import Content, unusable_reason
 from .images import Decoded, add_repeated_images, check_exists, decode_all, image_faults
 
-CLEAN = '_clean'  # what the names of clean files end in
+CLEAN = '_clean'  # suffix of the names of clean files
 
 
 @dataclass
-class Split:
-    """One annotation file of a folder.
+class AnnotatedSplit:
+    """A split of a data set: its annotation file, its images and their faults.
+
+    `utils.split_config.Split` is the config of a split; this is what its files contain.
 
     Attributes:
-        name: 'instances_train2017', 'VOC2007/trainval'.
+        name: for example 'instances_train2017' or 'VOC2007/trainval'.
         root: the folder of its images and annotations.
-        images: where the images lie.
-        content: what it lists, with the faults of its images.
-        notes: what is no fault, and good to know.
-        sub_data_root: `root` in the folder that was given, as `data_prefix.sub_data_root` names it
-            in a config whose `data_root` is that folder; '' where both are one.
+        images: the folder of its images.
+        content: its annotations, with the faults of its images.
+        notes: facts that are not faults.
+        sub_data_root: the value of `data_prefix.sub_data_root` in a config whose `data_root` is the
+            folder that was checked; '' if that is `root`.
         annotations: VOC's folder of XMLs.
-        places: the data sets of a config that read it, by their dotted paths; () of a folder.
-        evaluators: those of a config that read the same file.
-        annotated: its ground truth is needed.
-        partial: a part of it is read, which one is not known here.
+        places: key paths of the config's data sets that read it; () if a folder was checked.
+        evaluators: key paths of the config's evaluators that read the same file.
+        annotated: whether its ground truth is needed.
+        partial: whether only an unknown part of it is read.
     """
 
     name: str
@@ -51,8 +53,8 @@ class Split:
 
     @property
     def role(self) -> str | None:
-        """'train', 'val' or 'test', by the config, or by its name or the folders of its file and
-        its images.
+        """'train', 'val' or 'test', from the config or else from the names of its file and folders;
+        None if they do not show it.
         """
         if self.places:
             return self.places[0].partition('_')[0]
@@ -65,7 +67,7 @@ class Split:
 
     @property
     def label(self) -> str:
-        """What messages call it: the loader that reads it, or its name."""
+        """Its name in messages: the dataloader that reads it, or else `name`."""
         return self.places[0].partition('.')[0] if self.places else self.name
 
     @property
@@ -74,28 +76,31 @@ class Split:
 
 
 def decode_images(
-    splits: list[Split], description: str, progress: bool = True
+    splits: list[AnnotatedSplit], description: str, progress: bool = True
 ) -> dict[str, Decoded]:
-    """Every image of splits, decoded, by its path; see `decode_all`."""
+    """Decode every image of the splits; returns them by path. See `decode_all`."""
     paths = [image.path for split in splits for image in split.content.images if image.path]
     return decode_all(paths, description, progress)
 
 
 def find_image_faults(
-    splits: list[Split], decoded: Mapping[str, Decoded] | None = None, allow_shared: bool = False
+    splits: list[AnnotatedSplit],
+    decoded: Mapping[str, Decoded] | None = None,
+    allow_shared: bool = False,
 ) -> None:
-    """Add the faults of the images of splits, and those that show where splits are compared.
+    """Add the faults of images to their splits, including images that are in two splits.
 
     Args:
-        decoded: every image, by its path. Without it images are not opened, and are the same where
-            their path is, not where their bytes are.
-        allow_shared: an image in two splits does not hurt.
+        decoded: every image by its path. If None, images are not opened, and are compared by their
+            paths instead of their bytes.
+        allow_shared: an image in two splits is not harmful.
     """
     identities = []
     for split in splits:
         content = split.content
-        hurts = any(fault.hurts for fault in content.faults)  # of which no object may be left
-        if split.annotated and not hurts and (problem := unusable_reason(content)):
+        # Harmful faults can be the reason that no object is usable, so only those are reported.
+        has_harmful = any(fault.harmful for fault in content.faults)
+        if split.annotated and not has_harmful and (problem := unusable_reason(content)):
             content.add_fault('no objects', str(content.file), problem)
         if decoded is None:
             content.faults += image_faults(content, check_exists)
@@ -109,20 +114,23 @@ def find_image_faults(
 
 
 def _compare(
-    split: Split, own: dict[str, str], other: Split, others: dict[str, str], allow_shared: bool
+    split: AnnotatedSplit,
+    own: dict[str, str],
+    other: AnnotatedSplit,
+    others: dict[str, str],
+    allow_shared: bool,
 ) -> None:
     """Add the faults of images in two splits.
 
     Args:
-        own, others: what tells the images of each from others, and their paths.
+        own, others: the images of each split, identity (digest or absolute path) -> path.
     """
     if not split.places and split.root == other.root and split.is_voc:
         stems = {split.content.file.stem, other.content.file.stem}
         if 'trainval' in stems and stems <= {'train', 'val', 'trainval'}:
-            return  # VOC's trainval is both of them
+            return  # VOC's trainval is the union of both
     shared = sorted(own.keys() & others.keys())
-    # Nothing leaks between a split and a part of it in a file of its own, nor where one set is
-    # both the validation's and the test's.
+    # Harmless: one file lists a part of the same split, or one set is both validation and test set.
     same_role = split.role is not None and split.role == other.role
     is_part = same_role and len(shared) in (len(own), len(others))
     evaluated = {split.role, other.role} <= {'val', 'test'}
@@ -130,10 +138,10 @@ def _compare(
     unknown = allow_shared or split.partial or other.partial
     for identity in shared:
         place = own[identity]
-        path = '' if place == others[identity] else f'{others[identity]} of '
+        path = 'in ' if place == others[identity] else f'{others[identity]} of '
         split.content.add_fault(
             'same image in two splits',
             place,
-            f'is {path or "in "}{other.label} too',
-            hurts=not (is_part or is_same_set or unknown),
+            f'is also {path}{other.label}',
+            harmful=not (is_part or is_same_set or unknown),
         )

@@ -1,4 +1,4 @@
-"""A folder in neither COCO's nor VOC's layout: what is in it, and how a config can read it."""
+"""The error for a folder in neither COCO's nor VOC's layout, and how a config can read it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ KINDS = {'XMLs': ('.xml',), 'images': ENDINGS, 'JSONs': ('.json',), 'text files'
 
 
 def unknown_layout(folder: Path) -> InputError:
-    """The error for a folder of unknown layout; for one with XMLs, the lists to write and the data
-    sets that read them.
+    """The error for a folder of unknown layout.
+
+    If the folder has XMLs and images, the remedy has commands that write image lists, and the data
+    sets of a config that read them.
     """
-    folder = folder.absolute()  # for what is printed, to be pasted anywhere
+    folder = folder.absolute()  # so that the remedy works in any working directory
     counts: dict[str, Counter[Path]] = {kind: Counter() for kind in KINDS}
     for subfolder, _, names in os.walk(folder):
         for name in names:
@@ -33,12 +35,12 @@ def unknown_layout(folder: Path) -> InputError:
         if +by_folder
     ]
     message = (
-        f'{folder} is no data set that is known: for COCO {COCO_LAYOUT}; for VOC {VOC_LAYOUT}; '
-        f'it has {", ".join(contents) or "no images and no annotations"}'
+        f'{folder} has neither the COCO nor the VOC layout: for COCO {COCO_LAYOUT}; for VOC '
+        f'{VOC_LAYOUT}; it has {", ".join(contents) or "no images and no annotations"}'
     )
     xmls, images = sorted(+counts['XMLs']), sorted(+counts['images'])
     if not xmls or not images:
-        return InputError(f'{message}; bring it into one of these layouts')
+        return InputError(f'{message}; convert it to one of these layouts')
     lists = {annotations: _list_of(folder, annotations) for annotations in xmls}
     commands = [
         f'for f in {shlex.quote(str(annotations))}/*.xml; do basename "$f" .xml; done > '
@@ -46,16 +48,16 @@ def unknown_layout(folder: Path) -> InputError:
         for annotations, file in lists.items()
         if not file.is_file()
     ]
-    remedy = f'write a list of each: {" && ".join(commands)}; then ' if commands else ''
+    remedy = f'write a list for each: {" && ".join(commands)}; then ' if commands else ''
     datasets = [_dataset(folder, annotations, images, file) for annotations, file in lists.items()]
     return InputError(
-        f'{message}; {remedy}name in a config, for tools/check_data.py CONFIG too: '
+        f'{message}; {remedy}use in a config, which tools/check_data.py CONFIG can check too: '
         f'{" and ".join(datasets)}'
     )
 
 
 def _list_of(folder: Path, annotations: Path) -> Path:
-    """The list of image names that is there for a folder of XMLs, or the one to write."""
+    """The existing list of image names for a folder of XMLs, or the path to write one to."""
     for file in sorted(path for path in folder.glob('*.txt') if path.is_file()):
         names = file.read_text(encoding='utf-8', errors='replace').splitlines()
         if names and all(meant_name(name, annotations) for name in names[:20]):
@@ -64,23 +66,25 @@ def _list_of(folder: Path, annotations: Path) -> Path:
 
 
 def _dataset(folder: Path, annotations: Path, images: list[Path], file: Path) -> str:
-    """The dictionary of the data set, with the classes of the XMLs."""
+    """The config of the data set, with the classes of the XMLs."""
     xmls = sorted(annotations.glob('*.xml'))
     stems = {path.stem for path in xmls[:20]}
-    pictures = max(images, key=lambda folder: len(stems & {path.stem for path in folder.iterdir()}))
+    image_folder = max(
+        images, key=lambda folder: len(stems & {path.stem for path in folder.iterdir()})
+    )
     classes = set()
     for path in xmls:
         try:
             objects = ET.parse(path).iterfind('object/name')
         except (ET.ParseError, ValueError, LookupError, OSError):
-            continue  # which the check of the data set names
+            continue  # the check of the data set reports it
         classes |= {item.text for item in objects if item.text}
     values = dict(
         data_root=f'{folder}/',
         ann_file=os.path.relpath(file, folder),
         data_prefix=dict(sub_data_root=''),
         ann_subdir=os.path.relpath(annotations, folder),
-        img_subdir=os.path.relpath(pictures, folder),
+        img_subdir=os.path.relpath(image_folder, folder),
         metainfo=dict(classes=tuple(sorted(classes))),
     )
     arguments = ', '.join(f'{key}={value!r}' for key, value in values.items())

@@ -1,4 +1,4 @@
-"""A VOC list and its XML files, as mmdet 3.x reads them, and every fault in them."""
+"""Read a VOC list and its XML files as mmdet 3.x does, and find every fault in them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .content import LARGEST, Content, ListedImage, box_fault, is_number
 from .images import ENDINGS, file_under_another_name, header_size
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
-# What all boxes of a set show of each when they are read in another way than they are meant.
+# Faults of single boxes that appear when all boxes of a set are in another format.
 OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
 
 
 class Box(NamedTuple):
-    """A box as its XML has it, and the (width, height) of its image."""
+    """A box as written in its XML, and the (width, height) of its image."""
 
     sides: tuple[float, ...]
     size: tuple[int, int] | None
@@ -32,12 +32,13 @@ def read_voc(
     """Read the images of a VOC list and their XML files.
 
     Args:
-        path: list of image names, such as ImageSets/Main/train.txt.
+        path: a list of image names, such as ImageSets/Main/train.txt.
         annotations, images: the folders of NAME.xml and NAME.jpg.
-        classes: names whose objects mmdet reads; None for all. Of others the name is counted.
+        classes: classes whose objects mmdet reads; None for all. Objects of other classes are only
+            counted.
 
     Raises:
-        InputError: the list is no text in UTF-8, or is empty; a folder is not there.
+        InputError: the list is not UTF-8 or is empty, or a folder does not exist.
     """
     content = Content(path, names=read_list(path))
     check_folder(annotations, f'the XMLs of {path}', 'ann_subdir, data_prefix.sub_data_root')
@@ -49,20 +50,22 @@ def read_voc(
         meant = meant_name(name, annotations)
         picture = str(images / f'{meant or name}.jpg')
         if meant is None and (len(name.split()) != 1 or '\0' in name):
-            content.add_fault('list line', place, f'{name!r} is no image name', image=index)
+            content.add_fault(
+                'invalid list line', place, f'{name!r} is not an image name', image=index
+            )
             picture = ''
         elif meant is None:
             file = annotations / f'{name}.xml'
-            content.add_fault('annotation missing', str(file), 'is not there', image=index)
+            content.add_fault('annotation missing', str(file), 'does not exist', image=index)
         else:
             file = annotations / f'{meant}.xml'
             if meant != name:
-                message = f'{name!r} is no image name, but {file} is there'
-                content.add_fault('list line', place, message, image=index)
+                message = f'{name!r} is not an image name, but {file} exists'
+                content.add_fault('invalid list line', place, message, image=index)
             size, object_count = read_xml(content, index, file, Path(picture), classes, boxes)
         content.names[index] = name = meant or name
         if name in first_lines and picture:
-            message, first = f'{name!r} is listed before', first_lines[name]
+            message, first = f'{name!r} is already listed', first_lines[name]
             content.add_fault('image listed twice', place, message, image=index, first=first)
         first_lines.setdefault(name, index)
         content.images.append(ListedImage(picture, size, object_count))
@@ -71,18 +74,24 @@ def read_voc(
 
 
 def check_folder(folder: Path, holds: str, keys: str) -> None:
-    """Raise InputError where `folder` is not there, for `holds` by the `keys` of a config."""
+    """Raise InputError if `folder` does not exist.
+
+    Args:
+        holds: what the folder should contain, for the message.
+        keys: the keys of a config that set the folder, for the message.
+    """
     if not folder.is_dir():
         raise InputError(
-            f'no folder {folder}, where {holds} should be; restore it, or give a config that '
-            f'names another ({keys})'
+            f'no folder {folder}, where {holds} should be; restore it, or set another folder in '
+            f'the config ({keys})'
         )
 
 
 def meant_name(name: str, annotations: Path) -> str | None:
-    """The image name that a line of a list means: itself, or without blanks, a byte order mark, a
-    second column, an ending or folders, and in the letter case of its XML; None where no such XML
-    is there.
+    """The image name that a line of a list means, with the letter case of its XML file.
+
+    Blanks, a byte order mark, a second column, a file ending and folders are ignored. None if there
+    is no such XML file.
     """
     if name.strip() and os.path.isfile(annotations / f'{name}.xml'):
         return name
@@ -101,7 +110,7 @@ def meant_name(name: str, annotations: Path) -> str | None:
 
 
 def check_boxes_together(content: Content, boxes: list[Box]) -> None:
-    """Add the faults that all boxes show together: sizes for corners, numbers in 0..1."""
+    """Add the faults that all boxes together show: sizes instead of corners, values in 0..1."""
     content.ignore_few('box twice', content.objects)
     example = ', '.join(f'{value:g}' for value in boxes[0].sides) if boxes else ''
     are_relative = all(0 <= value <= 1 for box in boxes for value in box.sides)
@@ -111,20 +120,20 @@ def check_boxes_together(content: Content, boxes: list[Box]) -> None:
     ]
     if are_relative and any(0 < value < 1 for box in boxes for value in box.sides):
         kind = 'boxes in 0..1'
-        message = f'all of numbers from 0 to 1 ({example}), not pixels'
+        message = f'has {len(boxes)} boxes with all values from 0 to 1 ({example}), not in pixels'
     elif len(without_area) >= max(3, 0.1 * len(boxes)) and len(fit_as_sizes) > 0.9 * len(boxes):
         example = ', '.join(f'{value:g}' for value in without_area[0].sides)
-        kind = 'sizes for corners'
+        kind = 'sizes instead of corners'
         message = (
-            f'of which {len(without_area)} have no area as corners, and {len(fit_as_sizes)} fit '
-            f'their image as x, y, width, height ({example})'
+            f'has {len(boxes)} boxes: {len(without_area)} have no area as corners, but '
+            f'{len(fit_as_sizes)} fit their image as x, y, width, height ({example})'
         )
     else:
         return
     explained = [fault for fault in content.faults if fault.kind in OF_ALL_BOXES]
     content.faults = [fault for fault in content.faults if fault.kind not in OF_ALL_BOXES]
-    hurts = any(fault.hurts for fault in explained)
-    content.add_fault(kind, f'{content.file}:', f'has {len(boxes)} boxes, {message}', hurts=hurts)
+    is_harmful = any(fault.harmful for fault in explained)
+    content.add_fault(kind, f'{content.file}:', message, harmful=is_harmful)
 
 
 def _without_area(sides: tuple[float, ...]) -> bool:
@@ -133,28 +142,33 @@ def _without_area(sides: tuple[float, ...]) -> bool:
 
 
 def as_corners(sides: tuple[float, ...]) -> tuple[float, ...]:
-    """The corners of x, y, width, height; mmdet reads the same width and height of them."""
+    """Convert x, y, width, height to corners from which mmdet gets the same width and height."""
     left, top, width, height = sides
     return left, top, left + width, top + height
 
 
 def read_list(path: Path) -> list[str]:
-    """The image names of a VOC list, one a line, as mmdet reads them; InputError where it is none.
+    """The image names of a VOC list, one per line, as mmdet reads them.
 
-    A byte order mark belongs to the first name.
+    Like mmdet, it keeps a byte order mark as part of the first name.
+
+    Raises:
+        InputError: the list is not UTF-8, or is empty.
     """
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b'\n') + 1
         raise InputError(
-            f'{path}, line {line} is no UTF-8 ({error.reason}); save the list as UTF-8, and give '
-            'the images names in it'
+            f'{path}, line {line} is not valid UTF-8 ({error.reason}); save the list as UTF-8, '
+            'with the names of the images'
         ) from None
     names = text.split('\n')
     names = names[:-1] if names[-1] == '' else names
     if not any(name.removeprefix('\ufeff') for name in names):
-        raise InputError(f'{path} lists no images; give one image name a line, without its ending')
+        raise InputError(
+            f'{path} lists no images; write one image name per line, without the file ending'
+        )
     return names
 
 
@@ -166,14 +180,24 @@ def read_xml(
     classes: Collection[str] | None,
     boxes: list[Box],
 ) -> tuple[tuple[int, int] | None, int]:
-    """The size of an image, and how many objects mmdet reads of it; faults go to `content`, and
-    those with four numbers to `boxes`.
+    """Read the XML file of an image.
+
+    Args:
+        content: its faults and counts are added to it.
+        image: index of the image.
+        file: the XML file.
+        picture: the image file, which gives the size if the XML does not.
+        classes: see `read_voc`.
+        boxes: boxes of four numbers are added to it.
+
+    Returns:
+        The (width, height) of the image, if known, and the number of objects that mmdet reads.
     """
     try:
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        content.add_fault('no XML', str(file), f'is no XML ({reason})', image=image)
+        content.add_fault('invalid XML', str(file), f'is not valid XML ({reason})', image=image)
         return None, 0
     size = _xml_size(content, image, root, file) or header_size(picture)
     object_count, earlier = 0, set()
@@ -189,12 +213,14 @@ def read_xml(
         if fault is None or fault[0] in OF_ALL_BOXES:
             sides = sides_of(item)
             if fault is None and (name, sides) in earlier:
-                message = f'has the class and the box {sides} of an earlier one of its image'
+                message = f'has the same class and box {sides} as an earlier object of its image'
                 fault = 'box twice', message, True
             earlier.add((name, sides))
             boxes.append(Box(sides, size))
         if fault:
-            content.add_fault(fault[0], place, fault[1], hurts=fault[2], image=image, object=index)
+            content.add_fault(
+                fault[0], place, fault[1], harmful=fault[2], image=image, object=index
+            )
         is_kept = fault is None or fault[0] in KINDS_WITH_KEPT_BOX
         content.usable += is_kept and not is_difficult(item)
     content.classes.pop('', None)
@@ -202,7 +228,7 @@ def read_xml(
 
 
 def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tuple[int, int] | None:
-    """(width, height) that mmdet reads; None without a size, for which it opens the image."""
+    """The (width, height) that mmdet reads; None if there is none: mmdet then opens the image."""
     size = root.find('size')
     if size is None:
         return None
@@ -213,7 +239,7 @@ def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tup
         width = height = 0
     if not (0 < width < LARGEST and 0 < height < LARGEST):
         message = f'has a size of {texts[0]!r:.40} x {texts[1]!r:.40}'
-        content.add_fault('size', f'{file}:', message, image=image)
+        content.add_fault('invalid size', f'{file}:', message, image=image)
         return None
     return width, height
 
@@ -222,14 +248,14 @@ def is_difficult(item: ET.Element) -> bool:
     try:
         return int(item.findtext('difficult', '0')) != 0
     except ValueError:
-        return False  # a fault, said already
+        return False  # a fault, which is reported already
 
 
 def sides_of(item: ET.Element) -> tuple[float, ...]:
     """xmin, ymin, xmax, ymax of an object.
 
     Raises:
-        ValueError: they are not there, or no numbers.
+        ValueError: one is missing, or is not a number.
     """
     return tuple(float(item.findtext(f'bndbox/{side}') or '') for side in SIDES)
 
@@ -237,34 +263,34 @@ def sides_of(item: ET.Element) -> tuple[float, ...]:
 def object_fault(
     item: ET.Element, name: str | None, size: tuple[float, float] | None
 ) -> tuple[str, str, bool] | None:
-    """The first fault of a VOC object as (kind, message, hurts)."""
+    """The first fault of a VOC object as (kind, message, harmful)."""
     texts = [item.findtext(f'bndbox/{side}') for side in SIDES]
     try:
         values = sides_of(item)
     except ValueError:
         values = (float('nan'),)
     if not all(map(is_number, values)):
-        return 'no box', f'has no bndbox of four numbers ({reprlib.repr(texts)})', True
+        return 'invalid box', f'has no bndbox of four numbers ({reprlib.repr(texts)})', True
     if not name or not name.strip():
-        return 'annotation entry', 'has no name', True
+        return 'invalid annotation', 'has no name', True
     if (difficult := item.findtext('difficult')) is not None:
         try:
             int(difficult)
         except ValueError:
-            message = f'has difficult={difficult!r:.40}, neither 0 nor 1'
-            return 'annotation entry', message, True
-    # As mmdet reads them: whole, counted from 0, and the last pixel for the edge.
+            message = f'has difficult={difficult!r:.40}, which is neither 0 nor 1'
+            return 'invalid annotation', message, True
+    # mmdet truncates the values, subtracts 1, and takes the last pixel as the edge.
     left, top, right, bottom = (int(value) - 1 for value in values)
     message = 'has the box ' + ', '.join(
         f'{side}={text}' for side, text in zip(SIDES, texts, strict=True)
     )
-    hurts = not is_difficult(item)
+    is_harmful = not is_difficult(item)
     if right <= left or bottom <= top:
-        message += ' without area, for which the loss is infinite'
-        return 'box without area', message, hurts
+        message += ' without area, which makes the loss infinite'
+        return 'box without area', message, is_harmful
     if size and (kind := box_fault((left, top, right, bottom), size)):
         message += f' in an image of {size[0]} x {size[1]}'
         if kind == 'box outside the image':
-            message += '; mmdet clips it to a box without area, for which the loss is infinite'
-        return kind, message, hurts and kind == 'box outside the image'
+            message += ', and mmdet clips it to a box without area, which makes the loss infinite'
+        return kind, message, is_harmful and kind == 'box outside the image'
     return None
