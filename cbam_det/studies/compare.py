@@ -40,8 +40,8 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
         fast: a smoke run.
 
     Raises:
-        InputError: it is no project, its data cannot be used, a run failed, or records are of other
-            configs than the project has now.
+        InputError: it is not a project, its data cannot be used, a run failed, or records are of
+            other configs than the project has now.
     """
     read_weights_only()
     keep_memory()
