@@ -40,8 +40,11 @@ def remedies(message: str) -> list[Remedy]:
     """The remedies of a message that can be pasted, which stand behind its first semicolon."""
     fault, _, advice = message.partition('; ')
     advice = f'; {advice or fault}'
+    commands = list(_commands(advice))
+    for command in commands:
+        advice = advice.replace(command, '')  # whose options are not remedies of their own
     found = [
-        *(Remedy(command, command=command) for command in _commands(advice)),
+        *(Remedy(command, command=command) for command in commands),
         *_options(advice),
         *_arguments(advice),
         *(

@@ -1,4 +1,4 @@
-"""Checks of a run before it starts: names, folders, data, weights, device, processes.
+"""Checks before a run: names, folders, data, weights, device, processes.
 
 `prepare` checks the keys of the raw config and adapts it to this machine. `check_run` then builds
 the `RunConfig` once. Its checks read this, change nothing, and raise `InputError` with a remedy.
@@ -177,9 +177,9 @@ def check_work_dir(run: RunConfig) -> None:
         paths['default_hooks.checkpoint.out_dir'] = run.checkpoint_dir
     for option, path in paths.items():
         folder = Path(path).absolute()
-        while not folder.exists():
-            folder = folder.parent
         try:
+            while not folder.exists():
+                folder = folder.parent
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:

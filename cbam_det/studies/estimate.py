@@ -60,7 +60,7 @@ def _loader(cfg: Config, split: str) -> DataLoader:
 
 
 def _pass_seconds(cfg: Config, split: str, step: Callable[[dict], object]) -> float:
-    """Seconds to run once through a split without training; 0 if the config has no such split."""
+    """Seconds of a pass through a split without training; 0 where the config has no such split."""
     if not cfg.get(f'{split}_dataloader'):
         return 0
     loader = _loader(cfg, split)

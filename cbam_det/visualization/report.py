@@ -164,7 +164,7 @@ def write_page(
     lead: Sequence[str] = (),
     warning: str = '',
 ) -> Path:
-    """Write sections as one HTML file, which needs no other; `lead` and `warning` come first."""
+    """Write sections as one HTML file without other files; `lead` and `warning` come first."""
     environment = Environment(
         loader=PackageLoader('cbam_det.visualization', ''), autoescape=select_autoescape()
     )

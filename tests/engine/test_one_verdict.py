@@ -45,7 +45,7 @@ FAULTS = {
     ),
     'a validation without its last batch': (
         {'val_dataloader.drop_last': True},
-        'val_dataloader.drop_last=True skips the images',
+        'val_dataloader: drop_last=True skips the images',
     ),
     'a validation without empty images': (
         {f'{VAL}.test_mode': False, f'{VAL}.filter_cfg': dict(filter_empty_gt=True)},

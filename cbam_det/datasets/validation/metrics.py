@@ -27,8 +27,8 @@ def check_metrics(split: Split) -> None:
     if split.drop_last:
         # https://github.com/open-mmlab/mmdetection/issues/8237
         raise InputError(
-            f'{split.loader}.drop_last=True skips the images of an incomplete last batch, so their '
-            'objects count as missed; give drop_last=False'
+            f'{split.loader}: drop_last=True skips the images of an incomplete last batch, so '
+            'their objects count as missed; give drop_last=False'
         )
     for evaluator in split.evaluators:
         if evaluator.is_coco:
