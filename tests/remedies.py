@@ -96,7 +96,7 @@ def _commands(advice: str) -> Iterator[str]:
 
 
 def _options(advice: str) -> Iterator[Remedy]:
-    for match in re.finditer('--cfg-options ', advice):
+    for match in re.finditer('(?<!--fix )--cfg-options ', advice):  # not those of that command
         pairs = list(takewhile(PAIR.match, words(_part(advice[match.end() :]))))
         if pairs and pairs != ['log_level=DEBUG']:  # which shows more of the same fault
             yield Remedy(f'{match[0]}{shlex.join(pairs)}', options=parse_options(pairs))

@@ -52,7 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def print_tables(splits: list['AnnotatedSplit'], first: int, console: Console) -> None:
+def print_tables(
+    splits: list['AnnotatedSplit'], first: int, offer_fix: bool, console: Console
+) -> None:
     from cbam_det.datasets.validation.content import fixable, remedy_of
     from cbam_det.utils.errors import printable
 
@@ -74,7 +76,7 @@ def print_tables(splits: list['AnnotatedSplit'], first: int, console: Console) -
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
-    if any(fixable(fault) for split in splits for fault in split.content.faults):
+    if offer_fix and any(fixable(fault) for split in splits for fault in split.content.faults):
         console.print('Add --fix to this command to write clean annotation files.')
     for split in splits:
         for note in split.notes:
@@ -137,7 +139,7 @@ def check(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     run = config_of(args)
     splits = splits_of(args, run)
-    print_tables(splits, args.first, console)
+    print_tables(splits, args.first, not args.fix, console)
     unresolved, errors = False, []
     for split in splits:
         unfixed = {fault.kind for fault in split.content.faults if fault.harmful}

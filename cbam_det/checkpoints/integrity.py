@@ -20,6 +20,9 @@ from ..utils.errors import InputError, first_few
 # 'resnet50-0676ba61.pth'. They have a letter from a to f, so that a date does not match.
 NAMED_DIGITS = re.compile(r'-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.\w+$')
 
+# What `zipfile` raises of a damaged archive: a name, an offset or a flag of its directory is wrong.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+
 
 class Unreadable(InputError):
     """A file is damaged: empty, truncated, or not a checkpoint.
@@ -56,10 +59,8 @@ def _check_content(path: Path, size: int, changed: int) -> None:
         raise Unreadable('it is a web page, not weights')
     if not head.startswith((b'pk', b'\x80')):
         raise Unreadable('torch did not write it')
-    if zipfile.is_zipfile(path):
+    if head.startswith(b'pk'):
         _check_parts(path)
-    elif head.startswith(b'pk'):
-        raise Unreadable('it is truncated or damaged')
     else:
         _check_named_digits(path)
 
@@ -72,14 +73,18 @@ def _check_parts(path: Path) -> None:
     accepted.
     """
     intact, damaged = 0, []
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGE:
+        raise Unreadable('it is truncated or damaged') from None
+    with archive:
         for part in archive.infolist():
             try:
                 with archive.open(part) as stream:
                     while stream.read(1 << 20):
                         pass
                 intact += part.file_size > 0
-            except (zipfile.BadZipFile, zlib.error, EOFError):
+            except DAMAGE:
                 damaged.append(part.filename)
     if damaged and intact:
         raise Unreadable(f'it is damaged: wrong checksum of {first_few(damaged)}')

@@ -177,9 +177,9 @@ def check_work_dir(run: RunConfig) -> None:
         paths['default_hooks.checkpoint.out_dir'] = run.checkpoint_dir
     for option, path in paths.items():
         folder = Path(path).absolute()
-        while not folder.exists():
-            folder = folder.parent
         try:
+            while not folder.exists():
+                folder = folder.parent
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:

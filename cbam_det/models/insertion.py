@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
@@ -33,6 +34,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..utils.class_options import options_of
+from ..utils.config import near_hint
 from ..utils.errors import InputError, first_few
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
@@ -200,9 +202,12 @@ def _build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
     try:
         return build_plugin_layer({'in_channels': channels, **cfg})
     except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        kind = _registered(cfg['type'])
+        near = near_hint(unknown[1], options_of(kind)[0]) if unknown and kind else ''
         raise InputError(
-            f'cfg={cfg} does not build a plugin for {channels} channels ({error}); give a module '
-            "that takes in_channels, such as dict(type='CBAM'), and only options that it has"
+            f'cfg={cfg} does not build a plugin for {channels} channels ({error}{near}); give a '
+            "module that takes in_channels, such as dict(type='CBAM'), and only options that it has"
         ) from None
 
 

@@ -93,8 +93,8 @@ class Facts:
     """What the choices depend on.
 
     Attributes:
-        images: of the training that have objects.
-        sides: of the training's objects, square roots of their areas in pixels.
+        images: of the training that have objects besides crowds.
+        sides: of these objects, square roots of their areas in pixels.
         image_sides: of the training's images, the longer ones in pixels.
         gpu_memory: of the first GPU in GiB; None without one.
     """
@@ -112,19 +112,32 @@ class Facts:
     @property
     def object_side(self) -> float:
         """What a tenth of the objects' sides are below, at least 1."""
-        tenth = quantiles(self.sides, n=10)[0] if len(self.sides) > 1 else self.sides[0]
+        tenth = (
+            quantiles(self.sides, n=10, method='inclusive')[0]
+            if len(self.sides) > 1
+            else self.sides[0]
+        )
         return max(tenth, 1.0)
 
     @classmethod
     def of(cls, train: Mapping) -> Facts:
-        """Those of a COCO dictionary and of this machine."""
-        annotated = {item['image_id'] for item in train['annotations'] if not item['iscrowd']}
+        """Those of a COCO dictionary and of this machine.
+
+        Raises:
+            InputError: all its objects are crowd, of which mmdet learns nothing.
+        """
+        objects = [item for item in train['annotations'] if not item['iscrowd']]
+        if not objects:
+            raise InputError(
+                'the training has no object but crowd or difficult ones; annotate others, or give '
+                'another --seed for the split'
+            )
         memory = None
         if torch.cuda.is_available():
             memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return cls(
-            images=len(annotated),
-            sides=[math.sqrt(item['bbox'][2] * item['bbox'][3]) for item in train['annotations']],
+            images=len({item['image_id'] for item in objects}),
+            sides=[math.sqrt(item['bbox'][2] * item['bbox'][3]) for item in objects],
             image_sides=[max(image['width'], image['height']) for image in train['images']],
             gpu_memory=memory,
         )

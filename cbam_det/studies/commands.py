@@ -145,9 +145,8 @@ def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> No
             )
             continue
         record = runs.run(*arguments)
-        metric, key = next(iter(study.metrics_of(row).items()))
-        value = study.scale_of(row) * record['metrics'][key]
-        print(f'  {metric} {value:.2f}, {record["train_seconds"]} s', flush=True)
+        score = verdicts.first_score(study, row, record)
+        print(f'  {score}, {record["train_seconds"]} s', flush=True)
 
 
 def print_plan(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import check_data
 from ..utils.environment import keep_memory
 from ..utils.run_config import RunConfig
-from . import runs
+from . import runs, verdicts
 from .compare_page import score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
 from .project_study import SPLITS, ProjectStudy
@@ -99,9 +99,8 @@ def _train(project: ProjectStudy) -> None:
         record = runs.run(study, row, seed, project.results, project.work_dirs, gpus)
         # A resumed run is shorter than the others will be.
         expected[row.name] = max(time.perf_counter() - start, record['train_seconds'])
-        metric, key = next(iter(study.metrics_of(row).items()))
-        value = study.scale_of(row) * record['metrics'][key]
-        print(f'  {metric} {value:.1f}, {duration(record["train_seconds"])} of training')
+        score = verdicts.first_score(study, row, record)
+        print(f'  {score}, {duration(record["train_seconds"])} of training')
 
 
 def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float]:

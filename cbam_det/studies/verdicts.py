@@ -40,6 +40,13 @@ def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, floa
     return by_seed
 
 
+def first_score(study: Study, row: Row, record: dict) -> str:
+    """The first metric of a record in percent, 'AP 37.21', for a line about its run."""
+    metric, key = next(iter(study.metrics_of(row).items()))
+    value = record['metrics'][key]
+    return f'{metric} {study.scale_of(row) * value:.2f}' if value is not None else f'no {metric}'
+
+
 def difference(study: Study, row: Row, results: Path, metric: str) -> Comparison | None:
     """Compare a row with its baseline, in percent; None without a baseline or a common seed."""
     if row.against is None:

@@ -59,11 +59,16 @@ def build_errors(cfg: Mapping, *keys: str) -> Iterator[None]:
         keys: the keys of the config that are built; none if MMEngine's Runner builds.
 
     Raises:
-        InputError: in place of any other error, see `build_error`.
+        InputError: in place of any other error, see `build_error`; or one that was raised, with
+            the path of what was built where it names none.
     """
     try:
         yield
-    except InputError:
+    except InputError as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        path = _place(frames, {key: cfg[key] for key in keys if key in cfg})[0]
+        if type(error) is InputError and path and f'{path.partition(".")[0]}.' not in str(error):
+            raise InputError(f'{path}: {error}') from error
         raise
     except Exception as error:
         raise build_error(error, cfg, *keys) from error

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .config import kind_of, registered_class, walk
-from .data_keys import check_dataset_keys, check_metainfo, joined_sets
+from .data_keys import check_dataset_keys, checked_metainfo, joined_sets
 from .errors import InputError
 from .value_types import typed, wrong_type
 
@@ -61,6 +62,7 @@ class DataSet:
         filter_cfg: mmdet's option of that name.
         test_mode: whether filtering is off.
         pipeline: its transforms, without those that the config has as objects.
+        step_count: the number of its transforms, with such objects; None if it has no pipeline.
         is_local: whether it is on a disk of this machine.
         indices: the images that are read: their indices, or how many; None for all.
     """
@@ -76,6 +78,7 @@ class DataSet:
     filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
     pipeline: tuple[Transform, ...] = ()
+    step_count: int | None = None
     is_local: bool = True
     indices: int | list[int] | None = None
 
@@ -106,10 +109,11 @@ class DataSet:
             else dict(img=prefix),  # as in mmpretrain
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
-            metainfo_classes=check_metainfo(node, place).get('classes'),
+            metainfo_classes=checked_metainfo(node, place).get('classes'),
             filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),
             pipeline=tuple(Transform.from_cfg(step) for step in steps if isinstance(step, dict)),
+            step_count=len(steps) if 'pipeline' in node else None,
             is_local='://' not in f'{root} {ann_file}',
             indices=typed(node, 'indices', int | list[int] | None, place),
         )
@@ -135,14 +139,13 @@ class DataSet:
         if classes is None:
             classes = getattr(self.kind, 'METAINFO', {}).get('classes') or ()
         if isinstance(classes, str):
-            path = Path(classes)
-            if not path.is_file():
+            if not Path(classes).is_file():
                 raise InputError(
                     f'metainfo.classes={classes!r} is not a file; give a tuple of names, '
                     "such as ('cat', 'dog'), or ('cat',) for a single class"
                 )
-            classes = tuple(path.read_text(encoding='utf-8').split('\n'))
-        return tuple(name for name in classes if name)
+            classes = list_from_file(classes)
+        return tuple(classes)
 
     @property
     def image_folder(self) -> Path:

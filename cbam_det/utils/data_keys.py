@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
@@ -66,7 +65,7 @@ def check_dataset_keys(node: Mapping, place: str) -> None:
         raise InputError(f'{place}.{key} is not an option of {name}{near_hint(str(key), known)}')
 
 
-def check_metainfo(node: Mapping, place: str) -> Mapping:
+def checked_metainfo(node: Mapping, place: str) -> Mapping:
     """The metainfo of a data set, {} if it has none.
 
     Raises:
@@ -78,7 +77,7 @@ def check_metainfo(node: Mapping, place: str) -> Mapping:
         if key not in METAINFO and near:
             raise InputError(f'{place}.metainfo.{key} is unknown to mmdet{near}')
     classes = metainfo.get('classes')
-    if classes is None or isinstance(classes, (str, Path)):
+    if classes is None or isinstance(classes, str):
         return metainfo  # a file, which is checked when it is read
     path = f'{place}.metainfo.classes'
     if not isinstance(classes, (list, tuple)):

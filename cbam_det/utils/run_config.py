@@ -51,6 +51,11 @@ class ModelConfig:
     gates: dict[str, dict] = field(default_factory=dict)
     pretrained: tuple[Pretrained, ...] = ()
 
+    @property
+    def has_language_model(self) -> bool:
+        """Whether it finds what a text names, as GLIP and Grounding DINO do."""
+        return any(path.endswith('.language_model') for path in self.types)
+
     @classmethod
     def from_cfg(cls, cfg: Config) -> ModelConfig:
         """Describe the model of a merged config; the description is empty if it has no model."""
@@ -194,7 +199,7 @@ def _pretrained(nodes: dict[str, dict]) -> tuple[Pretrained, ...]:
 
 def _monitored(place: str, hook: dict) -> list[tuple[str, str]]:
     """The metrics that a hook waits for, as pairs of key path and name."""
-    best = typed(hook, 'save_best', str | list | None, place) or ()
+    best = typed(hook, 'save_best', str | list[str] | None, place) or ()
     names = [
         (f'{place}.save_best', name)
         for name in ([best] if isinstance(best, str) else best)

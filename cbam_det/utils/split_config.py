@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from .config import kind_of, registered_class, walk
 from .data_config import DataSet, leaf_datasets
+from .errors import InputError
 from .value_types import typed
 
 # Both have the options of CocoMetric; FastCocoMetric is ours.
@@ -82,7 +83,7 @@ class Split:
     Attributes:
         name: 'train', 'val' or 'test'.
         batch_size: the batch size of one process.
-        drop_last: whether an incomplete last batch is left out.
+        drop_last: whether the loader or its batch sampler leaves out an incomplete last batch.
         data_sets: its data set, or several that wrappers join.
         evaluators: its metrics, () for training.
     """
@@ -102,8 +103,12 @@ class Split:
             return None
         key = f'{name}_evaluator'
         evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
+        if 'metrics' in evaluator and registered_class(METRICS, kind_of(evaluator)):
+            # MMEngine takes a dictionary with this key for an Evaluator, which has several metrics.
+            raise InputError(f'{key}.metrics is unknown to {kind_of(evaluator)}; near: metric')
         typed(loader, 'sampler', dict | Sampler | None, place)
-        typed(loader, 'batch_sampler', dict | Sampler | None, place)
+        batches = typed(loader, 'batch_sampler', dict | Sampler | None, place)
+        batch_options = batches if isinstance(batches, dict) else {}
         multi_dataset = (
             isinstance(evaluator, dict) and kind_of(evaluator) == 'MultiDatasetsEvaluator'
         )
@@ -111,7 +116,7 @@ class Split:
         return cls(
             name=name,
             batch_size=typed(loader, 'batch_size', int, place, 1),
-            drop_last=bool(loader.get('drop_last')),
+            drop_last=bool(loader.get('drop_last') or batch_options.get('drop_last')),
             data_sets=tuple(
                 DataSet.from_cfg(leaf, path)
                 for path, leaf in leaf_datasets(dataset, f'{place}.dataset')

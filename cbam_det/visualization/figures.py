@@ -143,7 +143,12 @@ def sheet(
 
 def draw_heat(axis: plt.Axes, heat: np.ndarray) -> None:
     """Draw a heatmap (H, W) from 0 to 1 over the picture of the same size in `axis`."""
-    axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.25 + 0.55 * np.clip(heat, 0, 1))
+    axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=heat_opacity(heat))
+
+
+def heat_opacity(heat: np.ndarray) -> np.ndarray:
+    """How opaque heat from 0 to 1 is over a picture: the less heat, the more of the picture."""
+    return 0.25 + 0.55 * np.clip(heat, 0, 1)
 
 
 def _heat_bar(

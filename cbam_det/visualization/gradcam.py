@@ -36,7 +36,7 @@ from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
 from ..utils.options import cfg_options
 from .figures import BLUE, Boxes, Cell, sheet
-from .heat import area_share, in_box, inside
+from .heat import area_share, inside, scaled_in_box
 
 try:
     import pytorch_grad_cam as library
@@ -330,7 +330,7 @@ def explained_cell(
     area = area_share(heat.shape, counterpart.corners)
     in_image = f' in box ({area:.0%} of image)'
     caption = f'{share[0]:.0%} of heat{in_image}' if share else 'no heat at this layer'
-    overlay = in_box(heat, counterpart.corners) if norm_in_box else heat
+    overlay = scaled_in_box(heat, counterpart.corners) if norm_in_box else heat
     boxes = Boxes(counterpart.corners[None], [''], [BLUE])
     return Cell(prepared.picture, boxes, f'{title}\n{caption}', overlay)
 

@@ -1,4 +1,4 @@
-"""How much of an explanation's heat is inside a box."""
+"""The heat of an explanation inside a box: its share, and itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _within(shape: tuple[int, ...], box: np.ndarray) -> np.ndarray:
     return np.outer((rows > y1) & (rows < y2), (columns > x1) & (columns < x2))
 
 
-def in_box(heat: np.ndarray, box: np.ndarray) -> np.ndarray:
+def scaled_in_box(heat: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The heat inside a box, scaled to 0 to 1, and 0 outside."""
     x1, y1 = np.floor(box[:2]).astype(int).clip(0)
     x2, y2 = np.ceil(box[2:]).astype(int)

@@ -10,7 +10,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from .figures import HEAT, Cell
+from .figures import HEAT, Cell, heat_opacity
 
 SIDE = 1024  # pixels of the longest side that a picture is scaled down to
 CSS = """
@@ -58,9 +58,9 @@ def _figure_html(cell: Cell, place: int, clickable: bool) -> str:
     shown = cv2.resize(cell.picture, sides, interpolation=cv2.INTER_AREA)
     images = [_image_html(shown[..., ::-1], '.jpg', width, height)]
     if cell.heat is not None:
-        heat = np.clip(cv2.resize(cell.heat, sides), 0, 1)
+        heat = cv2.resize(cell.heat, sides)
         rgba = matplotlib.colormaps[HEAT](heat)
-        rgba[..., 3] = 0.25 + 0.55 * heat  # as `figures.draw_heat` has it
+        rgba[..., 3] = heat_opacity(heat)
         bgra = (255 * rgba[..., [2, 1, 0, 3]]).astype(np.uint8)
         images.append(_image_html(bgra, '.png', width, height))
     boxes = cell.boxes.boxes

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from torch import nn
 
 from cbam_det.apis.inference import Predictor
-from cbam_det.checkpoints import files, loading
+from cbam_det.checkpoints import files, integrity, loading
 from cbam_det.checkpoints.attention import pretrained_parts
 from cbam_det.models.build import build_model
 from cbam_det.studies import measures
@@ -218,6 +218,19 @@ def test_flipped_bytes_in_a_checkpoint_are_an_error(count, tmp_path):
         loading.check_checkpoint(str(path), 'checkpoint')
     with pytest.raises(InputError, match=re.escape(f'{path} cannot be loaded (it is damaged')):
         load_checkpoint(nn.Linear(64, 64), str(path))
+
+
+def test_damage_to_the_directory_of_a_checkpoint_is_named_wherever_it_is(tmp_path):
+    data = saved(tmp_path / 'a.pth').read_bytes()
+    found = set()
+    for place in range(data.find(b'PK\1\2'), len(data)):
+        damaged = tmp_path / f'{place}.pth'
+        damaged.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            integrity.check_file(damaged)
+        except integrity.Unreadable as error:
+            found.add(error.fault.partition(':')[0])
+    assert found == {'it is truncated or damaged', 'it is damaged'}
 
 
 @pytest.mark.parametrize(

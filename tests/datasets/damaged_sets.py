@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 from PIL import Image
 
 CLASSES = ('cat', 'dog')
+PACK = dict(type='PackDetInputs')
 SIZE = (48, 40)  # width, height of every image
 XML = """<annotation><size><width>48</width><height>40</height><depth>3</depth></size>
 <object><name>cat</name><difficult>0</difficult>

@@ -19,7 +19,7 @@ from cbam_det.datasets.validation.folder import examine
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from .damaged_sets import SIZE, coco, voc
+from .damaged_sets import PACK, SIZE, coco, voc
 from .one_set import check_dataset
 
 
@@ -254,7 +254,10 @@ def test_image_beyond_pillow_s_limit_that_opencv_reads_is_not_a_fault(tmp_path, 
 @pytest.mark.parametrize('kind', ['mask', 'seg'])
 def test_pipeline_that_loads_masks_which_do_not_exist_is_an_error(layout, kind, tmp_path):
     dataset = layout(tmp_path)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, **{f'with_{kind}': True})]
+    dataset.pipeline = [
+        dict(type='LoadAnnotations', with_bbox=True, **{f'with_{kind}': True}),
+        PACK,
+    ]
     with pytest.raises(InputError, match=f'LoadAnnotations has with_{kind}=True, but') as caught:
         check_dataset(dataset)
     assert ('annotate masks' in str(caught.value)) == (kind == 'mask' and layout is coco)
@@ -264,7 +267,7 @@ def test_pipeline_that_loads_masks_which_do_not_exist_is_an_error(layout, kind, 
 def test_transform_that_needs_masks_needs_them_loaded(layout, tmp_path):
     dataset = layout(tmp_path)
     step = dict(type='FilterAnnotations', by_mask=True)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step]
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True), step, PACK]
     with pytest.raises(InputError, match=r'FilterAnnotations needs masks, .* without masks'):
         check_dataset(dataset)
 
@@ -275,7 +278,7 @@ def test_existing_masks_pass(tmp_path):
             annotation['segmentation'] = [[1, 1, 9, 1, 9, 9]]
 
     dataset = changed(tmp_path, masked)
-    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    dataset.pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True), PACK]
     check_dataset(dataset)
 
 

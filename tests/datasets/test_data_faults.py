@@ -18,6 +18,7 @@ from cbam_det.utils.errors import InputError
 from ..conftest import CONFIGS, in_process
 from .damaged_sets import (
     CLASSES,
+    PACK,
     SIZE,
     XML,
     Row,
@@ -235,6 +236,7 @@ VOC = {
             pipeline=[
                 dict(type='LoadAnnotations', with_bbox=True),
                 dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)),
+                PACK,
             ]
         ),
     ),

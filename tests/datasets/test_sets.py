@@ -19,18 +19,20 @@ from .layout_folders import (
     cvat_coco,
     devkit,
     items_of,
-    labelimg_voc,
     labelimg_yolo,
     objects_read,
     objects_written,
     roboflow_coco,
-    roboflow_voc,
     roboflow_yolo,
 )
 
 
 def read(folder: Path, **options: object) -> Sets:
     return read_sets(folder, progress=False, **options)
+
+
+def counts(sets: Sets) -> dict[str, int]:
+    return {name: len(content['images']) for name, content in sets.splits.items()}
 
 
 def contents(root: Path) -> dict[Path, bytes]:
@@ -78,7 +80,7 @@ def test_folder_of_the_project_inside_the_data_is_not_read(folder):
     root = folder(roboflow_coco)
     shutil.copytree(root / 'export/train', root / 'export/train/project')
     assert read(root, leave_out=root / 'export/train/project').splits['train']['images']
-    shutil.copytree(root / 'export/train', root / 'export/project')
+    (root / 'export/train/project').rename(root / 'export/project')
     with pytest.raises(InputError, match='4 COCO files'):
         read(root)
     assert len(read(root, leave_out=root / 'export/project').splits['train']['images']) == 9
@@ -191,11 +193,11 @@ def test_polygons_and_poses_of_yolo_give_their_boxes(tmp_path):
         '1 0.25 0.25 0.5 0.25 0.75 0.75\n'  # a polygon
         '0 0.5 0.5 0.5 0.25 0.4 0.4 2 0.6 0.6 2\n'  # a box and two points
     )
-    (tmp_path / 'data.yaml').write_text('names: {0: cat, 1: dog}\nkpt_shape: [2, 3]\n')
+    (tmp_path / 'data.yaml').write_text('names: {0: no, 1: dog}\nkpt_shape: [2, 3]\n')
     sets = read(tmp_path)
     boxes = {item['category_id']: item['bbox'] for item in boxes_of_first(sets)}
     assert boxes == {2: [12, 10, 24, 20], 1: [12, 15, 24, 10]}
-    assert sets.classes == ('cat', 'dog')
+    assert sets.classes == ('no', 'dog')  # which YAML takes for False
 
 
 def test_split_of_data_yaml_is_used_for_folders_of_any_name(folder, tmp_path):
@@ -205,8 +207,13 @@ def test_split_of_data_yaml_is_used_for_folders_of_any_name(folder, tmp_path):
     text = (root / 'data.yaml').read_text()
     text = re.sub(r'\.\./(\w)\w*/', lambda match: f'{dict(t="a", v="b")[match[1]]}/', text)
     (root / 'data.yaml').write_text(text.replace('test: a/images', 'test: c/images'))
-    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
-    assert counts == dict(train=9, val=5, test=3)
+    assert counts(read(root)) == dict(train=9, val=5, test=3)
+
+
+def test_coco_files_are_found_at_any_depth_beside_jsons_of_other_kinds(folder):
+    root = folder(roboflow_coco)
+    (root / 'package.json').write_text('{}')  # beside the folder that has all others
+    assert counts(read(root)) == dict(train=9, val=5, test=3)
 
 
 def test_image_in_two_splits_stays_in_the_later_one(folder):
@@ -233,8 +240,7 @@ def test_test_set_is_used_for_validation_if_there_is_no_validation_set(folder):
     root = folder(devkit)
     (root / 'export/VOC2007/ImageSets/Main/val.txt').unlink()
     sets = read(root)
-    counts = {name: len(content['images']) for name, content in sets.splits.items()}
-    assert counts == dict(train=9, val=3)
+    assert counts(sets) == dict(train=9, val=3)
     assert 'there is no validation set: the test set is used for validation' in sets.notes
 
 
@@ -246,8 +252,7 @@ def test_years_of_voc_are_joined_and_other_folders_with_lists_are_an_error(folde
     for split in ('train', 'val', 'test'):
         file = root / f'VOC2012/ImageSets/Main/{split}.txt'
         file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
-    counts = {name: len(content['images']) for name, content in read(root).splits.items()}
-    assert counts == dict(train=9, val=5, test=3)  # the copies of the images are merged
+    assert counts(read(root)) == dict(train=9, val=5, test=3)  # the copies are merged
     (root / 'VOC2012').rename(root / 'mine')
     with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); give'):
         read(root)
@@ -377,23 +382,4 @@ def test_embedded_digits_need_a_choice_of_layout_and_give_the_same_boxes_in_both
     with pytest.raises(InputError, match='--layout coco or --layout voc'):
         read(digits)
     coco, voc_sets = read(digits, layout='coco'), read(digits, layout='voc')
-    for split in ('train', 'val'):
-        assert objects_read(coco, split) == objects_read(voc_sets, split)
-
-
-@pytest.mark.parametrize('maker', [labelimg_voc, roboflow_voc])
-def test_images_of_one_name_are_assigned_by_the_split_of_their_folder_only(maker, tmp_path, digits):
-    items, classes = items_of(digits)
-    numbers = {split: iter(range(99)) for split in ('train', 'val', 'test')}
-    items = [item._replace(name=f'{next(numbers[item.split])}.jpg') for item in items]
-    if maker is roboflow_voc:
-        maker(tmp_path, items, classes)
-        counts = {name: len(content['images']) for name, content in read(tmp_path).splits.items()}
-        assert counts == dict(train=9, val=5, test=3)
-        return
-    maker(tmp_path, items[:4], classes)
-    shutil.copytree(tmp_path / 'pictures', tmp_path / 'copies')
-    with pytest.raises(
-        InputError, match=r'can be the annotation of .*give each image its own name'
-    ):
-        read(tmp_path)
+    assert all(objects_read(coco, name) == objects_read(voc_sets, name) for name in coco.splits)

@@ -59,6 +59,13 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ),
         ({'default_scope': 'MMDET'}, "default_scope='MMDET' is not an installed library; give"),
         ({'train_dataloader': {'_delete_': True}}, 'but no train_dataloader; give train_dataloade'),
+        ({'train_cfg.max_epochs': 0}, 'train_cfg.max_epochs=0 is too small; give 1 or more'),
+        ({'val_dataloader.batch_size': -1}, 'val_dataloader.batch_size=-1 is too small; give 1'),
+        ({'val_evaluator.metrics': 'bbox'}, 'val_evaluator.metrics is unknown to CocoMetric; near'),
+        (
+            {'model.neck.plugins': [dict(cfg=dict(type='CBAM'), after='gone')]},
+            "model.neck: after='gone' matches no module of FPN",
+        ),
         ({'model.backbone.type': 7}, 'model.backbone.type=7 cannot be used: TypeError: type must'),
         (
             {'custom_hooks': [dict(type='EMAHook', ema_type=0.5)]},

@@ -116,6 +116,11 @@ def test_folder_that_cannot_be_written_is_named_before_the_run(key, tmp_path):
         preflight.check_work_dir(RunConfig.from_cfg(cfg))
 
 
+def test_folder_whose_name_is_too_long_is_named():
+    with pytest.raises(InputError, match=r'x{300} cannot be .*File name too long'):
+        preflight.check_work_dir(RunConfig.from_cfg(Config(dict(work_dir='x' * 300))))
+
+
 def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone.plugins[0].cfg.memory_efficient = False

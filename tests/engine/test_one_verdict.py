@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ FAULTS = {
         {f'{TRAIN}.pipeline': [LOAD[0], LOAD[2]]},
         'the pipeline of CocoDataset loads no annotations',
     ),
+    'no inputs for the model': (
+        {f'{TRAIN}.pipeline': LOAD[:2]},
+        'train_dataloader.dataset.pipeline has no PackDetInputs, so the model gets no images',
+    ),
+    'no steps in a pipeline': (
+        {f'{VAL}.pipeline': []},
+        'val_dataloader.dataset.pipeline has no PackDetInputs',
+    ),
     'annotations without masks': (
         {f'{TRAIN}.pipeline': [LOAD[0], dict(type='LoadAnnotations', with_mask=True), LOAD[2]]},
         'with_mask=True, but',
@@ -41,11 +50,11 @@ FAULTS = {
     ),
     'a misspelt key of the data set': (
         {f'{TRAIN}.test_mod': True},
-        'train_dataloader.dataset.test_mod is unknown',
+        'train_dataloader.dataset.test_mod is not an option of CocoDataset',
     ),
     'a validation without its last batch': (
         {'val_dataloader.drop_last': True},
-        'val_dataloader.drop_last=True skips the images',
+        'val_dataloader: drop_last=True skips the images',
     ),
     'a validation without empty images': (
         {f'{VAL}.test_mode': False, f'{VAL}.filter_cfg': dict(filter_empty_gt=True)},
@@ -89,6 +98,10 @@ FAULTS = {
         {f'{VAL}.ann_file': 'both.json', 'val_evaluator.ann_file': 'both.json'},
         'is also in val_dataloader',
     ),
+    'an image in two splits, under another name': (
+        {f'{VAL}.ann_file': 'copied.json', 'val_evaluator.ann_file': 'copied.json'},
+        'copied.JPG of val_dataloader',
+    ),
     'no folder': ({f'{TRAIN}.data_root': 'nowhere'}, 'no data folder nowhere'),
 }
 
@@ -101,6 +114,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = json.loads((tmp_path / 'train.json').read_text())
     parts = dict(train=content['images'][:1], val=content['images'][1:], both=content['images'])
     parts['gone_image'] = [dict(content['images'][1], file_name='gone.jpg')]
+    parts['copied'] = [dict(content['images'][0], file_name='copied.JPG')]
+    shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train/copied.JPG')
     for name, images in parts.items():
         ids = {image['id'] for image in images}
         boxes = [box for box in content['annotations'] if box['image_id'] in ids]

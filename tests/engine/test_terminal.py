@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cbam_det.engine import runner as runner_module
 from cbam_det.engine.hooks import terminal_hook
 from cbam_det.engine.hooks.terminal_hook import clock, scores
 
-from .tiny_run import At, toy
+from .tiny_run import At, Noisy, toy
 
 pytestmark = pytest.mark.usefixtures('tiny_runs')
 
@@ -44,6 +45,19 @@ def test_a_terminal_shows_a_summary_and_a_line_for_each_epoch(tmp_path, capsys):
     ]
     log = log_of(tmp_path)
     assert 'Epoch(train)' in log and 'Hooks will be executed' in log
+
+
+@pytest.mark.usefixtures('terminal')
+def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
+    tmp_path, capsys, monkeypatch
+):
+    colours = [dict(Noisy.metainfo, palette=[(0, 0, shade)]) for shade in (1, 2)]
+    monkeypatch.setattr(Noisy, 'metainfo', colours)  # mmdet's for sets that differ
+    toy(tmp_path / 'my run', max_epochs=1).train()
+    printed = capsys.readouterr().out
+    assert 'data        12 images, 1 classes, 4 a step' in printed
+    command = printed.splitlines()[-1].partition('pictures and scores: ')[2]
+    assert shlex.split(command)[-3:] == ['tools/visualize.py', 'report', str(tmp_path / 'my run')]
 
 
 @pytest.mark.usefixtures('terminal')

@@ -46,6 +46,19 @@ def test_size_is_the_smallest_at_which_nine_of_ten_objects_have_16_pixels(values
     assert f'9 of 10 objects have {shown:.0f} pixels or more' in choices.reasons['size']
 
 
+def test_small_objects_of_few_are_not_smaller_than_the_smallest():
+    assert Facts(1, [50.0, 60.0, 70.0], [640], None).object_side == 52
+
+
+def test_crowds_are_not_counted_and_a_training_of_nothing_else_is_refused():
+    box = dict(image_id=1, bbox=[0, 0, 40, 40], iscrowd=0)
+    crowd = dict(image_id=2, bbox=[0, 0, 4, 4], iscrowd=1)
+    train = dict(images=[dict(width=64, height=48)], annotations=[box, crowd])
+    assert (Facts.of(train).images, Facts.of(train).sides) == (1, [40])
+    with pytest.raises(InputError, match='no object but crowd or difficult ones'):
+        Facts.of(dict(train, annotations=[crowd]))
+
+
 def test_anchors_are_halved_for_objects_that_the_smallest_does_not_take():
     assert [chosen(facts(side=side)).anchor for side in (80, 20)] == [32, 16]
 

@@ -21,7 +21,7 @@ from cbam_det.studies.processes import LastLine
 from cbam_det.studies.records import check_records, read_record
 from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
-from cbam_det.studies.verdicts import values
+from cbam_det.studies.verdicts import first_score, values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
 from cbam_det.utils.records import scored
 
@@ -81,6 +81,15 @@ def test_progress_is_the_last_progress_line_of_the_log(tmp_path):
     assert rendered(start=log.stat().st_size) == f'starting, {log}'
     log.unlink()
     assert rendered() == f'starting, {log}'
+
+
+def test_a_run_without_anything_to_score_has_no_first_score(small):
+    study = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    scores = [
+        first_score(study, study.rows['none'], dict(metrics={'coco/bbox_mAP': value}))
+        for value in (0.3721, 0, None)
+    ]
+    assert scores == ['AP 37.21', 'AP 0.00', 'no AP']
 
 
 def test_a_work_dir_belongs_to_one_run(small, calls, tmp_path):

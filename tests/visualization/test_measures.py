@@ -16,7 +16,7 @@ from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization.detections import dataset_of
 from cbam_det.visualization.focus import difference, focus
-from cbam_det.visualization.heat import in_box, inside
+from cbam_det.visualization.heat import inside, scaled_in_box
 from cbam_det.visualization.precision import ground_truth, mean, precision
 
 from .untrained import DIGITS
@@ -32,7 +32,7 @@ def test_share_of_heat_and_peak_are_those_inside_the_box():
     assert inside(heat, np.array([3, 2, 4, 3])) == (0.75, True)  # the pixel's own box
     assert inside(np.ones((10, 20)), np.array([0, 0, 10, 10])) == (0.5, True)
     assert inside(np.zeros((10, 20)), np.array([0, 0, 20, 10])) is None
-    shown = in_box(heat, np.array([10.5, 5.0, 20.0, 10.0]))
+    shown = scaled_in_box(heat, np.array([10.5, 5.0, 20.0, 10.0]))
     assert shown[7, 15] == 1 and shown.sum() == 1
 
 

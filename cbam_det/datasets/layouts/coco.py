@@ -8,24 +8,25 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.coco import read_coco
-from ..validation.folder import coco_files, coco_images
+from ..validation.folder import coco_images
 from ..validation.images import file_under_another_name
-from ..validation.splits import AnnotatedSplit
+from ..validation.splits import CLEAN, AnnotatedSplit
 from .files import SPLITS, Files
 
 
 def coco_files_of(files: Files) -> list[Path]:
-    """The COCO files of a data folder, without other JSONs such as Label Studio's notes.json.
+    """The COCO files of a data folder at any depth: `instances_*` if there are such, else all.
 
-    COCO files are recognized by their text, so that damaged ones are found and reported.
+    COCO files are recognized by their text among other JSONs, such as Label Studio's notes.json, so
+    that damaged ones are found and reported.
     """
-    folders = [files.root, *sorted(path for path in files.root.iterdir() if path.is_dir())]
-    listed = set(files.jsons)
-    return [
-        file
-        for file in coco_files(files.root, folders)
-        if file in listed and all(key in file.read_bytes() for key in (b'"images"', b'"annot'))
-    ]
+    found = [file for file in files.jsons if not file.stem.endswith(CLEAN) and _is_coco(file)]
+    return [file for file in found if file.stem.startswith('instances_')] or found
+
+
+def _is_coco(file: Path) -> bool:
+    text = file.read_bytes()
+    return b'"images"' in text and b'"annot' in text
 
 
 def read_coco_folder(files: Files) -> list[AnnotatedSplit]:

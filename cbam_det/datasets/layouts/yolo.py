@@ -9,6 +9,7 @@ the box around it, and a pose gives its box. Class names are in `data.yaml` (Ult
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
     groups = _named_splits(options, file, images)
     if not groups:
         groups = {name or 'all': paths for name, paths in by_split(images, files.root).items()}
-    keypoints = options.get('kpt_shape')
+    shape = options.get('kpt_shape')
+    keypoints = math.prod(map(int, shape)) if isinstance(shape, list) else 0
     splits = []
     for name, group in groups.items():
         content = _read(group, labels, names, names_file, keypoints, files.root)
@@ -101,7 +103,8 @@ def _data_yaml(files: Files) -> tuple[dict, Path | None]:
     with_names = []
     for path in files.yamls:
         try:
-            options = yaml.safe_load(path.read_text(encoding='utf-8'))
+            # By this loader the names `no` and `1` are texts, not False and a number.
+            options = yaml.load(path.read_text(encoding='utf-8'), yaml.BaseLoader)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f'{path} cannot be read as YAML ({error}); correct it') from None
         if isinstance(options, dict) and 'names' in options:
@@ -116,8 +119,8 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
     """The class names in the order of their numbers, and the file that has them."""
     if file is not None:
         names = options['names']
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[number] for number in range(len(names))]
+        if isinstance(names, dict) and set(names) == set(map(str, range(len(names)))):
+            names = [names[str(number)] for number in range(len(names))]
         if not isinstance(names, list) or not names:
             raise InputError(
                 f'{file}: names={names!r:.80} is not a list; write it as names: [cat, dog]'
@@ -177,7 +180,7 @@ def _read(
     labels: dict[Path, Path | None],
     names: list[str],
     names_file: Path,
-    keypoints: list[int] | None,
+    keypoints: int,
     root: Path,
 ) -> Content:
     content = Content(Path(os.path.commonpath([image.parent for image in images])))
@@ -227,12 +230,12 @@ def _read(
     return content
 
 
-def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[float, ...]]:
+def _box_of(words: list[str], keypoints: int) -> tuple[int, tuple[float, ...]]:
     """The class and (x, y, width, height) of a line.
 
     Args:
         words: the words of the line.
-        keypoints: number of keypoints and of values for each, in a data set of poses.
+        keypoints: number of values of all keypoints, in a data set of poses, else 0.
 
     Raises:
         ValueError: the line is not a label.
@@ -240,7 +243,7 @@ def _box_of(words: list[str], keypoints: list[int] | None) -> tuple[int, tuple[f
     if not all(map(_is_number, words)) or not float(words[0]).is_integer():
         raise ValueError('is not a label of numbers')
     numbers = [float(word) for word in words[1:]]
-    if keypoints and len(numbers) == 4 + keypoints[0] * keypoints[1]:
+    if keypoints and len(numbers) == 4 + keypoints:
         numbers = numbers[:4]
     if len(numbers) >= 6 and len(numbers) % 2 == 0:
         xs, ys = numbers[::2], numbers[1::2]

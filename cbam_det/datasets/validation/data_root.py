@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -27,7 +28,7 @@ def set_data_root(cfg: Config, root: str) -> None:
             typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
         )
     ]
-    roots = {typed(leaf, 'data_root', str | None, path) or '' for path, leaf in leaves}
+    roots = {str(typed(leaf, 'data_root', str | Path | None, path) or '') for path, leaf in leaves}
     if len(roots) != 1:
         raise InputError(
             f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '

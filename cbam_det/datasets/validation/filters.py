@@ -11,9 +11,10 @@ from ...utils.data_config import DataSet
 from ...utils.errors import InputError
 from ...utils.source_words import source_words
 from ...utils.split_config import Split
+from ...utils.value_types import typed
 from .layouts import layout_of
 
-READ_BY_MMDET = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+READ_BY_MMDET = dict(filter_empty_gt=bool, min_size=float, bbox_min_size=float | None)
 UPSTREAM = ('mmdet', 'mmengine', 'torch', 'typing', 'builtins')
 
 
@@ -21,12 +22,16 @@ def check_filters(split: Split) -> None:
     """Check the `filter_cfg` of a split's data sets.
 
     Raises:
-        InputError: a key is unknown, mmdet rejects it in a test, or the filter would leave images
-            out of a score (https://github.com/open-mmlab/mmdetection/issues/8237).
+        InputError: a key is unknown or has a value of another type, mmdet rejects it in a test, or
+            the filter would leave images out of a score
+            (https://github.com/open-mmlab/mmdetection/issues/8237).
     """
     for dataset in split.data_sets:
         _check_keys(split, dataset)
         filters = dataset.filter_cfg
+        for key, wanted in READ_BY_MMDET.items():
+            if key in filters and layout_of(dataset):
+                typed(filters, key, wanted, f'{dataset.place}.filter_cfg')
         if dataset.test_mode and 'bbox_min_size' in filters and layout_of(dataset):
             raise InputError(
                 f'filter_cfg.bbox_min_size of {dataset.name} is for training, and mmdet rejects it '

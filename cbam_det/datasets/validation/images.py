@@ -8,9 +8,10 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,3 +224,50 @@ def add_repeated_images(content: Content, decoded: Mapping[str, Decoded]) -> dic
             content.add_fault('same image twice', path, message, image=index, first=first)
     content.ignore_few('same image twice', len(content.images))
     return {digest: content.images[index].path for digest, index in first_index.items()}
+
+
+def compare_files(groups: Sequence[Iterable[str]]) -> list[dict[str, str]]:
+    """Find the files that are in several groups, by their bytes.
+
+    Files of one size are compared by a block from their middle, and read as a whole only where that
+    is equal too, so that few files of a large data set are opened.
+
+    Args:
+        groups: paths of files.
+
+    Returns:
+        For each group, digest or absolute path -> path. Only files that are in several groups have
+        a key in common.
+    """
+    identities = [{os.path.abspath(path): path for path in paths} for paths in groups]
+    candidates = [dict.fromkeys(paths.values()) for paths in identities]
+    for key_of in (_size, _middle, _digest):
+        keys = [{path: key for path in paths if (key := key_of(path))} for paths in candidates]
+        counts = Counter(chain.from_iterable(set(group.values()) for group in keys))
+        candidates = [
+            {path: key for path, key in group.items() if counts[key] > 1} for group in keys
+        ]
+    return [
+        {str(digests.get(path, absolute)): path for absolute, path in paths.items()}
+        for paths, digests in zip(identities, candidates, strict=True)
+    ]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # the check of each image names it
+        return 0
+
+
+def _middle(path: str) -> bytes:
+    try:
+        with open(path, 'rb') as file:
+            file.seek(os.stat(path).st_size // 2)
+            return file.read(1024)
+    except OSError:
+        return b''
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha1(Path(path).read_bytes(), usedforsecurity=False).hexdigest()

@@ -27,8 +27,8 @@ def check_metrics(split: Split) -> None:
     if split.drop_last:
         # https://github.com/open-mmlab/mmdetection/issues/8237
         raise InputError(
-            f'{split.loader}.drop_last=True skips the images of an incomplete last batch, so their '
-            'objects count as missed; give drop_last=False'
+            f'{split.loader}: drop_last=True skips the images of an incomplete last batch, so '
+            'their objects count as missed; give drop_last=False'
         )
     for evaluator in split.evaluators:
         if evaluator.is_coco:
@@ -97,7 +97,10 @@ def check_monitored(run: RunConfig) -> None:
         prefix = name.partition('/')[0] if '/' in name else None
         if prefix not in prefixes:
             known = ' or '.join(sorted(f'{prefix}/...' for prefix in map(str, prefixes)))
-            example = f'{sorted(map(str, prefixes))[0]}/{name.rpartition("/")[2]}'
+            prefix = sorted(map(str, prefixes))[0]
+            example = f'{prefix}/{name.rpartition("/")[2]}'
+            if prefix.startswith('pascal_voc'):
+                example = f'{prefix}/mAP'  # VOCMetric's only mean
             raise InputError(
                 f'{place}={name!r} is not a metric of val_evaluator, whose names are {known}; '
                 f'give {example!r}'

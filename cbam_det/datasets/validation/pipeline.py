@@ -20,11 +20,12 @@ def check_pipelines(split: Split) -> None:
     """Check the pipelines of a split's data sets, without reading files.
 
     Raises:
-        InputError: a transform needs several images but gets one, or training data has no ground
-            truth.
+        InputError: a transform needs several images but gets one, training data has no ground
+            truth, or no transform packs the model's inputs.
     """
     for dataset in split.data_sets:
         _check_mixing(split, dataset)
+        _check_inputs_are_packed(split, dataset)
         if split.name == 'train':
             _check_truth_is_loaded(split, dataset)
 
@@ -39,6 +40,23 @@ def _check_mixing(split: Split, dataset: DataSet) -> None:
                 "dict(type='MultiImageMixDataset', dataset=..., pipeline=[...]), and move "
                 f'{step.name} and the steps after it to the pipeline of the wrapper'
             )
+
+
+def _check_inputs_are_packed(split: Split, dataset: DataSet) -> None:
+    if layout_of(dataset) is None or dataset.step_count is None:
+        return
+    if '.dataset.dataset' in dataset.place:  # its wrapper may have a pipeline that packs
+        return
+    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
+    may_pack = len(dataset.pipeline) < dataset.step_count or any(
+        step.name.startswith('Pack') or not step.is_of('mmdet', 'mmcv', 'mmengine')
+        for step in steps
+    )
+    if not may_pack:
+        raise InputError(
+            f'{dataset.place}.pipeline has no PackDetInputs, so the model gets no images; add '
+            "dict(type='PackDetInputs') as its last step"
+        )
 
 
 def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:

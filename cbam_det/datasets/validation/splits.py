@@ -5,7 +5,6 @@ Both the check before a run and `check_data` use it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,14 @@ from itertools import combinations
 from pathlib import Path
 
 from .content import Content, unusable_reason
-from .images import Decoded, add_repeated_images, check_exists, decode_all, image_faults
+from .images import (
+    Decoded,
+    add_repeated_images,
+    check_exists,
+    compare_files,
+    decode_all,
+    image_faults,
+)
 
 CLEAN = '_clean'  # suffix of the names of clean files
 
@@ -91,8 +97,8 @@ def find_image_faults(
     """Add the faults of images to their splits, including images that are in two splits.
 
     Args:
-        decoded: every image by its path. If None, images are not opened, and are compared by their
-            paths instead of their bytes.
+        decoded: every image by its path. If None, images are not decoded, and are compared only
+            with those of other splits, by their bytes.
         allow_shared: an image in two splits is not harmful.
     """
     identities = []
@@ -104,11 +110,12 @@ def find_image_faults(
             content.add_fault('no objects', str(content.file), problem)
         if decoded is None:
             content.faults += image_faults(content, check_exists)
-            paths = (image.path for image in content.images if image.path)
-            identities.append({os.path.abspath(path): path for path in paths})
         else:
             content.faults += image_faults(content, decoded.__getitem__)
             identities.append(add_repeated_images(content, decoded))
+    if decoded is None:
+        paths = [[image.path for image in split.content.images if image.path] for split in splits]
+        identities = compare_files(paths)
     for (split, own), (other, others) in combinations(zip(splits, identities, strict=True), 2):
         _compare(split, own, other, others, allow_shared)
 

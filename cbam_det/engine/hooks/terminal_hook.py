@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from ...models.attention_modules import named_plugins
+from ...utils.environment import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
@@ -169,7 +171,7 @@ class TerminalHook(Hook):
         if self._is_on:
             self._console.print(
                 f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
-                f'cbam-det visualize report {runner.work_dir}',
+                f'{shlex.join([*tool_command("visualize"), "report", runner.work_dir])}',
                 markup=False,
                 soft_wrap=True,
             )
@@ -231,7 +233,10 @@ def summary(runner: Runner) -> dict[str, str]:
     attention = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
     dataset = runner.train_dataloader.dataset
     data = f'{len(dataset):,} images'
-    if classes := getattr(dataset, 'metainfo', {}).get('classes'):
+    metainfo = getattr(dataset, 'metainfo', {})
+    if isinstance(metainfo, list):  # of joined sets, one for each
+        metainfo = metainfo[0]
+    if classes := metainfo.get('classes'):
         data += f', {len(classes)} classes'
     batches = len(runner.train_dataloader)
     batch_size = runner.train_dataloader.batch_sampler.batch_size
