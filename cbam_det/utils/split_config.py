@@ -105,7 +105,9 @@ class Split:
         evaluator = typed(cfg, key, dict | list[dict | BaseMetric] | None, '') or {}
         if 'metrics' in evaluator and registered_class(METRICS, kind_of(evaluator)):
             # MMEngine takes a dictionary with this key for an Evaluator, which has several metrics.
-            raise InputError(f'{key}.metrics is unknown to {kind_of(evaluator)}; near: metric')
+            raise InputError(
+                f"{key}.metrics is not an option of {kind_of(evaluator)}; did you mean 'metric'?"
+            )
         typed(loader, 'sampler', dict | Sampler | None, place)
         batches = typed(loader, 'batch_sampler', dict | Sampler | None, place)
         batch_options = batches if isinstance(batches, dict) else {}

@@ -61,7 +61,7 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ({'train_dataloader': {'_delete_': True}}, 'but no train_dataloader; give train_dataloade'),
         ({'train_cfg.max_epochs': 0}, 'train_cfg.max_epochs=0 is too small; give 1 or more'),
         ({'val_dataloader.batch_size': -1}, 'val_dataloader.batch_size=-1 is too small; give 1'),
-        ({'val_evaluator.metrics': 'bbox'}, 'val_evaluator.metrics is unknown to CocoMetric; near'),
+        ({'val_evaluator.metrics': 'bbox'}, 'val_evaluator.metrics is not an option of CocoMetric'),
         (
             {'model.neck.plugins': [dict(cfg=dict(type='CBAM'), after='gone')]},
             "model.neck: after='gone' matches no module of FPN",
