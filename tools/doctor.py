@@ -61,6 +61,7 @@ def report() -> int:
     """Print the report; returns 0 if training can work, else 1."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     import cbam_det
     from cbam_det.utils.environment import (
@@ -105,7 +106,7 @@ def report() -> int:
 
     table = Table(show_header=False, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # which may have brackets
     console.print(table)
     for problem in problems:
         console.print(f'\nPROBLEM  {problem}', markup=False)

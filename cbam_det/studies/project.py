@@ -103,9 +103,11 @@ def write_project(
             check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
             page = sample_page(cfg)
         save(page, partial / 'samples.png')
-        if out.is_dir():
-            out.rmdir()  # it is empty
-        os.replace(partial, out)
+        if out.is_dir():  # empty, and perhaps a shell's current folder, which stays
+            for path in partial.iterdir():
+                os.replace(path, out / path.name)
+        else:
+            os.replace(partial, out)
     except OSError as error:
         raise InputError(
             f'{out} cannot be written ({error}); name another folder by --out'

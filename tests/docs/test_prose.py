@@ -37,7 +37,7 @@ DIALECT = {
     r'\bsaid already\b': 'reported already',
     r'\bwithout a word\b|\bin silence\b': 'silently',
     r'\bgo(es)? on\b': 'continues',
-    r'\ba run before\b': 'an earlier run',
+    r'\ba run before\b(?! it)': 'an earlier run',
     r'; near: ': 'did you mean',
     r"['`)] say\b": 'for example, such as',
     r'\bas (mmdet|MMEngine|torch) (has|had) it\b': 'as in ...',

@@ -22,7 +22,7 @@ from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig
 
 from ..datasets.damaged_sets import picture
-from ..datasets.layout_folders import items_of, roboflow_coco
+from ..datasets.layout_folders import items_of, labelimg_voc, roboflow_coco
 
 
 def write(data: Path, out: Path, **options: object) -> Project:
@@ -151,3 +151,15 @@ def test_twelve_images_of_any_number_of_classes_give_a_project(classes, tmp_path
     assert cfg.model.bbox_head.num_classes == classes
     assert cfg.train_dataloader.batch_size == 2 and cfg.test_dataloader == cfg.val_dataloader
     assert len(json.loads((folder / 'annotations/val.json').read_text())['images']) == 2
+
+
+def test_an_empty_folder_is_filled_and_not_replaced(digits, tmp_path):
+    """It may be a shell's current folder, which would be gone after a renaming."""
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    data.mkdir()
+    labelimg_voc(data, *items_of(digits))
+    out.mkdir()
+    inode = out.stat().st_ino
+    write(data, out)
+    assert out.stat().st_ino == inode and (out / 'cbam.py').is_file()
+    assert not list(tmp_path.glob('.*partial'))

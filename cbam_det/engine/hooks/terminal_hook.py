@@ -109,7 +109,8 @@ class TerminalHook(Hook):
             self._has_header = True
         epochs = f'{min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}'
         window = len(runner.train_dataloader)
-        loss = runner.message_hub.get_scalar('train/loss').mean(window)
+        losses = runner.message_hub.log_scalars.get('train/loss')
+        loss = float('nan') if losses is None else losses.mean(window)
         left = runner.message_hub.get_info('eta') or 0
         self._console.print(
             COLUMNS.format(
