@@ -173,7 +173,7 @@ def test_invalid_place_is_an_error_that_lists_similar_names(component, after, wo
         (
             'ResNet',
             dict(cfg=dict(type='CBAM', rato=8), after='layer1'),
-            r"CBAM.* got an unexpected keyword argument 'rato'; near: ratio\)",
+            r"CBAM.* got an unexpected keyword argument 'rato'; did you mean 'ratio'",
         ),
     ],
 )
