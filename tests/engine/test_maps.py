@@ -14,6 +14,7 @@ from ..conftest import CONFIGS, QUICK
 HOOK = 'default_hooks.attention_maps'
 
 
+@pytest.mark.slow
 def test_pages_are_written_at_each_validation_and_change_no_weight(trained, digits, run, tmp_path):
     options = ('--data-root', digits, '--cfg-options', *QUICK, 'train_cfg.max_epochs=2')
     config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'

@@ -163,7 +163,7 @@ def test_float16_without_a_gpu_is_refused_with_the_remedy(dtype):
     ('name', 'root'),
     [
         ('faster_rcnn_r50_cbam_digits', ''),
-        ('retinanet_r50_cbam_digits_voc', 'VOCdevkit/VOC2007'),
+        pytest.param('retinanet_r50_cbam_digits_voc', 'VOCdevkit/VOC2007', marks=pytest.mark.slow),
         pytest.param('ssd300_vgg16_cbam_digits_voc', 'VOCdevkit/VOC2007', marks=pytest.mark.slow),
     ],
 )

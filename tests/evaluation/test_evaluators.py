@@ -123,7 +123,7 @@ def test_classes_of_training_validation_and_checkpoint_have_one_order(tmp_path):
     )
     cfg.train_dataloader = dict(batch_size=1, dataset=train)
     with pytest.raises(
-        InputError, match=r'val_dataloader has the classes cat, dog, but .* has dog, cat'
+        InputError, match=r'val_dataloader.dataset has the classes cat, dog, but .* has dog, cat'
     ):
         check_data(RunConfig.from_cfg(cfg), ('train', 'val'))
     cfg.test_dataloader = cfg.val_dataloader

@@ -70,6 +70,7 @@ def test_features_and_regions_of_a_detector_are_those_without_it(name):
         torch.testing.assert_close(*map_pair, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_run_with_it_logs_the_losses_of_one_without_it(digits, run, tmp_path):
     logged = {}
     for value in (True, False):

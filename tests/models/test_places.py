@@ -61,6 +61,7 @@ def test_trial_images_have_the_channels_of_the_config(channels):
     assert count_costs(cfg).multiply_adds > 0 and activation_bytes(cfg) > 0
 
 
+@pytest.mark.slow
 def test_printed_fragment_builds_the_choice(run, tmp_path):
     base = CONFIGS / 'faster_rcnn_r50_digits.py'
     for number, (choice, cbams) in enumerate(

@@ -95,7 +95,7 @@ def test_missing_config_is_one_line_with_its_study_and_row(name, tool, tmp_path,
     assert tool('--studies', tmp_path, '--results', tmp_path, name, 'mine') == 2
     error = capsys.readouterr().err
     assert error.startswith(
-        f"error: {path}, row 'CBAM': not found relative to this file, and no config"
+        f"error: {path}, row 'CBAM': not found relative to this file, and there is no config"
     )
     assert error.count('\n') == 1
 
