@@ -42,7 +42,7 @@ class ModelConfig:
         predicts_masks: whether a part predicts masks.
         max_per_img: the most detections per image, 0 if the config does not limit them.
         gates: the options of each CBAM, by key path without the wrappers around the detector.
-        pretrained: the weights that the `init_cfg`s of its parts name.
+        pretrained: the weights that the `init_cfg` of each part names.
     """
 
     types: dict[str, str] = field(default_factory=dict)

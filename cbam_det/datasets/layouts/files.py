@@ -26,7 +26,9 @@ class Files:
 
     Attributes:
         root: the folder.
-        images, xmls, jsons: all files of these kinds.
+        images: all image files.
+        xmls: all XML files.
+        jsons: all JSON files.
         texts: `*.txt` and `*.names`.
         yamls: `*.yaml` and `*.yml`.
     """
