@@ -1,38 +1,14 @@
-# Faster R-CNN for images of about 320 pixels on a CPU: ResNet-18 and heads at half width, FPN with
-# 128 channels from stride 8, no frozen stages. RoIAlign would take half of a step on a CPU, so it
-# takes one sample per bin and 64 regions per image. The backbone starts from the classifier that
-# configs/tiny_imagenet/resnet18_half.py trains.
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+# faster_rcnn_r18_small.py with ResNet-18 at half width and no frozen stages. The backbone starts
+# from the classifier that configs/tiny_imagenet/resnet18_half.py trains.
+_base_ = './faster_rcnn_r18_small.py'
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(
-        depth=18,
         base_channels=32,
         stem_channels=32,
         frozen_stages=-1,
         norm_eval=False,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/resnet18_half/epoch_14.pth',
-            prefix='backbone.',
-        ),
+        init_cfg=dict(checkpoint='work_dirs/resnet18_half/epoch_14.pth', prefix='backbone.'),
     ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=128, start_level=1, num_outs=4),
-    rpn_head=dict(
-        in_channels=128,
-        feat_channels=128,
-        anchor_generator=dict(scales=[4], strides=[8, 16, 32, 64]),
-    ),
-    roi_head=dict(
-        bbox_roi_extractor=dict(
-            out_channels=128, featmap_strides=[8, 16, 32], roi_layer=dict(sampling_ratio=1)
-        ),
-        bbox_head=dict(in_channels=128, fc_out_channels=256, num_classes=20),
-    ),
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
+    neck=dict(in_channels=[32, 64, 128, 256]),
 )

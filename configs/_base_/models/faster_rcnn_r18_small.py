@@ -1,5 +1,6 @@
-# Faster R-CNN for images of about 320 pixels on a CPU, as faster_rcnn_r18_half.py, but with a
-# ResNet-18 at its whole width and torchvision's ImageNet weights.
+# Faster R-CNN for images of about 320 pixels on a CPU: ResNet-18 with torchvision's ImageNet
+# weights, heads at half width, FPN with 128 channels from stride 8. RoIAlign would take half of a
+# step on a CPU, so it takes one sample per bin and 64 regions per image.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),
