@@ -27,6 +27,17 @@ TOOLS = {
 }
 
 
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--cfg-options`. Several of them add up, so that those of a message can be pasted."""
+    parser.add_argument(
+        '--cfg-options',
+        action='extend',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='change keys of the config; write a list as KEY=A,B or KEY="[A,B]"',
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     """Add the common options of training and test.
 
@@ -38,13 +49,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     parser.add_argument(
         '--check-images', action='store_true', help='decode every image before the run'
     )
-    parser.add_argument(
-        '--cfg-options',
-        action='extend',  # so that one that a message prints can be added
-        nargs='+',
-        metavar='KEY=VALUE',
-        help='change keys of the config; write a list as KEY=A,B or KEY="[A,B]"',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

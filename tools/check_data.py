@@ -26,6 +26,8 @@ a harmful fault is left."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import add_cfg_options
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,13 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='write a clean annotation file next to each one with faults; no file is changed',
     )
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='override keys of the config',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--first', type=int, default=3, help='number of examples per fault (%(default)s)'
     )

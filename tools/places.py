@@ -13,6 +13,8 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import add_cfg_options
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -28,13 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--size', type=int, default=256, help='height and width of the image (default: %(default)s)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='override keys of the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

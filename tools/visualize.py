@@ -28,6 +28,8 @@ PICTURE = '.png, .svg or .jpg'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import add_cfg_options
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,13 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         subparser.add_argument(
             '--data-root', help="folder to read instead of the config's data_root"
         )
-        subparser.add_argument(
-            '--cfg-options',
-            nargs='+',
-            action='extend',
-            metavar='KEY=VALUE',
-            help='change keys of the config',
-        )
+        add_cfg_options(subparser)
 
     def add_count(
         subparser: argparse.ArgumentParser, default: int, text: str = 'number of images'

@@ -153,15 +153,7 @@ class TerminalHook(Hook):
             brief.testing = True
         self._show(runner, 'test', len(runner.test_dataloader))
 
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: DATA_BATCH = None,
-        outputs: Sequence | None = None,
-    ) -> None:
-        """Move the bar."""
-        self._move(batch_idx + 1)
+    after_test_iter = after_val_iter
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Remove the progress bar."""
