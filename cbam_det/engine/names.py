@@ -73,7 +73,9 @@ def check_names(cfg: Config) -> None:
     check_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:
-        near = '' if key in RUNNER_KEYS else near_hint(key, RUNNER_KEYS, 0.85)
+        # mmdet's configs have the variable test_pipeline, which is similar to tta_pipeline.
+        correct = key in RUNNER_KEYS or key == 'test_pipeline'
+        near = '' if correct else near_hint(key, RUNNER_KEYS, 0.85)
         if near or key in unused:
             near = near or ', and the config does not use it'
             print_log(
