@@ -16,6 +16,7 @@ from ...utils.environment import tool_command
 from ...utils.options import cfg_options
 from ...utils.run_config import RunConfig
 from ...utils.split_config import Split
+from .channels import check_channels
 from .classes import check_same_classes
 from .config_splits import config_splits
 from .dataset import Summary, check_content, check_not_shared
@@ -92,10 +93,10 @@ def check_data(
 
 
 def check_options(run: RunConfig, splits: list[Split]) -> None:
-    """Check the pipelines, filters and metrics of a config, without reading files.
+    """Check the pipelines, channels, filters and metrics of a config, without reading files.
 
     Raises:
-        InputError: see `pipeline`, `filters` and `metrics`.
+        InputError: see `pipeline`, `channels`, `filters` and `metrics`.
     """
     for split in splits:
         check_pipelines(split)
@@ -104,6 +105,7 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
             check_metrics(split)
         if split.name == 'val':
             check_monitored(run)
+    check_channels(run.cfg, splits)
 
 
 def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
