@@ -23,6 +23,7 @@ from .dataset import Summary, check_content, check_not_shared
 from .evaluators import check_evaluators
 from .filters import check_filters
 from .images import Decoded, pixel_notes
+from .maps import check_maps
 from .metainfo import check_metainfo
 from .metrics import check_metrics, check_monitored, note_limits
 from .pipeline import check_pipelines
@@ -70,6 +71,7 @@ def check_data(
                 )
                 continue
             summary = check_content(dataset, listed.content, fix)
+            check_maps(run.cfg, dataset, listed.content)
             if decoded:
                 paths = [image.path for image in listed.content.images if image.path]
                 summary.notes += pixel_notes(decoded[path] for path in paths)

@@ -120,6 +120,11 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
 
 def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = existing_file(dataset, COCO_LAYOUT)
+    if dataset.prefixes.get('img') is None:  # mmdet has no default for it
+        raise InputError(
+            f'{dataset.place}.data_prefix has no img, the folder of the images of {path}; give '
+            f'--cfg-options {dataset.place}.data_prefix.img=FOLDER/'
+        )
     content = read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
     if not os.path.isfile(content.images[0].path):  # the file names may be absolute
         check_folder(dataset.image_folder, f'the images of {path}', 'data_prefix.img')
