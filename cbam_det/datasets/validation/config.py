@@ -55,11 +55,13 @@ def check_data(
     note_limits(run)
     fix = partial(fix_command, run)
     decoded: dict[str, Decoded] = {}
+    notes: dict[str, list[str]] = {}  # of the check of the images, by key path of the data set
     if examined is None:
         examined = config_splits(run, names)
         if full:
             decoded = decode_images(examined, 'decoding the images')
         find_image_faults(examined, decoded or None, run.settings.allow_shared_images)
+        notes = {place: listed.notes for listed in examined for place in listed.places}
     by_place = {place: listed for listed in examined for place in listed.places}
     summaries: dict[str, Summary] = {}
     for split in splits:
@@ -72,6 +74,7 @@ def check_data(
                 continue
             summary = check_content(dataset, listed.content, fix)
             check_maps(run.cfg, dataset, listed.content)
+            summary.notes += notes.get(dataset.place, [])
             if decoded:
                 paths = [image.path for image in listed.content.images if image.path]
                 summary.notes += pixel_notes(decoded[path] for path in paths)
