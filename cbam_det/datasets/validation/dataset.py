@@ -14,7 +14,7 @@ from ...utils.data_config import DataSet
 from ...utils.errors import InputError, first_few, printable
 from .classes import compare_classes
 from .coco import read_coco
-from .content import Content, Fault, remedy_of
+from .content import BY_HAND, Content, Fault, remedy_of
 from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file, layout_of
 from .pipeline import check_extra_annotations
 from .voc import check_folder, read_voc
@@ -65,6 +65,7 @@ def check_content(dataset: DataSet, content: Content, fix_command: Callable[[], 
     check_extra_annotations(dataset, content)
     harmful = [fault for fault in content.faults if fault.harmful and fault.kind != SHARED]
     of_entries = [fault for fault in harmful if fault.kind not in AFTER_CLASSES]
+    of_entries.sort(key=lambda fault: fault.kind not in BY_HAND)  # --fix would refuse them later
     _raise_first_kind(content, of_entries, fix_command)
     classes = dataset.classes
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
