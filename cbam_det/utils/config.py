@@ -245,7 +245,7 @@ def _import_modules(cfg: Config) -> None:
             reason = f'{type(error).__name__}: {error}'
             raise InputError(
                 f'custom_imports.imports={module!r} cannot be imported ({reason}); check its '
-                'name, and put PYTHONPATH=FOLDER before the command if it is not installed'
+                'name, or set PYTHONPATH to its folder if it is not installed'
             ) from None
 
 

@@ -98,4 +98,6 @@ def test_images_without_objects_that_mmdet_leaves_out_need_no_map(dataset, tmp_p
 def test_set_without_a_folder_of_images_is_named(dataset):
     """mmdet ends in KeyError: 'img'."""
     del dataset.data_prefix['img']
-    assert 'train_dataloader.dataset.data_prefix has no img, the folder of' in refused(dataset)
+    message = refused(dataset)
+    assert message.startswith('train_dataloader.dataset.data_prefix has no img, the folder of the')
+    assert message.endswith('; give --cfg-options train_dataloader.dataset.data_prefix.img=train/')
