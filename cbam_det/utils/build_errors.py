@@ -108,8 +108,8 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if check and not message:
         message = f'it must satisfy {check.text}' if check.text else ''
     suspect = _type_key(node, frames, message) or _suspect(node, options, message, check)
-    if suspect is None and len(inner := _named_values(node, path, message)) == 1:
-        where = inner[0]
+    if suspect is None and len(quoted := _named_values(node, path, message)) == 1:
+        where = quoted[0]
     elif suspect is None:
         where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
         if path in cfg and not isinstance(cfg[path], Mapping):

@@ -84,7 +84,7 @@ def test_other_channels_are_named_and_each_remedy_leads_to_a_config_that_passes(
     [
         {},
         {'train_dataloader.dataset.pipeline.0.color_type': 'unchanged', BACKBONE: 1, **GREY}
-        | {'model.data_preprocessor': dict(type='DetDataPreprocessor', mean=[1], std=[2])},
+        | {'model.data_preprocessor': dict(mean=[1], std=[2], bgr_to_rgb=False)},
         {'model.backbone.type': 'OfAnotherLibrary', 'model.backbone.base_type': None, **GREY}
         | {'model.data_preprocessor': dict(type='DetDataPreprocessor', _delete_=True)},
         {'model.data_preprocessor.mean': [100.0], 'model.data_preprocessor.std': [50.0]},

@@ -64,7 +64,8 @@ def check_maps(cfg: Config, dataset: DataSet, content: Content) -> None:
 
 def _values(file: Path, loader: Transform) -> set[int]:
     """The values of a map, as mmdet's LoadAnnotations reads it."""
-    array = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.frombuffer(file.read_bytes(), np.uint8)
+    array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if array is None or array.squeeze().ndim != 2:
         problem = 'cannot be decoded' if array is None else f'has {array.shape[2]} channels'
         raise InputError(
@@ -86,5 +87,5 @@ def _check_values(file: Path, values: set[int], path: str, head: dict) -> None:
         raise InputError(
             f'{path}.num_classes={count}, but the semantic map {file} has the value {unknown[-1]}; '
             f'give {cfg_options({f"{path}.num_classes": unknown[-1] + 1})}, or {path}.ignore_label '
-            'if this value is no class'
+            'if this value is not a class'
         )

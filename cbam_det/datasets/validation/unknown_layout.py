@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from ...utils.errors import InputError, first_few
-from .dataset import COCO_LAYOUT, VOC_LAYOUT
 from .images import ENDINGS
+from .layouts import COCO_LAYOUT, VOC_LAYOUT
 from .voc import meant_name
 
 KINDS = {'XMLs': ('.xml',), 'images': ENDINGS, 'JSONs': ('.json',), 'text files': ('.txt',)}
