@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
+from functools import cache
 
 import pytest
 from mmengine.config import Config
@@ -23,15 +24,19 @@ GREY = {
 }
 
 
+read = cache(Config.fromfile)
+
+
 def changed(options: dict, config: object = CONFIG) -> Config:
     init_default_scope('mmdet')
-    cfg = copy.deepcopy(Config.fromfile(config))
+    cfg = copy.deepcopy(read(config))
     cfg.merge_from_dict(options)
     return cfg
 
 
-def check(cfg: Config) -> None:
-    check_channels(cfg, [Split.from_cfg(cfg, name) for name in ('train', 'val', 'test')])
+def check(cfg: Config, *names: str) -> None:
+    splits = [Split.from_cfg(cfg, name) for name in ('train', 'val', 'test')]
+    check_channels(cfg, splits, names or ('train', 'val', 'test'))
 
 
 def remedies(message: str) -> list[dict]:
@@ -95,8 +100,15 @@ def test_images_that_fit_or_cannot_be_known_pass(options):
     check(changed(options))
 
 
-def test_every_shipped_detector_takes_colour_images():
-    for name in ('ssd300_vgg16_cbam', 'rtmdet_tiny_cbam', 'retinanet_mobilenetv2_cbam_digits'):
+def test_training_on_grey_images_stops_no_test_on_colour_images():
+    cfg = changed(dict(list(GREY.items())[:1]))
+    check(cfg, 'test')
+    with pytest.raises(InputError):
+        check(cfg, 'train')
+
+
+def test_shipped_detectors_take_colour_images():
+    for name in ('ssd300_vgg16_cbam', 'rtmdet_tiny_cbam'):
         cfg = changed({}, CONFIGS / f'{name}.py')
         check(cfg)
         cfg.merge_from_dict(GREY)

@@ -5,7 +5,7 @@ Otherwise the first iteration ends in an error of a convolution, which names no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mmengine.config import Config
 from mmengine.model import ImgDataPreprocessor
@@ -24,11 +24,16 @@ CHANNELS = dict(color=3, color_ignore_orientation=3, grayscale=1, grayscale_igno
 LIBRARIES = ('mmdet', 'mmcv', 'mmengine', 'mmpretrain')
 
 
-def check_channels(cfg: Config, splits: Sequence[Split]) -> None:
+def check_channels(cfg: Config, splits: Iterable[Split], names: Collection[str]) -> None:
     """Compare the channels of the images with those of the model's input.
 
     Data sets of which a transform is of another library, and backbones of other libraries without
     `in_channels`, are not checked.
+
+    Args:
+        cfg: the merged config.
+        splits: all of its splits, which a remedy must suit.
+        names: the splits to check, 'train', 'val' or 'test'.
 
     Raises:
         InputError: the backbone or the data preprocessor takes another number of channels.
@@ -44,9 +49,10 @@ def check_channels(cfg: Config, splits: Sequence[Split]) -> None:
         for dataset in split.data_sets
         for place, color_type in _loaders(dataset)
     }
+    checked = [place for place in loaded if place.partition('_')[0] in names]
     if wanted:
-        _check_backbone(f'{model_path}.backbone.in_channels', wanted, loaded)
-    if 1 in map(CHANNELS.get, loaded.values()):
+        _check_backbone(f'{model_path}.backbone.in_channels', wanted, loaded, checked)
+    if any(CHANNELS[loaded[place]] == 1 for place in checked):
         _check_preprocessors(cfg)
 
 
@@ -74,11 +80,14 @@ def _loaders(dataset: DataSet) -> Iterator[tuple[str, str]]:
             yield f'{dataset.place}.pipeline.{number}', color_type
 
 
-def _check_backbone(key: str, wanted: int, loaded: Mapping[str, str]) -> None:
+def _check_backbone(
+    key: str, wanted: int, loaded: Mapping[str, str], checked: Sequence[str]
+) -> None:
     wrong = [place for place, color_type in loaded.items() if CHANNELS[color_type] != wanted]
-    if not wrong:
+    first = next((place for place in wrong if place in checked), None)
+    if first is None:
         return
-    color_type = loaded[wrong[0]]
+    color_type = loaded[first]
     remedies = []
     if len(set(map(CHANNELS.get, loaded.values()))) == 1:
         remedies.append(cfg_options({key: CHANNELS[color_type]}))
@@ -86,7 +95,7 @@ def _check_backbone(key: str, wanted: int, loaded: Mapping[str, str]) -> None:
         other = 'color' if wanted == 3 else 'grayscale'
         remedies.append(cfg_options({f'{place}.color_type': other for place in wrong}))
     raise InputError(
-        f'{wrong[0]}.color_type={color_type!r} loads images of {CHANNELS[color_type]} channels, '
+        f'{first}.color_type={color_type!r} loads images of {CHANNELS[color_type]} channels, '
         f'but {key}={wanted}; '
         f'give {", or ".join(remedies)}'
     )

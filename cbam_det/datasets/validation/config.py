@@ -110,7 +110,7 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
             check_metrics(split)
         if split.name == 'val':
             check_monitored(run)
-    check_channels(run.cfg, splits)
+    check_channels(run.cfg, run.splits.values(), [split.name for split in splits])
 
 
 def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
