@@ -7,18 +7,18 @@ from pathlib import Path
 
 WORK_DIRS = Path('work_dirs/experiments')
 EXAMPLES = """examples:
-  python tools/experiment.py list
-  python tools/experiment.py run table7 --gpus 8
-  python tools/experiment.py run table6 --row "ResNet50 + CBAM" --seed 0
-  python tools/experiment.py commands table6 --gpus 1
-  python tools/experiment.py table table6
-  python tools/experiment.py cost bccd
-  python tools/experiment.py gates bccd
-  python tools/experiment.py focus voc07
-  python tools/experiment.py details voc07
-  python tools/experiment.py plot bccd --out bccd.svg
-  python tools/experiment.py repeat bccd --row none --seed 0
-  python tools/experiment.py plan table6 table7 --gpus 8"""
+  cbam-det experiment list
+  cbam-det experiment run table7 --gpus 8
+  cbam-det experiment run table6 --row "ResNet50 + CBAM" --seed 0
+  cbam-det experiment commands table6 --gpus 1
+  cbam-det experiment table table6
+  cbam-det experiment cost bccd
+  cbam-det experiment gates bccd
+  cbam-det experiment focus voc07
+  cbam-det experiment details voc07
+  cbam-det experiment plot bccd --out bccd.svg
+  cbam-det experiment repeat bccd --row none --seed 0
+  cbam-det experiment plan table6 table7 --gpus 8"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -164,7 +163,7 @@ class TerminalHook(Hook):
         if self._is_on:
             self._console.print(
                 f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
-                f'{shlex.join([*tool_command("visualize"), "report", runner.work_dir])}',
+                f'{tool_command("visualize", "report", runner.work_dir)}',
                 markup=False,
                 soft_wrap=True,
             )
