@@ -36,7 +36,7 @@ class BriefFilter(logging.Filter):
     """Lets warnings, records with `BRIEF`, and all lines of a test but its progress pass.
 
     Attributes:
-        testing: whether a test has begun.
+        testing: whether a test runs.
     """
 
     testing = False
@@ -147,9 +147,8 @@ class TerminalHook(Hook):
             self._show(runner, *self._position(runner))
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Show the progress bar of the test, and from now on what its metrics log."""
-        for brief in _filters(_console(runner.logger)):
-            brief.testing = True
+        """Show the progress bar of the test, and until `close` what its metrics log."""
+        self._set_testing(runner, True)
         self._show(runner, 'test', len(runner.test_dataloader))
 
     after_test_iter = after_val_iter
@@ -169,8 +168,13 @@ class TerminalHook(Hook):
             )
 
     def close(self, runner: Runner) -> None:
-        """Remove the progress bar after a run that ended early, which shows the cursor again."""
+        """End a run: remove the bar that an error left, which shows the cursor again."""
         self._hide(runner)
+        self._set_testing(runner, False)
+
+    def _set_testing(self, runner: Runner, testing: bool) -> None:
+        for brief in _filters(_console(runner.logger)):
+            brief.testing = testing
 
     def _position(self, runner: Runner) -> tuple[str, int]:
         if has_epochs(runner):
