@@ -28,7 +28,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
-from ..evaluation.metrics import fix_metrics, report_every_number
+from ..evaluation.metrics import (
+    FastCocoMetric,
+    fix_metrics,
+    report_every_number,
+    with_fast_metrics,
+)
 from ..models.attention_modules import named_plugins
 from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
 from ..utils.build_errors import build_error, build_errors
@@ -60,6 +65,8 @@ class CheckedRunner(Runner):
     - the hooks of `names.OWN_HOOKS`, which let a training be stopped, killed and resumed, and check
       its losses and its attention; `None` in the config's `default_hooks` turns one off;
     - checkpoints that get their name only when they are complete (`save_checkpoint`);
+    - `FastCocoMetric`, COCO's evaluation in C++, in place of mmdet's CocoMetric, whose numbers it
+      has; `fast_coco_eval=False` in the config keeps pycocotools;
     - one-line errors for faults of the machine and of config keys (`failures`, `build_errors`); a
       script that does not catch `InputError` or `Stopped` ends with that line and the exit status
       of our tools (`errors.end_by_one_line`);
@@ -207,6 +214,18 @@ class CheckedRunner(Runner):
         if not isinstance(self._test_evaluator, Evaluator):
             report_every_number(self._test_evaluator)
         return super().build_test_loop(loop)
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """MMEngine's `build_evaluator`, with `FastCocoMetric` instead of mmdet's CocoMetric.
+
+        The config keeps its CocoMetric, so that other tools can read it without cbam_det.
+        """
+        if self.cfg.get('fast_coco_eval', True):
+            evaluator = with_fast_metrics(evaluator)
+        built = super().build_evaluator(evaluator)
+        if any(isinstance(metric, FastCocoMetric) for metric in built.metrics):
+            self.logger.info("faster-coco-eval computes COCO's numbers")
+        return built
 
     def dump_config(self) -> None:
         """Do nothing; `train` writes the config.
