@@ -62,8 +62,11 @@ def train(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det_tools import hide_gpus_without_operators
+    from cbam_det_tools import hide_gpus_without_operators, missing_files
 
+    files = [('config', args.config), ('--resume', None if args.resume == 'auto' else args.resume)]
+    if args.launcher == 'none' and (status := missing_files(*files)):
+        return status
     hidden_gpus = hide_gpus_without_operators()
     from cbam_det.engine.launch import run_tool
     from cbam_det.utils.errors import one_line_errors

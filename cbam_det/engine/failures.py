@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
+from ..models.channels_last import REMEDY
 from ..utils.config import CBAMS, kind_of, walk
 from ..utils.errors import InputError
 
@@ -22,12 +24,14 @@ REMEDIES = {
     **dict.fromkeys((*FULL, 'writer'), ('write', 'free some space or fix the disk')),
 }
 DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
+NEEDS_CONTIGUOUS = 'view size is not compatible'  # of torch's `view` of a map in channels_last
 # mmdet's backbones with the option `with_cp`.
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
 def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
-    """Explain a fault of the disk, a broken image or a lack of memory; None for other errors.
+    """Explain a fault of the disk, a broken image, a lack of memory or a model that cannot be in
+    channels_last; None for other errors.
 
     Args:
         error: the exception of the run.
@@ -53,6 +57,12 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
         return InputError(
             f'the image {image[1]} cannot be decoded; tools/check_data.py lists all such images, '
             f'and its --fix leaves them out; fix the image, then {hint}'
+        )
+    if cfg.get('channels_last') and isinstance(error, RuntimeError) and NEEDS_CONTIGUOUS in cause:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return InputError(
+            f'the model cannot be in channels_last: {Path(place.filename).name}, line '
+            f'{place.lineno}, needs contiguous feature maps ({cause}); {REMEDY}'
         )
     return None
 

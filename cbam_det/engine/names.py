@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, Registry
 
-from ..utils.config import kind_of, near_hint, registered_class, registered_names
-from ..utils.errors import InputError
+from ..utils.config import kind_of, registered_class, registered_names
+from ..utils.errors import InputError, near_hint
 from ..utils.unread_keys import RUNNER_KEYS, unused_keys
 from ..utils.value_types import shortened
 from .unknown_options import check_options, hook_options

@@ -35,7 +35,8 @@ from ..evaluation.metrics import (
     with_fast_metrics,
 )
 from ..models.attention_modules import named_plugins
-from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
+from ..models.channels_last import align_states, contiguous_checkpoint, to_channels_last
+from ..models.compat import allow_compilations, fix_ssd_heads
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped, end_by_one_line
@@ -318,14 +319,22 @@ class CheckedRunner(Runner):
                 raise
             raise explained from error
 
-    def call_hook(self, fn_name: str, **options: object) -> None:
-        """MMEngine's `call_hook`, which also notes that the first iteration starts."""
+    def call_hook(self, fn_name: str, **options: Any) -> None:
+        """MMEngine's `call_hook`, which also notes that the first iteration starts, and makes the
+        tensors of a checkpoint contiguous, so that a run without `channels_last` can resume it.
+        """
         self._begun |= fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter')
         super().call_hook(fn_name, **options)
+        if fn_name == 'before_save_checkpoint' and self.cfg.get('channels_last'):
+            contiguous_checkpoint(options['checkpoint'])
 
     def resume(self, *args: object, **options: object) -> None:
-        """MMEngine's `resume`, which also notes the iteration at which the run continues."""
+        """MMEngine's `resume`, which also notes the iteration at which the run continues.
+
+        The optimizer's states get the memory format of their weights, see `align_states`.
+        """
         super().resume(*args, **options)
+        align_states(self.optim_wrapper)
         self._resumed_at = self.iter
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

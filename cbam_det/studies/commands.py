@@ -13,8 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED, shipped_folder
+from ..utils.environment import INSTALLED
 from ..utils.errors import InputError, first_few
+from ..utils.find_files import shipped_folder
 from ..utils.records import write_record
 from ..utils.split_config import Split
 from ..visualization.figures import save

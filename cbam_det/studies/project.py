@@ -35,8 +35,8 @@ from mmengine.config import Config
 
 from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
-from ..utils.environment import shipped_folder
 from ..utils.errors import InputError, first_few
+from ..utils.find_files import shipped_folder
 from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
 from ..visualization.figures import save

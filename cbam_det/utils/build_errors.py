@@ -18,8 +18,8 @@ from mmengine.registry import MODELS, Registry
 from torch.utils.data import DataLoader
 
 from .class_options import options_of
-from .config import kind_of, near_hint, registered_class, registered_names, walk
-from .errors import InputError
+from .config import kind_of, registered_class, registered_names, walk
+from .errors import InputError, near_hint
 from .value_types import fits, kind_word, shortened, words_of
 
 # The methods of MMEngine's Runner, and the keys of the config that each of them reads.

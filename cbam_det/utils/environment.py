@@ -278,13 +278,6 @@ def keep_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
 
 
-def shipped_folder(name: str) -> Path:
-    """A folder that comes with the package: inside the installed package, or in the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
-
-
 def tools_folder() -> Path:
     """The folder of the tools: `tools` in a checkout, or their installed package."""
     parent = Path(__file__).parents[2]

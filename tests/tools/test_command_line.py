@@ -40,6 +40,33 @@ def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(t
             assert 'example' in done.stdout and f'python tools/{tool}.py' in done.stdout
 
 
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('train no.py', 'there is no config no.py in '),
+        ('train faster_rcn_r50_cbam', "did you mean 'faster_rcnn_r50_cbam'"),
+        ('train faster_rcnn_r50_cbam --resume no.pth', 'no.pth (--resume) does not exist'),
+        ('test faster_rcnn_r50_cbam no.pth', 'the checkpoint no.pth (checkpoint) does not exist'),
+        ('predict no.jpg faster_rcnn_r50_cbam no.pth', 'no.jpg does not exist; give a picture'),
+        ('visualize attention no.jpg faster_rcnn_r50_cbam', 'there is no image no.jpg'),
+        ('visualize pr mmdet::a.py http://b.pth --against no.py c', 'there is no config no.py'),
+        ('export no.py no.pth --out a.onnx', 'there is no config no.py'),
+        ('check_data no.py', 'there is no config no.py'),
+        ('init no_folder', 'no data folder no_folder'),
+    ],
+)
+def test_missing_file_is_reported_without_importing_torch_and_mmdet(words, message, tmp_path):
+    tool, *options = words.split()
+    path = str(ROOT / f'tools/{tool}.py')
+    code = f'import sys; sys.argv = {[path, *options]!r}\n{RUN_AND_LIST_IMPORTS}'
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == 'status 2 []', done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ') and message in line
+
+
 def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
     scripts = {path.stem for path in (ROOT / 'tools').glob('[a-z]*.py')}
     assert scripts == {name.replace('-', '_') for name in TOOLS}

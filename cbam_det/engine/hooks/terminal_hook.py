@@ -238,18 +238,16 @@ def summary(runner: Runner) -> dict[str, str]:
     else:
         schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
     group = _param_groups(runner.optim_wrapper)[0]
-    lines = dict(
+    if plugins:
+        counts = f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
+    return dict(
         data=f'{data}, {batch_size} a step',
         model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
-        schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
+        attention=counts if plugins else 'none',
         weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
+        schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
         log=runner.log_dir,
     )
-    if plugins:
-        lines['attention'] = (
-            f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
-        )
-    return lines
 
 
 def scores(metrics: dict[str, float], count: int = 4) -> str:
