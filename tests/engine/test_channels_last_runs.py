@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -52,10 +53,10 @@ class Convolutions(Noise):
 @pytest.mark.parametrize('fused', [True, False])
 def test_checkpoint_of_either_format_is_resumed_exactly_in_both(fused, tmp_path):
     """Fused optimizers read weights and momenta in one order, see `align_states`."""
-    whole, parts = {}, {}
+    net, whole, parts = Convolutions(), {}, {}
     for value in (True, False):
         folder = tmp_path / f'whole {value}'
-        options = dict(model=Convolutions(), optimizer=dict(fused=fused))
+        options = dict(model=copy.deepcopy(net), optimizer=dict(fused=fused))
         toy(folder, cfg=dict(channels_last=value), **options).train()
         whole[value] = state(folder / 'epoch_3.pth')
         assert all(weight.is_contiguous() for weight in whole[value].values())
@@ -63,7 +64,7 @@ def test_checkpoint_of_either_format_is_resumed_exactly_in_both(fused, tmp_path)
         assert all(item.is_contiguous() for item in momenta if isinstance(item, torch.Tensor))
     for first, second in itertools.product((True, False), repeat=2):
         folder = tmp_path / f'{first} then {second}'
-        options = dict(model=Convolutions(), optimizer=dict(fused=fused))
+        options = dict(model=copy.deepcopy(net), optimizer=dict(fused=fused))
         folder.mkdir()
         shutil.copy(tmp_path / f'whole {first}/epoch_2.pth', folder)
         (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))

@@ -30,6 +30,8 @@ from ...utils.environment import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
+# MMEngine warns that it uses these names itself, which no user can change.
+OLD_NAMES = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 COLUMNS = '{:>9} {:>9} {:>9} {:>9} {:>8} {:>9}'
 
 
@@ -44,6 +46,8 @@ class BriefFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the terminal shows a record."""
+        if record.getMessage().startswith(OLD_NAMES):
+            return False
         if record.levelno >= logging.WARNING or getattr(record, 'brief', False):
             return True
         return self.testing and not (
