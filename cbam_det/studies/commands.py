@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED
+from ..utils.environment import INSTALLED, tool_command
 from ..utils.errors import InputError, first_few
-from ..utils.find_files import shipped_folder
+from ..utils.installation import shipped_folder
 from ..utils.records import write_record
 from ..utils.split_config import Split
 from ..visualization.figures import save
@@ -30,7 +29,6 @@ from .study import (
     check_gpus,
     command,
     config_of,
-    program,
     read_study,
     run_name,
 )
@@ -159,7 +157,7 @@ def print_plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     content = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    command_line = shlex.join([*program(), *sys.argv[1:]])
+    command_line = tool_command('experiment', *sys.argv[1:])
     print(plan_table(write_record(args.out, command_line, content)))
 
 

@@ -36,7 +36,7 @@ from mmengine.config import Config
 from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
 from ..utils.errors import InputError, first_few
-from ..utils.find_files import shipped_folder
+from ..utils.installation import shipped_folder
 from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
 from ..visualization.figures import save

@@ -20,9 +20,10 @@ from packaging.version import InvalidVersion, Version
 from ..version import __version__
 from .errors import first_few
 from .hidden_modules import hiding_files
-
-# Whether the package is installed without a checkout; then the configs are inside it.
-INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
+from .installation import INSTALLED as INSTALLED
+from .installation import tool_command as tool_command
+from .installation import tool_file as tool_file
+from .installation import tools_folder as tools_folder
 
 
 @dataclass(frozen=True)
@@ -276,25 +277,6 @@ def keep_memory() -> bool:
     trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
-
-
-def tools_folder() -> Path:
-    """The folder of the tools: `tools` in a checkout, or their installed package."""
-    parent = Path(__file__).parents[2]
-    return parent / ('cbam_det_tools' if INSTALLED else 'tools')
-
-
-def tool_command(name: str) -> list[str]:
-    """The command that starts a tool from the current folder, as a list of words.
-
-    It is `cbam-det check-data` if the package is installed without a checkout, else
-    `python tools/check_data.py`.
-    """
-    if INSTALLED:
-        return ['cbam-det', name]
-    script = tools_folder() / f'{name.replace("-", "_")}.py'
-    folder = Path.cwd()
-    return ['python', str(script.relative_to(folder) if script.is_relative_to(folder) else script)]
 
 
 def describe() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Find the files that a command names, or say which is missing, with similar names.
 
 The tools check these files before they import cbam_det, whose import takes seconds
-(`cbam_det_tools.missing_files`). So this module and `errors` need the standard library alone.
+(`cbam_det_tools.missing_files`). So this module, `errors` and `installation` need the standard
+library alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from .errors import InputError, did_you_mean, first_few, near_hint
-
-
-def shipped_folder(name: str) -> Path:
-    """A folder that comes with the package: inside the installed package, or in the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
+from .installation import shipped_folder, tool_command
 
 
 def find_config_file(name: str) -> str:
@@ -63,7 +58,7 @@ def check_checkpoint_file(path: str, option: str) -> None:
         return
     folder = Path(path).parent
     candidates = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-    hint = 'train a model by tools/train.py'
+    hint = f'train a model: {tool_command("train", "CONFIG")}'
     if candidates:
         hint = f'choose from {first_few(candidates)}'
     raise InputError(f'the checkpoint {path} ({option}) does not exist; {hint}')
