@@ -14,8 +14,8 @@ from cbam_det_tools.__main__ import main as cbam_det_main
 
 from cbam_det.checkpoints import formats
 from cbam_det.datasets.digits import Digits
-from cbam_det.utils import environment
-from cbam_det.utils.environment import tool_command
+from cbam_det.utils import installation
+from cbam_det.utils.installation import tool_command
 from cbam_det.utils.records import typed_command
 
 from ..conftest import ROOT, in_process
@@ -143,7 +143,7 @@ def test_command_of_a_message_works_where_it_is_printed(
 ):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, 'argv', [called])
-    monkeypatch.setattr(environment, 'INSTALLED', installed)
+    monkeypatch.setattr(installation, 'INSTALLED', installed)
     assert tool_command('check-data', 'a b', 3) == f"{command} 'a b' 3"
 
 
@@ -152,7 +152,7 @@ def test_messages_name_tools_by_tool_command_alone():
     name_of_a_tool = re.compile(r'tools/\w+\.|cbam-det ')
     for file in (ROOT / 'cbam_det').rglob('*.py'):
         text = file.read_text(encoding='utf-8')
-        if not name_of_a_tool.search(text) or file.name == 'environment.py':
+        if not name_of_a_tool.search(text) or file.name == 'installation.py':
             continue
         tree = ast.parse(text)
         docstrings = {
