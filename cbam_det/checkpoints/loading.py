@@ -277,7 +277,7 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
             f'{hint}'
             'use the config that the checkpoint was trained with'
             + (
-                '; tools/convert_checkpoint.py converts attention between layouts and forms'
+                '; tools/convert_checkpoint.py converts attention between layouts and formats'
                 if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''
             )

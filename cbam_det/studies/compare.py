@@ -116,7 +116,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
             continue
         cfg = config_of(project.study, row, row.seeds[0])
         loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
-        if loaders not in checked:  # twins read the same data
+        if loaders not in checked:  # rows may read the same data
             check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):

@@ -1,4 +1,4 @@
-"""Write a study of one's own data: the configs of two twins, their data, the study, a README.
+"""Write a study of one's own data: two configs, with and without CBAM, their data and a README.
 
 ::
 
@@ -110,7 +110,7 @@ def write_project(
             os.replace(partial, out)
     except OSError as error:
         raise InputError(
-            f'{out} cannot be written ({error}); name another folder by --out'
+            f'{out} cannot be written ({error}); give another folder with --out'
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -119,14 +119,17 @@ def write_project(
 
 def _check_out(out: Path) -> None:
     if re.search(r"""['"\\{}]""", str(out)):
-        raise InputError(f'--out {out}: MMEngine reads no config below a folder of such a name')
+        raise InputError(
+            f'--out {out}: MMEngine cannot read configs from a path with quotes, backslashes or '
+            'braces; give another --out'
+        )
     if not out.exists():
         return
     present = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
     if present:
         raise InputError(
-            f'{out} holds {first_few(present)}, which stay as they are; name another folder by '
-            '--out, or remove this one to write it anew'
+            f'{out} is not empty ({first_few(present)}); give another folder with --out, or remove '
+            'this one'
         )
 
 
@@ -186,9 +189,9 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         has_test='test' in sets.splits,
         eval_batch_size=choices.batch_size if same_size else 1,
         eval_reason=(
-            'the images have one size, so that no score depends on the batch'
+            'all images have the same size, so the scores do not depend on the batch size'
             if same_size
-            else 'images of different sizes would be padded, and the scores depend on the batch'
+            else 'larger batches would pad images of different sizes, which changes the scores'
         ),
         model=_model(detector.fragment, detector.two_stage),
         two_stage=detector.two_stage,

@@ -212,7 +212,7 @@ def test_missing_file_is_named_with_the_command_that_makes_it(missing, folder, c
 
 
 def test_folder_of_images_or_none_is_told_how_to_become_a_project(digits, tmp_path):
-    with pytest.raises(InputError, match=rf'but images; make .*init\.py {digits}$'):
+    with pytest.raises(InputError, match=rf'first make a project .*init\.py {digits}$'):
         ProjectStudy.read(digits)
     with pytest.raises(InputError, match=r'there is no folder .*absent; .* --out .*absent$'):
         ProjectStudy.read(tmp_path / 'absent')
