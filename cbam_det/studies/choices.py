@@ -1,4 +1,4 @@
-"""What a study of one's own data is trained with: chosen by the data and the machine, with reasons.
+"""The settings of a study of one's own data, chosen for the data and the machine, with reasons.
 
 The rules are rules of thumb. The numbers behind them: RetinaNet over MobileNetV2 reaches AP 0.37 to
 0.39 on BCCD after 208 steps of 8 images at 320x240, 1.2 s each on two CPU cores; mmdet's schedules
@@ -23,11 +23,11 @@ class Machine:
 
     Attributes:
         optimizer: 'AdamW' or 'SGD'.
-        lr_batch: images per step for which the detectors' learning rates are.
-        side: the longer side of the images in pixels, and the most.
-        ratio: of the shorter side's limit to the longer one's.
-        steps: of a training at least, and at most where `epochs` epochs are more.
-        epochs: of a training with a number of steps between these.
+        lr_batch: the batch size that the detectors' learning rates are for.
+        side: the lowest and the highest limit of the images' longer side, in pixels.
+        ratio: the limit of the shorter side divided by that of the longer one.
+        steps: the lowest and the highest number of training steps.
+        epochs: the number of epochs, if their steps are between these.
     """
 
     optimizer: str
@@ -82,8 +82,8 @@ DETECTORS = dict(
     faster_rcnn_r50=Detector('Faster R-CNN, ResNet-50', FASTER_RCNN, '', 'ResNet', 4, GPU, 0.02),
     retinanet_r50=Detector('RetinaNet, ResNet-50', RETINANET, '', 'ResNet', 8, GPU, 0.01),
 )
-SMALLEST_OBJECT = 16  # pixels, the side that a tenth of the objects may be below
-ANCHOR = 32  # pixels, the smallest of mmdet's; it takes objects from 23 on, IoU 0.5
+SMALLEST_OBJECT = 16  # pixels; a tenth of the objects may have shorter sides
+ANCHOR = 32  # pixels, mmdet's smallest; it matches objects from 23 pixels on (IoU 0.5)
 MOST_EPOCHS = 100
 IMAGE_MEMORY = 2.0  # GiB that an image of 1333x800 takes in training, ResNet-50
 
@@ -93,9 +93,9 @@ class Facts:
     """What the choices depend on.
 
     Attributes:
-        images: of the training that have objects besides crowds.
+        images: number of training images that have objects other than crowds.
         sides: of these objects, square roots of their areas in pixels.
-        image_sides: of the training's images, the longer ones in pixels.
+        image_sides: the longer sides of the training images in pixels.
         gpu_memory: of the first GPU in GiB; None without one.
     """
 
@@ -111,7 +111,7 @@ class Facts:
 
     @property
     def object_side(self) -> float:
-        """What a tenth of the objects' sides are below, at least 1."""
+        """The 10% quantile of the objects' sides, at least 1."""
         tenth = (
             quantiles(self.sides, n=10, method='inclusive')[0]
             if len(self.sides) > 1
@@ -124,7 +124,7 @@ class Facts:
         """Those of a COCO dictionary and of this machine.
 
         Raises:
-            InputError: all its objects are crowd, of which mmdet learns nothing.
+            InputError: all its objects are crowds, from which mmdet learns nothing.
         """
         objects = [item for item in train['annotations'] if not item['iscrowd']]
         if not objects:

@@ -72,18 +72,18 @@ def write_project(
     given: Mapping[str, object] | None = None,
     progress: bool = True,
 ) -> Project:
-    """Look at a folder of data and write a study of it, whole or not at all.
+    """Read a folder of data and write a study of it; after an error no file is left.
 
     Args:
         data: images and annotations, see `datasets.layouts`.
-        out: folder to write; NAME_OF_DATA_cbam in the current one without it.
+        out: folder to write; by default NAME_OF_DATA_cbam in the current folder.
         layout: 'coco', 'voc' or 'yolo'; None to recognise it.
-        seed: of the split, where the data have none.
-        given: values in place of the chosen ones, see `choices.choose`.
+        seed: seed of the split, if the data have none.
+        given: values to use instead of the chosen ones, see `choices.choose`.
         progress: show a bar.
 
     Raises:
-        InputError: `out` holds something; the data cannot be used; a given value is of no use.
+        InputError: `out` is not empty, or the data or a given value cannot be used.
     """
     name = Path(os.path.abspath(data)).name
     out = Path(os.path.abspath(out or f'{name}_cbam'))
