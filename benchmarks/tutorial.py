@@ -27,7 +27,8 @@ def run(folder: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
     paths = (str(Path(sys.executable).parent), os.environ['PATH'])
     environment = dict(os.environ, PATH=os.pathsep.join(paths), PYTHONPATH=str(ROOT))
-    client = NotebookClient(notebook, timeout=3600, resources=dict(metadata=dict(path=str(folder))))
+    resources = dict(metadata=dict(path=str(folder)))
+    client = NotebookClient(notebook, timeout=3600, resources=resources, coalesce_streams=True)
     client.execute(env=environment)
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)  # the time of day
