@@ -54,7 +54,8 @@ def texts() -> list[tuple[str, int, str]]:
     """(file, line, text): the lines of pages, and the comments and strings of code."""
     read = []
     pages = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/**/*.md')]
-    for page in [*pages, ROOT / 'configs/README.md', ROOT / 'experiments/README.md']:
+    folders = ('configs', 'experiments', 'examples')
+    for page in [*pages, *(ROOT / folder / 'README.md' for folder in folders)]:
         if '_build' not in page.parts:
             lines = page.read_text(encoding='utf-8').splitlines()
             name = str(page.relative_to(ROOT))
