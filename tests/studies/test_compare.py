@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
@@ -200,6 +201,15 @@ def test_smoke_run_has_one_seed_few_steps_and_images_and_its_own_folder(
     assert part['images'] == whole['images'][:2]
     kept = {image['id'] for image in part['images']}
     assert part['annotations'] == [x for x in whole['annotations'] if x['image_id'] in kept]
+
+
+def test_what_mmengine_logs_is_hidden_while_a_status_is_shown(capsys):
+    logger = MMLogger.get_instance(f'quiet {id(capsys)}')  # is current, and writes to capsys
+    with compare_module._quiet('timing a few steps'):
+        logger.info('KaimingInit')
+    logger.info('after it')
+    out = capsys.readouterr().out
+    assert 'KaimingInit' not in out and 'after it' in out
 
 
 @pytest.mark.parametrize('missing', ['data.py', 'study.yaml'])
