@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cbam_det.utils.environment import tool_command
+
 from ..conftest import QUICK, in_process
 from ..datasets.layout_folders import items_of, labelimg_voc
 
@@ -34,7 +36,7 @@ def test_tool_tells_what_it_read_chose_and_wrote(data, tmp_path, monkeypatch, ca
         '  batch_size=3: only 14 images have objects; so an epoch has four steps',
         '  epochs=3: given by --epochs',
         f'written to {tmp_path}/my digits_cbam;',
-        f"  cbam-det compare '{tmp_path}/my digits_cbam'",
+        f'  {tool_command("compare", tmp_path / "my digits_cbam")}',
     ):
         assert line in said
     assert in_process('init')(data) == 2
