@@ -103,7 +103,7 @@ def detectors(
 
     The process keeps freed memory, as `tools/train.py` and `tools/test.py` do, and a config with
     `channels_last` has that format. Inference uses the initial weights, so that the detectors
-    differ in the attention alone.
+    differ only in the attention.
 
     Args:
         configs: configs by name; the first is the baseline.
