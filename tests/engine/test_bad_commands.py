@@ -96,7 +96,7 @@ BAD_COMMANDS = {
     ),
     'unknown order': (
         ['--cfg-options', 'model.backbone.plugins.0.cfg.order=space'],
-        "order='space' is unknown; choose from channel-spatial",
+        "order='space' is unknown; give one of 'channel-spatial'",
     ),
     'misspelt option': (
         ['--cfg-options', 'model.backbone.plugins.0.cfg.reduction=8'],
