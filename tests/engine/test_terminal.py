@@ -56,7 +56,7 @@ def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
     toy(tmp_path / 'my run', max_epochs=1).train()
     printed = capsys.readouterr().out
     assert 'data        12 images, 1 classes, 4 a step' in printed
-    command = printed.splitlines()[-1].partition('pictures and scores: ')[2]
+    command = printed.splitlines()[-1].partition('attention and Grad-CAM: ')[2]
     assert shlex.split(command)[-3:] == ['tools/visualize.py', 'report', str(tmp_path / 'my run')]
 
 
