@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -64,10 +67,17 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
 
 @contextmanager
 def _quiet(text: str) -> Iterator[None]:
-    """Show `text` while libraries inside print what nobody needs."""
+    """Show `text` while libraries inside print, and MMEngine logs, what nobody needs."""
     status = Status(text, console=Console(file=sys.stdout))
-    with status, contextlib.redirect_stdout(io.StringIO()):
-        yield
+    logger = MMLogger.get_current_instance()  # made here, it prints to the stream of now
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # init_weights warns of attention that pretrained weights lack
+    try:
+        with status, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'This DataLoader will create')  # more than cores
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:

@@ -59,7 +59,7 @@ def confusion_page(matrix: np.ndarray, classes: Sequence[str], title: str) -> Fi
         title += f'\nthe {CLASSES} of {len(classes)} classes with the most objects'
     side = 2.4 + 0.42 * len(shown)
     with plt.rc_context({**STYLE, 'axes.grid': False}):
-        figure, axis = plt.subplots(figsize=(side + 0.8, side))
+        figure, axis = plt.subplots(figsize=(side + 1.6, side))
         image = axis.imshow(shares, cmap='Blues', vmin=0, vmax=100)
         places = range(len(shown))
         axis.set_xticks(places, [*names, 'missed'], rotation=45, ha='right', rotation_mode='anchor')

@@ -20,13 +20,13 @@ from .tiny_run import toy
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All packages seem to be installed."""
-    monkeypatch.setattr(log_backends.importlib.util, 'find_spec', lambda name: name)
+    monkeypatch.setattr(log_backends, 'find_spec', lambda name: name)
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://localhost:5000')
 
 
 @pytest.mark.usefixtures('installed')
 def test_backends_are_added_beside_the_local_one_and_named_after_the_run():
-    cfg = read_config(CONFIG, {})
+    cfg = read_config(str(CONFIG), {})
     cfg.work_dir = 'work_dirs/my run'
     add_log_backends(cfg, list(BACKENDS))
     local, *others = cfg.visualizer.vis_backends
@@ -51,29 +51,39 @@ def test_backend_of_the_config_stays_and_a_config_without_a_visualizer_gets_one(
 
 
 def test_package_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(log_backends.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(InputError, match='--log wandb needs .*: pip install wandb$'):
+    monkeypatch.setattr(log_backends, 'find_spec', lambda name: None)
+    with pytest.raises(InputError, match=r'--log wandb needs .*: pip install wandb$'):
         add_log_backends(Config(dict(work_dir='w')), ['wandb'])
 
 
-def visualizer(kind: str, work_dir: Path) -> Visualizer:
-    backends = [dict(type='LocalVisBackend'), dict(type=kind)]
-    name = f'{kind} {work_dir}'  # MMEngine keeps visualizers by their names
-    return Visualizer(name=name, vis_backends=backends, save_dir=str(work_dir))
+def visualizer(name: str, work_dir: Path) -> Visualizer:
+    """As `--log` makes it."""
+    cfg = Config(dict(work_dir=str(work_dir)))
+    add_log_backends(cfg, [name])
+    return Visualizer(
+        name=f'{name} {work_dir}', save_dir=str(work_dir), vis_backends=cfg.visualizer.vis_backends
+    )
 
 
 @pytest.mark.usefixtures('tiny_runs')
 def test_tensorboard_has_the_losses_and_the_scores(tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    toy(tmp_path, visualizer=visualizer('TensorboardVisBackend', tmp_path)).train()
+    toy(tmp_path, visualizer=visualizer('tensorboard', tmp_path)).train()
     events = accumulator.EventAccumulator(str(tmp_path / 'vis_data')).Reload()
     assert {'loss', 'lr', 'toy/score'} <= {*events.Tags()['scalars']}
     assert [event.value for event in events.Scalars('toy/score')] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures('tiny_runs')
-def test_mlflow_has_the_losses_and_the_scores(tmp_path):
+def test_mlflow_has_the_losses_the_scores_and_the_config_in_the_work_dir(tmp_path):
     mlflow = pytest.importorskip('mlflow')
-    toy(tmp_path, visualizer=visualizer('MLflowVisBackend', tmp_path)).train()
-    (run,) = mlflow.search_runs(output_format='list')
+    pytest.importorskip('sqlalchemy')  # mlflow-skinny has no database
+    work_dir = tmp_path / 'my run'
+    cfg = dict(read_config(str(CONFIG), {}), work_dir=str(work_dir))
+    cfg = {key: value for key, value in cfg.items() if key not in ('default_hooks', 'custom_hooks')}
+    toy(work_dir, visualizer=visualizer('mlflow', work_dir), cfg=cfg).train()
+    (run,) = mlflow.search_runs(output_format='list', experiment_names=['cbam_det'])
+    assert run.info.run_name == 'my run' and (work_dir / 'mlflow.db').is_file()
     assert {'loss', 'lr', 'toy/score'} <= {*run.data.metrics} and run.data.metrics['toy/score'] == 3
+    assert run.data.params['model.backbone.base_type'] == 'ResNet'
+    assert list((work_dir / 'mlflow').rglob('config.py'))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger, print_log
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
@@ -181,6 +183,18 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
     assert 'five seeds' in said and said.rstrip().endswith('my digits/report.html')
     assert tool(recorded.folder) == 0 and len(calls) == 4
     assert 'all runs are recorded' in capsys.readouterr().out
+
+
+def test_what_libraries_print_and_log_while_something_is_measured_is_not_shown(capfd):
+    MMLogger.get_current_instance()  # its stream is that of before
+    with compare_module._quiet('timing'):
+        print_log('1,000 lines of init_weights', 'current')
+        print('a table')
+        print_log('a warning', 'current', logging.WARNING)
+    print_log('after it', 'current')
+    shown = capfd.readouterr().out
+    assert not any(text in shown for text in ('init_weights', 'a table', 'a warning'))
+    assert 'after it' in shown
 
 
 def test_smoke_run_has_one_seed_few_steps_and_images_and_its_own_folder(
