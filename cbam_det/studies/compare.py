@@ -60,7 +60,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for sentence in (*verdict_sentences(project), warning(project)):
+    for sentence in filter(None, (*verdict_sentences(project), warning(project))):
         print(sentence)
     print(f'page: {path}')
 

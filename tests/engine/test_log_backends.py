@@ -79,9 +79,9 @@ def test_mlflow_has_the_losses_the_scores_and_the_config_in_the_work_dir(tmp_pat
     mlflow = pytest.importorskip('mlflow')
     pytest.importorskip('sqlalchemy')  # mlflow-skinny has no database
     work_dir = tmp_path / 'my run'
-    cfg = dict(read_config(str(CONFIG), {}), work_dir=str(work_dir))
-    cfg = {key: value for key, value in cfg.items() if key not in ('default_hooks', 'custom_hooks')}
-    toy(work_dir, visualizer=visualizer('mlflow', work_dir), cfg=cfg).train()
+    board = visualizer('mlflow', work_dir)
+    board.add_config(read_config(str(CONFIG), {}))  # hundreds of values, some of them long
+    toy(work_dir, visualizer=board, cfg=dict(work_dir=str(work_dir))).train()
     (run,) = mlflow.search_runs(output_format='list', experiment_names=['cbam_det'])
     assert run.info.run_name == 'my run' and (work_dir / 'mlflow.db').is_file()
     assert {'loss', 'lr', 'toy/score'} <= {*run.data.metrics} and run.data.metrics['toy/score'] == 3
