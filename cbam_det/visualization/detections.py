@@ -42,9 +42,12 @@ class Detections:
     @classmethod
     def of(cls, instances: InstanceData, score: float) -> Detections:
         """Those of mmdet's `pred_instances` with this score or a higher one."""
-        kept = instances[instances.scores >= score]
-        boxes = getattr(kept.bboxes, 'tensor', kept.bboxes)
-        return cls(*(part.detach().cpu().numpy() for part in (boxes, kept.labels, kept.scores)))
+        kept = instances.scores >= score
+        boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)[kept]
+        scores = instances.scores[kept]
+        # NumPy has no bfloat16, which mixed precision may give.
+        numbers = (boxes.float(), instances.labels[kept], scores.float())
+        return cls(*(part.detach().cpu().numpy() for part in numbers))
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:

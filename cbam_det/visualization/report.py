@@ -244,9 +244,12 @@ def score_tables(metrics: Mapping[str, Mapping[str, float]]) -> list[list[list[s
         metrics: of mmdet's evaluators, by the name of the run; those without a number are left out.
     """
     keys = dict.fromkeys(key for numbers in metrics.values() for key in numbers)
-    shown = [key for key in keys if any(_number(run.get(key)) for run in metrics.values())]
-    sized = {key: name for key in shown if (name := metric_name(key))}
-    classes = [key for key in shown if key.endswith('_precision')]
+
+    def is_given(key: str) -> bool:
+        return any(_number(run.get(key)) for run in metrics.values())
+
+    sized = {key: name for key in keys if (name := metric_name(key)) and is_given(key)}
+    classes = [key for key in keys if key.endswith('_precision') and is_given(key)]
     tables = []
     if sized:
         rows = [[name, *(_number(run.get(key)) for key in sized)] for name, run in metrics.items()]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmengine.structures import InstanceData
 from PIL import Image
 
 from cbam_det.engine.hooks import RunReportHook, run_report_hook
@@ -120,6 +122,17 @@ def test_interrupted_run_writes_no_report(tmp_path):
     with pytest.raises(Stopped):
         toy(tmp_path, At(4, stop), default=ON).train()
     assert not (tmp_path / 'report.html').exists()
+
+
+def test_detections_of_mixed_precision_are_kept_from_a_score_on():
+    instances = InstanceData(
+        bboxes=torch.rand(3, 4, dtype=torch.bfloat16),
+        labels=torch.tensor([2, 1, 0]),
+        scores=torch.tensor([0.25, 0.5, 0.75], dtype=torch.bfloat16),
+    )
+    kept = Detections.of(instances, 0.5)
+    assert kept.boxes.shape == (2, 4) and kept.boxes.dtype == np.float32
+    assert kept.labels.tolist() == [1, 0] and kept.scores.tolist() == [0.5, 0.75]
 
 
 def test_number_of_images_is_checked():

@@ -197,4 +197,4 @@ def test_a_shipped_config_uses_it_by_its_type(trained, digits, run, tmp_path):
     (log,) = trained.glob('work/*/vis_data/scalars.json')
     first = scored(json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1]))
     names = [name for name in first if name.startswith('coco/')]
-    assert len(names) == 6 and all(first[name] == second[name] for name in names)
+    assert len(names) == 6 + 10 and all(first[name] == second[name] for name in names)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdet.evaluation.metrics import CocoMetric
@@ -35,7 +36,7 @@ class RunReportHook(Hook):
 
     `CheckedRunner` adds it to every run; `--cfg-options default_hooks.run_report=None` turns it
     off. The last validation reports the AP of each class too. A picture that cannot be drawn is a
-    warning. A run that trained nothing writes nothing.
+    warning. A run that was complete already leaves its report as it is.
 
     Args:
         count: number of images in detections.png, evenly spaced over the validation, 1 or more.
@@ -95,9 +96,9 @@ class RunReportHook(Hook):
     @master_only
     def after_train(self, runner: Runner) -> None:
         """Write the page, and show the AP of each class and the page's path."""
-        if runner.iter == self._begin:
-            return
         work_dir = runner.work_dir
+        if runner.iter == self._begin and Path(work_dir, 'report.html').is_file():
+            return
         command = shlex.join([*tool_command('visualize'), 'report', work_dir])
         try:
             from ...visualization.run_page import write_run_page
