@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from cbam_det.utils.run_config import RunConfig
 
 EXAMPLES = """examples:
-  python tools/check_data.py data/coco
-  python tools/check_data.py data/VOCdevkit --fix
-  python tools/check_data.py mine.py --data-root /data/mine
+  cbam-det check-data data/coco
+  cbam-det check-data data/VOCdevkit --fix
+  cbam-det check-data mine.py --data-root /data/mine
 
 A fault is harmful if it would stop a run, be learnt or make scores wrong. The exit status is 1 if
 a harmful fault is left."""

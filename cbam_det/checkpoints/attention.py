@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
 from ..utils.config import PRETRAINED, kind_of
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 from .files import read_checkpoint
 
@@ -62,7 +63,8 @@ def check_attention(
         raise InputError(
             f'{source} has {len(lost)} attention weights that do not fit the model '
             f'({first_few(lost)}); the model has {module_keys or "no attention"}; use the config '
-            'that they were trained with, or convert them by tools/convert_checkpoint.py'
+            'that they were trained with, or convert them: '
+            f'{tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key
@@ -132,7 +134,8 @@ def attention_differences(
         yield (
             f'{len(lost)} attention weights of the checkpoint are not loaded ({first_few(lost)}): '
             'the model has no such attention, so its detections are not those that were trained; '
-            'give the config of that training, or convert them: tools/convert_checkpoint.py'
+            'give the config of that training, or convert them: '
+            f'{tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key for key in missing if ATTENTION_KEY.search(key) and not key.endswith(BATCH_COUNTER)

@@ -186,7 +186,7 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
 
 
 def test_what_libraries_print_and_log_while_something_is_measured_is_not_shown(capfd):
-    MMLogger.get_current_instance()  # its stream is that of before
+    MMLogger.get_instance('of this test', log_level='INFO')  # its stream is that of before
     with compare_module._quiet('timing'):
         print_log('1,000 lines of init_weights', 'current')
         print('a table')

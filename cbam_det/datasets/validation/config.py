@@ -123,11 +123,11 @@ def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
 
 def fix_command(run: RunConfig) -> str:
     """The command that writes clean files for the data of a config, which must be a file."""
-    words = [*tool_command('check-data'), run.filename or 'CONFIG']
+    words = [run.filename or 'CONFIG']
     roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
     if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
     options = given_options(run.cfg)
     if options:
         words += shlex.split(cfg_options(options))
-    return shlex.join([*words, '--fix'])
+    return tool_command('check-data', *words, '--fix')

@@ -5,7 +5,6 @@ They show the last validation, whose detections are kept as they pass by: nothin
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +98,7 @@ class RunReportHook(Hook):
         work_dir = runner.work_dir
         if runner.iter == self._begin and Path(work_dir, 'report.html').is_file():
             return
-        command = shlex.join([*tool_command('visualize'), 'report', work_dir])
+        command = tool_command('visualize', 'report', work_dir)
         try:
             from ...visualization.run_page import write_run_page
 
