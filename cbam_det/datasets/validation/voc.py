@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...utils.errors import InputError
-from .coco import KINDS_WITH_KEPT_BOX
+from .coco import KINDS_WITH_KEPT_BOX, OF_ALL_BOXES
 from .content import LARGEST, Content, ListedImage, box_fault, is_number
 from .images import ENDINGS, file_under_another_name, header_size
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
-# Faults of single boxes that appear when all boxes of a set are in another format.
-OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
 
 
 class Box(NamedTuple):
