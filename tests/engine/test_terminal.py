@@ -133,6 +133,11 @@ def test_times_are_hours_minutes_and_seconds(seconds, text):
     assert clock(seconds) == text
 
 
-def test_the_first_scores_are_shown():
-    metrics = {'coco/bbox_mAP': 0.1234, 'names': 'x', **{f'm{number}': 1.0 for number in range(9)}}
+def test_the_first_scores_that_are_not_of_a_class_are_shown():
+    metrics = {
+        'coco/cat_precision': 0.5,
+        'coco/bbox_mAP': 0.1234,
+        'names': 'x',
+        **{f'm{number}': 1.0 for number in range(9)},
+    }
     assert scores(metrics) == 'coco/bbox_mAP 0.123, m0 1.000, m1 1.000, m2 1.000'

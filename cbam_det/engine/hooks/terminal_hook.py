@@ -262,8 +262,12 @@ def classes_of(dataset: Dataset) -> Sequence[str]:
 
 
 def scores(metrics: dict[str, float], count: int = 4) -> str:
-    """The first scores of a validation with their names."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    """The first scores of a validation with their names, without those of classes."""
+    numbers = {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not name.endswith('_precision')
+    }
     return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
 
 
