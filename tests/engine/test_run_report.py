@@ -135,6 +135,14 @@ def test_detections_of_mixed_precision_are_kept_from_a_score_on():
     assert kept.labels.tolist() == [1, 0] and kept.scores.tolist() == [0.5, 0.75]
 
 
+def test_scores_of_classes_come_last_so_that_save_best_auto_takes_that_of_all(tmp_path):
+    hook = RunReportHook()
+    hook._validation = Scenes(tmp_path).validation()
+    metrics = {'coco/cat_precision': 0.1, 'coco/dog_precision': 0.3, 'coco/bbox_mAP': 0.2}
+    hook.after_val_epoch(None, metrics)
+    assert list(metrics) == ['coco/bbox_mAP', 'coco/cat_precision', 'coco/dog_precision']
+
+
 def test_number_of_images_is_checked():
     with pytest.raises(ValueError, match='count=0 must be a whole number of 1 or more'):
         RunReportHook(count=0)

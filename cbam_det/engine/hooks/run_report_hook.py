@@ -88,9 +88,13 @@ class RunReportHook(Hook):
                 self._validation.detections[sample.img_path] = detections
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the metrics."""
-        if self._validation is not None:
-            self._validation.metrics = metrics or {}
+        """Keep the metrics, and move those of the classes to their end."""
+        if self._validation is None or metrics is None:
+            return
+        self._validation.metrics = metrics
+        # CheckpointHook's save_best='auto' takes the first one.
+        for key in [key for key in metrics if key.endswith('_precision')]:
+            metrics[key] = metrics.pop(key)
 
     @master_only
     def after_train(self, runner: Runner) -> None:
