@@ -67,7 +67,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
 
 @contextmanager
 def _quiet(text: str) -> Iterator[None]:
-    """Show `text` while libraries inside print, and MMEngine logs, what nobody needs."""
+    """Show `text` and hide what libraries print and log, such as each weight's initialization."""
     status = Status(text, console=Console(file=sys.stdout))
     logger = MMLogger.get_current_instance()  # made here, it prints to the stream of now
     level = logger.level
@@ -126,7 +126,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
             continue
         cfg = config_of(project.study, row, row.seeds[0])
         loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
-        if loaders not in checked:  # twins read the same data
+        if loaders not in checked:  # rows may read the same data
             check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):
