@@ -23,6 +23,7 @@ OWN_HOOKS = dict(
     attention_audit=dict(type='AttentionAuditHook'),
     exact_resume=dict(type='ExactResumeHook'),
     finite_losses=dict(type='FiniteLossesHook'),
+    run_report=dict(type='RunReportHook'),
     stop_signals=dict(type='StopSignalsHook'),
     terminal=dict(type='TerminalHook'),
 )

@@ -198,7 +198,7 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         val_interval=max(choices.epochs // 8, 1),
         optimizer=optimizer,
         warmup=max(min(500, steps * choices.epochs // 10), 1),
-        log_interval=max(min(50, steps), 1),
+        log_interval=max(min(50, steps // 5), 1),  # five points of a curve in an epoch
         study_title=f'{name}: {detector.title}, with CBAM and without',
         package=command,
     )

@@ -36,7 +36,7 @@ PASSIVE_HOOKS = {
     *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
     *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
     *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
-    *('StopSignalsHook', 'TerminalHook'),
+    *('RunReportHook', 'StopSignalsHook', 'TerminalHook'),
 }
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
 # Keys that every record must have, with their types; the others are optional.

@@ -215,7 +215,7 @@ def test_one_option_of_a_shipped_config_chooses_pycocotools_with_the_same_number
     (log,) = trained.glob('work/*/vis_data/scalars.json')
     first = scored(json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1]))
     names = [name for name in first if name.startswith('coco/')]
-    assert len(names) == 6 and all(first[name] == second[name] for name in names)
+    assert len(names) == 6 + 10 and all(first[name] == second[name] for name in names)
 
 
 def test_a_runner_evaluates_by_it_unless_its_config_says_otherwise(tmp_path):

@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.utils.data import Dataset
 
 from ...models.attention_modules import named_plugins
 from ...utils.environment import tool_command
@@ -165,7 +166,7 @@ class TerminalHook(Hook):
         """Print where the checkpoints are, and the command that reports the run."""
         if self._is_on:
             self._console.print(
-                f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
+                f'{runner.work_dir} has the checkpoints and the log; attention and Grad-CAM: '
                 f'{tool_command("visualize", "report", runner.work_dir)}',
                 markup=False,
                 soft_wrap=True,
@@ -233,10 +234,7 @@ def summary(runner: Runner) -> dict[str, str]:
     attention = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
     dataset = runner.train_dataloader.dataset
     data = f'{len(dataset):,} images'
-    metainfo = getattr(dataset, 'metainfo', {})
-    if isinstance(metainfo, list):  # of joined sets, one for each
-        metainfo = metainfo[0]
-    if classes := metainfo.get('classes'):
+    if classes := classes_of(dataset):
         data += f', {len(classes)} classes'
     batches = len(runner.train_dataloader)
     batch_size = runner.train_dataloader.batch_sampler.batch_size
@@ -257,9 +255,21 @@ def summary(runner: Runner) -> dict[str, str]:
     )
 
 
+def classes_of(dataset: Dataset) -> Sequence[str]:
+    """The names of a data set's classes, () if it has none."""
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    if isinstance(metainfo, list):  # of joined sets, one for each
+        metainfo = metainfo[0]
+    return metainfo.get('classes') or ()
+
+
 def scores(metrics: dict[str, float], count: int = 4) -> str:
-    """The first scores of a validation with their names."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    """The first scores of a validation with their names, without those of classes."""
+    numbers = {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not name.endswith('_precision')
+    }
     return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
 
 
