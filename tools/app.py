@@ -1,4 +1,4 @@
-"""A page in the browser: detections, attention and Grad-CAM of the pictures dropped there."""
+"""Open a page in the browser that shows detections, attention and Grad-CAM of your pictures."""
 
 import argparse
 import importlib.util
@@ -7,44 +7,48 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 EXAMPLES = """examples:
   cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth
   cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth \\
     --against configs/faster_rcnn_r50.py work_dirs/baseline/epoch_12.pth
 
-Ctrl-C ends it. Pictures that are dropped are not kept."""
+Ctrl-C ends it. Your pictures are not kept."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import missing_files
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
     )
     parser.add_argument('config', help='config file, or the name of a shipped one')
-    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument(
         '--against',
         nargs=2,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='another model beside it, such as the baseline',
+        help='another model to compare with, such as the baseline',
     )
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on (%(default)s: this machine alone); 0.0.0.0 is for everybody who '
-        'can reach this machine',
+        help='address to listen on (default: %(default)s, only this machine); 0.0.0.0 lets '
+        'everybody in who can reach this machine',
     )
-    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+    parser.add_argument(
+        '--port', type=int, default=7860, help='port to listen on (default: %(default)s)'
+    )
     args = parser.parse_args(argv)
+    pair = (args.config, args.checkpoint)
     # Before torch is imported, which takes long.
     if importlib.util.find_spec('gradio') is None:
         parser.exit(2, "error: the page needs Gradio: pip install 'gradio>=6.31,<7'\n")
-    for checkpoint in (args.checkpoint, *(args.against or ())[1:]):
-        if '://' not in checkpoint and not Path(checkpoint).is_file():
-            parser.exit(2, f'error: no checkpoint {checkpoint}; give the path of a .pth file\n')
+    files = zip(('config', 'checkpoint') * 2, (*pair, *(args.against or ())), strict=False)
+    if status := missing_files(*files):
+        parser.exit(status)
     try:
         socket.create_server((args.host, args.port)).close()
     except (OSError, OverflowError) as error:

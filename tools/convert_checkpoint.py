@@ -1,8 +1,8 @@
-"""Convert CBAM weights between implementations, between our layouts and between our starts.
+"""Convert CBAM weights from and to other implementations, or to another layout or start.
 
-IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector of ours. OUT gets
-its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can start
-from OUT (load_from, init_cfg), but no training can resume from it.
+IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector with our CBAM. OUT
+gets its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can
+start from OUT (load_from, init_cfg), but no training can resume from it.
 """
 
 import argparse
@@ -41,19 +41,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
     parser.add_argument('output', metavar='OUT', help='checkpoint to write; it must not exist')
     parser.add_argument(
-        '--from', dest='source', choices=FORMS, help='form of IN (default: detected)'
+        '--from', dest='source', choices=FORMS, help='format of IN (default: detected)'
     )
     parser.add_argument(
         '--to',
         dest='target',
         choices=TARGETS,
         default=OURS,
-        help='form of OUT (default: %(default)s)',
+        help='format of OUT (default: %(default)s)',
     )
     parser.add_argument(
         '--layout',
         choices=LAYOUTS,
-        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: as it is)",
+        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: unchanged)",
     )
     parser.add_argument('--start', choices=STARTS, help='convert our weights to this start')
     parser.add_argument('--config', help='config of IN, which has the order and the pools')
@@ -147,6 +147,10 @@ def write(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
+    from cbam_det_tools import missing_files
+
+    if status := missing_files(('config', args.config)):
+        return status
     from cbam_det.utils.errors import one_line_errors
 
     return one_line_errors(lambda: write(args))

@@ -74,10 +74,10 @@ def detect_form(state: Iterable[str]) -> str:
         if any(rename(key) is not None for key in keys):
             forms.append(name)
     if len(forms) != 1:
-        detected = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
+        detected = f'several formats, {", ".join(forms)}' if forms else 'no CBAM of any format'
         raise InputError(
             f'the keys ({first_few(keys)}) match {detected}; give the state dict of one module, '
-            f'of one ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
+            f'of one ResNet, or of a detector with our CBAM. Formats: {OURS}, {", ".join(FORMS)}'
         )
     return forms[0]
 
@@ -124,10 +124,10 @@ def convert(
     source = source or detect_form(state)
     for name in (source, target):
         if name not in (OURS, *FORMS):
-            raise InputError(f'form {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
+            raise InputError(f'format {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
     if target not in TARGETS:
         raise InputError(
-            f'the form {target} can only be read; convert to one of {", ".join(TARGETS)}'
+            f'the format {target} can only be read; convert to one of {", ".join(TARGETS)}'
         )
     _check_only_ours('start', start, target if source != OURS else OURS)
     _check_only_ours('layout', layout, target)
@@ -169,7 +169,7 @@ def convert(
     changes = [(key, _changes(key, item)) for key, item in items.items()]
     unchanged = not dropped and all(kinds == ('kept',) for _, kinds in changes)
     if unchanged or source == target != OURS:
-        raise InputError(f'nothing to convert: the weights already have the form {target}')
+        raise InputError(f'nothing to convert: the weights already have the format {target}')
     converted = OrderedDict((key, item.value) for key, item in items.items())
     if source == target:
         copy_module_versions(state, converted)
@@ -193,7 +193,7 @@ def _built_with(items: Mapping[str, Item], options: Mapping) -> str:
 
 def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:
     if value and form != OURS:
-        raise InputError(f'{option}={value!r} does not apply to the form {form}; leave it out')
+        raise InputError(f'{option}={value!r} does not apply to the format {form}; leave it out')
 
 
 def _changes(key: str, item: Item) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
         items,
         renamer(_name_pairs(form, module)),
         lambda key: (
-            f'unknown in the form {name}, which has only a CBAM or a plain ResNet; leave such '
-            "keys out, or give the file's form"
+            f'unknown in the format {name}, which has only a CBAM or a plain ResNet; leave such '
+            "keys out, or give the file's format"
         ),
     )
     _check_complete(items, name, form)
@@ -38,15 +38,15 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
     order = 'channel' if form.options and without_spatial(items) else 'channel-spatial'
     if options.get('order', order) != order:
         own = 'channel-spatial or channel' if form.options else 'channel-spatial'
-        raise InputError(f'order={options["order"]!r}: the form {name} has only {own}')
+        raise InputError(f'order={options["order"]!r}: the format {name} has only {own}')
     pools = {*pools_of(options, 'pools')}
     known = {*form.channel_pools}
     if not pools <= known or (pools != known and not form.options):
         own = ' and '.join(form.channel_pools)
-        raise InputError(f'pools={options["pools"]!r}: the form {name} has only {own}')
+        raise InputError(f'pools={options["pools"]!r}: the format {name} has only {own}')
     if order != 'channel' and {*pools_of(options, 'spatial_pools')} != {'avg', 'max'}:
         raise InputError(
-            f'spatial_pools={options["spatial_pools"]!r}: the form {name} has only avg and max'
+            f'spatial_pools={options["spatial_pools"]!r}: the format {name} has only avg and max'
         )
     module = is_module(items)
     wrap = '' if module else form.wrap
@@ -58,7 +58,7 @@ def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> 
         size = item.value.shape[-1] if key.endswith(CONV + 'weight') else None
         if size and form.kernel_size not in (None, size):
             raise InputError(
-                f'{item.source}: kernel_size={size}; the form {name} has only {form.kernel_size}'
+                f'{item.source}: kernel_size={size}; the format {name} has only {form.kernel_size}'
             )
     flip = form.pools != pools_of(options, 'spatial_pools')
     return dict(zip(names, _reshape_weights(items, form.convs, flip).values(), strict=True))
@@ -93,7 +93,7 @@ def _reason_without_name(key: str, name: str) -> str:
         'spatial_gate.summary.': "no spatial_pools='conv'",
     }
     reason = next((reason for part, reason in reasons.items() if part in key), None)
-    return f'the form {name} has {reason or "no such key in a plain ResNet; leave it out"}'
+    return f'the format {name} has {reason or "no such key in a plain ResNet; leave it out"}'
 
 
 def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
@@ -109,7 +109,7 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
         without_cbam = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
         if without_cbam:
             raise InputError(
-                f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, but the form '
+                f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, but the format '
                 f'{name} has one in every block; give all weights of such a network'
             )
         norms = last_norm(items)
@@ -124,7 +124,7 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
                 ]
     if missing := [key for key in dict.fromkeys(expected) if key not in items]:
         raise InputError(
-            f'missing (in our names): {first_few(missing)}; give all weights of the form {name}'
+            f'missing (in our names): {first_few(missing)}; give all weights of the format {name}'
         )
 
 

@@ -51,7 +51,7 @@ def split_backbone(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]
     prefixes = {place_of(items, root)[0] for root in cbam_roots(items)}
     if len(prefixes) > 1:
         raise InputError(
-            f'CBAMs in {first_few(sorted(prefixes))}: other forms can have only one ResNet; '
+            f'CBAMs in {first_few(sorted(prefixes))}: other formats can have only one ResNet; '
             'give the weights of the backbone'
         )
     prefix = ''.join(prefixes)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -57,17 +60,24 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for sentence in (*verdict_sentences(project), warning(project)):
+    for sentence in filter(None, (*verdict_sentences(project), warning(project))):
         print(sentence)
     print(f'page: {path}')
 
 
 @contextmanager
 def _quiet(text: str) -> Iterator[None]:
-    """Show `text` while libraries inside print what nobody needs."""
+    """Show `text` and hide what libraries print and log, such as each weight's initialization."""
     status = Status(text, console=Console(file=sys.stdout))
-    with status, contextlib.redirect_stdout(io.StringIO()):
-        yield
+    logger = MMLogger.get_current_instance()  # made here, it prints to the stream of now
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # init_weights warns of attention that pretrained weights lack
+    try:
+        with status, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'This DataLoader will create')  # more than cores
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
@@ -116,7 +126,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
             continue
         cfg = config_of(project.study, row, row.seeds[0])
         loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
-        if loaders not in checked:  # twins read the same data
+        if loaders not in checked:  # rows may read the same data
             check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):

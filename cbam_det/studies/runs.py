@@ -149,9 +149,9 @@ def start_weights(
             raise InputError(
                 f'{description}, but these weights are not in {work_dirs} '
                 f'({"; ".join(faults) or "no checkpoint"}); give the folder of the runs with '
-                f'--work-dirs, or train again: {repeat_command}; if the machine is another one and '
-                f'rounds differently, remove {place_of(results, study, source, seed)} and run the '
-                'row again'
+                f'--work-dirs, or train again: {repeat_command}; if the numbers differ because '
+                f'this is another machine, remove {place_of(results, study, source, seed)} and run '
+                'the row again'
             )
     return start
 
@@ -312,9 +312,17 @@ def _losses(logged: list[dict]) -> dict[int, float]:
 
 
 def _validation(logged: list[dict]) -> dict[int, dict[str, float | None]]:
-    """The metrics of each validation, by epoch or step; those of the test are at step 0."""
+    """The metrics of each validation but those of its classes, by epoch or step; those of the test
+    are at step 0.
+    """
     return {
-        line['step']: scored({key: value for key, value in line.items() if '/' in key})
+        line['step']: scored(
+            {
+                key: value
+                for key, value in line.items()
+                if '/' in key and not key.endswith('_precision')
+            }
+        )
         for line in logged
         if 'loss' not in line and line.get('step')
     }
