@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   python -m benchmarks.speed module --shapes 2x64x56x56 --rounds 50
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
-    --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
+    --variant "model.backbone.plugins.0.stages=(True,True,True,True)"
   python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision

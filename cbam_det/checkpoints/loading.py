@@ -20,7 +20,14 @@ from ..utils.errors import InputError, first_few
 from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split
-from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
+from .attention import (
+    ATTENTION_KEY,
+    BATCH_COUNTER,
+    check_attention,
+    frozen_stage_hint,
+    pretrained_parts,
+    state_of,
+)
 from .files import read_checkpoint
 from .integrity import Unreadable, downloaded_file, url_of
 
@@ -281,6 +288,7 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
                 if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''
             )
+            + frozen_stage_hint(faults['unknown to the model'], model)
         )
 
 

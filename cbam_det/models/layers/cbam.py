@@ -26,6 +26,7 @@ from . import checks, memory_efficient
 from .cpu import FewMapsConv2d
 from .gate import Gate
 from .norm import OwnNorm, normalise
+from .norm_input import NormInput
 from .pooling import pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -200,15 +201,20 @@ class CBAM(nn.Module):
         self.reset_parameters()
         self.requires_grad_(not frozen).to(device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm_input: NormInput | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W): the input times its weights.
+
+        Args:
+            x: the feature map.
+            norm_input: what a norm computed `x` from; the memory-efficient pass then keeps no map.
 
         Raises:
             ValueError: the input has another shape.
         """
         checks.feature_map(x, self.in_channels)
         if self.memory_efficient and memory_efficient.fits(x):
-            return memory_efficient.attend(x, self.sequence(), parallel=self.order == 'parallel')
+            parallel = self.order == 'parallel'
+            return memory_efficient.attend(x, self.sequence(), parallel, norm_input)
         y = x
         for gate in self.sequence():
             y = y * gate(x if self.order == 'parallel' else y)
