@@ -14,9 +14,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import contenders
+from benchmarks import contenders, modules, threshold
 from benchmarks.tables import TABLES
 from cbam_det.engine.devices import amp_on_cpu
+from cbam_det.models.layers.memory_efficient import SMALL
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
 from cbam_det.utils.errors import InputError, one_line_errors
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
     --variant "model.backbone.plugins.0.stages=(True,True,True,True)"
+  python -m benchmarks.speed threshold --rounds 50 --out results/benchmark_threshold.json
   python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision
@@ -83,7 +85,7 @@ def parse_args() -> argparse.Namespace:
         '--shapes',
         type=shape,
         nargs='+',
-        default=contenders.SHAPES,
+        default=modules.SHAPES,
         help='NxCxHxW of the feature maps',
     )
     subparser.add_argument(
@@ -110,6 +112,11 @@ def parse_args() -> argparse.Namespace:
     )
     subparser.add_argument(
         '--batch', type=int, default=2, help='images per training step (default: %(default)s)'
+    )
+    subparsers.add_parser(
+        'threshold',
+        parents=[common, timed, rounds],
+        help='find the size from which the memory-efficient pass is faster than autograd',
     )
     subparser = subparsers.add_parser('plot', help='plot time against the size of the feature map')
     subparser.add_argument('record', type=Path, help='JSON file that `module --out` wrote')
@@ -141,7 +148,7 @@ def mixed(cfg: Config) -> Config:
 
 def measure(args: argparse.Namespace) -> dict:
     if args.kind == 'module':
-        steps = contenders.modules(args.shapes, args.rounds, args.device, args.compile)
+        steps = modules.modules(args.shapes, args.rounds, args.device, args.compile)
         track_to = Console(stderr=True)
         total = 2 * len(args.shapes)
         return dict(maps=list(track(steps, 'maps', total, console=track_to)))
@@ -154,6 +161,10 @@ def measure(args: argparse.Namespace) -> dict:
         if args.amp:
             configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
         return detectors(configs, args.rounds, args.device, args.size, args.batch)
+    if args.kind == 'threshold':
+        maps = list(threshold.measure(args.rounds, args.device))
+        best = threshold.best_limit(maps)
+        return dict(limit=best, loss=threshold.losses(maps)[best], small=SMALL, maps=maps)
     if args.kind == 'counts':
         return dict(rows=contenders.counts())
     if args.kind == 'precision':

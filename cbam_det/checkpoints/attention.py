@@ -92,8 +92,9 @@ def frozen_stage_hint(unknown: Sequence[str], module: nn.Module) -> str:
         part, _, place = key.rpartition('inserted.')
         component = parts.get(part.removesuffix('.'))
         name = place.partition('.')[0].replace('/', '.')
-        is_place = component is not None and name in dict(component.named_modules())
-        if is_place and in_frozen_part(component, name):
+        if component is None or name not in dict(component.named_modules()):
+            continue
+        if in_frozen_part(component, name):
             return (
                 '; the attention of frozen stages needs stages=(True, True, True, True) in its '
                 'entry of plugins'

@@ -42,12 +42,21 @@ POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are processed at once.
 BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
 
+# Maps with fewer numbers train faster by autograd, where the calls of this pass cost more than the
+# arithmetic. Preliminary: `python -m benchmarks.speed threshold` measures it.
+SMALL = 100_000
+
 Block = tuple[slice, slice, slice]
 
 
 def fits(x: Tensor) -> bool:
     """Whether `attend` works for `x`: on a CPU, a GPU or the meta device, without tracing."""
     return not is_traced(x) and x.device.type in BLOCK
+
+
+def pays(x: Tensor) -> bool:
+    """Whether `attend` is at least as fast for `x` as the equations by autograd."""
+    return x.numel() >= SMALL or not torch.is_grad_enabled()
 
 
 def attend(
@@ -82,7 +91,7 @@ def attend(
             return attend_checkpointed(x, gates, parallel)
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             x, norm_input = x.contiguous(), None
-        if norm_input is not None and norm_input.tensors[0].dtype != x.dtype:
+        if norm_input is not None and norm_input.dtype != x.dtype:
             norm_input = None  # FSDP's mixed precision has converted the map
         gate_passes = [_make_gate_pass(gate, x.shape[2:]) for gate in gates]
         parameters = [value for gate_pass in gate_passes for value in gate_pass.parameters.values()]

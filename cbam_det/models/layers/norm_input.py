@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pooling import is_traced
-from .torch_private import forward_hooks
+from .torch_private import BatchNormBase, forward_hooks
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -21,18 +21,21 @@ class NormInput:
 
     Attributes:
         tensors: the input (N, C, H, W), and the norm's mean, variance, weight and bias, detached.
+        dtype: of the input and of the norm's output.
         eps: the norm's epsilon.
     """
 
-    def __init__(self, norm: nn.Module, x: Tensor) -> None:
+    def __init__(self, norm: BatchNormBase, x: Tensor) -> None:
         tensors = (x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
         # A detached tensor shares the version counter, so autograd sees changes in place.
         self.tensors = [tensor if tensor is None else tensor.detach() for tensor in tensors]
-        self.eps: float = norm.eps
+        self.dtype, self.eps = x.dtype, norm.eps
 
-    def norm_output(self, x: Tensor, *statistics_and_weights: Tensor | None) -> Tensor:
-        """The norm's output, to the bit, from tensors like `tensors`."""
-        return F.batch_norm(x, *statistics_and_weights, training=False, eps=self.eps)
+    def norm_output(
+        self, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        """The norm's output, to the bit, from its `tensors`."""
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
 
 
 def find_norm_input(module: nn.Module, args: tuple, output: Tensor) -> NormInput | None:
@@ -41,7 +44,9 @@ def find_norm_input(module: nn.Module, args: tuple, output: Tensor) -> NormInput
     None too where autograd would not keep the input, and where another hook of the module may have
     changed its output.
     """
-    if type(module) not in NORMS or module.training or module.running_mean is None:
+    if not isinstance(module, BatchNormBase) or type(module) not in NORMS:
+        return None
+    if module.training or module.running_mean is None:
         return None
     if is_traced(output) or not output.requires_grad or len(forward_hooks(module)) > 1:
         return None
