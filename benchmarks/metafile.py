@@ -11,7 +11,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -103,24 +103,30 @@ def figures(results: Path, studies: Path) -> Iterator[tuple[str, dict, dict]]:
             if overrides := {**study.options, **shared}:
                 pairs = (f'{key}={value}' for key, value in overrides.items())
                 metadata['Overrides'] = ' '.join(pairs)
-            metrics = {
-                METRICS[name]: mean([run['metrics'][key] for run in runs], study.scale_of(row))
-                for name, key in study.metrics_of(row).items()
-                if name in METRICS
-            }
-            yield row.config, metadata, metrics
+            keys = study.metrics_of(row)
+            yield row.config, metadata, means(runs, keys, study.scale_of(row))
     demo = json.loads((results / 'demo.json').read_text(encoding='utf-8'))
-    keys = {'AP': 'bbox_mAP', 'AP50': 'bbox_mAP_50', 'AP75': 'bbox_mAP_75'}
-    yield (
-        demo['config'].removesuffix('.py'),
-        {'Study': 'demo', 'Runs': 1},
-        {METRICS[name]: mean([demo['metrics'][f'coco/{key}']], 100) for name, key in keys.items()},
-    )
+    keys = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'}
+    metadata = {'Study': 'demo', 'Runs': 1}
+    yield demo['config'].removesuffix('.py'), metadata, means([demo], keys, 100)
 
 
-def mean(values: list[float], scale: float) -> float:
-    """The mean in percent with one decimal, as OpenMMLab prints it."""
-    return round(scale * statistics.fmean(values), 1)
+def means(runs: list[dict], keys: Mapping[str, str], scale: float) -> dict[str, float]:
+    """OpenMMLab's metrics of runs: means in percent with one decimal, as it prints them.
+
+    A metric is left out if a run has null there, because its data had nothing to score.
+
+    Args:
+        runs: records.
+        keys: metric -> its key in the records.
+        scale: the factor from the records to percent.
+    """
+    values = {name: [run['metrics'][key] for run in runs] for name, key in keys.items()}
+    return {
+        METRICS[name]: round(scale * statistics.fmean(scores), 1)
+        for name, scores in values.items()
+        if name in METRICS and None not in scores
+    }
 
 
 def metafile(configs: Path, results: Path, studies: Path) -> str:

@@ -19,8 +19,11 @@ from cbam_det.visualization.focus import focus_table
 
 
 def demo_table(record: dict) -> str:
-    """The table of a `metrics.json` of the detector for the digits."""
-    numbers = {key.removeprefix('coco/'): value for key, value in record['metrics'].items()}
+    """The table of a `metrics.json` of the detector for the digits; empty cells for null."""
+    numbers = {
+        key.removeprefix('coco/'): '' if value is None else f'{value:.3f}'
+        for key, value in record['metrics'].items()
+    }
     classes = [key for key in numbers if key.endswith('_precision')]
     head = ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AR100']
     keys = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'AR@100']
@@ -29,11 +32,11 @@ def demo_table(record: dict) -> str:
         [
             table_row(head),
             table_row(['---:'] * len(head)),
-            table_row(f'{numbers[f"bbox_{key}"]:.3f}' for key in keys),
+            table_row(numbers[f'bbox_{key}'] for key in keys),
             '',
             table_row(key.removesuffix('_precision') for key in classes),
             table_row(['---:'] * len(classes)),
-            table_row(f'{numbers[key]:.3f}' for key in classes),
+            table_row(numbers[key] for key in classes),
             '',
             f'{record["config"]}, seed {record["seed"]}, one run; {environment["hardware"]}; '
             + ', '.join(

@@ -54,7 +54,8 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help=f'launcher of several processes (default: %(default)s); see {scripts}',
+        help='launcher of several processes (default: %(default)s); '
+        f'see {scripts} in {Path(__file__).parent}',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
-  python tools/app.py configs/faster_rcnn_r50_cbam.py epoch_12.pth
-  python tools/app.py configs/faster_rcnn_r50_cbam.py epoch_12.pth \\
+  cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth
+  cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth \\
     --against configs/faster_rcnn_r50.py work_dirs/baseline/epoch_12.pth
 
 Ctrl-C ends it. Pictures that are dropped are not kept."""

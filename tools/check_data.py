@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from cbam_det.utils.run_config import RunConfig
 
 EXAMPLES = """examples:
-  python tools/check_data.py data/coco
-  python tools/check_data.py data/VOCdevkit --fix
-  python tools/check_data.py mine.py --data-root /data/mine
+  cbam-det check-data data/coco
+  cbam-det check-data data/VOCdevkit --fix
+  cbam-det check-data export/_annotations.coco.json --images export/images
+  cbam-det check-data mine.py --data-root /data/mine
 
 A fault is harmful if it would stop a run, be learnt or make scores wrong. The exit status is 1 if
 a harmful fault is left."""
@@ -32,7 +33,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'data', help="a folder in COCO's or VOC's layout, or a config that reads other folders"
+        'data',
+        help="a folder in COCO's or VOC's layout, a COCO file, or a config of other folders",
     )
     parser.add_argument('--images', type=Path, help="folder of COCO's images if it is not found")
     parser.add_argument(
@@ -51,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def print_tables(
     splits: list['AnnotatedSplit'], first: int, offer_fix: bool, console: Console
 ) -> None:
-    from cbam_det.datasets.validation.content import fixable, remedy_of
+    from cbam_det.datasets.validation.content import fixable, remedy_of, uncorrectable
     from cbam_det.utils.errors import printable
 
     sets = Table('split', 'images', 'objects', 'classes', 'faults', 'harmful')
@@ -72,11 +74,18 @@ def print_tables(
     console.print(sets)
     if kinds.row_count:
         console.print(kinds)
-    if offer_fix and any(fixable(fault) for split in splits for fault in split.content.faults):
+    to_fix = [split for split in splits if uncorrectable(split.content) is None]
+    if offer_fix and any(fixable(fault) for split in to_fix for fault in split.content.faults):
         console.print('Add --fix to this command to write clean annotation files.')
     for split in splits:
         for note in split.notes:
             console.print(printable(f'{split.name}: {note}'), markup=False)
+
+
+def is_coco_file(path: Path) -> bool:
+    """Whether a file is JSON, but not a config in that format."""
+    is_json = path.suffix == '.json' and path.is_file()
+    return is_json and b'_dataloader"' not in path.read_bytes()
 
 
 def config_of(args: argparse.Namespace) -> 'RunConfig | None':
@@ -90,7 +99,8 @@ def config_of(args: argparse.Namespace) -> 'RunConfig | None':
     options = dict(images=args.images, data_root=args.data_root, cfg_options=args.cfg_options)
     given = [f'--{name.replace("_", "-")}' for name, value in options.items() if value]
     try:
-        path = '' if Path(args.data).is_dir() else find_config(args.data)
+        has_data = Path(args.data).is_dir() or is_coco_file(Path(args.data))
+        path = '' if has_data else find_config(args.data)
     except InputError:
         if Path(args.data).suffix == '.py':
             raise

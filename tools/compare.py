@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
-  python tools/compare.py my_project
-  python tools/compare.py my_project --seeds 5
-  python tools/compare.py my_project --fast
+  cbam-det compare my_project
+  cbam-det compare my_project --seeds 5
+  cbam-det compare my_project --fast
 
-DIR is a project of tools/init.py: data.py, baseline.py, cbam.py and study.yaml. Runs, records and
+DIR is a project of `cbam-det init`: data.py, baseline.py, cbam.py and study.yaml. Runs, records and
 report.html are written there. A repeated command trains only what is not recorded yet."""
 
 

@@ -24,14 +24,14 @@ ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial'
 EXAMPLES = """examples:
   # weights of the authors' code or of pytorchcv for WithPlugins; load them by
   # backbone.init_cfg=dict(type='Pretrained', checkpoint='ours.pth')
-  python tools/convert_checkpoint.py theirs.pth ours.pth --drop-classifier
+  cbam-det convert-checkpoint theirs.pth ours.pth --drop-classifier
   # a detector from mmdet's plugins= to WithPlugins, and back
-  python tools/convert_checkpoint.py epoch_12.pth inserted.pth --layout inserted
-  python tools/convert_checkpoint.py inserted.pth epoch_12_plugins.pth --layout plugins
+  cbam-det convert-checkpoint epoch_12.pth inserted.pth --layout inserted
+  cbam-det convert-checkpoint inserted.pth epoch_12_plugins.pth --layout plugins
   # from start='identity' to start='paper' with the same outputs; the config has order and pools
-  python tools/convert_checkpoint.py epoch_12.pth paper.pth --start paper --config config.py
+  cbam-det convert-checkpoint epoch_12.pth paper.pth --start paper --config config.py
   # the backbone of a detector for another implementation
-  python tools/convert_checkpoint.py paper.pth theirs.pth --to authors --order channel-spatial"""
+  cbam-det convert-checkpoint paper.pth theirs.pth --to authors --order channel-spatial"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cbam_det.utils.environment import Problem
 
-EXAMPLE = 'example: python tools/doctor.py'
+EXAMPLE = 'example: cbam-det doctor'
 
 DATA_SETS = {
     'COCO 2017': 'data/coco/annotations/instances_train2017.json',

@@ -7,18 +7,18 @@ from pathlib import Path
 
 WORK_DIRS = Path('work_dirs/experiments')
 EXAMPLES = """examples:
-  python tools/experiment.py list
-  python tools/experiment.py run table7 --gpus 8
-  python tools/experiment.py run table6 --row "ResNet50 + CBAM" --seed 0
-  python tools/experiment.py commands table6 --gpus 1
-  python tools/experiment.py table table6
-  python tools/experiment.py cost bccd
-  python tools/experiment.py gates bccd
-  python tools/experiment.py focus voc07
-  python tools/experiment.py details voc07
-  python tools/experiment.py plot bccd --out bccd.svg
-  python tools/experiment.py repeat bccd --row none --seed 0
-  python tools/experiment.py plan table6 table7 --gpus 8"""
+  cbam-det experiment list
+  cbam-det experiment run table7 --gpus 8
+  cbam-det experiment run table6 --row "ResNet50 + CBAM" --seed 0
+  cbam-det experiment commands table6 --gpus 1
+  cbam-det experiment table table6
+  cbam-det experiment cost bccd
+  cbam-det experiment gates bccd
+  cbam-det experiment focus voc07
+  cbam-det experiment details voc07
+  cbam-det experiment plot bccd --out bccd.svg
+  cbam-det experiment repeat bccd --row none --seed 0
+  cbam-det experiment plan table6 table7 --gpus 8"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,15 +54,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     for subparser in (run_parser, repeat_parser, commands_parser):
         subparser.add_argument(
-            '--data-root', help="folder to read instead of the configs' data_root"
-        )
-        subparser.add_argument(
-            '--work-dirs',
-            type=Path,
-            default=WORK_DIRS,
-            help='folder for checkpoints and logs of the runs (default: %(default)s)',
-        )
-        subparser.add_argument(
             '--row', action='append', help='only this row; can be given several times'
         )
         subparser.add_argument(
@@ -82,30 +73,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
     gates_parser.add_argument(
-        '--work-dirs',
-        type=Path,
-        default=WORK_DIRS,
-        help='folder of the runs (default: %(default)s)',
-    )
-    gates_parser.add_argument(
-        '--data-root', help="folder to read instead of the configs' data_root"
-    )
-    gates_parser.add_argument(
         '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
     )
     focus_parser = add(
         'focus',
         "measure the share of Grad-CAM's heat inside objects, compared with the baseline",
         '+',
-    )
-    focus_parser.add_argument(
-        '--work-dirs',
-        type=Path,
-        default=WORK_DIRS,
-        help='folder of the runs (default: %(default)s)',
-    )
-    focus_parser.add_argument(
-        '--data-root', help="folder to read instead of the configs' data_root"
     )
     focus_parser.add_argument(
         '--count', type=int, default=200, help='number of test images (default: %(default)s)'
@@ -116,6 +89,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0.3,
         help='minimum score of a detection (default: %(default)s)',
     )
+    for subparser in (run_parser, repeat_parser, commands_parser, gates_parser, focus_parser):
+        subparser.add_argument(
+            '--data-root', help="folder to read instead of the configs' data_root"
+        )
+        subparser.add_argument(
+            '--work-dirs',
+            type=Path,
+            default=WORK_DIRS,
+            help='folder for checkpoints and logs of the runs (default: %(default)s)',
+        )
     add('details', 'compare AP with the baseline by object size and by class', '+')
     plot_parser = add(
         'plot', 'plot the scores of every seed, learning curves, and gain against cost', None

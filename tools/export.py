@@ -9,7 +9,7 @@ EXAMPLE = """The file accepts any number, height and width of images; cbam_det.a
 converts its outputs to boxes.
 
 example:
-  python tools/export.py configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
+  cbam-det export configs/retinanet_r50_cbam.py epoch_12.pth --out retinanet.onnx"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,14 +5,13 @@ lists or without, beside the images or not) or YOLO's text labels. Nothing in it
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
-  python tools/init.py data/BCCD
-  python tools/init.py export/ --out cells --detector faster_rcnn_r18 --epochs 12"""
+  cbam-det init data/BCCD
+  cbam-det init export/ --out cells --detector faster_rcnn_r18 --epochs 12"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,6 +51,7 @@ def write(args: argparse.Namespace) -> None:
 
     hide_gpus_without_operators()
     from cbam_det.studies.project import write_project
+    from cbam_det.utils.environment import tool_command
     from cbam_det.utils.errors import printable
 
     names = ('detector', 'anchor', 'batch_size', 'lr', 'epochs')
@@ -70,8 +70,7 @@ def write(args: argparse.Namespace) -> None:
         print(f'  {name}={getattr(choices, name)}: {reason}')
     print(printable(f'written to {project.folder}; samples.png shows images with their boxes'))
     print('next:')
-    compare = f'cbam-det compare {shlex.quote(str(project.folder))}'
-    for command in filter(None, (project.command, compare)):
+    for command in filter(None, (project.command, tool_command('compare', project.folder))):
         print(printable(f'  {command}'))
 
 

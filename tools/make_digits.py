@@ -9,7 +9,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog='example: python tools/make_digits.py data/digits --train 1000 --val 200',
+        epilog='example: cbam-det make-digits data/digits --train 1000 --val 200',
     )
     parser.add_argument('root', nargs='?', default='data/digits', help='folder for the data set')
     for name, default, text in (

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 EXAMPLES = """examples:
-  python tools/places.py configs/retinanet_r18.py --only 'backbone:layer*.bn2'
-  python tools/places.py configs/retinanet_r18.py --insert 'backbone:layer*.*.bn2'"""
+  cbam-det places configs/retinanet_r18.py --only 'backbone:layer*.bn2'
+  cbam-det places configs/retinanet_r18.py --insert 'backbone:layer*.*.bn2'"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLES = """examples:
-  python tools/predict.py image.jpg configs/faster_rcnn_r50_cbam.py epoch_12.pth
-  python tools/predict.py holiday/ configs/faster_rcnn_r50_cbam.py epoch_12.pth --attention
-  python tools/predict.py street.mp4 configs/faster_rcnn_r50_cbam.py epoch_12.pth --out street
+  cbam-det predict image.jpg configs/faster_rcnn_r50_cbam.py epoch_12.pth
+  cbam-det predict holiday/ configs/faster_rcnn_r50_cbam.py epoch_12.pth --attention
+  cbam-det predict street.mp4 configs/faster_rcnn_r50_cbam.py epoch_12.pth --out street
 
 INPUT is a picture, a video, a folder, a pattern with *, or a .txt file with one path per line. An
 interrupted command continues where it stopped. The exit status is 1 if a file cannot be read."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='example: python tools/prepare_tiny_imagenet.py data/tiny-imagenet-200',
+        epilog='example: cbam-det prepare-tiny-imagenet data/tiny-imagenet-200',
     )
     parser.add_argument('root', help='the folder tiny-imagenet-200')
     return parser.parse_args(argv)

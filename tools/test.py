@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 EXAMPLES = """examples:
-  python tools/test.py configs/faster_rcnn_r50_cbam_digits.py work_dirs/demo/epoch_5.pth
-  python tools/test.py CONFIG CHECKPOINT --out predictions.pkl --show-dir pictures"""
+  cbam-det test configs/faster_rcnn_r50_cbam_digits.py work_dirs/demo/epoch_5.pth
+  cbam-det test CONFIG CHECKPOINT --out predictions.pkl --show-dir pictures"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="test-time augmentation with the config's tta_model and tta_pipeline (default: flips)",
     )
-    add_run_options(parser, 'tools/dist_test.sh')
+    add_run_options(parser, 'dist_test.sh')
     return parser.parse_args(argv)
 
 

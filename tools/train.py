@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 EXAMPLES = """examples:
-  python tools/train.py configs/faster_rcnn_r50_cbam_digits.py --resume
-  python tools/train.py configs/faster_rcnn_r50_cbam.py --data-root /data/coco --amp
-  python tools/train.py configs/faster_rcnn_r50_cbam.py --cfg-options train_cfg.max_epochs=24"""
+  cbam-det train configs/faster_rcnn_r50_cbam_digits.py --resume
+  cbam-det train configs/faster_rcnn_r50_cbam.py --data-root /data/coco --amp
+  cbam-det train configs/faster_rcnn_r50_cbam.py --cfg-options train_cfg.max_epochs=24"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="adapt the learning rate to the batch size, with the config's auto_scale_lr",
     )
-    add_run_options(parser, 'tools/dist_train.sh, tools/slurm_train.sh')
+    add_run_options(parser, 'dist_train.sh, slurm_train.sh')
     return parser.parse_args(argv)
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from cbam_det.visualization.gradcam import Explainer
 
 EXAMPLES = """examples:
-  python tools/visualize.py data configs/faster_rcnn_r50_cbam_digits.py
-  python tools/visualize.py detections configs/faster_rcnn_r50_cbam_digits.py epoch_5.pth
-  python tools/visualize.py curves work_dirs/demo work_dirs/baseline --out curves.svg
-  python tools/visualize.py pr CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
-  python tools/visualize.py attention image.jpg CONFIG CHECKPOINT
-  python tools/visualize.py gradcam image.jpg CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
-  python tools/visualize.py focus CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
-  python tools/visualize.py report work_dirs/demo --against work_dirs/baseline"""
+  cbam-det visualize data configs/faster_rcnn_r50_cbam_digits.py
+  cbam-det visualize detections configs/faster_rcnn_r50_cbam_digits.py epoch_5.pth
+  cbam-det visualize curves work_dirs/demo work_dirs/baseline --out curves.svg
+  cbam-det visualize pr CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  cbam-det visualize attention image.jpg CONFIG CHECKPOINT
+  cbam-det visualize gradcam image.jpg CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  cbam-det visualize focus CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
+  cbam-det visualize report work_dirs/demo --against work_dirs/baseline"""
 METHODS = ['hirescam', 'gradcam', 'gradcam++', 'xgradcam', 'layercam', 'elementwise']
 METHODS += ['eigengradcam']
 PICTURE = '.png, .svg or .jpg'
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     def add_command(
         name: str, text: str, out: str | None = None, kind: str = PICTURE
     ) -> argparse.ArgumentParser:
-        example = next(line for line in EXAMPLES.split('\n') if f'.py {name} ' in line)
+        example = next(line for line in EXAMPLES.split('\n') if f'visualize {name} ' in line)
         subparser = commands.add_parser(
             name, help=text, description=text, epilog=f'example:{example}'
         )

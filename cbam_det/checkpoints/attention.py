@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..models.attention_modules import named_cbams
 from ..models.paper_places import in_frozen_part
 from ..utils.config import PRETRAINED, kind_of
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 from .files import read_checkpoint
 
@@ -62,9 +63,9 @@ def check_attention(
         module_keys = first_few([key for key in module_state if ATTENTION_KEY.search(key)])
         raise InputError(
             f'{source} has {len(lost)} attention weights that do not fit the model '
-            f'({first_few(lost)}); the model has {module_keys or "no attention"}; use the config '
-            'that they were trained with, or convert them by tools/convert_checkpoint.py'
-            f'{frozen_stage_hint(lost, module)}'
+            f'({first_few(lost)}); the model has {module_keys or "no attention"}'
+            f'{frozen_stage_hint(lost, module)}; use the config that they were trained with, or '
+            f'convert them: {tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key
@@ -151,7 +152,8 @@ def attention_differences(
         yield (
             f'{len(lost)} attention weights of the checkpoint are not loaded ({first_few(lost)}): '
             'the model has no such attention, so its detections are not those that were trained; '
-            'give the config of that training, or convert them: tools/convert_checkpoint.py'
+            'give the config of that training, or convert them: '
+            f'{tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key for key in missing if ATTENTION_KEY.search(key) and not key.endswith(BATCH_COUNTER)

@@ -86,7 +86,7 @@ def _expand_template(template: str) -> list[str]:
 def _reason_without_name(key: str, name: str) -> str:
     """Why one of our keys has no name in a form."""
     reasons = {
-        '_gate.gain': "no identity start; convert with start='paper' as well",
+        '_gate.gain': 'no identity start; give --start paper --config CONFIG as well',
         'channel_gate.fc': 'no biases in its MLP',
         CONV: "no bias in the spatial gate's convolution",
         'spatial_gate.norm.': 'no norm in its spatial gate',

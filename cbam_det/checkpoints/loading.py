@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from torch import Size, Tensor, nn
 
 from ..utils.config import kind_of
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
@@ -147,7 +148,7 @@ def check_checkpoint(
     if '://' not in path and not Path(path).is_file():
         folder = Path(path).parent
         candidates = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-        hint = 'train a model by tools/train.py'
+        hint = f'train a model: {tool_command("train", "CONFIG")}'
         if candidates:
             hint = f'choose from {first_few(candidates)}'
         raise InputError(f'the checkpoint {path} ({option}) does not exist; {hint}')
@@ -155,9 +156,7 @@ def check_checkpoint(
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(
-            f'{path} ({option}) has no weights; give a checkpoint that tools/train.py wrote'
-        )
+        raise InputError(f'{path} ({option}) has no weights; give the checkpoint of a training')
     if model is not None:
         _check_fit(path, option, model, state, whole)
     return checkpoint
@@ -280,15 +279,15 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
             if keys
         )
         raise InputError(
-            f'{path} ({option}) does not fit the model of this config: {message}; '
-            f'{hint}'
+            f'{path} ({option}) does not fit the model of this config: {message}'
+            f'{frozen_stage_hint(faults["unknown to the model"], model)}; {hint}'
             'use the config that the checkpoint was trained with'
             + (
-                '; tools/convert_checkpoint.py converts attention between layouts and forms'
+                '; another layout or form of the attention can be converted: '
+                + tool_command('convert-checkpoint', 'CHECKPOINT', 'OUT')
                 if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''
             )
-            + frozen_stage_hint(faults['unknown to the model'], model)
         )
 
 

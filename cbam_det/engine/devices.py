@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import distributed
 
 from ..utils.config import kind_of, walk
+from ..utils.environment import tool_file
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import RunConfig
 from ..utils.value_types import typed
@@ -34,7 +35,7 @@ def check_sync_bn(run: RunConfig, training: bool = True) -> None:
         lacks_launcher = kind == 'MMSyncBN' and not run.has_launcher
         if paths and (without_gpu or lacks_launcher):
             need = (
-                'a launcher (tools/dist_train.sh)'
+                f'a launcher ({tool_file("dist_train.sh")})'
                 if lacks_launcher
                 else 'GPUs, and torch sees none'
             )
@@ -121,7 +122,7 @@ def adapt_to_cpu(cfg: Config) -> None:
     if cfg.launcher != 'pytorch':
         raise InputError(
             f'--launcher {cfg.launcher} needs GPUs and torch sees none; on CPUs use '
-            'tools/dist_train.sh (--launcher pytorch)'
+            f'{tool_file("dist_train.sh")} (--launcher pytorch)'
         )
     distributed.init_process_group('gloo')
     # The defaults of MMEngine's wrap_model, except for the device ids.

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..utils.config import CBAMS, kind_of, walk
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
@@ -51,8 +52,9 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
         return InputError(f'the run could not {action}{target} ({cause}); {remedy}, then {hint}')
     if image := re.search('failed to load image: (.+)', lines[-1]):  # mmcv's LoadImageFromFile
         return InputError(
-            f'the image {image[1]} cannot be decoded; tools/check_data.py lists all such images, '
-            f'and its --fix leaves them out; fix the image, then {hint}'
+            f'the image {image[1]} cannot be decoded; list all such images with '
+            f'{tool_command("check-data", "CONFIG")}, whose --fix leaves them out; fix the image, '
+            f'then {hint}'
         )
     return None
 

@@ -21,7 +21,7 @@ from ..checkpoints.files import read_weights_only
 from ..datasets.validation.data_root import set_data_root
 from ..models.compat import allow_compilations
 from ..utils.config import enter_scope, find_config, read_config
-from ..utils.environment import check_operators, keep_memory, without_cuda
+from ..utils.environment import check_operators, keep_memory, tool_file, without_cuda
 from ..utils.errors import InputError, print_stderr
 from ..utils.options import parse_options
 from . import devices, preflight
@@ -42,7 +42,7 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     """
     options = parse_options(args.cfg_options)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise InputError(f'--launcher pytorch needs torchrun; use tools/dist_{task}.sh')
+        raise InputError(f'--launcher pytorch needs torchrun; use {tool_file(f"dist_{task}.sh")}')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = find_config(args.config)
     cfg = read_config(path, options)

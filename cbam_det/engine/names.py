@@ -9,7 +9,7 @@ import logging
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS, Registry
+from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 
 from ..utils.config import kind_of, near_hint, registered_class, registered_names
 from ..utils.errors import InputError
@@ -55,7 +55,8 @@ def check_names(cfg: Config) -> None:
 
     Raises:
         InputError: a default hook has no type, so its name is probably misspelt; the type of a hook
-            is not registered or has no such option; or nothing reads a key of a dictionary.
+            or of the optimizer is not registered, or the hook has no such option; or nothing reads
+            a key of a dictionary.
     """
     default = cfg.get('default_hooks') or {}
     for name, hook in default.items():
@@ -70,6 +71,9 @@ def check_names(cfg: Config) -> None:
     for number, hook in enumerate(cfg.get('custom_hooks') or []):
         if isinstance(hook, dict) and hook.get('type'):
             _check_hook(f'custom_hooks.{number}', hook)
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    if isinstance(optimizer, dict) and optimizer.get('type'):
+        registered(OPTIMIZERS, optimizer['type'], 'optim_wrapper.optimizer.type')
     check_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:

@@ -20,7 +20,7 @@ from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -361,7 +361,7 @@ class CheckedRunner(Runner):
         )
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + '\n', encoding='utf-8')
-        print_log(f'metrics written to {path}', 'current')
+        self.logger.info(f'metrics written to {path}', extra=BRIEF)
 
 
 def _kind(hook: HookConfig | None) -> type:

@@ -35,6 +35,7 @@ from torch import nn
 
 from ..utils.class_options import options_of
 from ..utils.config import near_hint
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
@@ -280,7 +281,7 @@ def paper_places(component: nn.Module) -> list[str]:
         raise InputError(
             f'this {type(component).__name__} has no module that matches '
             f'{first_few([*chain(*choices)])}; give after, a pattern of module names '
-            '(tools/places.py lists them)'
+            f'({tool_command("places", "CONFIG")} lists them)'
         )
     return [name for name in names if name in matched]
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
 
 # Class -> patterns of module names. Of a tuple only the first pattern that matches is used. `?n3`
@@ -64,7 +65,7 @@ def patterns_of(component: nn.Module) -> list[str | tuple[str, ...]]:
         return PATTERNS[family]
     raise InputError(
         f'no place for attention is known in {type(component).__name__}; give after, a pattern of '
-        'module names (tools/places.py lists them)'
+        f'module names ({tool_command("places", "CONFIG")} lists them)'
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED, shipped_folder
+from ..utils.environment import INSTALLED, shipped_folder, tool_command
 from ..utils.errors import InputError, first_few
 from ..utils.records import write_record
 from ..utils.split_config import Split
@@ -29,7 +28,6 @@ from .study import (
     check_gpus,
     command,
     config_of,
-    program,
     read_study,
     run_name,
 )
@@ -158,7 +156,7 @@ def print_plan(args: argparse.Namespace) -> None:
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     content = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
-    command_line = shlex.join([*program(), *sys.argv[1:]])
+    command_line = tool_command('experiment', *sys.argv[1:])
     print(plan_table(write_record(args.out, command_line, content)))
 
 

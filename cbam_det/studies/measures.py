@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.progress import track
 from ..apis.inference import Predictor
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, is_detector, kind_of, walk
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.records import write_record
 from ..visualization.attention import gates
@@ -26,7 +26,6 @@ from .study import (
     cost_path,
     focus_path,
     gates_path,
-    program,
     read_json,
     run_name,
 )
@@ -47,7 +46,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
         raise InputError(f'{study.name} has no detector; cost measures detectors only')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    command_line = shlex.join([*program(), 'cost', study.name, '--rounds', str(rounds)])
+    command_line = tool_command('experiment', 'cost', study.name, '--rounds', rounds)
     return write_record(cost_path(results, study), command_line, record)
 
 
@@ -76,7 +75,7 @@ def gate_weights(
     measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
         path, dict(images=count)
     )
-    command_line = shlex.join([*program(), 'gates', study.name, '--count', str(count)])
+    command_line = tool_command('experiment', 'gates', study.name, '--count', count)
     missing = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
@@ -173,8 +172,8 @@ def heat_inside(
 
     path = focus_path(results, study)
     measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
-    options = ['--count', str(count), '--score', f'{score:g}']
-    command_line = shlex.join([*program(), 'focus', study.name, *options])
+    options = ['--count', count, '--score', f'{score:g}']
+    command_line = tool_command('experiment', 'focus', study.name, *options)
     missing: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)

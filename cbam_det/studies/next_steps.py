@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
                 'more epochs.'
             )
     config = project.folder / 'baseline.py'
-    places = shlex.join([*tool_command('places'), str(config)])
+    places = tool_command('places', config)
     items.append(
         f'Another place of the attention: `{places}` lists those of this detector. Copy cbam.py, '
         'change its `after` or `stages`, and add a row with that config to study.yaml.'

@@ -70,7 +70,7 @@ def call_tool(
         lines = log.read_bytes()[start:].decode(errors='replace').splitlines()
         errors = [line for line in lines if line.startswith('error: ')]
         reason = errors[-1].removeprefix('error: ') if errors else f'exit status {child.returncode}'
-        raise InputError(f'tools/{name}.py failed ({reason}); see {log}')
+        raise InputError(f'{name} failed ({reason}); see {log}')
     return usage.ru_maxrss // 1024
 
 

@@ -14,7 +14,6 @@ smoke run has its own in `fast/`.
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,7 +100,7 @@ class ProjectStudy:
 
     def command(self, *options: str) -> str:
         """The shell command of the comparison."""
-        return shlex.join([*tool_command('compare'), str(self.folder), *options])
+        return tool_command('compare', self.folder, *options)
 
 
 def _read_study(folder: Path) -> Study:
@@ -117,19 +116,17 @@ def _read_study(folder: Path) -> Study:
 
 
 def _not_a_project(folder: Path, missing: list[str]) -> InputError:
-    init, names = tool_command('init'), ', '.join(missing)
+    names = ', '.join(missing)
+    make = tool_command('init', 'DATA', '--out', folder)
     if not folder.is_dir():
-        make = shlex.join([*init, 'DATA', '--out', str(folder)])
         return InputError(
             f'there is no folder {folder}; make a project from your images in DATA: {make}'
         )
     if any(path.suffix.lower() in IMAGES for path in folder.rglob('*')):
-        make = shlex.join([*init, str(folder)])
         return InputError(
             f'{folder} has no {names}, but images; make a project from them, and compare that: '
-            f'{make}'
+            f'{tool_command("init", folder)}'
         )
-    make = shlex.join([*init, 'DATA', '--out', str(folder)])
     return InputError(f'{folder} has no {names}; make them from your images in DATA: {make}')
 
 

@@ -40,7 +40,6 @@ import argparse
 import copy
 import hashlib
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +51,7 @@ from mmengine.config import Config
 
 from ..datasets.validation.data_root import set_data_root
 from ..utils.config import find_config, override, read_config
-from ..utils.environment import INSTALLED
+from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 
 KEYS = {
@@ -273,19 +272,6 @@ def run_name(study: Study, row: Row, seed: int) -> str:
     return '-'.join([*parts, str(seed)])
 
 
-def program() -> list[str]:
-    """The words that start `tools/experiment.py`, as this process was started if it is that tool.
-
-    Otherwise the tool of the checkout, or of the installed package if there is no checkout.
-    """
-    called = sys.argv[0]
-    if Path(called).name == 'experiment.py':
-        return ['python', called]
-    if INSTALLED or called == 'cbam-det experiment':
-        return ['cbam-det', 'experiment']
-    return ['python', 'tools/experiment.py']
-
-
 def cost_path(results: Path, study: Study) -> Path:
     """The file for the times that `tools/experiment.py cost` measures."""
     return results / f'cost_{study.name}.json'
@@ -326,7 +312,7 @@ def command(
         gpus = study.gpus or 0
     gpu_options = ['--gpus', str(gpus)] if gpus else []
     arguments = [name, study.name, '--row', row.name, '--seed', str(seed)]
-    return shlex.join([*program(), *before, *arguments, *gpu_options, *after])
+    return tool_command('experiment', *before, *arguments, *gpu_options, *after)
 
 
 def repeated_options(*names: str) -> list[str]:
@@ -341,7 +327,7 @@ def repeated_options(*names: str) -> list[str]:
 def command_of_study(name: str, study: Study) -> str:
     """A `tools/experiment.py` command for a study, with the folders that this process was given."""
     before = repeated_options('--studies', '--results')
-    return shlex.join([*program(), *before, name, study.name])
+    return tool_command('experiment', *before, name, study.name)
 
 
 def command_here(study: Study, row: Row, seed: int, gpus: int = 0, name: str = 'run') -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..models.attention_modules import at_start
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
 from ..utils.records import table_row
 from .comparison import Comparison, compare
@@ -21,7 +21,6 @@ from .study import (
     command_of_study,
     focus_path,
     gates_path,
-    program,
     read_json,
 )
 
@@ -289,8 +288,8 @@ def _origin(study: Study, results: Path) -> list[str]:
         lines[0] += f'; {" and ".join(minutes)} minutes per training (median'
         lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
         lines[0] += '; '.join(sources)
-    with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
-    lines[0] += f'. `{shlex.join(program())} run {study.name}{with_gpus}`'
+    with_gpus = ['--gpus', study.gpus] if (study.gpus or 1) > 1 else []
+    lines[0] += f'. `{tool_command("experiment", "run", study.name, *with_gpus)}`'
     tests = 0
     measures: list[str] = []
     for row in study.rows.values():

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 
 from .class_options import options_of
 from .config import kind_of, near_hint, registered_class, registered_names, walk
-from .errors import InputError
+from .errors import InputError, first_few
+from .failed_checks import FailedCheck, failed_check
 from .value_types import fits, kind_word, shortened, words_of
 
 # The methods of MMEngine's Runner, and the keys of the config that each of them reads.
@@ -101,8 +102,15 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
     message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
-    suspect = _type_key(node, frames, message) or _suspect(node, options, message)
-    if suspect is None:
+    check = failed_check(error)
+    if check and check.permitted and (refused := _refused_value(check, path, node, cfg)):
+        return refused
+    if check and not message:
+        message = f'it must satisfy {check.text}' if check.text else ''
+    suspect = _type_key(node, frames, message) or _suspect(node, options, message, check)
+    if suspect is None and len(quoted := _named_values(node, path, message)) == 1:
+        where = quoted[0]
+    elif suspect is None:
         where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
         if path in cfg and not isinstance(cfg[path], Mapping):
             where = f'{path}={shortened(cfg[path])}'
@@ -197,16 +205,45 @@ def _type_key(node: Mapping, frames: Sequence[FrameType], message: str) -> str |
     return min(keys, key=lambda key: not str(key).endswith('type'), default=None)
 
 
-def _suspect(node: Mapping, options: Mapping, message: str) -> str | None:
-    """The only key whose value has the wrong type or which the message names; None otherwise."""
+def _refused_value(check: FailedCheck, path: str, node: Mapping, cfg: Mapping) -> InputError | None:
+    """The error for the only value of a dictionary that a check refused; None without one."""
+    places = [path] if path in cfg and _same(cfg[path], check.value) else []
+    places += [
+        f'{place}.{key}'
+        for place, part in walk(node, path)
+        for key, value in part.items()
+        if type(value) is type(check.value) and _same(value, check.value)
+    ]
+    if len(places) != 1:
+        return None
+    permitted = first_few([repr(value) for value in check.permitted], 9)
+    return InputError(f'{places[0]}={shortened(check.value)} is unknown; give one of {permitted}')
+
+
+def _named_values(node: Mapping, path: str, message: str) -> list[str]:
+    """The key paths with the strings inside a dictionary that the message quotes."""
+    return [
+        f'{place}.{key}={shortened(value)}'
+        for place, part in walk(node, path)
+        for key, value in part.items()
+        if isinstance(value, str) and not str(key).endswith('type') and repr(value) in message
+    ]
+
+
+def _suspect(
+    node: Mapping, options: Mapping, message: str, check: FailedCheck | None
+) -> str | None:
+    """The only key with the wrong type, or that the message or the failed check names, or None."""
     if 'scope_name' in message and '_scope_' in node:
         return '_scope_'
     keys = [key for key in node if key not in ('type', '_scope_')]
     wrong = [key for key in keys if key in options and not fits(node[key], options[key])]
     named = [key for key in keys if re.search(rf'\b{re.escape(str(key))}\b', message)]
+    checked = [key for key in keys if check and key in check.names]
     for suspects in (
         [key for key in wrong if key in named],
         named,
+        checked,
         [key for key in wrong if node[key] is not None],
     ):
         if len(suspects) == 1:

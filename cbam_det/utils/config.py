@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, Registry, init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from .environment import shipped_folder
 from .errors import InputError, first_few, print_stderr
@@ -208,7 +209,8 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
 
     Raises:
         InputError: it does not exist or cannot be read, it has keys of mmdet 2.x, an option does
-            not fit it, or a key of MMEngine's runner has a value of the wrong type.
+            not fit it, a module of the option `custom_imports` cannot be imported, or a key of
+            MMEngine's runner has a value of the wrong type.
     """
     path = find_config(name, announce)
     try:
@@ -221,9 +223,30 @@ def read_config(name: str, options: dict | None = None, announce: bool = True) -
         ) from None
     refuse_old_keys(cfg)
     cfg = override(cfg, options)
+    if any(key.partition('.')[0] == 'custom_imports' for key in options or {}):
+        _import_modules(cfg)
     check_runner_keys(cfg)
     vars(cfg)[GIVEN_OPTIONS] = dict(options or {})
     return cfg
+
+
+def _import_modules(cfg: Config) -> None:
+    """Import the modules of `custom_imports`; MMEngine does so before options are merged."""
+    custom = typed(cfg, 'custom_imports', dict | None, '') or {}
+    modules = typed(custom, 'imports', str | list[str] | None, 'custom_imports')
+    for key in set(custom) - {'imports', 'allow_failed_imports'}:
+        raise InputError(
+            f'custom_imports.{key} is not an option; give custom_imports.imports=MODULE'
+        )
+    for module in [modules] if isinstance(modules, str) else modules or ():
+        try:
+            import_modules_from_strings(module, bool(custom.get('allow_failed_imports')))
+        except Exception as error:  # of any kind, from the module's own code
+            reason = f'{type(error).__name__}: {error}'
+            raise InputError(
+                f'custom_imports.imports={module!r} cannot be imported ({reason}); check its '
+                'name, or set PYTHONPATH to its folder if it is not installed'
+            ) from None
 
 
 def given_options(cfg: Config) -> dict[str, object]:

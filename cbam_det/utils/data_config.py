@@ -58,6 +58,7 @@ class DataSet:
         prefixes: folders relative to `root`, by mmdet's names: `img` in COCO, `sub_data_root` in
             VOC.
         ann_subdir, img_subdir: VOC's folders, relative to `sub_data_root`.
+        map_suffix: the ending of COCO's semantic maps.
         metainfo_classes: the classes that the config itself gives, None if it gives none.
         filter_cfg: mmdet's option of that name.
         test_mode: whether filtering is off.
@@ -74,6 +75,7 @@ class DataSet:
     prefixes: dict[str, str] = field(default_factory=dict)
     ann_subdir: str = 'Annotations'
     img_subdir: str = 'JPEGImages'
+    map_suffix: str = '.png'
     metainfo_classes: tuple[str, ...] | list[str] | str | None = None
     filter_cfg: dict = field(default_factory=dict)
     test_mode: bool = False
@@ -109,6 +111,7 @@ class DataSet:
             else dict(img=prefix),  # as in mmpretrain
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
+            map_suffix=typed(node, 'seg_map_suffix', str, place, cls.map_suffix),
             metainfo_classes=checked_metainfo(node, place).get('classes'),
             filter_cfg=dict(typed(node, 'filter_cfg', dict | None, place) or {}),
             test_mode=bool(node.get('test_mode')),

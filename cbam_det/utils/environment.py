@@ -9,6 +9,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -291,17 +292,26 @@ def tools_folder() -> Path:
     return parent / ('cbam_det_tools' if INSTALLED else 'tools')
 
 
-def tool_command(name: str) -> list[str]:
-    """The command that starts a tool from the current folder, as a list of words.
+def tool_file(name: str) -> str:
+    """The path of a file of `tools_folder`, relative to the current folder if inside that."""
+    file, folder = tools_folder() / name, Path.cwd()
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
-    It is `cbam-det check-data` if the package is installed without a checkout, else
-    `python tools/check_data.py`.
+
+def tool_command(name: str, *arguments: object) -> str:
+    """The shell command that starts a tool from the current folder.
+
+    It is `cbam-det check-data ...` if this process was started by `cbam-det`, or if the package is
+    installed without a checkout; otherwise `python tools/check_data.py ...`.
+
+    Args:
+        name: the tool's name as a subcommand of `cbam-det`.
+        arguments: its arguments, which are quoted.
     """
-    if INSTALLED:
-        return ['cbam-det', name]
-    script = tools_folder() / f'{name.replace("-", "_")}.py'
-    folder = Path.cwd()
-    return ['python', str(script.relative_to(folder) if script.is_relative_to(folder) else script)]
+    words = ['python', tool_file(f'{name.replace("-", "_")}.py')]
+    if INSTALLED or sys.argv[0].startswith('cbam-det '):
+        words = ['cbam-det', name]
+    return shlex.join([*words, *map(str, arguments)])
 
 
 def describe() -> dict[str, str]:

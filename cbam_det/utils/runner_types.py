@@ -25,7 +25,8 @@ def check_runner_keys(cfg: Mapping) -> None:
     """Check the types of the keys that MMEngine's runner takes, by its annotations.
 
     Raises:
-        InputError: a value has the wrong type, a number is below 1, or a hook is not a dictionary.
+        InputError: a value has the wrong type, a number is out of range, or a hook is not a
+            dictionary.
     """
     for key, wanted in options_of(Runner)[0].items():
         if key in cfg and key not in ('self', 'cfg'):
@@ -39,6 +40,12 @@ def check_runner_keys(cfg: Mapping) -> None:
             value = node.get(option) if isinstance(node, Mapping) else None
             if isinstance(value, int) and value < 1:
                 raise InputError(f'{key}.{option}={value} is too small; give 1 or more')
+    randomness = cfg.get('randomness') or {}
+    seed = typed(randomness, 'seed', int | None, 'randomness')
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f'randomness.seed={seed} is not a seed; give a number from 0 to 2**32 - 1')
+    for option in ('diff_rank_seed', 'deterministic'):
+        typed(randomness, option, bool | None, 'randomness')
     for name in cfg.get('default_hooks') or {}:
         typed(cfg['default_hooks'], name, Hook | dict | None, 'default_hooks')
     for number, hook in enumerate(cfg.get('custom_hooks') or []):

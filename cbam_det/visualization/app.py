@@ -22,6 +22,7 @@ from mmdet.models.detectors.base import BaseDetector
 from PIL import Image
 
 from ..apis.inference import Predictor, check_matching_classes
+from ..utils.environment import tool_command
 from ..utils.errors import InputError
 from .cells import View, attention_cells, detection_cells, gradcam_cells, look
 from .gradcam import Explainer
@@ -79,7 +80,8 @@ class Page:
         for predictor in predictors:
             if not isinstance(predictor.model, BaseDetector):
                 raise InputError(
-                    f'{predictor.name} is not a detector; use tools/visualize.py gradcam for it'
+                    f'{predictor.name} is not a detector; for it there is '
+                    f'{tool_command("visualize", "gradcam", "IMAGE", "CONFIG", "CHECKPOINT")}'
                 )
         self.explainers = [Explainer(predictor) for predictor in predictors]
         self.folder = folder

@@ -8,7 +8,6 @@ import difflib
 import io
 import json
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +85,7 @@ class TrainedRun:
         log = read_run(folder)
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
-            raise InputError(
-                f'{folder} has no config; give the work_dir of a run of tools/train.py'
-            )
+            raise InputError(f'{folder} has no config; give the work_dir of a training')
         last = folder / 'last_checkpoint'
         checkpoint = folder / Path(last.read_text().strip()).name if last.is_file() else None
         if checkpoint is None or not checkpoint.is_file():
@@ -228,8 +225,9 @@ def _scores(runs: list[TrainedRun]) -> Section:
     tested = [run for run in runs if run.record]
     for run in runs:
         if not run.record:
-            words = [*tool_command('test'), run.cfg.filename, str(run.checkpoint)]
-            command = shlex.join([*words, '--work-dir', str(run.folder)])
+            command = tool_command(
+                'test', run.cfg.filename, run.checkpoint, '--work-dir', run.folder
+            )
             notes.append(f'{run.folder.name} was not tested; run {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
             notes.append(f'{run.folder.name}: the scores are those of {tested_on}')

@@ -8,8 +8,8 @@ import re
 import pytest
 import yaml
 
-from benchmarks.metafile import METRICS, metafile, shared_overrides
-from benchmarks.tables import fill_tables
+from benchmarks.metafile import METRICS, means, metafile, shared_overrides
+from benchmarks.tables import demo_table, fill_tables
 from cbam_det.studies.records import add_record
 from cbam_det.studies.study import read_study
 from cbam_det.utils.errors import InputError
@@ -74,6 +74,15 @@ def test_tables_on_pages_match_the_records_and_every_study_has_one():
     assert len(blocks) == len(set(blocks))
     studies = {path.stem for path in (ROOT / 'experiments').glob('*.yaml')}
     assert {f'<!-- study: {name} -->' for name in studies} <= set(blocks)
+
+
+def test_metrics_without_anything_to_score_are_empty_cells_and_no_results():
+    record = json.loads((ROOT / 'results/demo.json').read_text(encoding='utf-8'))
+    record['metrics'] |= {'coco/bbox_mAP_s': None, 'coco/two_precision': None}
+    scores = [line.split('|') for line in demo_table(record).splitlines() if '0.' in line]
+    assert [scores[0][4].strip(), scores[1][3].strip()] == ['', '']
+    runs = [dict(metrics=dict(ap=ap, ap_small=None)) for ap in (0.25, 0.5)]
+    assert means(runs, {'AP': 'ap', 'AP75': 'ap_small'}, 100) == {'box AP': 37.5}
 
 
 def test_table_without_a_record_is_reported(tmp_path):

@@ -85,7 +85,7 @@ def timm_light() -> dict[str, Tensor]:
         (dict(), 'mmyolo', 'no norm in its spatial gate'),
         (dict(mlp_bias=False, norm_cfg=None), 'timm', 'missing .*spatial_gate.norm'),
         (dict(mlp_bias=False, conv_bias=True), 'timm', "no bias in the spatial gate's convolution"),
-        (dict(start='identity'), 'authors', "no identity start; convert with start='paper'"),
+        (dict(start='identity'), 'authors', 'no identity start; give --start paper --config'),
         (dict(spatial_pools='conv'), 'authors', "spatial_pools='conv'"),
         (dict(kernel_size=3), 'authors', 'kernel_size=3; the form authors has only 7'),
         (dict(order='parallel'), 'authors', "order='parallel': the form authors"),

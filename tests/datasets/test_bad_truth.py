@@ -116,7 +116,8 @@ def test_faults_that_only_the_user_can_correct_stop_the_run_check_data_and_fix(
         check_dataset(dataset)
     check = in_process('check_data')
     assert check(tmp_path) == 1
-    assert message in ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    output = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert message in output and '--fix' not in output
     assert check(tmp_path, '--fix') == 2
     assert message in capsys.readouterr().err
 

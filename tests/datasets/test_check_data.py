@@ -240,3 +240,23 @@ def test_error_for_an_unknown_folder_describes_both_layouts(tmp_path, capsys):
     assert check(tmp_path) == 2
     assert 'give their folder with --images' in capsys.readouterr().err
     assert check(tmp_path, '--images', tmp_path / 'elsewhere') == 0
+
+
+def test_single_coco_file_is_checked_alone(tmp_path, capsys):
+    dataset = coco(tmp_path)
+    check = in_process('check_data')
+    (tmp_path / 'notes.json').write_text('{}')
+    assert check(tmp_path / 'train.json') == 0
+    assert 'train' in capsys.readouterr().out
+    (tmp_path / 'annotations').mkdir()
+    file = (tmp_path / 'train.json').rename(tmp_path / 'annotations/mine.json')
+    assert check(file) == 2
+    assert 'give their folder with --images' in capsys.readouterr().err
+    assert check(file, '--images', tmp_path / 'train') == 0
+    assert check(file, '--cfg-options', 'a=1') == 2
+    assert check(tmp_path / 'notes.json') == 2
+    assert "notes.json is not a COCO file: it lacks the list 'images'" in capsys.readouterr().err
+    config = dict(train_dataloader=dict(dataset=dataset.to_dict(), batch_size=1))
+    config['train_dataloader']['dataset'].update(ann_file='annotations/mine.json')
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assert check(tmp_path / 'config.json') == 0

@@ -350,6 +350,10 @@ def without_images(root: Path) -> None:
             r'classes.txt is not valid UTF-8 \(.*; save it as',
         ),
         (yolo('0 .5 .5 .1 .1\n', ' \n'), r'classes.txt has no names'),
+        (
+            yolo('0 .5 .5 .1 .1\n', 'cat\ndog\ncat\n'),
+            "classes.txt: the classes 0 and 2 are both named 'cat'; give each class its own name",
+        ),
         (two_coco_files, 'has 2 COCO files, but the name of .*one.json does not show its split'),
         (damaged_json, 'train.json is not valid JSON'),
         (mixed_folders, 'not in the folder of a split .*but others are .train, val'),

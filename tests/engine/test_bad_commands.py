@@ -19,7 +19,7 @@ from cbam_det.models.build import build_model
 from cbam_det.utils.config import find_config, kind_of, override, read_config
 from cbam_det.utils.errors import InputError
 
-from ..conftest import CONFIG, CONFIGS, free_port, in_process, without_warnings
+from ..conftest import CONFIG, CONFIGS, ROOT, free_port, in_process, without_warnings
 
 
 def test_amp_in_float16_without_a_gpu_is_refused_before_anything_is_read(run, tmp_path):
@@ -141,7 +141,7 @@ BAD_COMMANDS = {
         ['--cfg-options', 'optim_wraper.accumulative_counts=4'],
         "the option optim_wraper would have no effect; did you mean 'optim_wrapper'?",
     ),
-    'launcher without torchrun': (['--launcher', 'pytorch'], 'use tools/dist_train.sh'),
+    'launcher without torchrun': (['--launcher', 'pytorch'], f'use {ROOT}/tools/dist_train.sh'),
     'checkpoint to resume from is gone': (
         ['--resume', 'gone.pth'],
         'the checkpoint gone.pth (--resume) does not exist',
@@ -166,7 +166,7 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     ('options', 'words'),
     [
         (['--out', 'a.json'], '--out a.json: predictions are written as .pkl; end the name'),
-        (['--launcher', 'pytorch'], 'use tools/dist_test.sh'),
+        (['--launcher', 'pytorch'], f'use {ROOT}/tools/dist_test.sh'),
         (['--show-dir', 'a'], 'need default_hooks.visualization, which mine.py does not have'),
         ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],

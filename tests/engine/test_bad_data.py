@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
+from cbam_det.datasets.validation import splits
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.datasets.validation.data_root import set_data_root
 from cbam_det.utils.errors import InputError
@@ -213,13 +215,30 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
 
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     first_image(copied).write_bytes(first_image(copied).read_bytes()[:900])
-    (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset
     dataset.data_root = str(copied)
     summary = check_dataset(dataset)
     assert (summary.images, len(summary.classes)) == (SMALL.train, 10)
-    with pytest.raises(InputError, match=f'2 of {SMALL.train} images .*unreadable'):
+    with pytest.raises(InputError, match=f'1 of {SMALL.train} images .*unreadable'):
         check_dataset(dataset, full=True)
+    (copied / 'train2017/000000000002.jpg').write_text('<html>not found</html>')
+    with pytest.raises(InputError, match=f'1 of {SMALL.train} images .*002.jpg .unreadable'):
+        check_dataset(dataset)
+
+
+def test_of_more_images_than_may_be_opened_only_a_part_is(copied, monkeypatch):
+    """Of 12 images, every third."""
+    dataset = Config.fromfile(CONFIG).train_dataloader.dataset
+    dataset.data_root = str(copied)
+    monkeypatch.setattr(splits, 'MOST_OPENED', 5)
+    (note,) = check_dataset(dataset).notes
+    assert note.startswith('of 12 images, one in 3 was opened')
+    other_size = Image.new('RGB', (20, 30))
+    other_size.save(copied / 'train2017/000000000002.jpg')
+    check_dataset(dataset)
+    other_size.save(copied / 'train2017/000000000004.jpg')
+    with pytest.raises(InputError, match=r'0004\.jpg is 20 x 30, but annotated as 96 x 96; '):
+        check_dataset(dataset)
 
 
 def test_evaluator_of_another_folder_is_named(digits, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ({'default_hooks.checkpoint': 1}, 'default_hooks.checkpoint=1 is a whole number; give a d'),
         ({'train_dataloader.batch_size': '2'}, "train_dataloader.batch_size='2' is a string; give"),
         ({'val_evaluator': None}, 'the config has val_dataloader and val_cfg, but no val_evaluat'),
-        ({'val_evaluator.metric': 'box'}, "val_evaluator.metric='box' cannot be used: KeyErr"),
+        ({'val_evaluator.metric': 'box'}, "val_evaluator.metric='box' is unknown; give one of 'bb"),
         ({'val_evaluator.formats': 1}, 'val_evaluator.formats: CocoMetric.__init__() got an unex'),
         ({'randomness.sed': 1}, 'randomness.sed: Runner.set_randomness() got an unexpected keyw'),
         ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),

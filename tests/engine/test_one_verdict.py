@@ -102,6 +102,18 @@ FAULTS = {
         {f'{VAL}.ann_file': 'copied.json', 'val_evaluator.ann_file': 'copied.json'},
         'copied.JPG of val_dataloader',
     ),
+    'width and height swapped': (
+        {f'{VAL}.ann_file': 'swapped.json', 'val_evaluator.ann_file': 'swapped.json'},
+        'is 48 x 40, but annotated as 40 x 48',
+    ),
+    'a picture twice in a split': (
+        {f'{VAL}.ann_file': 'twice.json', 'val_evaluator.ann_file': 'twice.json'},
+        'twice.jpg is the same image as',
+    ),
+    'images of other channels than the model takes': (
+        {'model.backbone': dict(type='ResNet', depth=18, in_channels=1)},
+        'loads images of 3 channels, but model.backbone.in_channels=1',
+    ),
     'no folder': ({f'{TRAIN}.data_root': 'nowhere'}, 'no data folder nowhere'),
 }
 
@@ -115,7 +127,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = dict(train=content['images'][:1], val=content['images'][1:], both=content['images'])
     parts['gone_image'] = [dict(content['images'][1], file_name='gone.jpg')]
     parts['copied'] = [dict(content['images'][0], file_name='copied.JPG')]
+    parts['swapped'] = [dict(content['images'][1], width=40, height=48)]
+    parts['twice'] = [content['images'][1], dict(content['images'][1], file_name='twice.jpg', id=9)]
     shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train/copied.JPG')
+    shutil.copy(tmp_path / 'train/number two.jpg', tmp_path / 'train/twice.jpg')
     for name, images in parts.items():
         ids = {image['id'] for image in images}
         boxes = [box for box in content['annotations'] if box['image_id'] in ids]

@@ -12,7 +12,7 @@ from cbam_det.engine import runner as runner_module
 from cbam_det.engine.hooks import terminal_hook
 from cbam_det.engine.hooks.terminal_hook import clock, scores
 
-from .tiny_run import At, Noisy, toy
+from .tiny_run import At, Draw, Noisy, toy
 
 pytestmark = pytest.mark.usefixtures('tiny_runs')
 
@@ -91,6 +91,24 @@ def test_a_warning_and_the_end_of_a_stopped_run_reach_the_terminal(tmp_path, cap
     toy(tmp_path, At(2, warn), log_level='INFO').train()
     printed = capsys.readouterr().out
     assert 'look here' in printed and 'not here' not in printed
+
+
+@pytest.mark.usefixtures('terminal')
+def test_a_test_shows_its_lines_and_a_training_after_it_does_not(tmp_path, capsys):
+    loader = dict(dataset=Noisy(), batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler'))
+    run = toy(
+        tmp_path,
+        max_epochs=1,
+        log_level='INFO',
+        test_dataloader=loader,
+        test_cfg=dict(),
+        test_evaluator=[Draw()],
+    )
+    run.test()
+    printed = capsys.readouterr().out
+    assert 'Epoch(test)' in printed and 'metrics written to' in printed
+    run.train()
+    assert 'mmengine - INFO' not in capsys.readouterr().out
 
 
 def test_elsewhere_the_output_has_all_lines(tmp_path, capsys):

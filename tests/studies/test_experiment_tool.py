@@ -15,7 +15,6 @@ from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan
 from cbam_det.studies.records import config_hash
 from cbam_det.studies.study import (
-    command,
     command_here,
     command_of_study,
     cost_path,
@@ -52,20 +51,6 @@ def test_commands_keep_the_options_and_list_a_shared_run_once(tool, tmp_path, ca
     head, tail = f'python tools/experiment.py --results {tmp_path} run table2', 'runs'
     assert lines[0].startswith(head) and lines[0].endswith(tail)
     assert "--gpus 8 --data-root 'a b'" in lines[0]
-
-
-@pytest.mark.parametrize(
-    ('called', 'program'),
-    [
-        ('cbam-det experiment', 'cbam-det experiment '),
-        ('/a b/tools/experiment.py', "python '/a b/tools/experiment.py' "),
-        ('tools/experiment.py', 'python tools/experiment.py '),
-        ('-m', 'python tools/experiment.py '),
-    ],
-)
-def test_command_of_a_run_starts_the_tool_as_it_was_called(called, program, small, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', [called])
-    assert command(small, small.rows['none'], 0) == f'{program}run small --row none --seed 0'
 
 
 def test_command_of_a_message_keeps_the_folders_of_the_command_line(small, monkeypatch):

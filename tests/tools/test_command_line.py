@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,6 +14,8 @@ from cbam_det_tools.__main__ import main as cbam_det_main
 
 from cbam_det.checkpoints import formats
 from cbam_det.datasets.digits import Digits
+from cbam_det.utils import environment
+from cbam_det.utils.environment import tool_command
 from cbam_det.utils.records import typed_command
 
 from ..conftest import ROOT, in_process
@@ -37,7 +41,8 @@ def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(t
         )
         assert done.stdout.splitlines()[-1] == f'status {status} []', done.stderr
         if options == ['--help']:
-            assert 'example' in done.stdout and f'python tools/{tool}.py' in done.stdout
+            assert 'example' in done.stdout
+            assert f'cbam-det {tool.replace("_", "-")}' in done.stdout
 
 
 def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
@@ -95,3 +100,45 @@ def test_options_of_a_message_are_added_to_those_of_a_command(tool, words):
 def test_scripts_show_an_example(tool, run, tmp_path):
     output = run(f'{tool}.sh', '--help', cwd=tmp_path).stdout
     assert 'example' in output and tool in output
+
+
+@pytest.mark.parametrize(
+    ('folder', 'called', 'installed', 'command'),
+    [
+        (ROOT, 'tools/train.py', False, 'python tools/check_data.py'),
+        (ROOT, 'cbam-det train', False, 'cbam-det check-data'),
+        (ROOT, 'python', True, 'cbam-det check-data'),
+        (ROOT / 'docs', 'python', False, f'python {ROOT}/tools/check_data.py'),
+    ],
+)
+def test_command_of_a_message_works_where_it_is_printed(
+    folder, called, installed, command, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, 'argv', [called])
+    monkeypatch.setattr(environment, 'INSTALLED', installed)
+    assert tool_command('check-data', 'a b', 3) == f"{command} 'a b' 3"
+
+
+def test_messages_name_tools_by_tool_command_alone():
+    """An installed package has no folder tools/; docstrings may name its files."""
+    name_of_a_tool = re.compile(r'tools/\w+\.|cbam-det ')
+    for file in (ROOT / 'cbam_det').rglob('*.py'):
+        text = file.read_text(encoding='utf-8')
+        if not name_of_a_tool.search(text) or file.name == 'environment.py':
+            continue
+        tree = ast.parse(text)
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and isinstance(node.body[0], ast.Expr)
+        }
+        messages = [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ]
+        assert [text for text in messages if name_of_a_tool.search(text)] == [], file

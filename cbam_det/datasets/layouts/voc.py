@@ -21,11 +21,9 @@ from ..validation.splits import AnnotatedSplit
 from ..validation.voc import (
     Box,
     check_boxes_together,
-    is_difficult,
     meant_name,
     read_list,
     read_xml,
-    sides_of,
 )
 from .files import SPLITS, Files, by_split, split_of_name
 
@@ -57,13 +55,13 @@ def read_voc_folder(files: Files) -> list[AnnotatedSplit]:
         images[path.stem].append(path)
     contents = {name: _read(name, xmls, images, files.root) for name, xmls in groups.items()}
     from_zero = any(
-        min(sides[:2]) <= 0 or any(side % 1 for side in sides)
+        min(box.sides[:2]) <= 0 or any(side % 1 for side in box.sides)
         for _, boxes in contents.values()
-        for sides, _ in boxes
+        for box in boxes
     )
     splits = []
-    for name, (content, _) in contents.items():
-        content.raw = _as_coco(content, groups[name], files.root, from_zero)
+    for name, (content, boxes) in contents.items():
+        content.raw = _as_coco(content, boxes, files.root, from_zero)
         splits.append(AnnotatedSplit(name, files.root, files.root, content))
         if from_zero:
             splits[-1].notes.append(
@@ -113,7 +111,7 @@ def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
 def _read(
     name: str, xmls: list[Path], images: dict[str, list[Path]], root: Path
 ) -> tuple[Content, list[Box]]:
-    """The content of a split, and its boxes as written in the XMLs."""
+    """The content of a split, and its objects with boxes as written in the XMLs."""
     content = Content(Path(os.path.commonpath([xml.parent for xml in xmls])))
     boxes: list[Box] = []
     for index, xml in enumerate(xmls):
@@ -164,8 +162,8 @@ def _image_of(xml: Path, same_stem: list[Path]) -> Path:
     return best
 
 
-def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) -> dict:
-    """The COCO dictionary of the XMLs, without unusable objects."""
+def _as_coco(content: Content, boxes: list[Box], root: Path, from_zero: bool) -> dict:
+    """The COCO dictionary of a split, without unusable objects."""
     unusable = {
         (fault.image, fault.object)
         for fault in content.faults
@@ -174,33 +172,26 @@ def _as_coco(content: Content, xmls: list[Path], root: Path, from_zero: bool) ->
     images: list[dict] = []
     annotations: list[dict] = []
     names = sorted(content.classes)
-    damaged = {
-        fault.image
-        for fault in content.faults
-        if fault.kind in ('invalid XML', 'annotation missing')
-    }
-    for index, (xml, image) in enumerate(zip(xmls, content.images, strict=True)):
+    for index, image in enumerate(content.images):
         size = image.size or header_size(image.path) or (0, 0)
         file_name = Path(os.path.relpath(image.path, root)).as_posix()
         images.append(dict(id=index + 1, file_name=file_name, width=size[0], height=size[1]))
-        if index in damaged:
+    for box in boxes:
+        if (box.image, box.object) in unusable:
             continue
-        for number, item in enumerate(ET.parse(xml).getroot().findall('object')):
-            if (index, number) in unusable:
-                continue
-            left, top, right, bottom = sides_of(item)
-            if not from_zero:
-                left, top = left - 1, top - 1
-            box = [left, top, right - left, bottom - top]
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=index + 1,
-                    category_id=names.index(item.findtext('name') or '') + 1,
-                    bbox=box,
-                    area=box[2] * box[3],
-                    iscrowd=int(is_difficult(item)),  # mmdet ignores both
-                )
+        left, top, right, bottom = box.sides
+        if not from_zero:
+            left, top = left - 1, top - 1
+        bbox = [left, top, right - left, bottom - top]
+        annotations.append(
+            dict(
+                id=len(annotations) + 1,
+                image_id=box.image + 1,
+                category_id=names.index(box.name) + 1,
+                bbox=bbox,
+                area=bbox[2] * bbox[3],
+                iscrowd=int(box.difficult),  # mmdet ignores both
             )
+        )
     categories = [dict(id=number, name=name) for number, name in enumerate(names, 1)]
     return dict(images=images, annotations=annotations, categories=categories)

@@ -125,7 +125,9 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
             raise InputError(
                 f'{file}: names={names!r:.80} is not a list; write it as names: [cat, dog]'
             )
-        return [str(name).strip() for name in names], file
+        names = [str(name).strip() for name in names]
+        _check_distinct(names, file)
+        return names, file
     lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
     if not lists:
         raise InputError(
@@ -138,7 +140,18 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
     for other, other_names in lists.items():
         if other_names != names:
             raise InputError(f'{other} has other classes than {path}; make them the same')
+    _check_distinct(names, path)
     return names, path
+
+
+def _check_distinct(names: list[str], file: Path) -> None:
+    """Raise InputError if two classes have one name; COCO would merge them."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InputError(
+                f'{file}: the classes {names.index(name)} and {number} are both named {name!r}; '
+                'give each class its own name'
+            )
 
 
 def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[str, list[Path]]:

@@ -11,7 +11,7 @@ from ...utils.files import atomic_write
 from ...utils.options import cfg_options
 from .clean_coco import clean_coco
 from .clean_voc import clean_voc
-from .content import REMEDIES, Clean
+from .content import REMEDIES, Clean, uncorrectable
 from .splits import AnnotatedSplit
 
 
@@ -34,13 +34,9 @@ def clean(split: AnnotatedSplit) -> Clean:
 
 def check_correctable(split: AnnotatedSplit) -> None:
     """Raise InputError if a fault of a split must be corrected by hand."""
-    for fault in split.content.faults:
-        if fault.kind in ('boxes in 0..1', 'no objects'):
-            raise InputError(f'{fault}; {REMEDIES[fault.kind]}')
-        if fault.kind == 'invalid category':
-            raise InputError(
-                f'{fault}; correct the file by hand: only you know which class is meant'
-            )
+    fault = uncorrectable(split.content)
+    if fault is not None:
+        raise InputError(f'{fault}; {REMEDIES[fault.kind]}')
 
 
 def write_clean(files: dict[Path, bytes]) -> None:

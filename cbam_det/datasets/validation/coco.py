@@ -153,6 +153,7 @@ def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] 
         message = (
             f'has {len(boxes)} boxes with all values from 0 to 1 ({boxes[0][0]}), not in pixels'
         )
+        content.faults = [fault for fault in content.faults if fault.kind not in OF_ALL_BOXES]
         content.add_fault('boxes in 0..1', f'{content.file}:', message)
         return
     if not all(box[2] > box[0] and box[3] > box[1] for box, _ in boxes):
@@ -171,6 +172,8 @@ def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] 
         content.add_fault('corners instead of sizes', f'{content.file}:', message)
 
 
+# Faults of single boxes that appear when all boxes of a set are in another format.
+OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
 # Kinds of fault in which mmdet keeps the box.
 KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')
 

@@ -16,12 +16,14 @@ from ...utils.environment import tool_command
 from ...utils.options import cfg_options
 from ...utils.run_config import RunConfig
 from ...utils.split_config import Split
+from .channels import check_channels
 from .classes import check_same_classes
 from .config_splits import config_splits
 from .dataset import Summary, check_content, check_not_shared
 from .evaluators import check_evaluators
 from .filters import check_filters
 from .images import Decoded, pixel_notes
+from .maps import check_maps
 from .metainfo import check_metainfo
 from .metrics import check_metrics, check_monitored, note_limits
 from .pipeline import check_pipelines
@@ -53,11 +55,13 @@ def check_data(
     note_limits(run)
     fix = partial(fix_command, run)
     decoded: dict[str, Decoded] = {}
+    notes: dict[str, list[str]] = {}  # of the check of the images, by key path of the data set
     if examined is None:
         examined = config_splits(run, names)
         if full:
             decoded = decode_images(examined, 'decoding the images')
         find_image_faults(examined, decoded or None, run.settings.allow_shared_images)
+        notes = {place: listed.notes for listed in examined for place in listed.places}
     by_place = {place: listed for listed in examined for place in listed.places}
     summaries: dict[str, Summary] = {}
     for split in splits:
@@ -69,6 +73,8 @@ def check_data(
                 )
                 continue
             summary = check_content(dataset, listed.content, fix)
+            check_maps(run.cfg, dataset, listed.content)
+            summary.notes += notes.get(dataset.place, [])
             if decoded:
                 paths = [image.path for image in listed.content.images if image.path]
                 summary.notes += pixel_notes(decoded[path] for path in paths)
@@ -92,10 +98,10 @@ def check_data(
 
 
 def check_options(run: RunConfig, splits: list[Split]) -> None:
-    """Check the pipelines, filters and metrics of a config, without reading files.
+    """Check the pipelines, channels, filters and metrics of a config, without reading files.
 
     Raises:
-        InputError: see `pipeline`, `filters` and `metrics`.
+        InputError: see `pipeline`, `channels`, `filters` and `metrics`.
     """
     for split in splits:
         check_pipelines(split)
@@ -104,6 +110,7 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
             check_metrics(split)
         if split.name == 'val':
             check_monitored(run)
+    check_channels(run.cfg, run.splits.values(), [split.name for split in splits])
 
 
 def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
@@ -123,11 +130,11 @@ def _warn_of_padding(split: Split, dataset: DataSet, summary: Summary) -> None:
 
 def fix_command(run: RunConfig) -> str:
     """The command that writes clean files for the data of a config, which must be a file."""
-    words = [*tool_command('check-data'), run.filename or 'CONFIG']
+    words = [run.filename or 'CONFIG']
     roots = {dataset.root for split in run.splits.values() for dataset in split.data_sets}
     if len(roots) == 1 and (root := roots.pop()) != Path():
         words += ['--data-root', os.path.abspath(root)]
     options = given_options(run.cfg)
     if options:
         words += shlex.split(cfg_options(options))
-    return shlex.join([*words, '--fix'])
+    return tool_command('check-data', *words, '--fix')

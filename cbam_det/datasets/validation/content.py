@@ -15,7 +15,7 @@ FILE_REMEDY = f'correct the file, or leave this entry out with {FIX}'
 IMAGE_REMEDY = f'restore it, or remove it from the annotations ({FIX})'
 # The remedy of each kind of fault.
 REMEDIES = {
-    'invalid category': 'correct the file',
+    'invalid category': 'correct the file by hand: only you know which class is meant',
     'category name twice': f'list each class once ({FIX} merges classes of the same name)',
     'invalid image entry': FILE_REMEDY,
     'image id twice': f'give each image its own id, or leave such images out with {FIX}',
@@ -83,6 +83,8 @@ LEFT_OUT = (
     'annotation missing',
     'invalid XML',
 )
+# Faults that must be corrected by hand before a clean file can be written.
+BY_HAND = ('boxes in 0..1', 'no objects', 'invalid category')
 # A smaller share of repeated images or boxes does not change a score as printed.
 FEW_DUPLICATES = 0.01
 
@@ -124,6 +126,11 @@ def remedy_of(fault: Fault, fix: str = '--fix') -> str:
 def fixable(fault: Fault) -> bool:
     """Whether `--fix` is a remedy."""
     return FIX in _remedy(fault)
+
+
+def uncorrectable(content: Content) -> Fault | None:
+    """The first fault that `--fix` refuses, as only the user knows what is meant; None without."""
+    return next((fault for fault in content.faults if fault.kind in BY_HAND), None)
 
 
 def _remedy(fault: Fault) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from ...utils.data_config import DataSet
 from ...utils.errors import InputError, first_few, printable
+from ...utils.options import cfg_options
 from .classes import compare_classes
 from .coco import read_coco
-from .content import Content, Fault, remedy_of
+from .content import BY_HAND, Content, Fault, remedy_of
+from .folder import coco_images
 from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file, layout_of
 from .pipeline import check_extra_annotations
 from .voc import check_folder, read_voc
@@ -65,6 +68,7 @@ def check_content(dataset: DataSet, content: Content, fix_command: Callable[[], 
     check_extra_annotations(dataset, content)
     harmful = [fault for fault in content.faults if fault.harmful and fault.kind != SHARED]
     of_entries = [fault for fault in harmful if fault.kind not in AFTER_CLASSES]
+    of_entries.sort(key=lambda fault: fault.kind not in BY_HAND)  # --fix would refuse them later
     _raise_first_kind(content, of_entries, fix_command)
     classes = dataset.classes
     summary = Summary(str(content.file), len(content.images), content.objects, classes)
@@ -120,10 +124,23 @@ def read_annotations(dataset: DataSet, annotated: bool = True) -> Content | None
 
 def _read_coco_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:
     path = existing_file(dataset, COCO_LAYOUT)
+    if dataset.prefixes.get('img') is None:  # mmdet has no default for it
+        raise _without_image_folder(dataset, path)
     content = read_coco(path, dataset.image_folder, classes, annotated, dataset.test_mode)
     if not os.path.isfile(content.images[0].path):  # the file names may be absolute
         check_folder(dataset.image_folder, f'the images of {path}', 'data_prefix.img')
     return content
+
+
+def _without_image_folder(dataset: DataSet, path: Path) -> InputError:
+    """The error for a data set without `data_prefix.img`, with the folder that has the images."""
+    prefix = 'FOLDER/'
+    with contextlib.suppress(InputError):  # they are in none of the usual folders
+        folder = coco_images(dataset.root, path, read_coco(path, ''), None)
+        prefix = '' if folder == dataset.root else f'{os.path.relpath(folder, dataset.root)}/'
+    key = f'{dataset.place}.data_prefix'
+    remedy = cfg_options({f'{key}.img': prefix})
+    return InputError(f'{key} has no img, the folder of the images of {path}; give {remedy}')
 
 
 def _read_voc_dataset(dataset: DataSet, classes: set[str], annotated: bool) -> Content:

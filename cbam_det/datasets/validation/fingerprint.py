@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 
 from ...utils.data_config import DataSet
 from ...utils.environment import tool_command
@@ -26,8 +25,8 @@ def fingerprint(dataset: DataSet) -> str:
     if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
         file = dataset.root / dataset.ann_file
         if not file.is_file():
-            command = [*tool_command('prepare-tiny-imagenet'), str(dataset.root)]
-            raise InputError(f'no list {file}; write that of Tiny-ImageNet: {shlex.join(command)}')
+            command = tool_command('prepare-tiny-imagenet', dataset.root)
+            raise InputError(f'no list {file}; write that of Tiny-ImageNet: {command}')
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     voc = dataset.ann_file.endswith('.txt')
     file = existing_file(dataset, VOC_LAYOUT if voc else COCO_LAYOUT)

@@ -22,7 +22,8 @@ def examine(
 
     Args:
         folder: a COCO folder (`annotations/*.json`, or JSONs in the folder or in its subfolders), a
-            VOC folder (`ImageSets`, `Annotations`, `JPEGImages`), or a folder of VOC folders.
+            VOC folder (`ImageSets`, `Annotations`, `JPEGImages`), or a folder of VOC folders; or a
+            COCO file, which is then checked alone.
         images: the folder of COCO's images, if its name does not follow from the JSON's name.
         progress: show a progress bar.
 
@@ -34,10 +35,14 @@ def examine(
 
 def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit]:
     """Read the annotation files of a folder; see `examine`."""
+    files: list[Path] = []
+    if folder.suffix == '.json' and folder.is_file():
+        files = [folder]
+        folder = folder.parent.parent if folder.parent.name == 'annotations' else folder.parent
     if not folder.is_dir():
         raise InputError(f"no data folder {folder}; give one in COCO's or VOC's layout")
     roots = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    lists = [(root, file) for root in roots for file in _voc_lists(root)]
+    lists = [(root, file) for root in roots for file in _voc_lists(root) if not files]
     if lists:
         return [
             AnnotatedSplit(
@@ -50,7 +55,7 @@ def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit
             )
             for root, file in lists
         ]
-    files = coco_files(folder, roots)
+    files = files or coco_files(folder, roots)
     if not files:
         raise unknown_layout(folder)
     splits = []

@@ -134,6 +134,27 @@ def check_exists(path: str) -> Decoded:
     return Decoded(existence_fault(path))
 
 
+def check_header(path: str, annotated: tuple[float, float] | None) -> Decoded:
+    """`decode` by the header of the file alone, where that shows its size.
+
+    A file without a known header is decoded. So is a PNG whose size is not the annotated one, as
+    Pillow needs that for its EXIF orientation.
+    """
+    if fault := existence_fault(path):
+        return Decoded(fault)
+    try:
+        with Image.open(path) as image:
+            if image.format not in LIKE_OPENCV:
+                return Decoded(None)
+            if image.format != 'PNG':
+                return Decoded(None, *shown_and_stored_size(image))
+            if image.size == annotated:
+                return Decoded(None, image.size, image.size)
+    except Exception:  # Pillow raises errors of any kind on broken files
+        pass
+    return decode(path)
+
+
 def decode(path: str) -> Decoded:
     """Decode one image. A truncated image is a fault, although OpenCV may fill it with grey."""
     if fault := existence_fault(path):
@@ -207,49 +228,60 @@ def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> It
             yield Fault('size differs', path, message, image=index)
 
 
-def add_repeated_images(content: Content, decoded: Mapping[str, Decoded]) -> dict[str, str]:
+def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict[str, str]:
     """Add a fault for each image whose bytes equal those of an earlier image.
 
+    Args:
+        identities: path -> a text that only equal files have in common, '' if it is unknown.
+
     Returns:
-        Digest -> path of each distinct image.
+        Identity -> path of each distinct image.
     """
     first_index: dict[str, int] = {}
     earlier_paths: set[str] = set()
     for index, (path, _, _) in enumerate(content.images):
-        digest = decoded[path].digest if path and path not in earlier_paths else ''
+        identity = identities[path] if path and path not in earlier_paths else ''
         earlier_paths.add(path)
-        if digest and first_index.setdefault(digest, index) != index:
-            first = first_index[digest]
+        if identity and first_index.setdefault(identity, index) != index:
+            first = first_index[identity]
             message = f'is the same image as {content.images[first].path}'
             content.add_fault('same image twice', path, message, image=index, first=first)
     content.ignore_few('same image twice', len(content.images))
-    return {digest: content.images[index].path for digest, index in first_index.items()}
+    return {identity: content.images[index].path for identity, index in first_index.items()}
 
 
-def compare_files(groups: Sequence[Iterable[str]]) -> list[dict[str, str]]:
-    """Find the files that are in several groups, by their bytes.
+def compare_files(groups: Sequence[Iterable[str]], largest: int) -> list[dict[str, str]]:
+    """Find equal files, by their bytes.
 
     Files of one size are compared by a block from their middle, and read as a whole only where that
     is equal too, so that few files of a large data set are opened.
 
     Args:
         groups: paths of files.
+        largest: in groups of more files, only those that other groups have too are searched.
 
     Returns:
-        For each group, digest or absolute path -> path. Only files that are in several groups have
-        a key in common.
+        For each group, path -> digest if an equal file was found, otherwise its absolute path.
     """
-    identities = [{os.path.abspath(path): path for path in paths} for paths in groups]
-    candidates = [dict.fromkeys(paths.values()) for paths in identities]
+    absolute_paths = [{path: os.path.abspath(path) for path in paths} for paths in groups]
+    candidates = [
+        dict.fromkeys({name: path for path, name in paths.items()}.values())
+        for paths in absolute_paths
+    ]
     for key_of in (_size, _middle, _digest):
         keys = [{path: key for path in paths if (key := key_of(path))} for paths in candidates]
-        counts = Counter(chain.from_iterable(set(group.values()) for group in keys))
+        counts = Counter(
+            chain.from_iterable(
+                group.values() if len(paths) <= largest else set(group.values())
+                for group, paths in zip(keys, absolute_paths, strict=True)
+            )
+        )
         candidates = [
             {path: key for path, key in group.items() if counts[key] > 1} for group in keys
         ]
     return [
-        {str(digests.get(path, absolute)): path for absolute, path in paths.items()}
-        for paths, digests in zip(identities, candidates, strict=True)
+        {path: str(digests.get(path, name)) for path, name in paths.items()}
+        for paths, digests in zip(absolute_paths, candidates, strict=True)
     ]
 
 

@@ -71,7 +71,7 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
     if checkout.is_dir():
         remedy = f'{checkout} exists: give --data-root {shlex.quote(str(checkout))}'
     elif digits_root := _digits_root(root):
-        remedy = f'make it: {shlex.join([*tool_command("make-digits"), str(digits_root)])}'
+        remedy = f'make it: {tool_command("make-digits", digits_root)}'
     elif is_custom:
         remedy = "correct the data set's data_root, or give its folder with --data-root"
     else:
@@ -82,7 +82,7 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
         )
         remedy = (
             f'download the data ({source}) and give its folder with --data-root, or run on the '
-            f'embedded set: {shlex.join(tool_command("make-digits"))}, then '
+            f'embedded set: {tool_command("make-digits")}, then '
             'configs/faster_rcnn_r50_cbam_digits.py'
         )
     return InputError(f'no data folder {root}{where} ({layout}); {remedy}')

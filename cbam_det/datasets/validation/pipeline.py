@@ -78,7 +78,7 @@ def may_load_truth(dataset: DataSet) -> bool:
     steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
     return any(
         step.name == 'TestTimeAug'
-        or (_is_loader(step) and not step.name.startswith('Filter'))
+        or (loads_annotations(step) and not step.name.startswith('Filter'))
         or not step.is_of('mmdet', 'mmcv', 'mmengine')
         for step in steps
         if step.name
@@ -89,7 +89,7 @@ def check_extra_annotations(dataset: DataSet, content: Content) -> None:
     """Raise InputError if the pipeline needs masks or maps that the annotations do not have."""
     voc = content.is_voc
     with_mask, with_seg = (
-        any(_is_loader(step) and step.options.get(option) for step in dataset.pipeline)
+        any(loads_annotations(step) and step.options.get(option) for step in dataset.pipeline)
         for option in ('with_mask', 'with_seg')
     )
     if with_mask:
@@ -123,5 +123,6 @@ def check_extra_annotations(dataset: DataSet, content: Content) -> None:
             )
 
 
-def _is_loader(step: Transform) -> bool:
+def loads_annotations(step: Transform) -> bool:
+    """Whether a transform loads annotations, by its name."""
     return 'Annotations' in step.name

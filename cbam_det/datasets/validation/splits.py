@@ -5,8 +5,10 @@ Both the check before a run and `check_data` use it.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,11 +18,16 @@ from .images import (
     Decoded,
     add_repeated_images,
     check_exists,
+    check_header,
     compare_files,
     decode_all,
     image_faults,
 )
 
+# The check before a run opens at most this many images of a split, for their sizes and to find
+# equal files: seconds on a local disk. More of them could delay the start of a run by many minutes
+# on a network drive.
+MOST_OPENED = 10_000
 CLEAN = '_clean'  # suffix of the names of clean files
 
 
@@ -97,27 +104,45 @@ def find_image_faults(
     """Add the faults of images to their splits, including images that are in two splits.
 
     Args:
-        decoded: every image by its path. If None, images are not decoded, and are compared only
-            with those of other splits, by their bytes.
+        decoded: every image by its path. If None, only headers are read, of `MOST_OPENED` images
+            of each split, and only smaller splits are searched for repeated images.
         allow_shared: an image in two splits is not harmful.
     """
-    identities = []
-    for split in splits:
+    all_paths = [[image.path for image in split.content.images if image.path] for split in splits]
+    if decoded is None:
+        identities = compare_files(all_paths, MOST_OPENED)
+    else:
+        identities = [{path: decoded[path].digest for path in paths} for paths in all_paths]
+    first_paths = []
+    for split, paths, identity in zip(splits, all_paths, identities, strict=True):
         content = split.content
         # Harmful faults can be the reason that no object is usable, so only those are reported.
         has_harmful = any(fault.harmful for fault in content.faults)
         if split.annotated and not has_harmful and (problem := unusable_reason(content)):
             content.add_fault('no objects', str(content.file), problem)
-        if decoded is None:
-            content.faults += image_faults(content, check_exists)
-        else:
-            content.faults += image_faults(content, decoded.__getitem__)
-            identities.append(add_repeated_images(content, decoded))
-    if decoded is None:
-        paths = [[image.path for image in split.content.images if image.path] for split in splits]
-        identities = compare_files(paths)
-    for (split, own), (other, others) in combinations(zip(splits, identities, strict=True), 2):
+        images = _read_headers(split, paths) if decoded is None else decoded
+        content.faults += image_faults(content, images.__getitem__)
+        first_paths.append(add_repeated_images(content, identity))
+    for (split, own), (other, others) in combinations(zip(splits, first_paths, strict=True), 2):
         _compare(split, own, other, others, allow_shared)
+
+
+def _read_headers(split: AnnotatedSplit, paths: Sequence[str]) -> dict[str, Decoded]:
+    """The images of a split as `check_header` and `check_exists` find them, by path."""
+    step = math.ceil(len(paths) / MOST_OPENED) or 1
+    if step > 1:
+        split.notes.append(
+            f'of {len(paths):,} images, one in {step} was opened to compare its size, and none to '
+            'find repeated images; --check-images opens all'
+        )
+    sizes = {image.path: image.size for image in split.content.images}
+    opened = set(paths[::step])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, about metadata and large images
+        return {
+            path: check_header(path, sizes[path]) if path in opened else check_exists(path)
+            for path in paths
+        }
 
 
 def _compare(

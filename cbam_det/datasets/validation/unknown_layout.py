@@ -8,9 +8,10 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
+from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
-from .dataset import COCO_LAYOUT, VOC_LAYOUT
 from .images import ENDINGS
+from .layouts import COCO_LAYOUT, VOC_LAYOUT
 from .voc import meant_name
 
 KINDS = {'XMLs': ('.xml',), 'images': ENDINGS, 'JSONs': ('.json',), 'text files': ('.txt',)}
@@ -51,8 +52,8 @@ def unknown_layout(folder: Path) -> InputError:
     remedy = f'write a list for each: {" && ".join(commands)}; then ' if commands else ''
     datasets = [_dataset(folder, annotations, images, file) for annotations, file in lists.items()]
     return InputError(
-        f'{message}; {remedy}use in a config, which tools/check_data.py CONFIG can check too: '
-        f'{" and ".join(datasets)}'
+        f'{message}; {remedy}use in a config, which {tool_command("check-data", "CONFIG")} can '
+        f'check too: {" and ".join(datasets)}'
     )
 
 

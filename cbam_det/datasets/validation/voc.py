@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...utils.errors import InputError
-from .coco import KINDS_WITH_KEPT_BOX
+from .coco import KINDS_WITH_KEPT_BOX, OF_ALL_BOXES
 from .content import LARGEST, Content, ListedImage, box_fault, is_number
 from .images import ENDINGS, file_under_another_name, header_size
 
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
-# Faults of single boxes that appear when all boxes of a set are in another format.
-OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
 
 
 class Box(NamedTuple):
-    """A box as written in its XML, and the (width, height) of its image."""
+    """An object with a box of four numbers.
 
+    Attributes:
+        image, object: the index of its image, and its own index in the XML.
+        name: its class.
+        sides: its box as written.
+        difficult: whether mmdet ignores it.
+        size: the (width, height) of its image, None if unknown.
+    """
+
+    image: int
+    object: int
+    name: str
     sides: tuple[float, ...]
+    difficult: bool
     size: tuple[int, int] | None
 
 
@@ -188,7 +198,7 @@ def read_xml(
         file: the XML file.
         picture: the image file, which gives the size if the XML does not.
         classes: see `read_voc`.
-        boxes: boxes of four numbers are added to it.
+        boxes: the objects with boxes of four numbers are added to it.
 
     Returns:
         The (width, height) of the image, if known, and the number of objects that mmdet reads.
@@ -210,13 +220,13 @@ def read_xml(
             continue
         object_count += 1
         fault = object_fault(item, name, size)
-        if fault is None or fault[0] in OF_ALL_BOXES:
+        if name and (fault is None or fault[0] in OF_ALL_BOXES):
             sides = sides_of(item)
             if fault is None and (name, sides) in earlier:
                 message = f'has the same class and box {sides} as an earlier object of its image'
                 fault = 'box twice', message, True
             earlier.add((name, sides))
-            boxes.append(Box(sides, size))
+            boxes.append(Box(image, index, name, sides, is_difficult(item), size))
         if fault:
             content.add_fault(
                 fault[0], place, fault[1], harmful=fault[2], image=image, object=index

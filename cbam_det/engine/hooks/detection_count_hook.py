@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ...utils.environment import tool_command
 from ...utils.errors import InputError
 
 
@@ -50,6 +51,7 @@ class DetectionCountHook(Hook):
         if images and not detections:
             raise InputError(
                 f'there is no detection in {images:,} images, so the metrics do not measure the '
-                'weights; train longer, check that the loss decreases (tools/visualize.py curves '
-                'WORK_DIR), or lower score_thr in model.test_cfg'
+                'weights; train longer, check that the loss decreases '
+                f'({tool_command("visualize", "curves", "WORK_DIR")}), or lower score_thr in '
+                'model.test_cfg'
             )

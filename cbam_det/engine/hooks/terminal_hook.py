@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ class BriefFilter(logging.Filter):
     """Lets warnings, records with `BRIEF`, and all lines of a test but its progress pass.
 
     Attributes:
-        testing: whether a test has begun.
+        testing: whether a test runs.
     """
 
     testing = False
@@ -148,9 +147,8 @@ class TerminalHook(Hook):
             self._show(runner, *self._position(runner))
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Show the progress bar of the test, and from now on what its metrics log."""
-        for brief in _filters(_console(runner.logger)):
-            brief.testing = True
+        """Show the progress bar of the test, and until `close` what its metrics log."""
+        self._set_testing(runner, True)
         self._show(runner, 'test', len(runner.test_dataloader))
 
     after_test_iter = after_val_iter
@@ -164,14 +162,19 @@ class TerminalHook(Hook):
         if self._is_on:
             self._console.print(
                 f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
-                f'{shlex.join([*tool_command("visualize"), "report", runner.work_dir])}',
+                f'{tool_command("visualize", "report", runner.work_dir)}',
                 markup=False,
                 soft_wrap=True,
             )
 
     def close(self, runner: Runner) -> None:
-        """Remove the progress bar after a run that ended early, which shows the cursor again."""
+        """End a run: remove the bar that an error left, which shows the cursor again."""
         self._hide(runner)
+        self._set_testing(runner, False)
+
+    def _set_testing(self, runner: Runner, testing: bool) -> None:
+        for brief in _filters(_console(runner.logger)):
+            brief.testing = testing
 
     def _position(self, runner: Runner) -> tuple[str, int]:
         if has_epochs(runner):
