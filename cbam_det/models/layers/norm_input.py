@@ -44,7 +44,7 @@ def find_norm_input(module: nn.Module, args: tuple, output: Tensor) -> NormInput
     None too where autograd would not keep the input, and where another hook of the module may have
     changed its output.
     """
-    if not isinstance(module, BatchNormBase) or type(module) not in NORMS:
+    if not isinstance(module, BatchNormBase) or type(module) not in NORMS or not args:
         return None
     if module.training or module.running_mean is None:
         return None
