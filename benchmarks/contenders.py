@@ -1,4 +1,4 @@
-"""Compare CBAM with other implementations, with float64 and with the paper's counts."""
+"""Compare CBAM with float64 and with the paper's counts, and two evaluators of COCO."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,10 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.registry import METRICS, MODELS, DefaultScope
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.detections import random_detections
 from cbam_det.models.layers import CBAM
-from cbam_det.studies.timing import MIB, alternate, memory
-
-# The outputs of a ResNet-50's stages for two images of 800 x 800.
-SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))
 
 # Tables 4 and 5 of the paper: options of the backbone; then parameters (millions) and multiply-adds
 # (1e9, 'GFLOPs') without attention, with SE and with CBAM.
@@ -67,123 +61,6 @@ TABLES_4_5 = {
     ),
     'MobileNet, 1.0': (MOBILENET, (4.23, 0.569), (5.07, 0.570), (5.07, 0.576)),
 }
-
-
-class AuthorsForm(nn.Module):
-    """The module in the form of its authors (pooling layers, `expand_as`), for comparison."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = channels // 16
-        self.mlp = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
-        )
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.norm = nn.BatchNorm2d(1, momentum=0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        size = x.shape[2:]
-        pooled = self.mlp(F.avg_pool2d(x, size, stride=size))
-        pooled = pooled + self.mlp(F.max_pool2d(x, size, stride=size))
-        x = x * torch.sigmoid(pooled)[:, :, None, None].expand_as(x)
-        maps = torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], 1)
-        return x * torch.sigmoid(self.norm(self.conv(maps)))
-
-
-def contenders(channels: int, compiled: bool) -> dict[str, nn.Module]:
-    """The implementations by name; those of timm and pytorchcv if they are installed.
-
-    Args:
-        channels: channels C of the input.
-        compiled: add timm's and ours with `torch.compile`; each takes up to a minute to compile.
-    """
-    modules: dict[str, nn.Module] = {
-        'cbam_det': CBAM(channels, start='paper'),
-        'cbam_det, memory_efficient=False': CBAM(channels, start='paper', memory_efficient=False),
-        "authors' form": AuthorsForm(channels),
-    }
-    with contextlib.suppress(ImportError):
-        from timm.layers.cbam import CbamModule
-
-        modules['timm'] = CbamModule(channels)
-        if compiled:
-            modules['timm, compiled'] = torch.compile(copy.deepcopy(modules['timm']))
-    with contextlib.suppress(ImportError):
-        from pytorchcv.models.cbamresnet import CbamBlock
-
-        modules['pytorchcv'] = CbamBlock(channels)
-    if compiled:
-        modules['cbam_det, compiled'] = CBAM(channels, start='paper', compile=True)
-    return modules
-
-
-def modules(
-    shapes: Iterable[tuple[int, int, int, int]], rounds: int, device: str, compiled: bool
-) -> Iterator[dict]:
-    """Time and memory of each implementation in float32, for each shape and memory format.
-
-    Yields:
-        'shape'; 'format'; 'copy_ms' (time to copy the map into new memory); and 'rows': by
-        implementation 'train_ms' (forward and backward) and 'infer_ms', as median and quartiles,
-        and 'kept' (for the backward pass), 'train_peak' and 'infer_peak' in MiB, without the input,
-        the output and their gradients.
-    """
-    for shape in shapes:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            torch._dynamo.reset()  # after too many compilations torch would run uncompiled code
-            x = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
-            g = torch.randn(shape, device=device).to(memory_format=layout)
-            models = {
-                name: model.to(device) for name, model in contenders(shape[1], compiled).items()
-            }
-            train = {name: _training(model, x, g) for name, model in models.items()}
-            infer = {name: _inference(model, x) for name, model in models.items()}
-            clone = {'copy': lambda x=x: x.detach().clone()}
-            times = [alternate(calls | clone, rounds, device) for calls in (train, infer)]
-            size = x.numel() * x.element_size() / MIB
-            rows = {}
-            for name in models:
-                kept, train_peak = memory(train[name], device)
-                # Subtract the output and the input's gradient, or the output alone.
-                _, infer_peak = memory(infer[name], device)
-                rows[name] = dict(
-                    train_ms=times[0][name],
-                    infer_ms=times[1][name],
-                    kept=round(kept - size, 1),
-                    train_peak=round(train_peak - 2 * size, 1),
-                    infer_peak=round(infer_peak - size, 1),
-                )
-            yield dict(
-                shape=list(shape),
-                format='contiguous' if layout == torch.contiguous_format else 'channels_last',
-                map_mib=round(size, 1),
-                copy_ms=times[1]['copy'],
-                rows=rows,
-            )
-
-
-def _training(model: nn.Module, x: Tensor, g: Tensor) -> Callable[[], None]:
-    def step(forward_alone: bool = False) -> Tensor | None:
-        model.train()
-        y = model(x)
-        if forward_alone:
-            return y
-        y.backward(g)
-        x.grad = None
-        model.zero_grad()
-        return None
-
-    return step
-
-
-def _inference(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    def step(forward_alone: bool = False) -> Tensor:
-        model.eval()
-        with torch.no_grad():
-            return model(x)
-
-    return step
 
 
 def counts() -> dict[str, dict[str, dict[str, list[float]]]]:

@@ -14,9 +14,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import contenders
+from benchmarks import contenders, modules, threshold
 from benchmarks.tables import TABLES
 from cbam_det.engine.devices import amp_on_cpu
+from cbam_det.models.layers.memory_efficient import SMALL
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
 from cbam_det.utils.errors import InputError, one_line_errors
@@ -28,10 +29,11 @@ EXAMPLES = """examples:
   python -m benchmarks.speed module --compile --out results/benchmark_module.json
   python -m benchmarks.speed module --shapes 2x64x56x56 --rounds 50
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
-  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
-    --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
-  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
+  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \\
+    --variant "model.backbone.plugins.0.stages=(True,True,True,True)"
+  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \\
     --as-in-mmdet --channels-last --rounds 12
+  python -m benchmarks.speed threshold --rounds 50 --out results/benchmark_threshold.json
   python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision
@@ -85,7 +87,7 @@ def parse_args() -> argparse.Namespace:
         '--shapes',
         type=shape,
         nargs='+',
-        default=contenders.SHAPES,
+        default=modules.SHAPES,
         help='NxCxHxW of the feature maps',
     )
     subparser.add_argument(
@@ -120,6 +122,11 @@ def parse_args() -> argparse.Namespace:
     )
     subparser.add_argument(
         '--batch', type=int, default=2, help='images per training step (default: %(default)s)'
+    )
+    subparsers.add_parser(
+        'threshold',
+        parents=[common, timed, rounds],
+        help='find the size from which the memory-efficient pass is faster than autograd',
     )
     subparser = subparsers.add_parser('plot', help='plot time against the size of the feature map')
     subparser.add_argument('record', type=Path, help='JSON file that `module --out` wrote')
@@ -156,7 +163,7 @@ def in_channels_last(cfg: Config, value: bool = True) -> Config:
 
 def measure(args: argparse.Namespace) -> dict:
     if args.kind == 'module':
-        steps = contenders.modules(args.shapes, args.rounds, args.device, args.compile)
+        steps = modules.modules(args.shapes, args.rounds, args.device, args.compile)
         track_to = Console(stderr=True)
         total = 2 * len(args.shapes)
         return dict(maps=list(track(steps, 'maps', total, console=track_to)))
@@ -179,6 +186,10 @@ def measure(args: argparse.Namespace) -> dict:
         return detectors(
             as_in_mmdet | configs, args.rounds, args.device, args.size, args.batch, as_in_mmdet
         )
+    if args.kind == 'threshold':
+        maps = list(threshold.measure(args.rounds, args.device))
+        best = threshold.best_limit(maps)
+        return dict(limit=best, loss=threshold.losses(maps)[best], small=SMALL, maps=maps)
     if args.kind == 'counts':
         return dict(rows=contenders.counts())
     if args.kind == 'precision':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -100,6 +101,25 @@ def module_table(record: dict) -> str:
             name = ''
         limits = (f'{value:.1f}' if value >= 1 else f'{value:.2g}' for value in limit.values())
         rows.append(table_row(['', '*lower limit*', *limits, *[''] * 3]))
+    return '\n'.join([*rows, '', origin_line(record)])
+
+
+def threshold_table(record: dict) -> str:
+    """The table of `python -m benchmarks.speed threshold`: autograd's time over ours, by size."""
+    by_size: dict[int, list[float]] = {}
+    for row in record['maps']:
+        ratio = row['autograd'][0] / row['memory_efficient'][0]
+        by_size.setdefault(math.prod(row['shape']), []).append(ratio)
+    rows = [table_row(['numbers in the map', 'autograd / memory-efficient']), '| ---: | ---: |']
+    rows += [
+        table_row([f'{size:,}', f'{min(ratios):.2f}x to {max(ratios):.2f}x'])
+        for size, ratios in sorted(by_size.items())
+    ]
+    rows += [
+        '',
+        f'The limit that loses least is {record["limit"]:,} numbers ({100 * record["loss"]:.1f}% '
+        f'against the faster pass of each map); the limit in use was {record["small"]:,}.',
+    ]
     return '\n'.join([*rows, '', origin_line(record)])
 
 
@@ -230,6 +250,7 @@ TABLES = {
     'timm_attentions': timm_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,
+    'benchmark_threshold': threshold_table,
     'benchmark_detector': detector_table,
     'benchmark_amp': detector_table,
     'benchmark_counts': counts_table,

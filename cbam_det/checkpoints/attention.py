@@ -14,6 +14,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
+from ..models.paper_places import in_frozen_part
 from ..utils.config import PRETRAINED, kind_of
 from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
@@ -62,9 +63,9 @@ def check_attention(
         module_keys = first_few([key for key in module_state if ATTENTION_KEY.search(key)])
         raise InputError(
             f'{source} has {len(lost)} attention weights that do not fit the model '
-            f'({first_few(lost)}); the model has {module_keys or "no attention"}; use the config '
-            'that they were trained with, or convert them: '
-            f'{tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
+            f'({first_few(lost)}); the model has {module_keys or "no attention"}'
+            f'{frozen_stage_hint(lost, module)}; use the config that they were trained with, or '
+            f'convert them: {tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key
@@ -83,6 +84,23 @@ def check_attention(
             f'the model has {len(absent)} attention weights that {source} does not have '
             f'({first_few(absent)}); use the config that the checkpoint was trained with'
         )
+
+
+def frozen_stage_hint(unknown: Sequence[str], module: nn.Module) -> str:
+    """A remedy if some of the weights `unknown` to a module are attention of its frozen stages."""
+    parts = dict(module.named_modules())
+    for key in unknown:
+        part, _, place = key.rpartition('inserted.')
+        component = parts.get(part.removesuffix('.'))
+        name = place.partition('.')[0].replace('/', '.')
+        if component is None or name not in dict(component.named_modules()):
+            continue
+        if in_frozen_part(component, name):
+            return (
+                '; the attention of frozen stages needs stages=(True, True, True, True) in its '
+                'entry of plugins'
+            )
+    return ''
 
 
 def report_attention_of_loaded_weights() -> None:

@@ -22,7 +22,14 @@ from ..utils.find_files import check_checkpoint_file
 from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split
-from .attention import ATTENTION_KEY, BATCH_COUNTER, check_attention, pretrained_parts, state_of
+from .attention import (
+    ATTENTION_KEY,
+    BATCH_COUNTER,
+    check_attention,
+    frozen_stage_hint,
+    pretrained_parts,
+    state_of,
+)
 from .files import read_checkpoint
 from .integrity import Unreadable, downloaded_file, url_of
 
@@ -267,8 +274,8 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
             if keys
         )
         raise InputError(
-            f'{path} ({option}) does not fit the model of this config: {message}; '
-            f'{hint}'
+            f'{path} ({option}) does not fit the model of this config: {message}'
+            f'{frozen_stage_hint(faults["unknown to the model"], model)}; {hint}'
             'use the config that the checkpoint was trained with'
             + (
                 '; another layout or format of the attention can be converted: '

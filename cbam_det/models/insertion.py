@@ -38,7 +38,7 @@ from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few, near_hint
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
-from .paper_places import in_stages, patterns_of
+from .paper_places import in_stages, outside_frozen, patterns_of
 from .plugin_hooks import ITSELF, attach_plugins
 
 EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
@@ -56,10 +56,10 @@ def WithPlugins(
         plugins: a list of dictionaries. `cfg` is the plugin's config; its `in_channels` is filled
             in. `after` is one pattern of module names or a list of them: `*` matches one part of a
             name between dots, `**` any number of parts, '.' the component's own output. Without
-            `after` the plugin goes to the paper's places (paper_places.py). `stages` has one
-            boolean per stage, as in mmdet, and keeps only the places in those stages. Plugins at
-            the same place run in the given order. Entries with `position` are passed to mmdet's own
-            `plugins=`.
+            `after` the plugin goes to the paper's places outside frozen stages (paper_places.py).
+            `stages` has one boolean per stage, as in mmdet, and keeps the places in those stages,
+            frozen or not. Plugins at the same place run in the given order. Entries with `position`
+            are passed to mmdet's own `plugins=`.
         options: the options of the component.
 
     Returns:
@@ -248,6 +248,8 @@ def _places_of(
     stages: Sequence[bool] | None = None,
 ) -> list[str]:
     """The names of the modules after which an entry of `plugins` is inserted."""
+    if after is None and stages is None:
+        return default_places(component)
     names = paper_places(component) if after is None else match(component, after)
     if stages is None:
         return names
@@ -281,6 +283,11 @@ def paper_places(component: nn.Module) -> list[str]:
             f'({tool_command("places", "CONFIG")} lists them)'
         )
     return [name for name in names if name in matched]
+
+
+def default_places(component: nn.Module) -> list[str]:
+    """The paper's places outside the frozen stages; see paper_places.py."""
+    return outside_frozen(component, paper_places(component))
 
 
 def _matches_pattern(name: str, pattern: str) -> bool:

@@ -3,6 +3,13 @@
 The paper inserts it at the end of each residual branch, before the addition (figure 3); in
 MobileNet after every convolution (table 5); in one-stage detectors right before the predictors
 (section 5.4). The places in other families follow these rules.
+
+Frozen stages (`frozen_stages=1` in most of mmdet's detectors) are left out. Freezing keeps a
+stage's features as they were pretrained, and new attention would change them. The paper's detectors
+freeze the attention of a frozen stage with it; where it starts as the identity, frozen attention is
+none. It would also be costly, since autograd would have to keep the stage's activations for it.
+`stages=(True, True, True, True)` inserts it in every stage, for example for weights that have it
+there.
 """
 
 from __future__ import annotations
@@ -60,6 +67,29 @@ def patterns_of(component: nn.Module) -> list[str | tuple[str, ...]]:
         f'no place for attention is known in {type(component).__name__}; give after, a pattern of '
         f'module names ({tool_command("places", "CONFIG")} lists them)'
     )
+
+
+def outside_frozen(component: nn.Module, names: Sequence[str]) -> list[str]:
+    """Those of the modules `names` that are in no frozen part of the component; if it is frozen as
+    a whole, all of them.
+    """
+    trained = [name for name in names if not in_frozen_part(component, name)]
+    return trained or list(names)
+
+
+def in_frozen_part(component: nn.Module, name: str) -> bool:
+    """Whether a module that contains the module `name` has parameters, but none that trains.
+
+    Neither the module itself counts (norms are often frozen alone) nor the component.
+    """
+    *parents, _ = name.split('.')
+    part = component
+    for parent in parents:
+        part = part.get_submodule(parent)
+        trains = [parameter.requires_grad for parameter in part.parameters()]
+        if trains and not any(trains):
+            return True
+    return False
 
 
 def in_stages(component: nn.Module, names: Sequence[str], stages: Sequence[bool]) -> list[str]:

@@ -15,7 +15,7 @@ from ..utils.errors import InputError
 from .build import build_model, image_channels
 from .channels import find_channels
 from .costs import regions
-from .insertion import ITSELF, match, paper_places, places
+from .insertion import ITSELF, default_places, match, places
 from .plugins import CBAM
 
 COMPONENTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -139,7 +139,7 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
             raise InputError(f'the model has no {component}; choose from {", ".join(COMPONENTS)}')
         node = node[key]
     module = build_model(cfg).get_submodule(component)
-    names = paper_places(module) if after is None else match(module, after)
+    names = default_places(module) if after is None else match(module, after)
     channels = find_channels(module, names, node.get('in_channels'))
     added = sum(_count_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
     total = f'{len(names)} CBAM{"s" if len(names) != 1 else ""}, +{added:.2f} M parameters'

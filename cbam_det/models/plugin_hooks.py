@@ -10,7 +10,9 @@ from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
-from .layers.torch_private import forward_hooks
+from .layers import CBAM
+from .layers.norm_input import find_norm_input
+from .layers.torch_private import forward_hooks, is_compiled
 
 ITSELF = '.'  # the name of the component itself
 
@@ -51,9 +53,18 @@ class _PluginHook:
                 f'the output of {self.name} is not a feature map (N, C, H, W); name another module '
                 'in after'
             )
+        source = find_norm_input(module, args, output)
         for plugin in self.plugins.values():
-            output = plugin(output)
+            if source is not None and _is_eager_cbam(plugin):
+                output = plugin(output, norm_input=source)
+            else:
+                output = plugin(output)
+            source = None  # the next plugin's input is not the norm's output
         return output
+
+
+def _is_eager_cbam(plugin: nn.Module) -> bool:
+    return type(plugin).forward is CBAM.forward and not is_compiled(plugin)
 
 
 class _RestoreHooks:

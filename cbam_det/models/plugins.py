@@ -58,9 +58,10 @@ class CBAM(layers.CBAM, BaseModule):
         ratio: as in `layers.CBAM`.
         act_cfg: mmcv's config of the activation in the channel gate's MLP.
         norm_cfg: mmcv's config of the norm in the spatial gate, or None.
-        compile: compile the module by `torch.compile`, which is faster on a GPU; the first passes
-            take a minute. Copies of the module are not compiled. In your own programs call
-            `cbam_det.models.compat.allow_compilations` first.
+        compile: compile the module by `torch.compile`, which is faster on maps in channels_last on
+            a CPU and not measured on a GPU; the first passes take a minute. Copies of the module
+            are not compiled. In your own programs call `cbam_det.models.compat.allow_compilations`
+            first.
         init_cfg: MMEngine's initialisation, applied after `start`.
         options: further options of `layers.CBAM`, except `act_layer` and `norm_layer`.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import multiprocessing
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -17,78 +16,16 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
-from torch.profiler import ProfilerActivity, profile
 
 from ..models.build import build_model
 from ..models.channels_last import to_channels_last
 from ..models.costs import input_size
 from ..utils.environment import keep_memory
+from ..utils.measure import alternate, memory
 
 if TYPE_CHECKING:
     from mmdet.models import BaseDetector
     from mmengine.optim import OptimWrapper
-
-MIB = 2**20
-
-
-def alternate(
-    calls: Mapping[str, Callable[..., object]], rounds: int, device: str
-) -> dict[str, list[float]]:
-    """Time calls in turns; returns median and quartiles over `rounds` in ms, by name."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(-2, rounds):  # two rounds of warm-up
-        for name, call in calls.items():
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            if round_number >= 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {
-        name: [round(float(value), 3) for value in np.percentile(values, [50, 25, 75])]
-        for name, values in times.items()
-    }
-
-
-def _wait(device: str) -> None:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
-def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
-    """Memory that a forward pass keeps, including its output, and the peak of a whole step, in MiB.
-
-    Only allocations by torch are counted, not those that other libraries make themselves.
-    """
-    if device == 'cuda':
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        output = step(forward_alone=True)
-        allocated = torch.cuda.memory_allocated() - before
-        del output
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return allocated / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
-        output = step(forward_alone=True)
-    allocated = sum(_allocations(profiler))
-    del output
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
-        step()
-    return allocated / MIB, max(np.cumsum(_allocations(profiler)), default=0) / MIB
-
-
-def _allocations(profiler: profile) -> list[int]:
-    torch_profiler: Any = profiler.profiler  # an attribute that torch's types lack
-    events = [
-        event for event in torch_profiler.kineto_results.events() if event.name() == '[memory]'
-    ]
-    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
 
 
 def detectors(

@@ -24,12 +24,12 @@ from ..conftest import CONFIGS, QUICK, ROOT
 DIGITS = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
 
 
-def resnet(**cfg) -> nn.Module:
-    plugins = [dict(cfg=dict(type='CBAM', ratio=2, **cfg), after='layer*.*.bn2')]
+def resnet(places: dict | None = None, frozen_stages: int = -1, **cfg) -> nn.Module:
+    where = dict(after='layer*.*.bn2') if places is None else places
+    plugins = [dict(cfg=dict(type='CBAM', ratio=2, **cfg), **where)]
+    base = dict(depth=18, base_channels=8, frozen_stages=frozen_stages)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(
-            dict(type='WithPlugins', base_type='ResNet', depth=18, base_channels=8, plugins=plugins)
-        )
+        return MODELS.build(dict(type='WithPlugins', base_type='ResNet', plugins=plugins, **base))
 
 
 def rows(log: str) -> list[list[str]]:
@@ -96,6 +96,19 @@ def test_attention_of_another_shape_is_an_error():
     state[key] = state[key][:1]
     with pytest.raises(InputError, match='has 1 attention weights'):
         check_attention(state, resnet(), 'x.pth', whole=False)
+
+
+def test_attention_of_a_frozen_stage_is_an_error_that_says_how_to_insert_it():
+    every = resnet(frozen_stages=1).state_dict()
+    state = {f'backbone.{key}': value for key, value in every.items()}
+    detector = nn.ModuleDict(dict(backbone=resnet({}, frozen_stages=1)))
+    remedy = re.escape('needs stages=(True, True, True, True) in its entry of plugins')
+    with pytest.raises(InputError, match=remedy):
+        check_attention(state, detector, 'x.pth', whole=False)
+    check_attention(every, resnet(dict(stages=(True,) * 4), frozen_stages=1), 'x.pth', whole=True)
+    with pytest.raises(InputError) as caught:  # in a stage that is not frozen
+        check_attention(every, resnet(dict(after='layer1.*.bn2')), 'x.pth', whole=False)
+    assert 'frozen' not in str(caught.value)
 
 
 def test_absent_attention_is_new_in_training_and_an_error_in_a_test():
@@ -222,7 +235,7 @@ def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
     with patch.object(CheckpointLoader, 'load_checkpoint', return_value=state):
         audit = AttentionAuditHook()
         audit.before_run(runner)
-        assert len(audit.sources) == 16
+        assert len(audit.sources) == 13
         state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
         with pytest.raises(InputError, match='has 1 attention weights'):
             AttentionAuditHook().before_run(runner)

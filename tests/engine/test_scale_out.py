@@ -33,7 +33,8 @@ def detector(**attention: object) -> nn.Module:
     FCOS divides its losses by numbers that are averaged over the processes. Batch statistics would
     be those of each process, so they are left out.
     """
-    cfg = dict(type='CBAM', ratio=4, norm_eval=True, start='identity', **attention)
+    cfg = dict(type='CBAM', ratio=4, norm_eval=True, start='identity', memory_efficient=True)
+    cfg |= attention
 
     def with_cbam(base: str, after: str, **options: object) -> dict:
         return dict(

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from benchmarks import contenders as benchmark
+from benchmarks import modules as benchmark
 from cbam_det import CBAM
 from cbam_det.models.layers import pooling
 
@@ -21,7 +21,7 @@ def test_training_keeps_the_input_and_small_maps_alone():
     x = torch.randn(2, 256, 72, 72, requires_grad=True)
     size = x.numel() * 4 / benchmark.MIB
     for module, extra_maps in ((CBAM(256), 0), (CBAM(256, memory_efficient=False), 1)):
-        step = benchmark._training(module, x, torch.ones_like(x))
+        step = benchmark.training(module, x, torch.ones_like(x))
         left, peak = benchmark.memory(step, 'cpu')
         assert left / size - 1 == pytest.approx(extra_maps, abs=0.04)
         assert peak > left
@@ -30,7 +30,7 @@ def test_training_keeps_the_input_and_small_maps_alone():
 @pytest.mark.parametrize('pools', ['lp', 'lse', 'conv'])
 def test_other_pools_keep_the_input_alone_too(pools):
     x = torch.randn(2, 64, 72, 72, requires_grad=True)
-    step = benchmark._training(CBAM(64, spatial_pools=pools), x, torch.ones_like(x))
+    step = benchmark.training(CBAM(64, spatial_pools=pools), x, torch.ones_like(x))
     left, _ = benchmark.memory(step, 'cpu')
     assert left - x.numel() * 4 / benchmark.MIB < 0.3
 
@@ -39,7 +39,7 @@ def test_other_pools_keep_the_input_alone_too(pools):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_inference_takes_one_output(dtype, layout):
     x = torch.randn(2, 256, 100, 100).to(getattr(torch, dtype), memory_format=LAYOUTS[layout])
-    _, peak = benchmark.memory(benchmark._inference(CBAM(256), x), 'cpu')
+    _, peak = benchmark.memory(benchmark.inference(CBAM(256), x), 'cpu')
     size = x.numel() * x.element_size() / benchmark.MIB
     parts = 0 if dtype == 'float32' else pooling.PART * 4 / benchmark.MIB
     assert size < peak < size + parts + 2

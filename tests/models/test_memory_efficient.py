@@ -157,3 +157,34 @@ def test_gpu_equals_the_cpu_without_waiting_for_it(order):
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert_same([tensor.cpu() for tensor in actual], expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ('option', 'of_small', 'of_large'),
+    [(None, False, True), (True, True, True), (False, False, False)],
+)
+def test_small_maps_train_by_autograd_unless_the_option_forces_the_pass(
+    option, of_small, of_large, monkeypatch
+):
+    monkeypatch.setattr(efficient, 'SMALL', 2 * 8 * 6 * 6)
+    module = randomised(memory_efficient=option)
+    for side, expected in ((5, of_small), (6, of_large)):
+        x, g = torch.randn(2, 2, 8, side, side, dtype=torch.float64)
+        chosen = type(module(x).grad_fn).__name__
+        assert (chosen == '_AttendBackward') == expected, chosen
+        actual = output_and_gradients(module, x, g)
+        assert_same(actual, output_and_gradients(plain(module), x, g), 1e-12)
+
+
+def test_without_gradients_small_maps_need_one_output_too(monkeypatch):
+    monkeypatch.setattr(efficient, 'SMALL', 2**30)
+    module, calls = randomised(), []
+    monkeypatch.setattr(efficient, '_attend_in_place', lambda *args: calls.append(args) or args[0])
+    with torch.no_grad():
+        module(torch.randn(2, 8, 5, 5, dtype=torch.float64))
+    assert len(calls) == 1
+
+
+def test_another_value_of_the_option_is_an_error():
+    with pytest.raises(ValueError, match="memory_efficient='auto' is not valid; give True, False"):
+        CBAM(16, memory_efficient='auto')

@@ -141,3 +141,16 @@ def test_attention_in_mmdet_s_own_plugins_starts_as_the_identity():
     component.eval()
     plain.eval()
     assert all(map(torch.equal, component(IMAGE), plain(IMAGE)))
+
+
+def test_frozen_stages_have_no_attention_unless_stages_says_so():
+    options = dict(depth=50, base_channels=8, frozen_stages=1)
+    assert inserted(build('ResNet', [PLUGIN], **options))[0] == 'layer2/0/bn3'
+    assert len(inserted(build('ResNet', [PLUGIN], **options))) == 13
+    every = dict(PLUGIN, stages=(True, True, True, True))
+    assert len(inserted(build('ResNet', [every], **options))) == 16
+    assert len(inserted(build('ResNet', [dict(PLUGIN, after='layer*.*.bn3')], **options))) == 16
+    frozen_norms = dict(options, frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=False))
+    assert len(inserted(build('ResNet', [PLUGIN], **frozen_norms))) == 16
+    frozen = dict(options, frozen_stages=4)  # all of it, to train the attention alone
+    assert len(inserted(build('ResNet', [PLUGIN], **frozen))) == 16

@@ -288,7 +288,7 @@ def _options(cbam: nn.Module) -> str:
     if cbam.spatial_gate:
         size = cbam.spatial_gate.conv.kernel_size[0]
         parts.append(f'{size}x{size}')
-    if not cbam.memory_efficient:
+    if cbam.memory_efficient is False:
         parts.append('memory_efficient=False')
     if is_compiled(cbam):
         parts.append('compiled')

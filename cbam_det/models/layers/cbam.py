@@ -26,6 +26,7 @@ from . import checks, memory_efficient
 from .cpu import FewMapsConv2d
 from .gate import Gate
 from .norm import OwnNorm, normalise
+from .norm_input import NormInput
 from .pooling import pool_channels, pool_space
 
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -150,9 +151,11 @@ class CBAM(nn.Module):
         norm_eval: keep the norm's statistics fixed in training. The backbone's option `norm_eval`
             has no effect on this norm.
         frozen: train neither the parameters nor the norm's statistics.
-        memory_efficient: keep one feature map for the backward pass and recompute the rest, which
-            is faster than autograd on the equations; see memory_efficient.py. Set it to False for
-            second derivatives and for hooks on the gates that have parameters of their own.
+        memory_efficient: True keeps at most one feature map for the backward pass and recomputes
+            the rest, False leaves the equations to autograd; see memory_efficient.py. None takes
+            the faster of the two for the size of the map; they differ in rounding, and in the
+            gradient of tied maxima. Set it to False for second derivatives and for hooks on the
+            gates that have parameters of their own.
         device, dtype: of the parameters, as in torch's layers.
 
     Raises:
@@ -174,13 +177,14 @@ class CBAM(nn.Module):
         start: str = 'identity',
         norm_eval: bool = False,
         frozen: bool = False,
-        memory_efficient: bool = True,
+        memory_efficient: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         checks.choice('order', order, ORDERS)
-        checks.switches(frozen=frozen, norm_eval=norm_eval, memory_efficient=memory_efficient)
+        checks.switches(frozen=frozen, norm_eval=norm_eval)
+        checks.memory_efficient(memory_efficient)
         self.in_channels, self.order = in_channels, order
         self.frozen, self.memory_efficient = frozen, memory_efficient
         self.channel_gate: ChannelGate | None = None
@@ -200,19 +204,29 @@ class CBAM(nn.Module):
         self.reset_parameters()
         self.requires_grad_(not frozen).to(device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm_input: NormInput | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W): the input times its weights.
+
+        Args:
+            x: the feature map.
+            norm_input: what a norm computed `x` from; the memory-efficient pass then keeps no map.
 
         Raises:
             ValueError: the input has another shape.
         """
         checks.feature_map(x, self.in_channels)
-        if self.memory_efficient and memory_efficient.fits(x):
-            return memory_efficient.attend(x, self.sequence(), parallel=self.order == 'parallel')
+        if self._is_memory_efficient(x):
+            parallel = self.order == 'parallel'
+            return memory_efficient.attend(x, self.sequence(), parallel, norm_input)
         y = x
         for gate in self.sequence():
             y = y * gate(x if self.order == 'parallel' else y)
         return y
+
+    def _is_memory_efficient(self, x: Tensor) -> bool:
+        if self.memory_efficient is False or not memory_efficient.fits(x):
+            return False
+        return bool(self.memory_efficient) or memory_efficient.pays(x)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         """The weights that `forward` multiplies `x` by, in this order: 'channel' (N, C, 1, 1) and

@@ -51,6 +51,14 @@ def switches(**options: bool) -> None:
             raise ValueError(f'{option}={value!r} is not valid; give True or False')
 
 
+def memory_efficient(value: bool | None) -> None:
+    """Raise ValueError if `value` is not valid for the option `memory_efficient`."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(
+            f'memory_efficient={value!r} is not valid; give True, False, or None for the faster'
+        )
+
+
 def pools(option: str, pools: Sequence[str] | str) -> tuple[str, ...]:
     """The pools as a tuple.
 

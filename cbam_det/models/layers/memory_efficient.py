@@ -1,10 +1,11 @@
 """CBAM's forward and backward pass that keeps one feature map: `attend`. It needs only torch.
 
 Autograd on the plain equations keeps the feature map before and after each gate, and reads or
-writes a map about 20 times per step. This forward pass keeps its input, the gates' weights and the
-indices of the maxima; the backward pass recomputes the rest. x is the input, u and v are the
-weights of the first and the second gate, g is the gradient of the output, t = g x, and sums are
-over the axis that the weights do not have:
+writes a map about 20 times per step. This forward pass keeps its input (after a norm with fixed
+statistics not even that, see norm_input.py), the gates' weights and the indices of the maxima; the
+backward pass recomputes the rest. x is the input, u and v are the weights of the first and the
+second gate, g is the gradient of the output, t = g x, and sums are over the axis that the weights
+do not have:
 
     dv = sum t u        du = sum t v + sum r x        dx = u (g v + r) + q
 
@@ -24,15 +25,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
+from .checkpointed import attend_checkpointed
 from .cpu import max_and_index
 from .gate import Gate
+from .norm_input import NormInput
 from .pooling import full_precision, is_traced, wide_type
 from .torch_private import names_set_by_hooks
 from .versions import if_unchanged, with_version
@@ -40,6 +41,10 @@ from .versions import if_unchanged, with_version
 POOLS = frozenset({'avg', 'max'})
 # Bytes of a feature map that are processed at once.
 BLOCK = {'cpu': 2**23, 'cuda': 2**26, 'meta': 2**62}
+
+# Maps with fewer numbers train faster by autograd, where the calls of this pass cost more than the
+# arithmetic. Preliminary: `python -m benchmarks.speed threshold` measures it.
+SMALL = 100_000
 
 Block = tuple[slice, slice, slice]
 
@@ -49,7 +54,17 @@ def fits(x: Tensor) -> bool:
     return not is_traced(x) and x.device.type in BLOCK
 
 
-def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
+def pays(x: Tensor) -> bool:
+    """Whether `attend` is at least as fast for `x` as the equations by autograd."""
+    return x.numel() >= SMALL or not torch.is_grad_enabled()
+
+
+def attend(
+    x: Tensor,
+    gates: Sequence[Gate],
+    parallel: bool = False,
+    norm_input: NormInput | None = None,
+) -> Tensor:
     """Multiply `x` by the weights of one or two gates.
 
     Without gradients only the output is allocated ('lse' needs a second map). With gradients only
@@ -60,6 +75,7 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
         x: (N, C, H, W) of any float dtype for which `fits` is True.
         gates: one or two gates with different axes, in order.
         parallel: the second gate pools `x`, not `x` times the weights of the first.
+        norm_input: what a norm computed `x` from, to keep in place of `x`.
 
     Returns:
         (N, C, H, W) in the dtype and memory format of `x`. One of tied maxima gets the gradient.
@@ -72,12 +88,14 @@ def attend(x: Tensor, gates: Sequence[Gate], parallel: bool = False) -> Tensor:
         if not torch.is_grad_enabled() or not (x.requires_grad or has_trainable):
             return _attend_in_place(x, gates, parallel)
         if not POOLS.issuperset(pool for gate in gates for pool in gate.pools):
-            return _attend_checkpointed(x, gates, parallel)
+            return attend_checkpointed(x, gates, parallel)
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-            x = x.contiguous()
+            x, norm_input = x.contiguous(), None
+        if norm_input is not None and norm_input.dtype != x.dtype:
+            norm_input = None  # FSDP's mixed precision has converted the map
         gate_passes = [_make_gate_pass(gate, x.shape[2:]) for gate in gates]
         parameters = [value for gate_pass in gate_passes for value in gate_pass.parameters.values()]
-        return _Attend.apply(x, gate_passes, parallel, *parameters)
+        return _Attend.apply(x, norm_input, gate_passes, parallel, *parameters)
 
 
 def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
@@ -90,46 +108,6 @@ def _attend_in_place(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor
         in_place = y is not x and not (y.requires_grad or weights.requires_grad)
         y = y.mul_(weights) if in_place else y * weights
     return y
-
-
-def _attend_checkpointed(x: Tensor, gates: Sequence[Gate], parallel: bool) -> Tensor:
-    """The equations by checkpoints that keep only `x`: each step is recomputed from it."""
-    weights: list[Tensor] = []
-    for gate in gates:
-        summary = getattr(gate, 'summary', None)
-        parameters = () if summary is None else (summary.weight,)
-        previous = () if parallel else weights
-        pooled = _checkpointed(partial(_pool_product, gate), (x, *previous), parameters)
-        weights.append(gate(pooled, pooled=True))
-    return _checkpointed(_product, (x, *weights))
-
-
-def _checkpointed(
-    function: Callable[..., Tensor], tensors: Sequence[Tensor], parameters: Sequence[Tensor] = ()
-) -> Tensor:
-    """`function(*tensors)`, recomputed in the backward pass.
-
-    Raises:
-        RuntimeError: in the backward pass, if a tensor or a parameter was changed in place.
-    """
-    saved = [with_version(tensor) for tensor in (*tensors, *parameters)]
-
-    def run(*tensors: Tensor) -> Tensor:
-        for saved_tensor in saved:
-            if_unchanged(saved_tensor)
-        return function(*tensors)
-
-    return checkpoint(run, *tensors, use_reentrant=False, preserve_rng_state=False)
-
-
-def _product(x: Tensor, *weights: Tensor) -> Tensor:
-    for weight in weights:
-        x = x * weight.to(x.dtype)
-    return x
-
-
-def _pool_product(gate: Gate, x: Tensor, *weights: Tensor) -> Tensor:
-    return gate.pool(_product(x, *weights))
 
 
 def _make_gate_pass(gate: Gate, size: torch.Size) -> GatePass:
@@ -263,8 +241,16 @@ class GatePass:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, gates: Sequence[GatePass], parallel: bool, *_: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(
+        ctx,
+        x: Tensor,
+        norm_input: NormInput | None,
+        gates: Sequence[GatePass],
+        parallel: bool,
+        *_: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(*([x] if norm_input is None else norm_input.tensors))
+        ctx.compute_x = None if norm_input is None else norm_input.norm_output
         ctx.gates, ctx.parallel = gates, parallel
         return _forward(x, gates, parallel)
 
@@ -274,8 +260,9 @@ class _Attend(torch.autograd.Function):
             raise RuntimeError(
                 'the memory-efficient CBAM has no second derivative; set memory_efficient=False'
             )
-        (x,) = ctx.saved_tensors
+        x, *others = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
+            x = x if ctx.compute_x is None else ctx.compute_x(x, *others)
             return _backward(x, g, ctx.gates, ctx.parallel, ctx.needs_input_grad[0])
 
 
@@ -351,7 +338,7 @@ def _backward(
                 torch.addcmul(_at(q, block), dx_block.to(wide), _at(u, block), out=dx_block)
         for axis, indices, max_grad in max_grads:
             out.scatter_add_(axis, indices, max_grad.to(out.dtype))
-    return (dx, None, None, *first_grads, *grads)
+    return (dx, None, None, None, *first_grads, *grads)
 
 
 def _sum(t: Tensor, weights: Tensor, axis: int) -> Tensor:
