@@ -29,7 +29,7 @@ LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 # `make coverage TESTS=tests/datasets/test_voc.py` measures by some tests alone.
 TESTS ?= tests
 
-.PHONY: help setup demo record test test-all coverage lint docs doctor clean
+.PHONY: help setup demo record tutorial test test-all coverage lint docs doctor clean
 help:
 	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
 	@echo 'make test      lint and the fast tests'
@@ -94,8 +94,16 @@ record:
 	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/images/demo_detections.jpg
 	$(PY) tools/visualize.py curves $(DEMO_DIR) --out docs/images/demo_curves.svg
 	$(PY) tools/visualize.py attention $(IMAGE) $(DEMO) $(LAST) --out docs/images/demo_attention.jpg
+	$(PY) tools/visualize.py data $(DEMO) --count 8 --out docs/images/demo_data.jpg
+	$(PY) tools/visualize.py pr $(DEMO) $(LAST) --out docs/images/demo_pr.svg
+	$(PY) tools/predict.py $(IMAGE) $(DEMO) $(LAST) --attention --out $(DEMO_DIR)/predictions
+	cp $(DEMO_DIR)/predictions/drawn/$$(basename $(IMAGE)) docs/images/demo_predict.jpg
 	$(PY) -m benchmarks.tables
 	$(PY) -m benchmarks.metafile
+
+# The outputs that the tutorial shows, from a run of all its cells: ten minutes on two idle cores.
+tutorial: setup
+	$(PY) -m benchmarks.tutorial
 
 lint: setup
 	$(PY) -m ruff check .

@@ -67,7 +67,7 @@ if _error is None:
     from .models.necks import StairNet
     from .models.plugins import CBAM, TimmAttention
 elif MMENGINE.version:
-    warnings.warn(f'cbam_det registers nothing in MMEngine: {_error}', stacklevel=2)
+    warnings.warn(f'cbam_det cannot register its modules in MMEngine: {_error}', stacklevel=2)
 
 
 def __getattr__(name: str) -> object:

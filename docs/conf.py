@@ -6,15 +6,17 @@ project = 'cbam_det'
 author = 'cbam_det contributors'
 version = release = cbam_det.__version__
 extensions = [
-    'myst_parser',
+    'myst_nb',
     'sphinx.ext.autodoc',
     'sphinx.ext.autosummary',
     'sphinx.ext.napoleon',
     'sphinx_copybutton',
 ]
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', '**/work_dirs']
+nb_execution_mode = 'off'  # the tutorial is shown with the outputs of its file
 html_theme = 'furo'
 html_show_copyright = False
+html_show_search_summary = False  # it is fetched, which browsers refuse for files on the disk
 html_title = f'cbam_det {release}'
 templates_path = ['_templates']
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 TOOLS = {
-    'init': 'write a study of your own data: configs with CBAM and without',
+    'init': 'write configs with and without CBAM for your own data',
     'train': 'train a detector or a classifier',
     'test': 'test a detector or a classifier, and write its metrics',
     'predict': 'detect objects in pictures and videos; draw and list the boxes',

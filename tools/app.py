@@ -1,4 +1,4 @@
-"""A page in the browser: detections, attention and Grad-CAM of the pictures dropped there."""
+"""Open a page in the browser that shows detections, attention and Grad-CAM of your pictures."""
 
 import argparse
 import importlib.util
@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth \\
     --against configs/faster_rcnn_r50.py work_dirs/baseline/epoch_12.pth
 
-Ctrl-C ends it. Pictures that are dropped are not kept."""
+Ctrl-C ends it. Your pictures are not kept."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,20 +24,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=EXAMPLES,
     )
     parser.add_argument('config', help='config file, or the name of a shipped one')
-    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument(
         '--against',
         nargs=2,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='another model beside it, such as the baseline',
+        help='another model to compare with, such as the baseline',
     )
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on (%(default)s: this machine alone); 0.0.0.0 is for everybody who '
-        'can reach this machine',
+        help='address to listen on (default: %(default)s, only this machine); 0.0.0.0 lets '
+        'everybody in who can reach this machine',
     )
-    parser.add_argument('--port', type=int, default=7860, help='(%(default)s)')
+    parser.add_argument(
+        '--port', type=int, default=7860, help='port to listen on (default: %(default)s)'
+    )
     args = parser.parse_args(argv)
     # Before torch is imported, which takes long.
     if importlib.util.find_spec('gradio') is None:

@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     add_cfg_options(parser)
     parser.add_argument(
-        '--first', type=int, default=3, help='number of examples per fault (%(default)s)'
+        '--first', type=int, default=3, help='number of examples per fault (default: %(default)s)'
     )
     return parser.parse_args(argv)
 

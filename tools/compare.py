@@ -1,4 +1,4 @@
-"""Compare a detector with and without attention on your data: train both with seeds, and report."""
+"""Train a detector with and without attention on your data, with several seeds, and compare."""
 
 import argparse
 import sys
@@ -20,12 +20,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('folder', metavar='DIR', type=Path, help='folder of the project')
     parser.add_argument(
-        '--seeds', type=int, help='trainings of each detector (those that study.yaml names)'
+        '--seeds', type=int, help='trainings of each detector (default: as many as in study.yaml)'
     )
     parser.add_argument(
         '--fast',
         action='store_true',
-        help='a smoke run of a few steps in DIR/fast: shows that everything runs, proves nothing',
+        help='train a few steps in DIR/fast, to see that everything runs; the scores mean nothing',
     )
     args = parser.parse_args(argv)
     if args.seeds is not None and args.seeds < 1:

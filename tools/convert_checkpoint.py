@@ -1,8 +1,8 @@
 """Convert CBAM weights of other implementations to ours, and ours between layouts and starts.
 
-IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector of ours. OUT gets
-its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can start
-from OUT (load_from, init_cfg), but no training can resume from it.
+IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector with our CBAM. OUT
+gets its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can
+start from OUT (load_from, init_cfg), but no training can resume from it.
 """
 
 import argparse
@@ -38,12 +38,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
     parser.add_argument('output', metavar='OUT', help='checkpoint to write; it must not exist')
     parser.add_argument(
-        '--from', dest='source', choices=FORMS, help='form of IN (default: detected)'
+        '--from', dest='source', choices=FORMS, help='format of IN (default: detected)'
     )
     parser.add_argument(
         '--layout',
         choices=LAYOUTS,
-        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: as it is)",
+        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: unchanged)",
     )
     parser.add_argument('--start', choices=STARTS, help='convert our weights to this start')
     parser.add_argument('--config', help='config of IN, which has the order and the pools')
@@ -117,7 +117,7 @@ def write(args: argparse.Namespace) -> None:
         for row in converted.rows:
             table.add_row(row[0], row[1], ', '.join(row[2]))
         console.print(table)
-    print(f'form of IN: {source}')
+    print(f'format of IN: {source}')
     table = Table('change', 'keys')
     for kind, count in Counter(kind for row in converted.rows for kind in row[2]).most_common():
         table.add_row(kind, str(count))

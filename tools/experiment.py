@@ -44,13 +44,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     add('list', 'list the rows, and how many of their runs are recorded', '*')
     run_parser = add(
-        'run', 'train and test the runs without a record; continues interrupted ones', '+'
+        'run', 'train and test the runs that are not recorded yet; continues interrupted ones', '+'
     )
     repeat_parser = add(
         'repeat', 'train and test recorded runs again, and compare the numbers', '+'
     )
     commands_parser = add(
-        'commands', 'print a command for each run without a record, one per line', '+'
+        'commands', 'print a command for each run that is not recorded yet, one per line', '+'
     )
     for subparser in (run_parser, repeat_parser, commands_parser):
         subparser.add_argument(

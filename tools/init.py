@@ -1,7 +1,8 @@
-"""Write a study of your own data: a detector with CBAM and its twin without.
+"""Write configs that compare a detector with and without CBAM on your own data.
 
-DATA has COCO's files (of any name; Roboflow's, CVAT's and Label Studio's exports), VOC's XMLs (with
-lists or without, beside the images or not) or YOLO's text labels. Nothing in it is changed.
+DATA is a folder in COCO's layout (JSON files of any name, such as exports of Roboflow, CVAT and
+Label Studio), in VOC's (XML files, with or without lists of images) or in YOLO's (text labels). It
+is not changed.
 """
 
 import argparse
@@ -19,14 +20,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('data', metavar='DATA', type=Path, help='folder of images and annotations')
-    parser.add_argument('--out', type=Path, metavar='DIR', help='folder to write (./NAME_cbam)')
     parser.add_argument(
-        '--layout', choices=['coco', 'voc', 'yolo'], help='where a folder has several'
+        '--out', type=Path, metavar='DIR', help='folder to write (default: ./NAME_cbam)'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the split, where there is none (%(default)s)'
+        '--layout',
+        choices=['coco', 'voc', 'yolo'],
+        help='layout to read, if DATA has files of several',
     )
-    group = parser.add_argument_group('in place of what is chosen by the data and the machine')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the split, if DATA has no validation set (default: %(default)s)',
+    )
+    group = parser.add_argument_group(
+        'options in place of the values chosen for the data and the machine'
+    )
     group.add_argument(
         '--detector',
         metavar='NAME',
@@ -37,12 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('LONG', 'SHORT'),
-        help='limits of the sides of an image in pixels',
+        help='maximum of the longer and the shorter side of an image, in pixels',
     )
     group.add_argument('--anchor', type=int, help='side of the smallest anchor in pixels')
-    group.add_argument('--batch-size', type=int, help='images a step')
+    group.add_argument('--batch-size', type=int, help='images per training step')
     group.add_argument('--lr', type=float, help='learning rate')
-    group.add_argument('--epochs', type=int, help='of the training')
+    group.add_argument('--epochs', type=int, help='epochs of the training')
     return parser.parse_args(argv)
 
 

@@ -89,7 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--layer',
             action='append',
             help='layer to explain, such as backbone.layer3; several are averaged (default: the '
-            "last of the backbone's outputs where all models have heat)",
+            "deepest output of the backbone at which no model's heat is zero)",
         )
         subparser.add_argument(
             '--method',

@@ -62,10 +62,10 @@ def detect_form(state: Iterable[str]) -> str:
         if any(rename(key) is not None for key in keys):
             forms.append(name)
     if len(forms) != 1:
-        detected = f'several forms, {", ".join(forms)}' if forms else 'no CBAM of any form'
+        detected = f'several formats, {", ".join(forms)}' if forms else 'no CBAM of any format'
         raise InputError(
             f'the keys ({first_few(keys)}) match {detected}; give the state dict of one module, '
-            f'of one ResNet, or of a detector with our CBAM. Forms: {OURS}, {", ".join(FORMS)}'
+            f'of one ResNet, or of a detector with our CBAM. Formats: {OURS}, {", ".join(FORMS)}'
         )
     return forms[0]
 
@@ -111,9 +111,9 @@ def convert(
         raise InputError(f'{first_few(not_tensors)}: not a tensor; give a state dict')
     source = source or detect_form(state)
     if source not in (OURS, *FORMS):
-        raise InputError(f'form {source!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
+        raise InputError(f'format {source!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
     if options and source != OURS:
-        raise InputError(f'options={options!r} does not apply to the form {source}; leave it out')
+        raise InputError(f'options={options!r} does not apply to the format {source}; leave it out')
 
     items = {key: Item(key, value) for key, value in state.items()}
     if all(key.startswith('module.') for key in items):

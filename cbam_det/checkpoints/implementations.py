@@ -21,8 +21,8 @@ def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
         items,
         renamer(_name_pairs(form, module)),
         lambda key: (
-            f'unknown in the form {name}, which has only a CBAM or a plain ResNet; leave such '
-            "keys out, or give the file's form"
+            f'unknown in the format {name}, which has only a CBAM or a plain ResNet; leave such '
+            "keys out, or give the file's format"
         ),
     )
     _check_complete(items, name, form)
@@ -61,7 +61,7 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
         without_cbam = [block for block in sorted(blocks) if f'{block}cbam.{gates[0]}' not in items]
         if without_cbam:
             raise InputError(
-                f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, but the form '
+                f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, but the format '
                 f'{name} has one in every block; give all weights of such a network'
             )
         norms = last_norm(items)
@@ -76,7 +76,7 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
                 ]
     if missing := [key for key in dict.fromkeys(expected) if key not in items]:
         raise InputError(
-            f'missing (in our names): {first_few(missing)}; give all weights of the form {name}'
+            f'missing (in our names): {first_few(missing)}; give all weights of the format {name}'
         )
 
 

@@ -276,7 +276,7 @@ def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: boo
             f'{hint}'
             'use the config that the checkpoint was trained with'
             + (
-                '; another layout or form of the attention can be converted: '
+                '; another layout or format of the attention can be converted: '
                 + tool_command('convert-checkpoint', 'CHECKPOINT', 'OUT')
                 if any(map(ATTENTION_KEY.search, faults['unknown to the model']))
                 else ''

@@ -47,8 +47,8 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
             )
         if not_homogeneous := [gate for gate in gates if 'lse' in pools[gate]]:
             raise InputError(
-                f"{root}: with the {not_homogeneous[0]} gate's pool 'lse' no weights give the same "
-                'outputs from both starts; keep the start of the checkpoint'
+                f"{root}: with pool 'lse' in the {not_homogeneous[0]} gate, the other start cannot "
+                'give the same outputs; keep the start of the checkpoint'
             )
         gains = [f'{root}{gate}_gate.gain' for gate in gates]
         if any((gain in items) == (start == 'identity') for gain in gains):

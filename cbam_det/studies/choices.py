@@ -1,8 +1,8 @@
-"""What a study of one's own data is trained with: chosen by the data and the machine, with reasons.
+"""The settings of a study of one's own data, chosen for the data and the machine, with reasons.
 
 The rules are rules of thumb. The numbers behind them: RetinaNet over MobileNetV2 reaches AP 0.37 to
 0.39 on BCCD after 208 steps of 8 images at 320x240, 1.2 s each on two CPU cores; mmdet's schedules
-are for 16 images a step and 12 epochs of COCO.
+are for 16 images per step and 12 epochs of COCO.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Machine:
 
     Attributes:
         optimizer: 'AdamW' or 'SGD'.
-        lr_batch: images a step, for which the detectors' learning rates are.
-        side: the longer side of the images in pixels, and the most.
-        ratio: of the shorter side's limit to the longer one's.
-        steps: of a training at least, and at most where `epochs` epochs are more.
-        epochs: of a training with a number of steps between these.
+        lr_batch: the batch size that the detectors' learning rates are for.
+        side: the lowest and the highest limit of the images' longer side, in pixels.
+        ratio: the limit of the shorter side divided by that of the longer one.
+        steps: the lowest and the highest number of training steps.
+        epochs: the number of epochs, if their steps are between these.
     """
 
     optimizer: str
@@ -53,7 +53,7 @@ class Detector:
         backbone: the class that gets the attention.
         stride: of the anchors on its finest map, in pixels.
         machine: what it is for.
-        lr: learning rate for `machine.lr_batch` images a step.
+        lr: learning rate for `machine.lr_batch` images per step.
     """
 
     title: str
@@ -82,8 +82,8 @@ DETECTORS = dict(
     faster_rcnn_r50=Detector('Faster R-CNN, ResNet-50', FASTER_RCNN, '', 'ResNet', 4, GPU, 0.02),
     retinanet_r50=Detector('RetinaNet, ResNet-50', RETINANET, '', 'ResNet', 8, GPU, 0.01),
 )
-SMALLEST_OBJECT = 16  # pixels, the side that a tenth of the objects may be below
-ANCHOR = 32  # pixels, the smallest of mmdet's; it takes objects from 23 on, IoU 0.5
+SMALLEST_OBJECT = 16  # pixels; a tenth of the objects may have shorter sides
+ANCHOR = 32  # pixels, mmdet's smallest; it matches objects from 23 pixels on (IoU 0.5)
 MOST_EPOCHS = 100
 IMAGE_MEMORY = 2.0  # GiB that an image of 1333x800 takes in training, ResNet-50
 
@@ -93,9 +93,9 @@ class Facts:
     """What the choices depend on.
 
     Attributes:
-        images: of the training that have objects besides crowds.
+        images: number of training images that have objects other than crowds.
         sides: of these objects, square roots of their areas in pixels.
-        image_sides: of the training's images, the longer ones in pixels.
+        image_sides: the longer sides of the training images in pixels.
         gpu_memory: of the first GPU in GiB; None without one.
     """
 
@@ -111,7 +111,7 @@ class Facts:
 
     @property
     def object_side(self) -> float:
-        """What a tenth of the objects' sides are below, at least 1."""
+        """The 10% quantile of the objects' sides, at least 1."""
         tenth = (
             quantiles(self.sides, n=10, method='inclusive')[0]
             if len(self.sides) > 1
@@ -124,13 +124,13 @@ class Facts:
         """Those of a COCO dictionary and of this machine.
 
         Raises:
-            InputError: all its objects are crowd, of which mmdet learns nothing.
+            InputError: all its objects are crowds, from which mmdet learns nothing.
         """
         objects = [item for item in train['annotations'] if not item['iscrowd']]
         if not objects:
             raise InputError(
-                'the training has no object but crowd or difficult ones; annotate others, or give '
-                'another --seed for the split'
+                'all objects of the training images are crowd or difficult; annotate others, or '
+                'give another --seed for the split'
             )
         memory = None
         if torch.cuda.is_available():
@@ -151,7 +151,7 @@ class Choices:
         detector: a key of `DETECTORS`.
         size: limits of the images' longer and shorter side in pixels, as mmdet's Resize has them.
         anchor: the side of the smallest anchor in pixels.
-        batch_size: images a step.
+        batch_size: images per step.
         lr: learning rate.
         epochs: of the training.
     """
@@ -183,7 +183,7 @@ def choose(facts: Facts, given: Mapping[str, object]) -> Choices:
     _take(choices, given, 'detector')
     if choices.detector not in DETECTORS:
         raise InputError(
-            f'--detector {choices.detector} is unknown; choose of {", ".join(DETECTORS)}'
+            f'--detector {choices.detector} is unknown; choose from {", ".join(DETECTORS)}'
         )
     detector = DETECTORS[choices.detector]
     for name, choose_value in (
@@ -219,9 +219,11 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     wanted = facts.image_side * SMALLEST_OBJECT / facts.object_side
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
-    shown = f'9 of 10 objects have {_shown(choices, facts):.0f} pixels or more at it'
-    bound = {least: 'the smallest that is chosen; ', most: 'the largest that is chosen; '}
-    choices.reasons['size'] = f'{bound.get(side, "")}{shown}, {facts.object_side:.0f} in the files'
+    bound = {least: 'the smallest size in use; ', most: 'the largest size in use; '}
+    choices.reasons['size'] = (
+        f'{bound.get(side, "")}9 of 10 objects then have sides of {_shown(choices, facts):.0f} '
+        f'pixels or more ({facts.object_side:.0f} in the files)'
+    )
 
 
 def _shown(choices: Choices, facts: Facts) -> float:
@@ -233,35 +235,35 @@ def _choose_anchor(choices: Choices, facts: Facts, detector: Detector) -> None:
     shown = _shown(choices, facts)
     choices.anchor = ANCHOR if shown >= ANCHOR / math.sqrt(2) else ANCHOR // 2
     choices.reasons['anchor'] = (
-        f'9 of 10 objects have {shown:.0f} pixels or more; an anchor takes those of 0.7 of its '
-        'side or more'
+        f'9 of 10 objects have sides of {shown:.0f} pixels or more, and an anchor matches objects '
+        'from 0.7 times its side'
     )
 
 
 def _choose_batch(choices: Choices, facts: Facts, detector: Detector) -> None:
     most = detector.machine.lr_batch
-    batch, reason = most, 'the learning rate is made for it'
+    batch, reason = most, 'the one for which the learning rate is known'
     if facts.gpu_memory is not None:
         pixels = choices.size[0] * choices.size[1] / (1333 * 800)
         fitting = max(0.8 * facts.gpu_memory / (IMAGE_MEMORY * pixels), 1)
         if fitting < most:
             batch = 2 ** int(math.log2(fitting))
-            reason = f'what {facts.gpu_memory:.0f} GiB of memory take'
+            reason = f'the most that fits into {facts.gpu_memory:.0f} GiB of GPU memory'
     if 4 * batch > facts.images:
         batch = max(facts.images // 4, 1)
-        reason = f'{facts.images} images with objects, four steps an epoch'
+        reason = f'only {facts.images} images have objects; so an epoch has four steps'
     choices.batch_size, choices.reasons['batch_size'] = batch, reason
 
 
 def _choose_rate(choices: Choices, facts: Facts, detector: Detector) -> None:
     share = choices.batch_size / detector.machine.lr_batch
-    rate, rule = detector.lr * share, 'in proportion'
+    rate, rule = detector.lr * share, 'in proportion to'
     if detector.machine.optimizer == 'AdamW':
-        rate, rule = detector.lr * math.sqrt(share), 'by the square root'
+        rate, rule = detector.lr * math.sqrt(share), 'by the square root of'
     choices.lr = float(f'{rate:.2g}')
-    reason = f'{detector.lr:g} for {detector.machine.lr_batch} images a step'
+    reason = f'{detector.lr:g} for batches of {detector.machine.lr_batch} images'
     if share != 1:
-        reason += f', scaled {rule} of the batch, as {detector.machine.optimizer} needs'
+        reason += f', scaled {rule} the batch size, as usual for {detector.machine.optimizer}'
     choices.reasons['lr'] = reason
 
 
@@ -271,12 +273,12 @@ def _choose_epochs(choices: Choices, facts: Facts, detector: Detector) -> None:
     per_epoch = max(facts.images / choices.batch_size, 1)
     steps = machine.epochs * per_epoch
     choices.epochs = math.ceil(min(max(steps, least), most) / per_epoch)
-    reason = f'{facts.images:,} images with objects, {math.ceil(per_epoch):,} steps an epoch'
+    reason = f'{facts.images:,} images with objects, {math.ceil(per_epoch):,} steps per epoch'
     if steps < least:
         reason += f'; {machine.epochs} epochs would be less than {least:,} steps'
     elif steps > most:
         reason += f'; {machine.epochs} epochs would be more than {most:,} steps'
     if choices.epochs > MOST_EPOCHS:
         choices.epochs = MOST_EPOCHS
-        reason += f'; no more than {MOST_EPOCHS} epochs'
+        reason += f'; at most {MOST_EPOCHS} epochs'
     choices.reasons['epochs'] = reason

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -64,10 +65,16 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
 
 @contextmanager
 def _quiet(text: str) -> Iterator[None]:
-    """Show `text` while libraries inside print what nobody needs."""
+    """Show `text` and hide what libraries print and log, such as each weight's initialization."""
     status = Status(text, console=Console(file=sys.stdout))
-    with status, contextlib.redirect_stdout(io.StringIO()):
-        yield
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        with status, contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
@@ -116,7 +123,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
             continue
         cfg = config_of(project.study, row, row.seeds[0])
         loaders = [cfg.get(f'{split}_dataloader') for split in SPLITS]
-        if loaders not in checked:  # twins read the same data
+        if loaders not in checked:  # rows may read the same data
             check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
         with _quiet(f'timing a few steps of {row.name}'):

@@ -125,7 +125,7 @@ def _classes_and_sizes(project: ProjectStudy) -> Section:
     note = []
     text = breakdown(project.study, project.results)
     if not text.startswith('| '):
-        text = 'the test has no COCO metrics, which are by size and class'
+        text = 'the test has no COCO metrics, so there is no AP by size and class'
     for block in text.split('\n\n'):
         rows = [line[2:-2].split(' | ') for line in block.splitlines() if line.startswith('| ')]
         if rows:
@@ -226,7 +226,7 @@ def _costs(project: ProjectStudy) -> Section:
     return Section(
         'cost',
         tables=[table],
-        note='Time and memory are measured in the trainings, other work of the machine included.',
+        note='Time and memory are those of the trainings. Other programs add to the time.',
     )
 
 

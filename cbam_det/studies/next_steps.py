@@ -38,14 +38,14 @@ def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
             )
         if _is_rising(project, row):
             items.append(
-                f'{row.name} was still improving at its last validation: train longer, in a copy '
-                f'of {project.folder} without its results and work_dirs, whose baseline.py has '
-                'more epochs.'
+                f'{row.name} was still improving at its last validation, so train longer: copy '
+                f'{project.folder} without its results and work_dirs, and raise the number of '
+                'epochs in baseline.py.'
             )
     config = project.folder / 'baseline.py'
     places = tool_command('places', config)
     items.append(
-        f'Another place of the attention: `{places}` lists those of this detector. Copy cbam.py, '
+        f'Attention at another place: `{places}` lists the places in this detector. Copy cbam.py, '
         'change its `after` or `stages`, and add a row with that config to study.yaml.'
     )
     lines = []
@@ -69,7 +69,7 @@ def _seeds(project: ProjectStudy, row: Row) -> list[str]:
     count = comparison.count
     if comparison.low is None or comparison.high is None:
         return [
-            f'At least three seeds, which have an interval: `{project.command("--seeds", "3")}`'
+            f'At least three seeds, to get a useful interval: `{project.command("--seeds", "3")}`'
         ]
     if not comparison.low <= 0 <= comparison.high:
         more = project.command('--seeds', str(2 * count))
@@ -79,8 +79,8 @@ def _seeds(project: ProjectStudy, row: Row) -> list[str]:
         return [f'More seeds would hardly change the verdict on {row.name}.']
     if needed is None or needed > TOO_MANY:
         return [
-            f'The differences of {row.name} vary too much to show 1 point with less than '
-            f'{TOO_MANY} seeds: more or cleaner images, of the test set above all, help more.'
+            f'The differences of {row.name} vary so much that {TOO_MANY} seeds would not show a '
+            'difference of 1 point. More or cleaner images help more, above all in the test set.'
         ]
     pair = sum(_training_seconds(project, name) for name in (row.name, row.against) if name)
     return [

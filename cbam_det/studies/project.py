@@ -1,4 +1,4 @@
-"""Write a study of one's own data: the configs of two twins, their data, the study, a README.
+"""Write a study of one's own data: two configs, with and without CBAM, their data and a README.
 
 ::
 
@@ -72,18 +72,18 @@ def write_project(
     given: Mapping[str, object] | None = None,
     progress: bool = True,
 ) -> Project:
-    """Look at a folder of data and write a study of it, whole or not at all.
+    """Read a folder of data and write a study of it; after an error no file is left.
 
     Args:
         data: images and annotations, see `datasets.layouts`.
-        out: folder to write; NAME_OF_DATA_cbam in the current one without it.
+        out: folder to write; by default NAME_OF_DATA_cbam in the current folder.
         layout: 'coco', 'voc' or 'yolo'; None to recognise it.
-        seed: of the split, where the data have none.
-        given: values in place of the chosen ones, see `choices.choose`.
+        seed: seed of the split, if the data have none.
+        given: values to use instead of the chosen ones, see `choices.choose`.
         progress: show a bar.
 
     Raises:
-        InputError: `out` holds something; the data cannot be used; a given value is of no use.
+        InputError: `out` is not empty, or the data or a given value cannot be used.
     """
     name = Path(os.path.abspath(data)).name
     out = Path(os.path.abspath(out or f'{name}_cbam'))
@@ -110,7 +110,7 @@ def write_project(
             os.replace(partial, out)
     except OSError as error:
         raise InputError(
-            f'{out} cannot be written ({error}); name another folder by --out'
+            f'{out} cannot be written ({error}); give another folder with --out'
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -119,14 +119,17 @@ def write_project(
 
 def _check_out(out: Path) -> None:
     if re.search(r"""['"\\{}]""", str(out)):
-        raise InputError(f'--out {out}: MMEngine reads no config below a folder of such a name')
+        raise InputError(
+            f'--out {out}: MMEngine cannot read configs from a path with quotes, backslashes or '
+            'braces; give another --out'
+        )
     if not out.exists():
         return
     present = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
     if present:
         raise InputError(
-            f'{out} holds {first_few(present)}, which stay as they are; name another folder by '
-            '--out, or remove this one to write it anew'
+            f'{out} is not empty ({first_few(present)}); give another folder with --out, or remove '
+            'this one'
         )
 
 
@@ -186,9 +189,9 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         has_test='test' in sets.splits,
         eval_batch_size=choices.batch_size if same_size else 1,
         eval_reason=(
-            'the images have one size, so that no score depends on the batch'
+            'all images have the same size, so the scores do not depend on the batch size'
             if same_size
-            else 'images of different sizes would be padded, and the scores depend on the batch'
+            else 'larger batches would pad images of different sizes, which changes the scores'
         ),
         model=_model(detector.fragment, detector.two_stage),
         two_stage=detector.two_stage,

@@ -124,7 +124,7 @@ def _not_a_project(folder: Path, missing: list[str]) -> InputError:
         )
     if any(path.suffix.lower() in IMAGES for path in folder.rglob('*')):
         return InputError(
-            f'{folder} has no {names}, but images; make a project from them, and compare that: '
+            f'{folder} has images, but no {names}; first make a project from the images: '
             f'{tool_command("init", folder)}'
         )
     return InputError(f'{folder} has no {names}; make them from your images in DATA: {make}')

@@ -149,9 +149,9 @@ def start_weights(
             raise InputError(
                 f'{description}, but these weights are not in {work_dirs} '
                 f'({"; ".join(faults) or "no checkpoint"}); give the folder of the runs with '
-                f'--work-dirs, or train again: {repeat_command}; if the machine is another one and '
-                f'rounds differently, remove {place_of(results, study, source, seed)} and run the '
-                'row again'
+                f'--work-dirs, or train again: {repeat_command}; if the numbers differ because '
+                f'this is another machine, remove {place_of(results, study, source, seed)} and run '
+                'the row again'
             )
     return start
 

@@ -96,7 +96,7 @@ def detectors(
     """Time a training step and inference of whole detectors in alternation, on random images.
 
     The process keeps freed memory, as `tools/train.py` and `tools/test.py` do. Inference uses the
-    initial weights, so that the detectors differ in the attention alone.
+    initial weights, so that the detectors differ only in the attention.
 
     Args:
         configs: configs by name; the first is the baseline.

@@ -94,7 +94,7 @@ def test_tool_overwrites_nothing_and_reports_errors_in_one_line(tool, tmp_path):
             'broken.pth cannot be loaded (torch did not write it); download it again',
         ),
         ((tmp_path / 'none.pth', tmp_path / 'b.pth'), 'has no weights, only optimizer'),
-        ((state, tmp_path / 'b.pth', '--from', 'timm'), 'unknown in the form timm'),
+        ((state, tmp_path / 'b.pth', '--from', 'timm'), 'unknown in the format timm'),
     ):
         status, output = tool(*args)
         assert status == 2 and message in output and output.count('\n') == 1, output

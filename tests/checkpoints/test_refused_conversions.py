@@ -26,9 +26,9 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
     ours = convert(authors).state
     extra = torch.ones(1)
     for message, state, options in (
-        ('bam1.x: unknown in the form authors', {**authors, 'bam1.x': extra}, {}),
-        ('no CBAM of any form', theirs('authors').fc.state_dict(), {}),
-        ('several forms, authors, timm', authors | timms, {}),
+        ('bam1.x: unknown in the format authors', {**authors, 'bam1.x': extra}, {}),
+        ('no CBAM of any format', theirs('authors').fc.state_dict(), {}),
+        ('several formats, authors, timm', authors | timms, {}),
         (r'no CBAM in layer2\.0, but', without(authors, 'layer2.0.cbam'), {}),
         (
             r'missing .*layer2\.0\.cbam\.channel_gate\.fc2\.bias',
@@ -38,8 +38,8 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         (r'missing .*layer3\.1\.conv1\.weight', without(authors, 'layer3.1.conv1'), {}),
         (r'no CBAM in layer4\.0', without(timms, 'layer4'), {}),
         ('does not have 2 input maps', timm_light(), {}),
-        ("form 'mine' is unknown", authors, dict(source='mine')),
-        ('unknown in the form timm', authors, dict(source='timm')),
+        ("format 'mine' is unknown", authors, dict(source='mine')),
+        ('unknown in the format timm', authors, dict(source='timm')),
         ('nothing to convert', ours, dict(layout='inserted')),
         (
             'several keys become',
@@ -49,7 +49,7 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         ('BasicBlocks have no plugins=', ours, dict(layout='plugins')),
         ("layout 'mine' is unknown", ours, dict(layout='mine')),
         ('x: not a tensor', {**ours, 'x': 1}, {}),
-        ('does not apply to the form authors', authors, dict(options=dict(order='channel'))),
+        ('does not apply to the format authors', authors, dict(options=dict(order='channel'))),
     ):
         with pytest.raises(InputError, match=message):
             convert(state, **options)
@@ -71,8 +71,8 @@ def test_a_start_that_cannot_be_converted_is_an_error_with_the_reason():
     half['layer1.0.bn2.weight'][0] = 6e4
     second = 'inserted.layer1/0/bn2.cbam1.channel_gate.fc1.weight'
     for message, state, options in (
-        ("channel gate's pool 'lse'", net(pools=['avg', 'lse']), dict(pools=['avg', 'lse'])),
-        ("spatial gate's pool 'lse'", net(spatial_pools='lse'), dict(spatial_pools='lse')),
+        ("pool 'lse' in the channel gate", net(pools=['avg', 'lse']), dict(pools=['avg', 'lse'])),
+        ("pool 'lse' in the spatial gate", net(spatial_pools='lse'), dict(spatial_pools='lse')),
         ('layer2 is not a norm with weight and bias', net('layer2'), {}),
         ('layer1.0.conv2 is not a norm', net('layer1.0.conv2'), {}),
         ('relu is not a norm', net('relu'), {}),

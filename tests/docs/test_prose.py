@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ DIALECT = {
     r'; near: ': 'did you mean',
     r"['`)] say\b": 'for example, such as',
     r'\bas (mmdet|MMEngine|torch) (has|had) it\b': 'as in ...',
+    r'\btwins?\b': 'the two configs',
+    r'\b(images|steps) an? (step|epoch)\b': 'per',
+    r'\b(differ|differs) in \w+ \w+ alone\b': 'differ only in',
     r'\b(knows?|reads?|takes?) no such\b': 'does not know, read or take',
 }
 
@@ -50,11 +54,14 @@ def texts() -> list[tuple[str, int, str]]:
     """(file, line, text): the lines of pages, and the comments and strings of code."""
     read = []
     pages = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/**/*.md')]
-    for page in [*pages, ROOT / 'configs/README.md', ROOT / 'experiments/README.md']:
+    folders = ('configs', 'experiments', 'examples')
+    for page in [*pages, *(ROOT / folder / 'README.md' for folder in folders)]:
         if '_build' not in page.parts:
             lines = page.read_text(encoding='utf-8').splitlines()
             name = str(page.relative_to(ROOT))
             read += [(name, number, line) for number, line in enumerate(lines, start=1)]
+    for cell in json.loads((ROOT / 'docs/tutorial.ipynb').read_text(encoding='utf-8'))['cells']:
+        read += [(f'docs/tutorial.ipynb, {cell["id"]}', 1, line) for line in cell['source']]
     for folder in ('cbam_det', 'tools', 'benchmarks'):
         for file in sorted((ROOT / folder).rglob('*.py')):
             read += prose_of(str(file.relative_to(ROOT)), file.read_text(encoding='utf-8'))

@@ -76,7 +76,7 @@ def test_used_attention_is_watched_for_one_iteration_and_one_batch(tiny_runs, tm
         ),
         (
             dict(past=('predict',)),
-            'validation has not run the attention at block.cbam, although it has run block; remove',
+            'validation did not run the attention at block.cbam, although it ran block; remove',
         ),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
@@ -202,6 +203,15 @@ def test_smoke_run_has_one_seed_few_steps_and_images_and_its_own_folder(
     assert part['annotations'] == [x for x in whole['annotations'] if x['image_id'] in kept]
 
 
+def test_what_mmengine_logs_is_hidden_while_a_status_is_shown(capsys):
+    logger = MMLogger.get_instance(f'quiet {id(capsys)}')  # is current, and writes to capsys
+    with compare_module._quiet('timing a few steps'):
+        logger.info('KaimingInit')
+    logger.info('after it')
+    out = capsys.readouterr().out
+    assert 'KaimingInit' not in out and 'after it' in out
+
+
 @pytest.mark.parametrize('missing', ['data.py', 'study.yaml'])
 def test_missing_file_is_named_with_the_command_that_makes_it(missing, folder, capsys):
     (folder / missing).unlink()
@@ -212,7 +222,7 @@ def test_missing_file_is_named_with_the_command_that_makes_it(missing, folder, c
 
 
 def test_folder_of_images_or_none_is_told_how_to_become_a_project(digits, tmp_path):
-    with pytest.raises(InputError, match=rf'but images; make .*init\.py {digits}$'):
+    with pytest.raises(InputError, match=rf'first make a project .*init\.py {digits}$'):
         ProjectStudy.read(digits)
     with pytest.raises(InputError, match=r'there is no folder .*absent; .* --out .*absent$'):
         ProjectStudy.read(tmp_path / 'absent')

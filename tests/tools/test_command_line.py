@@ -9,14 +9,14 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from cbam_det_tools import TOOLS
-from cbam_det_tools.__main__ import main as cbam_det_main
 
 from cbam_det.checkpoints import formats
 from cbam_det.datasets.digits import Digits
 from cbam_det.utils import environment
 from cbam_det.utils.environment import tool_command
 from cbam_det.utils.records import typed_command
+from cbam_det_tools import TOOLS
+from cbam_det_tools.__main__ import main as cbam_det_main
 
 from ..conftest import ROOT, in_process
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cbam_det.utils.environment import tool_command
+
 from ..conftest import QUICK, in_process
 from ..datasets.layout_folders import items_of, labelimg_voc
 
@@ -29,17 +31,17 @@ def test_tool_tells_what_it_read_chose_and_wrote(data, tmp_path, monkeypatch, ca
         f'{data}: VOC, 10 classes',
         '  train: 14 images,',
         '  no split was found: 3 of 17 images are used for validation, split by images; their '
-        'names show no groups, seed 1',
+        'names show no sequences, seed 1',
         '  size=(192, 96): given by --size',
-        '  batch_size=3: 14 images with objects, four steps an epoch',
+        '  batch_size=3: only 14 images have objects; so an epoch has four steps',
         '  epochs=3: given by --epochs',
         f'written to {tmp_path}/my digits_cbam;',
-        f"  cbam-det compare '{tmp_path}/my digits_cbam'",
+        f'  {tool_command("compare", tmp_path / "my digits_cbam")}',
     ):
         assert line in said
     assert in_process('init')(data) == 2
     said = capsys.readouterr()
-    assert said.err.startswith(f'error: {tmp_path}/my digits_cbam holds ') and not said.out
+    assert said.err.startswith(f'error: {tmp_path}/my digits_cbam is not empty (') and not said.out
     assert said.err.count('\n') == 1
 
 

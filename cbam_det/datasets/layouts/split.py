@@ -59,15 +59,13 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
     sequences = {image_id: sequence_of(name) for image_id, name in names.items()}
     sources = {image_id: source_of(name) for image_id, name in names.items()}
     has_sequences = max(Counter(sequences.values()).values()) > 1
-    no_groups = 'their names show no groups'
+    no_groups = 'their names show no sequences'
     if has_sequences and len(set(sequences.values())) > 1:
-        halves = _split(sequences, classes, seed, 'sequences that the names of the images show')
+        halves = _split(sequences, classes, seed, 'sequences that the image names show')
         share = len(halves.val) / len(names)
         if SHARES[0] <= share <= SHARES[1] and not _absent(halves.train, halves.val, classes):
             return halves
-        no_groups = (
-            'the groups that their names show are too large, or are the only ones of a class'
-        )
+        no_groups = 'the sequences that their names show are too long, or the only ones of a class'
     elif has_sequences and _is_video(sequences) and len(names) >= 2 * BLOCKS:
         ordered = sorted(names, key=lambda image_id: _frame(names[image_id]))
         blocks = {

@@ -177,7 +177,7 @@ def _as_coco(content: Content, boxes: list[Box], root: Path, from_zero: bool) ->
         file_name = Path(os.path.relpath(image.path, root)).as_posix()
         images.append(dict(id=index + 1, file_name=file_name, width=size[0], height=size[1]))
     for box in boxes:
-        if (box.image, box.object) in unusable:
+        if (box.image, box.number) in unusable:
             continue
         left, top, right, bottom = box.sides
         if not from_zero:

@@ -132,11 +132,11 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
     if not lists:
         raise InputError(
             f'{files.root} has YOLO labels but no class names; write them into '
-            f'{files.root / "classes.txt"}, one per line, that of class 0 first'
+            f'{files.root / "classes.txt"}, one per line, beginning with class 0'
         )
     path, names = next(iter(lists.items()))
     if not names:
-        raise InputError(f'{path} has no names; write one per line, that of class 0 first')
+        raise InputError(f'{path} has no names; write one per line, beginning with class 0')
     for other, other_names in lists.items():
         if other_names != names:
             raise InputError(f'{other} has other classes than {path}; make them the same')

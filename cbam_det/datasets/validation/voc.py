@@ -21,7 +21,7 @@ class Box(NamedTuple):
     """An object with a box of four numbers.
 
     Attributes:
-        image, object: the index of its image, and its own index in the XML.
+        image, number: the index of its image, and its own index in the XML.
         name: its class.
         sides: its box as written.
         difficult: whether mmdet ignores it.
@@ -29,7 +29,7 @@ class Box(NamedTuple):
     """
 
     image: int
-    object: int
+    number: int
     name: str
     sides: tuple[float, ...]
     difficult: bool

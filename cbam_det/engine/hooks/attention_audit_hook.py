@@ -235,8 +235,8 @@ class AttentionAuditHook(Hook):
         self._end_validation(use)
         if names := use.not_run():
             raise InputError(
-                f'the first validation has not run the attention at {first_few(names)}, although '
-                f'it has run {use.parents[names[0]] or "the model"}; {REMEDY}'
+                f'the first validation did not run the attention at {first_few(names)}, although '
+                f'it ran {use.parents[names[0]] or "the model"}; {REMEDY}'
             )
         if names := use.idle():
             runner.logger.warning(
