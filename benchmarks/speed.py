@@ -30,6 +30,8 @@ EXAMPLES = """examples:
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
     --variant "model.backbone.plugins.0.after=layer[234].*.bn3"
+  python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \
+    --as-in-mmdet --channels-last --rounds 12
   python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision
@@ -106,6 +108,14 @@ def parse_args() -> argparse.Namespace:
         '--size', type=size, help='HxW of the images (default: test size of the first config)'
     )
     subparser.add_argument(
+        '--as-in-mmdet',
+        action='store_true',
+        help="add the first config as mmdet's tools run it, without our defaults",
+    )
+    subparser.add_argument(
+        '--channels-last', action='store_true', help='add each detector in channels_last'
+    )
+    subparser.add_argument(
         '--amp', action='store_true', help='add each detector in mixed precision'
     )
     subparser.add_argument(
@@ -139,6 +149,11 @@ def mixed(cfg: Config) -> Config:
     return cfg
 
 
+def in_channels_last(cfg: Config, value: bool = True) -> Config:
+    """The config as `tools/train.py --channels-last` trains it, or with `--no-channels-last`."""
+    return override(copy.deepcopy(cfg), dict(channels_last=value))
+
+
 def measure(args: argparse.Namespace) -> dict:
     if args.kind == 'module':
         steps = contenders.modules(args.shapes, args.rounds, args.device, args.compile)
@@ -151,9 +166,19 @@ def measure(args: argparse.Namespace) -> dict:
         for variant in args.variant:
             options = parse_options([variant])
             configs[f'{last}, {variant}'] = override(copy.deepcopy(base), options)
+        as_in_mmdet = {}
+        if args.as_in_mmdet:
+            first, baseline = next(iter(configs.items()))
+            as_in_mmdet = {f"{first}, mmdet's tools": in_channels_last(baseline, False)}
+        if args.channels_last:
+            configs |= {
+                f'{name}, --channels-last': in_channels_last(cfg) for name, cfg in configs.items()
+            }
         if args.amp:
             configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
-        return detectors(configs, args.rounds, args.device, args.size, args.batch)
+        return detectors(
+            as_in_mmdet | configs, args.rounds, args.device, args.size, args.batch, as_in_mmdet
+        )
     if args.kind == 'counts':
         return dict(rows=contenders.counts())
     if args.kind == 'precision':

@@ -1,5 +1,8 @@
 """CBAM for object detection with MMDetection 3.x; importing it registers its modules.
 
+The import takes as long as that of mmdet, whose classes ours extend. The tools therefore parse
+their arguments and look for files before it.
+
 It also makes MMEngine read files of weights as weights alone (`checkpoints.files.guard_mmengine`),
 and warn where the attention of a model and of its weights differ (`checkpoints.attention`).
 Nothing else of another library is changed by the import; what is fixed in mmdet is fixed where our

@@ -28,6 +28,7 @@ SMALL = Digits(train=12, val=5, size=96, seed=3)
 QUICK = (
     *('train_dataloader.batch_size=4', 'train_cfg.val_interval=1', 'randomness.seed=0'),
     *('default_hooks.checkpoint.interval=1', 'default_hooks.logger.interval=1'),
+    'default_hooks.run_report=None',
     *(
         f'{split}_dataloader.{option}'
         for split in ('train', 'val', 'test')
@@ -162,6 +163,7 @@ def in_process(name: str) -> Callable[..., int]:
 def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory, run: Callable) -> Path:
     """The folder of a training of two epochs on the small digits; its work_dir is `work`."""
     folder = tmp_path_factory.mktemp('trained')
-    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
+    quick = [option for option in QUICK if 'run_report' not in option]
+    options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *quick)
     run('train.py', CONFIG, *options, 'train_cfg.max_epochs=2', cwd=folder)
     return folder

@@ -1,12 +1,16 @@
 """The command-line tools of cbam_det: `python tools/NAME.py`, or `cbam-det NAME`.
 
-Each tool parses its arguments before it imports cbam_det, which imports torch and mmdet.
+Each tool parses its arguments and looks for the files that they name before it imports cbam_det,
+which imports torch and mmdet.
 """
 
 import argparse
+import importlib
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 TOOLS = {
     'init': 'write configs with and without CBAM for your own data',
@@ -49,6 +53,12 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     parser.add_argument(
         '--check-images', action='store_true', help='decode every image before the run'
     )
+    parser.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        help="torch's channels_last memory format: same numbers to rounding, faster convolutions "
+        "(default: the config's channels_last)",
+    )
     add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
@@ -60,6 +70,31 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'
     )
+
+
+def missing_files(*files: tuple[str, str | Path | None]) -> int:
+    """Report the first file of a command that is missing, without an import of torch and mmdet.
+
+    Args:
+        files: see `cbam_det.utils.find_files.check_files`.
+
+    Returns:
+        The exit status: 2 if a file is missing, else 0.
+    """
+    errors, find_files = map(_load_without_package, ('errors', 'find_files'))
+    return errors.one_line_errors(lambda: find_files.check_files(*files))
+
+
+def _load_without_package(name: str) -> ModuleType:
+    """Load a module of cbam_det.utils without cbam_det itself, which imports torch and mmdet."""
+    package = 'cbam_det_utils'
+    if package not in sys.modules:
+        folder = Path(importlib.util.find_spec('cbam_det').origin).parent / 'utils'
+        spec = importlib.util.spec_from_file_location(
+            package, folder / '__init__.py', submodule_search_locations=[str(folder)]
+        )
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f'{package}.{name}')
 
 
 def hide_gpus_without_operators() -> int:

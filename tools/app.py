@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 EXAMPLES = """examples:
   cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth
@@ -18,6 +17,8 @@ Ctrl-C ends it. Your pictures are not kept."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import missing_files
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,12 +42,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--port', type=int, default=7860, help='port to listen on (default: %(default)s)'
     )
     args = parser.parse_args(argv)
+    pair = (args.config, args.checkpoint)
     # Before torch is imported, which takes long.
     if importlib.util.find_spec('gradio') is None:
         parser.exit(2, "error: the page needs Gradio: pip install 'gradio>=6.31,<7'\n")
-    for checkpoint in (args.checkpoint, *(args.against or ())[1:]):
-        if '://' not in checkpoint and not Path(checkpoint).is_file():
-            parser.exit(2, f'error: no checkpoint {checkpoint}; give the path of a .pth file\n')
+    files = zip(('config', 'checkpoint') * 2, (*pair, *(args.against or ())), strict=False)
+    if status := missing_files(*files):
+        parser.exit(status)
     try:
         socket.create_server((args.host, args.port)).close()
     except (OSError, OverflowError) as error:

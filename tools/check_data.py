@@ -193,6 +193,11 @@ def fix(split: 'AnnotatedSplit', console: Console) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
+    from cbam_det_tools import missing_files
+
+    is_config = Path(args.data).suffix == '.py'
+    if is_config and (status := missing_files(('config', args.data))):
+        return status
     from cbam_det.utils.errors import one_line_errors
 
     return one_line_errors(lambda: check(args))

@@ -136,6 +136,10 @@ def write(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
+    from cbam_det_tools import missing_files
+
+    if status := missing_files(('config', args.config)):
+        return status
     from cbam_det.utils.errors import one_line_errors
 
     return one_line_errors(lambda: write(args))

@@ -70,6 +70,11 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
+    from cbam_det_tools import missing_files
+
+    files = [('source', args.input), ('config', args.config), ('checkpoint', args.checkpoint)]
+    if status := missing_files(*files):
+        return status
     from cbam_det.utils.errors import one_line_errors
 
     return one_line_errors(lambda: run(args))

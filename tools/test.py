@@ -97,8 +97,11 @@ def test(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det_tools import hide_gpus_without_operators
+    from cbam_det_tools import hide_gpus_without_operators, missing_files
 
+    files = [('config', args.config), ('checkpoint', args.checkpoint)]
+    if args.launcher == 'none' and (status := missing_files(*files)):
+        return status
     hidden_gpus = hide_gpus_without_operators()
     from cbam_det.engine.launch import run_tool
     from cbam_det.utils.errors import one_line_errors

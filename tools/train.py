@@ -34,15 +34,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help="adapt the learning rate to the batch size, with the config's auto_scale_lr",
     )
+    parser.add_argument(
+        '--log',
+        action='append',
+        choices=['tensorboard', 'wandb', 'mlflow'],
+        default=[],
+        help='log to this service too, whose package must be installed; can be given several times',
+    )
     add_run_options(parser, 'dist_train.sh, slurm_train.sh')
     return parser.parse_args(argv)
 
 
 def train(args: argparse.Namespace) -> None:
     from cbam_det.engine.launch import build_runner, config_of
+    from cbam_det.engine.log_backends import add_log_backends
     from cbam_det.utils.errors import InputError
 
     cfg = config_of(args, 'train')
+    add_log_backends(cfg, args.log)
     if args.amp:
         amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
         cfg.merge_from_dict(dict(optim_wrapper=amp))
@@ -62,8 +71,11 @@ def train(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det_tools import hide_gpus_without_operators
+    from cbam_det_tools import hide_gpus_without_operators, missing_files
 
+    files = [('config', args.config), ('--resume', None if args.resume == 'auto' else args.resume)]
+    if args.launcher == 'none' and (status := missing_files(*files)):
+        return status
     hidden_gpus = hide_gpus_without_operators()
     from cbam_det.engine.launch import run_tool
     from cbam_det.utils.errors import one_line_errors

@@ -298,6 +298,14 @@ def write_output(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
+    from cbam_det_tools import missing_files
+
+    kinds = ('image', 'config', 'checkpoint')
+    files = [(kind, getattr(args, kind, None)) for kind in kinds]
+    for config, checkpoint in () if args.command == 'report' else getattr(args, 'against', ()):
+        files += [('config', config), ('checkpoint', checkpoint)]
+    if status := missing_files(*files):
+        return status
     from cbam_det.utils.errors import one_line_errors
 
     return one_line_errors(lambda: write_output(args))

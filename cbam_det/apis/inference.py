@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from ..checkpoints.loading import check_checkpoint, check_pretrained, trained_classes
 from ..models.build import build_model
 from ..models.layers.torch_private import drop_compiled_code
-from ..utils.config import did_you_mean, enter_scope, kind_of, near_hint
+from ..utils.config import enter_scope, kind_of
 from ..utils.environment import check_device
-from ..utils.errors import InputError, first_few
+from ..utils.errors import InputError, did_you_mean, first_few
+from ..utils.find_files import check_image_file
 from ..utils.mmengine_private import load_weights
 from ..utils.run_config import ModelConfig
 from ..utils.split_config import Split
@@ -258,12 +259,8 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         InputError: the file is missing, or is not an image.
     """
+    check_image_file(path)
     path = Path(path)
-    if not path.is_file():
-        folder = path.parent
-        files = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-        hint = near_hint(path.name, files, 0.5)
-        raise InputError(f'there is no image {path}; give the path of an image file{hint}')
     try:
         image = mmcv.imfrombytes(path.read_bytes(), flag='color')  # as mmdet's pipelines do
     except (OSError, cv2.error):

@@ -18,6 +18,7 @@ from torch import Size, Tensor, nn
 from ..utils.config import kind_of
 from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
+from ..utils.find_files import check_checkpoint_file
 from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split
@@ -138,13 +139,7 @@ def check_checkpoint(
     """
     if path is None:
         return None
-    if '://' not in path and not Path(path).is_file():
-        folder = Path(path).parent
-        candidates = sorted(str(file) for file in folder.glob('*.pth')) if folder.is_dir() else []
-        hint = f'train a model: {tool_command("train", "CONFIG")}'
-        if candidates:
-            hint = f'choose from {first_few(candidates)}'
-        raise InputError(f'the checkpoint {path} ({option}) does not exist; {hint}')
+    check_checkpoint_file(path, option)
     remedy = 'use the checkpoint of another epoch or download it again'
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}

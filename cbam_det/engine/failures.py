@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
+from ..models.channels_last import REMEDY
 from ..utils.config import CBAMS, kind_of, walk
 from ..utils.environment import tool_command
 from ..utils.errors import InputError
@@ -23,12 +25,14 @@ REMEDIES = {
     **dict.fromkeys((*FULL, 'writer'), ('write', 'free some space or fix the disk')),
 }
 DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
+NEEDS_CONTIGUOUS = 'view size is not compatible'  # of torch's `view` of a map in channels_last
 # mmdet's backbones with the option `with_cp`.
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
 def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
-    """Explain a fault of the disk, a broken image or a lack of memory; None for other errors.
+    """Explain a fault of the disk, a broken image, a lack of memory or a model that cannot be in
+    channels_last; None for other errors.
 
     Args:
         error: the exception of the run.
@@ -55,6 +59,12 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
             f'the image {image[1]} cannot be decoded; list all such images with '
             f'{tool_command("check-data", "CONFIG")}, whose --fix leaves them out; fix the image, '
             f'then {hint}'
+        )
+    if cfg.get('channels_last') and isinstance(error, RuntimeError) and NEEDS_CONTIGUOUS in cause:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return InputError(
+            f'the model cannot be in channels_last: {Path(place.filename).name}, line '
+            f'{place.lineno}, needs contiguous feature maps ({cause}); {REMEDY}'
         )
     return None
 

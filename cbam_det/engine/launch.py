@@ -34,7 +34,8 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     """The config of a command line, with the options that training and testing share.
 
     Args:
-        args: has config, cfg_options, launcher, local_rank, work_dir, data_root, check_images.
+        args: has config, cfg_options, launcher, local_rank, work_dir, data_root, check_images,
+            channels_last.
         task: the task of the command.
 
     Raises:
@@ -50,6 +51,8 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
+    if args.channels_last is not None:
+        cfg.channels_last = args.channels_last
     settings = cfg.get('preflight') or {}
     if args.check_images and isinstance(settings, dict):  # a later check refuses other types
         cfg.preflight = {**settings, 'check_images': True}

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, OPTIMIZERS, Registry
 
-from ..utils.config import kind_of, near_hint, registered_class, registered_names
-from ..utils.errors import InputError
+from ..utils.config import kind_of, registered_class, registered_names
+from ..utils.errors import InputError, near_hint
 from ..utils.unread_keys import RUNNER_KEYS, unused_keys
 from ..utils.value_types import shortened
 from .unknown_options import check_options, hook_options
@@ -23,6 +23,7 @@ OWN_HOOKS = dict(
     attention_audit=dict(type='AttentionAuditHook'),
     exact_resume=dict(type='ExactResumeHook'),
     finite_losses=dict(type='FiniteLossesHook'),
+    run_report=dict(type='RunReportHook'),
     stop_signals=dict(type='StopSignalsHook'),
     terminal=dict(type='TerminalHook'),
 )

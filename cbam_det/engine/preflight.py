@@ -23,6 +23,7 @@ from ..datasets.validation.config import check_data
 from ..datasets.validation.data_root import set_data_root
 from ..models.attention_modules import named_plugins
 from ..models.build import build_model
+from ..models.channels_last import check_channels_last
 from ..utils.config import enter_scope
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
@@ -83,6 +84,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     check_data(run, splits, run.settings.check_images)
     check_sync_bn(run, training=task == 'train')
     model = build_model(cfg)
+    if cfg.get('channels_last'):
+        check_channels_last(model)
     if task == 'test':
         checkpoint = loading.check_checkpoint(run.load_from, 'checkpoint', model)
         loading.check_same_gates(run.model, checkpoint or {})

@@ -28,9 +28,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints import files, loading
-from ..evaluation.metrics import fix_metrics, report_every_number
+from ..evaluation.metrics import (
+    FastCocoMetric,
+    fix_metrics,
+    report_every_number,
+    with_fast_metrics,
+)
 from ..models.attention_modules import named_plugins
-from ..models.compat import allow_compilations, fix_ssd_heads, to_channels_last
+from ..models.channels_last import align_states, contiguous_checkpoint, to_channels_last
+from ..models.compat import allow_compilations, fix_ssd_heads
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
 from ..utils.errors import InputError, Stopped, end_by_one_line
@@ -60,6 +66,8 @@ class CheckedRunner(Runner):
     - the hooks of `names.OWN_HOOKS`, which let a training be stopped, killed and resumed, and check
       its losses and its attention; `None` in the config's `default_hooks` turns one off;
     - checkpoints that get their name only when they are complete (`save_checkpoint`);
+    - `FastCocoMetric`, COCO's evaluation in C++, in place of mmdet's CocoMetric, whose numbers it
+      has; `fast_coco_eval=False` in the config keeps pycocotools;
     - one-line errors for faults of the machine and of config keys (`failures`, `build_errors`); a
       script that does not catch `InputError` or `Stopped` ends with that line and the exit status
       of our tools (`errors.end_by_one_line`);
@@ -208,6 +216,18 @@ class CheckedRunner(Runner):
             report_every_number(self._test_evaluator)
         return super().build_test_loop(loop)
 
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """MMEngine's `build_evaluator`, with `FastCocoMetric` instead of mmdet's CocoMetric.
+
+        The config keeps its CocoMetric, so that other tools can read it without cbam_det.
+        """
+        if self.cfg.get('fast_coco_eval', True):
+            evaluator = with_fast_metrics(evaluator)
+        built = super().build_evaluator(evaluator)
+        if any(isinstance(metric, FastCocoMetric) for metric in built.metrics):
+            self.logger.info("faster-coco-eval computes COCO's numbers")
+        return built
+
     def dump_config(self) -> None:
         """Do nothing; `train` writes the config.
 
@@ -299,14 +319,22 @@ class CheckedRunner(Runner):
                 raise
             raise explained from error
 
-    def call_hook(self, fn_name: str, **options: object) -> None:
-        """MMEngine's `call_hook`, which also notes that the first iteration starts."""
+    def call_hook(self, fn_name: str, **options: Any) -> None:
+        """MMEngine's `call_hook`, which also notes that the first iteration starts, and makes the
+        tensors of a checkpoint contiguous, so that a run without `channels_last` can resume it.
+        """
         self._begun |= fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter')
         super().call_hook(fn_name, **options)
+        if fn_name == 'before_save_checkpoint' and self.cfg.get('channels_last'):
+            contiguous_checkpoint(options['checkpoint'])
 
     def resume(self, *args: object, **options: object) -> None:
-        """MMEngine's `resume`, which also notes the iteration at which the run continues."""
+        """MMEngine's `resume`, which also notes the iteration at which the run continues.
+
+        The optimizer's states get the memory format of their weights, see `align_states`.
+        """
         super().resume(*args, **options)
+        align_states(self.optim_wrapper)
         self._resumed_at = self.iter
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

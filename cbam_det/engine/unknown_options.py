@@ -20,8 +20,8 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from ..utils.config import kind_of, near_hint, walk
-from ..utils.errors import InputError
+from ..utils.config import kind_of, walk
+from ..utils.errors import InputError, near_hint
 from ..utils.source_words import source_words
 from ..utils.value_types import typed
 

@@ -19,8 +19,7 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layers.torch_private import raise_recompile_limit
 
@@ -144,31 +143,6 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, original)
-
-
-def to_channels_last(model: nn.Module) -> nn.Module:
-    """Bring a model's weights, and so its feature maps, into torch's channels_last format.
-
-    mmcv's compiled operators (RoIAlign, deformable convolutions) read a map's memory as if it were
-    contiguous, whatever its format is, and silently compute wrong numbers from others. So
-    what its modules get is made contiguous first, and their own weights stay so. See
-    https://github.com/open-mmlab/mmcv/issues/2203.
-    """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in model.modules():
-        if type(module).__module__.startswith('mmcv.ops.'):
-            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
-    return model
-
-
-def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
-    def contiguous(value: Any) -> Any:
-        return value.contiguous() if isinstance(value, Tensor) else value
-
-    return tuple(map(contiguous, args)), {
-        name: contiguous(value) for name, value in options.items()
-    }
 
 
 def allow_compilations() -> None:

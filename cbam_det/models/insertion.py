@@ -34,9 +34,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..utils.class_options import options_of
-from ..utils.config import near_hint
 from ..utils.environment import tool_command
-from ..utils.errors import InputError, first_few
+from ..utils.errors import InputError, first_few, near_hint
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
 from .paper_places import in_stages, patterns_of

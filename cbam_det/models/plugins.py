@@ -10,8 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils.config import near_hint
-from ..utils.errors import InputError
+from ..utils.errors import InputError, near_hint
 from . import layers
 from .layers import checks
 from .layers.torch_private import is_compiled

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +60,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for sentence in (*verdict_sentences(project), warning(project)):
+    for sentence in filter(None, (*verdict_sentences(project), warning(project))):
         print(sentence)
     print(f'page: {path}')
 
@@ -67,11 +69,12 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
 def _quiet(text: str) -> Iterator[None]:
     """Show `text` and hide what libraries print and log, such as each weight's initialization."""
     status = Status(text, console=Console(file=sys.stdout))
-    logger = MMLogger.get_current_instance()
+    logger = MMLogger.get_current_instance()  # made here, it prints to the stream of now
     level = logger.level
-    logger.setLevel('WARNING')
+    logger.setLevel(logging.ERROR)  # init_weights warns of attention that pretrained weights lack
     try:
-        with status, contextlib.redirect_stdout(io.StringIO()):
+        with status, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'This DataLoader will create')  # more than cores
             yield
     finally:
         logger.setLevel(level)

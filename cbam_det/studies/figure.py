@@ -105,6 +105,7 @@ def _seeds(
         axis.errorbar(mean, position - 0.25, xerr=errors, fmt='|', color='black', ms=9, capsize=3)
     axis.set_yticks(range(len(rows)), [fill(row.name, 30) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(4))  # whose labels may have four digits
 
 
 def _gains(

@@ -50,7 +50,8 @@ def call_tool(
         # the signal goes to the whole process group.
         graceful = name == 'train'
         progress = Status(LastLine(log, start), refresh_per_second=2)
-        with _forwarded_signals(graceful) as set_child, progress:
+        received: list[int] = []
+        with _forwarded_signals(graceful, received) as set_child, progress:
             child = subprocess.Popen(
                 [*command, *options],
                 stdout=stream,
@@ -62,6 +63,8 @@ def call_tool(
             _, status, usage = os.wait4(child.pid, 0)  # like wait(), and its memory use
     child.returncode = os.waitstatus_to_exitcode(status)
     number = child.returncode - 128 if child.returncode > 0 else -child.returncode
+    if not number and received:  # it was at its end
+        number = received[0]
     if number in SIGNALS:
         raise Stopped(
             f'stopped by {signal.Signals(number).name}; the same command continues', number
@@ -90,7 +93,7 @@ class LastLine:
 
 
 @contextmanager
-def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
+def _forwarded_signals(graceful: bool, received: list[int]) -> Iterator[Callable[[int], None]]:
     """Forward the signals of this process to a child process in its own session.
 
     Signals that this process ignores (`nohup`, a job in the background) stay ignored.
@@ -98,6 +101,7 @@ def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
     Args:
         graceful: the child stops by itself and writes a checkpoint; if False, the signals go to its
             whole process group.
+        received: gets the numbers of the signals.
 
     Yields:
         A function that takes the child's process id; signals that arrived before are then sent.
@@ -105,12 +109,11 @@ def _forwarded_signals(graceful: bool) -> Iterator[Callable[[int], None]]:
     send = os.kill if graceful else os.killpg
     children: list[int] = []
     pending: list[int] = []
-    explained: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and graceful and not explained:
-            explained.append(number)
+        if number == signal.SIGINT and graceful and number not in received:
             explain_ctrl_c()
+        received.append(number)
         if not children:
             pending.append(number)
         for pid in children:

@@ -35,8 +35,8 @@ from mmengine.config import Config
 
 from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
-from ..utils.environment import shipped_folder
 from ..utils.errors import InputError, first_few
+from ..utils.installation import shipped_folder
 from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
 from ..visualization.figures import save
@@ -198,7 +198,7 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         val_interval=max(choices.epochs // 8, 1),
         optimizer=optimizer,
         warmup=max(min(500, steps * choices.epochs // 10), 1),
-        log_interval=max(min(50, steps), 1),
+        log_interval=max(min(50, steps // 5), 1),  # five points of a curve in an epoch
         study_title=f'{name}: {detector.title}, with CBAM and without',
         package=command,
     )

@@ -36,7 +36,7 @@ PASSIVE_HOOKS = {
     *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
     *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
     *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
-    *('StopSignalsHook', 'TerminalHook'),
+    *('RunReportHook', 'StopSignalsHook', 'TerminalHook'),
 }
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
 # Keys that every record must have, with their types; the others are optional.
@@ -198,6 +198,8 @@ def _determining_part(node: object, key: str = '') -> object:
     if isinstance(node, dict):
         if key.endswith('evaluator') and node.get('ann_file'):
             node = {**node, 'ann_file': Path(node['ann_file']).name}
+        if key.endswith('evaluator') and node.get('type') == 'FastCocoMetric':
+            node = {**node, 'type': 'CocoMetric'}  # both compute the same numbers
         return {
             name: _determining_part(value, name if name.endswith('evaluator') else key)
             for name, value in node.items()

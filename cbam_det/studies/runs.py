@@ -312,9 +312,17 @@ def _losses(logged: list[dict]) -> dict[int, float]:
 
 
 def _validation(logged: list[dict]) -> dict[int, dict[str, float | None]]:
-    """The metrics of each validation, by epoch or step; those of the test are at step 0."""
+    """The metrics of each validation but those of its classes, by epoch or step; those of the test
+    are at step 0.
+    """
     return {
-        line['step']: scored({key: value for key, value in line.items() if '/' in key})
+        line['step']: scored(
+            {
+                key: value
+                for key, value in line.items()
+                if '/' in key and not key.endswith('_precision')
+            }
+        )
         for line in logged
         if 'loss' not in line and line.get('step')
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from mmengine.structures import InstanceData
 from torch.profiler import ProfilerActivity, profile
 
 from ..models.build import build_model
+from ..models.channels_last import to_channels_last
 from ..models.costs import input_size
 from ..utils.environment import keep_memory
 
@@ -92,16 +97,20 @@ def detectors(
     device: str,
     size: tuple[int, int] | None = None,
     batch: int = 2,
+    as_in_mmdet: Collection[str] = (),
 ) -> dict:
     """Time a training step and inference of whole detectors in alternation, on random images.
 
-    The process keeps freed memory, as `tools/train.py` and `tools/test.py` do. Inference uses the
-    initial weights, so that the detectors differ only in the attention.
+    The process keeps freed memory, as `tools/train.py` and `tools/test.py` do, and a config with
+    `channels_last` has that format. Inference uses the initial weights, so that the detectors
+    differ only in the attention.
 
     Args:
         configs: configs by name; the first is the baseline.
         size: height and width of the images in pixels; default: the test size of the first config.
         batch: images per training step; inference uses one.
+        as_in_mmdet: the names of those in `configs` that are measured in a process of their own,
+            which returns freed memory to the system, as mmdet's tools do.
 
     Returns:
         'size'; 'batch'; 'rows': by name 'train_ms' and 'infer_ms' as median and quartiles, and
@@ -110,26 +119,59 @@ def detectors(
     if device == 'cpu':
         keep_memory()
     size = size or input_size(next(iter(configs.values())))
-    train: dict[str, Callable[..., object]] = {}
-    infer: dict[str, Callable[..., object]] = {}
-    for name, cfg in configs.items():
-        torch.manual_seed(0)
-        model = build_model(cfg).to(device)
-        wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
-        classes = _classes(cfg)
-        train[name] = _detector_step(model, wrapper, _samples(batch, size, classes))
-        infer[name] = _detection(model, _samples(1, size, classes))
+    calls = {
+        name: (_in_own_process if name in as_in_mmdet else _calls)(cfg, size, batch, device)
+        for name, cfg in configs.items()
+    }
     # Inference first: after training steps the weights differ, and with them the work of NMS.
-    infer_ms, train_ms = (alternate(calls, rounds, device) for calls in (infer, train))
+    infer_ms, train_ms = (
+        alternate({name: own[kind] for name, own in calls.items()}, rounds, device)
+        for kind in ('infer', 'train')
+    )
     rows = {
-        name: dict(
-            train_ms=train_ms[name],
-            infer_ms=infer_ms[name],
-            train_peak=round(memory(train[name], device)[1], 1),
-        )
-        for name in configs
+        name: dict(train_ms=train_ms[name], infer_ms=infer_ms[name], train_peak=own['peak']())
+        for name, own in calls.items()
     }
     return dict(size=list(size), batch=batch, rows=rows)
+
+
+def _calls(
+    cfg: Config, size: tuple[int, int], batch: int, device: str
+) -> dict[str, Callable[[], Any]]:
+    """A training step, inference and the peak memory of a step in MiB, of a detector."""
+    torch.manual_seed(0)
+    model = build_model(cfg).to(device)
+    if cfg.get('channels_last'):
+        to_channels_last(model)
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    classes = _classes(cfg)
+    train = _detector_step(model, wrapper, _samples(batch, size, classes))
+    infer = _detection(model, _samples(1, size, classes))
+    return dict(train=train, infer=infer, peak=lambda: round(memory(train, device)[1], 1))
+
+
+def _in_own_process(*args: Any) -> dict[str, Callable[[], Any]]:
+    """The calls of `_calls` in a new process, which ends with this one."""
+    context = multiprocessing.get_context('spawn')
+    connection, other_end = context.Pipe()
+    context.Process(target=_serve, args=(other_end, *args), daemon=True).start()
+    other_end.close()
+
+    def call(name: str) -> Any:
+        connection.send(name)
+        return connection.recv()
+
+    return {name: partial(call, name) for name in ('train', 'infer', 'peak')}
+
+
+def _serve(connection: Connection, *args: Any) -> None:
+    """Do the calls that another process sends by their names; send their results back."""
+    calls = _calls(*args)
+    with contextlib.suppress(EOFError):
+        while True:
+            name = connection.recv()
+            result = calls[name]()
+            connection.send(result if name == 'peak' else None)
 
 
 def _classes(cfg: Config) -> int:

@@ -18,8 +18,8 @@ from mmengine.registry import MODELS, Registry
 from torch.utils.data import DataLoader
 
 from .class_options import options_of
-from .config import kind_of, near_hint, registered_class, registered_names, walk
-from .errors import InputError, first_few
+from .config import kind_of, registered_class, registered_names, walk
+from .errors import InputError, first_few, near_hint
 from .failed_checks import FailedCheck, failed_check
 from .value_types import fits, kind_word, shortened, words_of
 

@@ -5,7 +5,6 @@ A `type` is a name ('CBAM', 'mmdet.ResNet') or, in MMEngine's pure Python config
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +15,8 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, Registry, init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from .environment import shipped_folder
-from .errors import InputError, first_few, print_stderr
+from .errors import InputError, first_few, near_hint, print_stderr
+from .find_files import find_config_file
 from .runner_types import check_runner_keys
 from .unread_keys import OLD_KEYS, RUNNER_KEYS, refuse_old_keys
 from .value_types import typed
@@ -106,17 +105,6 @@ def registered_names(registry: Registry | None) -> list[str]:
     return [*registry.module_dict, *registered_names(registry.parent)]
 
 
-def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """A hint for an error, such as "; did you mean 'max_epochs'?"; '' if no name is similar."""
-    matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
-    return f'; {did_you_mean(matches)}' if matches else ''
-
-
-def did_you_mean(names: Iterable[str]) -> str:
-    """A question that offers similar names: "did you mean 'a' or 'b'?"."""
-    return f'did you mean {" or ".join(map(repr, names))}?'
-
-
 def larger_rate(cfg: Config) -> str:
     """How to give the attention of a config ten times its learning rate.
 
@@ -164,25 +152,10 @@ def find_config(name: str, announce: bool = True) -> str:
     """
     if '::' in name:
         return _config_of_library(name)
-    if Path(name).is_file():
-        return name
-    folder = shipped_folder('configs')
-    files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
-    shipped_configs = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
-    config_name = Path(name).with_suffix('').as_posix().removeprefix('configs/')
-    if config_name in shipped_configs:
-        if announce:
-            print(f'config: {shipped_configs[config_name]}', file=sys.stderr)
-        return str(shipped_configs[config_name])
-    neighbours = {path.stem: str(path) for path in sorted(Path(name).parent.glob('*.py'))}
-    near_stems = difflib.get_close_matches(Path(name).stem, neighbours, 3)
-    near_names = [neighbours[stem] for stem in near_stems]
-    near_names = near_names or difflib.get_close_matches(Path(name).stem, shipped_configs, 3, 0.4)
-    hint = f'choose from {first_few(list(shipped_configs))}'
-    raise InputError(
-        f'there is no config {name} in {Path.cwd()}, and none of that name in {folder}; '
-        f'{did_you_mean(near_names) if near_names else hint}'
-    )
+    path = find_config_file(name)
+    if announce and path != name:
+        print(f'config: {path}', file=sys.stderr)
+    return path
 
 
 def _config_of_library(name: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.registry import DATASETS
 
 from .class_options import options_of
-from .config import near_hint, registered_class
-from .errors import InputError, first_few
+from .config import registered_class
+from .errors import InputError, first_few, near_hint
 from .value_types import fits, kind_word, shortened, typed, wrong_type
 
 # Keys of mmdet 2.x, and what replaces them in MMDetection 3.x.

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import platform
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,9 +20,10 @@ from packaging.version import InvalidVersion, Version
 from ..version import __version__
 from .errors import first_few
 from .hidden_modules import hiding_files
-
-# Whether the package is installed without a checkout; then the configs are inside it.
-INSTALLED = (Path(__file__).parents[1] / 'configs').is_dir()
+from .installation import INSTALLED as INSTALLED  # as X: for those that import it from here
+from .installation import tool_command as tool_command
+from .installation import tool_file as tool_file
+from .installation import tools_folder as tools_folder
 
 
 @dataclass(frozen=True)
@@ -277,41 +277,6 @@ def keep_memory() -> bool:
     trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: the largest size_t
-
-
-def shipped_folder(name: str) -> Path:
-    """A folder that comes with the package: inside the installed package, or in the checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
-
-
-def tools_folder() -> Path:
-    """The folder of the tools: `tools` in a checkout, or their installed package."""
-    parent = Path(__file__).parents[2]
-    return parent / ('cbam_det_tools' if INSTALLED else 'tools')
-
-
-def tool_file(name: str) -> str:
-    """The path of a file of `tools_folder`, relative to the current folder if inside that."""
-    file, folder = tools_folder() / name, Path.cwd()
-    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
-
-
-def tool_command(name: str, *arguments: object) -> str:
-    """The shell command that starts a tool from the current folder.
-
-    It is `cbam-det check-data ...` if this process was started by `cbam-det`, or if the package is
-    installed without a checkout; otherwise `python tools/check_data.py ...`.
-
-    Args:
-        name: the tool's name as a subcommand of `cbam-det`.
-        arguments: its arguments, which are quoted.
-    """
-    words = ['python', tool_file(f'{name.replace("-", "_")}.py')]
-    if INSTALLED or sys.argv[0].startswith('cbam-det '):
-        words = ['cbam-det', name]
-    return shlex.join([*words, *map(str, arguments)])
 
 
 def describe() -> dict[str, str]:

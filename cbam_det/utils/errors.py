@@ -1,12 +1,13 @@
 """What commands print, and how they end early: by wrong input, or by a signal."""
 
 import contextlib
+import difflib
 import io
 import os
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +45,17 @@ def first_few(names: list[str], limit: int = 3) -> str:
     """The first of many names, and how many more there are: 'a, b, c and 7 more'."""
     rest = len(names) - limit
     return ', '.join(names[:limit]) + (f' and {rest} more' if rest > 0 else '')
+
+
+def near_hint(name: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
+    """A hint for an error, such as "; did you mean 'max_epochs'?"; '' if no name is similar."""
+    matches = difflib.get_close_matches(name, list(candidates), 2, cutoff)
+    return f'; {did_you_mean(matches)}' if matches else ''
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """A question that offers similar names: "did you mean 'a' or 'b'?"."""
+    return f'did you mean {" or ".join(map(repr, names))}?'
 
 
 def printable(text: str) -> str:

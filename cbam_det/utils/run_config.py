@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 
 from mmengine.config import Config
 
-from .config import CBAMS, PRETRAINED, detector, enter_scope, kind_of, near_hint, walk
-from .errors import InputError, first_few
+from .config import CBAMS, PRETRAINED, detector, enter_scope, kind_of, walk
+from .errors import InputError, first_few, near_hint
 from .split_config import Split
 from .value_types import typed
 

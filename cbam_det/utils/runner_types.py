@@ -14,6 +14,8 @@ from .value_types import fits, parts_of, typed, wrong_type
 
 # Types that the runner takes besides its annotations; a pure Python config has the scope None.
 WIDER = dict(log_level=int, default_scope=None, work_dir=None)
+# Keys that `engine.runner.CheckedRunner` reads besides.
+SWITCHES = ('channels_last', 'fast_coco_eval')
 # Keys of which 0 and less end in an error of MMEngine or torch that does not name the key.
 COUNTS = dict(
     train_cfg=('max_epochs', 'max_iters', 'val_interval'),
@@ -34,6 +36,8 @@ def check_runner_keys(cfg: Mapping) -> None:
             outer = [get_origin(part) or part for part in parts_of(wanted)]
             if not any(fits(cfg[key], part) for part in outer):
                 raise wrong_type(key, cfg[key], wanted)
+    for key in SWITCHES:
+        typed(cfg, key, bool, '', False)
     for key, options in COUNTS.items():
         node = cfg.get(key)
         for option in options:

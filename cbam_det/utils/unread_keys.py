@@ -23,7 +23,7 @@ RUNNER_KEYS = (
     *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
     *('tta_model', 'tta_pipeline', 'custom_imports'),
-    *('channels_last', 'preflight'),  # read by `engine.runner.CheckedRunner`
+    *('channels_last', 'fast_coco_eval', 'preflight'),  # read by `engine.runner.CheckedRunner`
 )
 # Keys of mmdet 2.x, with `train_dataset` of its YOLOX config, and their places in 3.x.
 OLD_KEYS = dict(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..evaluation.metrics import metric_name
 from ..utils.errors import InputError
@@ -69,10 +70,12 @@ def curves(runs: Sequence[Run]) -> Figure:
             ):
                 steps, values = run.series.get(name, ([], []))
                 label = run.name if axis is not score else f'{run.name} {name}'
-                marker = 'o' if axis is score else None
+                marker = 'o' if axis is score or len(steps) == 1 else None
                 axis.plot(steps, values, line, color=colour, label=label, marker=marker, ms=4)
         for axis, title in ((loss, 'training loss'), (score, 'AP'), (rate, 'learning rate')):
             axis.set(title=title, xlabel='step')
+            axis.xaxis.set_major_locator(MaxNLocator('auto', integer=True, min_n_ticks=1))
+        loss.ticklabel_format(axis='y', useOffset=False)
         score.set_ylim(0, 1)
         if score.lines:
             score.legend(fontsize=8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
@@ -14,6 +15,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
+from mmengine.structures import InstanceData
 from rich.progress import track
 
 from ..apis.inference import Predictor, check_matching_classes, read_image
@@ -21,6 +23,31 @@ from ..datasets.validation.config import check_data
 from ..utils.errors import InputError
 from ..utils.run_config import RunConfig
 from .figures import BLUE, GREEN, MISSED, ORANGE, Boxes, Cell, grid, sheet
+
+
+@dataclass
+class Detections:
+    """n detections in an image.
+
+    Attributes:
+        boxes: (n, 4) as x1, y1, x2, y2 in pixels of the image.
+        labels: (n,) numbers of the classes.
+        scores: (n,) from 0 to 1.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, instances: InstanceData, score: float) -> Detections:
+        """Those of mmdet's `pred_instances` with this score or a higher one."""
+        kept = instances.scores >= score
+        boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)[kept]
+        scores = instances.scores[kept]
+        # NumPy has no bfloat16, which mixed precision may give.
+        numbers = (boxes.float(), instances.labels[kept], scores.float())
+        return cls(*(part.detach().cpu().numpy() for part in numbers))
 
 
 def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
@@ -54,14 +81,29 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> 
         InputError: the data cannot be used.
     """
     dataset = dataset_of(predictor.cfg, 'test')
-    classes = dataset.metainfo['classes']
+    indices = track(evenly_spaced(len(dataset), count), 'detecting', transient=True)
+    images = (
+        (dataset.get_data_info(index), _detect(predictor, dataset, index, score))
+        for index in indices
+    )
+    return truth_and_detections(images, dataset.metainfo['classes'], score)
+
+
+def truth_and_detections(
+    images: Iterable[tuple[dict, Detections]], classes: Sequence[str], score: float
+) -> Figure:
+    """The figure of `detection_page`.
+
+    Args:
+        images: the info of each from mmdet's `get_data_info`, and the detections in it.
+        classes: their names.
+        score: the lowest of the detections, for the legend.
+    """
     truth_cells, detection_cells = [], []
-    for index in track(evenly_spaced(len(dataset), count), 'detecting', transient=True):
-        info = dataset.get_data_info(index)
+    for info, detections in images:
         image = read_image(info['img_path'])
         truth_cells.append(Cell(image, *_truth(info, classes)))
-        boxes, counts = _detected(predictor, dataset, index, score)
-        detection_cells.append(Cell(image, boxes, counts))
+        detection_cells.append(Cell(image, *_judged(info, classes, detections)))
     rows = [
         row
         for pair in zip(grid(truth_cells, 6), grid(detection_cells, 6), strict=True)
@@ -92,7 +134,9 @@ def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float =
         boxes, _ = _truth(info, datasets[0].metainfo['classes'])
         row = [Cell(image, boxes, fill(Path(info['img_path']).name, 34))]
         for predictor, dataset in zip(predictors, datasets, strict=True):
-            boxes, counts = _detected(predictor, dataset, index, score)
+            detections = _detect(predictor, dataset, index, score)
+            own_info = dataset.get_data_info(index)
+            boxes, counts = _judged(own_info, dataset.metainfo['classes'], detections)
             row.append(Cell(image, boxes, f'{fill(predictor.name, 34)}\n{counts}'))
         rows.append(row)
     return sheet(rows, _legend(score))
@@ -107,15 +151,15 @@ def _legend(score: float) -> dict[str, str]:
     }
 
 
-def _detected(
-    predictor: Predictor, dataset: BaseDataset, index: int, score: float
-) -> tuple[Boxes, str]:
-    """The boxes of an image of a data set, and the numbers of correct, false and missed ones."""
-    info, classes = dataset.get_data_info(index), dataset.metainfo['classes']
+def _detect(predictor: Predictor, dataset: BaseDataset, index: int, score: float) -> Detections:
     with torch.no_grad():
-        result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
-    result = result[result.scores >= score].numpy()
-    matches = match_detections(info, result.bboxes, result.labels, result.scores)
+        result = predictor.model.test_step(pseudo_collate([dataset[index]]))[0]
+    return Detections.of(result.pred_instances, score)
+
+
+def _judged(info: dict, classes: Sequence[str], result: Detections) -> tuple[Boxes, str]:
+    """The boxes of an image of a data set, and the numbers of correct, false and missed ones."""
+    matches = match_detections(info, result.boxes, result.labels, result.scores)
     correct = [match is not None for match in matches]
     captions = [
         f'{classes[label]} {value:.2f}'
@@ -125,7 +169,7 @@ def _detected(
     objects = [item for item in info['instances'] if not item.get('ignore_flag')]
     missed = [item for number, item in enumerate(objects) if number not in matches]
     boxes = Boxes(
-        np.array([*result.bboxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
+        np.array([*result.boxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
         [*captions, *(classes[item['bbox_label']] for item in missed)],
         [*colours, *[MISSED] * len(missed)],
     )
@@ -180,7 +224,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 
-def _truth(info: dict, classes: tuple[str, ...]) -> tuple[Boxes, str]:
+def _truth(info: dict, classes: Sequence[str]) -> tuple[Boxes, str]:
     items = info['instances']
     boxes = np.array([item['bbox'] for item in items]).reshape(-1, 4)
     captions = [classes[item['bbox_label']] for item in items]

@@ -33,6 +33,7 @@ from ..checkpoints.loading import weights_digest
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
+from ..utils.find_files import check_source
 from .attention import gates
 from .figures import HEAT, heat_limits
 from .fonts import names_in_pictures
@@ -84,8 +85,7 @@ def find_files(source: str) -> list[Path]:
     else:
         files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
         files = [file for file in files if file.suffix.lower() in KNOWN]
-        if not files and not glob.has_magic(source):
-            raise InputError(f'{source} does not exist; give a picture, a video or a folder')
+        check_source(source)
     if not files:
         raise InputError(
             f'{source} has no picture or video; give files that end in {first_few(KNOWN, 9)}'

@@ -8,7 +8,7 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -221,7 +221,7 @@ def difference_section(runs: list[TrainedRun]) -> Section:
 
 
 def _scores(runs: list[TrainedRun]) -> Section:
-    tables, notes = [], []
+    notes = []
     tested = [run for run in runs if run.record]
     for run in runs:
         if not run.record:
@@ -231,27 +231,43 @@ def _scores(runs: list[TrainedRun]) -> Section:
             notes.append(f'{run.folder.name} was not tested; run {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
             notes.append(f'{run.folder.name}: the scores are those of {tested_on}')
-    if tested:
-        values = [run.record.get('metrics', {}) for run in tested]
-        sized = {key: name for key in values[0] if (name := metric_name(key))}
-        classes = {
-            key: key.partition('/')[2].removesuffix('_precision')
-            for key in values[0]
-            if key.endswith('_precision')
-        }
-        for keys in (sized, classes):
-            names = [key for key in keys if any(_number(run.get(key)) for run in values)]
-            rows = [
-                [run.folder.name, *(_number(row_values.get(key)) for key in names)]
-                for run, row_values in zip(tested, values, strict=True)
-            ]
-            if names:
-                tables.append([['', *(keys[key] for key in names)], *rows])
+    tables = score_tables({run.folder.name: run.record.get('metrics', {}) for run in tested})
     return Section('scores', tables=tables, note='; '.join(notes))
 
 
+def score_tables(metrics: Mapping[str, Mapping[str, float]]) -> list[list[list[str]]]:
+    """A table of the APs of runs, a row for each run, and one by class, a column for each run.
+
+    Args:
+        metrics: of mmdet's evaluators, by the name of the run; those without a number are left out.
+    """
+    keys = dict.fromkeys(key for numbers in metrics.values() for key in numbers)
+
+    def is_given(key: str) -> bool:
+        return any(_number(run.get(key)) for run in metrics.values())
+
+    sized = {key: name for key in keys if (name := metric_name(key)) and is_given(key)}
+    classes = [key for key in keys if key.endswith('_precision') and is_given(key)]
+    tables = []
+    if sized:
+        rows = [[name, *(_number(run.get(key)) for key in sized)] for name, run in metrics.items()]
+        tables.append([['', *sized.values()], *rows])
+    if classes:
+        rows = [
+            [class_name(key), *(_number(run.get(key)) for run in metrics.values())]
+            for key in classes
+        ]
+        tables.append([['AP by class', *metrics], *rows])
+    return tables
+
+
+def class_name(key: str) -> str:
+    """The class of a metric of it, 'coco/four_precision'."""
+    return key.partition('/')[2].removesuffix('_precision')
+
+
 def _number(value: float | None) -> str:
-    return '' if value is None or value < 0 else f'{value:.3f}'
+    return f'{value:.3f}' if value is not None and value >= 0 else ''
 
 
 def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Section:
@@ -295,6 +311,11 @@ def figure_section(title: str, make: Callable[[], Figure]) -> Section:
         return Section(title, pictures=[picture(make(), 'png')])
     except InputError as error:
         return Section(title, note=str(error))
+
+
+def picture_file(path: Path) -> str:
+    """A PNG file as an address that holds all of it."""
+    return f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
 
 
 def picture(figure: Figure, kind: str) -> str:

@@ -109,10 +109,14 @@ def test_command_records_the_module_and_draws_the_plot(run, tmp_path):
 def test_command_compares_detectors_with_the_first_one(run, tmp_path):
     name = 'faster_rcnn_r50_cbam_digits'
     options = ('--size', '64x64', '--rounds', 1, '--batch', 1, '--amp', '--out', 'd.json')
+    options += ('--as-in-mmdet', '--channels-last')
     output = run('benchmarks.speed', 'detector', name, *options, cwd=tmp_path).stdout
     record = json.loads((tmp_path / 'd.json').read_text())
-    assert (record['size'], list(record['rows'])) == ([64, 64], [name, f'{name}, --amp'])
-    assert output.count('%') == 2  # the second row's two differences
+    suffixes = [", mmdet's tools", '', ', --channels-last', ', --amp', ', --channels-last, --amp']
+    assert record['size'] == [64, 64]
+    assert list(record['rows']) == [name + suffix for suffix in suffixes]
+    assert all(row['train_peak'] > 1 for row in record['rows'].values())
+    assert output.count('%') == 8  # two differences from the first in each other row
 
 
 def test_command_compares_evaluators_and_their_numbers(run, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,19 @@ def devkit(root: Path, items: list[Item], classes: list[str]) -> None:
         (root / f'VOC2007/ImageSets/Main/one_{split}.txt').write_text('of a class  1\n')
 
 
+def cvat_voc(root: Path, items: list[Item], classes: list[str]) -> None:
+    """One list, named after no split, boxes as edges from 0 with fractions, and other files."""
+    for name in ('Annotations', 'ImageSets/Main', 'SegmentationClass'):
+        (root / name).mkdir(parents=True)
+    for item in items:
+        path = _save(item, root / 'JPEGImages')
+        text = re.sub(r'(?<=\d)(?=</[xy]m)', '.25', _xml(item, classes, shift=0))
+        (root / f'Annotations/{path.stem}.xml').write_text(text, encoding='utf-8')
+    stems = [f'{Path(item.name).stem}\n' for item in items]
+    (root / 'ImageSets/Main/default.txt').write_text(''.join(stems))
+    (root / 'labelmap.txt').write_text('# label:color_rgb:parts:actions\nbackground:0,0,0::\n')
+
+
 def _yolo(item: Item) -> str:
     width, height = item.size
     return ''.join(
@@ -190,6 +204,28 @@ def cvat_yolo(root: Path, items: list[Item], classes: list[str]) -> None:
     (root / 'train.txt').write_text(''.join(names))
 
 
+def ultralytics(root: Path, items: list[Item], classes: list[str]) -> None:
+    """Folders by kind, and in them by split; the file of names tells a path of another machine."""
+    for item in items:
+        path = _save(item, root / 'images' / item.split)
+        label = root / 'labels' / item.split / f'{path.stem}.txt'
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(_yolo(item))
+    names = ''.join(f'  {number}: {name}\n' for number, name in enumerate(classes))
+    paths = ''.join(f'{split}: images/{split}\n' for split in SPLITS)
+    text = f'path: ../datasets/digits\n{paths}names:\n{names}download: none.zip\n'
+    (root / 'digits.yaml').write_text(text)
+
+
+def label_studio_yolo(root: Path, items: list[Item], classes: list[str]) -> None:
+    for item in items:
+        path = _save(item, root / 'images')
+        (root / 'labels').mkdir(exist_ok=True)
+        (root / f'labels/{path.stem}.txt').write_text(_yolo(item))
+    (root / 'classes.txt').write_text('\n'.join(classes))
+    (root / 'notes.json').write_text(json.dumps(dict(categories=[], info={})))
+
+
 def labelimg_yolo(root: Path, items: list[Item], classes: list[str]) -> None:
     for item in items:
         path = _save(item, root)
@@ -206,8 +242,11 @@ FOLDERS: dict[Maker, tuple[str, bool]] = {
     labelimg_voc: ('VOC', False),
     roboflow_voc: ('VOC', True),
     devkit: ('VOC', True),
+    cvat_voc: ('VOC', False),
     roboflow_yolo: ('YOLO', True),
+    ultralytics: ('YOLO', True),
     cvat_yolo: ('YOLO', False),
+    label_studio_yolo: ('YOLO', False),
     labelimg_yolo: ('YOLO', False),
 }
 

@@ -125,6 +125,10 @@ def test_voc_boxes_are_pixels_from_1_or_edges_from_0(tmp_path):
     assert any('read as edges counted from 0' in note for note in sets.notes)
     write_xml(tmp_path / '0.xml', '1.25 1 10.5 20')
     assert boxes_of_first(read(tmp_path))[0]['bbox'] == [1.25, 1, 9.25, 19]
+    write_xml(tmp_path / '1.xml', *(f'{left} 5 20 20' for left in range(1, 10)))
+    sets = read(tmp_path)  # 1 of 14, as VOC2012 has some
+    assert boxes_of_first(sets)[0]['bbox'] == [0.25, 0, 10.25, 20]
+    assert not any('edges' in note for note in sets.notes)
 
 
 def test_difficult_objects_of_voc_are_crowds_which_mmdet_ignores(tmp_path):

@@ -37,7 +37,10 @@ def test_a_terminal_shows_a_summary_and_a_line_for_each_epoch(tmp_path, capsys):
     assert 'data        12 images, 1 classes, 4 a step' in printed
     assert 'model       Noise, 0.00 M parameters' in printed
     assert 'schedule    epochs 1 to 3, 3 steps each, learning rate 0.1' in printed
+    titles = [line.split()[0] for line in lines if line[:1].isalpha()][:6]
+    assert titles == ['data', 'model', 'attention', 'weights', 'schedule', 'log']
     assert len(lines) < 40 and 'mmengine - INFO' not in printed
+    assert 'will be deprecated' not in printed
     epochs = [line.split() for line in lines if re.match(r' +\d/3 ', line)]
     assert [epoch[0] for epoch in epochs] == ['1/3', '2/3', '3/3']
     assert [line.strip() for line in lines if 'toy/score' in line] == [
@@ -56,7 +59,7 @@ def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
     toy(tmp_path / 'my run', max_epochs=1).train()
     printed = capsys.readouterr().out
     assert 'data        12 images, 1 classes, 4 a step' in printed
-    command = printed.splitlines()[-1].partition('pictures and scores: ')[2]
+    command = printed.splitlines()[-1].partition('attention and Grad-CAM: ')[2]
     assert shlex.split(command)[-3:] == ['tools/visualize.py', 'report', str(tmp_path / 'my run')]
 
 
@@ -133,6 +136,11 @@ def test_times_are_hours_minutes_and_seconds(seconds, text):
     assert clock(seconds) == text
 
 
-def test_the_first_scores_are_shown():
-    metrics = {'coco/bbox_mAP': 0.1234, 'names': 'x', **{f'm{number}': 1.0 for number in range(9)}}
+def test_the_first_scores_that_are_not_of_a_class_are_shown():
+    metrics = {
+        'coco/cat_precision': 0.5,
+        'coco/bbox_mAP': 0.1234,
+        'names': 'x',
+        **{f'm{number}': 1.0 for number in range(9)},
+    }
     assert scores(metrics) == 'coco/bbox_mAP 0.123, m0 1.000, m1 1.000, m2 1.000'

@@ -120,7 +120,9 @@ def toy(
         ),
         param_scheduler=options.pop('param_scheduler', None)
         or dict(type='ExponentialLR', gamma=0.9, by_epoch=False),
-        default_hooks=dict(checkpoint=checkpoint, **options.pop('default', {})),
+        default_hooks=dict(
+            dict(checkpoint=checkpoint, run_report=None), **options.pop('default', {})
+        ),
         custom_hooks=[dict(type='EMAHook'), *hooks],
         randomness=dict(seed=seed),
         experiment_name=f'{work.name}_{time.monotonic_ns()}',

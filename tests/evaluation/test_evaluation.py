@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric, coco_metric
 from mmdet.registry import METRICS
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from pycocotools import mask
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.detections import random_detections
 from cbam_det.evaluation.coco_ids import NumberedEval
-from cbam_det.evaluation.metrics import COCO_NUMBERS, fix_metrics, report_every_number
+from cbam_det.evaluation.metrics import (
+    COCO_NUMBERS,
+    FastCocoMetric,
+    fix_metrics,
+    report_every_number,
+    with_fast_metrics,
+)
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.records import scored
 
 from ..conftest import CONFIGS, QUICK
+from ..engine.tiny_run import toy
+from .test_right_numbers import QUIET, files, perfect
+from .test_right_numbers import evaluated as scores_of
 
+FAST = 'faster-coco-eval'  # what a run logs
 CLASSES = [f'class {label}' for label in range(80)]
 
 
@@ -184,17 +198,85 @@ def test_evaluator_of_a_test_reports_every_number():
     assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == COCO_NUMBERS
 
 
-def test_a_shipped_config_uses_it_by_its_type(trained, digits, run, tmp_path):
-    """The numbers equal CocoMetric's in the validation after the last epoch."""
+def test_one_option_of_a_shipped_config_chooses_pycocotools_with_the_same_numbers(
+    trained, digits, run, tmp_path
+):
+    """The numbers equal those of FastCocoMetric in the validation after the last epoch."""
     options = ('--work-dir', 'work', '--data-root', digits, '--cfg-options', *QUICK)
-    kinds = ('val_evaluator.type=FastCocoMetric', 'test_evaluator.type=FastCocoMetric')
     config = CONFIGS / 'faster_rcnn_r50_cbam_digits.py'
-    process = run('test.py', config, trained / 'work/epoch_2.pth', *options, *kinds, cwd=tmp_path)
+    option = 'fast_coco_eval=False'
+    process = run('test.py', config, trained / 'work/epoch_2.pth', *options, option, cwd=tmp_path)
+    assert FAST not in process.stdout
     (file,) = tmp_path.glob('work/*/metrics.json')
     second = json.loads(file.read_text())['metrics']
-    assert "type='FastCocoMetric'" in process.stdout
     assert 'coco/seven_precision' in second and 'coco/bbox_AR@1000' in second
+    (log,) = trained.glob('work/*/*.log')
+    assert FAST in log.read_text()
     (log,) = trained.glob('work/*/vis_data/scalars.json')
     first = scored(json.loads([line for line in log.open() if 'coco/bbox_mAP' in line][-1]))
     names = [name for name in first if name.startswith('coco/')]
-    assert len(names) == 6 and all(first[name] == second[name] for name in names)
+    assert len(names) == 6 + 10 and all(first[name] == second[name] for name in names)
+
+
+def test_a_runner_evaluates_by_it_unless_its_config_says_otherwise(tmp_path):
+    other = dict(type='VOCMetric')
+    for options, kind in (({}, FastCocoMetric), (dict(fast_coco_eval=False), CocoMetric)):
+        runner = toy(tmp_path, cfg=options)
+        for metric in (dict(type='CocoMetric'), dict(type='mmdet.CocoMetric'), CocoMetric):
+            metric = metric if isinstance(metric, dict) else dict(type=metric)
+            given = dict(metric)
+            for evaluator in (metric, [other, metric], dict(metrics=[other, metric])):
+                with DefaultScope.overwrite_default_scope('mmdet'):
+                    assert type(runner.build_evaluator(evaluator).metrics[-1]) is kind
+            assert metric == given
+
+
+def test_metric_that_is_built_or_names_its_evaluation_is_not_replaced():
+    built, mine = CocoMetric(), type('Mine', (CocoMetric,), {})
+    for metric in (built, dict(type=mine), dict(type='CocoMetric', use_mp_eval=True)):
+        assert with_fast_metrics(metric) is metric
+
+
+@pytest.mark.parametrize('from_file', [True, False], ids=['its own file', "the loader's boxes"])
+@given(content=files(), seed=st.integers(0, 2**32 - 1))
+@QUIET
+def test_every_number_is_pycocotools_s_for_any_ids_crowds_repeated_boxes_and_equal_scores(
+    from_file, content, seed
+):
+    """Ids as in the files of test_right_numbers: in any order, from 0, numbers, texts or both."""
+    random = np.random.default_rng(seed)
+    for annotation in content['annotations']:
+        annotation['iscrowd'] = int(random.random() < 0.2)
+        annotation['bbox'] = [*annotation['bbox'][:2], *random.choice([0.0, 20, 60, 150], 2)]
+        annotation['area'] = float(random.choice([0, 400, 3600, 22500]))
+    repeated = [
+        {**annotation, 'id': f'again {number}'}
+        for number, annotation in enumerate(content['annotations'])
+        if random.random() < 0.3
+    ]
+    content['annotations'] += repeated
+    samples = perfect(content)
+    for sample in samples:
+        found = sample['pred_instances']
+        again = torch.from_numpy(random.integers(len(found['labels']) + 1, size=(2, 4)).ravel())
+        again = again[again < len(found['labels'])]  # any number of detections of an object
+        shift = torch.from_numpy(random.choice([0.0, 0.0, 2, 9, 40], (len(again), 4))).float()
+        labels = torch.from_numpy(random.integers(len(content['categories']), size=len(again)))
+        is_right = torch.from_numpy(random.random(len(again)) < 0.7)
+        sample['pred_instances'] = dict(
+            bboxes=found['bboxes'][again] + shift,
+            labels=torch.where(is_right, found['labels'][again], labels),
+            scores=torch.from_numpy(random.choice([0.3, 0.6, 0.9], len(again))),
+        )
+    numbers = []
+    for kind in ('CocoMetric', 'FastCocoMetric'):
+        metric = dict(type=kind, metric=['bbox', 'proposal'], classwise=True)
+        metric['metric_items'] = None
+        with tempfile.TemporaryDirectory() as folder:
+            if from_file:
+                path = Path(folder, 'file.json')
+                path.write_text(json.dumps(content))
+                metric['ann_file'] = str(path)
+            numbers.append(scores_of(metric, content, samples))
+    assert numbers[1] == pytest.approx(numbers[0], abs=0, nan_ok=True)
+    assert list(numbers[0]) == list(numbers[1])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import copy
 
 import pytest
 import torch
 from mmcv.ops import DeformConv2d, RoIAlign
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.structures import InstanceData
 from torch import nn
 
+from cbam_det.engine.optim_wrapper import CPUAmpOptimWrapper
 from cbam_det.models.build import build_model
-from cbam_det.models.compat import to_channels_last
+from cbam_det.models.channels_last import check_channels_last, to_channels_last
+from cbam_det.utils.errors import InputError
 
-from ..conftest import CONFIGS, QUICK
+from ..configs.test_configs import quick
+from ..conftest import CONFIGS
 
 
 def is_channels_last(x: torch.Tensor) -> bool:
@@ -70,16 +77,56 @@ def test_features_and_regions_of_a_detector_are_those_without_it(name):
         torch.testing.assert_close(*map_pair, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_run_with_it_logs_the_losses_of_one_without_it(digits, run, tmp_path):
-    logged = {}
-    for value in (True, False):
-        options = (*QUICK, 'train_cfg.max_epochs=1', f'channels_last={value}')
-        where = ('--work-dir', str(value), '--data-root', digits, '--cfg-options', *options)
-        run('train.py', CONFIGS / 'faster_rcnn_r18_cbam_digits.py', *where, cwd=tmp_path)
-        log = next((tmp_path / str(value)).glob('*/vis_data/scalars.json'))
-        lines = map(json.loads, log.read_text().splitlines())
-        logged[value] = [line['loss'] for line in lines if 'loss' in line]
-    assert len(logged[True]) == 3 and logged[True] == pytest.approx(logged[False], rel=2e-3)
-    state = torch.load(tmp_path / 'True/epoch_1.pth', weights_only=False)['state_dict']
-    assert is_channels_last(state['backbone.layer2.0.conv1.weight'])
+def losses_of(model: nn.Module, size: int) -> dict[str, torch.Tensor]:
+    """The losses of a detector for two random images with an object."""
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (size, size))
+    sample = DetDataSample(metainfo=dict(shapes, batch_input_shape=(size, size)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[8.0, 8, 40, 40]]), labels=torch.tensor([1])
+    )
+    torch.manual_seed(1)
+    losses = model.train().loss(torch.rand(2, 3, size, size), [sample] * 2)
+    return {
+        name: sum(value) if isinstance(value, list) else value
+        for name, value in losses.items()
+        if 'loss' in name
+    }
+
+
+@pytest.mark.parametrize('amp', [False, True], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        *(('faster_rcnn_r18_cbam', 64), ('retinanet_mobilenetv2_cbam_neck_digits', 64)),
+        *(('rtmdet_tiny_cbam', 64), ('stairnet_mobilenetv2_cbam_voc07', 300)),
+    ],
+)
+def test_losses_and_gradients_of_a_shipped_config_are_those_without_it(name, size, amp):
+    model = build_model(quick(Config.fromfile(CONFIGS / f'{name}.py')))
+    model.init_weights()
+    results = []
+    for detector in (copy.deepcopy(model), to_channels_last(model)):
+        wrapper = CPUAmpOptimWrapper(optimizer=torch.optim.SGD(detector.parameters(), 0.1))
+        with wrapper.optim_context(detector) if amp else contextlib.nullcontext():
+            losses = losses_of(detector, size)
+        total = sum(losses.values())
+        total.backward()
+        weights = dict(detector.named_parameters())
+        norms = {name: weight.grad.norm() for name, weight in weights.items() if '_gate.' in name}
+        results.append((total, losses, norms))
+    (plain, plain_losses, plain_norms), (total, losses, norms) = results
+    assert plain_norms
+    if amp:
+        torch.testing.assert_close(total, plain, rtol=0.1, atol=0.02)
+    else:
+        torch.testing.assert_close(losses, plain_losses, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norms, plain_norms, rtol=1e-2, atol=1e-3)
+
+
+def test_models_that_read_contiguous_maps_alone_are_refused_with_the_reason():
+    tood = get_config('mmdet::tood/tood_r50_fpn_1x_coco.py')
+    with pytest.raises(InputError, match=r"bbox_head \(TOODHead\) calls mmcv's deform_conv2d"):
+        check_channels_last(build_model(tood))
+    with pytest.raises(InputError, match=r'0 \(Conv3d\) has the weights of a 3-D one; leave --ch'):
+        to_channels_last(nn.Sequential(nn.Conv3d(1, 1, 3)))
+    check_channels_last(nn.Sequential(RoIAlign(7, 1.0, 1), nn.Conv2d(1, 1, 3)))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import torch
+from mmengine.config import Config
+
+from cbam_det.datasets.layouts.sets import Sets
 from cbam_det.studies.choices import DETECTORS, Choices, Facts, choose
+from cbam_det.studies.project import write_files
 from cbam_det.utils.errors import InputError
 
 
@@ -58,6 +65,35 @@ def test_crowds_are_not_counted_and_a_training_of_nothing_else_is_refused():
     assert (Facts.of(train).images, Facts.of(train).sides) == (1, [40])
     with pytest.raises(InputError, match='all objects of the training images are crowd'):
         Facts.of(dict(train, annotations=[crowd]))
+
+
+@pytest.mark.parametrize(
+    ('memory', 'batch', 'rate'), [(8, 2, 0.0025), (24, 8, 0.01), (80, 16, 0.02)]
+)
+def test_gpu_s_memory_decides_the_batch_of_resnet50_at_mmdet_s_size(
+    memory, batch, rate, monkeypatch, tmp_path
+):
+    properties = SimpleNamespace(total_memory=memory * 2**30)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda index: properties)
+    images = [dict(width=1600, height=1200)] * 200
+    boxes = [dict(image_id=n, bbox=[0, 0, 300, 300], iscrowd=0) for n in range(200)]
+    choices = chosen(Facts.of(dict(images=images, annotations=boxes)))
+    assert (choices.detector, choices.size) == ('faster_rcnn_r50', (1333, 800))
+    assert (choices.batch_size, choices.lr) == (batch, rate)
+    sets = Sets(
+        Path('/data'),
+        'COCO',
+        ('cat',),
+        dict(train=dict(images=[], annotations=boxes), val=dict(images=images)),
+    )
+    write_files(tmp_path / 'out', 'cats', sets, choices)
+    cfg = Config.fromfile(tmp_path / 'out' / 'cbam.py')
+    assert cfg.model.backbone.depth == 50 and cfg.optim_wrapper.optimizer.type == 'SGD'
+    assert cfg.optim_wrapper.optimizer.lr == rate and cfg.train_dataloader.batch_size == batch
+    assert [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step] == [
+        (1333, 800)
+    ]
 
 
 def test_anchors_are_halved_for_objects_that_the_smallest_does_not_take():

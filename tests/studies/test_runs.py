@@ -23,6 +23,7 @@ from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import first_score, values
 from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+from cbam_det.utils.options import parse_options
 from cbam_det.utils.records import scored
 
 from ..conftest import QUICK
@@ -188,9 +189,8 @@ def test_losses_are_averaged_by_epoch_or_by_twentieth_of_the_steps():
 def quick(tmp_path, small, digits):
     """A study with a run of seconds, the folders, and the arguments that run one row and seed."""
     path = tmp_path / 'studies' / 'small.yaml'
-    pairs = {**dict(pair.split('=') for pair in QUICK), 'train_cfg.max_epochs': '1'}
-    pairs.pop('randomness.seed')
-    options = {key: json.loads(value.lower()) for key, value in pairs.items()}
+    options = {**parse_options(QUICK), 'train_cfg.max_epochs': 1}
+    options.pop('randomness.seed')
     path.write_text(f'{SMALL}\noptions: {json.dumps(options)}\n')
     common = ('--studies', path.parent, '--results', tmp_path / 'results')
     arguments = ('run', 'small', '--row', 'CBAM', '--seed', 1, '--data-root', digits)

@@ -122,6 +122,8 @@ def test_rows_and_seeds_have_different_hashes(small):
         ('default_hooks.attention_audit.saturation_at', 9, False),
         ('default_hooks.checkpoint.max_keep_ckpts', 2, False),
         ('log_level', 'WARNING', False),
+        ('test_evaluator.type', 'FastCocoMetric', False),
+        ('fast_coco_eval', False, False),
     ],
 )
 def test_hash_changes_only_with_keys_that_affect_the_numbers(small, key, value, counts):

@@ -12,8 +12,8 @@ import pytest
 
 from cbam_det.checkpoints import formats
 from cbam_det.datasets.digits import Digits
-from cbam_det.utils import environment
-from cbam_det.utils.environment import tool_command
+from cbam_det.utils import installation
+from cbam_det.utils.installation import tool_command
 from cbam_det.utils.records import typed_command
 from cbam_det_tools import TOOLS
 from cbam_det_tools.__main__ import main as cbam_det_main
@@ -43,6 +43,33 @@ def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(t
         if options == ['--help']:
             assert 'example' in done.stdout
             assert f'cbam-det {tool.replace("_", "-")}' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('train no.py', 'there is no config no.py in '),
+        ('train faster_rcn_r50_cbam', "did you mean 'faster_rcnn_r50_cbam'"),
+        ('train faster_rcnn_r50_cbam --resume no.pth', 'no.pth (--resume) does not exist'),
+        ('test faster_rcnn_r50_cbam no.pth', 'the checkpoint no.pth (checkpoint) does not exist'),
+        ('predict no.jpg faster_rcnn_r50_cbam no.pth', 'no.jpg does not exist; give a picture'),
+        ('visualize attention no.jpg faster_rcnn_r50_cbam', 'there is no image no.jpg'),
+        ('visualize pr mmdet::a.py http://b.pth --against no.py c', 'there is no config no.py'),
+        ('export no.py no.pth --out a.onnx', 'there is no config no.py'),
+        ('check_data no.py', 'there is no config no.py'),
+        ('init no_folder', 'no data folder no_folder'),
+    ],
+)
+def test_missing_file_is_reported_without_importing_torch_and_mmdet(words, message, tmp_path):
+    tool, *options = words.split()
+    path = str(ROOT / f'tools/{tool}.py')
+    code = f'import sys; sys.argv = {[path, *options]!r}\n{RUN_AND_LIST_IMPORTS}'
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == 'status 2 []', done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ') and message in line
 
 
 def test_every_tool_is_a_subcommand_of_the_console_script(capsys):
@@ -115,7 +142,7 @@ def test_command_of_a_message_works_where_it_is_printed(
 ):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, 'argv', [called])
-    monkeypatch.setattr(environment, 'INSTALLED', installed)
+    monkeypatch.setattr(installation, 'INSTALLED', installed)
     assert tool_command('check-data', 'a b', 3) == f"{command} 'a b' 3"
 
 
@@ -124,7 +151,7 @@ def test_messages_name_tools_by_tool_command_alone():
     name_of_a_tool = re.compile(r'tools/\w+\.|cbam-det ')
     for file in (ROOT / 'cbam_det').rglob('*.py'):
         text = file.read_text(encoding='utf-8')
-        if not name_of_a_tool.search(text) or file.name == 'environment.py':
+        if not name_of_a_tool.search(text) or file.name == 'installation.py':
             continue
         tree = ast.parse(text)
         docstrings = {

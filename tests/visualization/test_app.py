@@ -280,8 +280,11 @@ def test_tool_says_what_is_missing_before_it_imports_torch(tmp_path, capsys, mon
     pair = ['faster_rcnn_r18_digits', str(checkpoint)]
     with socket.create_server(('127.0.0.1', 0)) as taken:
         for arguments, words in (
-            ([pair[0], 'none.pth'], 'error: no checkpoint none.pth; give'),
-            ([*pair, '--against', pair[0], 'none.pth'], 'error: no checkpoint none.pth; give'),
+            ([pair[0], 'none.pth'], 'error: the checkpoint none.pth (checkpoint) does not exist'),
+            (
+                [*pair, '--against', pair[0], 'none.pth'],
+                'error: the checkpoint none.pth (checkpoint) does not exist',
+            ),
             ([*pair, '--port', str(taken.getsockname()[1])], 'Address already in use'),
             ([*pair, '--port', '70000'], 'error: --host 127.0.0.1 --port 70000: '),
         ):

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mmengine.structures import InstanceData
 
 from cbam_det.datasets.digits import CLASSES
 from cbam_det.utils.config import read_config
+from cbam_det.visualization.curves import Run, curves
 from cbam_det.visualization.detections import detection_page
 from cbam_det.visualization.figures import (
     BLUE,
@@ -110,3 +112,13 @@ def test_one_class_has_one_panel_and_two_also_their_mean(count, digits):
     titles = [panel.get_title() for panel in panels(page)]
     expected = [f'{name} ({numbers[name]} objects)' for name in classes]
     assert titles == (['mean of 2 classes', *expected] if count == 2 else expected)
+
+
+def test_curves_show_a_single_step_as_a_point_and_whole_steps_on_the_axis():
+    run = Run('short', {'loss': ([5], [1.75]), 'AP': ([5], [0.2]), 'learning rate': ([5], [0.1])})
+    figure = curves([run])
+    figure.canvas.draw()
+    for axis in figure.axes:
+        assert axis.lines[0].get_marker() == 'o'
+        assert [tick for tick in axis.get_xticks() if 4.5 < tick < 5.5] == [5]
+    plt.close(figure)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...utils.errors import InputError, first_few
+from ...utils.find_files import check_data_folder
 from ..validation.images import ENDINGS
 
 SPLITS = ('train', 'val', 'test')
@@ -52,10 +53,7 @@ def list_files(root: Path, leave_out: Path | None = None) -> Files:
     Raises:
         InputError: the folder does not exist.
     """
-    if root.is_file():
-        raise InputError(f'{root} is a file; unpack it if it is an archive, and give the folder')
-    if not root.is_dir():
-        raise InputError(f'no data folder {root}; give the folder of your images and annotations')
+    check_data_folder(root)
     root = Path(os.path.abspath(root))
     kinds = dict(
         images=ENDINGS,

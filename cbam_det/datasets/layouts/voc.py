@@ -1,9 +1,9 @@
 """Read folders with VOC XMLs: a devkit with lists, or XMLs and images in any folders.
 
 VOC's boxes are whole pixels counted from 1, and include the last one: xmin=1, xmax=10 is 10 pixels
-wide. If a box of a set starts at 0 or has fractions, as CVAT's do, its tool wrote edges counted
-from 0, and all boxes of the set are read in this way. mmdet's reader takes the last pixel as the
-edge instead.
+wide. If a box of a set starts at 0, or a tenth of them have fractions, as CVAT's do, its tool wrote
+edges counted from 0, and all boxes of the set are read in this way. (VOC2012 itself has fractions
+in a few boxes.) mmdet's reader takes the last pixel as the edge instead.
 """
 
 from __future__ import annotations
@@ -54,11 +54,9 @@ def read_voc_folder(files: Files) -> list[AnnotatedSplit]:
     for path in files.images:
         images[path.stem].append(path)
     contents = {name: _read(name, xmls, images, files.root) for name, xmls in groups.items()}
-    from_zero = any(
-        min(box.sides[:2]) <= 0 or any(side % 1 for side in box.sides)
-        for _, boxes in contents.values()
-        for box in boxes
-    )
+    corners = [box.sides for _, boxes in contents.values() for box in boxes]
+    fractions = sum(any(side % 1 for side in sides) for sides in corners)
+    from_zero = 10 * fractions > len(corners) or any(min(sides[:2]) <= 0 for sides in corners)
     splits = []
     for name, (content, boxes) in contents.items():
         content.raw = _as_coco(content, boxes, files.root, from_zero)

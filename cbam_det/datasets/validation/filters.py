@@ -6,9 +6,8 @@ import logging
 
 from mmengine.logging import print_log
 
-from ...utils.config import near_hint
 from ...utils.data_config import DataSet
-from ...utils.errors import InputError
+from ...utils.errors import InputError, near_hint
 from ...utils.source_words import source_words
 from ...utils.split_config import Split
 from ...utils.value_types import typed

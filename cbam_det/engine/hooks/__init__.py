@@ -6,6 +6,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .detection_count_hook import DetectionCountHook
 from .exact_resume_hook import ExactResumeHook
 from .finite_losses_hook import FiniteLossesHook
+from .run_report_hook import RunReportHook
 from .stop_signals_hook import StopSignalsHook
 from .terminal_hook import TerminalHook
 
@@ -16,6 +17,7 @@ __all__ = [
     'DetectionCountHook',
     'ExactResumeHook',
     'FiniteLossesHook',
+    'RunReportHook',
     'StopSignalsHook',
     'TerminalHook',
 ]

@@ -23,12 +23,15 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.utils.data import Dataset
 
 from ...models.attention_modules import named_plugins
 from ...utils.environment import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
+# MMEngine warns that it uses these names itself, which no user can change.
+OLD_NAMES = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 COLUMNS = '{:>9} {:>9} {:>9} {:>9} {:>8} {:>9}'
 
 
@@ -43,6 +46,8 @@ class BriefFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the terminal shows a record."""
+        if record.getMessage().startswith(OLD_NAMES):
+            return False
         if record.levelno >= logging.WARNING or getattr(record, 'brief', False):
             return True
         return self.testing and not (
@@ -161,7 +166,7 @@ class TerminalHook(Hook):
         """Print where the checkpoints are, and the command that reports the run."""
         if self._is_on:
             self._console.print(
-                f'{runner.work_dir} has the checkpoints and the log; pictures and scores: '
+                f'{runner.work_dir} has the checkpoints and the log; attention and Grad-CAM: '
                 f'{tool_command("visualize", "report", runner.work_dir)}',
                 markup=False,
                 soft_wrap=True,
@@ -229,10 +234,7 @@ def summary(runner: Runner) -> dict[str, str]:
     attention = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
     dataset = runner.train_dataloader.dataset
     data = f'{len(dataset):,} images'
-    metainfo = getattr(dataset, 'metainfo', {})
-    if isinstance(metainfo, list):  # of joined sets, one for each
-        metainfo = metainfo[0]
-    if classes := metainfo.get('classes'):
+    if classes := classes_of(dataset):
         data += f', {len(classes)} classes'
     batches = len(runner.train_dataloader)
     batch_size = runner.train_dataloader.batch_sampler.batch_size
@@ -241,23 +243,33 @@ def summary(runner: Runner) -> dict[str, str]:
     else:
         schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
     group = _param_groups(runner.optim_wrapper)[0]
-    lines = dict(
+    if plugins:
+        counts = f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
+    return dict(
         data=f'{data}, {batch_size} a step',
         model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
-        schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
+        attention=counts if plugins else 'none',
         weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
+        schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
         log=runner.log_dir,
     )
-    if plugins:
-        lines['attention'] = (
-            f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
-        )
-    return lines
+
+
+def classes_of(dataset: Dataset) -> Sequence[str]:
+    """The names of a data set's classes, () if it has none."""
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    if isinstance(metainfo, list):  # of joined sets, one for each
+        metainfo = metainfo[0]
+    return metainfo.get('classes') or ()
 
 
 def scores(metrics: dict[str, float], count: int = 4) -> str:
-    """The first scores of a validation with their names."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    """The first scores of a validation with their names, without those of classes."""
+    numbers = {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not name.endswith('_precision')
+    }
     return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
 
 

@@ -1,0 +1,118 @@
+"""Models in torch's channels_last memory format, in which convolutions are faster on most machines.
+
+The format changes the order of a map's numbers in memory and no number but by rounding. Code that
+reads the memory itself must know it:
+
+- mmcv's compiled operators (RoIAlign, deformable convolutions) read it as if it were contiguous,
+  and some of them silently compute wrong numbers: https://github.com/open-mmlab/mmcv/issues/2203.
+- torch's fused optimizers step through weights and states together. With states of another format
+  they silently compute wrong steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from mmcv import ops
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.utils import apply_to
+from torch import Tensor, nn
+
+from ..utils.errors import InputError
+
+# Operators of mmcv that read a feature map, as functions instead of modules.
+MAP_FUNCTIONS = (
+    *('roi_align', 'roi_pool', 'roi_align_rotated', 'prroi_pool', 'deform_roi_pool'),
+    *('deform_conv2d', 'modulated_deform_conv2d', 'masked_conv2d', 'carafe', 'carafe_naive'),
+    *('border_align', 'rotated_feature_align', 'bilinear_grid_sample', 'upfirdn2d'),
+)
+REMEDY = 'leave --channels-last out, or give --cfg-options channels_last=False'
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """Bring a model's weights, and so its feature maps, into the format.
+
+    The inputs of mmcv's operators are made contiguous first, and their own weights stay so.
+
+    Raises:
+        InputError: see `check_channels_last`.
+    """
+    check_channels_last(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in model.modules():
+        if _is_operator(module):
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+    return model
+
+
+def check_channels_last(model: nn.Module) -> None:
+    """Check that a model computes the same in the format.
+
+    Raises:
+        InputError: a module has the weights of a 3-D convolution, or calls an operator of mmcv as a
+            function, whose inputs cannot be made contiguous from outside (TOOD's head).
+    """
+    for name, module in model.named_modules():
+        place = f'{name} ({type(module).__name__})'
+        if any(weight.dim() == 5 for weight in module.parameters(recurse=False)):
+            raise InputError(
+                f'channels_last is a format of 2-D convolutions, but {place} has the weights of a '
+                f'3-D one; {REMEDY}'
+            )
+        if (function := _map_function(type(module))) and not _is_operator(module):
+            raise InputError(
+                f"{place} calls mmcv's {function}, which reads contiguous feature maps alone, so "
+                f'the model cannot be in channels_last; {REMEDY}'
+            )
+
+
+def contiguous_checkpoint(checkpoint: dict) -> None:
+    """Make the tensors of a checkpoint contiguous, as those of a run without channels_last.
+
+    Args:
+        checkpoint: what a runner is about to write; its entries are replaced, its tensors stay.
+    """
+    for key, value in checkpoint.items():
+        if key not in ('meta', 'message_hub'):
+            checkpoint[key] = apply_to(
+                value, lambda item: isinstance(item, Tensor), torch.Tensor.contiguous
+            )
+
+
+def align_states(wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Bring the states of optimizers, such as momenta, into the format of their weights.
+
+    A checkpoint may be of a run in the other format.
+    """
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else (wrapper,)
+    pairs = [pair for part in wrappers for pair in part.optimizer.state.items()]
+    for weight, states in pairs:
+        for name, state in states.items():
+            if isinstance(state, Tensor) and state.shape == weight.shape:
+                states[name] = torch.empty_like(weight, dtype=state.dtype).copy_(state)
+
+
+def _is_operator(module: nn.Module) -> bool:
+    return type(module).__module__.startswith('mmcv.ops.')
+
+
+def _map_function(kind: type) -> str | None:
+    """The first of `MAP_FUNCTIONS` that the code of a class has imported."""
+    for base in kind.__mro__:
+        names = vars(sys.modules.get(base.__module__, sys))
+        for name in MAP_FUNCTIONS:
+            if name in names and names[name] is getattr(ops, name, None):
+                return name
+    return None
+
+
+def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
+    def contiguous(value: Any) -> Any:
+        return value.contiguous() if isinstance(value, Tensor) else value
+
+    return tuple(map(contiguous, args)), {
+        name: contiguous(value) for name, value in options.items()
+    }
