@@ -4,16 +4,17 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
-# `make test STACK=original`: OpenMMLab's own packages, in an environment of their own.
+# `make test STACK=original`: OpenMMLab's own packages; `STACK=newest`: the newest torch; each in an
+# environment of its own.
 STACK ?= maintained
-ifeq ($(STACK),original)
-R := requirements/original
-VENV ?= .venv-original
-else ifeq ($(STACK),maintained)
+ifeq ($(STACK),maintained)
 R := requirements
 VENV ?= .venv
+else ifneq ($(filter $(STACK),original newest),)
+R := requirements/$(STACK)
+VENV ?= .venv-$(STACK)
 else
-$(error STACK=$(STACK) is unknown; give maintained or original)
+$(error STACK=$(STACK) is unknown; give maintained, original or newest)
 endif
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check

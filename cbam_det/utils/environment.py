@@ -135,7 +135,9 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
         )
     if 'pkg_resources' in text:
         return Problem(description, 'pip install "setuptools<81"')
-    if 'mmcv._ext' in text or 'undefined symbol' in text or 'mmcv/_ext' in text:
+    # Operators for another torch may load, and then take a tensor of the CPU for one of a GPU.
+    signs = ('mmcv._ext', 'undefined symbol', 'mmcv/_ext', 'implementation for device')
+    if any(sign in text for sign in signs):
         return Problem(
             f'{description}: its operators were not compiled for this torch', _rebuild_command()
         )

@@ -105,6 +105,7 @@ def test_import_of_a_library_that_fails_is_explained(module, tmp_path):
         (MMCV, 'libGL.so.1: cannot open', 'apt-get install libgl1 libglib2.0-0'),
         (MMCV, "No module named 'mmcv._ext'", '--no-cache-dir --force-reinstall'),
         (MMCV, '/x/_ext.so: undefined symbol: _ZN3c10', '--no-cache-dir --force-reinstall'),
+        (MMCV, 'nms_impl: implementation for device cuda:0 not found.', '--no-cache-dir'),
         (TORCHVISION, 'operator torchvision::nms does not exist', 'torchvision=='),
         (MMENGINE, "No module named 'pkg_resources'", 'setuptools<81'),
         (MMDET, 'MMCV==2.2.0 is used but incompatible. Please install mmcv<2.2.0', 'mmcv=='),
