@@ -21,7 +21,7 @@ TOOLS = {
     'visualize': 'draw data, detections, curves, attention and Grad-CAM; write reports',
     'check-data': 'check a COCO or VOC folder, and write a clean copy of its annotations',
     'places': 'list the places for CBAM in a detector, and print the config for them',
-    'convert-checkpoint': 'convert weights from and to other implementations of CBAM',
+    'convert-checkpoint': 'convert weights of other implementations, layouts and starts',
     'export': 'export a detector as ONNX or TorchScript',
     'compare': 'train a detector with and without attention on your data, and compare them',
     'experiment': 'run studies with several seeds, and compare the results',

@@ -1,4 +1,4 @@
-"""Convert CBAM weights from and to other implementations, or to another layout or start.
+"""Convert CBAM weights of other implementations to ours, and ours between layouts and starts.
 
 IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector with our CBAM. OUT
 gets its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can
@@ -17,7 +17,6 @@ from rich.table import Table
 # The same as in cbam_det.checkpoints.formats, which --help must not import.
 OURS = 'cbam_det'
 FORMS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
-TARGETS = (OURS, 'authors', 'timm', 'mmyolo')
 LAYOUTS = ('inserted', 'plugins')
 STARTS = ('paper', 'identity')
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -29,9 +28,7 @@ EXAMPLES = """examples:
   cbam-det convert-checkpoint epoch_12.pth inserted.pth --layout inserted
   cbam-det convert-checkpoint inserted.pth epoch_12_plugins.pth --layout plugins
   # from start='identity' to start='paper' with the same outputs; the config has order and pools
-  cbam-det convert-checkpoint epoch_12.pth paper.pth --start paper --config config.py
-  # the backbone of a detector for another implementation
-  cbam-det convert-checkpoint paper.pth theirs.pth --to authors --order channel-spatial"""
+  cbam-det convert-checkpoint epoch_12.pth paper.pth --start paper --config config.py"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,13 +39,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('output', metavar='OUT', help='checkpoint to write; it must not exist')
     parser.add_argument(
         '--from', dest='source', choices=FORMS, help='format of IN (default: detected)'
-    )
-    parser.add_argument(
-        '--to',
-        dest='target',
-        choices=TARGETS,
-        default=OURS,
-        help='format of OUT (default: %(default)s)',
     )
     parser.add_argument(
         '--layout',
@@ -115,7 +105,6 @@ def write(args: argparse.Namespace) -> None:
     converted = convert(
         state,
         source,
-        args.target,
         layout=args.layout,
         start=args.start,
         options=options,
@@ -128,7 +117,7 @@ def write(args: argparse.Namespace) -> None:
         for row in converted.rows:
             table.add_row(row[0], row[1], ', '.join(row[2]))
         console.print(table)
-    print(f'{source} -> {args.target}')
+    print(f'format of IN: {source}')
     table = Table('change', 'keys')
     for kind, count in Counter(kind for row in converted.rows for kind in row[2]).most_common():
         table.add_row(kind, str(count))

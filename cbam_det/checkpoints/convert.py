@@ -1,7 +1,6 @@
-"""Convert CBAM weights between implementations, and between the two starts of this one.
+"""Convert CBAM weights of other implementations to ours, and ours between layouts and starts.
 
-Every conversion goes through torchvision's names, with `layer{s}.{b}.cbam.` for the CBAM of block
-{b} in stage {s}. `formats.py` lists the implementations.
+`formats.py` lists the implementations.
 """
 
 from __future__ import annotations
@@ -16,21 +15,10 @@ from torch import Tensor
 
 from ..models.layers.torch_private import copy_module_versions
 from ..utils.errors import InputError, first_few
-from .formats import (
-    ASSUMED,
-    ASSUMED_POOLS,
-    CONV,
-    DEFAULTS,
-    FC1,
-    FORMS,
-    OURS,
-    STARTS,
-    TARGETS,
-    pools_of,
-)
-from .implementations import from_form, to_form, without_spatial
+from .formats import ASSUMED_POOLS, CONV, DEFAULTS, FC1, FORMS, OURS, STARTS, pools_of
+from .implementations import from_form, without_spatial
 from .keys import Item, cbam_roots, is_module, last_norm, renamer
-from .layouts import place_of, split_backbone, with_layout
+from .layouts import place_of, with_layout
 from .starts import set_start
 
 
@@ -43,7 +31,7 @@ class Converted:
         rows: the old name, the new name and the changes of every key: 'kept' or 'mapped', and
             'reshaped', 'flipped' or 'scaled'; 'added' if it has no old name, 'dropped' if it has no
             new one.
-        cbams: for our form, the config of each CBAM by the name of the module before it.
+        cbams: the config of each CBAM by the name of the module before it.
         notes: assumptions, where weights do not determine an option.
     """
 
@@ -95,7 +83,6 @@ def to_identity(state: Mapping[str, Tensor], options: Mapping) -> Converted:
 def convert(
     state: Mapping[str, Tensor],
     source: str | None = None,
-    target: str = OURS,
     *,
     layout: str | None = None,
     start: str | None = None,
@@ -104,10 +91,11 @@ def convert(
 ) -> Converted:
     """Convert the state dict of a CBAM, of a ResNet with CBAMs, or of a detector with our CBAMs.
 
+    The result has our names and shapes.
+
     Args:
         state: the weights by their keys; it is not changed.
         source: the form of `state`, `cbam_det` or one of `FORMS`; detected by the keys if None.
-        target: the form to convert to, one of `TARGETS`.
         layout: where a ResNet keeps our CBAMs: 'inserted' (WithPlugins) or 'plugins' (mmdet's own
             `plugins=`). With None our weights keep their layout, others become 'inserted'.
         start: convert our weights to this start, 'paper' or 'identity'; the outputs stay the same.
@@ -116,22 +104,16 @@ def convert(
         drop_classifier: leave out the classifier.
 
     Raises:
-        InputError: a key is unknown or missing, the target does not support the weights, or
-            there is nothing to convert.
+        InputError: a key is unknown or missing, the weights do not support the layout or the
+            start, or there is nothing to convert.
     """
     if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise InputError(f'{first_few(not_tensors)}: not a tensor; give a state dict')
     source = source or detect_form(state)
-    for name in (source, target):
-        if name not in (OURS, *FORMS):
-            raise InputError(f'format {name!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
-    if target not in TARGETS:
-        raise InputError(
-            f'the format {target} can only be read; convert to one of {", ".join(TARGETS)}'
-        )
-    _check_only_ours('start', start, target if source != OURS else OURS)
-    _check_only_ours('layout', layout, target)
-    _check_only_ours('options', options, source)
+    if source not in (OURS, *FORMS):
+        raise InputError(f'format {source!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
+    if options and source != OURS:
+        raise InputError(f'options={options!r} does not apply to the format {source}; leave it out')
 
     items = {key: Item(key, value) for key, value in state.items()}
     if all(key.startswith('module.') for key in items):
@@ -149,51 +131,29 @@ def convert(
             cbam_options['order'] = 'channel'
         if FORMS[source].options:
             notes.append(ASSUMED_POOLS)
-    elif start:
+    if start:
         dropped += set_start(items, start, cbam_options)
-    if target != OURS:
-        items, outside = split_backbone(with_layout(items, 'plugins'))
-        dropped += outside
-        if source == OURS and not options:
-            notes.append(ASSUMED)
-        if FORMS[target].options and (built := _built_with(items, cbam_options)):
-            notes.append(f'build it with {built}')
-        items = to_form(items, target, FORMS[target], cbam_options)
-    elif layout == 'plugins' and last_norm(items) == 2 and not is_module(items):
+    if layout == 'plugins' and last_norm(items) == 2 and not is_module(items):
         raise InputError("layout 'plugins': mmdet's BasicBlocks have no plugins=; use 'inserted'")
-    elif layout or source != OURS:
+    if layout or source != OURS:
         items = with_layout(items, layout or 'inserted')
-    if start and source != OURS:
-        set_start(items, start, cbam_options)
 
     changes = [(key, _changes(key, item)) for key, item in items.items()]
-    unchanged = not dropped and all(kinds == ('kept',) for _, kinds in changes)
-    if unchanged or source == target != OURS:
-        raise InputError(f'nothing to convert: the weights already have the format {target}')
+    if not dropped and all(kinds == ('kept',) for _, kinds in changes):
+        raise InputError(
+            'nothing to convert: the weights have our names already; load them as they are, or '
+            'choose another layout or start'
+        )
     converted = OrderedDict((key, item.value) for key, item in items.items())
-    if source == target:
+    if source == OURS:
         copy_module_versions(state, converted)
     return Converted(
         converted,
         [(item.source, '', ('dropped',)) for item in dropped]
         + [(items[key].source, key, kinds) for key, kinds in changes],
-        _cbam_configs(items, cbam_options) if target == OURS else {},
+        _cbam_configs(items, cbam_options),
         notes,
     )
-
-
-def _built_with(items: Mapping[str, Item], options: Mapping) -> str:
-    """The options of the authors' CBAM that must differ from their defaults."""
-    pools = pools_of(options, 'pools')
-    built = ['no_spatial=True'] if without_spatial(items) else []
-    if set(pools) != {'avg', 'max'}:
-        built.append(f'pool_types={list(pools)}')
-    return ' and '.join(built)
-
-
-def _check_only_ours(option: str, value: str | Mapping | None, form: str) -> None:
-    if value and form != OURS:
-        raise InputError(f'{option}={value!r} does not apply to the format {form}; leave it out')
 
 
 def _changes(key: str, item: Item) -> tuple[str, ...]:

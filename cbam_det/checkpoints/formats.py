@@ -1,6 +1,6 @@
-"""The names and shapes of CBAM's weights in other implementations, and the factors of the starts.
+"""The names of CBAM's weights in other implementations, and the factors of the starts.
 
-A form is a table of names and shapes; `implementations.py` converts by it.
+A form is a table of names; `implementations.py` converts by it.
 
     authors    Jongchan/attention-module, MODELS/cbam.py and model_resnet.py
     pytorchcv  pytorchcv 0.0.74, models/cbamresnet.py
@@ -52,12 +52,6 @@ FACTORS = {
     'channel': (1 / 2, 1, 2),
     'spatial': (1, 1 / 2, 2),
 }
-# Options that weights do not determine, named as in our code and as in the authors' code.
-ASSUMED = (
-    'assumed, because weights do not determine them: order channel-spatial if there are two gates, '
-    'pools avg and max (not lp or lse), spatial_pools max and avg, ReLU; give the config to check '
-    'them'
-)
 ASSUMED_POOLS = (
     "assumed, because weights do not determine it: pool_types=['avg', 'max'], the authors' "
     "default; if the authors' module had others, set the same in the config, such as pools=('avg', "
@@ -84,31 +78,23 @@ def pools_of(options: Mapping, option: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Form:
-    """The names and shapes of CBAM's weights in another implementation.
+    """The names of CBAM's weights in another implementation.
 
     Attributes:
         block: the prefix of the CBAM in a block of a ResNet.
-        module: pairs of our name and its name; if our name occurs twice, the first is written.
+        module: pairs of our name and its name; our name occurs twice if its versions differ.
         trunk: its names for `TRUNK`.
-        convs: the MLP has 1x1 convolutions, (C, C/r, 1, 1), not linear layers, (C, C/r).
         pools: the input maps of its spatial convolution, in order.
-        channel_pools: the pools of its channel gate; with `options`, the available ones.
         options: it has the options `no_spatial` and `pool_types`.
-        kernel_size: of the spatial gate, if it is fixed.
         norm_cfg: the norm of its spatial gate.
-        wrap: a prefix of every key in written networks.
     """
 
     block: str
     module: tuple[tuple[str, str], ...]
     trunk: tuple[str, ...] = TRUNK
-    convs: bool = True
     pools: tuple[str, str] = ('avg', 'max')
-    channel_pools: tuple[str, ...] = ('avg', 'max')
     options: bool = False
-    kernel_size: int | None = None
     norm_cfg: dict | None = field(default_factory=lambda: dict(type='BN'))
-    wrap: str = ''
 
 
 UNIT = 'features.stage{s}.unit{b1}.'
@@ -121,13 +107,9 @@ FORMS = {
             (CONV + 'weight', 'SpatialGate.spatial.conv.weight'),
             (BATCH_NORM, 'SpatialGate.spatial.bn.{n}'),
         ),
-        convs=False,
         pools=('max', 'avg'),
-        channel_pools=('avg', 'max', 'lp', 'lse'),
         options=True,
-        kernel_size=7,
         norm_cfg=DEFAULTS['norm_cfg'],
-        wrap='module.',
     ),
     'pytorchcv': Form(
         UNIT + 'cbam.',
@@ -146,7 +128,6 @@ FORMS = {
             UNIT + 'identity_conv.bn.{n}',
             'output.{p}',
         ),
-        convs=False,
         pools=('max', 'avg'),
     ),
     'timm': Form(
@@ -179,6 +160,3 @@ FORMS = {
         norm_cfg=None,
     ),
 }
-# The forms that can be written: for projects with a copy of the authors' cbam.py, timm's networks
-# and mmyolo's detectors. The others can only be read.
-TARGETS = (OURS, 'authors', 'timm', 'mmyolo')

@@ -1,4 +1,4 @@
-"""Convert names and shapes of other implementations to ours and back, by `formats.py`."""
+"""Convert names and shapes of other implementations to ours, by `formats.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ..utils.errors import InputError, first_few
-from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Form, pools_of
+from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Form
 from .keys import Item, is_module, last_norm, renamed, renamer
 
 
@@ -26,42 +26,7 @@ def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
         ),
     )
     _check_complete(items, name, form)
-    return _reshape_weights(items, convs=False, flip=form.pools != DEFAULTS['spatial_pools'])
-
-
-def to_form(items: dict[str, Item], name: str, form: Form, options: Mapping) -> dict[str, Item]:
-    """Convert our names and values to those of a form; the reverse of `from_form`.
-
-    Raises:
-        InputError: the form does not support the weights or options, or a weight is missing.
-    """
-    order = 'channel' if form.options and without_spatial(items) else 'channel-spatial'
-    if options.get('order', order) != order:
-        own = 'channel-spatial or channel' if form.options else 'channel-spatial'
-        raise InputError(f'order={options["order"]!r}: the format {name} has only {own}')
-    pools = {*pools_of(options, 'pools')}
-    known = {*form.channel_pools}
-    if not pools <= known or (pools != known and not form.options):
-        own = ' and '.join(form.channel_pools)
-        raise InputError(f'pools={options["pools"]!r}: the format {name} has only {own}')
-    if order != 'channel' and {*pools_of(options, 'spatial_pools')} != {'avg', 'max'}:
-        raise InputError(
-            f'spatial_pools={options["spatial_pools"]!r}: the format {name} has only avg and max'
-        )
-    module = is_module(items)
-    wrap = '' if module else form.wrap
-    pairs = [(ours, wrap + theirs) for theirs, ours in _name_pairs(form, module)]
-    # Rename first: why a key has no name explains more than which keys are missing.
-    names = renamed(items, renamer(pairs), lambda key: _reason_without_name(key, name))
-    _check_complete(items, name, form)
-    for key, item in items.items():
-        size = item.value.shape[-1] if key.endswith(CONV + 'weight') else None
-        if size and form.kernel_size not in (None, size):
-            raise InputError(
-                f'{item.source}: kernel_size={size}; the format {name} has only {form.kernel_size}'
-            )
-    flip = form.pools != pools_of(options, 'spatial_pools')
-    return dict(zip(names, _reshape_weights(items, form.convs, flip).values(), strict=True))
+    return _reshape_weights(items, flip=form.pools != DEFAULTS['spatial_pools'])
 
 
 def without_spatial(items: Mapping[str, Item]) -> bool:
@@ -81,19 +46,6 @@ def _expand_template(template: str) -> list[str]:
     """The names that a template with {p} or {n} matches, without num_batches_tracked."""
     values = NORM if '{n}' in template else ('weight', 'bias')
     return list(dict.fromkeys(re.sub(r'\{[np]\}', value, template) for value in values))
-
-
-def _reason_without_name(key: str, name: str) -> str:
-    """Why one of our keys has no name in a form."""
-    reasons = {
-        '_gate.gain': 'no identity start; give --start paper --config CONFIG as well',
-        'channel_gate.fc': 'no biases in its MLP',
-        CONV: "no bias in the spatial gate's convolution",
-        'spatial_gate.norm.': 'no norm in its spatial gate',
-        'spatial_gate.summary.': "no spatial_pools='conv'",
-    }
-    reason = next((reason for part, reason in reasons.items() if part in key), None)
-    return f'the format {name} has {reason or "no such key in a plain ResNet; leave it out"}'
 
 
 def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
@@ -128,8 +80,8 @@ def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
         )
 
 
-def _reshape_weights(items: dict[str, Item], convs: bool, flip: bool) -> dict[str, Item]:
-    """Reshape MLPs to 1x1 convolutions or back; swap the input maps of spatial convolutions."""
+def _reshape_weights(items: dict[str, Item], flip: bool) -> dict[str, Item]:
+    """Reshape MLPs of 1x1 convolutions; swap the input maps of spatial convolutions."""
     result = dict(items)
     for key, item in items.items():
         shape = tuple(item.value.shape)
@@ -139,9 +91,8 @@ def _reshape_weights(items: dict[str, Item], convs: bool, flip: bool) -> dict[st
                     f'{item.source}: the shape {shape} is not that of a linear layer or a 1x1 '
                     'convolution; give the weights of a CBAM'
                 )
-            if convs != (len(shape) == 4):
-                value = item.value[:, :, None, None] if convs else item.value.flatten(1)
-                result[key] = Item(item.source, value, (*item.changes, 'reshaped'))
+            if len(shape) == 4:
+                result[key] = Item(item.source, item.value.flatten(1), ('reshaped',))
         elif key.endswith(CONV + 'weight'):
             if len(shape) != 4 or shape[1] != 2:
                 raise InputError(
@@ -149,5 +100,5 @@ def _reshape_weights(items: dict[str, Item], convs: bool, flip: bool) -> dict[st
                     "sums them (timm's lcbam) cannot be converted"
                 )
             if flip:
-                result[key] = Item(item.source, item.value.flip(1), (*item.changes, 'flipped'))
+                result[key] = Item(item.source, item.value.flip(1), ('flipped',))
     return result

@@ -55,8 +55,6 @@ def renamer(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str | None]:
                 values: dict[str, str | int] = dict(match.groupdict())
                 if 'b1' in values:
                     values['b'] = int(values['b1']) - 1
-                elif 'b' in values:
-                    values['b1'] = int(values['b']) + 1
                 return new.format(**values)
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..utils.errors import InputError, first_few
+from ..utils.errors import InputError
 from .formats import FC2, GATE, LAYOUTS
 from .keys import Item, cbam_roots, is_module, last_norm, renamed
 
@@ -42,23 +42,6 @@ def with_layout(items: dict[str, Item], layout: str) -> dict[str, Item]:
         return roots[match['root']] + match['gate'] if match else key
 
     return renamed(items, rename, str)
-
-
-def split_backbone(items: dict[str, Item]) -> tuple[dict[str, Item], list[Item]]:
-    """The items of the backbone with the CBAMs, without its prefix, and all other items."""
-    if is_module(items):
-        return items, []
-    prefixes = {place_of(items, root)[0] for root in cbam_roots(items)}
-    if len(prefixes) > 1:
-        raise InputError(
-            f'CBAMs in {first_few(sorted(prefixes))}: other formats can have only one ResNet; '
-            'give the weights of the backbone'
-        )
-    prefix = ''.join(prefixes)
-    inside = {
-        key.removeprefix(prefix): item for key, item in items.items() if key.startswith(prefix)
-    }
-    return inside, [item for key, item in items.items() if not key.startswith(prefix)]
 
 
 def place_of(items: Iterable[str], root: str) -> tuple[str, str]:

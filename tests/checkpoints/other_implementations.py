@@ -12,8 +12,6 @@ from mmengine.registry import MODELS, DefaultScope
 from pytorchcv.models import cbamresnet
 from torch import Tensor, nn
 
-from cbam_det.checkpoints.convert import convert
-
 NEEDED = {  # the options of our CBAM for the weights of each form
     'authors': dict(start='paper'),
     'pytorchcv': dict(start='paper', norm_cfg=dict(type='BN')),
@@ -209,8 +207,3 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
         first[key].dtype == second[key].dtype and torch.equal(first[key], second[key])
         for key in first
     )
-
-
-def ours_of(form: str, theirs: Callable, **options: object) -> dict[str, Tensor]:
-    """The converted weights of the network of another implementation."""
-    return convert(theirs(form).state_dict(), drop_classifier=True, **options).state

@@ -1,4 +1,4 @@
-"""Converted weights give the same outputs, and converting back gives the same weights."""
+"""Converted weights give the same outputs as before."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from torch import Tensor
 
 from cbam_det import CBAM
 from cbam_det.checkpoints.convert import convert, detect_form, to_identity, to_paper
-from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS, OURS, TARGETS
+from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS
 from cbam_det.models import layers
 
 from .other_implementations import (
-    MAKERS,
     MODULES,
     NEEDED,
     Authors,
     build,
     equal,
     error,
-    ours_of,
     randomised,
     stages,
 )
@@ -89,42 +88,25 @@ def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
     assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
 
 
-@pytest.mark.parametrize('form', [form for form in TARGETS if form != OURS])
-def test_round_trips_return_every_bit_and_dtype(form, theirs):
-    for dtype in (torch.float32, torch.float16):
-        state = {
-            key: value.to(dtype) if value.is_floating_point() else value
-            for key, value in theirs(form).state_dict().items()
-        }
-        ours = convert(state)
-        back = convert(ours.state, target=form)
-        named = {key.removeprefix('module.'): value for key, value in back.state.items()}
-        assert equal(named, state)
-        assert equal(convert(back.state).state, ours.state)
-        counts = Counter(kind for row in ours.rows for kind in row[2])
-        assert counts['mapped'] + counts['kept'] == len(state)
-        assert counts['flipped'] == (0 if form == 'authors' else 8)
-        assert counts['reshaped'] == (0 if form == 'authors' else 16)
-    module = MODULES[form]().state_dict()
-    assert equal(convert(convert(module).state, target=form).state, module)
+@pytest.mark.parametrize('form', FORMS)
+def test_every_key_is_reported_and_half_precision_is_kept(form, theirs):
+    def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+
+    state = theirs(form).state_dict()
+    converted = convert(state)
+    assert equal(convert(halved(state)).state, halved(converted.state))
+    assert {row[0] for row in converted.rows} == state.keys()
+    counts = Counter(kind for row in converted.rows for kind in row[2])
+    assert counts['mapped'] + counts['kept'] == len(state) == len(converted.state)
+    convolutions = form not in ('authors', 'pytorchcv')
+    assert (counts['flipped'], counts['reshaped']) == (8 * convolutions, 16 * convolutions)
 
 
-def test_weights_of_the_authors_are_written_as_their_script_saves_them(theirs):
-    state = {f'module.{key}': value for key, value in theirs('authors').state_dict().items()}
-    assert equal(convert(convert(state).state, target='authors').state, state)
-
-
-def test_weights_of_pytorchcv_s_zoo_work_in_the_authors_code(theirs):
-    zoo = theirs('pytorchcv')
-    state = {
-        key.removeprefix('module.'): value
-        for key, value in convert(zoo.state_dict(), target='authors').state.items()
-    }
-    net = MAKERS['authors'](18)
-    net.load_state_dict(state, strict=True)
-    image = torch.randn(1, 3, 64, 64)
-    for level, expected in zip(stages(net.eval(), image), stages(zoo, image), strict=True):
-        assert error(level, expected) < 1e-5
+def test_weights_that_the_authors_script_saves_are_read(theirs):
+    state = theirs('authors').state_dict()
+    saved = {f'module.{key}': value for key, value in state.items()}  # of DataParallel
+    assert equal(convert(saved).state, convert(state).state)
 
 
 def test_both_versions_of_the_tutorial_s_names_are_read(theirs):
@@ -198,53 +180,18 @@ def test_layouts_convert_into_each_other_also_in_a_detector():
     assert equal(convert(converted.state, layout='inserted').state, detector)
 
 
-def test_backbone_of_a_detector_becomes_another_implementation_s(theirs):
-    net = theirs('timm')
-    state = {f'backbone.{key}': value for key, value in ours_of('timm', theirs).items()}
-    converted = convert({**state, 'neck.weight': torch.ones(1)}, target='timm')
-    assert ('neck.weight', '', ('dropped',)) in converted.rows
-    assert any(note.startswith('assumed, because') and 'ReLU' in note for note in converted.notes)
-    ours = MAKERS['timm'](18)
-    missing, unexpected = ours.load_state_dict(converted.state, strict=False)
-    assert missing == ['fc.weight', 'fc.bias'] and not unexpected
-    image = torch.randn(1, 3, 64, 64)
-    for level, expected in zip(stages(ours.eval(), image), stages(net, image), strict=True):
-        assert error(level, expected) < 1e-5
-
-
 def test_weights_of_others_convert_to_the_identity_start_in_one_call(theirs):
     state = theirs('authors').state_dict()
     converted = convert(state, start='identity')
     assert converted.options == [dict(type='CBAM')]
     assert equal(converted.state, to_identity(convert(state).state, {}).state)
-    assert equal(
-        convert(converted.state, target='authors', start='paper').state,
-        {f'module.{key}': value for key, value in state.items()},
-    )
-
-
-def test_order_of_the_spatial_pools_decides_what_is_flipped():
-    for pools in (['avg', 'max'], ['max', 'avg']):
-        cbam = randomised(CBAM(16, spatial_pools=pools, start='paper')).double()
-        authors = Authors(16).double().eval()
-        authors.load_state_dict(
-            convert(cbam.state_dict(), target='authors', options=dict(spatial_pools=pools)).state
-        )
-        x = torch.randn(2, 16, 9, 9, dtype=torch.float64)
-        assert error(authors(x), cbam(x)) < 1e-12
 
 
 @pytest.mark.parametrize(
-    ('pools', 'no_spatial', 'built'),
-    [
-        (('avg', 'max'), True, 'build it with no_spatial=True'),
-        (('avg', 'max', 'lp', 'lse'), False, "with pool_types=['avg', 'max', 'lp', 'lse']"),
-        (('lse',), True, "with no_spatial=True and pool_types=['lse']"),
-    ],
+    ('pools', 'no_spatial'),
+    [(('avg', 'max'), True), (('avg', 'max', 'lp', 'lse'), False), (('lse',), True)],
 )
-def test_options_of_the_authors_module_are_kept_and_assumptions_are_reported(
-    pools, no_spatial, built
-):
+def test_options_of_the_authors_module_are_read_and_assumptions_are_reported(pools, no_spatial):
     net = randomised(Authors(48, 8, pools, no_spatial)).double()
     converted = convert(net.state_dict())
     assert any(
@@ -257,10 +204,6 @@ def test_options_of_the_authors_module_are_kept_and_assumptions_are_reported(
     ours.load_state_dict(converted.state, strict=True)
     x = torch.randn(2, 48, 9, 11, dtype=torch.float64)
     assert error(ours(x), net(x)) < 1e-12
-    back = convert(ours.state_dict(), target='authors', options=options)
-    assert equal(back.state, net.state_dict()) and any(built in note for note in back.notes)
-    assumed = convert(ours.state_dict(), target='authors').notes
-    assert any('not lp or lse' in note for note in assumed)
 
 
 def test_authors_network_without_spatial_gates_converts_to_the_identity_start(theirs):

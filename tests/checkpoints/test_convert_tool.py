@@ -10,12 +10,12 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from cbam_det.checkpoints.convert import detect_form, to_paper
+from cbam_det.checkpoints.convert import convert, detect_form, to_paper
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from .other_implementations import NEEDED, Authors, build, equal, ours_of, randomised
+from .other_implementations import NEEDED, Authors, build, equal, randomised
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def test_tool_converts_a_file_and_reports_every_key(tool, tmp_path, theirs):
     for row in ('dropped │ 2', 'flipped │ 8', 'reshaped │ 16', 'layer1.0.se.channel.fc1.weight'):
         assert row.replace(' ', '') in output.replace(' ', '')
     state, meta, rest = read_file(target)
-    assert equal(state, ours_of('timm', theirs)) and (meta, rest) == ({}, [])
+    ours = convert(theirs('timm').state_dict(), drop_classifier=True).state
+    assert equal(state, ours) and (meta, rest) == ({}, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['ours.pth', 'theirs.pth']
     net = build(18, NEEDED['timm'], init_cfg=dict(type='Pretrained', checkpoint=str(target)))
     net.init_weights()
@@ -93,7 +94,7 @@ def test_tool_overwrites_nothing_and_reports_errors_in_one_line(tool, tmp_path):
             'broken.pth cannot be loaded (torch did not write it); download it again',
         ),
         ((tmp_path / 'none.pth', tmp_path / 'b.pth'), 'has no weights, only optimizer'),
-        ((state, tmp_path / 'b.pth', '--to', 'timm'), 'no biases in its MLP'),
+        ((state, tmp_path / 'b.pth', '--from', 'timm'), 'unknown in the format timm'),
     ):
         status, output = tool(*args)
         assert status == 2 and message in output and output.count('\n') == 1, output

@@ -10,17 +10,7 @@ from torch import Tensor
 
 from cbam_det import CBAM
 from cbam_det.checkpoints.convert import convert, to_identity, to_paper
-from cbam_det.checkpoints.formats import FORMS, TARGETS
 from cbam_det.utils.errors import InputError
-
-from .other_implementations import build
-
-
-@pytest.mark.parametrize('form', [form for form in FORMS if form not in TARGETS])
-def test_form_without_users_can_only_be_read(form, theirs):
-    ours = convert(theirs(form).state_dict()).state
-    with pytest.raises(InputError, match=f'{form} can only be read; convert to one of cbam_det'):
-        convert(ours, target=form)
 
 
 def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
@@ -40,7 +30,6 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         ('no CBAM of any format', theirs('authors').fc.state_dict(), {}),
         ('several formats, authors, timm', authors | timms, {}),
         (r'no CBAM in layer2\.0, but', without(authors, 'layer2.0.cbam'), {}),
-        (r'no CBAM in layer2\.1, but', without(ours, 'layer2/1'), dict(target='authors')),
         (
             r'missing .*layer2\.0\.cbam\.channel_gate\.fc2\.bias',
             without(authors, '2.0.cbam.ChannelGate.mlp.3.bias'),
@@ -49,9 +38,8 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         (r'missing .*layer3\.1\.conv1\.weight', without(authors, 'layer3.1.conv1'), {}),
         (r'no CBAM in layer4\.0', without(timms, 'layer4'), {}),
         ('does not have 2 input maps', timm_light(), {}),
-        ("format 'mine' is unknown", authors, dict(target='mine')),
+        ("format 'mine' is unknown", authors, dict(source='mine')),
         ('unknown in the format timm', authors, dict(source='timm')),
-        ('nothing to convert', authors, dict(target='authors')),
         ('nothing to convert', ours, dict(layout='inserted')),
         (
             'several keys become',
@@ -62,12 +50,6 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
         ("layout 'mine' is unknown", ours, dict(layout='mine')),
         ('x: not a tensor', {**ours, 'x': 1}, {}),
         ('does not apply to the format authors', authors, dict(options=dict(order='channel'))),
-        (
-            "layout='plugins' does not apply to the format timm",
-            ours,
-            dict(target='timm', layout='plugins'),
-        ),
-        ("start='paper' does not apply to", authors, dict(target='timm', start='paper')),
     ):
         with pytest.raises(InputError, match=message):
             convert(state, **options)
@@ -75,33 +57,6 @@ def test_unknown_or_missing_weights_are_an_error(theirs):
 
 def timm_light() -> dict[str, Tensor]:
     return timm.create_model('resnet18', block_args=dict(attn_layer='lcbam')).state_dict()
-
-
-@pytest.mark.parametrize(
-    ('options', 'form', 'message'),
-    [
-        (dict(), 'timm', 'no biases in its MLP'),
-        (dict(mlp_bias=False), 'authors', 'missing .*fc1.bias'),
-        (dict(), 'mmyolo', 'no norm in its spatial gate'),
-        (dict(mlp_bias=False, norm_cfg=None), 'timm', 'missing .*spatial_gate.norm'),
-        (dict(mlp_bias=False, conv_bias=True), 'timm', "no bias in the spatial gate's convolution"),
-        (dict(start='identity'), 'authors', 'no identity start; give --start paper --config'),
-        (dict(spatial_pools='conv'), 'authors', "spatial_pools='conv'"),
-        (dict(kernel_size=3), 'authors', 'kernel_size=3; the format authors has only 7'),
-        (dict(order='parallel'), 'authors', "order='parallel': the format authors"),
-        (dict(mlp_bias=False, order='channel'), 'timm', "order='channel': the format timm"),
-        (dict(order='spatial'), 'authors', "order='spatial': the format authors"),
-        (dict(mlp_bias=False, pools=['max']), 'timm', 'pools=.* has only avg and max'),
-    ],
-)
-def test_what_a_form_does_not_support_is_an_error_with_the_reason(options, form, message):
-    options = dict(start='paper') | options
-    for state in (
-        CBAM(16, **options).state_dict(),
-        build(18, options, base_channels=16).state_dict(),
-    ):
-        with pytest.raises(InputError, match=message):
-            convert(state, target=form, options=options)
 
 
 def test_a_start_that_cannot_be_converted_is_an_error_with_the_reason():

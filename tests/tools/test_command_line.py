@@ -103,7 +103,6 @@ def test_choices_of_parsers_match_the_package():
     """The parsers repeat them because they must not import the package."""
     convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
     assert (formats.OURS, *formats.FORMS) == convert.FORMS
-    assert formats.TARGETS == convert.TARGETS
     assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
     assert tuple(formats.FACTORS) == convert.ORDERS
     defaults = vars(digits.parse_args([]))
