@@ -56,7 +56,8 @@ BLOCKS = {
     'r50': 16,
     '101': 33,
 }
-FIRST_STAGE = {'r18': 2, 'r50': 3, '101': 3}  # it is frozen but in the small detectors
+FIRST_STAGE = {'r18': 2, 'r50': 3, '101': 3}  # frozen and without attention, but in ATTENDED
+ATTENDED = ('digits', 'half', 'c4')
 
 
 def image_size(name: str) -> int:
@@ -67,7 +68,7 @@ def image_size(name: str) -> int:
 def expected_cbams(name: str) -> int:
     if '_cbam' not in name and '_se' not in name:
         return 0
-    frozen = {} if 'digits' in name or 'half' in name else FIRST_STAGE
+    frozen = {} if any(part in name for part in ATTENDED) else FIRST_STAGE
     return next(count - frozen.get(part, 0) for part, count in BLOCKS.items() if part in name)
 
 

@@ -235,7 +235,7 @@ def test_a_checkpoint_shared_by_two_parts_is_taken_by_both():
     with patch.object(CheckpointLoader, 'load_checkpoint', return_value=state):
         audit = AttentionAuditHook()
         audit.before_run(runner)
-        assert len(audit.sources) == 13
+        assert len(audit.sources) == 16
         state['inserted.layer5/0/bn3.cbam.channel_gate.fc1.weight'] = torch.zeros(1)
         with pytest.raises(InputError, match='has 1 attention weights'):
             AttentionAuditHook().before_run(runner)
