@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..models.attention_modules import at_start
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 from ..utils.records import table_row
 from .comparison import Comparison, compare
 from .records import read_record, records, runs_without_row

@@ -25,9 +25,9 @@ from ..evaluation.metrics import metric_name
 from ..models.attention_modules import at_start
 from ..models.costs import count_costs
 from ..utils.config import larger_rate, read_config
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
+from ..utils.installation import tool_command
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page

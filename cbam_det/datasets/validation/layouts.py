@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...utils.data_config import DataSet
-from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
+from ...utils.installation import tool_command
 
 LAYOUTS: dict[str, Literal['coco', 'voc']] = {'CocoDataset': 'coco', 'XMLDataset': 'voc'}
 COCO_LAYOUT = (

@@ -19,7 +19,7 @@ from mmengine.structures import BaseDataElement
 from rich.columns import Columns
 from rich.console import Console
 
-from ...utils.environment import tool_command
+from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, is_training
 from .terminal_hook import BRIEF, classes_of, is_terminal
 

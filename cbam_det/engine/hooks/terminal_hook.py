@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ...models.attention_modules import named_plugins
-from ...utils.environment import tool_command
+from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
