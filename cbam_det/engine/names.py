@@ -64,7 +64,8 @@ def check_names(cfg: Config) -> None:
             _check_hook(f'custom_hooks.{number}', hook)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     if isinstance(optimizer, dict) and optimizer.get('type'):
-        registered(OPTIMIZERS, optimizer['type'], 'optim_wrapper.optimizer.type')
+        path = 'optim_wrapper.optimizer.type'
+        registered(OPTIMIZERS, optimizer['type'], path, optimizer.get('_scope_'))
     check_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:
