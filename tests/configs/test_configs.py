@@ -261,6 +261,7 @@ def test_quarter_width_keeps_the_architecture():
     full = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam.py').model
     small = Config.fromfile(CONFIGS / 'faster_rcnn_r50_cbam_digits.py').model
     full.neck.norm_cfg = small.neck.norm_cfg  # the norm of the neck is the one addition
+    full.backbone.frozen_stages = -1  # attention in every block
     with DefaultScope.overwrite_default_scope('mmdet'):
         models = [MODELS.build(full), MODELS.build(small)]
     full_names, small_names = ([name for name, _ in model.named_modules()] for model in models)

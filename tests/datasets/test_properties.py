@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset, XMLDataset
 from torchvision.models import resnet18
@@ -63,6 +63,7 @@ def test_coco_boxes_that_mmdet_ignores_are_those_that_are_counted(box, area):
     image = dict(id=1, file_name='one.jpg', width=48, height=40)
     raw = dict(images=[image], annotations=[annotation], categories=[dict(id=1, name='cat')])
     kinds = [fault.kind for fault in list_coco(Path('a.json'), raw, '', needs_crowd=False).faults]
+    assume('boxes in 0..1' not in kinds)  # this fault replaces the others
     reader = CocoDataset(lazy_init=True, data_prefix=dict(img=''), metainfo=dict(classes=('cat',)))
     reader.cat_ids, reader.cat2label = [1], {1: 0}
     info = dict(raw_ann_info=[annotation], raw_img_info=dict(image, img_id=1))

@@ -53,9 +53,10 @@ randomness = dict(seed=0)
 def test_every_key_of_mmdet_2_is_named_with_its_place_before_anything_else(
     tool, tmp_path, monkeypatch, capsys
 ):
-    """There is neither data nor a checkpoint, which would be the next errors."""
+    """There is no data, and the checkpoint is empty, which would be the next errors."""
     monkeypatch.chdir(tmp_path)
-    arguments = [written(tmp_path, HALF + OLD_DATA), 'gone.pth'][: 1 + (tool == 'test')]
+    Path('empty.pth').touch()
+    arguments = [written(tmp_path, HALF + OLD_DATA), 'empty.pth'][: 1 + (tool == 'test')]
     assert in_process(tool)(*arguments) == 2
     [error] = capsys.readouterr().err.splitlines()
     assert error.startswith('error: mine.py has keys of mmdet 2.x that would have no effect: ')
@@ -67,7 +68,7 @@ def test_every_key_of_mmdet_2_is_named_with_its_place_before_anything_else(
             *('evaluation', 'resume_from', 'total_epochs', 'workflow', 'data'),
         )
     }
-    assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
+    assert {path.name for path in tmp_path.iterdir()} == {'mine.py', 'empty.pth'}
 
 
 def test_options_of_mmdet_2_are_refused_whatever_the_config_has(tmp_path):

@@ -144,8 +144,9 @@ def test_pictures_are_given_by_a_pattern_or_a_list(folder, tmp_path):
 )
 def test_input_without_pictures_is_one_line(source, words, folder, capsys):
     (folder / 'empty').mkdir()
+    (folder / 'empty.pth').touch()
     tool = in_process('predict')
-    assert tool(folder / source, 'faster_rcnn_r18_cbam_digits', 'none.pth') == 2
+    assert tool(folder / source, 'faster_rcnn_r18_cbam_digits', folder / 'empty.pth') == 2
     assert words in capsys.readouterr().err
 
 
