@@ -287,7 +287,6 @@ def paper_places(component: nn.Module) -> list[str]:
 
 def default_places(component: nn.Module) -> list[str]:
     """The paper's places outside the frozen stages; see paper_places.py."""
-    component.train(component.training)  # where mmdet's backbones but ResNets freeze stages
     return outside_frozen(component, paper_places(component))
 
 
