@@ -72,7 +72,11 @@ def patterns_of(component: nn.Module) -> list[str | tuple[str, ...]]:
 def outside_frozen(component: nn.Module, names: Sequence[str]) -> list[str]:
     """Those of the modules `names` that are in no frozen part of the component; if it is frozen as
     a whole, all of them.
+
+    Most families of mmdet freeze their stages only in `train()`, so this freezes them before.
     """
+    if hasattr(component, '_freeze_stages'):
+        component._freeze_stages()
     trained = [name for name in names if not in_frozen_part(component, name)]
     return trained or list(names)
 
