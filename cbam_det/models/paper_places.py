@@ -75,8 +75,9 @@ def outside_frozen(component: nn.Module, names: Sequence[str]) -> list[str]:
 
     Most families of mmdet freeze their stages only in `train()`, so this freezes them before.
     """
-    if hasattr(component, '_freeze_stages'):
-        component._freeze_stages()
+    freeze = getattr(component, '_freeze_stages', None)
+    if callable(freeze):
+        freeze()
     trained = [name for name in names if not in_frozen_part(component, name)]
     return trained or list(names)
 
