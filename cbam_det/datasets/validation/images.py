@@ -51,7 +51,7 @@ def existence_fault(path: str) -> tuple[str, str] | None:
     """The fault of an image file that is missing or empty; None otherwise."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a null byte
         if actual := file_under_another_name(path):
             return 'image under another name', f'missing, but {actual} exists'
         return 'image missing', 'missing'

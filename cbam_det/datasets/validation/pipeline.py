@@ -70,6 +70,21 @@ def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:
         )
 
 
+def is_read_by_opencv(dataset: DataSet) -> bool:
+    """Whether a pipeline decodes images as `images.decode` does: by OpenCV, turned as EXIF says.
+
+    True without a pipeline, as the wrapper of the data set may have it.
+    """
+    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
+    return not dataset.step_count or any(
+        step.name == 'LoadImageFromFile'
+        and step.is_of('mmcv', 'mmdet')
+        and step.options.get('imdecode_backend', 'cv2') in ('cv2', None)
+        and step.options.get('color_type', 'color') in ('color', 'grayscale')
+        for step in steps
+    )
+
+
 def may_load_truth(dataset: DataSet) -> bool:
     """Whether a pipeline may load annotations.
 
