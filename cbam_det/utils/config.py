@@ -251,9 +251,14 @@ def override(cfg: Config, options: dict | None) -> Config:
         print_stderr(f'the option {key}: MMEngine does not read this key{consequence}')
     try:
         cfg.merge_from_dict(options or {})
-    except (KeyError, TypeError, AssertionError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
         raise InputError(
             f'the options {options} do not fit {cfg.filename} ({error}); '
             'give key=value with keys that the config has'
+        ) from None
+    except AttributeError:
+        raise InputError(
+            f'the options {options} do not fit {cfg.filename}: MMEngine changes an element of a '
+            'list only if it is a dictionary; give the whole list, KEY="[A,B]"'
         ) from None
     return cfg

@@ -55,3 +55,10 @@ def test_config_is_found_in_the_home_folder(tmp_path, monkeypatch):
 def test_a_folder_is_no_config(name):
     with pytest.raises(InputError, match='there is no config'):
         find_config(name)
+
+
+@pytest.mark.parametrize('value', [4, 'x'])
+def test_option_for_an_element_of_a_list_names_the_remedy(value):
+    options = {'model.neck.in_channels.0': value}
+    with pytest.raises(InputError, match='give the whole list'):
+        read_config('faster_rcnn_r50_cbam', options)
