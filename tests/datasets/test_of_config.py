@@ -230,3 +230,21 @@ def test_a_file_name_with_capital_letters_is_a_coco_file(tmp_path, capsys):
     coco(tmp_path)
     (tmp_path / 'train.json').rename(tmp_path / 'TRAIN.JSON')
     assert in_process('check_data')(tmp_path / 'TRAIN.JSON', '--images', tmp_path / 'train') == 0
+
+
+@pytest.mark.parametrize('has_objects', [False, True])
+def test_equal_images_are_refused_only_if_one_has_objects(has_objects, tmp_path):
+    dataset = dict(coco(tmp_path), filter_cfg={})
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for number in (3, 4):
+        shutil.copy(tmp_path / 'train/one.jpg', tmp_path / f'train/{number}.jpg')
+        content['images'].append(dict(content['images'][0], id=number, file_name=f'{number}.jpg'))
+    if not has_objects:
+        annotations = content['annotations']
+        content['annotations'] = [item for item in annotations if item['image_id'] != 1]
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    if has_objects:
+        with pytest.raises(InputError, match='same image as'):
+            check_dataset(dataset)
+    else:
+        assert check_dataset(dataset).images == 4

@@ -231,6 +231,9 @@ def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> It
 def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict[str, str]:
     """Add a fault for each image whose bytes equal those of an earlier image.
 
+    It is harmless if neither has objects, such as empty tiles of a large picture: an object of one
+    cannot be missing in the other.
+
     Args:
         identities: path -> a text that only equal files have in common, '' if it is unknown.
 
@@ -244,8 +247,14 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
         earlier_paths.add(path)
         if identity and first_index.setdefault(identity, index) != index:
             first = first_index[identity]
-            message = f'is the same image as {content.images[first].path}'
-            content.add_fault('same image twice', path, message, image=index, first=first)
+            content.add_fault(
+                'same image twice',
+                path,
+                f'is the same image as {content.images[first].path}',
+                harmful=any(content.images[place].objects for place in (first, index)),
+                image=index,
+                first=first,
+            )
     content.ignore_few('same image twice', len(content.images))
     return {identity: content.images[index].path for identity, index in first_index.items()}
 
