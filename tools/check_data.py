@@ -84,7 +84,7 @@ def print_tables(
 
 def is_coco_file(path: Path) -> bool:
     """Whether a file is JSON, but not a config in that format."""
-    is_json = path.suffix == '.json' and path.is_file()
+    is_json = path.suffix.lower() == '.json' and path.is_file()
     return is_json and b'_dataloader"' not in path.read_bytes()
 
 

@@ -42,7 +42,8 @@ def add_log_backends(cfg: Config, names: Sequence[str]) -> None:
     visualizer = cfg.get('visualizer') or dict(type='Visualizer')
     backends = list(visualizer.get('vis_backends') or [LOCAL])
     for name in names:
-        if find_spec(name) is None:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own logs
             raise InputError(
                 f'--log {name} needs the package {name}, which is not installed: pip install {name}'
             )

@@ -91,8 +91,10 @@ def align_states(wrapper: OptimWrapper | OptimWrapperDict) -> None:
     pairs = [pair for part in wrappers for pair in part.optimizer.state.items()]
     for weight, states in pairs:
         for name, state in states.items():
-            if isinstance(state, Tensor) and state.shape == weight.shape:
-                states[name] = torch.empty_like(weight, dtype=state.dtype).copy_(state)
+            # The count of steps is on the CPU, and has the shape of a weight that is one number.
+            if isinstance(state, Tensor) and state.dim() and state.shape == weight.shape:
+                aligned = torch.empty_like(weight, dtype=state.dtype, device=state.device)
+                states[name] = aligned.copy_(state)
 
 
 def _is_operator(module: nn.Module) -> bool:

@@ -72,7 +72,12 @@ def patterns_of(component: nn.Module) -> list[str | tuple[str, ...]]:
 def outside_frozen(component: nn.Module, names: Sequence[str]) -> list[str]:
     """Those of the modules `names` that are in no frozen part of the component; if it is frozen as
     a whole, all of them.
+
+    Most families of mmdet freeze their stages only in `train()`, so this freezes them before.
     """
+    freeze = getattr(component, '_freeze_stages', None)
+    if callable(freeze):
+        freeze()
     trained = [name for name in names if not in_frozen_part(component, name)]
     return trained or list(names)
 

@@ -256,4 +256,9 @@ def override(cfg: Config, options: dict | None) -> Config:
             f'the options {options} do not fit {cfg.filename} ({error}); '
             'give key=value with keys that the config has'
         ) from None
+    except AttributeError:
+        raise InputError(
+            f'the options {options} do not fit {cfg.filename}: MMEngine changes an element of a '
+            'list only if it is a dictionary; give the whole list, KEY="[A,B]"'
+        ) from None
     return cfg

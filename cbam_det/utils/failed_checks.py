@@ -52,7 +52,8 @@ def failed_check(error: BaseException) -> FailedCheck | None:
     text = ast.unparse(test) if is_assert else ''
     for node in nodes:
         value, values = _membership(node, frame)
-        with contextlib.suppress(TypeError):  # the value is not hashable
+        # Not hashable, or compared with an array; the code of a user's class can raise any error.
+        with contextlib.suppress(Exception):
             if values and value is not _UNKNOWN and value not in values:
                 return FailedCheck(text, frozenset(names), value, tuple(values))
     return FailedCheck(text, frozenset(names)) if text else None
@@ -63,7 +64,7 @@ def _condition(frame: FrameType, line: int) -> tuple[ast.AST, bool] | None:
     try:
         lines, first = inspect.getsourcelines(frame.f_code)
         tree = ast.parse(textwrap.dedent(''.join(lines)))
-    except (OSError, SyntaxError):
+    except Exception:  # of many kinds, if there is no source or it was changed since the import
         return None
     line -= max(first, 1) - 1
     around: list[ast.stmt] = [
@@ -103,5 +104,5 @@ def _value(node: ast.AST, frame: FrameType) -> Any:
         return inspect.getattr_static(_value(node.value, frame), node.attr, _UNKNOWN)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except Exception:  # ValueError for other expressions, TypeError for an unhashable key
         return _UNKNOWN

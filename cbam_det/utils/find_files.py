@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def find_config_file(name: str) -> str:
     Raises:
         InputError: there is no such config; the message lists similar names.
     """
+    name = os.path.expanduser(name)
     if Path(name).is_file():
         return name
     folder = shipped_folder('configs')
     files = [*sorted(folder.glob('*.py')), *sorted(folder.glob('[a-z]*/*.py'))]
     shipped_configs = {path.relative_to(folder).with_suffix('').as_posix(): path for path in files}
-    config_name = Path(name).with_suffix('').as_posix().removeprefix('configs/')
+    config_name = Path(name).as_posix().removesuffix('.py').removeprefix('configs/')
     if config_name in shipped_configs:
         return str(shipped_configs[config_name])
     neighbours = {path.stem: str(path) for path in sorted(Path(name).parent.glob('*.py'))}

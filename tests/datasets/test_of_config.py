@@ -19,6 +19,7 @@ from cbam_det.utils.run_config import RunConfig
 
 from ..conftest import in_process
 from .damaged_sets import XML, coco, voc
+from .one_set import check_dataset
 from .test_layouts import two_folders
 
 
@@ -202,3 +203,48 @@ def test_unsuitable_options_and_missing_files_are_errors(
     write_config(tmp_path / 'mine.py', plain(dataset), plain(dataset))
     assert in_process('check_data')(*arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('full', [False, True])
+@pytest.mark.parametrize(
+    ('loader', 'is_refused'),
+    [
+        (dict(type='LoadImageFromFile'), True),
+        (dict(type='LoadImageFromFile', imdecode_backend='tifffile'), False),
+        (dict(type='LoadScan'), False),
+    ],
+)
+def test_files_of_another_loader_need_not_be_pictures_to_opencv(loader, is_refused, full, tmp_path):
+    steps = [loader, dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+    dataset = dict(coco(tmp_path), pipeline=steps)
+    for path in (tmp_path / 'train').iterdir():
+        path.write_bytes(b'a scan of a microscope ' + path.name.encode())
+    if is_refused:
+        with pytest.raises(InputError, match='unreadable'):
+            check_dataset(dataset, full)
+    else:
+        assert check_dataset(dataset, full).images == 2
+
+
+def test_a_file_name_with_capital_letters_is_a_coco_file(tmp_path, capsys):
+    coco(tmp_path)
+    (tmp_path / 'train.json').rename(tmp_path / 'TRAIN.JSON')
+    assert in_process('check_data')(tmp_path / 'TRAIN.JSON', '--images', tmp_path / 'train') == 0
+
+
+@pytest.mark.parametrize('has_objects', [False, True])
+def test_equal_images_are_refused_only_if_one_has_objects(has_objects, tmp_path):
+    dataset = dict(coco(tmp_path), filter_cfg={})
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for number in (3, 4):
+        shutil.copy(tmp_path / 'train/one.jpg', tmp_path / f'train/{number}.jpg')
+        content['images'].append(dict(content['images'][0], id=number, file_name=f'{number}.jpg'))
+    if not has_objects:
+        annotations = content['annotations']
+        content['annotations'] = [item for item in annotations if item['image_id'] != 1]
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    if has_objects:
+        with pytest.raises(InputError, match='same image as'):
+            check_dataset(dataset)
+    else:
+        assert check_dataset(dataset).images == 4

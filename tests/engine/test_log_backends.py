@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -20,7 +21,9 @@ from .tiny_run import toy
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All packages seem to be installed."""
-    monkeypatch.setattr(log_backends, 'find_spec', lambda name: name)
+    monkeypatch.setattr(
+        log_backends, 'find_spec', lambda name: SimpleNamespace(origin=f'{name}/__init__.py')
+    )
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://localhost:5000')
 
 
@@ -87,3 +90,10 @@ def test_mlflow_has_the_losses_the_scores_and_the_config_in_the_work_dir(tmp_pat
     assert {'loss', 'lr', 'toy/score'} <= {*run.data.metrics} and run.data.metrics['toy/score'] == 3
     assert run.data.params['model.backbone.base_type'] == 'ResNet'
     assert list((work_dir / 'mlflow').rglob('config.py'))
+
+
+def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / 'wandb').mkdir()  # as W&B's runs leave it
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match='needs the package wandb, which is not installed'):
+        add_log_backends(Config(dict(work_dir='w')), ['wandb'])

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation.metrics import CocoMetric, LVISMetric
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from PIL import Image
 
 from cbam_det.engine.hooks import RunReportHook, run_report_hook
+from cbam_det.evaluation.metrics import FastCocoMetric
 from cbam_det.utils.errors import Stopped
 from cbam_det.utils.records import log_lines
 from cbam_det.visualization import run_page
@@ -165,3 +168,35 @@ def test_classes_are_printed_in_columns(capsys):
     assert capsys.readouterr().out.split() == [
         *('AP', 'by', 'class', 'red', 'cell', '0.500', 'four', '0.250'),
     ]
+
+
+def test_names_of_classes_are_shown_as_they_are(capsys):
+    run_report_hook._print_classes({'coco/car [red]_precision': 0.5, 'coco/[/b]_precision': 0.25})
+    assert {'car [red] 0.500', '[/b] 0.250'} <= set(re.split(r'  +|\n', capsys.readouterr().out))
+
+
+@pytest.mark.usefixtures('tiny_runs')
+def test_a_terminal_that_cannot_show_a_name_ends_no_training(tmp_path, monkeypatch):
+    def fail(metrics: object) -> None:
+        '猫'.encode('latin-1')
+
+    monkeypatch.setattr(run_report_hook, 'is_terminal', lambda: True)
+    monkeypatch.setattr(run_report_hook, '_print_classes', fail)
+    toy(tmp_path, default=ON, max_epochs=1).train()
+    assert (tmp_path / 'report.html').is_file()
+
+
+@pytest.mark.parametrize(('shape', 'is_kept'), [((3, 4), True), ((3, 5), False), ((0,), False)])
+def test_only_boxes_of_four_numbers_are_kept(shape, is_kept):
+    sample = DetDataSample(metainfo=dict(img_path='a.jpg'))
+    numbers = torch.zeros(shape[0])
+    sample.pred_instances = InstanceData(bboxes=torch.zeros(shape), labels=numbers, scores=numbers)
+    assert run_report_hook._has_boxes(sample) == is_kept
+
+
+def test_only_metrics_that_cocometric_computes_get_the_scores_of_classes():
+    class Renamed(CocoMetric):
+        pass
+
+    assert run_report_hook._is_coco(Renamed()) and run_report_hook._is_coco(FastCocoMetric())
+    assert not run_report_hook._is_coco(LVISMetric.__new__(LVISMetric))

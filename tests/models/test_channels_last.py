@@ -11,12 +11,13 @@ from mmcv.ops import DeformConv2d, RoIAlign
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 from torch import nn
 
 from cbam_det.engine.optim_wrapper import CPUAmpOptimWrapper
 from cbam_det.models.build import build_model
-from cbam_det.models.channels_last import check_channels_last, to_channels_last
+from cbam_det.models.channels_last import align_states, check_channels_last, to_channels_last
 from cbam_det.utils.errors import InputError
 
 from ..configs.test_configs import quick
@@ -130,3 +131,18 @@ def test_models_that_read_contiguous_maps_alone_are_refused_with_the_reason():
     with pytest.raises(InputError, match=r'0 \(Conv3d\) has the weights of a 3-D one; leave --ch'):
         to_channels_last(nn.Sequential(nn.Conv3d(1, 1, 3)))
     check_channels_last(nn.Sequential(RoIAlign(7, 1.0, 1), nn.Conv2d(1, 1, 3)))
+
+
+def test_states_keep_their_device_and_the_count_of_steps_is_no_weight():
+    """As on a GPU, where the count of steps is on the CPU."""
+    weight = nn.Parameter(torch.ones((), device='meta'))
+    optimizer = torch.optim.AdamW([weight])
+    count = torch.tensor(3.0)
+    optimizer.state[weight] = dict(step=count)
+    align_states(OptimWrapper(optimizer))
+    assert optimizer.state[weight]['step'] is count
+    kernel = nn.Parameter(torch.ones(2, 2, 3, 3, device='meta'))
+    optimizer.add_param_group(dict(params=[kernel]))
+    optimizer.state[kernel] = dict(exp_avg=torch.ones(2, 2, 3, 3))
+    align_states(OptimWrapper(optimizer))
+    assert optimizer.state[kernel]['exp_avg'].device.type == 'cpu'

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from cbam_det.models import plugin_hooks
 from cbam_det.models.insertion import insert
@@ -114,3 +115,21 @@ def test_only_a_map_that_can_be_computed_again_is_not_kept():
     norm.register_forward_hook(lambda norm, args, output: output + 1)
     norm.register_forward_hook(lambda norm, args, output: None)
     assert not found(norm, x)
+
+
+def test_a_norm_whose_forward_was_replaced_is_no_source_of_a_map():
+    norm = nn.BatchNorm2d(8).eval()
+    forward = norm.forward
+    norm.forward = lambda x: 2 * forward(x)
+    assert not found(norm, torch.randn(2, 8, 4, 4, requires_grad=True))
+
+
+def test_a_norm_is_no_source_of_a_map_while_a_global_hook_may_change_it():
+    x = torch.randn(2, 8, 4, 4, requires_grad=True)
+    norm = nn.BatchNorm2d(8).eval()
+    hook = register_module_forward_hook(lambda module, args, output: 2 * output)
+    try:
+        assert not found(norm, x)
+    finally:
+        hook.remove()
+    assert found(norm, x)

@@ -154,3 +154,15 @@ def test_frozen_stages_have_no_attention_unless_stages_says_so():
     assert len(inserted(build('ResNet', [PLUGIN], **frozen_norms))) == 16
     frozen = dict(options, frozen_stages=4)  # all of it, to train the attention alone
     assert len(inserted(build('ResNet', [PLUGIN], **frozen))) == 16
+
+
+@pytest.mark.parametrize(
+    ('family', 'options', 'first'),
+    [
+        ('MobileNetV2', dict(frozen_stages=4), 'layer5/0/linear_conv'),
+        ('CSPDarknet', dict(frozen_stages=1), 'stage2/1/blocks/0/conv2'),
+        ('EfficientNet', dict(arch='b0', frozen_stages=3), 'layers/3/0/linear_conv'),
+    ],
+)
+def test_stages_that_are_frozen_only_in_training_have_no_attention(family, options, first):
+    assert inserted(build(family, [PLUGIN], **options))[0] == first

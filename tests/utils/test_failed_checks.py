@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
+from pathlib import Path
+
+import numpy as np
 import pytest
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
@@ -116,3 +120,36 @@ def test_error_of_another_line_has_no_check():
         return int('x')
 
     assert check_of(convert) is None
+
+
+def error_of(module: Path, source: str, value: object) -> Exception:
+    """The error of `check(value)` in a module with this source."""
+    module.write_text(source)
+    names: dict = {}
+    exec(compile(source, str(module), 'exec'), names)
+    try:
+        names['check'](value)
+    except Exception as error:
+        return error
+    raise AssertionError('the check passed')
+
+
+@pytest.mark.parametrize(
+    ('condition', 'value'),
+    [
+        ('x in {[]: 1}', 3),
+        ('any(x == known for known in allowed) or x in allowed', np.zeros(2)),
+    ],
+)
+def test_check_that_cannot_be_evaluated_again_hides_no_error(condition, value, tmp_path):
+    source = f'import numpy\nallowed = [numpy.ones(2)]\ndef check(x):\n    assert {condition}\n'
+    check = failed_check(error_of(tmp_path / 'check.py', source, value))
+    assert check is None or check.permitted == ()
+
+
+def test_source_that_was_changed_since_the_import_hides_no_error(tmp_path):
+    module = tmp_path / 'check.py'
+    error = error_of(module, 'def check(x):\n    assert x in (1, 2)\n', 3)
+    module.write_text('def check(x):\n    assert (((\n')
+    linecache.checkcache()
+    assert failed_check(error) is None

@@ -43,3 +43,22 @@ def test_misspelt_file_is_named_with_similar_ones_of_its_folder(tmp_path, monkey
     with pytest.raises(InputError, match="did you mean 'faster_rcnn_r50_cbam_digits'"):
         find_config('faster_rcn_r50_cbam_digits')
     assert find_config('faster_rcnn_r50_cbam') == str(CONFIGS / 'faster_rcnn_r50_cbam.py')
+
+
+def test_config_is_found_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.py').touch()
+    assert find_config('~/mine.py') == str(tmp_path / 'mine.py')
+
+
+@pytest.mark.parametrize('name', ['.', '..', '/'])
+def test_a_folder_is_no_config(name):
+    with pytest.raises(InputError, match='there is no config'):
+        find_config(name)
+
+
+@pytest.mark.parametrize('value', [4, 'x'])
+def test_option_for_an_element_of_a_list_names_the_remedy(value):
+    options = {'model.neck.in_channels.0': value}
+    with pytest.raises(InputError, match='give the whole list'):
+        read_config('faster_rcnn_r50_cbam', options)

@@ -9,7 +9,7 @@ from ...utils.run_config import RunConfig
 from .content import Content
 from .dataset import read_annotations
 from .folder import split_name
-from .pipeline import ignores_orientation
+from .pipeline import ignores_orientation, is_read_by_opencv
 from .splits import AnnotatedSplit
 
 
@@ -39,6 +39,7 @@ def config_splits(
                 splits[key].annotated = loader.annotated
             splits[key].partial |= dataset.indices is not None
             splits[key].stored |= ignores_orientation(dataset)
+            splits[key].opened &= is_read_by_opencv(dataset)
             splits[key].places += (dataset.place,)
             splits[key].evaluators += tuple(
                 evaluator.place

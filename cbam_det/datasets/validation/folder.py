@@ -36,7 +36,7 @@ def examine(
 def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit]:
     """Read the annotation files of a folder; see `examine`."""
     files: list[Path] = []
-    if folder.suffix == '.json' and folder.is_file():
+    if folder.suffix.lower() == '.json' and folder.is_file():
         files = [folder]
         folder = folder.parent.parent if folder.parent.name == 'annotations' else folder.parent
     if not folder.is_dir():

@@ -51,7 +51,7 @@ def existence_fault(path: str) -> tuple[str, str] | None:
     """The fault of an image file that is missing or empty; None otherwise."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a null byte
         if actual := file_under_another_name(path):
             return 'image under another name', f'missing, but {actual} exists'
         return 'image missing', 'missing'
@@ -238,8 +238,8 @@ def image_faults(
 def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict[str, str]:
     """Add a fault for each image whose bytes equal those of an earlier image.
 
-    It is harmful if the two have other objects: then each of them lacks some. (VOC's are not
-    compared.)
+    It is harmful if the two have other objects: then each of them lacks some. (VOC's are only
+    counted.) Empty tiles of a large picture, for example, are harmless.
 
     Args:
         identities: path -> a text that only equal files have in common, '' if it is unknown.
@@ -256,7 +256,9 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
         if identity and first_index.setdefault(identity, index) != index:
             first = first_index[identity]
             message = f'is the same image as {content.images[first].path}'
-            harmful = content.is_voc or objects[index] != objects[first]
+            harmful = objects[index] != objects[first]
+            if content.is_voc:
+                harmful = any(content.images[place].objects for place in (first, index))
             content.add_fault(
                 'same image twice', path, message, harmful=harmful, image=index, first=first
             )

@@ -70,6 +70,20 @@ def _check_truth_is_loaded(split: Split, dataset: DataSet) -> None:
         )
 
 
+def is_read_by_opencv(dataset: DataSet) -> bool:
+    """Whether a pipeline decodes images by OpenCV, as `images.decode` does.
+
+    True without a pipeline, as the wrapper of the data set may have it.
+    """
+    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
+    return not dataset.step_count or any(
+        step.name == 'LoadImageFromFile'
+        and step.is_of('mmcv', 'mmdet')
+        and step.options.get('imdecode_backend', 'cv2') in ('cv2', None)
+        for step in steps
+    )
+
+
 def may_load_truth(dataset: DataSet) -> bool:
     """Whether a pipeline may load annotations.
 

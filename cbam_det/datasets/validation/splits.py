@@ -51,6 +51,8 @@ class AnnotatedSplit:
         annotated: whether its ground truth is needed.
         partial: whether only an unknown part of it is read.
         stored: whether images are read as they are stored, without their EXIF orientation.
+        opened: whether the run reads its images by OpenCV, as this check does. Other loaders may
+            read files that OpenCV cannot, so only their existence is checked.
     """
 
     name: str
@@ -65,6 +67,7 @@ class AnnotatedSplit:
     annotated: bool = True
     partial: bool = False
     stored: bool = False
+    opened: bool = True
 
     @property
     def role(self) -> str | None:
@@ -93,9 +96,14 @@ class AnnotatedSplit:
 def decode_images(
     splits: list[AnnotatedSplit], description: str, progress: bool = True
 ) -> dict[str, Decoded]:
-    """Decode every image of the splits; returns them by path. See `decode_all`."""
-    paths = [image.path for split in splits for image in split.content.images if image.path]
-    return decode_all(paths, description, progress)
+    """Decode every image of the splits that are `opened`; returns all of them by path."""
+    decoded = decode_all(_paths(splits, opened=True), description, progress)
+    return {path: check_exists(path) for path in _paths(splits, opened=False)} | decoded
+
+
+def _paths(splits: list[AnnotatedSplit], opened: bool) -> list[str]:
+    chosen = [split for split in splits if split.opened == opened]
+    return [image.path for split in chosen for image in split.content.images if image.path]
 
 
 def find_image_faults(
@@ -131,6 +139,9 @@ def find_image_faults(
 
 def _read_headers(split: AnnotatedSplit, paths: Sequence[str]) -> dict[str, Decoded]:
     """The images of a split as `check_header` and `check_exists` find them, by path."""
+    if not split.opened:
+        split.notes.append('its images were not opened, as its pipeline loads them in its own way')
+        return {path: check_exists(path) for path in paths}
     step = math.ceil(len(paths) / MOST_OPENED) or 1
     if step > 1:
         split.notes.append(

@@ -5,12 +5,14 @@ They show the last validation, whose detections are kept as they pass by: nothin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.dist import master_only
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
 from mmengine.registry import HOOKS
@@ -18,8 +20,9 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from rich.columns import Columns
 from rich.console import Console
+from rich.text import Text
 
-from ...evaluation.metrics import class_of_metric
+from ...evaluation.metrics import FastCocoMetric, class_of_metric
 from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, is_training
 from .terminal_hook import BRIEF, classes_of, is_terminal
@@ -67,9 +70,9 @@ class RunReportHook(Hook):
         epoch = f'epoch {runner.epoch}' if has_epochs(runner) else f'step {runner.iter:,}'
         self._validation = Validation(epoch, dataset, classes_of(dataset))
         if runner.iter >= runner.max_iters and len(classes_of(dataset)) <= MOST_CLASSES:
-            for metric in runner.val_loop.evaluator.metrics:
+            for metric in getattr(runner.val_loop, 'evaluator', Evaluator([])).metrics:
                 # With masks too, mmdet gives the APs of boxes and masks the same names.
-                if isinstance(metric, CocoMetric) and metric.metrics == ['bbox']:
+                if _is_coco(metric) and metric.metrics == ['bbox']:
                     metric.classwise = True
 
     def after_val_iter(
@@ -119,7 +122,9 @@ class RunReportHook(Hook):
         for fault in faults:
             runner.logger.warning(fault)
         if self._validation is not None and is_terminal():
-            _print_classes(self._validation.metrics)
+            # A terminal may be unable to show the name of a class.
+            with contextlib.suppress(UnicodeEncodeError):
+                _print_classes(self._validation.metrics)
         runner.logger.info(f'curves, detections and scores: {page}', extra=BRIEF)
 
 
@@ -128,7 +133,16 @@ def _has_boxes(sample: object) -> bool:
     if not isinstance(sample, BaseDataElement) or 'img_path' not in sample:
         return False
     instances = sample.get('pred_instances', {})
-    return {'bboxes', 'labels', 'scores'} <= {*instances.keys()} and instances.bboxes.shape[1] == 4
+    has_all = {'bboxes', 'labels', 'scores'} <= {*instances.keys()}
+    return has_all and tuple(instances.bboxes.shape[1:]) == (4,)
+
+
+def _is_coco(metric: BaseMetric) -> bool:
+    """Whether mmdet's CocoMetric computes a metric's numbers. Other metrics of that class, such as
+    LVIS's, may compute those of each class in another way.
+    """
+    kinds = (CocoMetric, FastCocoMetric)
+    return any(type(metric).compute_metrics is kind.compute_metrics for kind in kinds)
 
 
 def _print_classes(metrics: Mapping[str, float]) -> None:
@@ -136,4 +150,5 @@ def _print_classes(metrics: Mapping[str, float]) -> None:
     if aps:
         console = Console(highlight=False)
         console.print('AP by class', style='bold')
-        console.print(Columns([f'{name} {ap:.3f}' for name, ap in aps.items()], padding=(0, 3)))
+        entries = [Text(f'{name} {ap:.3f}') for name, ap in aps.items()]
+        console.print(Columns(entries, padding=(0, 3)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pooling import is_traced
-from .torch_private import BatchNormBase, forward_hooks
+from .torch_private import BatchNormBase, output_is_replaced
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -41,14 +41,14 @@ class NormInput:
 def find_norm_input(module: nn.Module, args: tuple, output: Tensor) -> NormInput | None:
     """The input from which `output` of `module` can be computed again, or None if it cannot.
 
-    None too where autograd would not keep the input, and where another hook of the module may have
-    changed its output.
+    None too where autograd would not keep the input, and where another hook or a replaced `forward`
+    may have changed the output.
     """
     if not isinstance(module, BatchNormBase) or type(module) not in NORMS or not args:
         return None
     if module.training or module.running_mean is None:
         return None
-    if is_traced(output) or not output.requires_grad or len(forward_hooks(module)) > 1:
+    if is_traced(output) or not output.requires_grad or output_is_replaced(module):
         return None
     x = args[0]
     return NormInput(module, x) if x.dtype == output.dtype else None

@@ -40,6 +40,14 @@ def forward_hooks(module: nn.Module) -> dict[int, Any]:
     return module._forward_hooks
 
 
+def output_is_replaced(module: nn.Module) -> bool:
+    """Whether code outside a module's class can change its output: a global forward hook, more than
+    one hook of its own, or a `forward` that was set on the object.
+    """
+    has_global_hooks = bool(nn.modules.module._global_forward_hooks)
+    return has_global_hooks or len(forward_hooks(module)) > 1 or 'forward' in vars(module)
+
+
 def names_set_by_hooks(module: nn.Module) -> set[str | None]:
     """The tensors that torch's pruning and its old weight_norm and spectral_norm compute before
     each forward pass.
