@@ -119,7 +119,8 @@ class RunReportHook(Hook):
             runner.logger.warning(fault)
         if self._validation is not None and is_terminal():
             _print_classes(self._validation.metrics)
-        runner.logger.info(f'curves, detections and scores: {page}', extra=BRIEF)
+        content = 'curves' if self._validation is None else 'curves, detections and scores'
+        runner.logger.info(f'{content}: {page}', extra=BRIEF)
 
 
 def _has_boxes(sample: object) -> bool:
