@@ -16,7 +16,7 @@ from rich.table import Table
 
 # The same as in cbam_det.checkpoints.formats, which --help must not import.
 OURS = 'cbam_det'
-FORMS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
+FORMATS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
 LAYOUTS = ('inserted', 'plugins')
 STARTS = ('paper', 'identity')
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('input', metavar='IN', help='checkpoint to read')
     parser.add_argument('output', metavar='OUT', help='checkpoint to write; it must not exist')
     parser.add_argument(
-        '--from', dest='source', choices=FORMS, help='format of IN (default: detected)'
+        '--from', dest='source', choices=FORMATS, help='format of IN (default: detected)'
     )
     parser.add_argument(
         '--layout',
@@ -89,14 +89,14 @@ def code(value: object) -> str:
 
 
 def write(args: argparse.Namespace) -> None:
-    from cbam_det.checkpoints.convert import convert, detect_form
+    from cbam_det.checkpoints.convert import convert, detect_format
     from cbam_det.checkpoints.files import check_free, read_file, write_file
     from cbam_det.utils.errors import InputError
 
     check_free(args.output)
     options = find_options(args)
     state, meta, left_out = read_file(args.input)
-    source = args.source or detect_form(state)
+    source = args.source or detect_format(state)
     if args.start and source == OURS and not (args.config or args.order):
         raise InputError(
             '--start needs the order and the pools, which weights do not determine; give '

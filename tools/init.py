@@ -61,8 +61,8 @@ def write(args: argparse.Namespace) -> None:
 
     hide_gpus_without_operators()
     from cbam_det.studies.project import write_project
-    from cbam_det.utils.environment import tool_command
     from cbam_det.utils.errors import printable
+    from cbam_det.utils.installation import tool_command
 
     names = ('detector', 'anchor', 'batch_size', 'lr', 'epochs')
     given = {name: getattr(args, name) for name in names}

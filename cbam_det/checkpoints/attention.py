@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..models.attention_modules import named_cbams
 from ..models.paper_places import in_frozen_part
 from ..utils.config import PRETRAINED, kind_of
-from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
+from ..utils.installation import tool_command
 from .files import read_checkpoint
 
 # The names of CBAM and SE in the checkpoints of this and of other projects.

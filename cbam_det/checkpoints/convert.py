@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..models.layers.torch_private import copy_module_versions
 from ..utils.errors import InputError, first_few
-from .formats import ASSUMED_POOLS, CONV, DEFAULTS, FC1, FORMS, OURS, STARTS, pools_of
-from .implementations import from_form, without_spatial
+from .formats import ASSUMED_POOLS, CONV, DEFAULTS, FC1, FORMATS, OURS, STARTS, pools_of
+from .implementations import from_format, without_spatial
 from .keys import Item, cbam_roots, is_module, last_norm, renamer
 from .layouts import place_of, with_layout
 from .starts import set_start
@@ -47,27 +47,27 @@ class Converted:
         return [cfg for index, cfg in enumerate(cfgs) if cfg not in cfgs[:index]]
 
 
-def detect_form(state: Iterable[str]) -> str:
-    """Detect the form of a state dict by the keys of its CBAMs.
+def detect_format(state: Iterable[str]) -> str:
+    """Detect the format of a state dict by the keys of its CBAMs.
 
     Raises:
-        InputError: no form matches, or several do.
+        InputError: no format matches, or several do.
     """
     keys = [key.removeprefix('module.') for key in state]
-    forms = [OURS] if cbam_roots(keys) else []
-    for name, form in FORMS.items():
-        gates = [theirs for _, theirs in form.module]
-        gates += [form.block + theirs for theirs in gates]
+    formats = [OURS] if cbam_roots(keys) else []
+    for name, table in FORMATS.items():
+        gates = [theirs for _, theirs in table.module]
+        gates += [table.block + theirs for theirs in gates]
         rename = renamer([(gate, '') for gate in gates])
         if any(rename(key) is not None for key in keys):
-            forms.append(name)
-    if len(forms) != 1:
-        detected = f'several formats, {", ".join(forms)}' if forms else 'no CBAM of any format'
+            formats.append(name)
+    if len(formats) != 1:
+        detected = f'several formats, {", ".join(formats)}' if formats else 'no CBAM of any format'
         raise InputError(
             f'the keys ({first_few(keys)}) match {detected}; give the state dict of one module, '
-            f'of one ResNet, or of a detector with our CBAM. Formats: {OURS}, {", ".join(FORMS)}'
+            f'of one ResNet, or of a detector with our CBAM. Formats: {OURS}, {", ".join(FORMATS)}'
         )
-    return forms[0]
+    return formats[0]
 
 
 def to_paper(state: Mapping[str, Tensor], options: Mapping) -> Converted:
@@ -95,7 +95,7 @@ def convert(
 
     Args:
         state: the weights by their keys; it is not changed.
-        source: the form of `state`, `cbam_det` or one of `FORMS`; detected by the keys if None.
+        source: the format of `state`, `cbam_det` or one of `FORMATS`; detected by the keys if None.
         layout: where a ResNet keeps our CBAMs: 'inserted' (WithPlugins) or 'plugins' (mmdet's own
             `plugins=`). With None our weights keep their layout, others become 'inserted'.
         start: convert our weights to this start, 'paper' or 'identity'; the outputs stay the same.
@@ -109,9 +109,9 @@ def convert(
     """
     if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise InputError(f'{first_few(not_tensors)}: not a tensor; give a state dict')
-    source = source or detect_form(state)
-    if source not in (OURS, *FORMS):
-        raise InputError(f'format {source!r} is unknown; choose from {OURS}, {", ".join(FORMS)}')
+    source = source or detect_format(state)
+    if source not in (OURS, *FORMATS):
+        raise InputError(f'format {source!r} is unknown; choose from {OURS}, {", ".join(FORMATS)}')
     if options and source != OURS:
         raise InputError(f'options={options!r} does not apply to the format {source}; leave it out')
 
@@ -125,11 +125,11 @@ def convert(
 
     cbam_options, notes = dict(options or {}), []
     if source != OURS:
-        cbam_options = {'norm_cfg': FORMS[source].norm_cfg}
-        items = from_form(items, source, FORMS[source])
+        cbam_options = {'norm_cfg': FORMATS[source].norm_cfg}
+        items = from_format(items, source, FORMATS[source])
         if without_spatial(items):
             cbam_options['order'] = 'channel'
-        if FORMS[source].options:
+        if FORMATS[source].options:
             notes.append(ASSUMED_POOLS)
     if start:
         dropped += set_start(items, start, cbam_options)

@@ -1,6 +1,6 @@
 """The names of CBAM's weights in other implementations, and the factors of the starts.
 
-A form is a table of names; `implementations.py` converts by it.
+A format is a table of names; `implementations.py` converts by it.
 
     authors    Jongchan/attention-module, MODELS/cbam.py and model_resnet.py
     pytorchcv  pytorchcv 0.0.74, models/cbamresnet.py
@@ -77,7 +77,7 @@ def pools_of(options: Mapping, option: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Form:
+class Format:
     """The names of CBAM's weights in another implementation.
 
     Attributes:
@@ -98,8 +98,8 @@ class Form:
 
 
 UNIT = 'features.stage{s}.unit{b1}.'
-FORMS = {
-    'authors': Form(
+FORMATS = {
+    'authors': Format(
         'layer{s}.{b}.cbam.',
         (
             (FC1 + '{p}', 'ChannelGate.mlp.1.{p}'),
@@ -111,7 +111,7 @@ FORMS = {
         options=True,
         norm_cfg=DEFAULTS['norm_cfg'],
     ),
-    'pytorchcv': Form(
+    'pytorchcv': Format(
         UNIT + 'cbam.',
         (
             (FC1 + '{p}', 'ch_gate.mlp.fc1.{p}'),
@@ -130,7 +130,7 @@ FORMS = {
         ),
         pools=('max', 'avg'),
     ),
-    'timm': Form(
+    'timm': Format(
         'layer{s}.{b}.se.',
         (
             (FC1 + 'weight', 'channel.fc1.weight'),
@@ -139,7 +139,7 @@ FORMS = {
             (BATCH_NORM, 'spatial.conv.bn.{n}'),
         ),
     ),
-    'mmyolo': Form(
+    'mmyolo': Format(
         'layer{s}.{b}.cbam.',
         (
             (FC1 + '{p}', 'channel_attention.fc.0.conv.{p}'),
@@ -148,7 +148,7 @@ FORMS = {
         ),
         norm_cfg=None,
     ),
-    'tutorial': Form(
+    'tutorial': Format(
         'layer{s}.{b}.',
         (
             (FC1 + 'weight', 'ca.fc1.weight'),

@@ -6,27 +6,27 @@ import re
 from collections.abc import Mapping
 
 from ..utils.errors import InputError, first_few
-from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Form
+from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Format
 from .keys import Item, is_module, last_norm, renamed, renamer
 
 
-def from_form(items: dict[str, Item], name: str, form: Form) -> dict[str, Item]:
-    """Convert the names and values of a form to ours.
+def from_format(items: dict[str, Item], name: str, table: Format) -> dict[str, Item]:
+    """Convert the names and values of a format to ours.
 
     Raises:
         InputError: a key is unknown, or a weight is missing.
     """
-    module = any(map(renamer(_name_pairs(form, module=True)), items))
+    module = any(map(renamer(_name_pairs(table, module=True)), items))
     items = renamed(
         items,
-        renamer(_name_pairs(form, module)),
+        renamer(_name_pairs(table, module)),
         lambda key: (
             f'unknown in the format {name}, which has only a CBAM or a plain ResNet; leave such '
             "keys out, or give the file's format"
         ),
     )
-    _check_complete(items, name, form)
-    return _reshape_weights(items, flip=form.pools != DEFAULTS['spatial_pools'])
+    _check_complete(items, name, table)
+    return _reshape_weights(items, flip=table.pools != DEFAULTS['spatial_pools'])
 
 
 def without_spatial(items: Mapping[str, Item]) -> bool:
@@ -34,12 +34,12 @@ def without_spatial(items: Mapping[str, Item]) -> bool:
     return not any('spatial_gate.' in key for key in items)
 
 
-def _name_pairs(form: Form, module: bool) -> list[tuple[str, str]]:
+def _name_pairs(table: Format, module: bool) -> list[tuple[str, str]]:
     """Pairs of its names and ours, for a single module or a ResNet."""
     if module:
-        return [(theirs, ours) for ours, theirs in form.module]
-    gates = [(form.block + theirs, 'layer{s}.{b}.cbam.' + ours) for ours, theirs in form.module]
-    return gates + list(zip(form.trunk, TRUNK, strict=True))
+        return [(theirs, ours) for ours, theirs in table.module]
+    gates = [(table.block + theirs, 'layer{s}.{b}.cbam.' + ours) for ours, theirs in table.module]
+    return gates + list(zip(table.trunk, TRUNK, strict=True))
 
 
 def _expand_template(template: str) -> list[str]:
@@ -48,10 +48,10 @@ def _expand_template(template: str) -> list[str]:
     return list(dict.fromkeys(re.sub(r'\{[np]\}', value, template) for value in values))
 
 
-def _check_complete(items: dict[str, Item], name: str, form: Form) -> None:
+def _check_complete(items: dict[str, Item], name: str, table: Format) -> None:
     """Raise InputError if a weight is missing; num_batches_tracked may be missing."""
-    gates = [key for ours, _ in form.module for key in _expand_template(ours)]
-    if form.options and without_spatial(items):
+    gates = [key for ours, _ in table.module for key in _expand_template(ours)]
+    if table.options and without_spatial(items):
         gates = [gate for gate in gates if not gate.startswith('spatial_gate.')]
     expected = gates
     if not is_module(items):

@@ -16,9 +16,9 @@ from mmengine.logging import print_log
 from torch import Size, Tensor, nn
 
 from ..utils.config import kind_of
-from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
 from ..utils.find_files import check_checkpoint_file
+from ..utils.installation import tool_command
 from ..utils.options import cfg_options
 from ..utils.run_config import ModelConfig, Pretrained
 from ..utils.split_config import Split

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from torch import distributed
 
 from ..utils.config import kind_of, walk
-from ..utils.environment import tool_file
 from ..utils.errors import InputError, first_few
+from ..utils.installation import tool_file
 from ..utils.run_config import RunConfig
 from ..utils.value_types import typed
 

@@ -12,8 +12,8 @@ from mmengine.config import Config
 
 from ..models.channels_last import REMEDY
 from ..utils.config import CBAMS, kind_of, walk
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
 REMEDIES = {

@@ -21,8 +21,9 @@ from ..checkpoints.files import read_weights_only
 from ..datasets.validation.data_root import set_data_root
 from ..models.compat import allow_compilations
 from ..utils.config import enter_scope, find_config, read_config
-from ..utils.environment import check_operators, keep_memory, tool_file, without_cuda
+from ..utils.environment import check_operators, keep_memory, without_cuda
 from ..utils.errors import InputError, print_stderr
+from ..utils.installation import tool_file
 from ..utils.options import parse_options
 from . import devices, preflight
 from .names import registered

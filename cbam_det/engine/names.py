@@ -15,18 +15,8 @@ from ..utils.config import kind_of, registered_class, registered_names
 from ..utils.errors import InputError, near_hint
 from ..utils.unread_keys import RUNNER_KEYS, unused_keys
 from ..utils.value_types import shortened
+from .own_hooks import OWN_HOOKS
 from .unknown_options import check_options, hook_options
-
-# The hooks of every run besides MMEngine's, by their keys in `default_hooks`, where None turns one
-# off. The audit is only for models with a plugin.
-OWN_HOOKS = dict(
-    attention_audit=dict(type='AttentionAuditHook'),
-    exact_resume=dict(type='ExactResumeHook'),
-    finite_losses=dict(type='FiniteLossesHook'),
-    run_report=dict(type='RunReportHook'),
-    stop_signals=dict(type='StopSignalsHook'),
-    terminal=dict(type='TerminalHook'),
-)
 
 
 def check_complete(cfg: Config) -> None:
@@ -74,7 +64,8 @@ def check_names(cfg: Config) -> None:
             _check_hook(f'custom_hooks.{number}', hook)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     if isinstance(optimizer, dict) and optimizer.get('type'):
-        registered(OPTIMIZERS, optimizer['type'], 'optim_wrapper.optimizer.type')
+        path = 'optim_wrapper.optimizer.type'
+        registered(OPTIMIZERS, optimizer['type'], path, optimizer.get('_scope_'))
     check_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:

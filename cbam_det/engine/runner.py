@@ -12,17 +12,17 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, RUNNERS
+from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -44,15 +44,12 @@ from ..utils.files import atomic_write
 from ..utils.records import scored, typed_command
 from ..utils.value_types import typed
 from . import devices, failures, preflight
-from .hooks.attention_audit_hook import AttentionAuditHook
 from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
 from .hooks.terminal_hook import BRIEF, TerminalHook, is_terminal, shorten
-from .names import OWN_HOOKS
+from .own_hooks import HookConfig, class_of, with_own_hooks
 from .preflight import Task
-
-HookConfig: TypeAlias = Hook | dict
 
 
 @RUNNERS.register_module()
@@ -63,8 +60,9 @@ class CheckedRunner(Runner):
 
     - the checks of `preflight.check_run` before the first step of a training or a test, or before
       anything is written if `from_cfg` gets the task;
-    - the hooks of `names.OWN_HOOKS`, which let a training be stopped, killed and resumed, and check
-      its losses and its attention; `None` in the config's `default_hooks` turns one off;
+    - the hooks of `own_hooks.OWN_HOOKS`, which let a training be stopped, killed and resumed, check
+      its losses and its attention, and write a report at its end; `None` in the config's
+      `default_hooks` turns one off;
     - checkpoints that get their name only when they are complete (`save_checkpoint`);
     - `FastCocoMetric`, COCO's evaluation in C++, in place of mmdet's CocoMetric, whose numbers it
       has; `fast_coco_eval=False` in the config keeps pycocotools;
@@ -148,43 +146,13 @@ class CheckedRunner(Runner):
         default_hooks: Mapping[str, HookConfig | None] | None = None,
         custom_hooks: Sequence[HookConfig] | None = None,
     ) -> None:
-        """Register MMEngine's hooks, the config's, and those of `OWN_HOOKS` that it does not have.
-
-        The config may have a hook under another key. The audit is added only for a model with a
-        plugin.
+        """Register MMEngine's hooks, the config's, and `OWN_HOOKS`; see `with_own_hooks`.
 
         Raises:
             InputError: the config has one of `OWN_HOOKS` twice, or a hook's `switch_pipeline` is
                 not a list.
         """
-        hooks: dict[str, HookConfig | None] = dict(default_hooks or {})
-        given = {name: hooks.pop(name) for name in OWN_HOOKS if name in hooks}
-        other_hooks = {f'default_hooks.{name}': hook for name, hook in hooks.items()}
-        other_hooks |= {
-            f'custom_hooks.{place}': hook for place, hook in enumerate(custom_hooks or [])
-        }
-        for name, own_hook in OWN_HOOKS.items():
-            options = given.get(name)
-            if isinstance(options, dict):
-                options = {**own_hook, **options}
-            own_class = HOOKS.get(own_hook['type'])
-            places = [
-                path for path, hook in other_hooks.items() if issubclass(_kind(hook), own_class)
-            ]
-            if options is not None and issubclass(_kind(options), own_class):
-                places.append(f'default_hooks.{name}')
-            if len(places) > 1:
-                raise InputError(
-                    f'{" and ".join(places)} are each an {own_class.__name__}, but a run can have '
-                    'only one; remove the others'
-                )
-            is_wanted = own_class is not AttentionAuditHook or any(
-                True for _ in named_plugins(self.model)
-            )
-            if name not in given and not places and is_wanted:
-                options = own_hook
-            if options is not None:
-                hooks[name] = options
+        hooks = with_own_hooks(default_hooks, custom_hooks, any(named_plugins(self.model)))
         for place, hook in enumerate(custom_hooks or []):
             if isinstance(hook, dict) and 'switch_pipeline' in hook:
                 # mmdet's hook builds it when it switches, which may be hundreds of epochs later.
@@ -193,7 +161,7 @@ class CheckedRunner(Runner):
 
     def register_hook(self, hook: HookConfig, priority: str | int | None = None) -> None:
         """MMEngine's `register_hook`, with `AtomicCheckpointHook` instead of `CheckpointHook`."""
-        if isinstance(hook, dict) and _kind(hook) is CheckpointHook:
+        if isinstance(hook, dict) and class_of(hook) is CheckpointHook:
             hook = {**hook, 'type': 'AtomicCheckpointHook'}
         super().register_hook(hook, priority)
 
@@ -334,7 +302,8 @@ class CheckedRunner(Runner):
         The optimizer's states get the memory format of their weights, see `align_states`.
         """
         super().resume(*args, **options)
-        align_states(self.optim_wrapper)
+        if isinstance(self.optim_wrapper, OptimWrapper):  # none is built for a test
+            align_states(self.optim_wrapper)
         self._resumed_at = self.iter
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -390,11 +359,3 @@ class CheckedRunner(Runner):
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + '\n', encoding='utf-8')
         self.logger.info(f'metrics written to {path}', extra=BRIEF)
-
-
-def _kind(hook: HookConfig | None) -> type:
-    """The class of a hook or of a hook's config; NoneType if the config has no type."""
-    if not isinstance(hook, dict):
-        return type(hook)
-    kind = hook.get('type')
-    return (HOOKS.get(kind) if isinstance(kind, str) else kind) or type(None)

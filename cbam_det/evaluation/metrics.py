@@ -53,6 +53,12 @@ def metric_name(key: str) -> str | None:
     return AP_NAMES.get(name)
 
 
+def class_of_metric(key: str) -> str | None:
+    """The class of mmdet's AP of one class, 'four' of 'coco/four_precision'; None for others."""
+    name = key.split('/', 1)[-1]  # a class may have a / too
+    return name.removesuffix('_precision') if name.endswith('_precision') else None
+
+
 def report_every_number(evaluator: dict | list[dict]) -> None:
     """Let the COCO evaluators in a config's `test_evaluator` report all twelve numbers that mmdet
     has and the AP of each class.

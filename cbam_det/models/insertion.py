@@ -34,8 +34,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..utils.class_options import options_of
-from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few, near_hint
+from ..utils.installation import tool_command
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
 from .paper_places import family_of, in_stages, outside_frozen, patterns_of

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 
 # Class -> patterns of module names. Of a tuple only the first pattern that matches is used. `?n3`
 # matches bn3 and gn3.

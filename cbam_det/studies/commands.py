@@ -12,9 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.environment import INSTALLED, tool_command
 from ..utils.errors import InputError, first_few
-from ..utils.installation import shipped_folder
+from ..utils.installation import INSTALLED, shipped_folder, tool_command
 from ..utils.records import write_record
 from ..utils.split_config import Split
 from ..visualization.figures import save

@@ -11,8 +11,8 @@ from rich.progress import track
 from ..apis.inference import Predictor
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, is_detector, kind_of, walk
-from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few, print_stderr
+from ..utils.installation import tool_command
 from ..utils.records import write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly_spaced

@@ -9,7 +9,7 @@ import yaml
 
 from ..models.attention_modules import at_start
 from ..utils.config import larger_rate
-from ..utils.environment import tool_command
+from ..utils.installation import tool_command
 from ..utils.options import parse_options
 from .power import seeds_needed
 from .project_study import ProjectStudy

@@ -16,8 +16,8 @@ from types import FrameType
 from rich.status import Status
 from rich.text import Text
 
-from ..utils.environment import tools_folder
 from ..utils.errors import SIGNALS, InputError, Stopped, explain_ctrl_c
+from ..utils.installation import tools_folder
 
 # The line with which MMEngine logs the progress of a loop.
 PROGRESS = re.compile(r'\w+\((?:train|val|test)\).*eta: .*?(?=  )')

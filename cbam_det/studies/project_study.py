@@ -23,8 +23,8 @@ from mmengine.config import Config
 from ..datasets.validation.config import check_data
 from ..utils.config import enter_scope, walk
 from ..utils.data_config import leaf_datasets
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 from ..utils.run_config import RunConfig
 from .study import Row, Study, check_configs, config_of, read_study
 

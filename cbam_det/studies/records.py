@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..datasets.validation.fingerprint import fingerprint
-from ..engine.names import OWN_HOOKS
+from ..engine.own_hooks import OWN_HOOKS
 from ..utils.config import kind_of
 from ..utils.errors import InputError, first_few
 from ..utils.run_config import RunConfig

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..checkpoints.loading import check_checkpoint, weights_digest
+from ..evaluation.metrics import class_of_metric
 from ..utils.errors import InputError, first_few
 from ..utils.records import current_environment, log_lines, scored, with_origin
 from .processes import call_tool
@@ -317,11 +318,7 @@ def _validation(logged: list[dict]) -> dict[int, dict[str, float | None]]:
     """
     return {
         line['step']: scored(
-            {
-                key: value
-                for key, value in line.items()
-                if '/' in key and not key.endswith('_precision')
-            }
+            {key: value for key, value in line.items() if '/' in key and not class_of_metric(key)}
         )
         for line in logged
         if 'loss' not in line and line.get('step')

@@ -51,8 +51,8 @@ from mmengine.config import Config
 
 from ..datasets.validation.data_root import set_data_root
 from ..utils.config import find_config, override, read_config
-from ..utils.environment import tool_command
 from ..utils.errors import InputError, first_few
+from ..utils.installation import tool_command
 
 KEYS = {
     *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),

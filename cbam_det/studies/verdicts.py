@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..evaluation.metrics import class_of_metric
 from ..models.attention_modules import at_start
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 from ..utils.records import table_row
 from .comparison import Comparison, compare
 from .records import read_record, records, runs_without_row
@@ -205,10 +206,8 @@ def _coco_values(study: Study, row: Row, results: Path) -> dict[str, dict[int, f
     for seed in row.seeds:
         record = read_record(results, study, row, seed) or dict(metrics={})
         for key, value in record['metrics'].items():
-            name = key.removeprefix('coco/')
-            name = SIZES.get(name.removeprefix('bbox_mAP_'), name.removesuffix('_precision'))
-            is_shown = name in SIZES.values() or key.endswith('_precision')
-            if key.startswith('coco/') and is_shown and value is not None and value >= 0:
+            name = SIZES.get(key.removeprefix('coco/bbox_mAP_')) or class_of_metric(key)
+            if key.startswith('coco/') and name and value is not None and value >= 0:
                 by_name.setdefault(name, {})[seed] = 100 * value
     return by_name
 

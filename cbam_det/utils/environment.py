@@ -20,10 +20,6 @@ from packaging.version import InvalidVersion, Version
 from ..version import __version__
 from .errors import first_few
 from .hidden_modules import hiding_files
-from .installation import INSTALLED as INSTALLED  # as X: for those that import it from here
-from .installation import tool_command as tool_command
-from .installation import tool_file as tool_file
-from .installation import tools_folder as tools_folder
 
 
 @dataclass(frozen=True)

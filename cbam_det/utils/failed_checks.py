@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+_UNKNOWN = object()  # the value of an expression that is not evaluated
+
 
 @dataclass(frozen=True)
 class FailedCheck:
@@ -51,7 +53,7 @@ def failed_check(error: BaseException) -> FailedCheck | None:
     for node in nodes:
         value, values = _membership(node, frame)
         with contextlib.suppress(TypeError):  # the value is not hashable
-            if values and value not in values:
+            if values and value is not _UNKNOWN and value not in values:
                 return FailedCheck(text, frozenset(names), value, tuple(values))
     return FailedCheck(text, frozenset(names)) if text else None
 
@@ -88,18 +90,18 @@ def _membership(node: ast.AST, frame: FrameType) -> tuple[Any, Collection]:
     elif isinstance(node, ast.Subscript):
         left, container, kinds = node.slice, node.value, (Mapping,)
     else:
-        return None, ()
+        return _UNKNOWN, ()
     values: Any = _value(container, frame)
     return _value(left, frame), values if isinstance(values, kinds) else ()
 
 
 def _value(node: ast.AST, frame: FrameType) -> Any:
-    """The value of a name, an attribute or a literal in a frame; None for other expressions."""
+    """The value of a name, an attribute or a literal in a frame; else `_UNKNOWN`."""
     if isinstance(node, ast.Name):
-        return {**frame.f_globals, **frame.f_locals}.get(node.id)
+        return {**frame.f_globals, **frame.f_locals}.get(node.id, _UNKNOWN)
     if isinstance(node, ast.Attribute):
-        return inspect.getattr_static(_value(node.value, frame), node.attr, None)
+        return inspect.getattr_static(_value(node.value, frame), node.attr, _UNKNOWN)
     try:
         return ast.literal_eval(node)
     except ValueError:
-        return None
+        return _UNKNOWN

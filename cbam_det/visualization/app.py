@@ -22,8 +22,8 @@ from mmdet.models.detectors.base import BaseDetector
 from PIL import Image
 
 from ..apis.inference import Predictor, check_matching_classes
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
+from ..utils.installation import tool_command
 from .cells import View, attention_cells, detection_cells, gradcam_cells, look
 from .gradcam import Explainer
 from .inline_svg import CSS, SELECT, cells_html

@@ -22,13 +22,13 @@ from mmengine.config import Config
 from ..apis.inference import Predictor
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.data_root import set_data_root
-from ..evaluation.metrics import metric_name
+from ..evaluation.metrics import class_of_metric, metric_name
 from ..models.attention_modules import at_start
 from ..models.costs import count_costs
 from ..utils.config import larger_rate, read_config
-from ..utils.environment import tool_command
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
+from ..utils.installation import tool_command
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
@@ -249,23 +249,18 @@ def score_tables(metrics: Mapping[str, Mapping[str, float]]) -> list[list[list[s
         return any(_number(run.get(key)) for run in metrics.values())
 
     sized = {key: name for key in keys if (name := metric_name(key)) and is_given(key)}
-    classes = [key for key in keys if key.endswith('_precision') and is_given(key)]
+    classes = {key: name for key in keys if (name := class_of_metric(key)) and is_given(key)}
     tables = []
     if sized:
         rows = [[name, *(_number(run.get(key)) for key in sized)] for name, run in metrics.items()]
         tables.append([['', *sized.values()], *rows])
     if classes:
         rows = [
-            [class_name(key), *(_number(run.get(key)) for run in metrics.values())]
-            for key in classes
+            [name, *(_number(run.get(key)) for run in metrics.values())]
+            for key, name in classes.items()
         ]
         tables.append([['AP by class', *metrics], *rows])
     return tables
-
-
-def class_name(key: str) -> str:
-    """The class of a metric of it, 'coco/four_precision'."""
-    return key.partition('/')[2].removesuffix('_precision')
 
 
 def _number(value: float | None) -> str:

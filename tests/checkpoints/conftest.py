@@ -12,12 +12,12 @@ from .other_implementations import MAKERS, randomised
 
 @pytest.fixture(scope='module')
 def theirs() -> Callable[[str, int], nn.Module]:
-    """A function that builds the network of a form and a depth, each only once."""
+    """A function that builds the network of a format and a depth, each only once."""
     networks: dict[tuple[str, int], nn.Module] = {}
 
-    def get(form: str, depth: int = 18) -> nn.Module:
-        if (form, depth) not in networks:
-            networks[form, depth] = randomised(MAKERS[form](depth))
-        return networks[form, depth]
+    def get(source: str, depth: int = 18) -> nn.Module:
+        if (source, depth) not in networks:
+            networks[source, depth] = randomised(MAKERS[source](depth))
+        return networks[source, depth]
 
     return get

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from pytorchcv.models import cbamresnet
 from torch import Tensor, nn
 
-NEEDED = {  # the options of our CBAM for the weights of each form
+NEEDED = {  # the options of our CBAM for the weights of each format
     'authors': dict(start='paper'),
     'pytorchcv': dict(start='paper', norm_cfg=dict(type='BN')),
     'timm': dict(start='paper', norm_cfg=dict(type='BN'), mlp_bias=False),

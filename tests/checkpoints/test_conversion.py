@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import convert, detect_form, to_identity, to_paper
-from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMS
+from cbam_det.checkpoints.convert import convert, detect_format, to_identity, to_paper
+from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMATS
 from cbam_det.models import layers
 
 from .other_implementations import (
@@ -32,21 +32,21 @@ def signature(kind: type) -> Mapping[str, inspect.Parameter]:
 
 
 @pytest.mark.parametrize(
-    ('form', 'depth', 'layout'),
+    ('source', 'depth', 'layout'),
     [
-        *((form, 18, 'inserted') for form in FORMS),
+        *((source, 18, 'inserted') for source in FORMATS),
         *(('authors', 50, 'plugins'), ('pytorchcv', 50, 'inserted'), ('timm', 50, 'inserted')),
     ],
 )
-def test_features_of_a_network_are_those_of_the_other_implementation(form, depth, layout, theirs):
-    net = theirs(form, depth)
+def test_features_of_a_network_are_those_of_the_other_implementation(source, depth, layout, theirs):
+    net = theirs(source, depth)
     state = net.state_dict()
     before = {key: value.clone() for key, value in state.items()}
-    assert detect_form(state) == form
+    assert detect_format(state) == source
     converted = convert(state, layout=layout, drop_classifier=True)
     assert equal(state, before)
-    assert converted.options == [dict(type='CBAM', **NEEDED[form])]
-    ours = build(depth, NEEDED[form], layout)
+    assert converted.options == [dict(type='CBAM', **NEEDED[source])]
+    ours = build(depth, NEEDED[source], layout)
     ours.load_state_dict(converted.state, strict=True)
     ours.eval()
     for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
@@ -58,10 +58,10 @@ def test_features_of_a_network_are_those_of_the_other_implementation(form, depth
     net.float()
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_a_module_alone_computes_what_the_other_implementation_does(form):
-    net = randomised(MODULES[form]()).double()
-    x = torch.randn(2, 24 if form == 'timm' else 48, 9, 11, dtype=torch.float64)
+@pytest.mark.parametrize('source', FORMATS)
+def test_a_module_alone_computes_what_the_other_implementation_does(source):
+    net = randomised(MODULES[source]()).double()
+    x = torch.randn(2, 24 if source == 'timm' else 48, 9, 11, dtype=torch.float64)
     converted = convert(net.state_dict())
     (options,) = converted.options
     ours = CBAM(x.shape[1], **{key: value for key, value in options.items() if key != 'type'})
@@ -76,11 +76,11 @@ def test_a_module_alone_computes_what_the_other_implementation_does(form):
 
 def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
     ratios = {'authors': 8, 'pytorchcv': 8, 'timm': 12, 'mmyolo': 5, 'tutorial': None}
-    for form, ratio in ratios.items():
-        (options,) = convert(MODULES[form]().state_dict()).options
-        small = dict(kernel_size=3) if form in ('timm', 'mmyolo') else {}
+    for source, ratio in ratios.items():
+        (options,) = convert(MODULES[source]().state_dict()).options
+        small = dict(kernel_size=3) if source in ('timm', 'mmyolo') else {}
         rest = {key: value for key, value in options.items() if key not in ('type', 'ratio')}
-        assert rest == NEEDED[form] | small and options.get('ratio') == ratio
+        assert rest == NEEDED[source] | small and options.get('ratio') == ratio
     kinds = (layers.CBAM, CBAM)  # the second adds mmcv's options
     defaults = {
         name: parameter.default for kind in kinds for name, parameter in signature(kind).items()
@@ -88,18 +88,18 @@ def test_options_that_the_weights_need_are_worked_out_from_their_shapes():
     assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
 
 
-@pytest.mark.parametrize('form', FORMS)
-def test_every_key_is_reported_and_half_precision_is_kept(form, theirs):
+@pytest.mark.parametrize('source', FORMATS)
+def test_every_key_is_reported_and_half_precision_is_kept(source, theirs):
     def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
 
-    state = theirs(form).state_dict()
+    state = theirs(source).state_dict()
     converted = convert(state)
     assert equal(convert(halved(state)).state, halved(converted.state))
     assert {row[0] for row in converted.rows} == state.keys()
     counts = Counter(kind for row in converted.rows for kind in row[2])
     assert counts['mapped'] + counts['kept'] == len(state) == len(converted.state)
-    convolutions = form not in ('authors', 'pytorchcv')
+    convolutions = source not in ('authors', 'pytorchcv')
     assert (counts['flipped'], counts['reshaped']) == (8 * convolutions, 16 * convolutions)
 
 

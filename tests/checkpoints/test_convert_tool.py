@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from cbam_det.checkpoints.convert import convert, detect_form, to_paper
+from cbam_det.checkpoints.convert import convert, detect_format, to_paper
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.utils.errors import InputError
 
@@ -110,7 +110,7 @@ def test_options_saved_with_the_weights_are_read_and_code_is_not_run(tmp_path):
     weights = dict(state_dict=Authors(16).state_dict())
     torch.save(weights | dict(args=Namespace(lr=0.1)), tmp_path / 'timm.pth')
     state, _, rest = read_file(tmp_path / 'timm.pth')
-    assert rest == ['args'] and detect_form(state) == 'authors'
+    assert rest == ['args'] and detect_format(state) == 'authors'
     torch.save(weights | dict(harm=Harm()), tmp_path / 'harm.pth')
     with pytest.raises(InputError, match='it contains more than weights'):
         read_file(tmp_path / 'harm.pth')

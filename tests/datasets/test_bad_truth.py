@@ -191,6 +191,25 @@ def test_image_in_training_and_validation_is_still_harmful_after_fix(tmp_path, c
         assert len(made['images']) == 2 and len(made['annotations']) == 4
 
 
+def test_copies_of_an_image_with_the_same_boxes_stop_no_training(tmp_path):
+    """Users copy images of rare classes, so that they are trained more often."""
+    dataset = changed(tmp_path, lambda content: None)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train/copy.jpg')
+    first = content['images'][0]
+    boxes = [box for box in content['annotations'] if box['image_id'] == first['id']]
+    content['images'].append(dict(first, id=99, file_name='copy.jpg'))
+    copies = [dict(box, id=90 + number, image_id=99) for number, box in enumerate(boxes)]
+    for kept in (copies, copies[1:]):
+        annotations = content['annotations'] + kept
+        (tmp_path / 'train.json').write_text(json.dumps(dict(content, annotations=annotations)))
+        if kept == copies:
+            assert check_dataset(dataset).images == 3
+        else:
+            with pytest.raises(InputError, match=r'copy\.jpg is the same image as'):
+                check_dataset(dataset)
+
+
 @pytest.mark.parametrize('second', ['test.json', 'val2.json'])
 def test_images_in_two_evaluated_splits_are_harmful_if_the_splits_differ(second, tmp_path):
     coco(tmp_path)

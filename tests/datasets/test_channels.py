@@ -7,6 +7,7 @@ import shlex
 from functools import cache
 
 import pytest
+from mmdet.models import DetDataPreprocessor
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -22,9 +23,14 @@ GREY = {
     f'{split}_dataloader.dataset.pipeline.0.color_type': 'grayscale'
     for split in ('train', 'val', 'test')
 }
+TIFFFILE = {key.replace('color_type', 'imdecode_backend'): 'tifffile' for key in GREY}
 
 
 read = cache(Config.fromfile)
+
+
+class GreyToColour(DetDataPreprocessor):
+    """A data preprocessor that may change the channels."""
 
 
 def changed(options: dict, config: object = CONFIG) -> Config:
@@ -93,8 +99,16 @@ def test_other_channels_are_named_and_each_remedy_leads_to_a_config_that_passes(
         {'model.backbone.type': 'OfAnotherLibrary', 'model.backbone.base_type': None, **GREY}
         | {'model.data_preprocessor': dict(type='DetDataPreprocessor', _delete_=True)},
         {'model.data_preprocessor.mean': [100.0], 'model.data_preprocessor.std': [50.0]},
+        {
+            BACKBONE: 4,
+            **{key.replace('color_type', 'imdecode_backend'): 'tifffile' for key in GREY},
+        },
+        {**GREY, 'model.data_preprocessor.type': GreyToColour},
     ],
-    ids=['as shipped', 'grey everywhere', 'unknown backbone', 'one mean for three channels'],
+    ids=[
+        *('as shipped', 'grey everywhere', 'unknown backbone', 'one mean for three channels'),
+        *('four channels of tifffile', 'data preprocessor of another library'),
+    ],
 )
 def test_images_that_fit_or_cannot_be_known_pass(options):
     check(changed(options))

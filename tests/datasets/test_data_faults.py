@@ -37,6 +37,7 @@ from .damaged_sets import (
 )
 from .one_set import check_dataset
 
+UNTURNED = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
 # OpenCV reads GIF files since 4.12.
 GIF = None if digit_version(cv2.__version__) >= digit_version('4.12') else 'unreadable'
 COCO = {
@@ -142,6 +143,10 @@ COCO = {
     'turned by EXIF': Row(image(exif=sideways()), 'is 40 x 48 after its EXIF orientation'),
     'turned by EXIF as annotated': Row(
         image(size=SIZE[::-1], exif=sideways()), full=True, note='1 images have an EXIF orientation'
+    ),
+    'turned by EXIF, which the pipeline ignores': Row(
+        image(exif=sideways()),
+        config=dict(pipeline=[UNTURNED, dict(type='LoadAnnotations', with_bbox=True), PACK]),
     ),
     'one pixel': Row(
         lambda root: (image(size=(1, 1))(root), entry('images', 0, width=1, height=1)(root)),

@@ -112,3 +112,11 @@ def test_images_that_no_file_lists_are_counted(tmp_path):
     assert split.notes == [
         f'2 of 4 images in {folder} are in no annotation file: a.PNG, more/b.jpg'
     ]
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'VOCDataset'])
+def test_missing_ann_file_is_named_with_its_key(tmp_path, kind):
+    (tmp_path / 'VOC2007').mkdir()
+    dataset = dict(type=kind, data_root=str(tmp_path / 'VOC2007'))
+    with pytest.raises(InputError, match=r'^train_dataloader\.dataset\.ann_file is missing'):
+        check_dataset(dataset)

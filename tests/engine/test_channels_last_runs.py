@@ -75,6 +75,15 @@ def test_checkpoint_of_either_format_is_resumed_exactly_in_both(fused, tmp_path)
         torch.testing.assert_close(parts[value, not value], whole[True], rtol=1e-4, atol=1e-6)
 
 
+def test_weights_alone_are_resumed_before_an_optimizer_is_built(tmp_path):
+    toy(tmp_path / 'first').train()
+    runner = toy(tmp_path / 'second')
+    runner.call_hook('before_run')  # makes the moving average
+    path = str(tmp_path / 'first/epoch_1.pth')
+    runner.resume(path, resume_optimizer=False, resume_param_scheduler=False)
+    assert runner.iter == 3 and isinstance(runner.optim_wrapper, dict)
+
+
 @pytest.mark.slow
 def test_run_with_it_logs_the_losses_of_one_without_it_and_its_checkpoint_is_exported(
     digits, run, tmp_path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from cbam_det.engine.preflight import check_names
 from cbam_det.engine.unknown_options import warn_unread
@@ -48,6 +49,15 @@ def test_other_constructor_of_the_optimizer_has_keys_of_its_own():
         paramwise_cfg=dict(decay_rate=0.7, num_layers=6),
     )
     check_names(Config(dict(optim_wrapper=wrapper)))
+
+
+def test_optimizer_of_another_library_is_looked_up_in_its_scope():
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmdet')
+    optimizer = dict(type='Lamb', _scope_='mmpretrain')
+    check_names(Config(dict(optim_wrapper=dict(optimizer=optimizer))))
+    with pytest.raises(InputError, match=r"optim_wrapper.optimizer.type='Lamm' is not registered"):
+        check_names(Config(dict(optim_wrapper=dict(optimizer=dict(optimizer, type='Lamm')))))
 
 
 def test_key_that_no_source_of_its_readers_has_is_warned_of(capsys):

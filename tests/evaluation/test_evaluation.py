@@ -26,6 +26,7 @@ from cbam_det.evaluation.coco_ids import NumberedEval
 from cbam_det.evaluation.metrics import (
     COCO_NUMBERS,
     FastCocoMetric,
+    class_of_metric,
     fix_metrics,
     report_every_number,
     with_fast_metrics,
@@ -176,6 +177,11 @@ def test_numbers_of_older_logs_are_read_in_the_same_way():
     logged = {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_l': -1.0, 'coco/cat_precision': float('nan')}
     nothing = {'coco/bbox_mAP_l': None, 'coco/cat_precision': None}
     assert scored(logged) == scored(scored(logged)) == {'coco/bbox_mAP': 0.0, **nothing}
+
+
+def test_class_of_a_metric_is_named():
+    keys = ('coco/cat_precision', 'coco/on/off_precision', 'coco/bbox_mAP', 'pascal_voc/AP50')
+    assert [class_of_metric(key) for key in keys] == ['cat', 'on/off', None, None]
 
 
 def test_nothing_detected_is_reported_as_coco_metric_does(few):

@@ -102,7 +102,7 @@ def test_subcommand_runs_the_tool_of_its_name(tmp_path, capsys):
 def test_choices_of_parsers_match_the_package():
     """The parsers repeat them because they must not import the package."""
     convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
-    assert (formats.OURS, *formats.FORMS) == convert.FORMS
+    assert (formats.OURS, *formats.FORMATS) == convert.FORMATS
     assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
     assert tuple(formats.FACTORS) == convert.ORDERS
     defaults = vars(digits.parse_args([]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cbam_det.utils.environment import tool_command
+from cbam_det.utils.installation import tool_command
 
 from ..conftest import QUICK, in_process
 from ..datasets.layout_folders import items_of, labelimg_voc

@@ -97,6 +97,9 @@ def test_values_are_read_from_the_failed_line():
     def of_a_call(key: int = 7) -> None:
         assert key in range(3)
 
+    def of_a_computed_value(names: tuple = ()) -> None:
+        assert len(names) in (1, 2)
+
     found = check_of(look_up)
     assert (found.value, found.permitted, found.text) == ('c', ('a', 'b'), '')
     found = check_of(raise_in_if)
@@ -104,6 +107,8 @@ def test_values_are_read_from_the_failed_line():
     assert check_of(unhashable) is None
     found = check_of(of_a_call)
     assert (found.text, found.permitted) == ('key in range(3)', ())
+    # A message that blames a None of the config would be wrong.
+    assert check_of(of_a_computed_value).permitted == ()
 
 
 def test_error_of_another_line_has_no_check():

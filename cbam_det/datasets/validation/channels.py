@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mmengine.config import Config
-from mmengine.model import ImgDataPreprocessor
+from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
 from mmengine.registry import MODELS
 
 from ...utils.config import detector, registered_class, walk
@@ -27,8 +27,9 @@ LIBRARIES = ('mmdet', 'mmcv', 'mmengine', 'mmpretrain')
 def check_channels(cfg: Config, splits: Iterable[Split], names: Collection[str]) -> None:
     """Compare the channels of the images with those of the model's input.
 
-    Data sets of which a transform is of another library, and backbones of other libraries without
-    `in_channels`, are not checked.
+    Nothing is known, and so nothing is checked, of data sets with a transform of another library or
+    with tifffile as decoder, of models with a data preprocessor of another library, and of
+    backbones of other libraries without `in_channels`.
 
     Args:
         cfg: the merged config.
@@ -42,6 +43,9 @@ def check_channels(cfg: Config, splits: Iterable[Split], names: Collection[str])
         return
     model = detector(cfg)
     model_path = next(path for path, node in walk(cfg.model, 'model') if node is model)
+    preprocessors = _preprocessors(cfg)
+    if not all(kind.__module__.partition('.')[0] in LIBRARIES for _, _, kind in preprocessors):
+        return
     wanted = _input_channels(model.get('backbone'))
     loaded = {
         place: color_type
@@ -53,7 +57,9 @@ def check_channels(cfg: Config, splits: Iterable[Split], names: Collection[str])
     if wanted:
         _check_backbone(f'{model_path}.backbone.in_channels', wanted, loaded, checked)
     if any(CHANNELS[loaded[place]] == 1 for place in checked):
-        _check_preprocessors(cfg)
+        for path, node, kind in preprocessors:
+            if issubclass(kind, ImgDataPreprocessor):
+                _check_preprocessor(path, node)
 
 
 def _input_channels(backbone: object) -> int | None:
@@ -76,7 +82,9 @@ def _loaders(dataset: DataSet) -> Iterator[tuple[str, str]]:
         return
     for number, step in enumerate(dataset.pipeline):
         color_type = step.options.get('color_type', 'color')
-        if step.name == 'LoadImageFromFile' and color_type in list(CHANNELS):
+        decoder = step.options.get('imdecode_backend')  # tifffile ignores color_type
+        is_known = color_type in list(CHANNELS) and decoder != 'tifffile'
+        if step.name == 'LoadImageFromFile' and is_known:
             yield f'{dataset.place}.pipeline.{number}', color_type
 
 
@@ -101,24 +109,30 @@ def _check_backbone(
     )
 
 
-def _check_preprocessors(cfg: Config) -> None:
-    """Raise InputError if a data preprocessor cannot take images of one channel."""
+def _preprocessors(cfg: Config) -> list[tuple[str, dict, type]]:
+    """The key path, the config and the class of each data preprocessor."""
     nodes = dict(walk(cfg.model, 'model'))
     if cfg.get('data_preprocessor'):
         nodes['data_preprocessor'] = cfg.data_preprocessor
-    for path, node in nodes.items():
-        kind = registered_class(MODELS, node.get('type'))
-        if kind is None or not issubclass(kind, ImgDataPreprocessor):
-            continue
-        options: dict[str, object] = {
-            key: [round(sum(node[key]) / 3, 2)]
-            for key in ('mean', 'std')
-            if fits(node.get(key), list[float]) and len(node[key]) == 3
-        }
-        options |= {key: False for key in ('bgr_to_rgb', 'rgb_to_bgr') if node.get(key)}
-        if options:
-            remedy = cfg_options({f'{path}.{key}': value for key, value in options.items()})
-            raise InputError(
-                f'{", ".join(options)} of {path} are for images of 3 channels, but a pipeline '
-                f"loads images of 1 (color_type='grayscale'); give {remedy}"
-            )
+    kinds = {path: registered_class(MODELS, node.get('type')) for path, node in nodes.items()}
+    return [
+        (path, nodes[path], kind)
+        for path, kind in kinds.items()
+        if kind is not None and issubclass(kind, BaseDataPreprocessor)
+    ]
+
+
+def _check_preprocessor(path: str, node: dict) -> None:
+    """Raise InputError if a data preprocessor cannot take images of one channel."""
+    options: dict[str, object] = {
+        key: [round(sum(node[key]) / 3, 2)]
+        for key in ('mean', 'std')
+        if fits(node.get(key), list[float]) and len(node[key]) == 3
+    }
+    options |= {key: False for key in ('bgr_to_rgb', 'rgb_to_bgr') if node.get(key)}
+    if options:
+        remedy = cfg_options({f'{path}.{key}': value for key, value in options.items()})
+        raise InputError(
+            f'{", ".join(options)} of {path} are for images of 3 channels, but a pipeline '
+            f"loads images of 1 (color_type='grayscale'); give {remedy}"
+        )

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from ...utils.config import given_options
 from ...utils.data_config import DataSet
-from ...utils.environment import tool_command
+from ...utils.installation import tool_command
 from ...utils.options import cfg_options
 from ...utils.run_config import RunConfig
 from ...utils.split_config import Split

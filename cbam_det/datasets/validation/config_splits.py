@@ -9,6 +9,7 @@ from ...utils.run_config import RunConfig
 from .content import Content
 from .dataset import read_annotations
 from .folder import split_name
+from .pipeline import ignores_orientation
 from .splits import AnnotatedSplit
 
 
@@ -37,6 +38,7 @@ def config_splits(
                 splits[key] = _split(dataset, content)
                 splits[key].annotated = loader.annotated
             splits[key].partial |= dataset.indices is not None
+            splits[key].stored |= ignores_orientation(dataset)
             splits[key].places += (dataset.place,)
             splits[key].evaluators += tuple(
                 evaluator.place

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from ...utils.data_config import DataSet
-from ...utils.environment import tool_command
 from ...utils.errors import InputError
+from ...utils.installation import tool_command
 from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file
 from .voc import read_list
 

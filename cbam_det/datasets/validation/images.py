@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
-from .content import Content, Fault
+from .content import Content, Fault, as_id
 
 EXIF_ORIENTATION = 0x0112
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
@@ -148,7 +148,7 @@ def check_header(path: str, annotated: tuple[float, float] | None) -> Decoded:
                 return Decoded(None)
             if image.format != 'PNG':
                 return Decoded(None, *shown_and_stored_size(image))
-            if image.size == annotated:
+            if annotated is None or image.size == annotated:
                 return Decoded(None, image.size, image.size)
     except Exception:  # Pillow raises errors of any kind on broken files
         pass
@@ -211,19 +211,26 @@ def decode_all(paths: Iterable[str], description: str, progress: bool = True) ->
         return dict(zip(paths, decoded, strict=True))
 
 
-def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> Iterator[Fault]:
-    """The faults of a set's images, each decoded with `decode_image`."""
+def image_faults(
+    content: Content, decode_image: Callable[[str], Decoded], stored: bool = False
+) -> Iterator[Fault]:
+    """The faults of a set's images, each decoded with `decode_image`.
+
+    Args:
+        stored: the config reads images as they are stored, without their EXIF orientation.
+    """
     for index, (path, size, _) in enumerate(content.images):
         if not path:
             continue  # no valid file name, which is reported already
         decoded = decode_image(path)
+        actual = decoded.stored if stored else decoded.size
         if decoded.fault:
             yield Fault(decoded.fault[0], path, f'({decoded.fault[1]})', image=index)
-        elif size and decoded.size != (0, 0) and tuple(size) != tuple(decoded.size):
+        elif size and actual != (0, 0) and tuple(size) != tuple(actual):
             rotated = ''
-            if decoded.size != decoded.stored:
+            if actual != decoded.stored:
                 rotated = ' after its EXIF orientation is applied'
-            message = f'is {decoded.size[0]} x {decoded.size[1]}{rotated}, but annotated as '
+            message = f'is {actual[0]} x {actual[1]}{rotated}, but annotated as '
             message += f'{size[0]} x {size[1]}'
             yield Fault('size differs', path, message, image=index)
 
@@ -231,12 +238,16 @@ def image_faults(content: Content, decode_image: Callable[[str], Decoded]) -> It
 def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict[str, str]:
     """Add a fault for each image whose bytes equal those of an earlier image.
 
+    It is harmful if the two have other objects: then each of them lacks some. (VOC's are not
+    compared.)
+
     Args:
         identities: path -> a text that only equal files have in common, '' if it is unknown.
 
     Returns:
         Identity -> path of each distinct image.
     """
+    objects = _objects_of_images(content)
     first_index: dict[str, int] = {}
     earlier_paths: set[str] = set()
     for index, (path, _, _) in enumerate(content.images):
@@ -245,9 +256,24 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
         if identity and first_index.setdefault(identity, index) != index:
             first = first_index[identity]
             message = f'is the same image as {content.images[first].path}'
-            content.add_fault('same image twice', path, message, image=index, first=first)
+            harmful = content.is_voc or objects[index] != objects[first]
+            content.add_fault(
+                'same image twice', path, message, harmful=harmful, image=index, first=first
+            )
     content.ignore_few('same image twice', len(content.images))
     return {identity: content.images[index].path for identity, index in first_index.items()}
+
+
+def _objects_of_images(content: Content) -> list[Counter[str]]:
+    """The classes and boxes of each image of a COCO file, in its order; [] of VOC's."""
+    objects: dict[object, Counter[str]] = defaultdict(Counter)
+    for annotation in content.raw.get('annotations', ()):
+        if isinstance(annotation, dict):
+            values = [annotation.get(key) for key in ('category_id', 'bbox', 'iscrowd')]
+            objects[as_id(annotation.get('image_id'))][str(values)] += 1
+    images = content.raw.get('images', ())
+    ids = [image.get('id') if isinstance(image, dict) else None for image in images]
+    return [objects[as_id(image_id)] for image_id in ids]
 
 
 def compare_files(groups: Sequence[Iterable[str]], largest: int) -> list[dict[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Literal
 
 from ...utils.data_config import DataSet
-from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
+from ...utils.installation import tool_command
 
 LAYOUTS: dict[str, Literal['coco', 'voc']] = {'CocoDataset': 'coco', 'XMLDataset': 'voc'}
 COCO_LAYOUT = (
@@ -48,7 +49,12 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
         folder = path if root == Path() else root
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
             raise missing_root(folder, layout, is_custom=bool(dataset.metainfo_classes))
-        names = sorted(str(file.relative_to(root)) for file in path.parent.glob('*'))[:5]
+        if not dataset.ann_file:
+            raise InputError(
+                f'{dataset.place}.ann_file is missing; give the annotation file ({layout}), '
+                f'relative to {root}'
+            )
+        names = sorted(os.path.relpath(file, root) for file in path.parent.glob('*'))[:5]
         contents = first_few(names, 5) or 'no files'
         hint = f'{path.parent} has {contents}'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():

@@ -85,6 +85,12 @@ def may_load_truth(dataset: DataSet) -> bool:
     )
 
 
+def ignores_orientation(dataset: DataSet) -> bool:
+    """Whether a pipeline reads images without their EXIF orientation."""
+    color_types = [str(step.options.get('color_type')) for step in dataset.pipeline]
+    return any(kind.endswith(('ignore_orientation', 'unchanged')) for kind in color_types)
+
+
 def check_extra_annotations(dataset: DataSet, content: Content) -> None:
     """Raise InputError if the pipeline needs masks or maps that the annotations do not have."""
     voc = content.is_voc

@@ -50,6 +50,7 @@ class AnnotatedSplit:
         evaluators: key paths of the config's evaluators that read the same file.
         annotated: whether its ground truth is needed.
         partial: whether only an unknown part of it is read.
+        stored: whether images are read as they are stored, without their EXIF orientation.
     """
 
     name: str
@@ -63,6 +64,7 @@ class AnnotatedSplit:
     evaluators: tuple[str, ...] = ()
     annotated: bool = True
     partial: bool = False
+    stored: bool = False
 
     @property
     def role(self) -> str | None:
@@ -121,7 +123,7 @@ def find_image_faults(
         if split.annotated and not has_harmful and (problem := unusable_reason(content)):
             content.add_fault('no objects', str(content.file), problem)
         images = _read_headers(split, paths) if decoded is None else decoded
-        content.faults += image_faults(content, images.__getitem__)
+        content.faults += image_faults(content, images.__getitem__, split.stored)
         first_paths.append(add_repeated_images(content, identity))
     for (split, own), (other, others) in combinations(zip(splits, first_paths, strict=True), 2):
         _compare(split, own, other, others, allow_shared)

@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
-from ...utils.environment import tool_command
 from ...utils.errors import InputError, first_few
+from ...utils.installation import tool_command
 from .images import ENDINGS
 from .layouts import COCO_LAYOUT, VOC_LAYOUT
 from .voc import meant_name

@@ -9,8 +9,8 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ...utils.environment import tool_command
 from ...utils.errors import InputError
+from ...utils.installation import tool_command
 
 
 class DetectionCountHook(Hook):

@@ -19,7 +19,8 @@ from mmengine.structures import BaseDataElement
 from rich.columns import Columns
 from rich.console import Console
 
-from ...utils.environment import tool_command
+from ...evaluation.metrics import class_of_metric
+from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, is_training
 from .terminal_hook import BRIEF, classes_of, is_terminal
 
@@ -93,7 +94,7 @@ class RunReportHook(Hook):
             return
         self._validation.metrics = metrics
         # CheckpointHook's save_best='auto' takes the first one.
-        for key in [key for key in metrics if key.endswith('_precision')]:
+        for key in [key for key in metrics if class_of_metric(key)]:
             metrics[key] = metrics.pop(key)
 
     @master_only
@@ -132,9 +133,7 @@ def _has_boxes(sample: object) -> bool:
 
 
 def _print_classes(metrics: Mapping[str, float]) -> None:
-    from ...visualization.report import class_name
-
-    aps = {class_name(key): ap for key, ap in metrics.items() if key.endswith('_precision')}
+    aps = {name: ap for key, ap in metrics.items() if (name := class_of_metric(key))}
     if aps:
         console = Console(highlight=False)
         console.print('AP by class', style='bold')

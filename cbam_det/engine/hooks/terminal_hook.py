@@ -25,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.utils.data import Dataset
 
+from ...evaluation.metrics import class_of_metric
 from ...models.attention_modules import named_plugins
-from ...utils.environment import tool_command
+from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
@@ -268,7 +269,7 @@ def scores(metrics: dict[str, float], count: int = 4) -> str:
     numbers = {
         name: value
         for name, value in metrics.items()
-        if isinstance(value, (int, float)) and not name.endswith('_precision')
+        if isinstance(value, (int, float)) and not class_of_metric(name)
     }
     return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
 
