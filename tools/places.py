@@ -68,7 +68,8 @@ def print_places(args: argparse.Namespace) -> None:
             f'{place.multiply_adds:,}',
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(f'a CBAM at each of these places: {total_cost(places)}')
+    image = f'{args.size}x{args.size} pixels'
+    print(f'a CBAM at each of these places: {total_cost(places)}, for an image of {image}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

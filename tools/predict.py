@@ -64,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
         f'{args.out}: {summary.detections:,} detections in {summary.images:,} pictures or frames; '
         'drawn/, results.json, coco.json, detections.csv'
     )
+    if summary.images and not summary.detections:
+        print(
+            f'no detection has a score of {args.score:g} or more; give a lower --score, and '
+            'another folder with --out'
+        )
     return 1 if summary.unreadable else 0
 
 

@@ -117,7 +117,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     subparser.add_argument(
         '--score',
         type=float,
-        default=0.5,
+        default=0.3,
         help='minimum score of a detection (default: %(default)s)',
     )
 

@@ -38,7 +38,7 @@ from ..utils.errors import InputError, first_few, near_hint
 from ..utils.installation import tool_command
 from .channels import find_channels, places
 from .compat import fix_ssd_heads
-from .paper_places import in_stages, outside_frozen, patterns_of
+from .paper_places import family_of, in_stages, outside_frozen, patterns_of
 from .plugin_hooks import ITSELF, attach_plugins
 
 EXAMPLE = "plugins=[dict(cfg=dict(type='CBAM'))]"
@@ -288,6 +288,16 @@ def paper_places(component: nn.Module) -> list[str]:
 def default_places(component: nn.Module) -> list[str]:
     """The paper's places outside the frozen stages; see paper_places.py."""
     return outside_frozen(component, paper_places(component))
+
+
+def places_left_out(component: nn.Module) -> list[str]:
+    """The paper's places in frozen stages, if the attention is at all of the others alone."""
+    inserted = getattr(component, 'inserted', None)
+    if not isinstance(inserted, Inserted) or family_of(type(component)) is None:
+        return []
+    if {*inserted} != {_place_key(name) for name in default_places(component)}:
+        return []
+    return [name for name in paper_places(component) if _place_key(name) not in inserted]
 
 
 def _matches_pattern(name: str, pattern: str) -> bool:

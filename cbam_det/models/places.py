@@ -114,11 +114,11 @@ class _RecordShapes:
 
 
 def total_cost(places: Sequence[Place]) -> str:
-    """The cost of a CBAM at each place: '16 CBAMs, +2.53 M parameters, +0.02 G multiply-adds'."""
+    """The cost of a CBAM at each place: '16 CBAMs, +2.53 M parameters, +20.1 M multiply-adds'."""
     parameters = sum(place.parameters for place in places) / 1e6
-    adds = sum(place.multiply_adds for place in places) / 1e9
+    adds = sum(place.multiply_adds for place in places) / 1e6
     count = f'{len(places)} CBAM{"s" if len(places) != 1 else ""}'
-    return f'{count}, +{parameters:.2f} M parameters, +{adds:.2f} G multiply-adds'
+    return f'{count}, +{parameters:.2f} M parameters, +{adds:,.1f} M multiply-adds'
 
 
 def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = None) -> str:

@@ -132,6 +132,10 @@ def _classes_and_sizes(project: ProjectStudy) -> Section:
             tables.append([row for row in rows if not row[0].startswith('---')])
         else:
             note.append(block)
+    if tables:
+        note.insert(
+            0, 'In percent; n is the number of seeds. The classes are sorted by their difference.'
+        )
     return Section('AP by size and class', tables=tables, note=' '.join(note))
 
 

@@ -78,7 +78,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         loss.ticklabel_format(axis='y', useOffset=False)
         score.set_ylim(0, 1)
         if score.lines:
-            score.legend(fontsize=8)
+            score.legend(fontsize=8, handlelength=3)  # so that dashes show
         if len(runs) > 1:
             loss.legend(fontsize=8)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,7 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
     return sheet(grid(cells, 4))
 
 
-def detection_page(predictor: Predictor, count: int = 6, score: float = 0.5) -> Figure:
+def detection_page(predictor: Predictor, count: int = 6, score: float = 0.3) -> Figure:
     """Show ground truth (above) and detections (below) of test images.
 
     A detection is correct if it has the class of an object and an IoU of at least 0.5 with it, and
@@ -214,7 +216,8 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     if split not in run.splits:
         raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
     check_data(run, (split,))
-    return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -228,4 +231,4 @@ def _truth(info: dict, classes: Sequence[str]) -> tuple[Boxes, str]:
     items = info['instances']
     boxes = np.array([item['bbox'] for item in items]).reshape(-1, 4)
     captions = [classes[item['bbox_label']] for item in items]
-    return Boxes(boxes, captions, [BLUE] * len(items)), f'{info["img_id"]}'
+    return Boxes(boxes, captions, [BLUE] * len(items)), fill(Path(info['img_path']).name, 34)

@@ -278,7 +278,7 @@ def _channel_panels(
     curve.set(ylim=(0, maximum), xlabel='sorted channels')
     histogram.set(xlim=(0, maximum), xlabel='channel weight')
     if len(rows) <= 8:
-        curve.legend(fontsize=6)
+        curve.legend(fontsize=6, ncols=1 if len(rows) < 5 else 2)  # above the line of 1
 
 
 def grid(items: Sequence, columns: int) -> list[list]:

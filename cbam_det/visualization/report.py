@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
+import functools
 import io
 import json
 import re
@@ -131,6 +132,7 @@ def write(
         for trained_run in runs
     ]
 
+    @functools.cache
     def image_path() -> str:
         return image or dataset_of(run.cfg, 'test').get_data_info(0)['img_path']
 

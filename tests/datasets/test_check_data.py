@@ -234,7 +234,14 @@ def test_error_for_an_unknown_folder_describes_both_layouts(tmp_path, capsys):
     assert check(tmp_path) == 2
     error = capsys.readouterr().err.splitlines()
     assert error[0].startswith(f'error: no data folder {tmp_path}/nowhere')
+    assert check(tmp_path / 'none.json') == 2
+    assert f'no annotation file {tmp_path}/none.json' in capsys.readouterr().err
     assert 'instances_train2017.json' in error[1] and 'ImageSets/Main/' in error[1]
+    (tmp_path / 'yolo').mkdir()
+    for name in ('a.jpg', 'a.txt'):
+        (tmp_path / 'yolo' / name).touch()
+    assert check(tmp_path / 'yolo') == 2
+    assert f'{tmp_path}/yolo --out FOLDER, which reads YOLO labels' in capsys.readouterr().err
     coco(tmp_path)
     (tmp_path / 'train').rename(tmp_path / 'elsewhere')
     assert check(tmp_path) == 2

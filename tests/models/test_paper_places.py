@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from cbam_det.models.attention_modules import named_cbams
-from cbam_det.models.insertion import paper_places
+from cbam_det.models.insertion import paper_places, places_left_out
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
@@ -150,6 +150,8 @@ def test_frozen_stages_have_no_attention_unless_stages_says_so():
     every = dict(PLUGIN, stages=(True, True, True, True))
     assert len(inserted(build('ResNet', [every], **options))) == 16
     assert len(inserted(build('ResNet', [dict(PLUGIN, after='layer*.*.bn3')], **options))) == 16
+    assert len(places_left_out(build('ResNet', [PLUGIN], **options))) == 3
+    assert not places_left_out(build('ResNet', [every], **options))
     frozen_norms = dict(options, frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=False))
     assert len(inserted(build('ResNet', [PLUGIN], **frozen_norms))) == 16
     frozen = dict(options, frozen_stages=4)  # all of it, to train the attention alone

@@ -129,4 +129,5 @@ def test_tool_prints_a_table(run, tmp_path):
     options = ('--size', 64, '--only', 'neck:fpn_convs.0')
     printed = run('places.py', config, *options, cwd=tmp_path).stdout
     assert '64 x 16 x 16' in printed and 'fpn_convs.0' in printed
-    assert 'a CBAM at each of these places: 1 CBAM, +0.00 M parameters' in printed
+    assert 'a CBAM at each of these places: 1 CBAM, +0.00 M parameters, +0.' in printed
+    assert 'M multiply-adds, for an image of 64x64 pixels' in printed

@@ -40,7 +40,10 @@ def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit
         files = [folder]
         folder = folder.parent.parent if folder.parent.name == 'annotations' else folder.parent
     if not folder.is_dir():
-        raise InputError(f"no data folder {folder}; give one in COCO's or VOC's layout")
+        kind = 'annotation file' if folder.suffix == '.json' else 'data folder'
+        raise InputError(
+            f"no {kind} {folder}; give a folder in COCO's or VOC's layout, or a COCO file"
+        )
     roots = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     lists = [(root, file) for root in roots for file in _voc_lists(root) if not files]
     if lists:
@@ -104,18 +107,18 @@ def coco_images(folder: Path, file: Path, content: Content, images: Path | None)
         return images
     split = file.stem.removeprefix('instances_')
     places = [folder / split, folder / 'images' / split, folder / 'images', file.parent, folder]
-    names = [image.path for image in content.images if image.path][:20]
-    names = [name.replace('\\', '/') for name in names]  # a fault, which is reported later
+    # A backslash is a fault, which is reported later.
+    names = [image.path.replace('\\', '/') for image in content.images if image.path]
     best = max(
         places,
         key=lambda place: sum(
-            file_under_another_name(str(place / name)) is not None for name in names
+            file_under_another_name(str(place / name)) is not None for name in names[:20]
         ),
     )
     if best == places[0] and not best.is_dir():
-        tried = first_few(list(map(str, places)), 5)
+        tried = first_few([f'{place}/' for place in dict.fromkeys(places)], 5)
         raise InputError(
-            f'no folder {best}, and the images of {file} ({first_few(names)}) are in none of '
-            f'{tried}; restore it, or give their folder with --images'
+            f'no folder {best}, and the images of {file} ({first_few(names)}) are in none of the '
+            f'usual folders ({tried}); give their folder with --images'
         )
     return best

@@ -41,7 +41,9 @@ def unknown_layout(folder: Path) -> InputError:
     )
     xmls, images = sorted(+counts['XMLs']), sorted(+counts['images'])
     if not xmls or not images:
-        return InputError(f'{message}; convert it to one of these layouts')
+        init = tool_command('init', folder, '--out', 'FOLDER')
+        reader = f', or try {init}, which reads YOLO labels too' if images else ''
+        return InputError(f'{message}; convert it to one of these layouts{reader}')
     lists = {annotations: _list_of(folder, annotations) for annotations in xmls}
     commands = [
         f'for f in {shlex.quote(str(annotations))}/*.xml; do basename "$f" .xml; done > '

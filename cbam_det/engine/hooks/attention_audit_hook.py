@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
 from ...models.attention_modules import at_start, has_doubled_gates, named_cbams, named_plugins
+from ...models.insertion import places_left_out
 from ...models.layers import CBAM
 from ...models.layers.torch_private import RunUncompiled, is_compiled
 from ...utils.config import larger_rate
@@ -121,6 +122,12 @@ class AttentionAuditHook(Hook):
             runner.logger.info('this model has no attention')
             return
         runner.logger.info(f'attention of this run:\n{_text(table)}')
+        for name, component in model.named_modules():
+            if left_out := places_left_out(component):
+                runner.logger.info(
+                    f'{name} has no attention in its frozen stages ({first_few(left_out)}); '
+                    'stages=(True, True, True, True) in its entry of plugins inserts it there too'
+                )
         # A model that is compiled or sharded as a whole does not run the hooks of its modules.
         if self.used_within and isinstance(runner, Runner) and not runner.cfg.get('compile'):
             self.in_training = GateUse(model, gradients=True)

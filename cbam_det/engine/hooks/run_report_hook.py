@@ -125,7 +125,8 @@ class RunReportHook(Hook):
             # A terminal may be unable to show the name of a class.
             with contextlib.suppress(UnicodeEncodeError):
                 _print_classes(self._validation.metrics)
-        runner.logger.info(f'curves, detections and scores: {page}', extra=BRIEF)
+        content = 'curves' if self._validation is None else 'curves, detections and scores'
+        runner.logger.info(f'{content}: {page}', extra=BRIEF)
 
 
 def _has_boxes(sample: object) -> bool:
