@@ -128,9 +128,11 @@ def test_a_norm_converted_to_sync_batch_norm_keeps_its_own_mode():
 
 
 def test_no_forward_pass_changes_a_mode_or_a_setting_of_torch():
-    recompile = torch._dynamo.config.recompile_limit
+    config = torch._dynamo.config
+    name = 'recompile_limit' if hasattr(config, 'recompile_limit') else 'cache_size_limit'
+    limit = getattr(config, name)
     cbam = CBAM(16)
     cbam.spatial_gate.norm.training = False
     cbam(torch.randn(2, 16, 5, 5))
     assert not cbam.spatial_gate.norm.training
-    assert torch._dynamo.config.recompile_limit == recompile
+    assert getattr(config, name) == limit
