@@ -226,6 +226,17 @@ def fuzz_table(record: dict) -> str:
     return '\n'.join([*rows, '', f'{outcome}; {origin_line(record)}'])
 
 
+def config_fuzz_table(record: dict) -> str:
+    """The table of `python -m tests.fuzz_configs`."""
+    head = ['changed config', 'refused, with the key', 'refused, without the key', 'began']
+    rows = [table_row(head), table_row(['---', *['---:'] * 3])]
+    for name, outcomes in record['outcomes'].items():
+        keys = ('refused with its key', 'refused', 'begun')
+        rows.append(table_row([f'`{name}`', *(f'{outcomes.get(key, 0):,}' for key in keys)]))
+    outcome = f'{len(record["failures"])} of {record["inputs"]:,} inputs failed otherwise'
+    return '\n'.join([*rows, '', f'{outcome}; {origin_line(record)}'])
+
+
 def timm_table(record: dict) -> str:
     """The table of `python -m benchmarks.attentions`."""
     models = list(next(iter(record['reasons'].values())))
@@ -243,6 +254,7 @@ TABLES = {
     'demo': demo_table,
     'demo_amp': demo_table,
     'fuzz': fuzz_table,
+    'fuzz_configs': config_fuzz_table,
     'focus': focus_table,
     'focus_bccd': focus_table,
     'plan': plan_table,
