@@ -1,5 +1,6 @@
 """What commands print, and how they end early: by wrong input, or by a signal."""
 
+import atexit
 import contextlib
 import difflib
 import io
@@ -110,6 +111,8 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
             process. After any other end, a loop of the shell would continue.
     """
     prepare_output()
+    atexit.unregister(_end_by_sigint)
+    atexit.register(_end_by_sigint)
     try:
         return run() or 0
     except InputError as error:
@@ -168,5 +171,23 @@ def explain_ctrl_c() -> None:
 def _silent_interrupt(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
+    if issubclass(kind, KeyboardInterrupt):
+        _interrupts.append(error)
+    else:
         sys.__excepthook__(kind, error, trace)
+
+
+_interrupts: list[BaseException] = []
+
+
+def _end_by_sigint() -> None:
+    """End an interrupted process by SIGINT, as Python does.
+
+    Python itself does not if a library runs code from a text at exit.
+    """
+    if _interrupts:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)

@@ -256,7 +256,7 @@ def test_years_of_voc_are_joined_and_other_folders_with_lists_are_an_error(folde
     for split in ('train', 'val', 'test'):
         file = root / f'VOC2012/ImageSets/Main/{split}.txt'
         file.write_text(''.join(f'2012 {line}\n' for line in file.read_text().splitlines()))
-    assert counts(read(root)) == dict(train=9, val=5, test=3)  # the copies are merged
+    assert counts(read(root)) == dict(train=18, val=10, test=6)
     (root / 'VOC2012').rename(root / 'mine')
     with pytest.raises(InputError, match=r'lists of several data sets \(.*VOC2007, .*mine\); give'):
         read(root)

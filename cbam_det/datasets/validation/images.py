@@ -256,9 +256,10 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
         if identity and first_index.setdefault(identity, index) != index:
             first = first_index[identity]
             message = f'is the same image as {content.images[first].path}'
-            harmful = objects[index] != objects[first]
             if content.is_voc:
                 harmful = any(content.images[place].objects for place in (first, index))
+            else:
+                harmful = objects[index] != objects[first]
             content.add_fault(
                 'same image twice', path, message, harmful=harmful, image=index, first=first
             )
