@@ -137,7 +137,7 @@ def _conversions(old: object) -> list:
     """Values similar to `old`: as a string, inside a list, as a list of its values, and so on."""
     values = [str(old), [old], {'x': old}]
     if isinstance(old, (int, float)):
-        values += [-old, old * 1000, float(old) + 0.5]
+        values += [-old, old * 10, float(old) + 0.5]
     if isinstance(old, dict):
         values += [list(old.values()), list(old)]
     if isinstance(old, (list, tuple)) and old:

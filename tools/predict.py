@@ -55,9 +55,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from cbam_det.apis.inference import Predictor
     from cbam_det.utils.config import read_config
-    from cbam_det.visualization.predict import find_files, predict
+    from cbam_det.visualization.predict import find_inputs, predict
 
-    find_files(args.input)  # before the model is built
+    find_inputs(args.input)  # before the model is built
     predictor = Predictor(read_config(args.config), args.checkpoint)
     summary = predict(predictor, args.input, args.out, args.score, args.attention, args.batch_size)
     print(

@@ -60,7 +60,7 @@ class Summary:
     unreadable: int = 0
 
 
-def find_files(source: str) -> list[Path]:
+def find_inputs(source: str) -> list[Path]:
     """Find the pictures and videos of `source`.
 
     Args:
@@ -270,7 +270,7 @@ def predict(
 
     Args:
         predictor: a detector with its weights.
-        source: see `find_files`.
+        source: see `find_inputs`.
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
         attention: draw the mean of the spatial attention of all CBAMs next to each picture.
@@ -281,7 +281,7 @@ def predict(
             options.
     """
     folder = out.resolve()
-    files = [file for file in find_files(source) if folder not in file.resolve().parents]
+    files = [file for file in find_inputs(source) if folder not in file.resolve().parents]
     if attention and not any(isinstance(module, CBAM) for module in predictor.model.modules()):
         raise InputError('--attention: this model has no CBAM; leave the option out')
     root = os.path.commonpath([file.absolute().parent for file in files])

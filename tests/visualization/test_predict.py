@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from cbam_det.apis.inference import Predictor
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import predict as module
-from cbam_det.visualization.predict import find_files, predict
+from cbam_det.visualization.predict import find_inputs, predict
 
 from ..conftest import in_process
 from .untrained import predictor
@@ -128,9 +128,9 @@ def test_results_inside_the_input_folder_are_not_read(detector, folder):
 
 
 def test_pictures_are_given_by_a_pattern_or_a_list(folder, tmp_path):
-    assert find_files(f'{folder}/**/*.JPG') == [folder / 'a b' / 'ünï.JPG']
+    assert find_inputs(f'{folder}/**/*.JPG') == [folder / 'a b' / 'ünï.JPG']
     (folder / 'list.txt').write_text('one.jpg\na b/ünï.JPG\n\none.jpg\n', encoding='utf-8')
-    assert find_files(str(folder / 'list.txt')) == [folder / 'one.jpg', folder / 'a b' / 'ünï.JPG']
+    assert find_inputs(str(folder / 'list.txt')) == [folder / 'one.jpg', folder / 'a b' / 'ünï.JPG']
 
 
 @pytest.mark.parametrize(
