@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..utils.config import kind_of, walk
+from ..utils.errors import InputError
 from .build import build_model, image_channels
 from .layers import CBAM
 from .layers.torch_private import storage_key
@@ -40,14 +41,27 @@ class Cost:
 
 
 def count_costs(cfg: Config, training: bool = False) -> Cost:
-    """Count the costs of the detector of `cfg`, with as many regions as in a test or a training."""
+    """Count the costs of the detector or classifier of `cfg`, in a two-stage detector with as many
+    regions as in a test or a training.
+
+    Raises:
+        InputError: the size of the images is unknown, or the head takes other inputs than the maps
+            of the neck, as DETR's does.
+    """
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
     image = torch.empty(1, image_channels(cfg), *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image, regions=regions(model, training))
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            _forward(model, image, regions(model, training))
+    except Exception as error:  # of any kind, from the code of another head
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+        raise InputError(
+            f'the costs of {type(model).__name__} cannot be counted ({reason}); use '
+            "mmdet's tools/analysis_tools/get_flops.py"
+        ) from error
     return Cost(
         size,
         len(cbams),
@@ -79,16 +93,27 @@ def activation_bytes(cfg: Config) -> int:
 
     images = torch.empty(2, image_channels(cfg), *input_size(cfg), device='meta')
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        _forward(model, images, regions=len(images) * regions(model, training=True))
+        _forward(model, images, len(images) * regions(model, training=True))
     return sum(storage.nbytes() for storage in storages.values()) // len(images)
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of a test image that fills the config's `scale`, after padding."""
-    dataset = cfg.test_dataloader.dataset
-    scale = next(node['scale'] for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
-    divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
-    width, height = (-(-side // divisor) * divisor for side in scale)
+    """Height and width of a test image that fills the config's `scale`, after padding.
+
+    Raises:
+        InputError: the test pipeline has no Resize with a `scale`.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    resizes = (node for _, node in walk(dataset) if kind_of(node) == 'Resize')
+    scale = next((node['scale'] for node in resizes if node.get('scale')), None)
+    if scale is None:
+        raise InputError(
+            f'the size of the images is unknown, as test_dataloader.dataset.pipeline of '
+            f"{cfg.filename} has no Resize with a scale; add dict(type='Resize', scale=(W, H))"
+        )
+    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    sides = (scale, scale) if isinstance(scale, int) else scale  # mmpretrain's may be one number
+    width, height = (-(-side // divisor) * divisor for side in sides)
     return height, width
 
 
@@ -103,10 +128,11 @@ def regions(model: BaseDetector, training: bool) -> int:
     return (sampler[0] if isinstance(sampler, list) else sampler).sampler.num
 
 
-def _forward(model: BaseDetector, image: Tensor, regions: int) -> None:
+def _forward(model: BaseDetector, image: Tensor, region_count: int) -> None:
     features = model.extract_feat(image)
-    if not regions:
-        model.bbox_head(features)
+    if not region_count:
+        dense_head = model.bbox_head if hasattr(model, 'bbox_head') else model.head  # a classifier
+        dense_head(features)
         return
     model.rpn_head(features)
     head = model.roi_head
@@ -114,6 +140,6 @@ def _forward(model: BaseDetector, image: Tensor, regions: int) -> None:
     extractors = head.bbox_roi_extractor
     extractor: Any = extractors[0] if isinstance(extractors, nn.ModuleList) else extractors
     side = extractor.roi_layers[0].output_size
-    rois = image.new_empty(regions, extractor.out_channels, *side)
+    rois = image.new_empty(region_count, extractor.out_channels, *side)
     for bbox_head in heads:
         bbox_head(head.shared_head(rois) if head.with_shared_head else rois)

@@ -58,7 +58,7 @@ def sample_page(cfg: Config, split: str = 'train', count: int = 12) -> Figure:
     Raises:
         InputError: the data cannot be used, or the config has no such split.
     """
-    dataset = dataset_of(cfg, split)
+    dataset = dataset_with_boxes(cfg, split)
     classes = dataset.metainfo['classes']
     cells = []
     for index in evenly_spaced(len(dataset), count):
@@ -82,7 +82,7 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.3) -> 
     Raises:
         InputError: the data cannot be used.
     """
-    dataset = dataset_of(predictor.cfg, 'test')
+    dataset = dataset_with_boxes(predictor.cfg, 'test')
     indices = track(evenly_spaced(len(dataset), count), 'detecting', transient=True)
     images = (
         (dataset.get_data_info(index), _detect(predictor, dataset, index, score))
@@ -128,7 +128,7 @@ def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float =
         InputError: the data cannot be used, or the detectors know other classes.
     """
     check_matching_classes(predictors)
-    datasets = [dataset_of(predictor.cfg, 'test') for predictor in predictors]
+    datasets = [dataset_with_boxes(predictor.cfg, 'test') for predictor in predictors]
     rows = []
     for index in track(evenly_spaced(len(datasets[0]), count), 'detecting', transient=True):
         info = datasets[0].get_data_info(index)
@@ -218,6 +218,21 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     check_data(run, (split,))
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+
+
+def dataset_with_boxes(cfg: Config, split: str) -> BaseDataset:
+    """`dataset_of`, for what shows or measures boxes.
+
+    Raises:
+        InputError: see `dataset_of`; or the images have classes, not boxes.
+    """
+    dataset = dataset_of(cfg, split)
+    if 'instances' not in dataset.get_data_info(0):
+        raise InputError(
+            f'the {split} data of {cfg.filename} are for a classifier and have no boxes; give the '
+            'config of a detector'
+        )
+    return dataset
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from ..apis.inference import (
 )
 from ..utils.errors import InputError
 from ..utils.records import origin_line, table_row
-from .detections import dataset_of, evenly_spaced, match_detections
+from .detections import dataset_with_boxes, evenly_spaced, match_detections
 from .gradcam import Explainer, heats_at_shared_layer
 from .heat import area_share, inside
 
@@ -83,7 +83,7 @@ def focus(
         InputError: the data cannot be used, the classes differ, or no object is detected by all
             models.
     """
-    dataset = dataset_of(cfg, split)
+    dataset = dataset_with_boxes(cfg, split)
     check_matching_classes(
         [explainer.predictor for explainer in explainers], dataset.metainfo['classes']
     )

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from ..apis.inference import Predictor, check_matching_classes, unique_name
 from ..utils.errors import InputError
-from .detections import dataset_of
+from .detections import dataset_with_boxes
 from .figures import Precision, precisions
 
 PANELS = 24  # maximum number on a page
@@ -38,7 +38,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
         InputError: the data cannot be used, no object is annotated, or the classes differ.
     """
     first = predictors[0]
-    dataset = dataset_of(first.cfg, split)
+    dataset = dataset_with_boxes(first.cfg, split)
     classes = dataset.metainfo['classes']
     check_matching_classes(predictors, classes)
     truth = ground_truth(dataset)
@@ -73,7 +73,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
 
 def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> BaseDataset:
     """The data set of `predictor`, after a check that it has the same images as `dataset`."""
-    own_dataset = dataset_of(predictor.cfg, split)
+    own_dataset = dataset_with_boxes(predictor.cfg, split)
     ids = [
         [data.get_data_info(index)['img_id'] for index in range(len(data))]
         for data in (dataset, own_dataset)

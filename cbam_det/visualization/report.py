@@ -288,8 +288,13 @@ def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Se
 
 def _costs(runs: list[TrainedRun]) -> Section:
     rows = [['', 'CBAMs', 'parameters', 'of these attention', 'GFLOPs (multiply-adds)', 'input']]
+    notes = []
     for run in runs:
-        cost = count_costs(run.cfg)
+        try:
+            cost = count_costs(run.cfg)
+        except InputError as error:
+            notes.append(f'{run.folder.name}: {error}')
+            continue
         size = 'x'.join(map(str, cost.size))
         rows.append(
             [
@@ -299,7 +304,7 @@ def _costs(runs: list[TrainedRun]) -> Section:
                 size,
             ]
         )
-    return Section('cost', tables=[rows])
+    return Section('cost', tables=[rows] if len(rows) > 1 else [], note='; '.join(notes))
 
 
 def figure_section(title: str, make: Callable[[], Figure]) -> Section:

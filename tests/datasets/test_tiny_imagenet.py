@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -15,6 +16,7 @@ from cbam_det.datasets import tiny_imagenet
 from cbam_det.datasets.tiny_imagenet import write_lists
 from cbam_det.models.build import build_model
 from cbam_det.utils.errors import InputError
+from cbam_det.visualization.report import write
 
 from ..conftest import CONFIGS, in_process
 from .test_voc import write_devkit
@@ -115,6 +117,22 @@ def test_classifier_is_trained_by_our_tool_and_tested_with_top_1(trained_classif
     run('test.py', config, 'classifier/epoch_2.pth', '--work-dir', 'classifier', cwd=folder)
     record = json.loads(next((folder / 'classifier').glob('*/metrics.json')).read_text())
     assert 0 <= record['metrics']['accuracy/top1'] <= record['metrics']['accuracy/top5'] <= 100
+
+
+def test_report_of_a_classifier_has_attention_and_costs_but_no_detections(archive, tmp_path):
+    write_lists(archive)
+    cfg = Config.fromfile(CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py')
+    log = tmp_path / 'work/1/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 5.3, "lr": 0.05, "iter": 1, "step": 1}\n')
+    cfg.dump(tmp_path / 'work/classifier.py')
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), tmp_path / 'work/epoch_1.pth')
+    (tmp_path / 'work/last_checkpoint').write_text('epoch_1.pth')
+    page = write(tmp_path / 'work', tmp_path / 'report.html', data_root=str(archive))
+    text = page.read_text(encoding='utf-8')
+    assert 'are for a classifier and have no boxes' in text
+    assert text.count('src="data:image/png;base64,') == 2  # attention and Grad-CAM
+    assert '<td>64x64</td>' in text
 
 
 def test_classifier_built_outside_a_run_normalizes_as_in_a_run():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbam_det.models.build import build_model
 from cbam_det.models.costs import activation_bytes, count_costs, input_size
+from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
 
@@ -64,6 +66,25 @@ def test_resnet_50_has_the_paper_s_multiply_adds_with_its_strides(style, giga):
 )
 def test_input_is_the_test_image_padded_as_the_preprocessor_does(name, size):
     assert input_size(Config.fromfile(CONFIGS / f'{name}.py')) == size
+
+
+def test_costs_of_a_classifier_include_its_linear_layer():
+    cfg = Config.fromfile(CONFIGS / 'tiny_imagenet/resnet18_half_cbam.py')
+    cost = count_costs(cfg)
+    assert (cost.size, cost.cbams) == ((64, 64), 8)
+    head = cfg.model.head
+    added = head.num_classes * head.in_channels
+    head.num_classes *= 2
+    assert count_costs(cfg).multiply_adds == cost.multiply_adds + added
+
+
+def test_costs_that_cannot_be_counted_are_an_error_of_one_line():
+    cfg = get_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')
+    with pytest.raises(InputError, match=r'the costs of DETR cannot be counted \(TypeError: '):
+        count_costs(cfg)
+    cfg.test_dataloader.dataset.pipeline = []
+    with pytest.raises(InputError, match='has no Resize with a scale; add dict'):
+        input_size(cfg)
 
 
 @pytest.mark.parametrize('name', ['faster_rcnn_r50_cbam_digits', 'retinanet_mobilenetv2_cbam_bccd'])
