@@ -74,7 +74,7 @@ def test(args: argparse.Namespace) -> None:
     cfg = config_of(args, 'test')
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
-        if 'visualization' not in cfg.get('default_hooks', {}):
+        if not (cfg.get('default_hooks') or {}).get('visualization'):
             raise InputError(
                 f'--show and --show-dir need default_hooks.visualization, which {args.config} does '
                 'not have; add dict(type="DetVisualizationHook")'

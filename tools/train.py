@@ -56,7 +56,7 @@ def train(args: argparse.Namespace) -> None:
         amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
         cfg.merge_from_dict(dict(optim_wrapper=amp))
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise InputError(
                 f'--auto-scale-lr: {args.config} does not give the batch size of its learning '
                 'rate; add auto_scale_lr=dict(base_batch_size=...) to it'

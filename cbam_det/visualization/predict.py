@@ -30,6 +30,7 @@ from torch import nn
 
 from ..apis.inference import Predictor, PreparedImage, read_image
 from ..checkpoints.loading import weights_digest
+from ..datasets.layouts.files import lines_of
 from ..models.layers import CBAM
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
@@ -68,14 +69,14 @@ def find_inputs(source: str) -> list[Path]:
             file with one path per line, relative to that file.
 
     Raises:
-        InputError: `source` does not exist, or has no picture or video.
+        InputError: `source` does not exist, or has no picture or video; or the `.txt` file is not
+            UTF-8.
     """
     path = Path(source)
     if path.is_dir():
         files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in KNOWN]
     elif path.suffix.lower() == '.txt' and path.is_file():
-        lines = path.read_text(encoding='utf-8').splitlines()
-        files = [path.parent / line.strip() for line in lines if line.strip()]
+        files = [path.parent / line for line in lines_of(path)]
     elif path.is_file():
         files = [path]
         if path.suffix.lower() not in KNOWN:

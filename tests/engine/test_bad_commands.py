@@ -146,6 +146,10 @@ BAD_COMMANDS = {
         ['--resume', 'gone.pth'],
         'the checkpoint gone.pth (--resume) does not exist',
     ),
+    'batch size of the learning rate': (
+        ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
+        'does not give the batch size of its learning rate',
+    ),
 }
 
 
@@ -168,6 +172,10 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
         (['--out', 'a.json'], '--out a.json: predictions are written as .pkl; end the name'),
         (['--launcher', 'pytorch'], f'use {ROOT}/tools/dist_test.sh'),
         (['--show-dir', 'a'], 'need default_hooks.visualization, which mine.py does not have'),
+        (
+            ['--show', '--cfg-options', 'default_hooks=None'],
+            'need default_hooks.visualization, which mine.py does not have',
+        ),
         ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],
 )

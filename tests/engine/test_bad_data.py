@@ -256,6 +256,16 @@ def test_data_root_with_several_roots_is_refused(digits):
         set_data_root(cfg, str(digits))
 
 
+def test_data_root_replaces_only_whole_folders():
+    cfg = Config.fromfile(CONFIG)
+    cfg.train_dataloader.dataset.data_root = 'data/digits'  # the same folder as 'data/digits/'
+    cfg.test_evaluator = dict(cfg.test_evaluator, ann_file='data/digits2/test.json')
+    set_data_root(cfg, 'mine')
+    assert {cfg[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val')} == {'mine/'}
+    assert cfg.val_evaluator.ann_file.startswith('mine/annotations/')
+    assert cfg.test_evaluator.ann_file == 'data/digits2/test.json'
+
+
 def test_coco_config_without_data_shows_the_layout_and_the_embedded_set(run, tmp_path):
     done = run('train.py', CONFIGS / 'faster_rcnn_r50_cbam.py', cwd=tmp_path, status=2)
     error = done.stderr.splitlines()[-1]

@@ -10,7 +10,8 @@ import pytest
 
 from cbam_det.engine import runner as runner_module
 from cbam_det.engine.hooks import terminal_hook
-from cbam_det.engine.hooks.terminal_hook import clock, scores
+from cbam_det.engine.hooks.terminal_hook import clock, scores, summary
+from cbam_det.models.layers.torch_private import with_batch_sampler
 
 from .tiny_run import At, Draw, Noisy, toy
 
@@ -61,6 +62,14 @@ def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
     assert 'data        12 images, 1 classes, 4 a step' in printed
     command = printed.splitlines()[-1].partition('attention and Grad-CAM: ')[2]
     assert shlex.split(command)[-3:] == ['tools/visualize.py', 'report', str(tmp_path / 'my run')]
+
+
+def test_a_batch_sampler_may_have_no_size(tmp_path):
+    run = toy(tmp_path, max_epochs=1)
+    run.train()
+    assert summary(run)['data'] == '12 images, 1 classes, 4 a step'
+    run.train_loop.dataloader = with_batch_sampler(run.train_dataloader, [[0, 1], [2]])
+    assert summary(run)['data'] == '12 images, 1 classes'
 
 
 @pytest.mark.usefixtures('terminal')

@@ -140,11 +140,13 @@ def test_pictures_are_given_by_a_pattern_or_a_list(folder, tmp_path):
         ('notes.md', 'notes.md is not a picture or a video'),
         ('*.tiff', 'has no picture or video'),
         ('empty', 'has no picture or video'),
+        ('latin.txt', 'latin.txt is not valid UTF-8'),
     ],
 )
 def test_input_without_pictures_is_one_line(source, words, folder, capsys):
     (folder / 'empty').mkdir()
     (folder / 'empty.pth').touch()
+    (folder / 'latin.txt').write_bytes(b'\xe9.jpg\n')
     tool = in_process('predict')
     assert tool(folder / source, 'faster_rcnn_r18_cbam_digits', folder / 'empty.pth') == 2
     assert words in capsys.readouterr().err

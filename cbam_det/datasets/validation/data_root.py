@@ -28,7 +28,10 @@ def set_data_root(cfg: Config, root: str) -> None:
             typed(loader, 'dataset', dict | list, key), f'{key}.dataset'
         )
     ]
-    roots = {str(typed(leaf, 'data_root', str | Path | None, path) or '') for path, leaf in leaves}
+    roots = {
+        os.path.join(typed(leaf, 'data_root', str | Path | None, path) or '', '')
+        for path, leaf in leaves
+    }
     if len(roots) != 1:
         raise InputError(
             f'--data-root cannot replace several data roots ({first_few(sorted(roots))}); set them '

@@ -203,9 +203,7 @@ class TerminalHook(Hook):
         self._bars.start()
         handler = _console(runner.logger)
         if handler is not None:
-            handler.setStream(
-                sys.stdout
-            )  # the bar's stream, which keeps the bar below other output
+            handler.setStream(sys.stdout)  # that of the bar, which stays below other output
 
     def _move(self, completed: int, note: str = '') -> None:
         if self._bars is not None:
@@ -232,24 +230,27 @@ def summary(runner: Runner) -> dict[str, str]:
     plugins = [plugin for _, plugin in named_plugins(model)]
     kinds = sorted({type(plugin).__name__ for plugin in plugins})
     parameters = sum(weight.numel() for weight in model.parameters())
-    attention = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
     dataset = runner.train_dataloader.dataset
     data = f'{len(dataset):,} images'
     if classes := classes_of(dataset):
         data += f', {len(classes)} classes'
     batches = len(runner.train_dataloader)
-    batch_size = runner.train_dataloader.batch_sampler.batch_size
+    # A batch sampler of a user's own may have no such attribute.
+    if batch_size := getattr(runner.train_dataloader.batch_sampler, 'batch_size', None):
+        data += f', {batch_size} a step'
     if has_epochs(runner):
         schedule = f'epochs {runner.epoch + 1} to {runner.max_epochs}, {batches:,} steps each'
     else:
         schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
     group = _param_groups(runner.optim_wrapper)[0]
+    attention = 'none'
     if plugins:
-        counts = f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
+        count = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
+        attention = f'{len(plugins)} {" and ".join(kinds)}, {count / 1e6:.2f} M parameters'
     return dict(
-        data=f'{data}, {batch_size} a step',
+        data=data,
         model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
-        attention=counts if plugins else 'none',
+        attention=attention,
         weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
         schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
         log=runner.log_dir,
