@@ -64,19 +64,18 @@ def selected_runs(args: argparse.Namespace, study: Study) -> Runs:
                 f'{study.name} has no row {name!r}; choose from {", ".join(study.rows)}'
             )
     check_gpus(study, args.gpus or study.gpus or 0)
-    rows = [row for row in study.rows.values() if not args.row or row.name in args.row]
-    seeds = sorted({seed for row in rows for seed in row.seeds})
+    rows = [row for row in study.rows.values() if row.name in (args.row or study.rows)]
+    all_runs = study.runs(rows)
+    seeds = sorted({seed for _, seed in all_runs})
     if unknown := sorted({*(args.seed or ())} - {*seeds}):
         raise InputError(
             f'{study.name} has no seed {first_few(list(map(str, unknown)))} in these rows; '
             f'choose from {", ".join(map(str, seeds))}'
         )
-    # Seed by seed, so that the finished runs can be compared in pairs at any time.
     return [
         (row, seed)
-        for seed in seeds
-        for row in rows
-        if seed in row.seeds and (not args.seed or seed in args.seed)
+        for row, seed in all_runs
+        if seed in (args.seed or seeds)
         if args.command == 'repeat' or read_record(args.results, study, row, seed) is None
     ]
 

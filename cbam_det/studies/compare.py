@@ -81,14 +81,9 @@ def _quiet(text: str) -> Iterator[None]:
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
-    """The runs without a record, seed by seed, so that what is done can be compared in pairs."""
-    rows = project.study.rows.values()
-    return [
-        (row, seed)
-        for seed in sorted({seed for row in rows for seed in row.seeds})
-        for row in rows
-        if seed in row.seeds and read_record(project.results, project.study, row, seed) is None
-    ]
+    """The runs without a record."""
+    study = project.study
+    return [run for run in study.runs() if read_record(project.results, study, *run) is None]
 
 
 def _train(project: ProjectStudy) -> None:

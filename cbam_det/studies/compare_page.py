@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ..apis.inference import Predictor
@@ -32,7 +31,7 @@ from .project_study import FAST_IMAGES, FAST_STEPS, ProjectStudy
 from .records import read_record
 from .sentences import duration, interval, verdict_sentence
 from .study import Row, config_of, run_name
-from .verdicts import breakdown, difference, values
+from .verdicts import breakdown_tables, difference, spread, values
 
 IMAGES, SCORE = 5, 0.3  # of the detections that are shown
 HOW_TO_READ = (
@@ -110,33 +109,19 @@ def score_table(project: ProjectStudy) -> list[list[str]]:
         by_metric = [values(study, row, project.results, metric) for metric in metrics]
         comparison = difference(study, row, project.results, first)
         gap = interval(comparison) if comparison else ''
-        table.append([row.name, str(len(by_metric[0])), *map(_spread, by_metric), gap])
+        means = [spread(by_seed, digits=1) for by_seed in by_metric]
+        table.append([row.name, str(len(by_metric[0])), *means, gap])
     return table
 
 
-def _spread(by_seed: dict[int, float]) -> str:
-    numbers = list(by_seed.values())
-    deviation = f' ± {np.std(numbers, ddof=1):.1f}' if len(numbers) > 1 else ''
-    return f'{np.mean(numbers):.1f}{deviation}' if numbers else ''
-
-
 def _classes_and_sizes(project: ProjectStudy) -> Section:
-    tables: list[list[list[str]]] = []
-    note = []
-    text = breakdown(project.study, project.results)
-    if not text.startswith('| '):
-        text = 'the test has no COCO metrics, so there is no AP by size and class'
-    for block in text.split('\n\n'):
-        rows = [line[2:-2].split(' | ') for line in block.splitlines() if line.startswith('| ')]
-        if rows:
-            tables.append([row for row in rows if not row[0].startswith('---')])
-        else:
-            note.append(block)
-    if tables:
-        note.insert(
-            0, 'In percent; n is the number of seeds. The classes are sorted by their difference.'
-        )
-    return Section('AP by size and class', tables=tables, note=' '.join(note))
+    section = Section('AP by size and class')
+    section.note = 'the test has no COCO metrics, so there is no AP by size and class'
+    if tables := breakdown_tables(project.study, project.results):
+        section.tables = [rows for rows, _ in tables]
+        head = 'In percent; n is the number of seeds. The classes are sorted by their difference.'
+        section.note = ' '.join([head, *(note for _, note in tables if note)])
+    return section
 
 
 def _first_seed(project: ProjectStudy) -> tuple[list[Section], list[Section]]:
@@ -166,14 +151,16 @@ def _first_seed(project: ProjectStudy) -> tuple[list[Section], list[Section]]:
     details = []
     for row in project.compared:
         base = row.against or ''
-        pictures += _gaze(project, row, predictors[row.name], predictors[base])
+        pictures += _attention_and_heat(project, row, predictors[row.name], predictors[base])
         section = difference_section([runs[row.name], runs[base]])
         section.title = f'config of {row.name} against {base}'
         details.append(section)
     return pictures, [*details, setup_section(runs[rows[0].name])]
 
 
-def _gaze(project: ProjectStudy, row: Row, predictor: Predictor, base: Predictor) -> list[Section]:
+def _attention_and_heat(
+    project: ProjectStudy, row: Row, predictor: Predictor, base: Predictor
+) -> list[Section]:
     """The attention in the first test image shown, and Grad-CAM in the first with a detection."""
     dataset = dataset_of(predictor.cfg, 'test')
     paths = [
@@ -183,9 +170,8 @@ def _gaze(project: ProjectStudy, row: Row, predictor: Predictor, base: Predictor
 
     def heat() -> Figure:
         for path in paths:
-            if any(
-                float(found.score) >= score for found in predictor.predict(predictor.prepare(path))
-            ):
+            predictions = predictor.predict(predictor.prepare(path))
+            if predictions and float(predictions[0].score) >= score:  # by decreasing score
                 explainers = [Explainer(predictor), Explainer(base)]
                 return gradcam_page(path, explainers, score, count=3)
         raise InputError(

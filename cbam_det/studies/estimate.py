@@ -39,12 +39,12 @@ def run_seconds(cfg: Config, processes: int = 1) -> float:
     wrapper = build_optim_wrapper(model.train(), cfg.optim_wrapper)
     loader = _loader(cfg, 'train')
     step = _seconds(loader, lambda batch: model.train_step(batch, wrapper))
-    return seconds / processes + step * steps(cfg, ceil(len(loader) / processes))
+    return seconds / processes + step * training_steps(cfg, ceil(len(loader) / processes))
 
 
-def steps(cfg: Config, epoch: int) -> int:
-    """Steps of the optimiser in a training, by those of an epoch."""
-    return cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * epoch
+def training_steps(cfg: Config, steps_per_epoch: int) -> int:
+    """The number of training steps of a run."""
+    return cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * steps_per_epoch
 
 
 def validations(cfg: Config) -> int:

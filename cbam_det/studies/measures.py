@@ -13,11 +13,10 @@ from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, is_detector, kind_of, walk
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.installation import tool_command
-from ..utils.records import write_record
+from ..utils.records import last_checkpoint, write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly_spaced
 from .records import read_record
-from .runs import has_checkpoint, last_checkpoint
 from .study import (
     GATES,
     Row,
@@ -114,11 +113,11 @@ def _means(measured: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
 
 def _has_weights(folder: Path, record: dict | None) -> bool:
     """Whether a folder has the recorded weights of its run, or any, if the record names none."""
-    if record is None or not has_checkpoint(folder):
+    path = last_checkpoint(folder)
+    if record is None or path is None:
         return False
     digest = record.get('weights')
-    path = last_checkpoint(folder)
-    return digest is None or weights_digest(check_checkpoint(path, 'weights')) == digest
+    return digest is None or weights_digest(check_checkpoint(str(path), 'weights')) == digest
 
 
 def _report_missing(missing: list[str], measured: dict, nothing_recorded: str) -> None:
@@ -203,7 +202,7 @@ def heat_inside(
                 Explainer(
                     Predictor(
                         config_of(study, compared, seed, data_root),
-                        last_checkpoint(folders[compared.name]),
+                        str(last_checkpoint(folders[compared.name])),
                         compared.name,
                     )
                 )
@@ -249,7 +248,7 @@ def _weights(
 ) -> dict[str, np.ndarray]:
     """The 5%, 50% and 95% quantiles of the attention weights of a run, by gate."""
     cfg = config_of(study, row, seed, data_root)
-    predictor = Predictor(cfg, last_checkpoint(folder))
+    predictor = Predictor(cfg, str(last_checkpoint(folder)))
     dataset = dataset_of(cfg, 'val')
     by_gate: dict[str, list[np.ndarray]] = {}
     for index in evenly_spaced(len(dataset), count):

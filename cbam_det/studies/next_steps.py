@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..models.attention_modules import at_start
 from ..utils.config import larger_rate
 from ..utils.installation import tool_command
 from ..utils.options import parse_options
@@ -16,7 +15,7 @@ from .project_study import ProjectStudy
 from .records import read_record
 from .sentences import duration
 from .study import Row, config_of, gates_path, read_json
-from .verdicts import difference
+from .verdicts import difference, rows_at_start
 
 TOO_MANY = 50
 
@@ -57,8 +56,8 @@ def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
 
 def is_unchanged(project: ProjectStudy, row: Row) -> bool:
     """Whether the recorded weights of a row's gates are all 1.00."""
-    weights = read_json(gates_path(project.results, project.study)).get('rows', {}).get(row.name)
-    return bool(weights) and all(at_start([np.array(gate)]) for gate in weights.values())
+    record = read_json(gates_path(project.results, project.study))
+    return row.name in rows_at_start(record.get('rows', {}))
 
 
 def _seeds(project: ProjectStudy, row: Row) -> list[str]:

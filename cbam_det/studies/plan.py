@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mmengine.config import Config
-
 from ..models.costs import activation_bytes, count_costs
 from ..utils.config import is_detector
 from ..utils.errors import InputError
+from .estimate import training_steps
 from .study import Row, Study, config_of
 
 
@@ -48,7 +47,7 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         )
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
-    steps = _steps(cfg, math.ceil(study.images * _repetitions(loader.dataset) / batch))
+    steps = training_steps(cfg, math.ceil(study.images * _repetitions(loader.dataset) / batch))
     cost = count_costs(cfg, training=True)
     work = 3 * 2 * cost.multiply_adds * steps * batch
     return Plan(
@@ -59,12 +58,6 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
         hours=work / (study.gpus * teraflops * 1e12) / 3600,
         kept=loader.batch_size * activation_bytes(cfg) / 2**30,
     )
-
-
-def _steps(cfg: Config, steps_per_epoch: int) -> int:
-    if cfg.train_cfg.get('max_iters'):
-        return cfg.train_cfg.max_iters
-    return cfg.train_cfg.max_epochs * steps_per_epoch
 
 
 def _repetitions(dataset: dict) -> int:

@@ -97,9 +97,8 @@ def write_project(
         command = _command(choices)
         write_files(partial, name, sets, choices, command)
         cfg = Config.fromfile(partial / 'cbam.py')
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # which names the folder before its renaming
+        # The log names the folder before its renaming.
+        with contextlib.redirect_stdout(io.StringIO()):
             check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
             page = sample_page(cfg)
         save(page, partial / 'samples.png')

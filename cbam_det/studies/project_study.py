@@ -21,6 +21,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from ..datasets.validation.config import check_data
+from ..datasets.validation.images import ENDINGS
 from ..utils.config import enter_scope, walk
 from ..utils.data_config import leaf_datasets
 from ..utils.errors import InputError
@@ -30,7 +31,6 @@ from .study import Row, Study, check_configs, config_of, read_study
 
 FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 SPLITS = ('train', 'val', 'test')
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 # Optimiser steps, and images of the validation and of the test, in a smoke run.
 FAST_STEPS, FAST_IMAGES = 4, 8
 
@@ -122,7 +122,7 @@ def _not_a_project(folder: Path, missing: list[str]) -> InputError:
         return InputError(
             f'there is no folder {folder}; make a project from your images in DATA: {make}'
         )
-    if any(path.suffix.lower() in IMAGES for path in folder.rglob('*')):
+    if any(path.suffix.lower() in ENDINGS for path in folder.rglob('*')):
         return InputError(
             f'{folder} has images, but no {names}; first make a project from the images: '
             f'{tool_command("init", folder)}'

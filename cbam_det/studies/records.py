@@ -89,19 +89,14 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
 
 def records(study: Study, results: Path, rows: Iterable[Row] | None = None) -> list[dict]:
     """The existing records of the runs of `rows`, by default of all rows of the study."""
-    runs = [(row, seed) for row, seed in _runs(study) if rows is None or row in rows]
-    run_records = (read_record(results, study, row, seed) for row, seed in runs)
+    run_records = (read_record(results, study, row, seed) for row, seed in study.runs(rows))
     return [record for record in run_records if record is not None]
 
 
 def runs_without_row(study: Study, results: Path) -> list[str]:
     """The runs in the study's file of records that belong to no row of the study."""
-    known = {run_name(study, row, seed) for row, seed in _runs(study)}
+    known = {run_name(study, row, seed) for row, seed in study.runs()}
     return [name for name in _read_file(records_path(results, study)) if name not in known]
-
-
-def _runs(study: Study) -> list[tuple[Row, int]]:
-    return [(row, seed) for row in study.rows.values() for seed in row.seeds]
 
 
 def _files(results: Path, study: Study) -> Iterator[tuple[Path, dict[str, dict]]]:
@@ -237,7 +232,7 @@ def outdated_records(
     """
     return [
         place_of(results, study, row, seed)
-        for row, seed in runs or _runs(study)
+        for row, seed in runs or study.runs()
         if (record := read_record(results, study, row, seed)) is not None
         and record['config_hash'] != config_hash(study, row, seed)
     ]
@@ -283,7 +278,7 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
 def _check_rows(study: Study, results: Path) -> None:
     """Raise InputError if `row` and `run` of a record in the study's file do not match."""
     row_names: dict[str, list[str]] = {}
-    for row, seed in _runs(study):
+    for row, seed in study.runs():
         row_names.setdefault(run_name(study, row, seed), []).append(row.name)
     path = records_path(results, study)
     for name, record in _read_file(path).items():

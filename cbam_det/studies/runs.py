@@ -15,7 +15,7 @@ from pathlib import Path
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..evaluation.metrics import class_of_metric
 from ..utils.errors import InputError, first_few
-from ..utils.records import current_environment, log_lines, scored, with_origin
+from ..utils.records import current_environment, last_checkpoint, log_lines, scored, with_origin
 from .processes import call_tool
 from .records import (
     add_record,
@@ -75,7 +75,7 @@ def run(
         if data_root:
             common = ['--data-root', data_root, *common]
         memory = call_tool('train', row.config, [], ['--resume', *common], folder, gpus, lock)
-        checkpoint = last_checkpoint(folder)
+        checkpoint = str(last_checkpoint(folder))
         call_tool('test', row.config, [checkpoint], common, folder, gpus, lock)
         logged, metrics = list(log_lines(folder)), _metrics(folder)
         if missing := set(study.metrics_of(row).values()) - set(metrics):
@@ -129,13 +129,8 @@ def start_weights(
         run_folders = [
             folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
         ]
-        files = [
-            Path(last_checkpoint(run_folder))
-            for run_folder in run_folders
-            if has_checkpoint(run_folder)
-        ]
         faults = []
-        for path in files:
+        for path in filter(None, map(last_checkpoint, run_folders)):
             try:
                 digest = weights_digest(check_checkpoint(str(path), 'weights'))
             except InputError as error:
@@ -155,16 +150,6 @@ def start_weights(
                 'the row again'
             )
     return start
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder of a run has a last checkpoint."""
-    return (folder / 'last_checkpoint').is_file()
-
-
-def last_checkpoint(folder: Path) -> str:
-    """The path of a run's last checkpoint, also if the folder was moved."""
-    return str(folder / Path((folder / 'last_checkpoint').read_text().strip()).name)
 
 
 @contextmanager
@@ -301,9 +286,8 @@ def _losses(logged: list[dict]) -> dict[int, float]:
 
     A training by steps is divided into twenty parts, and the keys are their last steps.
     """
-    lines = {
-        line['step']: line for line in logged if 'loss' in line
-    }  # the later line after a resume
+    # After a resume the later line of a step counts.
+    lines = {line['step']: line for line in logged if 'loss' in line}
     steps_per_part = math.ceil(max(lines, default=1) / 20)
     means: dict[int, list[float]] = {}
     for step, line in sorted(lines.items()):

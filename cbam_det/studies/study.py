@@ -41,8 +41,8 @@ import copy
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -54,14 +54,6 @@ from ..utils.config import find_config, override, read_config
 from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
 
-KEYS = {
-    *('title', 'metrics', 'seeds', 'data', 'images', 'gpus', 'rows', 'note', 'options'),
-    'scale',
-}
-ROW_KEYS = {
-    *('config', 'against', 'overrides', 'seeds', 'paper', 'note', 'mmdet', 'metrics', 'scale'),
-    'weights',
-}
 # Key -> type and its description; all other keys hold strings.
 VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
@@ -133,6 +125,14 @@ class Study:
     options: Mapping[str, object] = field(default_factory=dict)
     scale: float = 100
 
+    def runs(self, rows: Iterable[Row] | None = None) -> list[tuple[Row, int]]:
+        """The runs of `rows`, by default of all: seed by seed, so that the finished ones can be
+        compared in pairs at any time.
+        """
+        rows = list(self.rows.values() if rows is None else rows)
+        seeds = sorted({seed for row in rows for seed in row.seeds})
+        return [(row, seed) for seed in seeds for row in rows if seed in row.seeds]
+
     def metrics_of(self, row: Row) -> Mapping[str, str]:
         """The metrics of a row; the first one gets the verdict."""
         return row.metrics or self.metrics
@@ -151,6 +151,11 @@ class Study:
         for row in self.rows.values():
             groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
         return list(groups.values())
+
+
+# The keys in the file of a study, and those of its rows.
+KEYS = {field.name for field in fields(Study)} - {'name'} | {'seeds'}
+ROW_KEYS = {field.name for field in fields(Row)} - {'name'}
 
 
 def read_study(path: str | Path) -> Study:

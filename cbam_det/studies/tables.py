@@ -6,7 +6,7 @@ from ..utils.records import origin_line, table_row
 
 
 def detector_table(record: dict) -> str:
-    """The table of `benchmarks.speed detector`; the first row is the baseline."""
+    """The table of `tools/experiment.py cost`; the first row is the baseline."""
     rows = [
         table_row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
         table_row(['---', '---:', '---:', '---:']),

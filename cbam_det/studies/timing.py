@@ -133,10 +133,7 @@ def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
         )
         meta = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0), img_id=0)
         sample = DetDataSample(metainfo=meta)
-        sample.gt_instances, sample.ignored_instances = (
-            truth,
-            InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)),
-        )
+        sample.gt_instances, sample.ignored_instances = truth, truth[:0]
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
 
@@ -152,8 +149,8 @@ def _detector_step(model: BaseDetector, wrapper: OptimWrapper, data: dict) -> Ca
     return step
 
 
-def _detection(model: BaseDetector, data: dict) -> Callable[..., object]:
-    def step(forward_alone: bool = False) -> object:
+def _detection(model: BaseDetector, data: dict) -> Callable[[], object]:
+    def step() -> object:
         model.eval()
         with torch.no_grad():
             return model.test_step(copy.deepcopy(data))

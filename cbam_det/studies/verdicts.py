@@ -83,7 +83,7 @@ def summary(study: Study, results: Path) -> str:
         by_seed = values(study, row, results, metric)
         if by_seed:
             gap, _, verdict = _difference(study, row, results, metric)
-            score = f'{metric} {_spread(by_seed)}'
+            score = f'{metric} {spread(by_seed)}'
             lines.append(table_row([row.name, len(by_seed), score, gap, verdict]))
     return '\n'.join(lines)
 
@@ -110,10 +110,10 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     if weights:
         head += [f'{gate} attention weights' for gate in GATES]
-    unmoved = _rows_at_start(weights)
+    unmoved = rows_at_start(weights)
     lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
     for row in rows:
-        cells = [_spread(values(study, row, results, metric)) for metric in metrics]
+        cells = [spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
         cells += _difference(study, row, results, first)
         if cells[-1] and row.name in unmoved:
@@ -131,10 +131,11 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     return '\n'.join(lines)
 
 
-def _spread(by_seed: Mapping[int, float]) -> str:
+def spread(by_seed: Mapping[int, float], digits: int = 2) -> str:
+    """The mean and the standard deviation over the seeds, '37.21 ± 0.35'; '' without numbers."""
     numbers = list(by_seed.values())
-    spread = f' ± {np.std(numbers, ddof=1):.2f}' if len(numbers) > 1 else ''
-    return f'{np.mean(numbers):.2f}{spread}' if numbers else ''
+    deviation = f' ± {np.std(numbers, ddof=1):.{digits}f}' if len(numbers) > 1 else ''
+    return f'{np.mean(numbers):.{digits}f}{deviation}' if numbers else ''
 
 
 def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
@@ -145,7 +146,7 @@ def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
         source = study.rows[name]
         if metric in study.metrics_of(source):
             source_values = values(study, source, results, metric)
-            return _spread(
+            return spread(
                 {seed: value for seed, value in source_values.items() if seed in own_values}
             )
     return ''
@@ -155,10 +156,22 @@ SIZES = dict(s='small', m='medium', l='large')
 
 
 def breakdown(study: Study, results: Path) -> str:
-    """Compare COCO's AP with the baseline by object size and by class, as Markdown tables.
+    """The `breakdown_tables` as Markdown."""
+    blocks = []
+    for (head, *rows), note in breakdown_tables(study, results):
+        lines = [table_row(head), table_row(['---', *['---:'] * 3]), *map(table_row, rows)]
+        blocks += ['\n'.join(lines), note]
+    return '\n\n'.join(filter(None, blocks)) or 'no detector is recorded together with its baseline'
+
+
+def breakdown_tables(study: Study, results: Path) -> list[tuple[list[list[str]], str]]:
+    """Compare COCO's AP with the baseline by object size and by class.
 
     In percent, paired by seeds, with 95% intervals; classes go from the largest gain to the largest
     loss. Classifiers and rows without records have no table.
+
+    Returns:
+        For each row of the study its table, whose first line is the header, and a note on it.
     """
     tables = []
     for row in study.rows.values():
@@ -174,30 +187,24 @@ def breakdown(study: Study, results: Path) -> str:
             continue
         sizes = [name for name in SIZES.values() if name in comparisons]
         classes = sorted(set(comparisons) - {*sizes}, key=lambda name: -comparisons[name].mean)
-        lines = [
-            table_row([f'{row.name}, AP', 'n', base.name, 'difference']),
-            table_row(['---', *['---:'] * 3]),
-        ]
+        lines = [[f'{row.name}, AP', 'n', base.name, 'difference']]
         for name in [*sizes, *classes]:
             baseline_mean = np.mean(
                 [theirs[name][seed] for seed in theirs[name] if seed in ours[name]]
             )
             comparison = comparisons[name]
-            lines.append(
-                table_row([name, comparison.count, f'{baseline_mean:.2f}', _interval(comparison)])
-            )
-        intervals = [name for name in classes if comparisons[name].low is not None]
-        if intervals:
-            significant = sum(
-                comparisons[name].verdict in ('better', 'worse') for name in intervals
-            )
-            lines += [
-                '',
+            count = str(comparison.count)
+            lines.append([name, count, f'{baseline_mean:.2f}', _interval(comparison)])
+        note = ''
+        if any(comparisons[name].low is not None for name in classes):
+            verdicts = [comparisons[name].verdict for name in classes]
+            significant = sum(verdict in ('better', 'worse') for verdict in verdicts)
+            note = (
                 f'For {significant} of {len(classes)} classes the interval excludes 0; by chance '
-                f'alone this is expected for {0.05 * len(classes):.1f}.',
-            ]
-        tables.append('\n'.join(lines))
-    return '\n\n'.join(tables) or 'no detector is recorded together with its baseline'
+                f'alone this is expected for {0.05 * len(classes):.1f}.'
+            )
+        tables.append((lines, note))
+    return tables
 
 
 def _coco_values(study: Study, row: Row, results: Path) -> dict[str, dict[int, float]]:
@@ -243,8 +250,8 @@ def heat_table(study: Study, results: Path) -> str:
         cells = [
             name,
             comparison.count,
-            _spread(base),
-            _spread(ours),
+            spread(base),
+            spread(ours),
             _interval(comparison),
             _p(comparison),
         ]
@@ -314,7 +321,7 @@ def _origin(study: Study, results: Path) -> list[str]:
             f'over the runs, on {gate_record["images"]} validation images '
             f'(`{gate_record["command"]}`)'
         )
-        if unmoved := [name for name in _rows_at_start(gate_record['rows']) if name in study.rows]:
+        if unmoved := [name for name in rows_at_start(gate_record['rows']) if name in study.rows]:
             lines[0] += (
                 f'. The attention of {", ".join(unmoved)} is still at its initial weights of 1.00 '
                 'and has no effect; a longer schedule or a larger lr_mult of the attention changes '
@@ -331,7 +338,7 @@ def _machine(environment: Mapping) -> str:
     return f'{environment["hardware"]}, {threads}, torch {environment["torch"]}'
 
 
-def _rows_at_start(weights: Mapping[str, dict]) -> list[str]:
+def rows_at_start(weights: Mapping[str, dict]) -> list[str]:
     """The rows whose recorded quantiles of attention weights are all 1.00."""
     return [
         name

@@ -22,6 +22,12 @@ def log_lines(work_dir: str | Path) -> Iterator[dict]:
                 continue  # an interrupted run did not finish this line
 
 
+def last_checkpoint(work_dir: str | Path) -> Path | None:
+    """The last checkpoint of a training, also if its folder was moved; None if there is none."""
+    file = Path(work_dir) / 'last_checkpoint'
+    return file.with_name(Path(file.read_text().strip()).name) if file.is_file() else None
+
+
 def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     """Metrics for JSON, with None if there was nothing to score.
 

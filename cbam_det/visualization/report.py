@@ -29,6 +29,7 @@ from ..utils.config import larger_rate, read_config
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 from ..utils.installation import tool_command
+from ..utils.records import last_checkpoint
 from .attention import attention_page, gates
 from .curves import Run, curves, read_run
 from .detections import dataset_of, detection_page
@@ -87,8 +88,7 @@ class TrainedRun:
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
             raise InputError(f'{folder} has no config; give the work_dir of a training')
-        last = folder / 'last_checkpoint'
-        checkpoint = folder / Path(last.read_text().strip()).name if last.is_file() else None
+        checkpoint = last_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_file():
             raise InputError(
                 f'{folder} has no last checkpoint; wait until the training has written one'
