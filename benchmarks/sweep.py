@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import re
 import shlex
 import sys
@@ -27,7 +28,7 @@ from rich.progress import track
 
 from benchmarks.tables import sweep_table
 from cbam_det.models.build import build_model
-from cbam_det.models.channels import RecordOutput
+from cbam_det.models.channels import record_output
 from cbam_det.models.layers import CBAM
 from cbam_det.models.paper_places import PATTERNS, family_of
 from cbam_det.models.places import fragment
@@ -133,7 +134,7 @@ def _attempt(cfg: Config, device: str) -> Outcome:
             model = build_model(merged)
             cbams = [module for module in model.modules() if isinstance(module, CBAM)]
             for cbam in cbams:
-                cbam.register_forward_hook(RecordOutput(outputs, cbam))
+                cbam.register_forward_hook(functools.partial(record_output, outputs, cbam))
             model.eval()
             model.backbone(torch.zeros(1, 3, 224, 224))
         except Exception as error:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
+from ..models.built_model import unwrapped
 from ..models.paper_places import in_frozen_part
 from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, first_few
@@ -118,18 +118,15 @@ def report_attention_of_loaded_weights() -> None:
 
     @functools.wraps(load)
     def load_and_report(model: nn.Module, state: Mapping, *args: Any, **options: Any) -> Any:
-        inner: Any = model
-        while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
-            inner = inner.module
-        keys: list[Any] = []
-        handle = inner.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
+        inner, incompatible = unwrapped(model), []
+        handle = inner.register_load_state_dict_post_hook(lambda _, keys: incompatible.append(keys))
         try:
             result = load(model, state, *args, **options)
         finally:
             handle.remove()
         is_whole = hasattr(inner, 'data_preprocessor')
-        for found in keys:
-            for line in attention_differences(found.unexpected_keys, found.missing_keys, is_whole):
+        for keys in incompatible:
+            for line in attention_differences(keys.unexpected_keys, keys.missing_keys, is_whole):
                 print_log(line, 'current', logging.WARNING)
         return result
 
@@ -139,13 +136,13 @@ def report_attention_of_loaded_weights() -> None:
 def attention_differences(
     unexpected: Sequence[str], missing: Sequence[str], is_whole: bool
 ) -> Iterator[str]:
-    """What of the attention of weights a model does not take, and what a model does not get.
+    """Yield a warning for attention that is only in the weights or only in the model.
 
     Args:
-        unexpected: the keys of the weights that the model has not.
-        missing: the keys of the model that the weights have not.
-        is_whole: it is a whole detector or classifier. A part that starts from weights of a
-            classifier, as by `init_cfg`, usually gets no attention.
+        unexpected: keys of weights that the model does not have.
+        missing: keys of the model that the weights do not have.
+        is_whole: the model is a whole detector or classifier. A part of one that starts from the
+            weights of a classifier (`init_cfg`) usually has attention that these lack.
     """
     lost = [key for key in unexpected if ATTENTION_KEY.search(key)]
     if lost:

@@ -247,7 +247,7 @@ def _read_last_checkpoint(work_dir: Path) -> tuple[str, list[str]]:
 def _check_fit(path: str, option: str, model: nn.Module, state: dict, whole: bool) -> None:
     model_state = model.state_dict()
     weights = state_of(state)
-    batch_counters = {key for key in model_state if key.endswith('num_batches_tracked')}
+    batch_counters = {key for key in model_state if key.endswith(BATCH_COUNTER)}
     faults = {
         'missing in the file': [
             key for key in model_state if key not in weights and key not in batch_counters

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from ..utils.errors import InputError, first_few
+from .built_model import in_eval_mode
 from .plugin_hooks import ITSELF, get_module
 
 
-def places(component: nn.Module) -> Iterator[str]:
+def module_names(component: nn.Module) -> Iterator[str]:
     """Yield the names that a pattern can match: each module, and '.' for the component itself."""
     for name, _ in component.named_modules():
         if not name.startswith('inserted'):
@@ -31,23 +33,19 @@ def find_channels(
     """
     outputs: dict[str, object] = {}
     hooks = [
-        get_module(component, name).register_forward_hook(RecordOutput(outputs, name))
+        get_module(component, name).register_forward_hook(partial(record_output, outputs, name))
         for name in names
     ]
-    modes = {module: module.training for module in component.modules()}
-    component.eval()
-    # Size 32 is for necks that downsample more often than 4 pixels allow.
-    for channels, size in product(_candidate_channels(component, in_channels), (4, 32)):
-        try:
-            with torch.no_grad():
+    with in_eval_mode(component), torch.no_grad():
+        # Size 32 is for necks that downsample more often than 4 pixels allow.
+        for channels, size in product(_candidate_channels(component, in_channels), (4, 32)):
+            try:
                 component(_dummy_input(component, channels, size))
-            break
-        except Exception:
-            outputs.clear()  # the component takes other inputs
+                break
+            except Exception:
+                outputs.clear()  # the component takes other inputs
     for hook in hooks:
         hook.remove()
-    for module, mode in modes.items():
-        module.training = mode
     return {name: _output_channels(component, name, outputs) for name in names}
 
 
@@ -110,18 +108,15 @@ def _layers_inside(component: nn.Module, name: str) -> list[str]:
     prefix = '' if name == ITSELF else f'{name}.'
     return [
         inner
-        for inner in places(component)
+        for inner in module_names(component)
         if inner.startswith(prefix)
         and inner != name
         and not list(get_module(component, inner).children())
     ] or ['(none)']
 
 
-class RecordOutput:
-    """A forward hook that stores the first output of its module as `outputs[key]`."""
-
-    def __init__(self, outputs: dict, key: str | nn.Module) -> None:
-        self.outputs, self.key = outputs, key
-
-    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
-        self.outputs.setdefault(self.key, output)
+def record_output(
+    outputs: dict, key: str | nn.Module, module: nn.Module, args: tuple, output: object
+) -> None:
+    """Store the first output of a module as `outputs[key]`; a forward hook by `partial`."""
+    outputs.setdefault(key, output)

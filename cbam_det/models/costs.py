@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
 from .build import build_model, image_channels
+from .built_model import count_parameters
 from .layers import CBAM
 from .layers.torch_private import storage_key
 
@@ -65,8 +66,8 @@ def count_costs(cfg: Config, training: bool = False) -> Cost:
     return Cost(
         size,
         len(cbams),
-        sum(parameter.numel() for parameter in model.parameters()),
-        sum(parameter.numel() for cbam in cbams for parameter in cbam.parameters()),
+        count_parameters(model),
+        count_parameters(*cbams),
         counter.get_total_flops() // 2,
     )
 

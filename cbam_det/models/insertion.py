@@ -36,7 +36,7 @@ from torch import nn
 from ..utils.class_options import options_of
 from ..utils.errors import InputError, first_few, near_hint
 from ..utils.installation import tool_command
-from .channels import find_channels, places
+from .channels import find_channels, module_names
 from .compat import fix_ssd_heads
 from .paper_places import family_of, in_stages, outside_frozen, patterns_of
 from .plugin_hooks import ITSELF, attach_plugins
@@ -217,7 +217,7 @@ def match(component: nn.Module, after: str | Sequence[str]) -> list[str]:
     Raises:
         InputError: a pattern matches nothing; the message lists similar names.
     """
-    names = list(places(component))
+    names = list(module_names(component))
     matched = set()
     patterns = [after] if isinstance(after, str) else after
     is_list = isinstance(patterns, (list, tuple)) and patterns
@@ -272,7 +272,7 @@ def paper_places(component: nn.Module) -> list[str]:
         choice if isinstance(choice, tuple) else (choice,) for choice in patterns_of(component)
     ]
     matched: set[str] = set()
-    names = list(places(component))
+    names = list(module_names(component))
     for choice in choices:
         hits = ({name for name in names if _matches_pattern(name, pattern)} for pattern in choice)
         matched |= next(filter(None, hits), set())

@@ -11,11 +11,14 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..utils.config import detector_with_path
 from ..utils.errors import InputError
 from .build import build_model, image_channels
-from .channels import find_channels
+from .built_model import count_parameters
+from .channels import find_channels, module_names
 from .costs import regions
-from .insertion import ITSELF, default_places, match, places
+from .insertion import default_places, match
+from .plugin_hooks import get_module
 from .plugins import CBAM
 
 COMPONENTS = ('backbone', 'neck', 'rpn_head', 'bbox_head', 'roi_head.bbox_roi_extractor')
@@ -71,9 +74,14 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
             else {path: component}
         )
     shapes: dict[nn.Module, list[tuple[int, ...]]] = {}
+
+    def record(module: nn.Module, args: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            shapes.setdefault(module, []).append(tuple(output.shape[1:]))
+
     for component in components.values():
         for module in component.modules():
-            module.register_forward_hook(_RecordShapes(shapes))
+            module.register_forward_hook(record)
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(size, size),
@@ -88,8 +96,8 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     region_count = regions(model, training=False)
     matching = []
     for path, component in components.items():
-        for name in places(component):
-            module = component if name == ITSELF else component.get_submodule(name)
+        for name in module_names(component):
+            module = get_module(component, name)
             if module in shapes and fnmatchcase(f'{path}:{name}', pattern):
                 repeats = region_count if path.startswith('roi_head') else 1
                 matching.append(
@@ -102,23 +110,15 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
     return matching
 
 
-class _RecordShapes:
-    """A forward hook that records the shapes of a module's feature maps in every pass."""
-
-    def __init__(self, shapes: dict[nn.Module, list[tuple[int, ...]]]) -> None:
-        self.shapes = shapes
-
-    def __call__(self, module: nn.Module, args: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4:
-            self.shapes.setdefault(module, []).append(tuple(output.shape[1:]))
-
-
 def total_cost(places: Sequence[Place]) -> str:
     """The cost of a CBAM at each place: '16 CBAMs, +2.53 M parameters, +20.1 M multiply-adds'."""
     parameters = sum(place.parameters for place in places) / 1e6
     adds = sum(place.multiply_adds for place in places) / 1e6
-    count = f'{len(places)} CBAM{"s" if len(places) != 1 else ""}'
-    return f'{count}, +{parameters:.2f} M parameters, +{adds:,.1f} M multiply-adds'
+    return f'{_cbams(len(places))}, +{parameters:.2f} M parameters, +{adds:,.1f} M multiply-adds'
+
+
+def _cbams(count: int) -> str:
+    return f'{count} CBAM{"s" if count != 1 else ""}'
 
 
 def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = None) -> str:
@@ -129,11 +129,7 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
         InputError: the detector has no such component or module, or the config is a pure Python
             config.
     """
-    node, wrappers = cfg.model, []
-    # In trackers and semi-supervised models the detector is a part of the model.
-    while keys := [key for key in ('detector', 'module') if key in node]:
-        wrappers.append(keys[0])
-        node = node[keys[0]]
+    path, node = detector_with_path(cfg)
     for key in component.split('.'):
         if not isinstance(node, dict) or key not in node:
             raise InputError(f'the model has no {component}; choose from {", ".join(COMPONENTS)}')
@@ -141,8 +137,8 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     module = build_model(cfg).get_submodule(component)
     names = default_places(module) if after is None else match(module, after)
     channels = find_channels(module, names, node.get('in_channels'))
-    added = sum(_count_parameters(CBAM(count, min(16, count))) for count in channels.values()) / 1e6
-    total = f'{len(names)} CBAM{"s" if len(names) != 1 else ""}, +{added:.2f} M parameters'
+    added = count_parameters(*(CBAM(count, min(16, count)) for count in channels.values())) / 1e6
+    total = f'{_cbams(len(names))}, +{added:.2f} M parameters'
     after_option = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
     kind = node.get('base_type', node['type'])
@@ -156,7 +152,7 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     own_plugins = [f'{plugin.to_dict()!r},\n        ' for plugin in node.get('plugins') or ()]
     entries = ''.join([*own_plugins, plugin])
     text = f"dict(type='WithPlugins', base_type='{kind}',\n    plugins=[{entries}])"
-    for key in reversed([*wrappers, *component.split('.')]):
+    for key in reversed(f'{path}.{component}'.split('.')[1:]):
         text = f'dict({key}={text})'
     # This list replaces that of the base as well.
     imports = (cfg.get('custom_imports') or {}).get('imports', ())
@@ -194,10 +190,6 @@ def _describe_place(
         type(module).__name__,
         (channels, height, width),
         repeats * len(shapes),
-        _count_parameters(cbam),
+        count_parameters(cbam),
         repeats * multiply_adds,
     )
-
-
-def _count_parameters(cbam: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in cbam.parameters())

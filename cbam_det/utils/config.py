@@ -53,10 +53,15 @@ def kind_of(node: Mapping, key: str = 'type') -> str:
 
 def detector(cfg: Config) -> ConfigDict:
     """The detector of a config, also inside test-time augmentation or a semi-supervised model."""
+    return detector_with_path(cfg)[1]
+
+
+def detector_with_path(cfg: Config) -> tuple[str, ConfigDict]:
+    """The key path of `detector`, 'model' or for example 'model.detector', and the detector."""
     model, place, inner = typed(cfg, 'model', dict, ''), 'model', None
     while inner := next((key for key in ('module', 'detector') if model.get(key)), None):
         model, place = typed(model, inner, dict, place), f'{place}.{inner}'
-    return model
+    return place, model
 
 
 def is_detector(cfg: Config) -> bool:

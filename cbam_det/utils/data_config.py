@@ -100,15 +100,15 @@ class DataSet:
         root = typed(node, 'data_root', str | Path | None, place) or ''
         ann_file = node.get('ann_file') or ''
         prefix = typed(node, 'data_prefix', str | dict | None, place) or {}
+        if isinstance(prefix, str):
+            prefix = dict(img=prefix)  # as in mmpretrain
         steps = typed(node, 'pipeline', list[dict | Callable] | None, place) or ()
         return cls(
             class_or_name=typed(node, 'type', str | type, place),
             root=Path(root),
             place=place,
             ann_file=ann_file if isinstance(ann_file, str) else '',
-            prefixes=dict(prefix)
-            if isinstance(prefix, dict)
-            else dict(img=prefix),  # as in mmpretrain
+            prefixes=dict(prefix),
             ann_subdir=typed(node, 'ann_subdir', str, place, cls.ann_subdir),
             img_subdir=typed(node, 'img_subdir', str, place, cls.img_subdir),
             map_suffix=typed(node, 'seg_map_suffix', str, place, cls.map_suffix),
@@ -125,6 +125,11 @@ class DataSet:
     def name(self) -> str:
         """The name of its class without the scope."""
         return kind_of(dict(type=self.class_or_name))
+
+    @property
+    def steps(self) -> list[Transform]:
+        """The transforms of its pipeline, and those inside them."""
+        return [part for step in self.pipeline for part in (step, *step.inner)]
 
     @property
     def kind(self) -> type | None:

@@ -20,10 +20,7 @@ OLD_DATASET_KEYS = dict(
     filter_empty_gt='filter_cfg=dict(filter_empty_gt={value})',
     min_size='filter_cfg=dict(bbox_min_size={value})',
 )
-METAINFO = (
-    'classes',
-    'palette',
-)  # the keys that mmdet reads; the class of a data set may read more
+METAINFO = ('classes', 'palette')  # mmdet reads these; the class of a data set may read more
 
 
 def check_dataset_keys(node: Mapping, place: str) -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
 from mmengine.registry import MODELS
 
-from ...utils.config import detector, registered_class, walk
+from ...utils.config import detector_with_path, registered_class, walk
 from ...utils.data_config import DataSet
 from ...utils.errors import InputError
 from ...utils.options import cfg_options
@@ -41,8 +41,7 @@ def check_channels(cfg: Config, splits: Iterable[Split], names: Collection[str])
     """
     if not cfg.get('model'):
         return
-    model = detector(cfg)
-    model_path = next(path for path, node in walk(cfg.model, 'model') if node is model)
+    model_path, model = detector_with_path(cfg)
     preprocessors = _preprocessors(cfg)
     if not all(kind.__module__.partition('.')[0] in LIBRARIES for _, _, kind in preprocessors):
         return
@@ -76,9 +75,10 @@ def _input_channels(backbone: object) -> int | None:
 
 def _loaders(dataset: DataSet) -> Iterator[tuple[str, str]]:
     """The key path and the color_type of a data set's image loader, if no other step changes it."""
-    steps = [part for step in dataset.pipeline for part in (step, *step.inner)]
     has_objects = len(dataset.pipeline) != (dataset.step_count or 0)
-    if has_objects or any('Gray' in step.name or not step.is_of(*LIBRARIES) for step in steps):
+    if has_objects or any(
+        'Gray' in step.name or not step.is_of(*LIBRARIES) for step in dataset.steps
+    ):
         return
     for number, step in enumerate(dataset.pipeline):
         color_type = step.options.get('color_type', 'color')
@@ -104,8 +104,7 @@ def _check_backbone(
         remedies.append(cfg_options({f'{place}.color_type': other for place in wrong}))
     raise InputError(
         f'{first}.color_type={color_type!r} loads images of {CHANNELS[color_type]} channels, '
-        f'but {key}={wanted}; '
-        f'give {", or ".join(remedies)}'
+        f'but {key}={wanted}; give {", or ".join(remedies)}'
     )
 
 

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from ...utils.config import detector, kind_of, registered_class, walk
+from ...utils.config import detector_with_path, kind_of, registered_class, walk
 from ...utils.data_config import leaf_datasets
 from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
@@ -39,9 +39,7 @@ def check_metainfo(cfg: Config, split: str) -> None:
         for path, node in walk(dataset, place):
             if kind_of(node) == 'ConcatDataset':
                 _check_concatenated_sets(node, path)
-    model = detector(cfg) if cfg.get('model') else {}
-    nodes = walk(cfg.get('model'), 'model')
-    model_path = next((path for path, node in nodes if node is model), 'model')
+    model_path, model = detector_with_path(cfg) if cfg.get('model') else ('model', {})
     for _, metainfo in _metainfos(dataset, place):
         things = _names(metainfo, 'thing_classes') or _names(metainfo, 'classes')
         check_num_classes(model, things, _names(metainfo, 'stuff_classes'), model_path)

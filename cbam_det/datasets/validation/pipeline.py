@@ -12,6 +12,7 @@ from ...utils.split_config import Split
 from .content import Content
 from .layouts import layout_of
 
+UPSTREAM = ('mmdet', 'mmcv', 'mmengine')
 # Transforms that mix several images; they only work in a MultiImageMixDataset.
 MIXING = ('Mosaic', 'MixUp', 'YOLOXMixUp', 'CopyPaste')
 
@@ -47,10 +48,8 @@ def _check_inputs_are_packed(split: Split, dataset: DataSet) -> None:
         return
     if '.dataset.dataset' in dataset.place:  # its wrapper may have a pipeline that packs
         return
-    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
     may_pack = len(dataset.pipeline) < dataset.step_count or any(
-        step.name.startswith('Pack') or not step.is_of('mmdet', 'mmcv', 'mmengine')
-        for step in steps
+        step.name.startswith('Pack') or not step.is_of(*UPSTREAM) for step in dataset.steps
     )
     if not may_pack:
         raise InputError(
@@ -75,12 +74,11 @@ def is_read_by_opencv(dataset: DataSet) -> bool:
 
     True without a pipeline, as the wrapper of the data set may have it.
     """
-    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
     return not dataset.step_count or any(
         step.name == 'LoadImageFromFile'
         and step.is_of('mmcv', 'mmdet')
         and step.options.get('imdecode_backend', 'cv2') in ('cv2', None)
-        for step in steps
+        for step in dataset.steps
     )
 
 
@@ -89,12 +87,11 @@ def may_load_truth(dataset: DataSet) -> bool:
 
     True if a transform, or one inside it, loads them, or comes from another library.
     """
-    steps = [inner for step in dataset.pipeline for inner in (step, *step.inner)]
     return any(
         step.name == 'TestTimeAug'
         or (loads_annotations(step) and not step.name.startswith('Filter'))
-        or not step.is_of('mmdet', 'mmcv', 'mmengine')
-        for step in steps
+        or not step.is_of(*UPSTREAM)
+        for step in dataset.steps
         if step.name
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
 from ...models.attention_modules import at_start, has_doubled_gates, named_cbams, named_plugins
+from ...models.built_model import count_parameters, in_eval_mode, unwrapped
 from ...models.insertion import places_left_out
 from ...models.layers import CBAM
 from ...models.layers.torch_private import RunUncompiled, is_compiled
@@ -65,14 +65,15 @@ class AttentionAuditHook(Hook):
         self.validated = False
         self.sources: dict[str, str] = {}
         self.handles: list = []
-        self.gates: dict[str, dict[str, Tensor]] = {}
+        # By CBAM and gate: its weights, and the largest possible one.
+        self.gates: dict[str, dict[str, tuple[Tensor, float]]] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Check the attention in the weights that `init_cfg` names."""
         if not is_training(runner):
             return
         shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
-        for name, part, source, state in pretrained_parts(plain_model(runner)):
+        for name, part, source, state in pretrained_parts(unwrapped(runner.model)):
             shared.setdefault(source, []).append((part, state))
             self._record_source(state, part, source, f'{name}.' if name else '')
         for source, parts in shared.items():
@@ -87,7 +88,7 @@ class AttentionAuditHook(Hook):
         """Check the attention in the weights of `load_from`, of a resumed run or of a test."""
         source = str(loaded_checkpoint(runner) or 'the checkpoint')
         state = state_of(checkpoint)
-        model: nn.Module = plain_model(runner)
+        model = unwrapped(runner.model)
         prefix = ''
         if hasattr(model, 'student') and not any(key.startswith('student.') for key in state):
             # mmdet loads student and teacher from one detector.
@@ -109,10 +110,10 @@ class AttentionAuditHook(Hook):
             for group in optim.param_groups
             for value in group['params']
         }
-        model = plain_model(runner)
+        model = unwrapped(runner.model)
         table = Table('attention', 'options', 'parameters', 'weights', 'trains')
         for name, plugin in named_plugins(model):
-            count = sum(value.numel() for value in plugin.parameters())
+            count = count_parameters(plugin)
             new = 'new'
             if isinstance(plugin, CBAM):
                 new = f'new, start={"identity" if has_doubled_gates(plugin) else "paper"}'
@@ -136,7 +137,7 @@ class AttentionAuditHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """In iteration `saturation_at` and in the last one, record the weights of each CBAM."""
         if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
-            for name, cbam in named_cbams(plain_model(runner)):
+            for name, cbam in named_cbams(unwrapped(runner.model)):
                 self.handles.append(
                     cbam.register_forward_pre_hook(_WeightRecorder(self.gates, name))
                 )
@@ -168,7 +169,7 @@ class AttentionAuditHook(Hook):
     def _log_unchanged_start(self, runner: Runner) -> None:
         trained = {
             name
-            for name, cbam in named_cbams(plain_model(runner))
+            for name, cbam in named_cbams(unwrapped(runner.model))
             if any(value.requires_grad for value in cbam.parameters())
         }
         gates = [
@@ -220,7 +221,7 @@ class AttentionAuditHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Watch the gates in the first validation of a training."""
         if self.last_watched and not self.validated:
-            self.in_validation = GateUse(plain_model(runner), gradients=False)
+            self.in_validation = GateUse(unwrapped(runner.model), gradients=False)
 
     def after_val_iter(
         self,
@@ -265,25 +266,14 @@ class _WeightRecorder:
     def __call__(self, cbam: CBAM, args: tuple) -> None:
         if self.name in self.gates:
             return  # the second pass of a shared head or of a checkpointed block
-        modes = {module: module.training for module in cbam.modules()}
-        cbam.eval()
         x = args[0].detach().float()
+        maximum = 2.0 if has_doubled_gates(cbam) else 1.0
         # Without autocast, which would cache casts of the parameters that have no gradients.
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            maximum = 2.0 if has_doubled_gates(cbam) else 1.0
+        without_autocast = torch.autocast(x.device.type, enabled=False)
+        with in_eval_mode(cbam), torch.no_grad(), without_autocast:
             self.gates[self.name] = {
                 kind: (weights.cpu(), maximum) for kind, weights in cbam.gates(x).items()
             }
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def plain_model(runner: Runner) -> nn.Module:
-    """The model of a run without the wrappers of DDP and test-time augmentation."""
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def _options(cbam: nn.Module) -> str:

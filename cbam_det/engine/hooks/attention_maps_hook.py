@@ -7,8 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ...models.built_model import in_eval_mode, unwrapped
 from ...utils.errors import InputError
-from .attention_audit_hook import plain_model
 
 
 @HOOKS.register_module()
@@ -42,7 +42,7 @@ class AttentionMapsHook(Hook):
         """Check the model and the config before the first step."""
         from ...visualization.attention import cbams
 
-        cbams(plain_model(runner))
+        cbams(unwrapped(runner.model))
         if runner.val_loop is None:
             raise InputError(
                 'AttentionMapsHook writes after each validation, but this run has no validation; '
@@ -63,14 +63,10 @@ class AttentionMapsHook(Hook):
         from ...visualization.figures import pixels
 
         dataset = runner.val_loop.dataloader.dataset
-        model = plain_model(runner)
-        training = model.training
-        model.eval()
-        try:
+        model = unwrapped(runner.model)
+        with in_eval_mode(model):
             for number, index in enumerate(evenly_spaced(len(dataset), self.count)):
                 path = dataset.get_data_info(index)['img_path']
                 prepared = PreparedImage.from_packed(read_image(path), dataset[index], model)
                 picture = pixels(gates_page(prepared, gates(model, prepared.data)))
                 runner.visualizer.add_image(f'attention_{number}', picture, runner.iter)
-        finally:
-            model.train(training)

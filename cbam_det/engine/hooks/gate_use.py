@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class GateUse:
         self.handles: list = []
         modules = dict(model.named_modules())
         for name in {*plugins, *self.parents.values()}:
-            record = _RecordName(self.ran, name)
+            record = partial(_record_name, self.ran, name)
             self.handles.append(modules[name].register_forward_pre_hook(record))
         for name, plugin in plugins.items():
             self.handles.append(RunUncompiled(plugin))
@@ -40,7 +41,9 @@ class GateUse:
                 for value in part.parameters():
                     if value.requires_grad:
                         self.trainable.add(gate)
-                        self.handles.append(value.register_hook(_RecordName(self.graded, gate)))
+                        self.handles.append(
+                            value.register_hook(partial(_record_name, self.graded, gate))
+                        )
 
     def not_run(self) -> list[str]:
         """The plugins that have not run although their parent modules have."""
@@ -65,14 +68,9 @@ class GateUse:
         self.handles = []
 
 
-class _RecordName:
-    """A hook before a forward pass or on a gradient that adds a name to `names`."""
-
-    def __init__(self, names: set[str], name: str) -> None:
-        self.names, self.name = names, name
-
-    def __call__(self, *args: Tensor | nn.Module | tuple) -> None:
-        self.names.add(self.name)
+def _record_name(names: set[str], name: str, *args: Tensor | nn.Module | tuple) -> None:
+    """By `partial` a hook before a forward pass, or on a gradient."""
+    names.add(name)
 
 
 def parent_of(name: str) -> str:

@@ -16,17 +16,16 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 from torch.utils.data import Dataset
 
 from ...evaluation.metrics import class_of_metric
 from ...models.attention_modules import named_plugins
+from ...models.built_model import count_parameters, unwrapped
 from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
 
@@ -226,10 +225,9 @@ def is_terminal() -> bool:
 
 def summary(runner: Runner) -> dict[str, str]:
     """Lines that summarise a training, by their titles."""
-    model: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     plugins = [plugin for _, plugin in named_plugins(model)]
     kinds = sorted({type(plugin).__name__ for plugin in plugins})
-    parameters = sum(weight.numel() for weight in model.parameters())
     dataset = runner.train_dataloader.dataset
     data = f'{len(dataset):,} images'
     if classes := classes_of(dataset):
@@ -245,11 +243,11 @@ def summary(runner: Runner) -> dict[str, str]:
     group = _param_groups(runner.optim_wrapper)[0]
     attention = 'none'
     if plugins:
-        count = sum(weight.numel() for plugin in plugins for weight in plugin.parameters())
-        attention = f'{len(plugins)} {" and ".join(kinds)}, {count / 1e6:.2f} M parameters'
+        count = count_parameters(*plugins) / 1e6
+        attention = f'{len(plugins)} {" and ".join(kinds)}, {count:.2f} M parameters'
     return dict(
         data=data,
-        model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
+        model=f'{type(model).__name__}, {count_parameters(model) / 1e6:.2f} M parameters',
         attention=attention,
         weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
         schedule=f'{schedule}, learning rate {group.get("initial_lr", group["lr"]):.2g}',
