@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import contenders, modules, threshold
+from benchmarks.plot import costs
 from benchmarks.tables import TABLES
 from cbam_det.engine.devices import amp_on_cpu
 from cbam_det.models.layers.memory_efficient import SMALL
@@ -23,7 +24,7 @@ from cbam_det.utils.config import find_config, override
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.options import parse_options
 from cbam_det.utils.records import write_record
-from cbam_det.visualization.figures import costs, save
+from cbam_det.visualization.figures import save
 
 EXAMPLES = """examples:
   python -m benchmarks.speed module --compile --out results/benchmark_module.json

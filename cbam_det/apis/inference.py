@@ -58,13 +58,11 @@ class PreparedImage:
             round(side * factor) for side, factor in zip(picture.shape[:2], scale, strict=True)
         ]
         shape = sample.img_shape[:2]  # includes padding by the pipeline
-        if any(
-            side > limit + 1 for side, limit in zip(scaled, shape, strict=True)
-        ):  # it was cropped
-            cropped = packed['inputs'][:3, : shape[0], : shape[1]].expand(
-                3, -1, -1
-            )  # also for grey images
-            picture = np.ascontiguousarray(cropped.permute(1, 2, 0).numpy()[..., ::-1])
+        is_cropped = any(side > limit + 1 for side, limit in zip(scaled, shape, strict=True))
+        if is_cropped:
+            crop = packed['inputs'][:3, : shape[0], : shape[1]]
+            crop = crop.expand(3, -1, -1)  # of a grey image too
+            picture = np.ascontiguousarray(crop.permute(1, 2, 0).numpy()[..., ::-1])
             return cls(picture, data, tuple(shape))
         return cls(picture, data, tuple(map(min, scaled, shape)))
 
@@ -116,12 +114,12 @@ class Predictor:
         self.name = name or Path(cfg.filename).stem
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
-        weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
         classes: tuple[str, ...] = ()
-        if weights is None:
+        if checkpoint is None:
             check_pretrained(ModelConfig.from_cfg(cfg).pretrained)
             self.model.init_weights()
         else:
+            weights = check_checkpoint(checkpoint, 'checkpoint', self.model)
             load_weights(self.model, weights)
             classes = trained_classes(weights)
         self.classes = classes or _test_classes(cfg)
@@ -209,18 +207,18 @@ def predictions_of(sample: BaseDataElement) -> list[Prediction]:
 
 
 def matching_prediction(
-    predictions: Iterable[Prediction], reference: Prediction, min_iou: float = 0.5
+    predictions: Iterable[Prediction], reference: Prediction
 ) -> Prediction | None:
     """The prediction with the class of `reference` and the highest IoU with its box.
 
-    None if no box reaches the IoU `min_iou`.
+    None if no box reaches an IoU of 0.5.
     """
     candidates = [row for row in predictions if row.label == reference.label]
     if not candidates or reference.box is None:
         return candidates[0] if candidates else None
     boxes = torch.stack([row.box.detach() for row in candidates if row.box is not None])
     ious, index = bbox_overlaps(reference.box.detach()[None].to(boxes), boxes)[0].max(0)
-    return candidates[int(index)] if ious >= min_iou else None
+    return candidates[int(index)] if ious >= 0.5 else None
 
 
 def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[str] = ()) -> None:

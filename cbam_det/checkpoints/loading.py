@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
 
 import torch
 from mmengine.config import Config
@@ -115,37 +114,23 @@ def _where_to_put(source: str) -> str:
     return f'download {url_of(source)} elsewhere and save it as {file}'
 
 
-@overload
 def check_checkpoint(
     path: str, option: str, model: nn.Module | None = None, whole: bool = True
-) -> dict: ...
-
-
-@overload
-def check_checkpoint(
-    path: None, option: str, model: nn.Module | None = None, whole: bool = True
-) -> None: ...
-
-
-def check_checkpoint(
-    path: str | None, option: str, model: nn.Module | None = None, whole: bool = True
-) -> dict | None:
+) -> dict:
     """Read a checkpoint and check it before a run loads it.
 
     Args:
-        path: a file, or a URL that MMEngine can download; None is accepted.
+        path: a file, or a URL that MMEngine can download.
         option: the option that gave the path, for the message.
         model: the model to compare it with, or None.
         whole: every weight of the model must be present and fit; otherwise one is enough.
 
     Returns:
-        The checkpoint; None for None.
+        The checkpoint.
 
     Raises:
         InputError: it is missing, unreadable, has no weights, or does not fit.
     """
-    if path is None:
-        return None
     check_checkpoint_file(path, option)
     remedy = 'use the checkpoint of another epoch or download it again'
     checkpoint = read_checkpoint(path, f'the checkpoint {path} ({option})', remedy)
@@ -345,9 +330,9 @@ def check_checkpoint_classes(split: Split | None, checkpoint: dict) -> None:
     Raises:
         InputError: the classes are the same in another order, so labels would be mixed up.
     """
-    trained = trained_classes(checkpoint)
     if split is None:
         return
+    trained = trained_classes(checkpoint)
     for dataset in split.data_sets:
         classes = dataset.classes
         if classes != trained and sorted(classes) == sorted(trained):

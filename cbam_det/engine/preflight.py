@@ -87,23 +87,24 @@ def check_run(cfg: Config, task: Task) -> str | None:
     if cfg.get('channels_last'):
         check_channels_last(model)
     if task == 'test':
-        checkpoint = loading.check_checkpoint(run.load_from, 'checkpoint', model)
-        loading.check_same_gates(run.model, checkpoint or {})
-        loading.check_checkpoint_classes(run.splits.get('test'), checkpoint or {})
+        if run.load_from is not None:
+            checkpoint = loading.check_checkpoint(run.load_from, 'checkpoint', model)
+            loading.check_same_gates(run.model, checkpoint)
+            loading.check_checkpoint_classes(run.splits.get('test'), checkpoint)
         return None
     check_bypassed(run, model)
     warn_unread(cfg, model)
     resume_from = None
-    if not run.resume:
-        checkpoint = loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
-        warn_of_other_classes(run, checkpoint or {})
-    elif run.load_from:
+    if run.resume and run.load_from:
         checkpoint = loading.check_checkpoint(run.load_from, '--resume', model)
         loading.check_resumable(run.load_from, checkpoint)
         loading.check_same_gates(run.model, checkpoint)
         loading.check_checkpoint_classes(run.splits.get('train'), checkpoint)
-    else:
+    elif run.resume:
         resume_from = loading.last_readable_checkpoint(run.work_dir, model, run.model)
+    elif run.load_from is not None:
+        checkpoint = loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
+        warn_of_other_classes(run, checkpoint)
     loading.check_pretrained(run.model.pretrained, model)
     check_work_dir(run)
     return resume_from

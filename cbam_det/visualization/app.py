@@ -2,7 +2,7 @@
 attention, and Grad-CAM of the detection that is clicked.
 
 Nothing of a picture is kept. Its file is deleted once it is read, the page has pictures inside its
-text, not in files, and what the models found is dropped when the page is closed.
+text, not in files, and the results of the models are dropped when the page is closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 from ..apis.inference import Predictor, check_matching_classes
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
-from .cells import View, attention_cells, detection_cells, gradcam_cells, look
+from .cells import Result, attention_cells, detection_cells, gradcam_cells, run_model
 from .gradcam import Explainer
 from .inline_svg import CSS, SELECT, cells_html
 
@@ -85,9 +85,9 @@ class Page:
                 )
         self.explainers = [Explainer(predictor) for predictor in predictors]
         self.folder = folder
-        self.views: OrderedDict[str, list[View]] = OrderedDict()
+        self.results: OrderedDict[str, list[Result]] = OrderedDict()
 
-    def drop(self, upload: dict, score: float, request: gr.Request) -> list:
+    def show_upload(self, upload: dict, score: float, request: gr.Request) -> list:
         """An uploaded file -> all parts of the page; see `build`."""
         self.close(request)
         path = Path(upload['path']).resolve()
@@ -96,17 +96,17 @@ class Page:
         name = upload.get('orig_name') or path.name
         try:
             check_upload(path)
-            views = [look(explainer, path) for explainer in self.explainers]
+            results = [run_model(explainer, path) for explainer in self.explainers]
         except InputError as error:
             text = _message_html(str(error).replace(str(path), name), 'alert')
             return [None, text, gr.Radio(visible=False), '', '', '']
         finally:
             shutil.rmtree(path.parent, ignore_errors=True)  # gone where two pages drop the same
-        self.views[request.session_hash or ''] = views
-        while len(self.views) > MAX_PAGES:
-            self.views.popitem(last=False)
-        height, width = views[0].prepared.picture.shape[:2]
-        layers = list(dict.fromkeys(layer for view in views for layer in view.gates))
+        self.results[request.session_hash or ''] = results
+        while len(self.results) > MAX_PAGES:
+            self.results.popitem(last=False)
+        height, width = results[0].prepared.picture.shape[:2]
+        layers = list(dict.fromkeys(layer for result in results for layer in result.gates))
         layer = layers[-1] if layers else None
         return [
             None,  # the file's component is ready for the next
@@ -119,31 +119,31 @@ class Page:
 
     def show_detections(self, score: float, request: gr.Request) -> str:
         """The detections with a score of `score` or more."""
-        if not (views := self._views(request)):
+        if not (results := self._results(request)):
             return ''
-        return cells_html('Detections', detection_cells(views, score), clickable=True)
+        return cells_html('Detections', detection_cells(results, score), clickable=True)
 
     def show_attention(self, layer: str | None, request: gr.Request) -> str:
         """The weights of a CBAM."""
-        if not (views := self._views(request)):
+        if not (results := self._results(request)):
             return ''
-        return cells_html(f'Attention {layer or ""}', attention_cells(views, layer))
+        return cells_html(f'Attention {layer or ""}', attention_cells(results, layer))
 
     def show_gradcam(self, event: gr.EventData, request: gr.Request) -> str:
         """Grad-CAM of the detection that is clicked."""
-        if not (views := self._views(request)):
+        if not (results := self._results(request)):
             return ''
         try:
-            return cells_html(*gradcam_cells(views, event.place, event.index))
+            return cells_html(*gradcam_cells(results, event.place, event.index))
         except InputError as error:
             return _message_html(error, 'alert')
 
     def close(self, request: gr.Request) -> None:
-        """Drop what the models found."""
-        self.views.pop(request.session_hash or '', None)
+        """Drop the results of the models."""
+        self.results.pop(request.session_hash or '', None)
 
-    def _views(self, request: gr.Request) -> list[View]:
-        return self.views.get(request.session_hash or '', [])
+    def _results(self, request: gr.Request) -> list[Result]:
+        return self.results.get(request.session_hash or '', [])
 
     def build(self) -> gr.Blocks:
         """The page, with its controls connected."""
@@ -170,7 +170,7 @@ class Page:
                 attention = gr.HTML()
                 gradcam = gr.HTML()
             outputs = [upload, message, layer, detections, attention, gradcam]
-            upload.upload(self.drop, [upload, score], outputs, preprocess=False, **options)
+            upload.upload(self.show_upload, [upload, score], outputs, preprocess=False, **options)
             score.change(
                 self.show_detections,
                 score,

@@ -1,4 +1,4 @@
-"""What several models see in one picture, side by side: detections, attention, Grad-CAM."""
+"""The results of several models for one picture, side by side: detections, attention, Grad-CAM."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .gradcam import Explainer, explained_cell, heats_at_shared_layer
 
 
 @dataclass
-class View:
-    """What one model sees in a picture and finds there.
+class Result:
+    """What one model computes for a picture.
 
     Attributes:
         explainer: Grad-CAM of the model.
         prepared: the picture.
-        predictions: its detections by falling score.
+        predictions: its detections by decreasing score.
         gates: the weights of its CBAMs by their short names.
     """
 
@@ -34,7 +34,7 @@ class View:
     gates: dict[str, GateRow]
 
 
-def look(explainer: Explainer, path: Path) -> View:
+def run_model(explainer: Explainer, path: Path) -> Result:
     """Run a model on an image file.
 
     Raises:
@@ -50,35 +50,35 @@ def look(explainer: Explainer, path: Path) -> View:
     rows: list[GateRow] = []
     if any(named_cbams(predictor.model)):
         rows = gate_rows(prepared, gates(predictor.model, prepared.data))
-    return View(explainer, prepared, predictor.predict(prepared), {row.name: row for row in rows})
+    return Result(explainer, prepared, predictor.predict(prepared), {row.name: row for row in rows})
 
 
-def detection_cells(views: Sequence[View], score: float) -> list[Cell]:
+def detection_cells(results: Sequence[Result], score: float) -> list[Cell]:
     """The detections of each model with a score of `score` or more, the highest first."""
     cells = []
-    for view in views:
-        predictor = view.explainer.predictor
-        shown = [row for row in view.predictions if float(row.score) >= score]
+    for result in results:
+        predictor = result.explainer.predictor
+        shown = [row for row in result.predictions if float(row.score) >= score]
         captions = [f'{predictor.name_of(row.label)} {float(row.score):.2f}' for row in shown]
         boxes = np.array([row.corners for row in shown]).reshape(-1, 4)
         colours = [CYCLE[row.label % len(CYCLE)] for row in shown]
-        title = f'{predictor.name}\n{len(shown)} of {len(view.predictions)} detections'
-        cells.append(Cell(view.prepared.picture, Boxes(boxes, captions, colours), title))
+        title = f'{predictor.name}\n{len(shown)} of {len(result.predictions)} detections'
+        cells.append(Cell(result.prepared.picture, Boxes(boxes, captions, colours), title))
     return cells
 
 
-def attention_cells(views: Sequence[View], layer: str | None) -> list[Cell]:
+def attention_cells(results: Sequence[Result], layer: str | None) -> list[Cell]:
     """The weights of one CBAM, by its short name, in each model.
 
     The heat goes from the lowest spatial weight to the highest, and fades with this range relative
     to the widest of the model's CBAMs.
     """
     cells = []
-    for view in views:
-        title, heat = view.explainer.predictor.name, None
-        row = view.gates.get(layer or '')
+    for result in results:
+        title, heat = result.explainer.predictor.name, None
+        row = result.gates.get(layer or '')
         if row is None:
-            title += '\nno such module' if view.gates else '\nno CBAM'
+            title += '\nno such module' if result.gates else '\nno CBAM'
         elif row.spatial is None:
             title += '\nno spatial gate'
         else:
@@ -89,24 +89,24 @@ def attention_cells(views: Sequence[View], layer: str | None) -> list[Cell]:
             if not row.over_image:
                 title += ', mean of the regions'
             elif not uniform:
-                heat = (row.spatial - low) / _widest_range(view)
+                heat = (row.spatial - low) / _widest_range(result)
         if row is not None and row.channel is not None:
             title += f'\nchannel weights {row.channel.min():.3f} to {row.channel.max():.3f}'
-        cells.append(Cell(view.prepared.picture, Boxes(np.zeros((0, 4)), [], []), title, heat))
+        cells.append(Cell(result.prepared.picture, Boxes(np.zeros((0, 4)), [], []), title, heat))
     return cells
 
 
-def _widest_range(view: View) -> float:
-    maps = [row.spatial for row in view.gates.values() if row.over_image]
+def _widest_range(result: Result) -> float:
+    maps = [row.spatial for row in result.gates.values() if row.over_image]
     return max(float(np.ptp(weights)) for weights in maps if weights is not None)
 
 
-def gradcam_cells(views: Sequence[View], place: int, index: int) -> tuple[str, list[Cell]]:
+def gradcam_cells(results: Sequence[Result], place: int, index: int) -> tuple[str, list[Cell]]:
     """Grad-CAM of a detection of one model, and of the matching one of each other model.
 
     Args:
-        views: of the models, of the same picture.
-        place: of the model in `views`.
+        results: of the models, of the same picture.
+        place: of the model in `results`.
         index: of the detection in that model's `predictions`.
 
     Returns:
@@ -115,14 +115,14 @@ def gradcam_cells(views: Sequence[View], place: int, index: int) -> tuple[str, l
     Raises:
         InputError: there is no gradient from a model's scores to its features.
     """
-    wanted = views[place].predictions[index]
-    found = [
-        wanted if number == place else matching_prediction(view.predictions, wanted)
-        for number, view in enumerate(views)
+    wanted = results[place].predictions[index]
+    predictions = [
+        wanted if number == place else matching_prediction(result.predictions, wanted)
+        for number, result in enumerate(results)
     ]
-    explainers = [view.explainer for view in views]
-    prepared = [view.prepared for view in views]
-    layer, heats = heats_at_shared_layer(explainers, prepared, found)
-    name = views[place].explainer.predictor.name_of(wanted.label)
-    cells = list(map(explained_cell, explainers, prepared, found, heats))
+    explainers = [result.explainer for result in results]
+    prepared = [result.prepared for result in results]
+    layer, heats = heats_at_shared_layer(explainers, prepared, predictions)
+    name = results[place].explainer.predictor.name_of(wanted.label)
+    cells = list(map(explained_cell, explainers, prepared, predictions, heats))
     return f'Grad-CAM of {name}, at {layer}', cells

@@ -30,8 +30,8 @@ def confusion_matrix(images: Iterable[tuple[dict, Detections]], classes: int) ->
         classes: their number K.
 
     Returns:
-        (K + 1, K + 1) counts: rows are the objects' classes, and at last the background; columns
-        the detections', and at last those missed.
+        (K + 1, K + 1) counts. The rows are the classes of the objects, the last one the background;
+        the columns are the classes of the detections, the last one missed objects.
     """
     matrix = np.zeros((classes + 1, classes + 1), int)
     for info, detections in images:
@@ -39,8 +39,8 @@ def confusion_matrix(images: Iterable[tuple[dict, Detections]], classes: int) ->
         labels = np.array([item['bbox_label'] for item in info['instances']], int)
         matched = bbox_overlaps(detections.boxes.astype(np.float32), boxes) >= IOU
         matched = matched.reshape(len(detections.boxes), len(boxes))
-        found, objects = np.nonzero(matched)
-        np.add.at(matrix, (labels[objects], detections.labels[found]), 1)
+        rows, objects = np.nonzero(matched)
+        np.add.at(matrix, (labels[objects], detections.labels[rows]), 1)
         np.add.at(matrix, (-1, detections.labels[~matched.any(1)]), 1)
         correct = (matched & (detections.labels[:, None] == labels)).any(0)
         np.add.at(matrix, (labels[~correct], -1), 1)
@@ -54,7 +54,7 @@ def confusion_page(matrix: np.ndarray, classes: Sequence[str], title: str) -> Fi
     shown = [*sorted(order), len(classes)]
     shares = 100 * matrix / np.maximum(totals, 1)[:, None]
     shares = shares[np.ix_(shown, shown)]
-    names = [*(classes[number] for number in shown[:-1])]
+    names = [classes[number] for number in shown[:-1]]
     if len(classes) > CLASSES:
         title += f'\nthe {CLASSES} of {len(classes)} classes with the most objects'
     side = 2.4 + 0.42 * len(shown)

@@ -168,8 +168,7 @@ def _judged(info: dict, classes: Sequence[str], result: Detections) -> tuple[Box
         for label, value in zip(result.labels, result.scores, strict=True)
     ]
     colours = [GREEN if is_correct else ORANGE for is_correct in correct]
-    objects = [item for item in info['instances'] if not item.get('ignore_flag')]
-    missed = [item for number, item in enumerate(objects) if number not in matches]
+    missed = [item for number, item in enumerate(scored_objects(info)) if number not in matches]
     boxes = Boxes(
         np.array([*result.boxes, *(item['bbox'] for item in missed)]).reshape(-1, 4),
         [*captions, *(classes[item['bbox_label']] for item in missed)],
@@ -179,16 +178,20 @@ def _judged(info: dict, classes: Sequence[str], result: Detections) -> tuple[Box
     return boxes, counts
 
 
+def scored_objects(info: dict) -> list[dict]:
+    """The objects of an image, from mmdet's `get_data_info`, without those that are ignored."""
+    return [item for item in info['instances'] if not item.get('ignore_flag')]
+
+
 def match_detections(
     info: dict, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> list[int | None]:
     """Match n detections to the objects of an image with an IoU of at least 0.5.
 
     Returns:
-        For each detection the index of its object among those of `info['instances']` that are not
-        ignored; None for a false positive.
+        For each detection the index of its object in `scored_objects`; None for a false positive.
     """
-    objects = [item for item in info['instances'] if not item.get('ignore_flag')]
+    objects = scored_objects(info)
     taken: set[int] = set()
     matches: list[int | None] = [None] * len(boxes)
     if not objects or not len(boxes):

@@ -9,15 +9,10 @@ import numpy as np
 from mmengine.config import Config
 from rich.progress import track
 
-from ..apis.inference import (
-    Prediction,
-    PreparedImage,
-    check_matching_classes,
-    unique_name,
-)
+from ..apis.inference import Prediction, PreparedImage, check_matching_classes, unique_name
 from ..utils.errors import InputError
 from ..utils.records import origin_line, table_row
-from .detections import dataset_with_boxes, evenly_spaced, match_detections
+from .detections import dataset_with_boxes, evenly_spaced, match_detections, scored_objects
 from .gradcam import Explainer, heats_at_shared_layer
 from .heat import area_share, inside
 
@@ -100,9 +95,8 @@ def focus(
             _matched_detections(explainer, prepared, info, score)
             for explainer, prepared in zip(explainers, prepared_images, strict=True)
         ]
-        items = [item for item in info['instances'] if not item.get('ignore_flag')]
         rows, areas = [], []
-        for index, item in enumerate(items):
+        for index, item in enumerate(scored_objects(info)):
             box = np.asarray(item['bbox'])
             same_object = [by_index.get(index) for by_index in detections]
             if None in same_object:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from mmengine.dataset import pseudo_collate
 from mmengine.dataset.base_dataset import BaseDataset
 from pycocotools.coco import COCO
@@ -19,9 +22,16 @@ from rich.progress import track
 from ..apis.inference import Predictor, check_matching_classes, unique_name
 from ..utils.errors import InputError
 from .detections import dataset_with_boxes
-from .figures import Precision, precisions
+from .figures import CYCLE, STYLE
 
 PANELS = 24  # maximum number on a page
+
+
+class Precision(NamedTuple):
+    """A panel of `precisions`: by model (2, 101), precision at IoU 0.5 and 0.75 over recall."""
+
+    title: str
+    lines: dict[str, np.ndarray]
 
 
 def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figure:
@@ -163,3 +173,47 @@ def precision(truth: COCO, rows: list[dict]) -> np.ndarray:
 def mean(values: np.ndarray) -> np.ndarray:
     """The mean over the classes that have objects: (2, 101, K) -> (2, 101)."""
     return values[:, :, (values > -1).all((0, 1))].mean(2)
+
+
+def precisions(panels: Sequence[Precision], left_out: int = 0) -> Figure:
+    """Plot precision over recall; each panel gives AP50 and AP75, the means over recall."""
+    columns = min(4, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    recall = np.linspace(0, 1, 101)
+    height = 0.2 + 0.25 * math.ceil((len(panels[0].lines) + 2) / columns)  # of the legend
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            lines, columns, figsize=(3.3 * columns, 3 * lines + height), squeeze=False
+        )
+        for axis in list(axes.flat)[len(panels) :]:
+            axis.set_axis_off()
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            for number, values in enumerate(panel.lines.values()):
+                colour = CYCLE[number % len(CYCLE)]
+                axis.plot(recall, values[0], color=colour)
+                axis.plot(recall, values[1], '--', color=colour)
+                text = f'AP50 {values[0].mean():.3f}, AP75 {values[1].mean():.3f}'
+                axis.text(
+                    x=0.03,
+                    y=0.04 + 0.09 * number,
+                    s=text,
+                    color=colour,
+                    fontsize=8,
+                    transform=axis.transAxes,
+                )
+            axis.set(xlim=(0, 1), ylim=(0, 1.02), title=panel.title)
+            axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ['0', '', '0.5', '', '1'])
+        for axis in axes[-1]:
+            axis.set_xlabel('recall')
+        for axis in axes[:, 0]:
+            axis.set_ylabel('precision')
+        marks = {
+            name: Line2D([], [], color=CYCLE[number % len(CYCLE)])
+            for number, name in enumerate(panels[0].lines)
+        }
+        marks['IoU 0.5 (COCO AP50)'] = Line2D([], [], color='black')
+        marks['IoU 0.75 (COCO AP75)'] = Line2D([], [], color='black', ls='--')
+        figure.legend(marks.values(), marks, loc='outside lower center', ncols=columns)
+        if left_out:
+            figure.suptitle(f'{left_out} classes with fewer objects are not shown', fontsize=9)
+    return figure

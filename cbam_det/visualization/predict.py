@@ -31,7 +31,7 @@ from torch import nn
 from ..apis.inference import Predictor, PreparedImage, read_image
 from ..checkpoints.loading import weights_digest
 from ..datasets.layouts.files import lines_of
-from ..models.layers import CBAM
+from ..models.attention_modules import named_cbams
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.files import atomic_write
 from ..utils.find_files import check_source
@@ -227,11 +227,8 @@ class Run:
         """
         images, results, rows = [], [], []
         for number, entry in enumerate(self.done.values(), 1):
-            images.append(
-                dict(
-                    id=number, file_name=entry['file'], **{k: entry[k] for k in ('width', 'height')}
-                )
-            )
+            size = dict(width=entry['width'], height=entry['height'])
+            images.append(dict(id=number, file_name=entry['file'], **size))
             for label, score, box in zip(
                 entry['labels'], entry['scores'], entry['boxes'], strict=True
             ):
@@ -283,7 +280,7 @@ def predict(
     """
     folder = out.resolve()
     files = [file for file in find_inputs(source) if folder not in file.resolve().parents]
-    if attention and not any(isinstance(module, CBAM) for module in predictor.model.modules()):
+    if attention and not any(named_cbams(predictor.model)):
         raise InputError('--attention: this model has no CBAM; leave the option out')
     root = os.path.commonpath([file.absolute().parent for file in files])
     run, summary = Run(predictor, out, score, attention, batch_size), Summary()
@@ -362,10 +359,8 @@ def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[in
                     run.detect(names, batch)
                     for frame_name, picture in zip(names, batch, strict=True):
                         drawn = run.draw(frame_name, picture)
-                        sides = [
-                            (0, side % 2) for side in drawn.shape[:2]
-                        ]  # H.264 needs even sizes
-                        drawn = np.pad(drawn, [*sides, (0, 0)], mode='edge')
+                        padding = [(0, size % 2) for size in drawn.shape[:2]]  # for H.264
+                        drawn = np.pad(drawn, [*padding, (0, 0)], mode='edge')
                         if not video.codec_context.is_open:
                             video.height, video.width = drawn.shape[:2]
                         frame = av.VideoFrame.from_ndarray(drawn, format='rgb24')

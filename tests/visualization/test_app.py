@@ -70,7 +70,7 @@ def upload(page: Page, content: bytes, name: str = 'photo.png') -> dict:
 def drop(
     page: Page, content: bytes, name: str = 'photo.png', score: float = 0.0
 ) -> SimpleNamespace:
-    parts = page.drop(upload(page, content, name), score, BROWSER)
+    parts = page.show_upload(upload(page, content, name), score, BROWSER)
     names = ('file', 'message', 'layer', 'detections', 'attention', 'gradcam')
     return SimpleNamespace(**dict(zip(names, parts, strict=True)))
 
@@ -89,7 +89,7 @@ def click(page: Page, place: int, index: int) -> str:
 
 def test_threshold_shows_the_detections_with_that_score_or_more(page, photo):
     shown = drop(page, Path(photo).read_bytes(), score=0.0)
-    views = page.views['one']
+    views = page.results['one']
     scores = [[float(row.score) for row in view.predictions] for view in views]
     assert all(len(row) > 3 for row in scores)
     middle = scores[0][len(scores[0]) // 2]
@@ -110,7 +110,7 @@ def test_threshold_shows_the_detections_with_that_score_or_more(page, photo):
 def test_each_box_carries_its_detection_and_small_boxes_are_on_top(page, photo):
     shown = boxes(drop(page, Path(photo).read_bytes()).detections)
     for (place, index), (x, y, width, height) in shown.items():
-        corners = page.views['one'][place].predictions[index].corners
+        corners = page.results['one'][place].predictions[index].corners
         assert [x, y, x + width, y + height] == pytest.approx(corners.tolist(), abs=0.16)
     for place in (0, 1):
         areas = [box[2] * box[3] for key, box in shown.items() if key[0] == place]
@@ -119,7 +119,7 @@ def test_each_box_carries_its_detection_and_small_boxes_are_on_top(page, photo):
 
 def test_click_explains_that_detection_and_its_match_in_the_other_model(page, photo):
     drop(page, Path(photo).read_bytes())
-    views = page.views['one']
+    views = page.results['one']
     for place, index in (0, 2), (1, 1):
         wanted = views[place].predictions[index]
         title, cells = gradcam_cells(views, place, index)
@@ -134,7 +134,7 @@ def test_click_explains_that_detection_and_its_match_in_the_other_model(page, ph
 
 def test_model_that_does_not_find_the_detection_says_so(page, photo):
     drop(page, Path(photo).read_bytes())
-    page.views['one'][1].predictions = []
+    page.results['one'][1].predictions = []
     html = click(page, 0, 0)
     assert html.count('<svg') == 2 and 'not detected' in html
 
@@ -144,7 +144,7 @@ def test_attention_is_shown_by_the_names_of_the_modules(page, photo):
     names = [name for name, _ in layer.choices]
     assert names[0] == 'layer1.0.bn2' and names[-1] == layer.value == 'layer4.1.bn2'
     assert len(names) == 8
-    start, baseline = attention_cells(page.views['one'], names[0])
+    start, baseline = attention_cells(page.results['one'], names[0])
     assert start.heat is None and 'spatial weights 1.000 everywhere' in start.title
     assert 'channel weights 1.000 to 1.000' in start.title
     assert baseline.heat is None and baseline.title.endswith('\nno CBAM')
@@ -152,7 +152,7 @@ def test_attention_is_shown_by_the_names_of_the_modules(page, photo):
 
 def test_attention_fades_with_its_range(page, photo):
     drop(page, Path(photo).read_bytes())
-    view = page.views['one'][0]
+    view = page.results['one'][0]
     ramp = np.linspace(0, 1, 120 * 80, dtype=np.float32).reshape(80, 120)
     view.gates['layer1.0.bn2'].spatial = 0.5 + ramp
     view.gates['layer2.0.bn2'].spatial = 1 + ramp / 4
@@ -191,12 +191,12 @@ def blank_png(side: int) -> bytes:
     ids=['empty', 'text', 'GIF', 'large', 'bomb'],
 )
 def test_picture_that_cannot_be_read_is_a_message(page, content, words):
-    page.views['one'] = []  # of the picture before
+    page.results['one'] = []  # of the picture before
     shown = drop(page, content)
     assert words in shown.message and 'role="alert"' in shown.message
     assert str(page.folder) not in shown.message
     assert shown.detections == shown.attention == shown.gradcam == '' and not shown.layer.visible
-    assert not page.views and not list(page.folder.iterdir())
+    assert not page.results and not list(page.folder.iterdir())
 
 
 def test_damaged_picture_is_a_message(page, photo):
@@ -214,9 +214,9 @@ def test_picture_that_the_pipeline_cannot_resize_is_a_message(page, size):
 
 def test_nothing_of_a_picture_is_kept(page, photo):
     assert drop(page, Path(photo).read_bytes()).file is None
-    assert not list(page.folder.iterdir()) and list(page.views) == ['one']
+    assert not list(page.folder.iterdir()) and list(page.results) == ['one']
     page.close(BROWSER)  # the browser's page is closed
-    assert not page.views
+    assert not page.results
     assert page.show_detections(0.0, BROWSER) == page.show_attention(None, BROWSER) == ''
     assert click(page, 0, 0) == ''
 
@@ -225,14 +225,16 @@ def test_pictures_of_few_pages_are_in_memory(page, photo, monkeypatch):
     monkeypatch.setattr(app, 'MAX_PAGES', 2)
     monkeypatch.setattr(page, 'explainers', page.explainers[:1])
     for name in 'abc':
-        page.drop(upload(page, Path(photo).read_bytes()), 0.3, SimpleNamespace(session_hash=name))
-    assert list(page.views) == ['b', 'c']
+        page.show_upload(
+            upload(page, Path(photo).read_bytes()), 0.3, SimpleNamespace(session_hash=name)
+        )
+    assert list(page.results) == ['b', 'c']
 
 
 def test_file_that_was_not_uploaded_is_not_read_or_deleted(page, photo):
     for path in photo, str(page.folder / 'file'), str(page.folder / 'a' / '..' / '..' / 'file'):
         with pytest.raises(gr.Error, match='not an uploaded file'):
-            page.drop(dict(path=path, orig_name='x.png'), 0.3, BROWSER)
+            page.show_upload(dict(path=path, orig_name='x.png'), 0.3, BROWSER)
     assert Path(photo).is_file()
 
 

@@ -16,7 +16,8 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
 from cbam_det.visualization import figures, fonts
-from cbam_det.visualization.figures import Boxes, Cell, Precision, pixels, precisions, sheet
+from cbam_det.visualization.figures import Boxes, Cell, pixels, sheet
+from cbam_det.visualization.precision import Precision, precisions
 
 GLYPHS = {
     '猫': 100,
