@@ -22,8 +22,15 @@ EXAMPLES = """examples:
   cbam-det visualize gradcam image.jpg CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
   cbam-det visualize focus CONFIG CHECKPOINT --against CONFIG2 CHECKPOINT2
   cbam-det visualize report work_dirs/demo --against work_dirs/baseline"""
-METHODS = ['hirescam', 'gradcam', 'gradcam++', 'xgradcam', 'layercam', 'elementwise']
-METHODS += ['eigengradcam']
+METHODS = [
+    'hirescam',
+    'gradcam',
+    'gradcam++',
+    'xgradcam',
+    'layercam',
+    'elementwise',
+    'eigengradcam',
+]
 PICTURE = '.png, .svg or .jpg'
 
 
@@ -67,6 +74,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ) -> None:
         subparser.add_argument(
             '--count', type=int, default=default, help=f'{text} (default: %(default)s)'
+        )
+
+    def add_score(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument(
+            '--score',
+            type=float,
+            default=0.3,
+            help='minimum score of a detection (default: %(default)s)',
         )
 
     def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
@@ -114,12 +129,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_config(subparser)
     add_count(subparser, 6)
-    subparser.add_argument(
-        '--score',
-        type=float,
-        default=0.3,
-        help='minimum score of a detection (default: %(default)s)',
-    )
+    add_score(subparser)
 
     subparser = add_command('curves', 'plot loss, AP and learning rate of one or more runs')
     subparser.add_argument('work_dirs', nargs='+', help='work_dir of a training')
@@ -148,12 +158,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_against(subparser)
     add_cam(subparser)
     add_count(subparser, 4, 'maximum number of detections')
-    subparser.add_argument(
-        '--score',
-        type=float,
-        default=0.3,
-        help='minimum score of a detection (default: %(default)s)',
-    )
+    add_score(subparser)
     subparser.add_argument('--class', dest='class_name', help='only this class, by name or number')
     subparser.add_argument(
         '--norm-in-bbox',
@@ -172,12 +177,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_cam(subparser)
     add_count(subparser, 50)
     add_split(subparser, 'val')
-    subparser.add_argument(
-        '--score',
-        type=float,
-        default=0.3,
-        help='minimum score of a detection (default: %(default)s)',
-    )
+    add_score(subparser)
 
     subparser = add_command(
         'report', 'write a report of a run as one HTML file', 'report.html', '.html'

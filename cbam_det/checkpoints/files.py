@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from mmengine.utils import digit_version
 from torch import Tensor
 
 from ..utils.errors import InputError, first_few
@@ -29,14 +28,18 @@ from .integrity import Unreadable, check_download, check_file, damaged_download,
 WEIGHTS_ONLY = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 TRUE_VALUES = ('1', 'y', 'yes', 'true')  # those that torch accepts
 NO_WEIGHTS_ONLY = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-UNSAFE = (
-    'it contains more than weights, which could run any code when it is read); if you trust its '
-    f'source, put {WEIGHTS_ONLY}=0 before the command'
-)
+CAN_ALLOW_TYPES = hasattr(torch.serialization, 'add_safe_globals')  # torch 2.4 or newer
 
 
 class Unsafe(InputError):
-    """A file contains more than weights and was not read."""
+    """A file contains more than weights and was not read; `description` is the file's."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            f'{description} cannot be loaded (it contains more than weights, which could run any '
+            f'code when it is read); if you trust its source, put {WEIGHTS_ONLY}=0 before the '
+            'command'
+        )
 
 
 def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any]:
@@ -49,12 +52,12 @@ def read_checkpoint(source: str, description: str, remedy: str) -> dict[str, Any
 
     Raises:
         Unreadable: it is damaged or missing.
-        InputError: it contains more than weights.
+        Unsafe: it contains more than weights.
     """
     try:
         return CheckpointLoader.load_checkpoint(source, map_location='cpu', logger='silent')
     except Unsafe:
-        raise InputError(f'{description} cannot be loaded ({UNSAFE}') from None
+        raise Unsafe(description) from None
     except Exception as error:  # a damaged pickle can raise any exception
         if isinstance(error, InputError) and not isinstance(error, Unreadable):
             raise
@@ -94,7 +97,7 @@ def guard_mmengine() -> None:
                 ) from None
             except Exception as error:
                 if 'weights_only' in str(error) or 'weights only' in str(error).lower():
-                    raise Unsafe(f'{filename} cannot be loaded ({UNSAFE}') from None
+                    raise Unsafe(filename) from None
                 file = downloaded_file(filename)
                 if file is not None and file.is_file() and not isinstance(error, MemoryError):
                     fault = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
@@ -111,8 +114,8 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f'{filename} can not be found.')  # as MMEngine's loader does
     check_file(path)
-    old = digit_version(torch.__version__) < digit_version('2.4.0')
-    return torch.load(path, map_location=map_location, weights_only=not (old or _is_trusted()))
+    weights_only = CAN_ALLOW_TYPES and not _is_trusted()
+    return torch.load(path, map_location=map_location, weights_only=weights_only)
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
@@ -122,7 +125,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict, list[str]]:
         InputError: it is missing or unreadable, or has no weights; or torch is older than 2.4.
     """
     path = Path(path)
-    if not hasattr(torch.serialization, 'add_safe_globals'):
+    if not CAN_ALLOW_TYPES:
         raise InputError(f'torch {torch.__version__} cannot read {path} safely; use 2.4 or newer')
     if not path.is_file():
         raise InputError(f'the checkpoint {path} does not exist; give a file that torch.save wrote')
@@ -179,7 +182,7 @@ def read_weights_only() -> None:
     Raises:
         InputError: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, which would allow any code.
     """
-    if digit_version(torch.__version__) < digit_version('2.4.0'):
+    if not CAN_ALLOW_TYPES:
         return
     os.environ.setdefault(WEIGHTS_ONLY, '1')
     if not _is_trusted() and os.environ.get(NO_WEIGHTS_ONLY) in TRUE_VALUES:

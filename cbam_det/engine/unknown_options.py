@@ -66,10 +66,8 @@ def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:
         custom_keys = typed(node, 'custom_keys', dict | None, path) or {}
         for key, options in custom_keys.items():
             if isinstance(options, dict):
-                own = [name for name in options if near_hint(name, MULTIPLIERS)]
-                others = [
-                    name for name in options if name not in own
-                ]  # options of the optimizer, such as betas
+                # Others are options of the optimizer, such as betas.
+                others = [name for name in options if not near_hint(name, MULTIPLIERS)]
                 yield f'{path}.custom_keys.{key}', options, [*MULTIPLIERS, *others]
 
 

@@ -18,8 +18,12 @@ from .coco_ids import Annotations, NumberedEval, NumberedEvalMP, NumberedIds
 from .coco_thresholds import GivenThresholds, without_absent_thresholds
 
 AP_NAMES = {
-    **{'bbox_mAP': 'AP', 'bbox_mAP_50': 'AP50', 'bbox_mAP_75': 'AP75'},
-    **{'bbox_mAP_s': 'AP small', 'bbox_mAP_m': 'AP medium', 'bbox_mAP_l': 'AP large'},
+    'bbox_mAP': 'AP',
+    'bbox_mAP_50': 'AP50',
+    'bbox_mAP_75': 'AP75',
+    'bbox_mAP_s': 'AP small',
+    'bbox_mAP_m': 'AP medium',
+    'bbox_mAP_l': 'AP large',
 }
 COCO_NUMBERS = [
     'mAP',

@@ -48,14 +48,13 @@ class Place:
     multiply_adds: int
 
 
-def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> list[Place]:
+def find_places(cfg: Config, size: int = 256, pattern: str = '*') -> list[Place]:
     """List the places of the detector of `cfg` by a forward pass on an image of zeros.
 
     Args:
         cfg: a detector's config.
         size: height and width of the image in pixels, a multiple of 32.
         pattern: a pattern of `COMPONENT:NAME`, such as 'backbone:layer*'; `*` matches anything.
-        options: options of the CBAM whose cost is counted (`ratio`, `kernel_size`, `order`, …).
 
     Raises:
         InputError: no place matches.
@@ -100,9 +99,7 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*', **options) -> 
             module = get_module(component, name)
             if module in shapes and fnmatchcase(f'{path}:{name}', pattern):
                 repeats = region_count if path.startswith('roi_head') else 1
-                matching.append(
-                    _describe_place(path, name, module, shapes[module], repeats, options)
-                )
+                matching.append(_describe_place(path, name, module, shapes[module], repeats))
     if not matching:
         raise InputError(
             f'no place matches {pattern!r}; the components are {", ".join(components)}'
@@ -137,7 +134,7 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     module = build_model(cfg).get_submodule(component)
     names = default_places(module) if after is None else match(module, after)
     channels = find_channels(module, names, node.get('in_channels'))
-    added = count_parameters(*(CBAM(count, min(16, count)) for count in channels.values())) / 1e6
+    added = count_parameters(*map(_cbam, channels.values())) / 1e6
     total = f'{_cbams(len(names))}, +{added:.2f} M parameters'
     after_option = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
@@ -161,29 +158,22 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     return f'# {total}\ncustom_imports = dict(imports={imports!r})\nmodel = {text}'
 
 
+def _cbam(channels: int) -> CBAM:
+    """A CBAM as `WithPlugins` inserts it; of fewer than 16 channels, where its ratio is an error,
+    one with a single hidden channel.
+    """
+    return CBAM(channels, min(16, channels))
+
+
 def _describe_place(
-    path: str,
-    name: str,
-    module: nn.Module,
-    shapes: list[tuple[int, ...]],
-    repeats: int,
-    options: dict,
+    path: str, name: str, module: nn.Module, shapes: list[tuple[int, ...]], repeats: int
 ) -> Place:
     channels, height, width = shapes[0]
-    # A ratio above C is an error, so use C there.
-    ratio = min(options.get('ratio', 16), channels)
-    cbam = CBAM(channels, **{**options, 'ratio': ratio})
-    multiply_adds = 0
-    for _, rows, columns in shapes:
-        pixels = rows * columns
-        if channel_gate := cbam.channel_gate:
-            multiply_adds += (
-                len(channel_gate.pools) * 2 * channel_gate.fc1.weight.numel() + channels * pixels
-            )
-        if spatial_gate := cbam.spatial_gate:
-            multiply_adds += (spatial_gate.conv.weight.numel() + channels) * pixels
-            if spatial_gate.summary is not None:
-                multiply_adds += channels * pixels
+    cbam = _cbam(channels)
+    assert cbam.channel_gate is not None and cbam.spatial_gate is not None
+    mlp = 2 * len(cbam.channel_gate.pools) * cbam.channel_gate.fc1.weight.numel()
+    per_pixel = cbam.spatial_gate.conv.weight.numel() + 2 * channels  # two products with the map
+    multiply_adds = sum(mlp + per_pixel * rows * columns for _, rows, columns in shapes)
     return Place(
         path,
         name,

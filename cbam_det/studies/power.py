@@ -9,10 +9,11 @@ from scipy import stats
 from .comparison import Comparison
 
 MOST_SEEDS = 1000
+POWER = 0.8
 
 
-def seeds_needed(comparison: Comparison, difference: float, power: float = 0.8) -> int | None:
-    """The fewest seeds with which a true difference would be shown with the probability `power`,
+def seeds_needed(comparison: Comparison, difference: float) -> int | None:
+    """The fewest seeds with which a true difference would be shown with the probability `POWER`,
     shown being a 95% interval of Student's t without 0.
 
     The seeds' differences are taken to spread as those of `comparison`, which estimates this from
@@ -21,7 +22,6 @@ def seeds_needed(comparison: Comparison, difference: float, power: float = 0.8) 
     Args:
         comparison: of two seeds or more.
         difference: the true one, in the comparison's unit, above 0.
-        power: of the paired t-test at 5%, 0 to 1.
 
     Returns:
         The count; None where the comparison has no interval, or one of no width, or where
@@ -36,6 +36,6 @@ def seeds_needed(comparison: Comparison, difference: float, power: float = 0.8) 
         shift = difference / deviation * math.sqrt(count)
         threshold = stats.t.ppf(0.975, count - 1)
         # Far from 0 scipy's noncentral t gives no number, and the other end counts for nothing.
-        if shift > threshold + 10 or stats.nct.sf(threshold, count - 1, shift) >= power:
+        if shift > threshold + 10 or stats.nct.sf(threshold, count - 1, shift) >= POWER:
             return count
     return None

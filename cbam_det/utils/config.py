@@ -126,19 +126,9 @@ def larger_rate(cfg: Config) -> str:
     return f'--cfg-options optim_wrapper.paramwise_cfg.custom_keys.{key}.lr_mult={rate:g}'
 
 
-def key_hint(cfg: Config, key: str, kind: str = '') -> str:
-    """Where a config has a key, and similar keys of the same dictionaries, as a hint for an error.
-
-    Args:
-        cfg: the config.
-        key: the key.
-        kind: search only nodes of this type, unless none of them has the key.
-    """
+def key_hint(cfg: Config, key: str) -> str:
+    """A hint for an error: where a config has a key, and similar keys of the same dictionaries."""
     nodes = [(path, node) for path, node in walk(cfg.to_dict()) if key in node]
-    of_kind = [
-        (path, node) for path, node in nodes if kind in (kind_of(node), kind_of(node, 'base_type'))
-    ]
-    nodes = of_kind or nodes
     key_paths = [f'{path}.{key}'.lstrip('.') for path, _ in nodes]
     sibling_keys = dict.fromkeys(name for _, node in nodes for name in node if name != key)
     return f' ({first_few(key_paths)}{near_hint(key, sibling_keys)})' if key_paths else ''

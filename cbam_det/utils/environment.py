@@ -11,7 +11,6 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +45,8 @@ class Library:
     @property
     def distributions(self) -> list[str]:
         """The names of its distributions that pip has installed."""
-        installed = []
-        for name in dict.fromkeys(
-            pin.partition('==')[0] for pin in (self.maintained, self.original)
-        ):
-            try:
-                importlib.metadata.version(name)
-                installed.append(name)
-            except importlib.metadata.PackageNotFoundError:
-                pass
-        return installed
+        names = dict.fromkeys(pin.partition('==')[0] for pin in (self.maintained, self.original))
+        return [name for name in names if any(importlib.metadata.Distribution.discover(name=name))]
 
     @property
     def version(self) -> str | None:
@@ -172,9 +163,9 @@ def check_library(library: Library) -> Problem | None:
     return None
 
 
-def check_libraries(libraries: Sequence[Library] = LIBRARIES) -> list[Problem]:
+def check_libraries() -> list[Problem]:
     """The problems of all libraries, in the order in which to fix them."""
-    problems = [problem for library in libraries if (problem := check_library(library))]
+    problems = [problem for library in LIBRARIES if (problem := check_library(library))]
     mmcv = importlib.util.find_spec('mmcv')
     if mmcv and mmcv.origin and not any(Path(mmcv.origin).parent.glob('_ext*')):
         problems.append(

@@ -87,7 +87,7 @@ def fits(value: object, annotation: Any) -> bool:
             len(elements) != 1 or all(fits(element, elements[0]) for element in value)
         )
     if kind is bool:
-        return value in (0, 1) if isinstance(value, (bool, int)) else False
+        return isinstance(value, int) and value in (0, 1)  # True and False are ints, too
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     if kind is Path:

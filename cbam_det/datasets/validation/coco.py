@@ -21,6 +21,10 @@ from ...utils.errors import InputError
 from .content import Content, ListedImage, as_id, box_fault, is_box, is_number
 
 COCO_REMEDY = 'give a COCO detection file with images, annotations and categories'
+# Faults of single boxes that appear when all boxes of a set are in another format.
+OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
+# Kinds of fault in which mmdet keeps the box.
+KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')
 
 
 def _is_text(value: object) -> bool:
@@ -170,12 +174,6 @@ def _check_boxes_together(content: Content, sizes: dict[object, tuple[int, int] 
             f'height, but {fit_as_corners} of these fit it as x1, y1, x2, y2 ({outside[0][0]})'
         )
         content.add_fault('corners instead of sizes', f'{content.file}:', message)
-
-
-# Faults of single boxes that appear when all boxes of a set are in another format.
-OF_ALL_BOXES = ('box without area', 'box outside the image', 'box beyond the edge')
-# Kinds of fault in which mmdet keeps the box.
-KINDS_WITH_KEPT_BOX = ('box beyond the edge', 'annotation id 0')
 
 
 def _read_categories(content: Content) -> dict[object, str]:

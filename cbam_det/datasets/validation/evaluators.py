@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ def check_evaluators(split: Split, model: ModelConfig) -> None:
     for evaluator in split.evaluators:
         _check_masks(evaluator, model)
         file = evaluator.ann_file
-        if not isinstance(file, str) or '://' in file:
+        if file is None or '://' in file:
             if evaluator.is_coco and len(split.data_sets) > 1:
                 _check_ids(split, evaluator)
             continue
@@ -116,8 +117,13 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
         file = dataset.root / dataset.ann_file
         if not (dataset.is_local and layout_of(dataset) and file.is_file()):
             return
-        truth = _read_truth(file) if layout_of(dataset) == 'coco' else None
-        for image in truth.images if truth else read_list(file):
+        images: Collection
+        if layout_of(dataset) == 'voc':
+            images = read_list(file)
+        else:
+            truth = _read_truth(file)
+            images = truth.images if truth else ()
+        for image in images:
             if image in file_of_image:
                 raise InputError(
                     f'{split.name}_dataloader joins {file_of_image[image]} and {file}, which both '
@@ -125,7 +131,7 @@ def _check_ids(split: Split, evaluator: Evaluator) -> None:
                     'image; renumber the images of one file, or give each data set its own '
                     'evaluator in a MultiDatasetsEvaluator'
                 )
-        file_of_image.update(dict.fromkeys(truth.images if truth else read_list(file), file))
+        file_of_image.update(dict.fromkeys(images, file))
 
 
 def _read_truth(file: Path) -> Truth | None:

@@ -175,11 +175,11 @@ def decode(path: str) -> Decoded:
         opencv_size = _size_by_opencv(data)  # OpenCV has other limits and formats
         if opencv_size is None:
             return Decoded(('image unreadable', f'unreadable: {str(error).splitlines()[0]}'))
-        return Decoded(None, opencv_size, opencv_size, '', hashlib.sha1(data).hexdigest())
+        return Decoded(None, opencv_size, opencv_size, '', _sha1(data))
     except Exception as error:  # Pillow raises errors of any kind on broken files
         message = (str(error).splitlines() or [type(error).__name__])[0]
         return Decoded(('image unreadable', f'unreadable: {message}'))
-    return Decoded(None, size, stored, mode, hashlib.sha1(data).hexdigest())
+    return Decoded(None, size, stored, mode, _sha1(data))
 
 
 def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
@@ -331,4 +331,8 @@ def _middle(path: str) -> bytes:
 
 
 def _digest(path: str) -> str:
-    return hashlib.sha1(Path(path).read_bytes(), usedforsecurity=False).hexdigest()
+    return _sha1(Path(path).read_bytes())
+
+
+def _sha1(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()

@@ -263,14 +263,14 @@ def classes_of(dataset: Dataset) -> Sequence[str]:
     return metainfo.get('classes') or ()
 
 
-def scores(metrics: dict[str, float], count: int = 4) -> str:
-    """The first scores of a validation with their names, without those of classes."""
+def scores(metrics: dict[str, float]) -> str:
+    """The first four scores of a validation with their names, without those of classes."""
     numbers = {
         name: value
         for name, value in metrics.items()
         if isinstance(value, (int, float)) and not class_of_metric(name)
     }
-    return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:count])
+    return ', '.join(f'{name} {value:.3f}' for name, value in list(numbers.items())[:4])
 
 
 def peak_memory() -> int:
