@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.pages import write_or_check
+from cbam_det.studies.breakdown import breakdown
 from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
-from cbam_det.studies.verdicts import breakdown, heat_table, summary, table
+from cbam_det.studies.verdicts import heat_table, summary, table
 from cbam_det.utils.errors import InputError, one_line_errors
 from cbam_det.utils.records import origin_line, table_row
 from cbam_det.visualization.focus import focus_table

@@ -18,6 +18,7 @@ from ..utils.records import write_record
 from ..utils.split_config import Split
 from ..visualization.figures import save
 from . import measures, runs, verdicts
+from .breakdown import breakdown
 from .figure import study_figure
 from .plan import plan as plan_run
 from .records import check_records, read_record
@@ -211,7 +212,7 @@ def run_command(args: argparse.Namespace) -> None:
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
         elif args.command == 'details':
-            print(f'{study.title}\n\n{verdicts.breakdown(study, args.results)}\n')
+            print(f'{study.title}\n\n{breakdown(study, args.results)}\n')
         elif args.command == 'focus':
             measures.heat_inside(
                 study, args.results, args.work_dirs, args.count, args.score, args.data_root

@@ -24,6 +24,7 @@ from ..visualization.report import (
     setup_section,
     write_page,
 )
+from .breakdown import breakdown_tables
 from .figure import study_figure
 from .measures import gate_weights
 from .next_steps import is_unchanged, next_steps
@@ -31,7 +32,7 @@ from .project_study import FAST_IMAGES, FAST_STEPS, ProjectStudy
 from .records import read_record
 from .sentences import duration, interval, verdict_sentence
 from .study import Row, config_of, run_name
-from .verdicts import breakdown_tables, difference, spread, values
+from .verdicts import difference, spread, values
 
 IMAGES, SCORE = 5, 0.3  # of the detections that are shown
 HOW_TO_READ = (

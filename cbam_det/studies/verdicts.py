@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.metrics import class_of_metric
 from ..models.attention_modules import at_start
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
@@ -152,73 +151,6 @@ def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
     return ''
 
 
-SIZES = dict(s='small', m='medium', l='large')
-
-
-def breakdown(study: Study, results: Path) -> str:
-    """The `breakdown_tables` as Markdown."""
-    blocks = []
-    for (head, *rows), note in breakdown_tables(study, results):
-        lines = [table_row(head), table_row(['---', *['---:'] * 3]), *map(table_row, rows)]
-        blocks += ['\n'.join(lines), note]
-    return '\n\n'.join(filter(None, blocks)) or 'no detector is recorded together with its baseline'
-
-
-def breakdown_tables(study: Study, results: Path) -> list[tuple[list[list[str]], str]]:
-    """Compare COCO's AP with the baseline by object size and by class.
-
-    In percent, paired by seeds, with 95% intervals; classes go from the largest gain to the largest
-    loss. Classifiers and rows without records have no table.
-
-    Returns:
-        For each row of the study its table, whose first line is the header, and a note on it.
-    """
-    tables = []
-    for row in study.rows.values():
-        base = study.baseline(row)
-        if base is None:
-            continue
-        ours, theirs = (_coco_values(study, compared_row, results) for compared_row in (row, base))
-        comparisons: dict[str, Comparison] = {}
-        for name in ours:
-            if comparison := compare(ours[name], theirs.get(name, {})):
-                comparisons[name] = comparison
-        if not comparisons:
-            continue
-        sizes = [name for name in SIZES.values() if name in comparisons]
-        classes = sorted(set(comparisons) - {*sizes}, key=lambda name: -comparisons[name].mean)
-        lines = [[f'{row.name}, AP', 'n', base.name, 'difference']]
-        for name in [*sizes, *classes]:
-            baseline_mean = np.mean(
-                [theirs[name][seed] for seed in theirs[name] if seed in ours[name]]
-            )
-            comparison = comparisons[name]
-            count = str(comparison.count)
-            lines.append([name, count, f'{baseline_mean:.2f}', _interval(comparison)])
-        note = ''
-        if any(comparisons[name].low is not None for name in classes):
-            verdicts = [comparisons[name].verdict for name in classes]
-            significant = sum(verdict in ('better', 'worse') for verdict in verdicts)
-            note = (
-                f'For {significant} of {len(classes)} classes the interval excludes 0; by chance '
-                f'alone this is expected for {0.05 * len(classes):.1f}.'
-            )
-        tables.append((lines, note))
-    return tables
-
-
-def _coco_values(study: Study, row: Row, results: Path) -> dict[str, dict[int, float]]:
-    """COCO's AP of a row in percent, by object size or class name, then by seed."""
-    by_name: dict[str, dict[int, float]] = {}
-    for seed in row.seeds:
-        record = read_record(results, study, row, seed) or dict(metrics={})
-        for key, value in record['metrics'].items():
-            name = SIZES.get(key.removeprefix('coco/bbox_mAP_')) or class_of_metric(key)
-            if key.startswith('coco/') and name and value is not None and value >= 0:
-                by_name.setdefault(name, {})[seed] = 100 * value
-    return by_name
-
-
 def heat_table(study: Study, results: Path) -> str:
     """The share of Grad-CAM's heat inside objects, compared with the baseline, as a Markdown table.
 
@@ -252,7 +184,7 @@ def heat_table(study: Study, results: Path) -> str:
             comparison.count,
             spread(base),
             spread(ours),
-            _interval(comparison),
+            interval_cell(comparison),
             _p(comparison),
         ]
         planned_pairs = (
@@ -278,58 +210,67 @@ def _rows_by_seed(by_seed: Mapping[str, dict]) -> dict[str, list[dict]]:
 
 def _origin(study: Study, results: Path) -> list[str]:
     """The lines below the table: number of runs, their time and machines, the study's note."""
-    run_records = records(study, results)
-    planned = sum(len(row.seeds) for row in study.rows.values())
-    lines = [f'{len(run_records)} of {planned} runs recorded']
-    if run_records:
-        groups = [records(study, results, rows) for rows in study.measured_alike()]
-        minutes = [
-            f'{statistics.median(record["train_seconds"] for record in group) / 60:.1f}'
-            for group in groups
-            if group
-        ]
-        machines = {_machine(record['environment']) for record in run_records}
-        commits = sorted({record['commit'][:7] for record in run_records if record.get('commit')})
-        sources = [*sorted(machines), *(f'commit {commit}' for commit in commits)]
-        lines[0] += f'; {" and ".join(minutes)} minutes per training (median'
-        lines[0] += 's of the tables); ' if len(minutes) > 1 else '); '
-        lines[0] += '; '.join(sources)
     with_gpus = ['--gpus', study.gpus] if (study.gpus or 1) > 1 else []
-    lines[0] += f'. `{tool_command("experiment", "run", study.name, *with_gpus)}`'
-    tests = 0
-    measures: list[str] = []
-    for row in study.rows.values():
-        first = next(iter(study.metrics_of(row)))
-        comparison = difference(study, row, results, first)
-        if comparison is not None and comparison.count == _planned_pairs(study, row) > 1:
-            tests += 1
-            if first not in measures:
-                measures.append(first)
-    if tests:
-        chance = 100 * (1 - 0.95**tests)
-        lines[0] += (
-            f'. Verdicts are on {" and ".join(measures)}: without any effect, a verdict is better '
-            'or worse in 5% of cases'
-        )
-        if tests > 1:
-            lines[0] += f', and at least one of {tests} in up to {chance:.0f}%'
+    sentences = [
+        _recorded_runs(study, results),
+        f'`{tool_command("experiment", "run", study.name, *with_gpus)}`',
+        *_chance_of_verdicts(study, results),
+    ]
     if unused := runs_without_row(study, results):
-        lines[0] += f'. Records of removed rows or seeds: {len(unused)}'
+        sentences.append(f'Records of removed rows or seeds: {len(unused)}')
     if gate_record := read_json(gates_path(results, study)):
-        lines[0] += (
-            '. Attention weights: 5% and 95% quantiles over all CBAMs after the training, as means '
+        sentences.append(
+            'Attention weights: 5% and 95% quantiles over all CBAMs after the training, as means '
             f'over the runs, on {gate_record["images"]} validation images '
             f'(`{gate_record["command"]}`)'
         )
         if unmoved := [name for name in rows_at_start(gate_record['rows']) if name in study.rows]:
-            lines[0] += (
-                f'. The attention of {", ".join(unmoved)} is still at its initial weights of 1.00 '
+            sentences.append(
+                f'The attention of {", ".join(unmoved)} is still at its initial weights of 1.00 '
                 'and has no effect; a longer schedule or a larger lr_mult of the attention changes '
                 'that'
             )
-    if study.note:
-        lines += ['', study.note]
-    return lines
+    return ['. '.join(sentences), *(['', study.note] if study.note else [])]
+
+
+def _recorded_runs(study: Study, results: Path) -> str:
+    """How many runs are recorded, the time of a training, the machines and the commits."""
+    run_records = records(study, results)
+    planned = sum(len(row.seeds) for row in study.rows.values())
+    count = f'{len(run_records)} of {planned} runs recorded'
+    if not run_records:
+        return count
+    groups = [records(study, results, rows) for rows in study.measured_alike()]
+    minutes = [
+        f'{statistics.median(record["train_seconds"] for record in group) / 60:.1f}'
+        for group in groups
+        if group
+    ]
+    median = 'medians of the tables' if len(minutes) > 1 else 'median'
+    machines = {_machine(record['environment']) for record in run_records}
+    commits = sorted({record['commit'][:7] for record in run_records if record.get('commit')})
+    sources = [*sorted(machines), *(f'commit {commit}' for commit in commits)]
+    return '; '.join([count, f'{" and ".join(minutes)} minutes per training ({median})', *sources])
+
+
+def _chance_of_verdicts(study: Study, results: Path) -> list[str]:
+    """How often a verdict is better or worse by chance, as a sentence; [] without a verdict."""
+    metrics = []
+    for row in study.rows.values():
+        first = next(iter(study.metrics_of(row)))
+        comparison = difference(study, row, results, first)
+        if comparison is not None and comparison.count == _planned_pairs(study, row) > 1:
+            metrics.append(first)
+    if not metrics:
+        return []
+    sentence = (
+        f'Verdicts are on {" and ".join(dict.fromkeys(metrics))}: without any effect, a verdict is '
+        'better or worse in 5% of cases'
+    )
+    if (tests := len(metrics)) > 1:
+        chance = 100 * (1 - 0.95**tests)
+        sentence += f', and at least one of {tests} in up to {chance:.0f}%'
+    return [sentence]
 
 
 def _machine(environment: Mapping) -> str:
@@ -358,7 +299,7 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     incomplete = comparison.count != len(values(study, row, results, metric))
     pairs = f', {comparison.count} pairs' if incomplete else ''
     planned = _planned_pairs(study, row)
-    return [f'{_interval(comparison)}{pairs}', _p(comparison), _verdict(comparison, planned)]
+    return [f'{interval_cell(comparison)}{pairs}', _p(comparison), _verdict(comparison, planned)]
 
 
 def _verdict(comparison: Comparison, planned: int) -> str:
@@ -367,7 +308,8 @@ def _verdict(comparison: Comparison, planned: int) -> str:
     return comparison.verdict
 
 
-def _interval(comparison: Comparison) -> str:
+def interval_cell(comparison: Comparison) -> str:
+    """The mean difference and its 95% interval for a table, '+0.80 (-0.31 to +1.91)'."""
     mean = f'{round(comparison.mean, 2) + 0:+.2f}'
     if comparison.low is None:
         return mean

@@ -91,6 +91,35 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if message.startswith('DataLoader.'):
         kinds = [DataLoader]
     options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
+    if explained := _known_fault(message, path, node, options, frames):
+        return explained
+    message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
+    check = failed_check(error)
+    if check and check.permitted and (refused := _refused_value(check, path, node, cfg)):
+        return refused
+    if check and not message:
+        message = f'it must satisfy {check.text}' if check.text else ''
+    suspect = _type_key(node, frames, message) or _suspect(node, options, message, check)
+    if suspect is not None:
+        where = f'{path}.{suspect}={shortened(node[suspect])}'
+        if suspect in options and not fits(node[suspect], options[suspect]):
+            wanted = words_of(options[suspect])
+            return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({message})')
+    elif len(quoted := _named_values(node, path, message)) == 1:
+        where = quoted[0]
+    elif path in cfg and not isinstance(cfg[path], Mapping):
+        where = f'{path}={shortened(cfg[path])}'
+    else:
+        where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
+    if not isinstance(error, (ValueError, AssertionError)) or not message:
+        message = f'{type(error).__name__}: {message}'
+    return InputError(f'{where or "this config"} cannot be used: {message}; {TRACEBACK}')
+
+
+def _known_fault(
+    message: str, path: str, node: Mapping, options: Mapping, frames: Sequence[FrameType]
+) -> InputError | None:
+    """The error for a message of Python or MMEngine whose cause is known; None for others."""
     if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", message):
         for inner, part in walk(node, path):
             if unknown[1] in part:
@@ -101,27 +130,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
         key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
         return InputError(f'{path}.{key}={missing[1]!r} is not in the {missing[2]} registry{near}')
-    message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
-    check = failed_check(error)
-    if check and check.permitted and (refused := _refused_value(check, path, node, cfg)):
-        return refused
-    if check and not message:
-        message = f'it must satisfy {check.text}' if check.text else ''
-    suspect = _type_key(node, frames, message) or _suspect(node, options, message, check)
-    if suspect is None and len(quoted := _named_values(node, path, message)) == 1:
-        where = quoted[0]
-    elif suspect is None:
-        where = f'{path} ({kind_of(dict(type=kinds[-1]))})' if kinds else path
-        if path in cfg and not isinstance(cfg[path], Mapping):
-            where = f'{path}={shortened(cfg[path])}'
-    else:
-        where = f'{path}.{suspect}={shortened(node[suspect])}'
-        if suspect in options and not fits(node[suspect], options[suspect]):
-            wanted = words_of(options[suspect])
-            return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({message})')
-    if not isinstance(error, (ValueError, AssertionError)) or not message:
-        message = f'{type(error).__name__}: {message}'
-    return InputError(f'{where or "this config"} cannot be used: {message}; {TRACEBACK}')
+    return None
 
 
 def _raised_in_hook(error: Exception) -> Exception:

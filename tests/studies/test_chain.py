@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cbam_det.checkpoints.loading import weights_digest
+from cbam_det.studies.breakdown import breakdown
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import heat_inside
 from cbam_det.studies.records import (
@@ -25,7 +26,7 @@ from cbam_det.studies.records import (
 )
 from cbam_det.studies.runs import run, start_weights
 from cbam_det.studies.study import focus_path, read_study, run_name
-from cbam_det.studies.verdicts import breakdown, heat_table, table
+from cbam_det.studies.verdicts import heat_table, table
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
