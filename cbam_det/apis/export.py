@@ -13,7 +13,8 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -108,19 +109,13 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
             (2, channels, height, width + _size_step(predictor)),
         )
     )
-    try:
+    with _export_errors(part, size):
         names = part.names(images)
-    except Exception as error:
-        raise InputError(_export_error(part, size, error)) from error
     temporary = path.with_name(f'{path.stem}.{os.getpid()}{path.suffix}')
     try:
         write = _write_onnx if path.suffix == '.onnx' else _write_torchscript
-        try:
+        with _export_errors(part, size):
             write(part, images, names, _metadata(predictor, names), temporary)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(_export_error(part, size, error)) from error
         with torch.no_grad():
             expected = dict(zip(names, part(other_images), strict=True))
         computed = load_exported(temporary)(other_images)
@@ -139,22 +134,27 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
     return differences
 
 
-def _export_error(part: DensePart, size: tuple[int, int], error: Exception) -> str:
-    reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
-    height, width = size
-    return (
-        f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({reason}); '
-        'give a --size that is a multiple of its strides, or use mmdeploy, which rewrites heads'
-    )
+@contextmanager
+def _export_errors(part: DensePart, size: tuple[int, int]) -> Iterator[None]:
+    """Raise an error of the detector's own code as an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+        height, width = size
+        raise InputError(
+            f'{type(part.head).__name__} cannot be exported at {height}x{width} pixels ({reason}); '
+            'give a --size that is a multiple of its strides, or use mmdeploy, which rewrites heads'
+        ) from error
 
 
 def load_exported(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
     """Load an exported file as a function from images to outputs (onnxruntime or TorchScript)."""
     if Path(path).suffix == '.pt':
-        extra_files = {METADATA_KEY: ''}
-        module = torch.jit.load(str(path), _extra_files=extra_files)
-        names = json.loads(extra_files[METADATA_KEY])['outputs']
-        return lambda images: dict(zip(names, module(images), strict=True))
+        module, metadata = _load_torchscript(path)
+        return lambda images: dict(zip(metadata['outputs'], module(images), strict=True))
     session = _import_package('onnxruntime').InferenceSession(
         str(path), providers=['CPUExecutionProvider']
     )
@@ -167,6 +167,13 @@ def load_exported(path: str | Path) -> Callable[[Tensor], dict[str, Tensor]]:
     return run
 
 
+def _load_torchscript(path: str | Path) -> tuple[torch.jit.ScriptModule, dict]:
+    """An exported module and its metadata."""
+    extra_files = {METADATA_KEY: ''}
+    module = torch.jit.load(str(path), _extra_files=extra_files)
+    return module, json.loads(extra_files[METADATA_KEY])
+
+
 def read_metadata(path: str | Path) -> dict:
     """The metadata of an exported file.
 
@@ -174,9 +181,7 @@ def read_metadata(path: str | Path) -> dict:
     test), `outputs` and `cbam_det` (the version).
     """
     if Path(path).suffix == '.pt':
-        extra_files = {METADATA_KEY: ''}
-        torch.jit.load(str(path), _extra_files=extra_files)
-        return json.loads(extra_files[METADATA_KEY])
+        return _load_torchscript(path)[1]
     model = _import_package('onnx').load(str(path))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return json.loads(metadata[METADATA_KEY])

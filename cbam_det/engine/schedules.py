@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.optim import Optimizer
 
 from ..utils.errors import InputError, first_few
-from ..utils.mmengine_private import ParamScheduler
+from ..utils.mmengine_private import ParamScheduler, loaded_checkpoint
 from ..utils.options import cfg_options
 
 # The state of a schedule that is not a setting.
@@ -117,7 +117,7 @@ def _warn_end(runner: Runner, schedule: ParamScheduler) -> None:
 
 def _from_weights(runner: Runner) -> str:
     """The options with which a new training starts from the weights of the checkpoint."""
-    return f'{cfg_options({"load_from": str(runner._load_from)})} without --resume'
+    return f'{cfg_options({"load_from": str(loaded_checkpoint(runner))})} without --resume'
 
 
 def _is_warm_up(schedule: ParamScheduler) -> bool:

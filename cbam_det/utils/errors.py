@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any
 
 # The signals with which schedulers, and users by Ctrl-C, stop a run.
-NAMES = ('SIGTERM', 'SIGUSR1', 'SIGINT')
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT') if hasattr(signal, name)
+]
 CTRL_C = (
     'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: stops at once'
 )

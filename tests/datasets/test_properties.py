@@ -20,7 +20,8 @@ from cbam_det.checkpoints.convert import to_identity, to_paper
 from cbam_det.checkpoints.formats import FACTORS
 from cbam_det.datasets.validation.coco import list_coco
 from cbam_det.datasets.validation.voc import read_voc
-from cbam_det.models.insertion import match, places
+from cbam_det.models.channels import module_names
+from cbam_det.models.insertion import match
 from cbam_det.utils.errors import InputError
 
 from ..fuzz import damaged, fuzz, subjects
@@ -97,7 +98,7 @@ def test_harmful_voc_boxes_are_those_without_area_in_the_image(tmp_path_factory,
 
 
 HOST = resnet18(weights=None)
-NAMES = list(places(HOST))
+NAMES = list(module_names(HOST))
 
 
 def part(name: str) -> st.SearchStrategy[str]:
