@@ -70,16 +70,6 @@ def detect_format(state: Iterable[str]) -> str:
     return formats[0]
 
 
-def to_paper(state: Mapping[str, Tensor], options: Mapping) -> Converted:
-    """Convert weights with the identity start to the paper start; the outputs stay the same."""
-    return convert(state, OURS, start='paper', options=options)
-
-
-def to_identity(state: Mapping[str, Tensor], options: Mapping) -> Converted:
-    """Convert weights with the paper start to the identity start; the outputs stay the same."""
-    return convert(state, OURS, start='identity', options=options)
-
-
 def convert(
     state: Mapping[str, Tensor],
     source: str | None = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import convert, detect_format, to_identity, to_paper
+from cbam_det.checkpoints.convert import convert, detect_format
 from cbam_det.checkpoints.formats import DEFAULTS, FACTORS, FORMATS
 from cbam_det.models import layers
 
@@ -25,6 +25,7 @@ from .other_implementations import (
     randomised,
     stages,
 )
+from .starts import to_identity, to_paper
 
 
 def signature(kind: type) -> Mapping[str, inspect.Parameter]:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from cbam_det.checkpoints.convert import convert, detect_format, to_paper
+from cbam_det.checkpoints.convert import convert, detect_format
 from cbam_det.checkpoints.files import WEIGHTS_ONLY, read_file
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
 from .other_implementations import NEEDED, Authors, build, equal, randomised
+from .starts import to_paper
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import convert, to_identity, to_paper
+from cbam_det.checkpoints.convert import convert
 from cbam_det.utils.errors import InputError
+
+from .starts import to_identity, to_paper
 
 
 def without(state: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from mmdet.datasets import CocoDataset, XMLDataset
 from torchvision.models import resnet18
 
 from cbam_det import CBAM
-from cbam_det.checkpoints.convert import to_identity, to_paper
 from cbam_det.checkpoints.formats import FACTORS
 from cbam_det.datasets.validation.coco import list_coco
 from cbam_det.datasets.validation.voc import read_voc
@@ -24,6 +23,7 @@ from cbam_det.models.channels import module_names
 from cbam_det.models.insertion import match
 from cbam_det.utils.errors import InputError
 
+from ..checkpoints.starts import to_identity, to_paper
 from ..fuzz import damaged, fuzz, subjects
 
 some_examples = settings(max_examples=80, deadline=None, database=None, derandomize=True)
