@@ -15,7 +15,7 @@ from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
 from cbam_det.studies.verdicts import heat_table, summary, table
 from cbam_det.utils.errors import InputError, one_line_errors
-from cbam_det.utils.records import origin_line, table_row
+from cbam_det.utils.records import origin_line, table_head, table_row
 from cbam_det.visualization.focus import focus_table
 
 
@@ -67,7 +67,7 @@ def sweep_table(record: dict) -> str:
         f'{totals["built"]} built, {totals["refused"]} failed',
     ]
     if record['reasons']:
-        rows += ['', table_row(['reason of failure', 'configs']), table_row(['---', '---:'])]
+        rows += ['', *table_head(['reason of failure', 'configs'])]
     rows += [table_row([reason, len(names)]) for reason, names in record['reasons'].items()]
     return '\n'.join(rows)
 
@@ -129,7 +129,7 @@ def ratio_table(record: dict) -> str:
     peers = list(
         dict.fromkeys(name for feature_map in record['maps'] for name in feature_map['rows'])
     )[1:]
-    rows = [table_row(['feature map', *peers]), table_row(['---', *['---:'] * len(peers)])]
+    rows = table_head(['feature map', *peers])
     for feature_map in record['maps']:
         ours = feature_map['rows']['cbam_det']
         cells = (
@@ -147,13 +147,17 @@ def _map(feature_map: dict) -> str:
 def counts_table(record: dict) -> str:
     """The table of `benchmarks.speed counts`, with the paper's numbers where they differ."""
     rows = [
-        table_row(
+        *table_head(
             [
-                *('backbone', 'parameters', 'with SE', 'with CBAM'),
-                *('multiply-adds', 'with SE', 'with CBAM'),
+                'backbone',
+                'parameters',
+                'with SE',
+                'with CBAM',
+                'multiply-adds',
+                'with SE',
+                'with CBAM',
             ]
         ),
-        table_row(['---', *['---:'] * 6]),
     ]
     for name, kinds in record['rows'].items():
         cells = []
@@ -176,8 +180,7 @@ def precision_table(record: dict) -> str:
     """The table of `python -m benchmarks.speed precision`."""
     parts = ['output', 'input', 'parameters']
     rows = [
-        table_row(['dtype', 'output', 'gradient of the input', 'gradient of the parameters']),
-        table_row(['---', '---:', '---:', '---:']),
+        *table_head(['dtype', 'output', 'gradient of the input', 'gradient of the parameters']),
         *(
             table_row([kind, *(f'{errors[part]:.1e}' for part in parts)])
             for kind, errors in record['rows'].items()
@@ -219,7 +222,7 @@ def fuzz_table(record: dict) -> str:
         'read, with faults reported',
         'read, without faults',
     ]
-    rows = [table_row(head), table_row(['---', *['---:'] * 3])]
+    rows = table_head(head)
     for part, outcomes in record['outcomes'].items():
         counts = (f'{outcomes.get(key, 0):,}' for key in ('refused', 'counted', 'clean'))
         rows.append(table_row([part, *counts]))
@@ -230,7 +233,7 @@ def fuzz_table(record: dict) -> str:
 def config_fuzz_table(record: dict) -> str:
     """The table of `python -m tests.fuzz_configs`."""
     head = ['changed config', 'refused, with the key', 'refused, without the key', 'began']
-    rows = [table_row(head), table_row(['---', *['---:'] * 3])]
+    rows = table_head(head)
     for name, outcomes in record['outcomes'].items():
         keys = ('refused with its key', 'refused', 'begun')
         rows.append(table_row([f'`{name}`', *(f'{outcomes.get(key, 0):,}' for key in keys)]))

@@ -27,8 +27,14 @@ from ..utils.value_types import typed
 
 # The keys that mmengine.optim.DefaultOptimWrapperConstructor reads.
 PARAMWISE = (
-    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
-    *('flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
+    'custom_keys',
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'dwconv_decay_mult',
+    'flat_decay_mult',
+    'dcn_offset_lr_mult',
+    'bypass_duplicate',
 )
 MULTIPLIERS = ('lr_mult', 'decay_mult')
 UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs since 2.x

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.metrics import class_of_metric
-from ..utils.records import table_row
+from ..utils.records import table_head, table_row
 from .comparison import Comparison, compare
 from .records import read_record
 from .study import Row, Study
@@ -20,8 +20,7 @@ def breakdown(study: Study, results: Path) -> str:
     """The `breakdown_tables` as Markdown."""
     blocks = []
     for (head, *rows), note in breakdown_tables(study, results):
-        lines = [table_row(head), table_row(['---', *['---:'] * 3]), *map(table_row, rows)]
-        blocks += ['\n'.join(lines), note]
+        blocks += ['\n'.join([*table_head(head), *map(table_row, rows)]), note]
     return '\n\n'.join(filter(None, blocks)) or 'no detector is recorded together with its baseline'
 
 

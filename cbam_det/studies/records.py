@@ -24,20 +24,22 @@ from ..utils.run_config import RunConfig
 from .study import Row, Study, config_of, run_name
 
 # The parts of a config that affect a run's numbers. The others name, log, draw and save.
+# fmt: off
 DETERMINING_KEYS = (
-    *('model', 'data_preprocessor', 'default_scope', 'optim_wrapper', 'param_scheduler'),
-    *('auto_scale_lr', 'randomness', 'load_from', 'compile', 'efficient_conv_bn_eval'),
-    *('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'),
-    *('train_cfg', 'val_cfg', 'test_cfg', 'custom_hooks', 'default_hooks', 'channels_last'),
-    *('sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy'),
+    'model', 'data_preprocessor', 'default_scope', 'optim_wrapper', 'param_scheduler',
+    'auto_scale_lr', 'randomness', 'load_from', 'compile', 'efficient_conv_bn_eval',
+    'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
+    'train_cfg', 'val_cfg', 'test_cfg', 'custom_hooks', 'default_hooks', 'channels_last',
+    'sync_bn', 'model_wrapper_cfg', 'env_cfg', 'runner_type', 'strategy',
 )
 # Hooks that do not affect the numbers, and keys that only give a location.
 PASSIVE_HOOKS = {
-    *('IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook'),
-    *('DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook'),
-    *('AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook'),
-    *('RunReportHook', 'StopSignalsHook', 'TerminalHook'),
+    'IterTimerHook', 'LoggerHook', 'CheckpointHook', 'ParamSchedulerHook', 'DistSamplerSeedHook',
+    'DetVisualizationHook', 'VisualizationHook', 'NumClassCheckHook', 'AtomicCheckpointHook',
+    'AttentionAuditHook', 'AttentionMapsHook', 'ExactResumeHook', 'FiniteLossesHook',
+    'RunReportHook', 'StopSignalsHook', 'TerminalHook',
 }
+# fmt: on
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
 # Keys that every record must have, with their types; the others are optional.
 RECORD_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {

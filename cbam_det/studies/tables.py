@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from ..utils.records import origin_line, table_row
+from ..utils.records import origin_line, table_head, table_row
 
 
 def detector_table(record: dict) -> str:
     """The table of `tools/experiment.py cost`; the first row is the baseline."""
-    rows = [
-        table_row(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB']),
-        table_row(['---', '---:', '---:', '---:']),
-    ]
+    rows = table_head(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB'])
     base = next(iter(record['rows'].values()))
     for name, cost in record['rows'].items():
         cells = []
@@ -30,11 +27,8 @@ def plan_table(record: dict) -> str:
     """The table of `tools/experiment.py plan`."""
     lines = []
     for study in record['studies'].values():
-        head = [
-            *('runs', 'GPUs', 'steps', 'images', 'GFLOPs (multiply-adds)'),
-            *('hours', 'feature maps, GiB'),
-        ]
-        lines += [table_row([study['title'], *head]), table_row(['---', *['---:'] * len(head)])]
+        numbers = ['runs', 'GPUs', 'steps', 'images', 'GFLOPs (multiply-adds)', 'hours']
+        lines += table_head([study['title'], *numbers, 'feature maps, GiB'])
         for name, row in study['rows'].items():
             counts = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
             multiply_adds = f'{row["multiply_adds"] / 1e9:.1f}'

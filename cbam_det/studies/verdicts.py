@@ -11,7 +11,7 @@ import numpy as np
 from ..models.attention_modules import at_start
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
-from ..utils.records import table_row
+from ..utils.records import table_head, table_row
 from .comparison import Comparison, compare
 from .records import read_record, records, runs_without_row
 from .study import (
@@ -110,7 +110,7 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     if weights:
         head += [f'{gate} attention weights' for gate in GATES]
     unmoved = rows_at_start(weights)
-    lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
+    lines = table_head(head)
     for row in rows:
         cells = [spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
@@ -164,7 +164,7 @@ def heat_table(study: Study, results: Path) -> str:
     if not record:
         raise InputError(f'there is no record {path}; make it: {command_of_study("focus", study)}')
     head = ['', 'n', 'baseline', 'heat inside', 'difference', 'p', 'verdict', 'objects']
-    lines = [table_row(head), table_row(['---', *['---:'] * (len(head) - 1)])]
+    lines = table_head(head)
     chance = []
     for name, by_seed in record['runs'].items():
         base, ours = (

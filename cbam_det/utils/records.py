@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .environment import describe
@@ -79,3 +79,8 @@ def write_record(path: Path | None, command: str, record: dict) -> dict:
 def table_row(cells: Iterable[object]) -> str:
     """Cells as a row of a Markdown table."""
     return f'| {" | ".join(map(str, cells))} |'
+
+
+def table_head(names: Sequence[str]) -> list[str]:
+    """The two lines that begin a Markdown table whose columns but the first have numbers."""
+    return [table_row(names), table_row(['---', *['---:'] * (len(names) - 1)])]

@@ -73,6 +73,7 @@ class Evaluator:
 
     @property
     def is_coco(self) -> bool:
+        """Whether it has the options of CocoMetric."""
         return self.name in COCO_METRICS
 
 

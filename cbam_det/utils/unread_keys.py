@@ -17,14 +17,17 @@ from mmengine.runner import Runner
 
 from .errors import InputError
 
-# The keys that MMEngine's runners and mmdet's tools read; other keys are a config's variables.
+# The keys that MMEngine's runners, mmdet's tools and, in the last line, `CheckedRunner` read; other
+# keys are a config's variables.
+# fmt: off
 RUNNER_KEYS = (
     *list(inspect.signature(Runner.__init__).parameters)[1:-1],  # neither self nor cfg
-    *('sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
-    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
-    *('tta_model', 'tta_pipeline', 'custom_imports'),
-    *('channels_last', 'fast_coco_eval', 'preflight'),  # read by `engine.runner.CheckedRunner`
+    'sync_bn', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy',
+    'compile', 'activation_checkpointing', 'efficient_conv_bn_eval',
+    'tta_model', 'tta_pipeline', 'custom_imports',
+    'channels_last', 'fast_coco_eval', 'preflight',
 )
+# fmt: on
 # Keys of mmdet 2.x, with `train_dataset` of its YOLOX config, and their places in 3.x.
 OLD_KEYS = dict(
     data='train_dataloader, val_dataloader, test_dataloader',

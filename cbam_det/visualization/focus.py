@@ -11,7 +11,7 @@ from rich.progress import track
 
 from ..apis.inference import Prediction, PreparedImage, check_matching_classes, unique_name
 from ..utils.errors import InputError
-from ..utils.records import origin_line, table_row
+from ..utils.records import origin_line, table_head, table_row
 from .detections import dataset_with_boxes, evenly_spaced, match_detections, scored_objects
 from .gradcam import Explainer, heats_at_shared_layer
 from .heat import area_share, inside
@@ -24,7 +24,7 @@ def focus_table(record: dict) -> str:
     to the first with its 95% interval.
     """
     head = ['model', 'heat inside the object', 'difference', 'peak inside the object', 'difference']
-    rows = [table_row(head), table_row(['---', *['---:'] * 4])]
+    rows = table_head(head)
     for name, row in record['rows'].items():
         cells = []
         for kind in ('energy', 'pointing'):

@@ -163,16 +163,18 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
         for kind, count in faults.items()
     ]
     notes += [f'{split.name}: {note}' for note in split.notes]
-    images, total = len(content.raw['images']) - len(cleaned['images']), len(content.raw['images'])
+    all_images, raw_objects = len(content.raw['images']), content.raw['annotations']
+    images = all_images - len(cleaned['images'])
+    # Objects of the images that are kept, with those of VOC and YOLO files that cannot be read.
     kept_ids = {image['id'] for image in cleaned['images']}
-    of_kept = sum(item.get('image_id') in kept_ids for item in content.raw['annotations'])
-    unreadable = content.objects - len(content.raw['annotations'])  # in VOC and YOLO files
-    objects, all_objects = of_kept + unreadable - len(cleaned['annotations']), of_kept + unreadable
-    most_images, most_objects = MOST_IMAGES * total, MOST_OBJECTS * all_objects
-    if not cleaned['images'] or images > most_images or objects > most_objects:
+    all_objects = sum(item.get('image_id') in kept_ids for item in raw_objects)
+    all_objects += content.objects - len(raw_objects)
+    objects = all_objects - len(cleaned['annotations'])
+    too_many = images > MOST_IMAGES * all_images or objects > MOST_OBJECTS * all_objects
+    if not cleaned['images'] or too_many:
         fault = max(content.faults, key=lambda fault: faults[fault.kind])
         raise InputError(
-            f'{split.content.file}: {images:,} of {total:,} images and {objects:,} of '
+            f'{split.content.file}: {images:,} of {all_images:,} images and {objects:,} of '
             f'{all_objects:,} objects of {split.name} cannot be used, for example: {fault}; '
             'correct such files, or move them out of the folder'
         )

@@ -27,7 +27,10 @@ IMAGE_FAULTS = ('image missing', 'image empty', 'image unreadable')
 # Reported after the classes are compared: they depend on the classes or on the image files.
 AFTER_CLASSES = (
     *IMAGE_FAULTS,
-    *('no objects', 'image under another name', 'size differs', 'same image twice'),
+    'no objects',
+    'image under another name',
+    'size differs',
+    'same image twice',
 )
 
 

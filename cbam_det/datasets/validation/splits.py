@@ -90,6 +90,7 @@ class AnnotatedSplit:
 
     @property
     def is_voc(self) -> bool:
+        """Whether it is a VOC list, not a COCO file."""
         return self.content.is_voc
 
 
