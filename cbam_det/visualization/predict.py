@@ -150,8 +150,18 @@ class Run:
             lines = [json.dumps(line) + '\n' for line in (head, *self.done.values())]
             part.write_text(''.join(lines), encoding='utf-8')
 
-    def detect(self, names: list[str], pictures: list[np.ndarray]) -> None:
-        """Detect in the unfinished RGB pictures, (H, W, 3) uint8, and save the results."""
+    def check_source(self, name: str, file: Path) -> None:
+        """Raise InputError if the finished results of this name are those of another file."""
+        entry = self.done.get(name) or self.done.get(_frame_name(name, 0)) or {}
+        path = str(file.absolute())
+        if entry.get('source', path) != path:
+            raise InputError(
+                f'{self.out} has the results of {entry["source"]}, which has the same name as '
+                f'{file}; give another folder with --out'
+            )
+
+    def detect(self, names: list[str], pictures: list[np.ndarray], file: Path) -> None:
+        """Detect in the unfinished pictures of a file, (H, W, 3) uint8 RGB; save the results."""
         todo = [index for index, name in enumerate(names) if name not in self.done]
         if not todo:
             return
@@ -169,6 +179,7 @@ class Run:
                 height, width = pictures[index].shape[:2]
                 entry = dict(
                     file=names[index],
+                    source=str(file.absolute()),
                     width=width,
                     height=height,
                     labels=instances.labels.tolist(),
@@ -275,15 +286,18 @@ def predict(
         batch_size: number of pictures or frames in a batch.
 
     Raises:
-        InputError: there are no files to read, or `out` has results of another model or of other
-            options.
+        InputError: there are no files to read, or `out` has results of another model, of other
+            options, or of another file with the same name.
     """
     folder = out.resolve()
     files = [file for file in find_inputs(source) if folder not in file.resolve().parents]
     if attention and not any(named_cbams(predictor.model)):
         raise InputError('--attention: this model has no CBAM; leave the option out')
     root = os.path.commonpath([file.absolute().parent for file in files])
+    names = {file: str(file.absolute().relative_to(root)) for file in files}
     run, summary = Run(predictor, out, score, attention, batch_size), Summary()
+    for file, name in names.items():
+        run.check_source(name, file)
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -293,8 +307,7 @@ def predict(
     )
     with names_in_pictures(predictor.classes), Progress(*columns, transient=True) as progress:
         task = progress.add_task('files', total=len(files), rate='')
-        for file in files:
-            name = str(file.absolute().relative_to(root))
+        for file, name in names.items():
             target = _target(out / 'drawn' / name)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -324,6 +337,10 @@ def _target(path: Path) -> Path:
     return path if path.suffix in WRITABLE else path.with_name(f'{path.name}.jpg')
 
 
+def _frame_name(name: str, number: int) -> str:
+    return f'{name}#{number:06d}'
+
+
 def _predict_picture(run: Run, file: Path, name: str, target: Path) -> None:
     if name in run.done and target.is_file():
         return
@@ -331,7 +348,7 @@ def _predict_picture(run: Run, file: Path, name: str, target: Path) -> None:
         picture = read_image(file)
     except InputError as error:
         raise _UnreadableError('missing' if not file.is_file() else 'not an image') from error
-    run.detect([name], [picture])
+    run.detect([name], [picture], file)
     with atomic_write(target) as part:
         drawn = np.ascontiguousarray(run.draw(name, picture)[..., ::-1])
         part.write_bytes(cv2.imencode(target.suffix, drawn)[1].tobytes())
@@ -355,8 +372,8 @@ def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[in
                 frames = (frame.to_ndarray(format='rgb24') for frame in reader.decode(stream))
                 count = 0
                 while batch := list(islice(frames, run.batch_size)):
-                    names = [f'{name}#{count + index:06d}' for index in range(len(batch))]
-                    run.detect(names, batch)
+                    names = [_frame_name(name, count + index) for index in range(len(batch))]
+                    run.detect(names, batch, file)
                     for frame_name, picture in zip(names, batch, strict=True):
                         drawn = run.draw(frame_name, picture)
                         padding = [(0, size % 2) for size in drawn.shape[:2]]  # for H.264

@@ -122,6 +122,16 @@ def test_results_of_other_options_are_not_mixed(detector, folder, tmp_path):
         predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.5)
 
 
+def test_results_of_another_file_with_the_same_name_are_not_taken(detector, folder, tmp_path):
+    predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
+    predict(detector, str(folder / 'clip.mp4'), tmp_path / 'out')
+    for name in ('one.jpg', 'clip.mp4'):
+        shutil.copy(folder / name, folder / 'a b')
+        with pytest.raises(InputError, match=f'has the results of {folder}/{name}, which has the'):
+            predict(detector, str(folder / 'a b' / name), tmp_path / 'out')
+    assert predict(detector, str(folder / 'one.jpg'), tmp_path / 'out').images == 6
+
+
 def test_results_inside_the_input_folder_are_not_read(detector, folder):
     first = predict(detector, str(folder), folder / 'out')
     assert predict(detector, str(folder), folder / 'out').images == first.images == 7
