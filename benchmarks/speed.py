@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import contenders, modules, threshold
+from benchmarks.own_process import calls_in_own_process
 from benchmarks.plot import costs
 from benchmarks.tables import TABLES
 from cbam_det.engine.devices import amp_on_cpu
@@ -174,7 +175,7 @@ def measure(args: argparse.Namespace) -> dict:
         for variant in args.variant:
             options = parse_options([variant])
             configs[f'{last}, {variant}'] = override(copy.deepcopy(base), options)
-        as_in_mmdet = {}
+        as_in_mmdet: dict[str, Config] = {}
         if args.as_in_mmdet:
             first, baseline = next(iter(configs.items()))
             as_in_mmdet = {f"{first}, mmdet's tools": in_channels_last(baseline, False)}
@@ -185,7 +186,12 @@ def measure(args: argparse.Namespace) -> dict:
         if args.amp:
             configs |= {f'{name}, --amp': mixed(cfg) for name, cfg in configs.items()}
         return detectors(
-            as_in_mmdet | configs, args.rounds, args.device, args.size, args.batch, as_in_mmdet
+            as_in_mmdet | configs,
+            args.rounds,
+            args.device,
+            args.size,
+            args.batch,
+            dict.fromkeys(as_in_mmdet, calls_in_own_process),
         )
     if args.kind == 'threshold':
         maps = list(threshold.measure(args.rounds, args.device))

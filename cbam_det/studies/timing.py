@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import multiprocessing
-from collections.abc import Callable, Collection
-from functools import partial
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +24,16 @@ if TYPE_CHECKING:
     from mmengine.optim import OptimWrapper
 
 
+Calls = dict[str, Callable[[], Any]]
+
+
 def detectors(
     configs: dict[str, Config],
     rounds: int,
     device: str,
     size: tuple[int, int] | None = None,
     batch: int = 2,
-    as_in_mmdet: Collection[str] = (),
+    calls_of: Mapping[str, Callable[..., Calls]] | None = None,
 ) -> dict:
     """Time a training step and inference of whole detectors in alternation, on random images.
 
@@ -46,8 +45,7 @@ def detectors(
         configs: configs by name; the first is the baseline.
         size: height and width of the images in pixels; default: the test size of the first config.
         batch: images per training step; inference uses one.
-        as_in_mmdet: the names of those in `configs` that are measured in a process of their own,
-            which returns freed memory to the system, as mmdet's tools do.
+        calls_of: by the name of a config, a function in place of `detector_calls`.
 
     Returns:
         'size'; 'batch'; 'rows': by name 'train_ms' and 'infer_ms' as median and quartiles, and
@@ -57,7 +55,7 @@ def detectors(
         keep_memory()
     size = size or input_size(next(iter(configs.values())))
     calls = {
-        name: (_in_own_process if name in as_in_mmdet else _calls)(cfg, size, batch, device)
+        name: (calls_of or {}).get(name, detector_calls)(cfg, size, batch, device)
         for name, cfg in configs.items()
     }
     # Inference first: after training steps the weights differ, and with them the work of NMS.
@@ -72,10 +70,10 @@ def detectors(
     return dict(size=list(size), batch=batch, rows=rows)
 
 
-def _calls(
-    cfg: Config, size: tuple[int, int], batch: int, device: str
-) -> dict[str, Callable[[], Any]]:
-    """A training step, inference and the peak memory of a step in MiB, of a detector."""
+def detector_calls(cfg: Config, size: tuple[int, int], batch: int, device: str) -> Calls:
+    """A training step, inference and the peak memory of a step in MiB, of a detector: 'train',
+    'infer' and 'peak'.
+    """
     torch.manual_seed(0)
     model = build_model(cfg).to(device)
     if cfg.get('channels_last'):
@@ -85,30 +83,6 @@ def _calls(
     train = _detector_step(model, wrapper, _samples(batch, size, classes))
     infer = _detection(model, _samples(1, size, classes))
     return dict(train=train, infer=infer, peak=lambda: round(memory(train, device)[1], 1))
-
-
-def _in_own_process(*args: Any) -> dict[str, Callable[[], Any]]:
-    """The calls of `_calls` in a new process, which ends with this one."""
-    context = multiprocessing.get_context('spawn')
-    connection, other_end = context.Pipe()
-    context.Process(target=_serve, args=(other_end, *args), daemon=True).start()
-    other_end.close()
-
-    def call(name: str) -> Any:
-        connection.send(name)
-        return connection.recv()
-
-    return {name: partial(call, name) for name in ('train', 'infer', 'peak')}
-
-
-def _serve(connection: Connection, *args: Any) -> None:
-    """Do the calls that another process sends by their names; send their results back."""
-    calls = _calls(*args)
-    with contextlib.suppress(EOFError):
-        while True:
-            name = connection.recv()
-            result = calls[name]()
-            connection.send(result if name == 'peak' else None)
 
 
 def _classes(cfg: Config) -> int:
