@@ -32,35 +32,8 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
     }
     dropped = []
     for root in cbam_roots(items):
-        if not root:
-            raise InputError(
-                'a single CBAM: the conversion also scales the norm before it; give the weights of '
-                'the whole network'
-            )
-        gates = [
-            gate for gate in pools if any(key.startswith(f'{root}{gate}_gate.') for key in items)
-        ]
-        if {*gates} != {*order.replace('parallel', 'channel-spatial').split('-')}:
-            raise InputError(
-                f'{root} has a {" and a ".join(gates)} gate, which does not fit order={order!r}; '
-                "give the model's order"
-            )
-        if not_homogeneous := [gate for gate in gates if 'lse' in pools[gate]]:
-            raise InputError(
-                f"{root}: with pool 'lse' in the {not_homogeneous[0]} gate, the other start cannot "
-                'give the same outputs; keep the start of the checkpoint'
-            )
-        gains = [f'{root}{gate}_gate.gain' for gate in gates]
-        if any((gain in items) == (start == 'identity') for gain in gains):
-            raise InputError(f'{root} has the {start} start already; leave out start={start!r}')
+        gains = _check_cbam(items, root, start, order, pools)
         conv, summary = root + CONV + 'weight', f'{root}spatial_gate.summary.weight'
-        if conv in items:
-            maps, has_summary = items[conv].value.shape[1], summary in items
-            if maps != len(pools['spatial']) or has_summary != (pools['spatial'] == ('conv',)):
-                raise InputError(
-                    f'{conv} has {maps} input maps, which does not fit spatial_pools='
-                    f"{pools['spatial']}; give the model's spatial_pools"
-                )
         weight, bias = norm_before(items, root)
         fc1_factor, spatial_factor, norm_factor = FACTORS[order]
         pooled_input = summary if summary in items else conv
@@ -78,6 +51,40 @@ def set_start(items: dict[str, Item], start: str, options: Mapping) -> list[Item
             else:
                 items[gain] = Item('', items[weight].value.new_tensor(2.0), ('added',))
     return dropped
+
+
+def _check_cbam(
+    items: dict[str, Item], root: str, start: str, order: str, pools: dict[str, tuple[str, ...]]
+) -> list[str]:
+    """Check that a CBAM has the other start and these options; returns the keys of its gains."""
+    if not root:
+        raise InputError(
+            'a single CBAM: the conversion also scales the norm before it; give the weights of '
+            'the whole network'
+        )
+    gates = [gate for gate in pools if any(key.startswith(f'{root}{gate}_gate.') for key in items)]
+    if {*gates} != {*order.replace('parallel', 'channel-spatial').split('-')}:
+        raise InputError(
+            f'{root} has a {" and a ".join(gates)} gate, which does not fit order={order!r}; '
+            "give the model's order"
+        )
+    if not_homogeneous := [gate for gate in gates if 'lse' in pools[gate]]:
+        raise InputError(
+            f"{root}: with pool 'lse' in the {not_homogeneous[0]} gate, the other start cannot "
+            'give the same outputs; keep the start of the checkpoint'
+        )
+    gains = [f'{root}{gate}_gate.gain' for gate in gates]
+    if any((gain in items) == (start == 'identity') for gain in gains):
+        raise InputError(f'{root} has the {start} start already; leave out start={start!r}')
+    conv, has_summary = root + CONV + 'weight', f'{root}spatial_gate.summary.weight' in items
+    if conv in items:
+        maps = items[conv].value.shape[1]
+        if maps != len(pools['spatial']) or has_summary != (pools['spatial'] == ('conv',)):
+            raise InputError(
+                f'{conv} has {maps} input maps, which does not fit spatial_pools='
+                f"{pools['spatial']}; give the model's spatial_pools"
+            )
+    return gains
 
 
 def _scale_exactly(item: Item, factor: float) -> Item:

@@ -184,30 +184,19 @@ def heat_inside(
         ):
             if read_record(results, study, base, seed) is None:
                 continue
-            folders = {
-                compared.name: work_dirs / run_name(study, compared, seed)
-                for compared in (base, row)
-            }
-            without_weights = [
-                str(folders[compared.name])
-                for compared in (base, row)
-                if not _has_weights(
-                    folders[compared.name], read_record(results, study, compared, seed)
-                )
-            ]
+            folders, without_weights = [], []
+            for compared in (base, row):
+                folders.append(work_dirs / run_name(study, compared, seed))
+                if not _has_weights(folders[-1], read_record(results, study, compared, seed)):
+                    without_weights.append(str(folders[-1]))
             missing += without_weights
             if without_weights:
                 continue
-            explainers = [
-                Explainer(
-                    Predictor(
-                        config_of(study, compared, seed, data_root),
-                        str(last_checkpoint(folders[compared.name])),
-                        compared.name,
-                    )
-                )
-                for compared in (base, row)
-            ]
+            explainers = []
+            for compared, folder in zip((base, row), folders, strict=True):
+                cfg = config_of(study, compared, seed, data_root)
+                predictor = Predictor(cfg, str(last_checkpoint(folder)), compared.name)
+                explainers.append(Explainer(predictor))
             heat = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
             measured.setdefault(row.name, {})[str(seed)] = heat
             write_record(path, command_line, dict(images=count, score=score, runs=measured))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from mmengine.config import Config
@@ -82,49 +83,27 @@ def focus(
     check_matching_classes(
         [explainer.predictor for explainer in explainers], dataset.metainfo['classes']
     )
-    energy, pointing, chance = [], [], []
-    objects = left_out = 0
-    layers: Counter[str] = Counter()
     infos = [dataset.get_data_info(index) for index in evenly_spaced(len(dataset), count)]
     infos = list({info['img_path']: info for info in infos}.values())  # without repetitions
-    for info in track(infos, 'explaining', transient=True):
-        prepared_images = [
-            explainer.predictor.prepare(info['img_path']) for explainer in explainers
-        ]
-        detections = [
-            _matched_detections(explainer, prepared, info, score)
-            for explainer, prepared in zip(explainers, prepared_images, strict=True)
-        ]
-        rows, areas = [], []
-        for index, item in enumerate(scored_objects(info)):
-            box = np.asarray(item['bbox'])
-            same_object = [by_index.get(index) for by_index in detections]
-            if None in same_object:
-                left_out += 1
-                continue
-            layer, heats = heats_at_shared_layer(explainers, prepared_images, same_object)
-            measured = [inside(heat, box) for heat in heats if heat is not None]
-            if None in measured:
-                left_out += 1
-                continue
-            layers[layer] += 1
-            rows.append(measured)
-            areas.append(area_share(prepared_images[0].picture.shape[:2], box))
-        if rows:
-            objects += len(rows)
-            shares, peaks = np.moveaxis(np.array(rows, np.float64), 2, 0)
-            energy.append(shares.mean(0))
-            pointing.append(peaks.mean(0))
-            chance.append(np.mean(areas))
-    if not objects:
+    images = [
+        _measure_image(explainers, info, score)
+        for info in track(infos, 'explaining', transient=True)
+    ]
+    left_out = sum(image.left_out for image in images)
+    images = [image for image in images if image.shares]
+    if not images:
         raise InputError(
             f'none of {left_out} objects in {len(infos)} images is detected by every model; use '
             'more images (--count), a lower --score, or models that were trained longer'
         )
+    # Means over the objects of each image: (images, models).
+    energy, pointing = (
+        np.array([np.mean(image.shares, axis=0)[:, kind] for image in images]) for kind in (0, 1)
+    )
     table: dict[str, dict] = {}
     for number, explainer in enumerate(explainers):
         row = table[unique_name(explainer.predictor.name, table)] = {}
-        for kind, values in (('energy', np.array(energy)), ('pointing', np.array(pointing))):
+        for kind, values in (('energy', energy), ('pointing', pointing)):
             row[kind] = [round(float(values[:, number].mean()), 4), _spread(values[:, number])]
             if number:
                 row[f'{kind}_more'] = difference(values[:, number] - values[:, 0])
@@ -133,13 +112,54 @@ def focus(
         score=score,
         method=explainers[0].method,
         target=explainers[0].target,
-        layers=dict(layers),
-        images=len(energy),
-        objects=objects,
+        layers=dict(Counter(layer for image in images for layer in image.layers)),
+        images=len(images),
+        objects=sum(len(image.shares) for image in images),
         left_out=left_out,
-        chance=round(float(np.mean(chance)), 4),
+        chance=round(float(np.mean([np.mean(image.areas) for image in images])), 4),
         rows=table,
     )
+
+
+@dataclass
+class _Image:
+    """The measurements in one image.
+
+    Attributes:
+        shares: for each object and model the share of the heat inside the box, and whether the
+            maximum is inside.
+        areas: for each object the share of the image that its box covers.
+        layers: the layer of each object's heat.
+        left_out: the number of objects that some model does not detect or has no heat for.
+    """
+
+    shares: list[list[tuple[float, bool]]] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+
+def _measure_image(explainers: Sequence[Explainer], info: dict, score: float) -> _Image:
+    prepared_images = [explainer.predictor.prepare(info['img_path']) for explainer in explainers]
+    detections = [
+        _matched_detections(explainer, prepared, info, score)
+        for explainer, prepared in zip(explainers, prepared_images, strict=True)
+    ]
+    image = _Image()
+    for index, item in enumerate(scored_objects(info)):
+        box = np.asarray(item['bbox'])
+        same_object = [by_index.get(index) for by_index in detections]
+        shares = []
+        if None not in same_object:
+            layer, heats = heats_at_shared_layer(explainers, prepared_images, same_object)
+            shares = [share for heat in heats if heat is not None and (share := inside(heat, box))]
+        if len(shares) < len(explainers):
+            image.left_out += 1
+            continue
+        image.shares.append(shares)
+        image.areas.append(area_share(prepared_images[0].picture.shape[:2], box))
+        image.layers.append(layer)
+    return image
 
 
 def _matched_detections(
