@@ -72,26 +72,23 @@ def check_data(
                     f'{split.name} data: not checked, as {dataset.name} is neither COCO nor VOC'
                 )
                 continue
-            summary = check_content(dataset, listed.content, fix)
-            check_maps(run.cfg, dataset, listed.content)
+            content = listed.content
+            summary = check_content(dataset, content, fix)
+            check_maps(run.cfg, dataset, content)
             summary.notes += notes.get(dataset.place, [])
             if decoded:
-                paths = [image.path for image in listed.content.images if image.path]
-                summary.notes += pixel_notes(decoded[path] for path in paths)
+                summary.notes += pixel_notes(
+                    decoded[image.path] for image in content.images if image.path
+                )
             summaries[dataset.place] = summary
             print_log(f'{split.name} data: {summary}')
             _warn_of_padding(split, dataset, summary)
         check_metainfo(run.cfg, split.name)
         check_evaluators(split, run.model)
     if not run.model.has_language_model:  # which is told the classes of each set
-        check_same_classes(
-            {
-                dataset.place: dataset.classes
-                for name, split in run.splits.items()
-                if name in ('train', *names)
-                for dataset in split.data_sets
-            }
-        )
+        compared = [run.splits[name] for name in run.splits if name in ('train', *names)]
+        data_sets = [dataset for split in compared for dataset in split.data_sets]
+        check_same_classes({dataset.place: dataset.classes for dataset in data_sets})
     for listed in examined:
         check_not_shared(listed.content, fix)
     return summaries
