@@ -143,45 +143,39 @@ def _baseline(row: Row) -> str:
     return row.against or row.name
 
 
+def _scores(record: dict, key: str, scale: float) -> dict[int, float]:
+    """A metric of a run by the step of its validation."""
+    return {
+        int(step): scale * metrics[key]
+        for step, metrics in record['validation'].items()
+        if metrics.get(key) is not None
+    }
+
+
 def _curves(
     axis: plt.Axes, study: Study, rows: list[Row], results: Path, styles: dict[str, dict]
 ) -> None:
     first, key = next(iter(study.metrics_of(rows[0]).items()))
-    runs = [
-        (
-            row,
-            {
-                seed: record
-                for seed in row.seeds
-                if (record := read_record(results, study, row, seed))
-            },
-        )
-        for row in rows
-    ]
+    records: dict[str, dict[int, dict]] = {row.name: {} for row in rows}
+    for row, seed in study.runs(rows):
+        if record := read_record(results, study, row, seed):
+            records[row.name][seed] = record
     # mmdet logs no metric if the detector found nothing.
     validated = any(
         key in metrics
-        for _, records in runs
-        for record in records.values()
+        for by_seed in records.values()
+        for record in by_seed.values()
         for metrics in record['validation'].values()
     )
-    for row, records in runs:
+    for row in rows:
         # Rows with the same baseline are averaged over the seeds that all of them have.
-        seed_sets = [
-            set(other_records)
-            for other_row, other_records in runs
-            if _baseline(other_row) == _baseline(row)
-        ]
-        seeds = set.intersection(*seed_sets) or set(records)
+        same_baseline = [other.name for other in rows if _baseline(other) == _baseline(row)]
+        shared = set.intersection(*(set(records[name]) for name in same_baseline))
         lines = [
-            {
-                int(step): study.scale_of(row) * metrics[key]
-                for step, metrics in records[seed]['validation'].items()
-                if metrics.get(key) is not None
-            }
+            _scores(records[row.name][seed], key, study.scale_of(row))
             if validated
-            else {int(step): loss for step, loss in records[seed]['loss'].items()}
-            for seed in sorted(seeds)
+            else {int(step): loss for step, loss in records[row.name][seed]['loss'].items()}
+            for seed in sorted(shared or records[row.name])
         ]
         steps = sorted(set.intersection(*map(set, lines)))
         means = [np.mean([line[step] for line in lines]) for step in steps]
