@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import cbam_det  # noqa: F401 (it registers TimmAttention)
 from benchmarks.tables import timm_table
 from cbam_det.models.plugins import TIMM_ATTENTIONS
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 from cbam_det.utils.records import write_record
 
 IMAGES = (2, 3, 64, 64)

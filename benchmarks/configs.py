@@ -10,7 +10,7 @@ from rich.progress import track
 
 from benchmarks.pages import write_or_check
 from cbam_det.models.costs import Cost, count_costs
-from cbam_det.utils.errors import one_line_errors
+from cbam_det.utils.exits import one_line_errors
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 HEAD = """# The configs

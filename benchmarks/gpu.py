@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import modules, threshold
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 from cbam_det.utils.measure import alternate, memory
 from cbam_det.utils.records import origin_line, table_row, write_record
 

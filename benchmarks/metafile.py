@@ -19,7 +19,8 @@ import yaml
 from benchmarks.pages import write_or_check
 from cbam_det.studies.records import records
 from cbam_det.studies.study import Row, Study, read_study
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = '# Written by `python -m benchmarks.metafile` from configs/ and results/.\n'

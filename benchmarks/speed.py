@@ -22,7 +22,8 @@ from cbam_det.engine.devices import amp_on_cpu
 from cbam_det.models.layers.memory_efficient import SMALL
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 from cbam_det.utils.options import parse_options
 from cbam_det.utils.records import write_record
 from cbam_det.visualization.figures import save

@@ -33,7 +33,8 @@ from cbam_det.models.layers import CBAM
 from cbam_det.models.paper_places import PATTERNS, family_of
 from cbam_det.models.places import fragment
 from cbam_det.utils.config import detector
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 from cbam_det.utils.records import write_record
 
 ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'

@@ -14,7 +14,8 @@ from cbam_det.studies.breakdown import breakdown
 from cbam_det.studies.study import read_study
 from cbam_det.studies.tables import detector_table, plan_table
 from cbam_det.studies.verdicts import heat_table, summary, table
-from cbam_det.utils.errors import InputError, one_line_errors
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import one_line_errors
 from cbam_det.utils.records import origin_line, table_head, table_row
 from cbam_det.visualization.focus import focus_table
 

@@ -81,8 +81,8 @@ def missing_files(*files: tuple[str, str | Path | None]) -> int:
     Returns:
         The exit status: 2 if a file is missing, else 0.
     """
-    errors, find_files = map(_load_without_package, ('errors', 'find_files'))
-    return errors.one_line_errors(lambda: find_files.check_files(*files))
+    exits, find_files = map(_load_without_package, ('exits', 'find_files'))
+    return exits.one_line_errors(lambda: find_files.check_files(*files))
 
 
 def _load_without_package(name: str) -> ModuleType:

@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from cbam_det.apis.inference import Predictor, unique_name
     from cbam_det.utils.config import read_config
-    from cbam_det.utils.errors import Stopped
+    from cbam_det.utils.exits import Stopped
     from cbam_det.visualization.app import serving
 
     def stop(number: int, frame: object) -> None:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: run(args))
 

@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_config = Path(args.data).suffix == '.py'
     if is_config and (status := missing_files(('config', args.data))):
         return status
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: check(args))
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cbam_det_tools import hide_gpus_without_operators
 
     hide_gpus_without_operators()
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: run(args))
 

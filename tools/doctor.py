@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parse_args(argv)
     try:
-        from cbam_det.utils.errors import one_line_errors
+        from cbam_det.utils.exits import one_line_errors
     except Exception as error:  # e.g. a file with the name of a standard module
         print(f'PROBLEM  cbam_det cannot be imported ({type(error).__name__}: {error})')
         return 1

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if status := missing_files(('config', args.config), ('checkpoint', args.checkpoint)):
         return status
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: write(args))
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if status := missing_files(('config', args.config)):
         return status
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: print_places(args))
 

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = [('source', args.input), ('config', args.config), ('checkpoint', args.checkpoint)]
     if status := missing_files(*files):
         return status
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: run(args))
 

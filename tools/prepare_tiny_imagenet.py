@@ -27,7 +27,7 @@ def prepare(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: prepare(args))
 

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     hidden_gpus = hide_gpus_without_operators()
     from cbam_det.engine.launch import run_tool
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: run_tool(train, args, hidden_gpus))
 

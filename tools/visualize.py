@@ -306,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         files += [('config', config), ('checkpoint', checkpoint)]
     if status := missing_files(*files):
         return status
-    from cbam_det.utils.errors import one_line_errors
+    from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: write_output(args))
 

@@ -39,7 +39,8 @@ from ..models.channels_last import align_states, contiguous_checkpoint, to_chann
 from ..models.compat import allow_compilations, fix_ssd_heads
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
-from ..utils.errors import InputError, Stopped, end_by_one_line
+from ..utils.errors import InputError
+from ..utils.exits import Stopped, end_by_one_line
 from ..utils.files import atomic_write
 from ..utils.records import scored, typed_command
 from ..utils.value_types import typed
@@ -68,7 +69,7 @@ class CheckedRunner(Runner):
       has; `fast_coco_eval=False` in the config keeps pycocotools;
     - one-line errors for faults of the machine and of config keys (`failures`, `build_errors`); a
       script that does not catch `InputError` or `Stopped` ends with that line and the exit status
-      of our tools (`errors.end_by_one_line`);
+      of our tools (`exits.end_by_one_line`);
     - the file `metrics.json` after a test.
 
     Its settings are in the config's `preflight`; all of them are optional::

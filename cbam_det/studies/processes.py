@@ -16,7 +16,8 @@ from types import FrameType
 from rich.status import Status
 from rich.text import Text
 
-from ..utils.errors import SIGNALS, InputError, Stopped, explain_ctrl_c
+from ..utils.errors import InputError
+from ..utils.exits import SIGNALS, Stopped, explain_ctrl_c
 from ..utils.installation import tools_folder
 
 # The line with which MMEngine logs the progress of a loop.

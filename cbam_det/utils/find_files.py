@@ -1,8 +1,8 @@
 """Find the files that a command names, or say which is missing, with similar names.
 
 The tools check these files before they import cbam_det, whose import takes seconds
-(`cbam_det_tools.missing_files`). So this module, `errors` and `installation` need the standard
-library alone.
+(`cbam_det_tools.missing_files`). So this module, `errors`, `exits` and `installation` need the
+standard library alone.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 
 from cbam_det.checkpoints import loading
 from cbam_det.engine.hooks.exact_resume_hook import random_states, set_random_states
-from cbam_det.utils.errors import Stopped
+from cbam_det.utils.exits import Stopped
 
 from ..conftest import CONFIG, QUICK, in_process
 from .tiny_run import BATCH, IMAGES, At, kill, load, same, toy

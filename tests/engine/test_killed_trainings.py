@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbam_det.utils.errors import CTRL_C
+from cbam_det.utils.exits import CTRL_C
 
 from ..conftest import CONFIG, QUICK, ROOT, free_port
 from .tiny_run import load

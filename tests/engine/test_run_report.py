@@ -15,7 +15,7 @@ from PIL import Image
 
 from cbam_det.engine.hooks import RunReportHook, run_report_hook
 from cbam_det.evaluation.metrics import FastCocoMetric
-from cbam_det.utils.errors import Stopped
+from cbam_det.utils.exits import Stopped
 from cbam_det.utils.records import log_lines
 from cbam_det.visualization import run_page
 from cbam_det.visualization.detections import Detections

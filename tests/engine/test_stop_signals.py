@@ -13,7 +13,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from cbam_det.engine.runner import CheckedRunner
-from cbam_det.utils.errors import SIGNALS, Stopped, one_line_errors
+from cbam_det.utils.exits import SIGNALS, Stopped, one_line_errors
 
 from ..conftest import ROOT, without_warnings
 from .tiny_run import At, Draw, kill, load, same, toy
@@ -128,7 +128,7 @@ def test_ctrl_c_is_one_line_and_the_signal_s_own_end(capsys, monkeypatch):
         one_line_errors(run)
     assert capsys.readouterr().err == 'interrupted\n'
     code = (
-        'import os, signal; from cbam_det.utils.errors import Stopped, one_line_errors\n'
+        'import os, signal; from cbam_det.utils.exits import Stopped, one_line_errors\n'
         'def run(): raise Stopped("stopped", signal.SIGINT)\n'
         'one_line_errors(run)'
     )

@@ -10,7 +10,8 @@ import pytest
 from mmengine.fileio import LocalBackend
 
 from cbam_det.checkpoints import loading
-from cbam_det.utils.errors import InputError, Stopped
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import Stopped
 from cbam_det.utils.files import atomic_write
 
 from .tiny_run import At, kill, same, toy

@@ -10,7 +10,7 @@ import pytest
 
 from cbam_det.studies import processes
 from cbam_det.studies.processes import call_tool
-from cbam_det.utils.errors import Stopped
+from cbam_det.utils.exits import Stopped
 
 # A tool that ends as it would have without the signal.
 TOOL = """

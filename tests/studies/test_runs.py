@@ -22,7 +22,8 @@ from cbam_det.studies.records import check_records, read_record
 from cbam_det.studies.runs import _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import first_score, values
-from cbam_det.utils.errors import SIGNALS, InputError, Stopped
+from cbam_det.utils.errors import InputError
+from cbam_det.utils.exits import SIGNALS, Stopped
 from cbam_det.utils.options import parse_options
 from cbam_det.utils.records import scored
 

@@ -7,16 +7,14 @@ import sys
 
 import pytest
 
-from cbam_det.utils import errors
 from cbam_det.utils.errors import InputError, printable
 
-# A command without an import of torch: it loads only the file of the module.
-COMMAND = f"""
-import importlib.util, logging, sys
+# A command without an import of torch: it loads only the files of the modules.
+COMMAND = """
+import logging, sys
+from cbam_det_tools import _load_without_package
 
-spec = importlib.util.spec_from_file_location('errors', {errors.__file__!r})
-errors = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(errors)
+errors, exits = map(_load_without_package, ('errors', 'exits'))
 
 def command():
     logging.getLogger().addHandler(logging.StreamHandler(sys.stdout))
@@ -25,7 +23,7 @@ def command():
         logging.getLogger().warning('قطة')
     raise errors.InputError('no image 猫.jpg')
 
-sys.exit(errors.one_line_errors(command))
+sys.exit(exits.one_line_errors(command))
 """
 
 

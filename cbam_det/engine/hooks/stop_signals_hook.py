@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...utils.errors import SIGNALS, Stopped, explain_ctrl_c
+from ...utils.exits import SIGNALS, Stopped, explain_ctrl_c
 from ...utils.mmengine_private import accumulated_iterations
 from .checkpoint_hook import AtomicCheckpointHook
 from .terminal_hook import BRIEF
