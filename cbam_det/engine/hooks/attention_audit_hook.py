@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from mmengine.hooks import Hook
@@ -138,10 +139,8 @@ class AttentionAuditHook(Hook):
         """In iteration `saturation_at` and in the last one, record the weights of each CBAM."""
         if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
             for name, cbam in named_cbams(unwrapped(runner.model)):
-                self.handles.append(
-                    cbam.register_forward_pre_hook(_WeightRecorder(self.gates, name))
-                )
-                self.handles.append(RunUncompiled(cbam))
+                record = partial(_record_weights, self.gates, name)
+                self.handles += [cbam.register_forward_pre_hook(record), RunUncompiled(cbam)]
 
     def after_train_iter(
         self,
@@ -257,23 +256,19 @@ class AttentionAuditHook(Hook):
         self.in_validation, self.validated = None, True
 
 
-class _WeightRecorder:
-    """A pre-hook that records a CBAM's weights without updating its norm's statistics."""
-
-    def __init__(self, gates: dict, name: str) -> None:
-        self.gates, self.name = gates, name
-
-    def __call__(self, cbam: CBAM, args: tuple) -> None:
-        if self.name in self.gates:
-            return  # the second pass of a shared head or of a checkpointed block
-        x = args[0].detach().float()
-        maximum = 2.0 if has_doubled_gates(cbam) else 1.0
-        # Without autocast, which would cache casts of the parameters that have no gradients.
-        without_autocast = torch.autocast(x.device.type, enabled=False)
-        with in_eval_mode(cbam), torch.no_grad(), without_autocast:
-            self.gates[self.name] = {
-                kind: (weights.cpu(), maximum) for kind, weights in cbam.gates(x).items()
-            }
+def _record_weights(gates: dict, name: str, cbam: CBAM, args: tuple) -> None:
+    """By `partial` a pre-hook that records a CBAM's weights in `gates`, without updating the
+    statistics of its norm.
+    """
+    if name in gates:
+        return  # the second pass of a shared head or of a checkpointed block
+    x = args[0].detach().float()
+    maximum = 2.0 if has_doubled_gates(cbam) else 1.0
+    # Without autocast, which would cache casts of the parameters that have no gradients.
+    without_autocast = torch.autocast(x.device.type, enabled=False)
+    with in_eval_mode(cbam), torch.no_grad(), without_autocast:
+        weights = cbam.gates(x)
+    gates[name] = {kind: (value.cpu(), maximum) for kind, value in weights.items()}
 
 
 def _options(cbam: nn.Module) -> str:
