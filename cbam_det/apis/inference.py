@@ -103,7 +103,7 @@ class Predictor:
         cfg: config of a detector, or of a classifier of mmpretrain.
         checkpoint: path of the weights; None for the state at the start of a training, with the
             pretrained weights of the config.
-        name: name for captions, by default the name of the config file.
+        name: name for captions, by default the name of the config file, 'model' without one.
 
     Raises:
         InputError: the config cannot be built, or the weights do not fit.
@@ -111,7 +111,7 @@ class Predictor:
 
     def __init__(self, cfg: Config, checkpoint: str | None = None, name: str | None = None) -> None:
         self.cfg = cfg
-        self.name = name or Path(cfg.filename).stem
+        self.name = name or Path(cfg.filename or 'model').stem
         self.model = build_model(cfg)
         self.trained = checkpoint is not None
         classes: tuple[str, ...] = ()

@@ -109,8 +109,8 @@ def input_size(cfg: Config) -> tuple[int, int]:
     scale = next((node['scale'] for node in resizes if node.get('scale')), None)
     if scale is None:
         raise InputError(
-            f'the size of the images is unknown, as test_dataloader.dataset.pipeline of '
-            f"{cfg.filename} has no Resize with a scale; add dict(type='Resize', scale=(W, H))"
+            'the size of the images is unknown, as test_dataloader.dataset.pipeline has no Resize '
+            "with a scale; add dict(type='Resize', scale=(WIDTH, HEIGHT)) to it"
         )
     divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
     sides = (scale, scale) if isinstance(scale, int) else scale  # mmpretrain's may be one number

@@ -105,10 +105,11 @@ def unused_keys(cfg: Config) -> list[str]:
 
     A base may have a variable that only some of its configs use, so a key of a base is included
     only if it is one of mmdet 2.x. The same holds for all keys of a dumped config, in which no key
-    uses another.
+    uses another, and of one whose file is gone, as that of `Config.fromstring`.
     """
     path = Path(cfg.filename or '')
-    own = _parse(path.read_text(encoding='utf-8')) if path.suffix == '.py' else None
+    is_readable = path.suffix == '.py' and path.is_file()
+    own = _parse(path.read_text(encoding='utf-8')) if is_readable else None
     set_in_file = _set_names(own) if own else set(cfg)
     used_in_file = _used_names(own) if own else set()
     bases = _parse(cfg.text) if own else None

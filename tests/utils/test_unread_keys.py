@@ -130,3 +130,9 @@ def test_key_that_its_base_has_used_before_is_warned_of(tmp_path, capsys):
     assert lines == [warning.format('train_pipeline'), warning.format('my_note')]
     used = 'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n'
     assert unused_keys(read_config(str(written(tmp_path, text + used, base)))) == ['my_note']
+
+
+def test_a_config_whose_file_is_gone_is_read_without_it():
+    assert unused_keys(Config.fromstring("mine = 1\nwork_dir = 'work'\n", '.py')) == []
+    with pytest.raises(InputError, match='would have no effect: optimizer '):
+        refuse_old_keys(Config.fromstring(OPTIMIZER, '.py'))

@@ -7,12 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
-from cbam_det.apis.inference import Prediction, PreparedImage, matching_prediction, read_image
+from cbam_det.apis.inference import (
+    Prediction,
+    Predictor,
+    PreparedImage,
+    matching_prediction,
+    read_image,
+)
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 
-from .untrained import predictor
+from .untrained import DIGITS, predictor
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -64,3 +72,9 @@ def test_class_is_found_by_any_of_its_names_and_by_its_number():
 def test_near_names_of_a_missing_image_are_listed(photo):
     with pytest.raises(InputError, match=r"did you mean 'photo\.png'"):
         read_image(photo.replace('photo.png', 'foto.png'))
+
+
+def test_a_model_of_a_config_without_a_file_has_a_name():
+    cfg = read_config(DIGITS, {'model.backbone.init_cfg': None})
+    assert Predictor(Config(cfg.to_dict())).name == 'model'
+    assert Predictor(cfg).name == 'faster_rcnn_r50_cbam_digits'
