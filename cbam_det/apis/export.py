@@ -24,7 +24,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..checkpoints.files import check_free
-from ..models.build import image_channels
+from ..models.build import data_preprocessor, image_channels
 from ..utils.errors import InputError
 from ..version import __version__
 from .inference import Predictor, PreparedImage
@@ -214,7 +214,7 @@ def detect(
 
 
 def _metadata(predictor: Predictor, names: Sequence[str]) -> str:
-    preprocessor = predictor.cfg.model.get('data_preprocessor') or {}
+    preprocessor = data_preprocessor(predictor.cfg)
     keys = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
     metadata = {key: preprocessor[key] for key in keys if key in preprocessor}
     loader = predictor.cfg.get('test_dataloader') or {}
@@ -274,4 +274,4 @@ def _import_package(name: str) -> ModuleType:
 
 def _size_step(predictor: Predictor) -> int:
     """The number of pixels to add for another size that fits the strides."""
-    return max(32, predictor.cfg.model.data_preprocessor.get('pad_size_divisor', 1))
+    return max(32, data_preprocessor(predictor.cfg).get('pad_size_divisor', 1))

@@ -55,6 +55,11 @@ def image_channels(cfg: Config) -> int:
     return (detector(cfg).get('backbone') or {}).get('in_channels') or 3
 
 
+def data_preprocessor(cfg: Config) -> dict:
+    """The options of the data preprocessor: the detector's, or those beside it as in mmpretrain."""
+    return detector(cfg).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+
+
 @contextmanager
 def _process_group(cfg: Config) -> Iterator[None]:
     """A process group of this process alone, for MMSyncBN, which needs one to be built."""

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..utils.config import kind_of, walk
 from ..utils.errors import InputError
-from .build import build_model, image_channels
+from .build import build_model, data_preprocessor, image_channels
 from .built_model import count_parameters
 from .layers import CBAM
 from .layers.torch_private import storage_key
@@ -112,7 +112,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
             'the size of the images is unknown, as test_dataloader.dataset.pipeline has no Resize '
             "with a scale; add dict(type='Resize', scale=(WIDTH, HEIGHT)) to it"
         )
-    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    divisor = data_preprocessor(cfg).get('pad_size_divisor', 1)
     sides = (scale, scale) if isinstance(scale, int) else scale  # mmpretrain's may be one number
     width, height = (-(-side // divisor) * divisor for side in sides)
     return height, width

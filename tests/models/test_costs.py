@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cbam_det.models.build import build_model
+from cbam_det.models.build import build_model, data_preprocessor
 from cbam_det.models.costs import activation_bytes, count_costs, input_size
 from cbam_det.utils.errors import InputError
 
@@ -66,6 +66,13 @@ def test_resnet_50_has_the_paper_s_multiply_adds_with_its_strides(style, giga):
 )
 def test_input_is_the_test_image_padded_as_the_preprocessor_does(name, size):
     assert input_size(Config.fromfile(CONFIGS / f'{name}.py')) == size
+
+
+def test_input_of_a_semi_supervised_detector_is_padded_as_its_own_preprocessor_does():
+    name = 'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    cfg = get_config(f'mmdet::soft_teacher/{name}')
+    assert input_size(cfg) == (800, 1344)
+    assert data_preprocessor(cfg)['mean'] == [103.530, 116.280, 123.675]
 
 
 def test_costs_of_a_classifier_include_its_linear_layer():
