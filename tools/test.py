@@ -45,18 +45,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_tta(cfg: 'Config') -> None:
     """Add test-time augmentation, from the config's own keys or with horizontal flips."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    from cbam_det.utils.data_config import leaf_datasets
+
     nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     model = cfg.get('tta_model') or dict(type='DetTTAModel', tta_cfg=nms)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     packed = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
     views = dict(type='TestTimeAug', transforms=[flips, [packed]])
-    pipeline = cfg.get('tta_pipeline') or [*dataset.pipeline[:-1], views]
     cfg.model = dict(**model, module=cfg.model)
-    dataset.pipeline = pipeline
+    for _, dataset in leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
+        dataset.pipeline = cfg.get('tta_pipeline') or [*dataset.pipeline[:-1], views]
 
 
 def test(args: argparse.Namespace) -> None:

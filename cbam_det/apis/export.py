@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -217,8 +218,8 @@ def _metadata(predictor: Predictor, names: Sequence[str]) -> str:
     preprocessor = data_preprocessor(predictor.cfg)
     keys = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
     metadata = {key: preprocessor[key] for key in keys if key in preprocessor}
-    loader = predictor.cfg.get('test_dataloader') or {}
-    metadata['pipeline'] = loader.get('dataset', {}).get('pipeline', [])
+    cfg = predictor.cfg
+    metadata['pipeline'] = get_test_pipeline_cfg(cfg) if cfg.get('test_dataloader') else []
     metadata |= dict(classes=predictor.classes, outputs=names, cbam_det=__version__)
     return json.dumps(metadata, default=str)
 

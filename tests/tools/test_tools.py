@@ -21,6 +21,7 @@ from cbam_det.checkpoints.loading import check_same_gates
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import ModelConfig
+from cbam_det_tools.test import add_tta
 
 from ..conftest import CONFIG, CONFIGS, QUICK, ROOT, SMALL, free_port, in_process
 
@@ -78,6 +79,17 @@ def test_test_time_augmentation_runs(trained, digits, run):
     options = ('--tta', '--data-root', digits, '--cfg-options', *QUICK)
     run('test.py', CONFIG, 'work/epoch_2.pth', '--work-dir', 'tta', *options, cwd=trained)
     assert set(metrics(trained / 'tta')) >= COCO_NUMBERS
+
+
+def test_test_time_augmentation_changes_each_of_joined_sets():
+    values = Config.fromfile(CONFIG).to_dict()
+    dataset = values['test_dataloader']['dataset']
+    joined = dict(type='ConcatDataset', datasets=[dataset, dict(dataset)])
+    cfg = Config(dict(values, test_dataloader=dict(dataset=joined)))
+    add_tta(cfg)
+    pipelines = [part.pipeline for part in cfg.test_dataloader.dataset.datasets]
+    assert [pipeline[-1].type for pipeline in pipelines] == ['TestTimeAug'] * 2
+    assert cfg.model.type == 'DetTTAModel'
 
 
 def test_resume_continues_from_the_last_epoch(trained, digits, run, tmp_path):
