@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ def gate_weights(
     """Measure the attention weights of all CBAMs in the recorded runs, and write the record.
 
     Runs that are already in the record are not measured again, so that checkpoints on several
-    machines can be measured one machine after the other.
+    machines can be measured one machine after the other. A run that was trained again is.
 
     Args:
         work_dirs: folder of the runs with their last checkpoints.
@@ -64,7 +64,8 @@ def gate_weights(
 
     Returns:
         'images': `count`; 'rows': the 5%, 50% and 95% quantiles of the weights by row and gate, as
-        means over the runs; 'runs': the quantiles of each run by row, gate and seed.
+        means over the runs; 'runs': the quantiles of each run by row, gate and seed; 'digests': the
+        `weights_digest` of each run by row and seed.
 
     Raises:
         InputError: no run with attention is recorded, none has its checkpoint, or the record was
@@ -74,6 +75,7 @@ def gate_weights(
     measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
         path, dict(images=count)
     )
+    digests: dict[str, dict[str, str | None]] = read_json(path).get('digests', {})
     command_line = tool_command('experiment', 'gates', study.name, '--count', count)
     missing = []
     for row in study.rows.values():
@@ -81,20 +83,25 @@ def gate_weights(
         if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
             continue
         row_quantiles = measured.get(row.name, {})
-        measured_seeds = {seed for by_seed in row_quantiles.values() for seed in by_seed}
+        measured_seeds = {
+            seed: [digests.get(row.name, {}).get(seed)]
+            for by_seed in row_quantiles.values()
+            for seed in by_seed
+        }
         for seed in track(
-            _unmeasured_seeds(study, row, results, measured_seeds), row.name, transient=True
+            _unmeasured_seeds(study, [row], results, measured_seeds), row.name, transient=True
         ):
             folder = work_dirs / run_name(study, row, seed)
-            if not _has_weights(folder, read_record(results, study, row, seed)):
+            record = read_record(results, study, row, seed)
+            if record is None or not _has_weights(folder, record):
                 missing.append(str(folder))
                 continue
             for gate, quantiles in _weights(study, row, seed, folder, count, data_root).items():
                 row_quantiles = measured.setdefault(row.name, {})
                 row_quantiles.setdefault(gate, {})[str(seed)] = quantiles.round(4).tolist()
-            write_record(
-                path, command_line, dict(images=count, rows=_means(measured), runs=measured)
-            )
+            digests.setdefault(row.name, {})[str(seed)] = record.get('weights')
+            content = dict(images=count, rows=_means(measured), runs=measured, digests=digests)
+            write_record(path, command_line, content)
     _report_missing(
         missing, measured, f'no run of {study.name} with attention is recorded in {results}'
     )
@@ -150,7 +157,7 @@ def heat_inside(
     """Measure the share of Grad-CAM's heat inside the objects of the test images, and write it.
 
     Each run of a row is compared with its baseline's run of the same seed; see `focus.focus`. Pairs
-    that are already in the record are not measured again.
+    that are already in the record are not measured again, unless one was trained again.
 
     Args:
         work_dirs: folder of the runs with their last checkpoints.
@@ -160,7 +167,7 @@ def heat_inside(
 
     Returns:
         'images': `count`; 'score'; 'runs': the result of `focus.focus` by row and seed, the
-        baseline first.
+        baseline first, with the `weights_digest` of both as 'digests'.
 
     Raises:
         InputError: no pair of detectors is recorded, none has its checkpoints, or the record was
@@ -178,17 +185,20 @@ def heat_inside(
         base = study.baseline(row)
         if base is None or not is_detector(config_of(study, row, row.seeds[0])):
             continue
-        measured_seeds = set(measured.get(row.name, {}))
+        measured_seeds = {
+            seed: heat.get('digests', [None, None])
+            for seed, heat in measured.get(row.name, {}).items()
+        }
         for seed in track(
-            _unmeasured_seeds(study, row, results, measured_seeds), row.name, transient=True
+            _unmeasured_seeds(study, [base, row], results, measured_seeds), row.name, transient=True
         ):
-            if read_record(results, study, base, seed) is None:
-                continue
-            folders, without_weights = [], []
-            for compared in (base, row):
-                folders.append(work_dirs / run_name(study, compared, seed))
-                if not _has_weights(folders[-1], read_record(results, study, compared, seed)):
-                    without_weights.append(str(folders[-1]))
+            records = [read_record(results, study, compared, seed) for compared in (base, row)]
+            folders = [work_dirs / run_name(study, compared, seed) for compared in (base, row)]
+            without_weights = [
+                str(folder)
+                for folder, record in zip(folders, records, strict=True)
+                if not _has_weights(folder, record)
+            ]
             missing += without_weights
             if without_weights:
                 continue
@@ -198,6 +208,7 @@ def heat_inside(
                 predictor = Predictor(cfg, str(last_checkpoint(folder)), compared.name)
                 explainers.append(Explainer(predictor))
             heat = focus(explainers[1].predictor.cfg, explainers, 'test', count, score)
+            heat['digests'] = [record.get('weights') for record in records if record]
             measured.setdefault(row.name, {})[str(seed)] = heat
             write_record(path, command_line, dict(images=count, score=score, runs=measured))
     reason = f'{results} has no detector of {study.name} and its baseline with the same seed'
@@ -222,14 +233,24 @@ def _recorded_runs(path: Path, options: dict[str, float]) -> dict:
 
 
 def _unmeasured_seeds(
-    study: Study, row: Row, results: Path, measured_seeds: Collection[str]
+    study: Study, rows: Sequence[Row], results: Path, measured: Mapping[str, Sequence[str | None]]
 ) -> list[int]:
-    """The seeds of a row that have a record but no measurement yet."""
-    return [
-        seed
-        for seed in row.seeds
-        if str(seed) not in measured_seeds and read_record(results, study, row, seed) is not None
-    ]
+    """The seeds for which all of `rows` have a record, but no measurement of the weights in it.
+
+    Args:
+        measured: the digests of the weights that were measured, by seed; None if they are unknown.
+    """
+    unmeasured = []
+    for seed in rows[-1].seeds:
+        records = [read_record(results, study, row, seed) for row in rows]
+        now = [record.get('weights') for record in records if record]
+        then = measured.get(str(seed))
+        is_current = then is not None and all(
+            None in pair or pair[0] == pair[1] for pair in zip(then, now, strict=False)
+        )
+        if None not in records and not is_current:
+            unmeasured.append(seed)
+    return unmeasured
 
 
 def _weights(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cbam_det.checkpoints.loading import weights_digest
+from cbam_det.studies import measures
 from cbam_det.studies.breakdown import breakdown
 from cbam_det.studies.figure import study_figure
 from cbam_det.studies.measures import heat_inside
@@ -255,6 +256,36 @@ def test_heat_is_measured_for_each_seed_once(monkeypatch, tmp_path, capsys):
     )
     with pytest.raises(InputError, match='made with --count 50, not 60; use the same'):
         heat_inside(study, results, work, 60, 0.3)
+
+
+def test_measurements_of_a_run_that_was_trained_again_are_made_again(monkeypatch, tmp_path):
+    study = study_of(tmp_path)
+    _, base, row = study.rows.values()
+    calls = []
+
+    def weights(study, row, seed, *_) -> dict:
+        calls.append(seed)
+        return {'channel': np.full(3, len(calls))}
+
+    def focus(*_) -> dict:
+        return dict(rows={}, number=len(calls))
+
+    monkeypatch.setattr(measures, '_has_weights', lambda *_: True)
+    monkeypatch.setattr(measures, '_weights', weights)
+    monkeypatch.setattr(measures, 'Predictor', lambda *_: None)
+    monkeypatch.setattr('cbam_det.visualization.focus.focus', focus)
+    explainer = SimpleNamespace(predictor=SimpleNamespace(cfg=None))
+    monkeypatch.setattr('cbam_det.visualization.gradcam.Explainer', lambda _: explainer)
+    put_record(tmp_path, study, base, 0, weights='of the base')
+    put_record(tmp_path, study, row, 0, weights='first')
+    for digest, count in (('first', 1), ('first', 1), ('second', 2)):
+        change_record(tmp_path, study, row, 0, weights=digest)
+        gates = measures.gate_weights(study, tmp_path, tmp_path, 2)
+        heat = heat_inside(study, tmp_path, tmp_path, 2, 0.3)
+        assert len(calls) == count and gates['rows'][row.name]['channel'] == [count] * 3
+        assert heat['runs'][row.name]['0']['number'] == count
+        assert gates['digests'] == {row.name: {'0': digest}}
+        assert heat['runs'][row.name]['0']['digests'] == ['of the base', digest]
 
 
 def test_plot_has_panels_for_each_metric_and_shows_losses_if_there_was_no_validation(tmp_path):
