@@ -39,7 +39,8 @@ def test_report_opens_with_the_scores_has_all_sections_and_needs_no_network(repo
     assert 'cbam: faster_rcnn_r50_cbam_digits' in text
     assert re.search(r'class="add">\+.*plugins', text)
     assert 'AP small' in text and '>four<' in text
-    assert 'baseline was not tested; run python ' in text
+    last = r'AP \d\.\d{3}, AP50 \d\.\d{3}'
+    assert re.search(rf'baseline was not tested \(last validation: {last}\); run python ', text)
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     pictures = re.findall(r'src="data:image/(png|svg\+xml);base64,', text)
     # The section Grad-CAM has a picture, or a note that no detection reaches the score.
