@@ -156,16 +156,21 @@ def _absent_options(
     message: str, path: str, node: Mapping, kinds: Sequence[Callable]
 ) -> InputError | None:
     """The error for options without a default that a class needs and its config lacks."""
-    match = re.search(r'missing \d+ required [\w-]+ arguments?: (.+)', message)
-    names = re.findall(r"'(\w+)'", match[1]) if match else []
+    match = re.match(
+        r'(\w+)(\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: (.+)', message
+    )
+    names = re.findall(r"'(\w+)'", match[3]) if match else []
     options = options_of(kinds[0])[0] if kinds else {}
-    if not names or any(name in node or name not in options for name in names):
+    # MMEngine builds its loops without a registry. Other calls are none of the config's.
+    of_config = {*options} or ({*names} if match and match[2] else set())
+    if not match or not names or not {*names} <= of_config - {*node}:
         return None
-    types = [words_of(options[name]) for name in names if options[name] is not Any]
+    types = [words_of(options[name]) for name in names if options.get(name, Any) is not Any]
     wanted = f' ({"; ".join(types)})' if len(types) == len(names) else ''
     paths = first_few([f'{path}.{name}' for name in names])
-    kind = kind_of(dict(type=kinds[0]))
-    return InputError(f'{path} has no {first_few(names)}, which {kind} needs; give {paths}{wanted}')
+    return InputError(
+        f'{path} has no {first_few(names)}, which {match[1]} needs; give {paths}{wanted}'
+    )
 
 
 def _refused_frozen_stages(

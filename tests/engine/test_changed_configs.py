@@ -58,9 +58,14 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ),
         ({'optim_wrapper.optimizer.lr': None}, 'optim_wrapper.optimizer.lr=None is None; give a n'),
         (
-            {'model.backbone.frozen_stages': 9},
-            'model.backbone.frozen_stages=9 cannot be used; give a whole number from -1',
+            {'train_cfg': dict(_delete_=True, by_epoch=True)},
+            'train_cfg has no max_epochs, which EpochBasedTrainLoop needs; give train_cfg.max_ep',
         ),
+        (
+            {'custom_hooks': [dict(type='PipelineSwitchHook', switch_pipeline=[])]},
+            'custom_hooks.0 has no switch_epoch, which PipelineSwitchHook needs; give custom_ho',
+        ),
+        ({'param_scheduler': [dict(type='LinearLR', start_factor=2)]}, '.0.start_factor=2 cannot'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
         (
             {'custom_hooks': [dict(type='EMAHook', _scope_='')]},

@@ -56,8 +56,8 @@ REMEDIES = {
     'same image twice': 'keep one of them',
     'count': 'download it again if it should be complete',
     'size differs': (
-        'the boxes may be those of another or a resized image: correct them, or the size if they '
-        'fit; mmdet applies an EXIF orientation, so annotate the image as it is displayed'
+        'the boxes may be those of another, a resized or a turned image (mmdet applies an EXIF '
+        f'orientation): correct them, or the size if they fit, or leave the image out ({FIX})'
     ),
 }
 
