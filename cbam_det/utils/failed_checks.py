@@ -71,7 +71,7 @@ def failed_check(error: BaseException) -> FailedCheck | None:
 
 
 def _condition(frame: FrameType, line: int) -> tuple[ast.AST, str | None] | None:
-    """The condition at a line, and its text for `FailedCheck`; None for one that is no check."""
+    """The condition at a line, and its text for `FailedCheck`, None where nothing is checked."""
     try:
         lines, first = inspect.getsourcelines(frame.f_code)
         tree = ast.parse(textwrap.dedent(''.join(lines)))
