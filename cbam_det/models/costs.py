@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..utils.config import kind_of, walk
+from ..utils.errors import InputError
 from .build import build_model, image_channels
 from .layers import CBAM
 from .layers.torch_private import storage_key
@@ -40,14 +41,24 @@ class Cost:
 
 
 def count_costs(cfg: Config, training: bool = False) -> Cost:
-    """Count the costs of the detector of `cfg`, with as many regions as in a test or a training."""
+    """Count the costs of the detector of `cfg`, with as many regions as in a test or a training.
+
+    Raises:
+        InputError: the size of its images is unknown, or its heads need more than feature maps.
+    """
     size = input_size(cfg)
     model = build_model(cfg).to('meta')
     model.eval()
     image = torch.empty(1, image_channels(cfg), *size, device='meta')
     cbams = [module for module in model.modules() if isinstance(module, CBAM)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _forward(model, image, regions=regions(model, training))
+        try:
+            _forward(model, image, regions=regions(model, training))
+        except Exception as error:  # such as DETR's, whose heads take queries
+            raise InputError(
+                f'the multiply-adds of {type(model).__name__} cannot be counted '
+                f"({type(error).__name__}: {error}); use mmdet's get_flops.py"
+            ) from error
     return Cost(
         size,
         len(cbams),
@@ -84,12 +95,21 @@ def activation_bytes(cfg: Config) -> int:
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of a test image that fills the config's `scale`, after padding."""
-    dataset = cfg.test_dataloader.dataset
-    scale = next(node['scale'] for _, node in walk(dataset, '') if kind_of(node) == 'Resize')
-    divisor = cfg.model.data_preprocessor.get('pad_size_divisor', 1)
-    width, height = (-(-side // divisor) * divisor for side in scale)
-    return height, width
+    """Height and width of a test image that fills the config's `scale`, after padding.
+
+    Raises:
+        InputError: no transform of the test data resizes images to a scale.
+    """
+    steps = [node for _, node in walk(cfg.get('test_dataloader'), '') if 'Resize' in kind_of(node)]
+    scale = next((node['scale'] for node in steps if node.get('scale')), None)
+    if scale is None:
+        raise InputError(
+            f'{cfg.filename} has no Resize with a scale in its test_dataloader, so the size of its '
+            "images is unknown; add dict(type='Resize', scale=(WIDTH, HEIGHT), keep_ratio=True)"
+        )
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor') or 1
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
 def regions(model: BaseDetector, training: bool) -> int:

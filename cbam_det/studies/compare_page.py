@@ -203,6 +203,7 @@ def _costs(project: ProjectStudy) -> Section:
     study, rows = project.study, project.shown
     head = ['', 'training, median', 'memory, MiB', 'parameters', 'of these attention']
     table = [[*head, 'multiply-adds, 1e9', 'image']]
+    note = 'Time and memory are those of the trainings. Other programs add to the time.'
     medians: dict[str, tuple[float, float]] = {}
     for row in rows:
         records = [read_record(project.results, study, row, seed) for seed in row.seeds]
@@ -215,23 +216,22 @@ def _costs(project: ProjectStudy) -> Section:
         )
         base = medians.get(row.against or '')
         seconds, memory = medians[row.name]
-        cost = count_costs(config_of(study, row, row.seeds[0]))
+        counted = ['', '', '', '']
+        try:
+            cost = count_costs(config_of(study, row, row.seeds[0]))
+            counted = [f'{cost.parameters:,}', f'{cost.attention:,}']
+            counted += [f'{cost.multiply_adds / 1e9:.2f}', 'x'.join(map(str, cost.size))]
+        except InputError as error:
+            note += f' {row.name}: {error}.'
         table.append(
             [
                 row.name,
                 duration(seconds) + _change(seconds, base and base[0]),
                 f'{memory:,.0f}' + _change(memory, base and base[1]),
-                f'{cost.parameters:,}',
-                f'{cost.attention:,}',
-                f'{cost.multiply_adds / 1e9:.2f}',
-                'x'.join(map(str, cost.size)),
+                *counted,
             ]
         )
-    return Section(
-        'cost',
-        tables=[table],
-        note='Time and memory are those of the trainings. Other programs add to the time.',
-    )
+    return Section('cost', tables=[table], note=note)
 
 
 def _change(value: float, base: float | None) -> str:

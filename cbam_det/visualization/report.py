@@ -295,7 +295,10 @@ def attention_section(predictor: Predictor, image_path: Callable[[], str]) -> Se
 def _costs(runs: list[TrainedRun]) -> Section:
     rows = [['', 'CBAMs', 'parameters', 'of these attention', 'GFLOPs (multiply-adds)', 'input']]
     for run in runs:
-        cost = count_costs(run.cfg)
+        try:
+            cost = count_costs(run.cfg)
+        except InputError as error:
+            return Section('cost', note=str(error))
         size = 'x'.join(map(str, cost.size))
         rows.append(
             [

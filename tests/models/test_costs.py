@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest import mock
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,8 +12,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cbam_det.models import costs
 from cbam_det.models.build import build_model
 from cbam_det.models.costs import activation_bytes, count_costs, input_size
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization import report
 
 from ..conftest import CONFIGS
 
@@ -64,6 +70,20 @@ def test_resnet_50_has_the_paper_s_multiply_adds_with_its_strides(style, giga):
 )
 def test_input_is_the_test_image_padded_as_the_preprocessor_does(name, size):
     assert input_size(Config.fromfile(CONFIGS / f'{name}.py')) == size
+
+
+def test_unknown_size_and_detectors_that_cannot_be_counted_are_an_error_and_a_note(monkeypatch):
+    cfg = Config.fromfile(CONFIGS / 'retinanet_r18_cbam.py')
+    run = SimpleNamespace(cfg=cfg)
+    monkeypatch.setattr(costs, '_forward', mock.Mock(side_effect=TypeError('queries')))
+    message = "the multiply-adds of RetinaNet cannot be counted (TypeError: queries); use mmdet's"
+    assert report._costs([run]).note.startswith(message)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[1].scale = 640  # as LetterResize of mmyolo and others have it
+    assert input_size(cfg) == (640, 640)
+    del pipeline[1]
+    with pytest.raises(InputError, match=r'has no Resize with a scale .* add dict\(type='):
+        input_size(cfg)
 
 
 @pytest.mark.parametrize('name', ['faster_rcnn_r50_cbam_digits', 'retinanet_mobilenetv2_cbam_bccd'])
