@@ -31,6 +31,14 @@ TOOLS = {
 }
 
 
+def positive(text: str) -> int:
+    """The type of an option that is a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is too small; give 1 or more')
+    return number
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add `--cfg-options`. Several of them add up, so that those of a message can be pasted."""
     parser.add_argument(

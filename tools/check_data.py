@@ -27,7 +27,7 @@ a harmful fault is left."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from cbam_det_tools import add_cfg_options
+    from cbam_det_tools import add_cfg_options, positive
 
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -45,7 +45,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     add_cfg_options(parser)
     parser.add_argument(
-        '--first', type=int, default=3, help='number of examples per fault (default: %(default)s)'
+        '--first',
+        type=positive,
+        default=3,
+        help='number of examples per fault (default: %(default)s)',
     )
     return parser.parse_args(argv)
 

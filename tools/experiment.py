@@ -22,6 +22,8 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import positive
+
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +70,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('table', 'print the scores and verdicts of a study, from its records', '+')
     cost_parser = add('cost', 'time a training step and inference of every row', '+')
     cost_parser.add_argument(
-        '--rounds', type=int, default=15, help='measurements of each row (default: %(default)s)'
+        '--rounds',
+        type=positive,
+        default=15,
+        help='measurements of each row (default: %(default)s)',
     )
     cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')

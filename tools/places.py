@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from cbam_det_tools import add_cfg_options
+    from cbam_det_tools import add_cfg_options, positive
 
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -28,7 +28,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--insert', action='append', help='print the config that inserts CBAMs at COMPONENT:PATTERN'
     )
     parser.add_argument(
-        '--size', type=int, default=256, help='height and width of the image (default: %(default)s)'
+        '--size',
+        type=positive,
+        default=256,
+        help='height and width of the image (default: %(default)s)',
     )
     add_cfg_options(parser)
     return parser.parse_args(argv)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ..models.attention_modules import named_cbams
 from ..models.built_model import unwrapped
-from ..models.paper_places import in_frozen_part
+from ..models.paper_places import also_in_frozen, in_frozen_part
 from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
+from ..utils.options import cfg_options
 from .files import read_checkpoint
 
 # The names of CBAM and SE in the checkpoints of this and of other projects.
@@ -37,7 +38,7 @@ def state_of(checkpoint: Mapping, prefix: str = '') -> dict[str, Tensor]:
 
 
 def check_attention(
-    state: Mapping[str, Tensor], module: nn.Module, source: str, whole: bool
+    state: Mapping[str, Tensor], module: nn.Module, source: str, whole: bool, place: str = 'model'
 ) -> None:
     """Check that the attention weights of a checkpoint fit a module.
 
@@ -47,6 +48,7 @@ def check_attention(
         source: the checkpoint's name, for the message.
         whole: the checkpoint must have all attention weights of the module, as for a test or a
             resumed run.
+        place: the module's key path in the config, for the message.
 
     Raises:
         InputError: the module has no place for some attention weights, the checkpoint has only a
@@ -64,8 +66,8 @@ def check_attention(
         raise InputError(
             f'{source} has {len(lost)} attention weights that do not fit the model '
             f'({first_few(lost)}); the model has {module_keys or "no attention"}'
-            f'{frozen_stage_hint(lost, module)}; use the config that they were trained with, or '
-            f'convert them: {tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
+            f'{frozen_stage_hint(lost, module, place)}; use the config that they were trained '
+            f'with, or convert them: {tool_command("convert-checkpoint", "CHECKPOINT", "OUT")}'
         )
     absent = [
         key
@@ -86,20 +88,23 @@ def check_attention(
         )
 
 
-def frozen_stage_hint(unknown: Sequence[str], module: nn.Module) -> str:
-    """A remedy if some of the weights `unknown` to a module are attention of its frozen stages."""
+def frozen_stage_hint(unknown: Sequence[str], module: nn.Module, place: str = 'model') -> str:
+    """A remedy if some of the weights `unknown` to a module are attention of its frozen stages.
+
+    Args:
+        place: the module's key path in the config.
+    """
     parts = dict(module.named_modules())
     for key in unknown:
-        part, _, place = key.rpartition('inserted.')
+        part, _, after = key.rpartition('inserted.')
         component = parts.get(part.removesuffix('.'))
-        name = place.partition('.')[0].replace('/', '.')
+        name = after.partition('.')[0].replace('/', '.')
         if component is None or name not in dict(component.named_modules()):
             continue
         if in_frozen_part(component, name):
-            return (
-                '; the attention of frozen stages needs stages=(True, True, True, True) in its '
-                'entry of plugins'
-            )
+            entry = f'{place}.{part}plugins.0'
+            options = {f'{entry}.{key}': of for key, of in also_in_frozen(component).items()}
+            return f'; for the attention of frozen stages add {cfg_options(options)}'
     return ''
 
 

@@ -9,6 +9,9 @@ from ..utils.errors import InputError, first_few
 from .formats import CONV, DEFAULTS, FC1, FC2, NORM, TRUNK, Format
 from .keys import Item, is_module, last_norm, renamed, renamer
 
+# By default a detector has no attention in its frozen stages.
+EVERY_STAGE = "--cfg-options 'model.backbone.plugins.0.stages=(True,True,True,True)'"
+
 
 def from_format(items: dict[str, Item], name: str, table: Format) -> dict[str, Item]:
     """Convert the names and values of a format to ours.
@@ -62,7 +65,8 @@ def _check_complete(items: dict[str, Item], name: str, table: Format) -> None:
         if without_cbam:
             raise InputError(
                 f'no CBAM in {first_few([block[:-1] for block in without_cbam])}, but the format '
-                f'{name} has one in every block; give all weights of such a network'
+                f'{name} has one in every block; give all weights of such a network (to load them '
+                f'into a detector, add {EVERY_STAGE})'
             )
         norms = last_norm(items)
         for block in sorted(blocks):

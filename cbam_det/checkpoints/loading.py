@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import logging
 import re
 from collections import Counter
@@ -32,6 +34,7 @@ from .attention import (
 from .files import read_checkpoint
 from .integrity import Unreadable, downloaded_file, url_of
 
+CONVERTERS = dict(SwinTransformer='swin_converter', PyramidVisionTransformer='pvt_convert')
 WRITTEN = re.compile(r'(epoch_\d+|iter_\d+|stopped)\.pth')  # names that runs write
 # Options that weights do not determine, and their defaults.
 OPTIONS_NOT_IN_WEIGHTS = dict(
@@ -72,9 +75,11 @@ def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Te
         for key, value in part.state_dict().items()
         if not (key.endswith(BATCH_COUNTER) or 'inserted.' in key or ATTENTION_KEY.search(key))
     }
-    # Swin and PVT rename weights when they load; the audit reports attention that does not fit.
-    foreign = any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict()))
-    if getattr(part, 'convert_weights', False) or foreign:
+    is_converted = getattr(part, 'convert_weights', False)
+    if is_converted and not (state := _converted(part, source)):
+        return
+    # The audit reports attention that does not fit.
+    if any(ATTENTION_KEY.search(key) for key in set(state) - set(part.state_dict())):
         return
     shapes = {key: value.shape for key, value in state.items() if hasattr(value, 'shape')}
     fitting = sum(shapes.get(key) == shape for key, shape in own.items())
@@ -84,7 +89,9 @@ def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Te
     shapes = {key: value.shape for key, value in whole.items() if hasattr(value, 'shape')}
     prefix, under_prefix = _best_prefix(own, shapes)
     outer, in_part = _best_prefix(shapes, own)
-    if under_prefix > max(fitting, in_part):
+    if is_converted and under_prefix > fitting:
+        remedy = f'they have been converted: add --cfg-options {place}.convert_weights=False'
+    elif under_prefix > max(fitting, in_part):
         remedy = f'its keys begin with {prefix}: add --cfg-options {place}.init_cfg.prefix={prefix}'
     elif in_part > fitting:
         remedy = f'it has the weights of {place}.{outer[:-1]}: move the init_cfg there'
@@ -94,6 +101,21 @@ def _check_part(place: str, part: nn.Module, source: str, state: Mapping[str, Te
         f'{source} (init_cfg of {place}) does not fit: it has {fitting} of the {len(own)} weights '
         f'of {place} ({first_few(list(own))}); {remedy}'
     )
+
+
+def _converted(part: nn.Module, source: str) -> dict[str, Tensor]:
+    """The weights of a file in the names to which mmdet's Swin and PVT convert those of the
+    original projects; {} for another network, whose conversion is unknown.
+    """
+    bases = [base for base in type(part).__mro__ if base.__name__ in CONVERTERS]
+    if not bases:
+        return {}
+    convert = getattr(importlib.import_module(bases[0].__module__), CONVERTERS[bases[0].__name__])
+    state = state_of(read_checkpoint(source, source, 'download it again'))
+    state = dict(state.get('model', state))
+    with contextlib.suppress(Exception):  # weights of another network, which do not fit as they are
+        state = convert(state)
+    return {key.removeprefix('backbone.'): value for key, value in state.items()}
 
 
 def _best_prefix(own: Mapping[str, Size], others: Mapping[str, Size]) -> tuple[str, int]:

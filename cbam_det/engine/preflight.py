@@ -22,7 +22,7 @@ from ..checkpoints import loading
 from ..datasets.validation.config import check_data
 from ..datasets.validation.data_root import set_data_root
 from ..models.attention_modules import named_plugins
-from ..models.build import build_model
+from ..models.build import build_model, check_training_mode
 from ..models.channels_last import check_channels_last
 from ..utils.config import enter_scope
 from ..utils.environment import check_device
@@ -92,6 +92,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
             loading.check_same_gates(run.model, checkpoint)
             loading.check_checkpoint_classes(run.splits.get('test'), checkpoint)
         return None
+    check_training_mode(cfg, model)
     check_bypassed(run, model)
     warn_unread(cfg, model)
     resume_from = None

@@ -42,16 +42,22 @@ ENV = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
 
 def check_options(cfg: Config) -> None:
-    """Check the dictionaries for which all allowed keys are known.
+    """Check the dictionaries for which all allowed keys are known, and the optimizer's multipliers.
 
     Raises:
-        InputError: one has another key; the message names it, and similar or all allowed keys.
+        InputError: one has another key; the message names it, and similar or all allowed keys. Or a
+            multiplier is negative: torch checks only the rate and decay that it multiplies.
     """
     for path, node, known in _closed(cfg):
         for key in node:
             if key not in known:
                 hint = near_hint(str(key), known) or f'; choose from {", ".join(known)}'
                 raise InputError(f'{path}.{key} is unknown and would have no effect{hint}')
+    for path, node in walk(cfg.get('optim_wrapper'), 'optim_wrapper'):
+        for key, value in node.items():
+            is_negative = isinstance(value, (int, float)) and value < 0
+            if str(key).endswith(MULTIPLIERS) and is_negative:
+                raise InputError(f'{path}.{key}={value} would reverse the steps; give 0 or more')
 
 
 def _closed(cfg: Config) -> Iterator[tuple[str, dict, list[str]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from torch import distributed
+from torch import distributed, nn
 
 from ..utils.build_errors import build_errors
 from ..utils.config import detector, enter_scope, kind_of, walk
@@ -43,6 +43,16 @@ def build_model(cfg: Config) -> BaseDetector:
         model.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     with _process_group(cfg), build_errors(cfg, 'model', 'data_preprocessor'):
         return MODELS.build(model)
+
+
+def check_training_mode(cfg: Config, model: nn.Module) -> None:
+    """Set the built detector of `cfg` to training, in which most backbones freeze their stages.
+
+    Raises:
+        InputError: a part cannot be trained with its options, see `build_errors`.
+    """
+    with build_errors(cfg, 'model'):
+        model.train()
 
 
 def _is_plugin(node: object) -> bool:

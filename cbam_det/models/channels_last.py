@@ -11,7 +11,9 @@ reads the memory itself must know it:
 
 from __future__ import annotations
 
-import sys
+import functools
+import inspect
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -102,13 +104,36 @@ def _is_operator(module: nn.Module) -> bool:
 
 
 def _map_function(kind: type) -> str | None:
-    """The first of `MAP_FUNCTIONS` that the code of a class has imported."""
-    for base in kind.__mro__:
-        names = vars(sys.modules.get(base.__module__, sys))
-        for name in MAP_FUNCTIONS:
-            if name in names and names[name] is getattr(ops, name, None):
-                return name
+    """The first of `MAP_FUNCTIONS` that the methods of a class use, or the functions that they call
+    of the same file.
+    """
+    members = [member for base in kind.__mro__ for member in vars(base).values()]
+    members = [getattr(member, '__func__', getattr(member, 'fget', member)) for member in members]
+    methods = [inspect.unwrap(method) for method in members if isinstance(method, FunctionType)]
+    queue = [method for method in methods if not method.__module__.startswith('torch.')]
+    for function in queue:
+        for value in _globals_in(function):
+            for name in filter(functools.partial(hasattr, ops), MAP_FUNCTIONS):
+                if value is getattr(ops, name):
+                    return name
+            is_near = isinstance(value, FunctionType) and value.__module__ == function.__module__
+            if is_near and value not in queue:
+                queue.append(value)
     return None
+
+
+def _globals_in(function: FunctionType) -> list[object]:
+    """The globals that a function uses, and what it reads of modules (`mmcv.ops.roi_align`)."""
+    codes, names = [function.__code__], set()
+    for code in codes:  # with the functions inside
+        names |= {*code.co_names}
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    values = [function.__globals__[name] for name in names if name in function.__globals__]
+    for value in values:
+        if isinstance(value, ModuleType):
+            inner = [vars(value)[name] for name in names if name in vars(value)]
+            values += [each for each in inner if all(each is not other for other in values)]
+    return values
 
 
 def _contiguous(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:

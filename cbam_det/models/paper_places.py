@@ -97,13 +97,25 @@ def in_frozen_part(component: nn.Module, name: str) -> bool:
     return False
 
 
+def stages_of(component: nn.Module) -> list[str]:
+    """The names of the stages of a component, in its order."""
+    return [name for name, _ in component.named_children() if STAGE.fullmatch(name)]
+
+
+def also_in_frozen(component: nn.Module) -> dict[str, object]:
+    """The option of an entry of `plugins` that inserts attention in frozen stages too."""
+    if stages := stages_of(component):
+        return dict(stages=(True,) * len(stages))
+    return dict(after=patterns_of(component))
+
+
 def in_stages(component: nn.Module, names: Sequence[str], stages: Sequence[bool]) -> list[str]:
     """Those of the modules `names` whose stage is True in `stages`, as in mmdet.
 
     Raises:
         InputError: the component has no stages or a different number of them.
     """
-    component_stages = [name for name, _ in component.named_children() if STAGE.fullmatch(name)]
+    component_stages = stages_of(component)
     if len(component_stages) != len(stages):
         raise InputError(
             f'stages={tuple(stages)} has {len(stages)} values; {type(component).__name__} has '

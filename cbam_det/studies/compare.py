@@ -23,14 +23,17 @@ from rich.table import Table
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import check_data
 from ..utils.environment import keep_memory
+from ..utils.errors import InputError
+from ..utils.installation import tool_command
 from ..utils.run_config import RunConfig
+from ..visualization.report import TrainedRun
 from . import runs, verdicts
 from .compare_page import score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
 from .project_study import SPLITS, ProjectStudy
 from .records import check_records, read_record
 from .sentences import duration
-from .study import Row, config_of
+from .study import Row, config_of, run_name
 
 
 def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) -> None:
@@ -63,6 +66,8 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     for sentence in filter(None, (*verdict_sentences(project), warning(project))):
         print(sentence)
     print(f'page: {path}')
+    if command := _predict_command(project):
+        print(f'on other pictures: {command}')
 
 
 @contextmanager
@@ -78,6 +83,16 @@ def _quiet(text: str) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _predict_command(project: ProjectStudy) -> str:
+    """The shell command for detections of the first row with a baseline; '' without its run."""
+    row = project.compared[0]
+    try:
+        run = TrainedRun.of(project.work_dirs / run_name(project.study, row, row.seeds[0]), None)
+    except InputError:
+        return ''
+    return tool_command('predict', 'PICTURES', run.cfg.filename, run.checkpoint)
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:

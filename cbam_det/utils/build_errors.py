@@ -7,12 +7,14 @@ object whose class the config names.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mmengine.registry import MODELS, Registry
 from torch.utils.data import DataLoader
@@ -91,7 +93,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if message.startswith('DataLoader.'):
         kinds = [DataLoader]
     options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
-    if explained := _known_fault(message, path, node, options, frames):
+    if explained := _known_fault(message, path, node, kinds, frames):
         return explained
     message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
     check = failed_check(error)
@@ -102,6 +104,9 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     suspect = _type_key(node, frames, message) or _suspect(node, options, message, check)
     if suspect is not None:
         where = f'{path}.{suspect}={shortened(node[suspect])}'
+        explains = re.search(r'\b(must|should|expected|only)\b', message)
+        if check and check.text and suspect in check.names and not explains:
+            message += f'; it must satisfy {check.text}'
         if suspect in options and not fits(node[suspect], options[suspect]):
             wanted = words_of(options[suspect])
             return InputError(f'{where} is {kind_word(node[suspect])}; give {wanted} ({message})')
@@ -117,15 +122,20 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
 
 
 def _known_fault(
-    message: str, path: str, node: Mapping, options: Mapping, frames: Sequence[FrameType]
+    message: str, path: str, node: Mapping, kinds: Sequence[Callable], frames: Sequence[FrameType]
 ) -> InputError | None:
     """The error for a message of Python or MMEngine whose cause is known; None for others."""
     if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", message):
+        options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
         for inner, part in walk(node, path):
             if unknown[1] in part:
                 return _unknown_option(inner, unknown[1], message, part, options)
     if message.startswith('`cfg` or `default_args` must contain the key "type"'):
         return InputError(f'{path} has no type; give the name of a class')
+    if absent := _absent_options(message, path, node, kinds):
+        return absent
+    if refused := _refused_frozen_stages(frames, path, node):
+        return refused
     if missing := re.match(r'(.+) is not in the (.+?) registry', message):
         key = next((key for key in ('type', *node) if str(node.get(key)) == missing[1]), 'type')
         near = near_hint(missing[1], _registered(frames)) or '; check its spelling'
@@ -150,6 +160,52 @@ def _unknown_option(
     near = near_hint(key, sorted(map(str, known)))
     remedy = '; remove it, or give _delete_=True beside the type if a base config sets it'
     return InputError(f'{path}.{key}: {message}{near or remedy}'.lstrip('.'))
+
+
+def _absent_options(
+    message: str, path: str, node: Mapping, kinds: Sequence[Callable]
+) -> InputError | None:
+    """The error for options without a default that a class needs and its config lacks."""
+    match = re.match(
+        r'(\w+)(\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: (.+)', message
+    )
+    names = re.findall(r"'(\w+)'", match[3]) if match else []
+    options = options_of(kinds[0])[0] if kinds else {}
+    # MMEngine builds its loops without a registry. Other calls are none of the config's.
+    of_config = {*options} or ({*names} if match and match[2] else set())
+    if not match or not names or not {*names} <= of_config - {*node}:
+        return None
+    types = [words_of(options[name]) for name in names if options.get(name, Any) is not Any]
+    wanted = f' ({"; ".join(types)})' if len(types) == len(names) else ''
+    paths = first_few([f'{path}.{name}' for name in names])
+    return InputError(
+        f'{path} has no {first_few(names)}, which {match[1]} needs; give {paths}{wanted}'
+    )
+
+
+def _refused_frozen_stages(
+    frames: Sequence[FrameType], path: str, node: Mapping
+) -> InputError | None:
+    """The error for more frozen stages than a backbone has.
+
+    mmdet's backbones do not check the number; many use it only when they are set to training.
+    """
+    owners = [
+        frame.f_locals['self'] for frame in frames if frame.f_code.co_name == '_freeze_stages'
+    ]
+    if not owners or 'frozen_stages' not in node:
+        return None
+    largest = -1
+    with contextlib.suppress(Exception):  # the same error again
+        for number in range(100):
+            owners[0].frozen_stages = number
+            owners[0]._freeze_stages()
+            largest = number
+    value = shortened(node['frozen_stages'])
+    return InputError(
+        f'{path}.frozen_stages={value} cannot be used; give a whole number from -1 (no stage) to '
+        f'{largest}'
+    )
 
 
 def _keys_of(frames: Sequence[FrameType], message: str) -> tuple[str, ...]:
@@ -181,7 +237,11 @@ def _place(frames: Sequence[FrameType], parts: Mapping) -> tuple[str, Mapping, l
             if path is not None:
                 return path, nodes[path], kinds
         classes = [] if owner is None else [base.__name__ for base in inspect.getmro(type(owner))]
-        paths = [path for path, node in nodes.items() if kind_of(node) in classes]
+        paths = [
+            path
+            for path, node in nodes.items()
+            if (kind_of(node, 'base_type') or kind_of(node)) in classes
+        ]
         if len(paths) == 1:
             return paths[0], nodes[paths[0]], [*kinds, type(owner)]
     alone = [part for part in parts.values() if isinstance(part, Mapping)]

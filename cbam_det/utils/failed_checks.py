@@ -1,7 +1,8 @@
 """Read the condition that failed from the source line at which an error was raised.
 
-Many checks of mmdet have no message (`assert style in ['pytorch', 'caffe']`), or one without the
-permitted values (`if depth not in self.arch_settings: raise KeyError(...)`).
+Many checks of mmdet and torch have no message (`assert style in ['pytorch', 'caffe']`), or one
+without the permitted values (`if depth not in self.arch_settings: raise KeyError(...)`) or without
+the option (`if not 0.0 <= lr: raise ValueError(f'Invalid learning rate: {lr}')`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,16 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+OPPOSITES: dict[type, type] = {
+    ast.Lt: ast.GtE,
+    ast.LtE: ast.Gt,
+    ast.Gt: ast.LtE,
+    ast.GtE: ast.Lt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 _UNKNOWN = object()  # the value of an expression that is not evaluated
 
 
@@ -24,7 +35,8 @@ class FailedCheck:
     """The condition of an `assert` or of the `if` around a `raise`, or a look-up in a dictionary.
 
     Attributes:
-        text: the condition of an `assert` as in the source, '' for others.
+        text: the condition of an `assert` as in the source, or of a `raise` in a form that permits
+            the value; '' for look-ups and for conditions that themselves raised the error.
         names: the variables and attributes in the condition.
         value: the value that is not permitted; None if the condition is not about membership.
         permitted: the permitted values, () if they are unknown.
@@ -45,22 +57,21 @@ def failed_check(error: BaseException) -> FailedCheck | None:
     condition = _condition(frame, line)
     if condition is None:
         return None
-    test, is_assert = condition
+    test, text = condition
     nodes = list(ast.walk(test))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    text = ast.unparse(test) if is_assert else ''
     for node in nodes:
         value, values = _membership(node, frame)
         # Not hashable, or compared with an array; the code of a user's class can raise any error.
         with contextlib.suppress(Exception):
             if values and value is not _UNKNOWN and value not in values:
-                return FailedCheck(text, frozenset(names), value, tuple(values))
-    return FailedCheck(text, frozenset(names)) if text else None
+                return FailedCheck(text or '', frozenset(names), value, tuple(values))
+    return None if text is None else FailedCheck(text, frozenset(names))
 
 
-def _condition(frame: FrameType, line: int) -> tuple[ast.AST, bool] | None:
-    """The condition at a line, and whether it is that of an `assert`."""
+def _condition(frame: FrameType, line: int) -> tuple[ast.AST, str | None] | None:
+    """The condition at a line, and its text for `FailedCheck`, None where nothing is checked."""
     try:
         lines, first = inspect.getsourcelines(frame.f_code)
         tree = ast.parse(textwrap.dedent(''.join(lines)))
@@ -76,11 +87,27 @@ def _condition(frame: FrameType, line: int) -> tuple[ast.AST, bool] | None:
     if not around:
         return None
     if isinstance(around[-1], ast.Assert):
-        return around[-1].test, True
+        return around[-1].test, ast.unparse(around[-1].test)
     if not isinstance(around[-1], ast.Raise):
-        return (around[-1], False) if not hasattr(around[-1], 'body') else None
-    test = next((node.test for node in reversed(around) if isinstance(node, ast.If)), None)
-    return None if test is None else (test, False)
+        if isinstance(around[-1], ast.If):
+            return around[-1].test, ''  # the condition itself raised the error
+        return None if hasattr(around[-1], 'body') else (around[-1], None)
+    choice = next((node for node in reversed(around) if isinstance(node, ast.If)), None)
+    if choice is None:
+        return None
+    in_else = any(node in around for node in choice.orelse)
+    return choice.test, ast.unparse(choice.test if in_else else _negated(choice.test))
+
+
+def _negated(test: ast.expr) -> ast.expr:
+    """The opposite of a condition, in the form in which it is easiest to read."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return test.operand
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        opposite = OPPOSITES.get(type(test.ops[0]))
+        if opposite:
+            return ast.Compare(test.left, [opposite()], test.comparators)
+    return ast.UnaryOp(ast.Not(), test)
 
 
 def _membership(node: ast.AST, frame: FrameType) -> tuple[Any, Collection]:

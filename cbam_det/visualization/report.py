@@ -31,7 +31,7 @@ from ..utils.files import atomic_write
 from ..utils.installation import tool_command
 from ..utils.records import last_checkpoint
 from .attention import attention_page, gates
-from .curves import Run, curves, read_run
+from .curves import SCORES, Run, curves, read_run
 from .detections import dataset_of, detection_page
 from .fonts import every_glyph
 from .gradcam import Explainer, gradcam_page
@@ -230,7 +230,13 @@ def _scores(runs: list[TrainedRun]) -> Section:
             command = tool_command(
                 'test', run.cfg.filename, run.checkpoint, '--work-dir', run.folder
             )
-            notes.append(f'{run.folder.name} was not tested; run {command}')
+            validated = ', '.join(
+                f'{name} {scores[-1]:.3f}'
+                for name, (_, scores) in run.log.series.items()
+                if name in SCORES
+            )
+            last = f' (last validation: {validated})' if validated else ''
+            notes.append(f'{run.folder.name} was not tested{last}; run {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
             notes.append(f'{run.folder.name}: the scores are those of {tested_on}')
     tables = score_tables({run.folder.name: run.record.get('metrics', {}) for run in tested})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 
 from cbam_det.apis.inference import Predictor
-from cbam_det.checkpoints.loading import trained_classes
+from cbam_det.checkpoints.loading import check_checkpoint, trained_classes
 from cbam_det.models.build import build_model
-from cbam_det.utils.config import read_config
+from cbam_det.utils.config import override, read_config
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
+from ..remedies import remedies
 
 LEAF = str(CONFIGS / 'retinanet_mobilenetv2_cbam_digits.py')
 
@@ -110,3 +112,17 @@ def test_wrapped_detector_is_compared_without_its_wrapper(detectors, caplog):
     told = warnings_of(lambda: load_checkpoint(model, str(detectors['without'][1])), caplog)
     (line,) = [line for line in told if 'attention' in line]
     assert re.search(ABSENT, line)
+
+
+def test_printed_option_for_attention_of_frozen_stages_makes_the_weights_fit(tmp_path):
+    cfg = read_config(str(CONFIGS / 'retinanet_r18_cbam.py'))
+    path = str(tmp_path / 'every_block.pth')
+    stages = {'model.backbone.plugins.0.stages': (True, True, True, True)}
+    every = build_model(override(copy.deepcopy(cfg), stages))
+    torch.save(dict(state_dict=every.state_dict()), path)
+    for whole in (True, False):
+        with pytest.raises(InputError, match='for the attention of frozen stages add') as caught:
+            check_checkpoint(path, 'checkpoint', build_model(cfg), whole)
+        (options,) = [remedy.options for remedy in remedies(str(caught.value)) if remedy.options]
+        assert options == stages
+    check_checkpoint(path, 'checkpoint', build_model(override(cfg, options)))

@@ -100,8 +100,45 @@ def test_weights_of_another_depth_are_refused(tmp_path):
         check(detector(saved(tmp_path, resnet()), depth=50))
 
 
-def test_part_that_renames_weights_when_it_loads_is_not_checked(tmp_path):
+def original_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a Swin Transformer under the names of its authors."""
+    names = {
+        'stages.': 'layers.',
+        'patch_embed.projection': 'patch_embed.proj',
+        'attn.w_msa.': 'attn.',
+        'ffn.layers.0.0.': 'mlp.fc1.',
+        'ffn.layers.1.': 'mlp.fc2.',
+    }
+    result = {}
+    for key, value in state.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        result[key] = value
+    return result
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_weights_that_swin_renames_are_compared_under_their_new_names(own, tmp_path):
+    path = tmp_path / 'swin.pth'
+    small = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), convert_weights=True)
+    init = dict(type='Pretrained', checkpoint=str(path))
+    cfg = Config(dict(model=dict(backbone=dict(type='SwinTransformer', init_cfg=init, **small))))
+    state = Detector(cfg).backbone.state_dict()
+    torch.save(dict(model=original_names(state) if own else resnet()), path)
+    if own:
+        check(cfg)
+        return
+    with pytest.raises(InputError, match=r'it has 0 of the \d+ weights of model\.backbone'):
+        check(cfg)
+    torch.save(dict(state_dict={f'backbone.{key}': state[key] for key in state}), path)
+    with pytest.raises(
+        InputError, match=r'add --cfg-options model\.backbone\.convert_weights=False'
+    ):
+        check(cfg)
+
+
+def test_part_that_renames_weights_in_an_unknown_way_is_not_checked(tmp_path):
     cfg = detector(saved(tmp_path, resnet(prefix='x.')))
     model = Detector(cfg)
-    model.backbone.convert_weights = True  # as in Swin and PVT
+    model.backbone.convert_weights = True  # as in Swin and PVT, whose conversions are known
     check_pretrained(ModelConfig.from_cfg(cfg).pretrained, model)

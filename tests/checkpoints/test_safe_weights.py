@@ -12,6 +12,7 @@ import torch
 from mmdet.apis import DetInferencer, init_detector
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from PIL import Image
 from torch import nn
 
 from cbam_det.apis.inference import Predictor
@@ -160,17 +161,29 @@ def test_every_call_rejects_a_payload_in_a_checkpoint_without_running_it(path, b
     assert 'weights_only' not in output  # torch and MMEngine explain how to read it unsafely
 
 
+def picture(bad: Path) -> Path:
+    path = bad.parent / 'picture.png'
+    Image.new('RGB', (64, 64)).save(path)
+    return path
+
+
 COMMANDS = {
     'export': lambda bad: (RETINANET, bad, '--out', 'net.onnx'),
     'convert_checkpoint': lambda bad: (bad, 'out.pth'),
-    'visualize': lambda bad: ('report', bad.parent, '--out', 'report.html'),
+    'visualize report': lambda bad: (bad.parent, '--out', 'report.html'),
+    'visualize detections': lambda bad: (RETINANET, bad),
+    'visualize pr': lambda bad: (RETINANET, bad),
+    'visualize focus': lambda bad: (RETINANET, bad, '--out', 'focus.json'),
+    'visualize attention': lambda bad: (picture(bad), RETINANET, bad),
+    'visualize gradcam': lambda bad: (picture(bad), RETINANET, bad),
 }
 
 
-@pytest.mark.parametrize('tool', COMMANDS)
-def test_tools_reject_a_payload_in_one_line(tool, bad, capsys):
+@pytest.mark.parametrize('command', COMMANDS)
+def test_tools_reject_a_payload_in_one_line(command, bad, capsys):
     """`train.py` and `test.py` have their tests in tests/engine/test_bad_checkpoints.py."""
-    assert in_process(tool)(*COMMANDS[tool](bad)) == 2
+    tool, *words = command.split()
+    assert in_process(tool)(*words, *COMMANDS[command](bad)) == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith('error: ')]
     assert REFUSED in line and 'weights_only' not in line
     assert not Path('ran').exists()

@@ -155,6 +155,16 @@ def test_xmls_of_one_image_under_several_names_are_merged(pair, tmp_path):
     assert '1 images, 4 objects' in str(check_dataset(pair, full=True))
 
 
+def test_copies_of_a_voc_image_with_the_same_boxes_are_harmless(pair, tmp_path):
+    for name in ('one', 'number two'):
+        picture(tmp_path / f'JPEGImages/{name}.jpg', seed=7)
+    summary = check_dataset(pair)
+    assert summary.images == 2 and 'same image twice: 1' in str(summary)
+    (tmp_path / 'Annotations/number two.xml').write_text(OTHERS)
+    with pytest.raises(InputError, match='is the same image as'):
+        check_dataset(pair)
+
+
 def test_box_of_voc_that_is_listed_twice_is_kept_once(pair, tmp_path):
     object_ = XML[XML.index('<object>') : XML.index('</object>') + len('</object>')]
     swap('</annotation>', f'{object_}</annotation>')(tmp_path)

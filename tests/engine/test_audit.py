@@ -102,9 +102,13 @@ def test_attention_of_a_frozen_stage_is_an_error_that_says_how_to_insert_it():
     every = resnet(frozen_stages=1).state_dict()
     state = {f'backbone.{key}': value for key, value in every.items()}
     detector = nn.ModuleDict(dict(backbone=resnet({}, frozen_stages=1)))
-    remedy = re.escape('needs stages=(True, True, True, True) in its entry of plugins')
-    with pytest.raises(InputError, match=remedy):
+    options = "--cfg-options 'model.backbone.plugins.0.stages=(True,True,True,True)'"
+    with pytest.raises(
+        InputError, match=re.escape(f'; for the attention of frozen stages add {options}; ')
+    ):
         check_attention(state, detector, 'x.pth', whole=False)
+    with pytest.raises(InputError, match=re.escape(options)):
+        check_attention(every, detector.backbone, 'x.pth', whole=False, place='model.backbone')
     check_attention(every, resnet(dict(stages=(True,) * 4), frozen_stages=1), 'x.pth', whole=True)
     with pytest.raises(InputError) as caught:  # in a stage that is not frozen
         check_attention(every, resnet(dict(after='layer1.*.bn2')), 'x.pth', whole=False)

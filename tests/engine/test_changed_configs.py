@@ -51,7 +51,21 @@ def test_changed_config_begins_or_is_refused_in_one_line(shipped):
         ({'val_evaluator.formats': 1}, 'val_evaluator.formats: CocoMetric.__init__() got an unex'),
         ({'randomness.sed': 1}, 'randomness.sed: Runner.set_randomness() got an unexpected keyw'),
         ({'param_scheduler': [{'type': 'LinearLr'}]}, "param_scheduler.0.type='LinearLr' is not"),
-        ({'optim_wrapper.optimizer.lr': -1}, 'optim_wrapper.optimizer (AdamW) cannot be used: Inv'),
+        (
+            {'optim_wrapper.optimizer.lr': -1},
+            'optim_wrapper.optimizer.lr=-1 cannot be used: Invalid learning rate: -1; it must '
+            'satisfy 0.0 <= lr',
+        ),
+        ({'optim_wrapper.optimizer.lr': None}, 'optim_wrapper.optimizer.lr=None is None; give a n'),
+        (
+            {'train_cfg': dict(_delete_=True, by_epoch=True)},
+            'train_cfg has no max_epochs, which EpochBasedTrainLoop needs; give train_cfg.max_ep',
+        ),
+        (
+            {'custom_hooks': [dict(type='PipelineSwitchHook', switch_pipeline=[])]},
+            'custom_hooks.0 has no switch_epoch, which PipelineSwitchHook needs; give custom_ho',
+        ),
+        ({'param_scheduler': [dict(type='LinearLR', start_factor=2)]}, '.0.start_factor=2 cannot'),
         ({'model.neck.out_channels': 'x'}, "model.neck.out_channels='x' is a string; give a whole"),
         (
             {'custom_hooks': [dict(type='EMAHook', _scope_='')]},

@@ -43,6 +43,16 @@ def test_key_that_would_be_passed_over_or_fail_later_is_refused_with_what_is_nea
             check_names(cfg)
 
 
+@pytest.mark.parametrize('key', ['bias_lr_mult', 'norm_decay_mult', 'custom_keys.cbam.lr_mult'])
+def test_multiplier_that_would_reverse_the_steps_is_refused(key):
+    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={}))))
+    cfg.merge_from_dict({f'{OPTIM}.paramwise_cfg.{key}': 0})
+    check_names(cfg)
+    cfg.merge_from_dict({f'{OPTIM}.paramwise_cfg.{key}': -0.1})
+    with pytest.raises(InputError, match=rf'^{OPTIM}\.paramwise_cfg\.{key}=-0\.1 would'):
+        check_names(cfg)
+
+
 def test_other_constructor_of_the_optimizer_has_keys_of_its_own():
     wrapper = dict(
         constructor='LearningRateDecayOptimizerConstructor',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -131,6 +132,61 @@ def test_models_that_read_contiguous_maps_alone_are_refused_with_the_reason():
     with pytest.raises(InputError, match=r'0 \(Conv3d\) has the weights of a 3-D one; leave --ch'):
         to_channels_last(nn.Sequential(nn.Conv3d(1, 1, 3)))
     check_channels_last(nn.Sequential(RoIAlign(7, 1.0, 1), nn.Conv2d(1, 1, 3)))
+
+
+SOURCE = """
+import mmcv.ops
+from mmcv.ops import RoIAlign, deform_conv2d as deform
+from mmengine.model import BaseModule
+
+
+def convolve(x):
+    return [deform(x, x, x) for _ in range(1)][0]
+
+
+class Direct(BaseModule):
+    def forward(self, x):
+        return deform(x, x, x)
+
+
+class Heir(Direct):
+    pass
+
+
+class ByFunction(BaseModule):
+    def forward(self, x):
+        return convolve(x)
+
+
+class ByModule(BaseModule):
+    @staticmethod
+    def pool(x):
+        return mmcv.ops.roi_align(x, x, 7)
+
+
+class Other(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.roi_align = RoIAlign(7, 1.0, 1)
+
+    def forward(self, x, rois):
+        return self.roi_align(x, rois)
+"""
+
+
+def test_only_classes_whose_own_code_uses_an_operator_as_a_function_are_refused(tmp_path):
+    file = tmp_path / 'operators_in_one_file.py'
+    file.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, function in (
+        *(('Direct', 'deform_conv2d'), ('Heir', 'deform_conv2d'), ('ByFunction', 'deform_conv2d')),
+        ('ByModule', 'roi_align'),
+    ):
+        with pytest.raises(InputError, match=f"0 \\({name}\\) calls mmcv's {function}, "):
+            check_channels_last(nn.Sequential(getattr(module, name)()))
+    check_channels_last(nn.Sequential(module.Other()))
 
 
 def test_states_keep_their_device_and_the_count_of_steps_is_no_weight():

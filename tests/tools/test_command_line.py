@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -70,6 +71,25 @@ def test_missing_file_is_reported_without_importing_torch_and_mmdet(words, messa
     assert done.stdout.splitlines()[-1] == 'status 2 []', done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith('error: ') and message in line
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        'places a.py --size 0',
+        'check_data . --first 0',
+        'experiment cost bccd --rounds 0',
+        'export a.py b.pth --out c.onnx --size 320 0',
+    ],
+)
+def test_number_that_is_too_small_is_named_with_its_option(words, capsys):
+    tool, *options = words.split()
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f'cbam_det_tools.{tool}').parse_args(options)
+    assert end.value.code == 2
+    option = [word for word in options if word.startswith('--')][-1]
+    line = f'error: argument {option}: 0 is too small; give 1 or more'
+    assert capsys.readouterr().err.splitlines()[-1].endswith(line)
 
 
 def test_every_tool_is_a_subcommand_of_the_console_script(capsys):

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from torch import nn
 
+from cbam_det.models.build import check_training_mode
 from cbam_det.utils.build_errors import build_errors
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.failed_checks import failed_check
@@ -64,6 +68,90 @@ def test_refused_value_of_a_model_is_named_with_the_permitted_ones(part, message
 
 
 @pytest.mark.parametrize(
+    'base', [dict(type='ResNet'), dict(type='WithPlugins', base_type='ResNet')]
+)
+@pytest.mark.parametrize('frozen', [9, 'x', 0.5])
+def test_frozen_stages_that_a_backbone_lacks_are_named_with_their_range(base, frozen):
+    options = dict(depth=18, base_channels=16, plugins=[dict(cfg=dict(type='CBAM'))])
+    if base['type'] == 'ResNet':
+        del options['plugins']
+    message = (
+        f'model.part.frozen_stages={frozen!r} cannot be used; give a whole number from -1 (no s'
+    )
+    assert built(dict(base, **options, frozen_stages=frozen)).startswith(message)
+    assert built(dict(base, **options, frozen_stages=4)) == ''
+
+
+def test_frozen_stages_that_are_used_only_in_training_are_checked_too():
+    cfg = Config(dict(model=dict(backbone=dict(type='Darknet', depth=53, frozen_stages=9))))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = nn.ModuleDict(dict(backbone=MODELS.build(cfg.model.backbone)))
+    with pytest.raises(InputError, match=r'^model\.backbone\.frozen_stages=9 .* to 6$'):
+        check_training_mode(cfg, detector)
+
+
+@pytest.mark.parametrize(
+    ('part', 'message'),
+    [
+        (
+            dict(type='WithPlugins', depth=18),
+            'model.part has no base_type, which WithPlugins needs; give model.part.base_type (a '
+            'string)',
+        ),
+        (dict(type='ResNet'), 'model.part has no depth, which ResNet needs; give model.part.depth'),
+        (
+            dict(type='WithPlugins', base_type='FPN', in_channels=[16]),
+            'model.part has no out_channels, num_outs, which FPN needs; give '
+            'model.part.out_channels, model.part.num_outs (a whole number; a whole number)',
+        ),
+    ],
+)
+def test_option_that_a_class_needs_is_named_with_its_key(part, message):
+    assert built(part) == message
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            dict(type='SGD', lr=-1),
+            'lr=-1 cannot be used: Invalid learning rate: -1; it must satisfy lr',
+        ),
+        (
+            dict(type='SGD', lr=1, momentum=-1),
+            'momentum=-1 cannot be used: Invalid momentum value: -1',
+        ),
+        (
+            dict(type='AdamW', betas=(2, 0.9)),
+            'betas=(2, 0.9) cannot be used: Invalid beta parameter at index 0: 2; it must satisfy '
+            '0.0 <= betas[0] < 1.0',
+        ),
+        (
+            dict(type='Adam', eps=-1),
+            'eps=-1 cannot be used: Invalid epsilon value: -1; it must sat',
+        ),
+        (dict(type='RMSprop', alpha='x'), "alpha='x' is a string; give a number"),
+        (dict(type='Adadelta', rho=2), 'rho=2 cannot be used: Invalid rho value: 2; it must satis'),
+        (
+            dict(type='Rprop', etas=(2, 1)),
+            'etas=(2, 1) cannot be used: Invalid eta values: 2, 1; it',
+        ),
+        (
+            dict(type='SGD', lr=1, nesterov=True),
+            'momentum',
+        ),
+    ],
+)
+def test_value_that_an_optimizer_refuses_is_named_with_its_key(options, message):
+    cfg = dict(optim_wrapper=dict(type='OptimWrapper', optimizer=options))
+    model = nn.Linear(1, 1)
+    with pytest.raises(InputError) as caught, build_errors(cfg, 'optim_wrapper'):
+        build_optim_wrapper(model, Config(cfg).optim_wrapper)
+    assert str(caught.value).startswith('optim_wrapper.optimizer')
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ('option', 'value', 'words'),
     [
         ('seed', 'x', "='x' is a string; give a whole number or None"),
@@ -95,6 +183,16 @@ def test_values_are_read_from_the_failed_line():
         if key not in names:
             raise ValueError('unknown')
 
+    def raise_in_else(key: int = 7) -> None:
+        if key < 3:
+            pass
+        else:
+            raise ValueError('too large')
+
+    def compare_types(key: str = 'x') -> None:
+        if key < 3:
+            raise ValueError('too small')
+
     def unhashable(key: tuple = ([],)) -> int:
         return table[key]
 
@@ -109,6 +207,9 @@ def test_values_are_read_from_the_failed_line():
     found = check_of(raise_in_if)
     assert (found.value, found.permitted) == ('z', ('x', 'y'))
     assert check_of(unhashable) is None
+    assert found.text == 'key in names'
+    assert check_of(raise_in_else).text == 'key < 3'
+    assert check_of(compare_types).names == {'key'}
     found = check_of(of_a_call)
     assert (found.text, found.permitted) == ('key in range(3)', ())
     # A message that blames a None of the config would be wrong.

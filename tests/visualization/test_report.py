@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import torch
+from mmengine.config import Config
 
-from cbam_det.visualization.report import write
+from cbam_det.visualization import report as report_module
+from cbam_det.visualization.report import Section, attention_section, write
 
 from ..conftest import CONFIG, CONFIGS, QUICK
 
@@ -39,7 +44,8 @@ def test_report_opens_with_the_scores_has_all_sections_and_needs_no_network(repo
     assert 'cbam: faster_rcnn_r50_cbam_digits' in text
     assert re.search(r'class="add">\+.*plugins', text)
     assert 'AP small' in text and '>four<' in text
-    assert 'baseline was not tested; run python ' in text
+    last = r'AP \d\.\d{3}, AP50 \d\.\d{3}'
+    assert re.search(rf'baseline was not tested \(last validation: {last}\); run python ', text)
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     pictures = re.findall(r'src="data:image/(png|svg\+xml);base64,', text)
     # The section Grad-CAM has a picture, or a note that no detection reaches the score.
@@ -54,6 +60,20 @@ def test_numbers_of_the_report_are_those_of_the_run(report):
     assert f'<td>{ap:.3f}</td>' in text
     assert '<td>max_epochs 2</td>' in text  # of the training; the config itself has 5
     assert '<td>17</td>' not in text and '<td>16</td>' in text  # CBAMs
+
+
+@pytest.mark.parametrize(('weight', 'noted'), [(1.0, True), (1.02, False)])
+def test_attention_at_its_start_is_noted_with_the_remedy(weight, noted, monkeypatch):
+    def section(title: str, make: object) -> Section:
+        return Section(title, pictures=['a picture'])
+
+    cbam_gates = SimpleNamespace(channel=torch.full((1, 8), weight), spatial=None)
+    monkeypatch.setattr(report_module, 'figure_section', section)
+    monkeypatch.setattr(report_module, 'gates', lambda model, data: [cbam_gates])
+    predictor = mock.Mock(cfg=Config(dict(optim_wrapper=dict())))
+    note = attention_section(predictor, lambda: 'a.jpg').note
+    assert note.startswith('the attention has no effect') == noted
+    assert note.endswith('optim_wrapper.paramwise_cfg.custom_keys.cbam.lr_mult=10') == noted
 
 
 def test_report_without_a_baseline_explains_how_to_give_one(report, digits, tmp_path):

@@ -56,8 +56,8 @@ REMEDIES = {
     'same image twice': 'keep one of them',
     'count': 'download it again if it should be complete',
     'size differs': (
-        'the boxes may belong to another image: annotate the image as it is displayed, or remove '
-        'its EXIF orientation, which mmdet applies'
+        'the boxes may be those of another, a resized or a turned image (mmdet applies an EXIF '
+        f'orientation): correct them, or the size if they fit, or leave the image out ({FIX})'
     ),
 }
 
@@ -158,6 +158,7 @@ class Content:
         usable: number of objects to learn from: valid, with area, neither crowd nor difficult.
         raw: COCO's JSON; {} for VOC.
         names: the image name of each line of VOC's list.
+        voc_boxes: the classes and boxes of VOC's objects, by index of the image.
     """
 
     file: Path
@@ -168,6 +169,7 @@ class Content:
     usable: int = 0
     raw: dict = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    voc_boxes: dict[int, Counter[str]] = field(default_factory=dict)
 
     def add_fault(
         self,

@@ -226,6 +226,9 @@ def image_faults(
         actual = decoded.stored if stored else decoded.size
         if decoded.fault:
             yield Fault(decoded.fault[0], path, f'({decoded.fault[1]})', image=index)
+        # Harmful in VOC too, although mmdet reads boxes without the size of the XML: most such
+        # images were resized or turned after they were annotated, so that their boxes are wrong,
+        # and only the user can see whether they are.
         elif size and actual != (0, 0) and tuple(size) != tuple(actual):
             rotated = ''
             if actual != decoded.stored:
@@ -238,8 +241,8 @@ def image_faults(
 def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict[str, str]:
     """Add a fault for each image whose bytes equal those of an earlier image.
 
-    It is harmful if the two have other objects: then each of them lacks some. (VOC's are only
-    counted.) Empty tiles of a large picture, for example, are harmless.
+    It is harmful if the two have other objects: then each of them lacks some. Copies with the same
+    boxes and empty tiles of a large picture are harmless.
 
     Args:
         identities: path -> a text that only equal files have in common, '' if it is unknown.
@@ -256,10 +259,7 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
         if identity and first_index.setdefault(identity, index) != index:
             first = first_index[identity]
             message = f'is the same image as {content.images[first].path}'
-            if content.is_voc:
-                harmful = any(content.images[place].objects for place in (first, index))
-            else:
-                harmful = objects[index] != objects[first]
+            harmful = objects[index] != objects[first]
             content.add_fault(
                 'same image twice', path, message, harmful=harmful, image=index, first=first
             )
@@ -268,7 +268,9 @@ def add_repeated_images(content: Content, identities: Mapping[str, str]) -> dict
 
 
 def _objects_of_images(content: Content) -> list[Counter[str]]:
-    """The classes and boxes of each image of a COCO file, in its order; [] of VOC's."""
+    """The classes and boxes of each image, in the order of the file."""
+    if content.is_voc:
+        return [content.voc_boxes.get(index, Counter()) for index in range(len(content.images))]
     objects: dict[object, Counter[str]] = defaultdict(Counter)
     for annotation in content.raw.get('annotations', ()):
         if isinstance(annotation, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +80,9 @@ def read_voc(
             content.add_fault('image listed twice', place, message, image=index, first=first)
         first_lines.setdefault(name, index)
         content.images.append(ListedImage(picture, size, object_count))
+    for box in boxes:
+        values = str((box.name, box.sides, box.difficult))
+        content.voc_boxes.setdefault(box.image, Counter())[values] += 1
     check_boxes_together(content, boxes)
     return content
 

@@ -20,9 +20,11 @@ from ...models.built_model import count_parameters, in_eval_mode, unwrapped
 from ...models.insertion import places_left_out
 from ...models.layers import CBAM
 from ...models.layers.torch_private import RunUncompiled, is_compiled
+from ...models.paper_places import also_in_frozen
 from ...utils.config import larger_rate
 from ...utils.errors import InputError, first_few
 from ...utils.mmengine_private import is_resumed, is_training, loaded_checkpoint
+from ...utils.options import cfg_options
 from ..schedules import optimizers
 from .gate_use import GateUse
 
@@ -73,17 +75,18 @@ class AttentionAuditHook(Hook):
         """Check the attention in the weights that `init_cfg` names."""
         if not is_training(runner):
             return
-        shared: dict[str, list[tuple[nn.Module, dict[str, Tensor]]]] = {}
+        shared: dict[str, list[tuple[str, nn.Module, dict[str, Tensor]]]] = {}
         for name, part, source, state in pretrained_parts(unwrapped(runner.model)):
-            shared.setdefault(source, []).append((part, state))
+            shared.setdefault(source, []).append((name, part, state))
             self._record_source(state, part, source, f'{name}.' if name else '')
         for source, parts in shared.items():
             # In a C4 detector the backbone has three stages and the head has the fourth.
-            key_sets = [set(part.state_dict()) for part, _ in parts]
-            for (part, state), part_keys in zip(parts, key_sets, strict=True):
+            key_sets = [set(part.state_dict()) for _, part, _ in parts]
+            for (name, part, state), part_keys in zip(parts, key_sets, strict=True):
                 other_keys = set().union(*key_sets) - part_keys
                 part_state = {key: value for key, value in state.items() if key not in other_keys}
-                check_attention(part_state, part, source, whole=False)
+                place = f'model.{name}' if name else 'model'
+                check_attention(part_state, part, source, whole=False, place=place)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the attention in the weights of `load_from`, of a resumed run or of a test."""
@@ -126,9 +129,11 @@ class AttentionAuditHook(Hook):
         runner.logger.info(f'attention of this run:\n{_text(table)}')
         for name, component in model.named_modules():
             if left_out := places_left_out(component):
+                entry = f'model.{name}.plugins.0'
+                options = {f'{entry}.{key}': of for key, of in also_in_frozen(component).items()}
                 runner.logger.info(
                     f'{name} has no attention in its frozen stages ({first_few(left_out)}); '
-                    'stages=(True, True, True, True) in its entry of plugins inserts it there too'
+                    f'{cfg_options(options)} inserts it there too'
                 )
         # A model that is compiled or sharded as a whole does not run the hooks of its modules.
         if self.used_within and isinstance(runner, Runner) and not runner.cfg.get('compile'):
