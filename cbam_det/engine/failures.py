@@ -20,7 +20,7 @@ REMEDIES = {
     'ENOENT': ('read', 'restore the file'),
     'EIO': ('read or write', 'fix the disk or its connection'),
     **dict.fromkeys(
-        ('EACCES', 'EPERM'), ('read or write', 'give the user of the run the permission')
+        ('EACCES', 'EPERM'), ('read or write', 'give your user permission for it')
     ),
     **dict.fromkeys((*FULL, 'writer'), ('write', 'free some space or fix the disk')),
 }
