@@ -110,7 +110,8 @@ def threshold_table(record: dict) -> str:
     for row in record['maps']:
         ratio = row['autograd'][0] / row['memory_efficient'][0]
         by_size.setdefault(math.prod(row['shape']), []).append(ratio)
-    rows = [table_row(['elements of the map', 'time, autograd / memory-efficient']), '| ---: | ---: |']
+    head = ['elements of the map', 'time, autograd / memory-efficient']
+    rows = [table_row(head), '| ---: | ---: |']
     rows += [
         table_row([f'{size:,}', f'{min(ratios):.2f}x to {max(ratios):.2f}x'])
         for size, ratios in sorted(by_size.items())

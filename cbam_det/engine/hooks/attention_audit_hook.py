@@ -180,8 +180,8 @@ class AttentionAuditHook(Hook):
         doubled = [weights for weights, maximum in gates if maximum == 2]
         if doubled and len(doubled) == len(gates) and at_start(doubled):
             runner.logger.warning(
-                'the attention has no effect: all of its weights are still 1.00, as at the start of '
-                'this training; train longer, or give it a larger learning rate: '
+                'the attention has no effect: all of its weights are still 1.00 after this '
+                'training; train longer, or give it a larger learning rate: '
                 f'{larger_rate(runner.cfg)}'
             )
 
