@@ -43,7 +43,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--layout',
         choices=LAYOUTS,
-        help="names of CBAMs in ResNets: WithPlugins' or those of plugins= (default: unchanged)",
+        help="where a ResNet's CBAMs are: inserted by WithPlugins, or mmdet's plugins= "
+        '(default: unchanged)',
     )
     parser.add_argument(
         '--start', choices=STARTS, help='convert our weights to this start=, with equal outputs'
