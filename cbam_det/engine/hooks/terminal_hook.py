@@ -247,7 +247,7 @@ def summary(runner: Runner) -> dict[str, str]:
     if plugins:
         counts = f'{len(plugins)} {" and ".join(kinds)}, {attention / 1e6:.2f} M parameters'
     return dict(
-        data=f'{data}, {batch_size} a step',
+        data=f'{data}, {batch_size} per step',
         model=f'{type(model).__name__}, {parameters / 1e6:.2f} M parameters',
         attention=counts if plugins else 'none',
         weights=str(loaded_checkpoint(runner) or 'as the config initializes them'),
