@@ -1,11 +1,11 @@
 # `make demo` runs the main job and `make test` the tests; each sets up what is missing first.
-# A step of the set-up that is done is not done again: an interrupted one goes on from there.
+# Completed steps of the set-up are skipped, so an interrupted one continues where it stopped.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
-# `make test STACK=original`: OpenMMLab's own packages; `STACK=newest`: the newest torch; each in an
-# environment of its own.
+# `make test STACK=original` uses OpenMMLab's own packages, `STACK=newest` the newest torch, each in
+# its own environment.
 STACK ?= maintained
 ifeq ($(STACK),maintained)
 R := requirements
@@ -19,7 +19,7 @@ endif
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 DONE := $(VENV)/.done
-# A thread for each of several processes: small tensors gain nothing from more threads.
+# One thread per process: small tensors gain nothing from more.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 DEMO := configs/faster_rcnn_r50_cbam_digits.py
@@ -27,7 +27,7 @@ DEMO_DIR := work_dirs/demo
 IMAGE := data/digits/val2017/000000001173.jpg
 LAST = $(DEMO_DIR)/$$(basename $$(cat $(DEMO_DIR)/last_checkpoint))
 
-# `make coverage TESTS=tests/datasets/test_voc.py` measures by some tests alone.
+# `make coverage TESTS=tests/datasets/test_voc.py` measures only with these tests.
 TESTS ?= tests
 
 .PHONY: help setup demo record tutorial test test-all coverage lint docs doctor clean
@@ -35,17 +35,17 @@ help:
 	@echo 'make demo      train and evaluate Faster R-CNN + CBAM on the embedded digits'
 	@echo 'make test      lint and the fast tests'
 	@echo 'make test-all  the slow tests too'
-	@echo 'make coverage  the lines that the fast tests run (TESTS=FILE for some tests)'
+	@echo 'make coverage  measure which lines the fast tests run (TESTS=FILE for some tests)'
 	@echo 'make docs      build the documentation: docs/_build/html/index.html'
 	@echo 'make doctor    report the environment'
-	@echo 'make setup     only set up $(VENV); every command above does this first'
+	@echo 'make setup     set up $(VENV), as every command above does first'
 	@echo 'make clean     remove $(VENV); data/ and work_dirs/ stay'
 
 $(DONE)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-	  { echo 'error: $(PYTHON) is not Python 3.10 to 3.13; name one: make PYTHON=python3.11' >&2; exit 1; }
+	  { echo 'error: $(PYTHON) is not Python 3.10 to 3.13; choose one: make PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo 'error: this Python makes no environments: apt-get install python3-venv' >&2; exit 1; }
+	  { echo 'error: this Python cannot create virtual environments: apt-get install python3-venv' >&2; exit 1; }
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
 	  { echo 'error: Python.h is missing: apt-get install python3-dev' >&2; exit 1; }
 	@command -v c++ >/dev/null || { echo 'error: no C++ compiler: apt-get install g++' >&2; exit 1; }
@@ -89,7 +89,7 @@ demo: setup
 	@echo 'then                        COCO in data/coco (see docs/guides/train_and_test.md):'
 	@echo '  $(PY) tools/train.py configs/faster_rcnn_r50_cbam.py'
 
-# The record and the pictures that the README shows, from a demo that has run.
+# The record and the pictures of the README and the site, after `make demo`.
 record:
 	cp "$$(ls -t $(DEMO_DIR)/*/metrics.json | head -n 1)" results/demo.json
 	$(PY) tools/visualize.py detections $(DEMO) $(LAST) --out docs/images/demo_detections.jpg

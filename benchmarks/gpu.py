@@ -254,7 +254,10 @@ def parse_args() -> argparse.Namespace:
         '--no-compile', dest='compile', action='store_false', help='leave out torch.compile'
     )
     parser.add_argument(
-        '--minutes', type=float, default=9, help='start no new part later (default: %(default)s)'
+        '--minutes',
+        type=float,
+        default=9,
+        help='time after which no new part starts (default: %(default)s)',
     )
     return parser.parse_args()
 

@@ -112,15 +112,17 @@ def threshold_table(record: dict) -> str:
     for row in record['maps']:
         ratio = row['autograd'][0] / row['memory_efficient'][0]
         by_size.setdefault(math.prod(row['shape']), []).append(ratio)
-    rows = [table_row(['numbers in the map', 'autograd / memory-efficient']), '| ---: | ---: |']
+    head = ['elements of the map', 'time, autograd / memory-efficient']
+    rows = [table_row(head), '| ---: | ---: |']
     rows += [
         table_row([f'{size:,}', f'{min(ratios):.2f}x to {max(ratios):.2f}x'])
         for size, ratios in sorted(by_size.items())
     ]
     rows += [
         '',
-        f'The limit that loses least is {record["limit"]:,} numbers ({100 * record["loss"]:.1f}% '
-        f'against the faster pass of each map); the limit in use was {record["small"]:,}.',
+        f'The best limit is {record["limit"]:,} elements: with it, training takes '
+        f'{100 * record["loss"]:.1f}% longer than with the faster pass of each map. The limit in '
+        f'use was {record["small"]:,}.',
     ]
     return '\n'.join([*rows, '', origin_line(record)])
 

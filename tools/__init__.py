@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 TOOLS = {
-    'init': 'write configs with and without CBAM for your own data',
+    'init': 'write two configs for your own data, with and without CBAM',
     'train': 'train a detector or a classifier',
     'test': 'test a detector or a classifier, and write its metrics',
     'predict': 'detect objects in pictures and videos; draw and list the boxes',
@@ -21,7 +21,7 @@ TOOLS = {
     'visualize': 'draw data, detections, curves, attention and Grad-CAM; write reports',
     'check-data': 'check a COCO or VOC folder, and write a clean copy of its annotations',
     'places': 'list the places for CBAM in a detector, and print the config for them',
-    'convert-checkpoint': 'convert weights of other implementations, layouts and starts',
+    'convert-checkpoint': 'convert weights of other implementations, or between layouts and starts',
     'export': 'export a detector as ONNX or TorchScript',
     'compare': 'train a detector with and without attention on your data, and compare them',
     'experiment': 'run studies with several seeds, and compare the results',
@@ -64,7 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser, scripts: str) -> None:
     parser.add_argument(
         '--channels-last',
         action=argparse.BooleanOptionalAction,
-        help="torch's channels_last memory format: same numbers to rounding, faster convolutions "
+        help="torch's channels_last memory format: faster convolutions, equal up to rounding "
         "(default: the config's channels_last)",
     )
     add_cfg_options(parser)

@@ -22,8 +22,8 @@ EXAMPLES = """examples:
   cbam-det check-data export/_annotations.coco.json --images export/images
   cbam-det check-data mine.py --data-root /data/mine
 
-A fault is harmful if it would stop a run, be learnt or make scores wrong. The exit status is 1 if
-a harmful fault is left."""
+A fault is harmful if it would stop a run, be learned by the model or make scores wrong. The exit
+status is 1 if a harmful fault is left."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'data',
         help="a folder in COCO's or VOC's layout, a COCO file, or a config of other folders",
     )
-    parser.add_argument('--images', type=Path, help="folder of COCO's images if it is not found")
+    parser.add_argument(
+        '--images', type=Path, help="folder of a COCO file's images, if they are not found"
+    )
     parser.add_argument(
         '--fix',
         action='store_true',

@@ -43,13 +43,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--layout',
         choices=LAYOUTS,
-        help="layout of our CBAMs in ResNets: WithPlugins or mmdet's plugins= (default: unchanged)",
+        help="where a ResNet's CBAMs are: inserted by WithPlugins, or mmdet's plugins= "
+        '(default: unchanged)',
     )
-    parser.add_argument('--start', choices=STARTS, help='convert our weights to this start')
-    parser.add_argument('--config', help='config of IN, which has the order and the pools')
+    parser.add_argument(
+        '--start', choices=STARTS, help='convert our weights to this start=, with equal outputs'
+    )
+    parser.add_argument('--config', help='config of IN, from which order and pools are read')
     parser.add_argument('--order', choices=ORDERS, help='order of the gates, instead of --config')
-    parser.add_argument('--pools', nargs='+', help='with --order (default: avg max)')
-    parser.add_argument('--spatial-pools', nargs='+', help='with --order (default: max avg)')
+    parser.add_argument(
+        '--pools', nargs='+', help='pools of the channel gate, with --order (default: avg max)'
+    )
+    parser.add_argument(
+        '--spatial-pools',
+        nargs='+',
+        help='pools of the spatial gate, with --order (default: max avg)',
+    )
     parser.add_argument('--drop-classifier', action='store_true', help='leave out the classifier')
     parser.add_argument('--verbose', action='store_true', help='list all keys')
     return parser.parse_args(argv)

@@ -65,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             '--gpus',
             type=int,
             default=0,
-            help='number of GPUs of a run (default: one process)',
+            help='number of GPUs per run (default: one process)',
         )
     add('table', 'print the scores and verdicts of a study, from its records', '+')
     cost_parser = add('cost', 'time a training step and inference of every row', '+')

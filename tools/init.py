@@ -34,9 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0,
         help='seed of the split, if DATA has no validation set (default: %(default)s)',
     )
-    group = parser.add_argument_group(
-        'options in place of the values chosen for the data and the machine'
-    )
+    group = parser.add_argument_group('replace values that are chosen for the data and the machine')
     group.add_argument(
         '--detector',
         metavar='NAME',
@@ -47,12 +45,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('LONG', 'SHORT'),
-        help='maximum of the longer and the shorter side of an image, in pixels',
+        help='limits of the longer and the shorter side of an image, in pixels',
     )
     group.add_argument('--anchor', type=int, help='side of the smallest anchor in pixels')
     group.add_argument('--batch-size', type=int, help='images per training step')
     group.add_argument('--lr', type=float, help='learning rate')
-    group.add_argument('--epochs', type=int, help='epochs of the training')
+    group.add_argument('--epochs', type=int, help='number of epochs')
     return parser.parse_args(argv)
 
 

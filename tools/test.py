@@ -28,9 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out', help='file for the predictions, .pkl')
     parser.add_argument('--show', action='store_true', help='show the predictions in windows')
-    parser.add_argument(
-        '--show-dir', help='folder for pictures with the predictions, next to the log'
-    )
+    parser.add_argument('--show-dir', help='draw the predictions into this folder, next to the log')
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds for each window (default: %(default)s)'
     )

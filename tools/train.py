@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='append',
         choices=['tensorboard', 'wandb', 'mlflow'],
         default=[],
-        help='log to this service too, whose package must be installed; can be given several times',
+        help='also log to this service (needs its package); can be given several times',
     )
     add_run_options(parser, 'dist_train.sh, slurm_train.sh')
     return parser.parse_args(argv)

@@ -182,9 +182,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     subparser = add_command(
         'report', 'write a report of a run as one HTML file', 'report.html', '.html'
     )
-    subparser.add_argument(
-        'work_dir', help='work_dir of a training, and of its test, if there was one'
-    )
+    subparser.add_argument('work_dir', help='work_dir of a training (and of its test)')
     subparser.add_argument('--against', metavar='WORK_DIR', help='work_dir of the baseline')
     subparser.add_argument(
         '--image', help='image on which to show attention (default: the first test image)'

@@ -126,7 +126,7 @@ def export(predictor: Predictor, path: str | Path, size: tuple[int, int]) -> dic
         too_large = {name: gap for name, gap in differences.items() if not gap <= TOLERANCE}
         if too_large:
             raise InputError(
-                f'the exported file computes other outputs than the model (relative differences '
+                f'the outputs of the exported file differ from the model (relative differences '
                 f'{too_large}); please report this with the config'
             )
         os.replace(temporary, path)

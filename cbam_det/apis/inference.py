@@ -238,8 +238,8 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
             pairs = enumerate(zip_longest(own_classes, reference_classes, fillvalue='nothing'))
             label, (class_name, expected) = next(row for row in pairs if row[1][0] != row[1][1])
             raise InputError(
-                f'{name} has other classes than {reference}: class {label} is {class_name}, not '
-                f'{expected}; compare models of the same classes'
+                f'the classes of {name} differ from those of {reference}: class {label} is '
+                f'{class_name}, not {expected}; compare models of the same classes'
             )
 
 

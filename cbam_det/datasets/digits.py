@@ -211,7 +211,7 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
             return False
         remedy = 'give another folder (runs read it with --data-root), or remove this one'
         if existing is None:
-            raise InputError(f'{root} contains files that are not the digits; {remedy}')
+            raise InputError(f'{root} contains files other than the digits; {remedy}')
         requested = asdict(spec).items()
         differing = [(name, value) for name, value in requested if existing.get(name) != value]
         actual = ', '.join(f'{name}={existing.get(name)}' for name, _ in differing)

@@ -19,9 +19,7 @@ FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
 REMEDIES = {
     'ENOENT': ('read', 'restore the file'),
     'EIO': ('read or write', 'fix the disk or its connection'),
-    **dict.fromkeys(
-        ('EACCES', 'EPERM'), ('read or write', 'give the user of the run the permission')
-    ),
+    **dict.fromkeys(('EACCES', 'EPERM'), ('read or write', 'give your user permission for it')),
     **dict.fromkeys((*FULL, 'writer'), ('write', 'free some space or fix the disk')),
 }
 DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}

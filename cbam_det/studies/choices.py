@@ -219,7 +219,7 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     wanted = facts.image_side * SMALLEST_OBJECT / facts.object_side
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
-    bound = {least: 'the smallest size in use; ', most: 'the largest size in use; '}
+    bound = {least: 'the smallest allowed size; ', most: 'the largest allowed size; '}
     choices.reasons['size'] = (
         f'{bound.get(side, "")}9 of 10 objects then have sides of {_shown(choices, facts):.0f} '
         f'pixels or more ({facts.object_side:.0f} in the files)'
@@ -242,7 +242,7 @@ def _choose_anchor(choices: Choices, facts: Facts, detector: Detector) -> None:
 
 def _choose_batch(choices: Choices, facts: Facts, detector: Detector) -> None:
     most = detector.machine.lr_batch
-    batch, reason = most, 'the one for which the learning rate is known'
+    batch, reason = most, 'the batch size that the learning rate is for'
     if facts.gpu_memory is not None:
         pixels = choices.size[0] * choices.size[1] / (1333 * 800)
         fitting = max(0.8 * facts.gpu_memory / (IMAGE_MEMORY * pixels), 1)
@@ -251,7 +251,7 @@ def _choose_batch(choices: Choices, facts: Facts, detector: Detector) -> None:
             reason = f'the most that fits into {facts.gpu_memory:.0f} GiB of GPU memory'
     if 4 * batch > facts.images:
         batch = max(facts.images // 4, 1)
-        reason = f'only {facts.images} images have objects; so an epoch has four steps'
+        reason = f'only {facts.images} images have objects: four steps per epoch'
     choices.batch_size, choices.reasons['batch_size'] = batch, reason
 
 

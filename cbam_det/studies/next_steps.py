@@ -109,8 +109,8 @@ def _rate(project: ProjectStudy, row: Row, rows: dict[str, dict]) -> str:
     name = f'{row.name}, learning rate of attention x10'
     rows[name] = dict(config=str(config), against=row.against, overrides=overrides)
     return (
-        'add the row below to the `rows` of study.yaml and repeat the command, which trains this '
-        'row alone.'
+        'add the row below to the `rows` of study.yaml and repeat the command, which trains only '
+        'this row.'
     )
 
 

@@ -253,7 +253,7 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
     _check_rows(study, results)
     if outdated := outdated_records(study, results, runs):
         raise InputError(
-            f'{len(outdated)} records were made with another config than their row has now '
+            f'the configs of {len(outdated)} records differ from the ones that their rows have now '
             f'({first_few(outdated)}); remove their lines and their work_dirs to run them again'
         )
     for row in study.rows.values():

@@ -80,7 +80,7 @@ class Page:
         for predictor in predictors:
             if not isinstance(predictor.model, BaseDetector):
                 raise InputError(
-                    f'{predictor.name} is not a detector; for it there is '
+                    f'{predictor.name} is not a detector; for a classifier, use '
                     f'{tool_command("visualize", "gradcam", "IMAGE", "CONFIG", "CHECKPOINT")}'
                 )
         self.explainers = [Explainer(predictor) for predictor in predictors]

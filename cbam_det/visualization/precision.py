@@ -90,8 +90,8 @@ def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> Base
     ]
     if ids[0] != ids[1]:
         raise InputError(
-            f'{predictor.name} has other {split} images ({len(own_dataset)}) than the first model '
-            f'({len(dataset)}); give --data-root, or configs of the same data set'
+            f'the {split} images of {predictor.name} ({len(own_dataset)}) differ from those of the '
+            f'first model ({len(dataset)}); give --data-root, or configs of the same data set'
         )
     return own_dataset
 

@@ -318,7 +318,7 @@ def predict(
                     _predict_picture(run, file, name, target)
             except _UnreadableError as error:
                 summary.unreadable += 1
-                print_stderr(f'{file} is skipped, it cannot be read ({error})')
+                print_stderr(f'{file} cannot be read ({error}), so it is skipped')
             progress.advance(task)
     run.write_tables()
     summary.images = len(run.done)

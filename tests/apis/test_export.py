@@ -118,7 +118,7 @@ def test_other_detectors_are_exported(config, ending, tmp_path):
 
 def test_a_file_with_other_outputs_is_not_written(retinanet, tmp_path, monkeypatch):
     monkeypatch.setattr('cbam_det.apis.export.TOLERANCE', -1.0)
-    with pytest.raises(InputError, match='computes other outputs than the model'):
+    with pytest.raises(InputError, match='outputs of the exported file differ from the model'):
         export(retinanet, tmp_path / 'net.pt', (64, 64))
     assert not list(tmp_path.iterdir())
 

@@ -35,4 +35,5 @@ def test_measurement_has_both_passes_for_each_map_and_a_table():
         assert min(measured['memory_efficient'] + measured['autograd']) > 0
     environment = dict(hardware='a CPU', torch='2')
     record = dict(maps=maps, limit=9, loss=0.1, small=8, command='c', environment=environment)
-    assert 'loses least is 9 numbers (10.0%' in threshold_table(record)
+    words = 'The best limit is 9 elements: with it, training takes 10.0% longer'
+    assert words in threshold_table(record)

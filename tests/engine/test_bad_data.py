@@ -232,7 +232,7 @@ def test_of_more_images_than_may_be_opened_only_a_part_is(copied, monkeypatch):
     dataset.data_root = str(copied)
     monkeypatch.setattr(splits, 'MOST_OPENED', 5)
     (note,) = check_dataset(dataset).notes
-    assert note.startswith('of 12 images, one in 3 was opened')
+    assert note.startswith('the size of only one in 3 of 12 images was checked')
     other_size = Image.new('RGB', (20, 30))
     other_size.save(copied / 'train2017/000000000002.jpg')
     check_dataset(dataset)

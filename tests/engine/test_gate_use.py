@@ -69,7 +69,7 @@ def test_used_attention_is_watched_for_one_iteration_and_one_batch(tiny_runs, tm
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(past=('loss',)), 'until iteration 2 the attention at block.cbam has not run: the'),
+        (dict(past=('loss',)), 'the attention at block.cbam has not run by iteration 2: the'),
         (
             dict(detached=True),
             'at block.cbam.channel_gate, block.cbam.spatial_gate has not received a gradient',

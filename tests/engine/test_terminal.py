@@ -35,7 +35,7 @@ def test_a_terminal_shows_a_summary_and_a_line_for_each_epoch(tmp_path, capsys):
     toy(tmp_path, log_level='INFO').train()
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     printed = '\n'.join(lines)
-    assert 'data        12 images, 1 classes, 4 a step' in printed
+    assert 'data        12 images, 1 classes, 4 per step' in printed
     assert 'model       Noise, 0.00 M parameters' in printed
     assert 'schedule    epochs 1 to 3, 3 steps each, learning rate 0.1' in printed
     titles = [line.split()[0] for line in lines if line[:1].isalpha()][:6]
@@ -59,7 +59,7 @@ def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
     monkeypatch.setattr(Noisy, 'metainfo', colours)  # mmdet's for sets that differ
     toy(tmp_path / 'my run', max_epochs=1).train()
     printed = capsys.readouterr().out
-    assert 'data        12 images, 1 classes, 4 a step' in printed
+    assert 'data        12 images, 1 classes, 4 per step' in printed
     command = printed.splitlines()[-1].partition('attention and Grad-CAM: ')[2]
     assert shlex.split(command)[-3:] == ['tools/visualize.py', 'report', str(tmp_path / 'my run')]
 

@@ -266,7 +266,7 @@ def test_make_digits_prints_what_it_did(tmp_path, monkeypatch, capsys):
         (tmp_path / 'data/digits.json').write_text(content)
         assert tool(*options) == 2
         refused = capsys.readouterr().err
-        assert refused.endswith(f'data contains files that are not the digits; {remedy}')
+        assert refused.endswith(f'data contains files other than the digits; {remedy}')
 
 
 def test_config_of_five_lines_trains_on_a_voc_folder(run, tmp_path):

@@ -240,7 +240,7 @@ def test_file_that_was_not_uploaded_is_not_read_or_deleted(page, photo):
 
 def test_only_detectors_of_the_same_classes_share_a_page(models, tmp_path):
     other = SimpleNamespace(name='other', classes=('cat',), model=models[0].model)
-    with pytest.raises(InputError, match='other has other classes than'):
+    with pytest.raises(InputError, match='the classes of other differ from those of'):
         Page([models[0], other], tmp_path)
     classifier = SimpleNamespace(name='resnet', classes=(), model=torch.nn.Linear(1, 1))
     with pytest.raises(InputError, match='resnet is not a detector'):

@@ -197,7 +197,7 @@ def test_a_failed_explanation_leaves_the_model_as_it_was(photo):
 def test_models_of_other_classes_are_not_compared(photo):
     detector, other = predictor(), predictor()
     other.classes = (*detector.classes[:3], 'tree', *detector.classes[4:])
-    with pytest.raises(InputError, match=r'other classes than .*: class 3 is tree, not three'):
+    with pytest.raises(InputError, match=r'differ from those of .*: class 3 is tree, not three'):
         gradcam.gradcam_page(photo, [Explainer(detector), Explainer(other)])
 
 

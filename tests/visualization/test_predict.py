@@ -58,7 +58,7 @@ def test_all_files_of_a_folder_are_used_and_an_unreadable_one_is_reported(
     out = tmp_path / 'out'
     summary = predict(detector, str(folder), out, score=0.0, batch_size=3)
     assert (summary.images, summary.unreadable) == (7, 1)  # two pictures and five frames
-    assert f'{folder / "bad.png"} is skipped, it cannot be read' in capsys.readouterr().err
+    assert f'{folder / "bad.png"} cannot be read' in capsys.readouterr().err
     coco = COCO(str(out / 'coco.json'))
     results = json.loads((out / 'results.json').read_text())
     assert len(coco.loadRes(str(out / 'results.json')).anns) == len(results) > 0

@@ -139,7 +139,7 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
         raise InputError(f'{path} has no names; write one per line, beginning with class 0')
     for other, other_names in lists.items():
         if other_names != names:
-            raise InputError(f'{other} has other classes than {path}; make them the same')
+            raise InputError(f'the classes in {other} and {path} differ; make them the same')
     _check_distinct(names, path)
     return names, path
 

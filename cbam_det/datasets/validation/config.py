@@ -48,7 +48,7 @@ def check_data(
         A summary of each data set that is read as COCO or VOC, by its key path.
 
     Raises:
-        InputError: the first fault that would stop the run, be learnt or make a score wrong.
+        InputError: the first fault that would stop the run, be learned or make a score wrong.
     """
     splits = [run.splits[name] for name in names if name in run.splits]
     check_options(run, splits)

@@ -141,13 +141,13 @@ def find_image_faults(
 def _read_headers(split: AnnotatedSplit, paths: Sequence[str]) -> dict[str, Decoded]:
     """The images of a split as `check_header` and `check_exists` find them, by path."""
     if not split.opened:
-        split.notes.append('its images were not opened, as its pipeline loads them in its own way')
+        split.notes.append('images not checked, because the pipeline loads them in its own way')
         return {path: check_exists(path) for path in paths}
     step = math.ceil(len(paths) / MOST_OPENED) or 1
     if step > 1:
         split.notes.append(
-            f'of {len(paths):,} images, one in {step} was opened to compare its size, and none to '
-            'find repeated images; --check-images opens all'
+            f'the size of only one in {step} of {len(paths):,} images was checked, and repeated '
+            'images were not looked for; --check-images checks all'
         )
     sizes = {image.path: image.size for image in split.content.images}
     opened = set(paths[::step])

@@ -185,9 +185,9 @@ class AttentionAuditHook(Hook):
         doubled = [weights for weights, maximum in gates if maximum == 2]
         if doubled and len(doubled) == len(gates) and at_start(doubled):
             runner.logger.warning(
-                'the attention has not changed from its start: after this training all of its '
-                'weights are 1.00, so it has no effect; train longer, or give it a larger learning '
-                f'rate by {larger_rate(runner.cfg)}'
+                'the attention has no effect: all of its weights are still 1.00 after this '
+                'training; train longer, or give it a larger learning rate: '
+                f'{larger_rate(runner.cfg)}'
             )
 
     def _log_saturation(self, runner: Runner) -> None:
@@ -218,8 +218,8 @@ class AttentionAuditHook(Hook):
         if not_run or not_graded:
             names = first_few(not_run or not_graded)
             raise InputError(
-                f'until iteration {self.last_watched} the attention at {names} has not '
-                f'{"run" if not_run else "received a gradient"}: the model bypasses it; {REMEDY}'
+                f'the attention at {names} has not {"run" if not_run else "received a gradient"} '
+                f'by iteration {self.last_watched}: the model bypasses it; {REMEDY}'
             )
 
     def before_val_epoch(self, runner: Runner) -> None:

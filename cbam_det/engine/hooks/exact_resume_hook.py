@@ -81,8 +81,8 @@ class ExactResumeHook(Hook):
         self.resumed = checkpoint.get('exact_resume')
         if self.resumed is None:
             runner.logger.warning(
-                'the checkpoint has no random states, since ExactResumeHook did not write them: '
-                'this run uses other random numbers than an uninterrupted run'
+                'the checkpoint has no random states, because ExactResumeHook did not write it: '
+                'the random numbers of this run differ from those of an uninterrupted run'
             )
 
     def before_train(self, runner: Runner) -> None:
@@ -124,7 +124,8 @@ class ExactResumeHook(Hook):
         else:
             runner.logger.warning(
                 f'the checkpoint has the random states of {len(states)} processes, but this run '
-                f'has {get_world_size()}: it uses other random numbers than an uninterrupted run'
+                f'has {get_world_size()}: its random numbers differ from those of an uninterrupted '
+                'run'
             )
         done, batches = resumed['batch'], resumed['batches']
         if not done or not isinstance(runner.train_loop, EpochBasedTrainLoop):

@@ -235,7 +235,7 @@ def summary(runner: Runner) -> dict[str, str]:
     batches = len(runner.train_dataloader)
     # A batch sampler of a user's own may have no such attribute.
     if batch_size := getattr(runner.train_dataloader.batch_sampler, 'batch_size', None):
-        data += f', {batch_size} a step'
+        data += f', {batch_size} per step'
     if has_epochs(runner):
         schedule = f'epochs {runner.epoch + 1} to {runner.max_epochs}, {batches:,} steps each'
     else:
