@@ -61,7 +61,7 @@ def count_costs(cfg: Config, training: bool = False) -> Cost:
         reason = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise InputError(
             f'the costs of {type(model).__name__} cannot be counted ({reason}); use '
-            "mmdet's tools/analysis_tools/get_flops.py"
+            "mmdet's get_flops.py"
         ) from error
     return Cost(
         size,

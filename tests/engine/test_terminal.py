@@ -67,7 +67,7 @@ def test_joined_sets_have_a_summary_and_the_printed_command_keeps_a_blank(
 def test_a_batch_sampler_may_have_no_size(tmp_path):
     run = toy(tmp_path, max_epochs=1)
     run.train()
-    assert summary(run)['data'] == '12 images, 1 classes, 4 a step'
+    assert summary(run)['data'] == '12 images, 1 classes, 4 per step'
     run.train_loop.dataloader = with_batch_sampler(run.train_dataloader, [[0, 1], [2]])
     assert summary(run)['data'] == '12 images, 1 classes'
 
