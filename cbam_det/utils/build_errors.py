@@ -93,7 +93,7 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if message.startswith('DataLoader.'):
         kinds = [DataLoader]
     options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
-    if explained := _known_fault(message, path, node, kinds, frames):
+    if explained := _known_fault(message, path, node, kinds, options, frames):
         return explained
     message = message.replace('Cannot find None in', 'a type is misspelt: Cannot find it in')[:400]
     check = failed_check(error)
@@ -122,11 +122,15 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
 
 
 def _known_fault(
-    message: str, path: str, node: Mapping, kinds: Sequence[Callable], frames: Sequence[FrameType]
+    message: str,
+    path: str,
+    node: Mapping,
+    kinds: Sequence[Callable],
+    options: Mapping,
+    frames: Sequence[FrameType],
 ) -> InputError | None:
     """The error for a message of Python or MMEngine whose cause is known; None for others."""
     if unknown := re.search(r"got an unexpected keyword argument '(\w+)'", message):
-        options = {name: of for kind in kinds for name, of in options_of(kind)[0].items()}
         for inner, part in walk(node, path):
             if unknown[1] in part:
                 return _unknown_option(inner, unknown[1], message, part, options)
