@@ -14,7 +14,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import contenders, modules, threshold
+from benchmarks import compile_wait, contenders, modules, threshold
 from benchmarks.own_process import calls_in_own_process
 from benchmarks.plot import costs
 from benchmarks.tables import TABLES
@@ -131,6 +131,12 @@ def parse_args() -> argparse.Namespace:
         parents=[common, timed, rounds],
         help='find the size from which the memory-efficient pass is faster than autograd',
     )
+    subparser = subparsers.add_parser(
+        'compile', parents=[common, timed], help='time the wait that compile=True causes'
+    )
+    subparser.add_argument(
+        '--size', type=size, default=(512, 512), help='HxW of the images (default: 512x512)'
+    )
     subparser = subparsers.add_parser('plot', help='plot time against the size of the feature map')
     subparser.add_argument('record', type=Path, help='JSON file that `module --out` wrote')
     subparser.add_argument('picture', type=Path, help='.png, .svg or .jpg')
@@ -198,6 +204,8 @@ def measure(args: argparse.Namespace) -> dict:
         maps = list(threshold.measure(args.rounds, args.device))
         best = threshold.best_limit(maps)
         return dict(limit=best, loss=threshold.losses(maps)[best], small=SMALL, maps=maps)
+    if args.kind == 'compile':
+        return dict(size=list(args.size), rows=compile_wait.measure(args.size, args.device))
     if args.kind == 'counts':
         return dict(rows=contenders.counts())
     if args.kind == 'precision':

@@ -127,6 +127,15 @@ def threshold_table(record: dict) -> str:
     return '\n'.join([*rows, '', origin_line(record)])
 
 
+def compile_table(record: dict) -> str:
+    """The table of `python -m benchmarks.speed compile`: the first step and the later ones."""
+    rows = [table_row(['backbone', 'first step, s', 'later steps, s']), '| --- | ---: | ---: |']
+    for name, times in record['rows'].items():
+        rows.append(table_row([name, f'{times["first"]:.1f}', f'{times["later"]:.2f}']))
+    height, width = record['size']
+    return '\n'.join([*rows, '', f'{height}x{width} pixels, two images; {origin_line(record)}'])
+
+
 def ratio_table(record: dict) -> str:
     """The times of the other modules as multiples of ours, training / inference."""
     peers = list(
@@ -272,6 +281,9 @@ TABLES = {
     'benchmark_threshold': threshold_table,
     'benchmark_detector': detector_table,
     'benchmark_amp': detector_table,
+    'benchmark_demo': detector_table,
+    'benchmark_tiny_imagenet': detector_table,
+    'benchmark_compile': compile_table,
     'benchmark_counts': counts_table,
     'benchmark_precision': precision_table,
     'benchmark_evaluation': evaluation_table,

@@ -13,7 +13,7 @@ from .records import read_record
 from .study import Row, Study
 from .verdicts import interval_cell
 
-SIZES = dict(s='small', m='medium', l='large')
+SIZES = dict(s='small objects', m='medium objects', l='large objects')
 
 
 def breakdown(study: Study, results: Path) -> str:

@@ -1,4 +1,4 @@
-"""Time and memory of whole detectors, measured in alternation."""
+"""Time and memory of whole detectors and classifiers, measured in alternation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
+from ..engine.devices import amp_on_cpu
 from ..models.build import build_model
 from ..models.channels_last import to_channels_last
 from ..models.costs import input_size
+from ..utils.config import detector, is_detector
 from ..utils.environment import keep_memory
 from ..utils.measure import alternate, memory
 
 if TYPE_CHECKING:
-    from mmdet.models import BaseDetector
+    from mmengine.model import BaseModel
     from mmengine.optim import OptimWrapper
 
 
@@ -39,7 +41,7 @@ def detectors(
 
     The process keeps freed memory, as `tools/train.py` and `tools/test.py` do, and a config with
     `channels_last` has that format. Inference uses the initial weights, so that the detectors
-    differ only in the attention.
+    differ only in the attention. mmpretrain's classifiers are timed in the same way.
 
     Args:
         configs: configs by name; the first is the baseline.
@@ -78,25 +80,33 @@ def detector_calls(cfg: Config, size: tuple[int, int], batch: int, device: str) 
     model = build_model(cfg).to(device)
     if cfg.get('channels_last'):
         to_channels_last(model)
-    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
-    classes = _classes(cfg)
-    train = _detector_step(model, wrapper, _samples(batch, size, classes))
-    infer = _detection(model, _samples(1, size, classes))
+    optim_wrapper = copy.deepcopy(cfg.optim_wrapper)
+    wrapper = build_optim_wrapper(
+        model, amp_on_cpu(optim_wrapper) if device == 'cpu' else optim_wrapper
+    )
+    train = _training(model, wrapper, _samples(cfg, batch, size))
+    infer = _inference(model, _samples(cfg, 1, size))
     return dict(train=train, infer=infer, peak=lambda: round(memory(train, device)[1], 1))
 
 
-def _classes(cfg: Config) -> int:
-    head = cfg.model.get('roi_head', cfg.model).bbox_head
-    return (head[0] if isinstance(head, (list, tuple)) else head).num_classes
-
-
-def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
+def _samples(cfg: Config, batch: int, size: tuple[int, int]) -> dict:
+    """Random images and their ground truth: ten boxes, or a class for a classifier."""
     random = np.random.default_rng(0)
     height, width = size
     inputs = [
         torch.from_numpy(random.integers(256, size=(3, height, width), dtype=np.uint8))
         for _ in range(batch)
     ]
+    if not is_detector(cfg):
+        from mmpretrain.structures import DataSample
+
+        labels = random.integers(cfg.model.head.num_classes, size=batch)
+        return dict(
+            inputs=inputs, data_samples=[DataSample().set_gt_label(of) for of in labels.tolist()]
+        )
+    model = detector(cfg)
+    head = (model.get('roi_head') or model).bbox_head
+    classes = (head[0] if isinstance(head, (list, tuple)) else head).num_classes
     samples = []
     for _ in range(batch):
         corners = random.random((10, 2)) * (0.7 * width, 0.7 * height)
@@ -112,18 +122,19 @@ def _samples(batch: int, size: tuple[int, int], classes: int) -> dict:
     return dict(inputs=inputs, data_samples=samples)
 
 
-def _detector_step(model: BaseDetector, wrapper: OptimWrapper, data: dict) -> Callable[..., object]:
+def _training(model: BaseModel, wrapper: OptimWrapper, data: dict) -> Callable[..., object]:
     def step(forward_alone: bool = False) -> object:
         model.train()
         if not forward_alone:
             model.train_step(copy.deepcopy(data), wrapper)
             return None
-        return model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
+        with wrapper.optim_context(model):
+            return model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss')
 
     return step
 
 
-def _detection(model: BaseDetector, data: dict) -> Callable[[], object]:
+def _inference(model: BaseModel, data: dict) -> Callable[[], object]:
     def step() -> object:
         model.eval()
         with torch.no_grad():

@@ -120,6 +120,26 @@ def test_command_compares_detectors_with_the_first_one(run, tmp_path):
     assert output.count('%') == 8  # two differences from the first in each other row
 
 
+def test_command_times_a_classifier_as_well(run, tmp_path):
+    names = ('tiny_imagenet/resnet18_half', 'tiny_imagenet/resnet18_half_cbam')
+    options = ('--size', '32x32', '--rounds', 1, '--batch', 2, '--out', 'c.json')
+    run('benchmarks.speed', 'detector', *names, *options, cwd=tmp_path)
+    record = json.loads((tmp_path / 'c.json').read_text())
+    assert list(record['rows']) == ['resnet18_half', 'resnet18_half_cbam']
+    assert record['size'] == [32, 32] and record['batch'] == 2
+    assert all(row['train_ms'][0] > row['infer_ms'][0] > 0 for row in record['rows'].values())
+
+
+@pytest.mark.slow
+def test_command_times_the_wait_for_the_compiler(run, tmp_path):
+    output = run('benchmarks.speed', 'compile', '--size', '64x64', '--out', 'w.json', cwd=tmp_path)
+    rows = json.loads((tmp_path / 'w.json').read_text())['rows']
+    assert list(rows) == ['eager', 'compiled, empty cache', 'compiled, full cache']
+    assert rows['compiled, empty cache']['first'] > rows['compiled, full cache']['first']
+    assert rows['compiled, full cache']['first'] > rows['eager']['first']
+    assert 'first step, s' in output.stdout
+
+
 def test_command_compares_evaluators_and_their_numbers(run, tmp_path):
     options = ('evaluation', '--images', 20, '--out', 'e.json')
     output = run('benchmarks.speed', *options, cwd=tmp_path).stdout

@@ -53,7 +53,8 @@ DIALECT = {
 def texts() -> list[tuple[str, int, str]]:
     """(file, line, text): the lines of pages, and the comments and strings of code."""
     read = []
-    pages = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/**/*.md')]
+    names = ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')
+    pages = [*(ROOT / name for name in names), *ROOT.glob('docs/**/*.md')]
     folders = ('configs', 'experiments', 'examples')
     for page in [*pages, *(ROOT / folder / 'README.md' for folder in folders)]:
         if '_build' not in page.parts:

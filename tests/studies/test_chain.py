@@ -188,7 +188,7 @@ def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
     lines = breakdown(study, tmp_path).splitlines()
     assert lines[0] == '| second with attention, AP | n | second | difference |'
     assert lines[2:6] == [
-        '| small | 2 | 10.00 | +1.00 (+1.00 to +1.00) |',
+        '| small objects | 2 | 10.00 | +1.00 (+1.00 to +1.00) |',
         '| cat | 2 | 35.00 | +11.00 (-1.71 to +23.71) |',
         '| cow | 2 | 35.00 | +3.50 (-15.56 to +22.56) |',
         '| dog | 2 | 35.00 | -1.50 (-7.85 to +4.85) |',

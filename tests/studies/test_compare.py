@@ -118,7 +118,7 @@ def test_page_opens_with_the_verdict_and_needs_no_other_file(recorded):
     cells = [re.findall('<t[hd]>(.*?)</t[hd]>', row) for row in rows]
     assert ['baseline', '3', '40.5 ± 0.5', '81.0 ± 1.0', ''] in cells
     assert any(row[:3] == ['four', '3', '50.50'] for row in cells)
-    assert any(row[:2] == ['small', '3'] for row in cells)
+    assert any(row[:2] == ['small objects', '3'] for row in cells)
     assert any(row[1:3] == ['10 min (+20%)', '1,000 (+0%)'] for row in cells)
     assert 'no checkpoint' in body and f'{run_name_of(recorded)} ' in body
 

@@ -87,12 +87,14 @@ def test_missing_config_is_one_line_with_its_study_and_row(name, tool, tmp_path,
 
 @pytest.mark.slow
 def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
-    small = replace(small, rows={name: small.rows[name] for name in ('none', 'CBAM')})
+    bfloat16 = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
+    rows = {name: replace(small.rows[name], overrides=bfloat16) for name in ('none', 'CBAM')}
+    small = replace(small, rows=rows)
     record = costs(small, tmp_path, rounds=2, device='cpu')
     assert record == json.loads(cost_path(tmp_path, small).read_text())
     assert list(record['rows']) == ['none', 'CBAM'] and record['batch'] == 4
     assert all(0 < row['train_ms'][0] < 60_000 for row in record['rows'].values())
-    assert record['command'] == 'python tools/experiment.py cost small'
+    assert record['command'] == 'python tools/experiment.py cost small --rounds 2'
 
 
 def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from mmengine.hooks import Hook
@@ -15,11 +14,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ...checkpoints.attention import check_attention, pretrained_parts, state_of
-from ...models.attention_modules import at_start, has_doubled_gates, named_cbams, named_plugins
-from ...models.built_model import count_parameters, in_eval_mode, unwrapped
+from ...models.attention_modules import has_doubled_gates, named_plugins
+from ...models.built_model import count_parameters, unwrapped
 from ...models.insertion import places_left_out
 from ...models.layers import CBAM
-from ...models.layers.torch_private import RunUncompiled, is_compiled
+from ...models.layers.torch_private import is_compiled
 from ...models.paper_places import also_in_frozen
 from ...utils.config import larger_rate
 from ...utils.errors import InputError, first_few
@@ -27,6 +26,7 @@ from ...utils.mmengine_private import is_resumed, is_training, loaded_checkpoint
 from ...utils.options import cfg_options
 from ..schedules import optimizers
 from .gate_use import GateUse
+from .gate_weights import GateWeights
 
 REMEDY = (
     'remove the code that bypasses it, or the attention; to turn this check off: --cfg-options '
@@ -67,9 +67,7 @@ class AttentionAuditHook(Hook):
         self.last_watched = 0
         self.validated = False
         self.sources: dict[str, str] = {}
-        self.handles: list = []
-        # By CBAM and gate: its weights, and the largest possible one.
-        self.gates: dict[str, dict[str, tuple[Tensor, float]]] = {}
+        self.weights: GateWeights | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Check the attention in the weights that `init_cfg` names."""
@@ -143,9 +141,7 @@ class AttentionAuditHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """In iteration `saturation_at` and in the last one, record the weights of each CBAM."""
         if runner.iter in (self.saturation_at - 1, runner.max_iters - 1):
-            for name, cbam in named_cbams(unwrapped(runner.model)):
-                record = partial(_record_weights, self.gates, name)
-                self.handles += [cbam.register_forward_pre_hook(record), RunUncompiled(cbam)]
+            self.weights = GateWeights(unwrapped(runner.model))
 
     def after_train_iter(
         self,
@@ -155,57 +151,32 @@ class AttentionAuditHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Check that the gates are used, and log gates that are saturated or still at 1.00."""
-        if self.handles:
-            self._log_weights(runner)
+        if self.weights:
+            self._log_weights(runner, self.weights)
+            self.weights = None
         if self.in_training:
             self._check_use(self.in_training, last=runner.iter + 1 >= self.last_watched)
 
-    def _log_weights(self, runner: Runner) -> None:
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
-        if runner.iter == runner.max_iters - 1:
-            self._log_unchanged_start(runner)
-        if runner.iter == self.saturation_at - 1:
-            self._log_saturation(runner)
-        self.gates.clear()
-
-    def _log_unchanged_start(self, runner: Runner) -> None:
-        trained = {
-            name
-            for name, cbam in named_cbams(unwrapped(runner.model))
-            if any(value.requires_grad for value in cbam.parameters())
-        }
-        gates = [
-            gate
-            for name, by_kind in self.gates.items()
-            if name in trained
-            for gate in by_kind.values()
-        ]
-        doubled = [weights for weights, maximum in gates if maximum == 2]
-        if doubled and len(doubled) == len(gates) and at_start(doubled):
+    def _log_weights(self, runner: Runner, weights: GateWeights) -> None:
+        weights.close()
+        if runner.iter == runner.max_iters - 1 and weights.unchanged():
             runner.logger.warning(
                 'the attention has no effect: all of its weights are still 1.00 after this '
                 'training; train longer, or give it a larger learning rate: '
                 f'{larger_rate(runner.cfg)}'
             )
-
-    def _log_saturation(self, runner: Runner) -> None:
+        if runner.iter != self.saturation_at - 1:
+            return
         table = Table('attention', 'gate', 'saturated', 'minimum', 'mean', 'maximum')
-        for name, gates in self.gates.items():
-            for kind, (weights, maximum) in gates.items():
-                share = weights / maximum
-                saturated = ((share < 1 - self.limit) | (share > self.limit)).float().mean().item()
-                if saturated > 0.9:
-                    numbers = (weights.min(), weights.mean(), weights.max())
-                    row = [f'{number.item():.3f}' for number in numbers]
-                    table.add_row(name, kind, f'{saturated:.0%}', *row)
+        for name, kind, share, values in weights.saturated(self.limit):
+            numbers = [f'{of(values).item():.3f}' for of in (torch.min, torch.mean, torch.max)]
+            table.add_row(name, kind, f'{share:.0%}', *numbers)
         if table.row_count:
             runner.logger.warning(
                 f'saturated gates after {self.saturation_at} iterations; a smaller learning rate '
                 f'of the attention may help (paramwise_cfg, key inserted):\n{_text(table)}'
             )
-        elif self.gates:
+        elif weights.gates:
             runner.logger.info(f'no gate is saturated after {self.saturation_at} iterations')
 
     def _check_use(self, use: GateUse, last: bool) -> None:
@@ -259,21 +230,6 @@ class AttentionAuditHook(Hook):
     def _end_validation(self, use: GateUse) -> None:
         use.close()
         self.in_validation, self.validated = None, True
-
-
-def _record_weights(gates: dict, name: str, cbam: CBAM, args: tuple) -> None:
-    """By `partial` a pre-hook that records a CBAM's weights in `gates`, without updating the
-    statistics of its norm.
-    """
-    if name in gates:
-        return  # the second pass of a shared head or of a checkpointed block
-    x = args[0].detach().float()
-    maximum = 2.0 if has_doubled_gates(cbam) else 1.0
-    # Without autocast, which would cache casts of the parameters that have no gradients.
-    without_autocast = torch.autocast(x.device.type, enabled=False)
-    with in_eval_mode(cbam), torch.no_grad(), without_autocast:
-        weights = cbam.gates(x)
-    gates[name] = {kind: (value.cpu(), maximum) for kind, value in weights.items()}
 
 
 def _options(cbam: nn.Module) -> str:

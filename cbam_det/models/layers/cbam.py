@@ -215,18 +215,13 @@ class CBAM(nn.Module):
             ValueError: the input has another shape.
         """
         checks.feature_map(x, self.in_channels)
-        if self._is_memory_efficient(x):
+        if memory_efficient.is_used(x, self.memory_efficient):
             parallel = self.order == 'parallel'
             return memory_efficient.attend(x, self.sequence(), parallel, norm_input)
         y = x
         for gate in self.sequence():
             y = y * gate(x if self.order == 'parallel' else y)
         return y
-
-    def _is_memory_efficient(self, x: Tensor) -> bool:
-        if self.memory_efficient is False or not memory_efficient.fits(x):
-            return False
-        return bool(self.memory_efficient) or memory_efficient.pays(x)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         """The weights that `forward` multiplies `x` by, in this order: 'channel' (N, C, 1, 1) and

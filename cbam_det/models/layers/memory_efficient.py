@@ -49,14 +49,18 @@ SMALL = 500_000
 Block = tuple[slice, slice, slice]
 
 
-def fits(x: Tensor) -> bool:
-    """Whether `attend` works for `x`: on a CPU, a GPU or the meta device, without tracing."""
-    return not is_traced(x) and x.device.type in BLOCK
+def is_used(x: Tensor, option: bool | None) -> bool:
+    """Whether `attend` computes the attention of `x`.
 
+    It works on a CPU, a GPU or the meta device, without tracing.
 
-def pays(x: Tensor) -> bool:
-    """Whether `attend` is at least as fast for `x` as the equations by autograd."""
-    return x.numel() >= SMALL or not torch.is_grad_enabled()
+    Args:
+        option: the module's `memory_efficient`; with None it is used where it is at least as fast
+            as autograd.
+    """
+    if option is False or is_traced(x) or x.device.type not in BLOCK:
+        return False
+    return option or x.numel() >= SMALL or not torch.is_grad_enabled()
 
 
 def attend(
