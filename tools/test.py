@@ -62,6 +62,7 @@ def test(args: argparse.Namespace) -> None:
 
     from cbam_det.datasets.validation.metainfo import palette_problem
     from cbam_det.engine.launch import build_runner, config_of
+    from cbam_det.utils.build_errors import build_errors
     from cbam_det.utils.errors import InputError
     from cbam_det.utils.split_config import Split
     from cbam_det.visualization.fonts import names_in_pictures
@@ -81,7 +82,8 @@ def test(args: argparse.Namespace) -> None:
         add_tta(cfg)
     runner = build_runner(cfg, 'test')
     if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        with build_errors(cfg):  # it builds the data set and the metrics
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     names = nullcontext()
     if args.show or args.show_dir:
         if problem := palette_problem(cfg, 'test'):

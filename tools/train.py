@@ -52,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
 
     cfg = config_of(args, 'train')
     add_log_backends(cfg, args.log)
-    if args.amp:
+    if args.amp and cfg.get('optim_wrapper'):  # without it, the check of the config says so
         amp = dict(type='AmpOptimWrapper', loss_scale='dynamic')
         cfg.merge_from_dict(dict(optim_wrapper=amp))
     if args.auto_scale_lr:

@@ -40,7 +40,7 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
         task: the task of the command.
 
     Raises:
-        InputError: an option is wrong, or the config cannot be read.
+        InputError: an option is wrong, or the config cannot be read or has no data for the task.
     """
     options = parse_options(args.cfg_options)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -48,6 +48,7 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = find_config(args.config)
     cfg = read_config(path, options)
+    preflight.check_task(cfg, task)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.data_root is not None:

@@ -24,6 +24,7 @@ from ..datasets.validation.data_root import set_data_root
 from ..models.attention_modules import named_plugins
 from ..models.build import build_model, check_training_mode
 from ..models.channels_last import check_channels_last
+from ..models.feature_maps import check_feature_maps
 from ..utils.config import enter_scope
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
@@ -73,6 +74,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     Raises:
         InputError: something is missing, damaged or inconsistent. Only the first fault is named.
     """
+    check_task(cfg, task)
     if task == 'train':
         amp_on_cpu(cfg.get('optim_wrapper') or {})
     if not is_first_process(cfg):
@@ -86,6 +88,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     model = build_model(cfg)
     if cfg.get('channels_last'):
         check_channels_last(model)
+    check_feature_maps(cfg, model)
     if task == 'test':
         if run.load_from is not None:
             checkpoint = loading.check_checkpoint(run.load_from, 'checkpoint', model)
@@ -109,6 +112,16 @@ def check_run(cfg: Config, task: Task) -> str | None:
     loading.check_pretrained(run.model.pretrained, model)
     check_work_dir(run)
     return resume_from
+
+
+def check_task(cfg: Config, task: Task) -> None:
+    """Raise InputError if a config has no data for a training or a test."""
+    if not cfg.get(f'{task}_dataloader'):
+        third = 'optim_wrapper' if task == 'train' else 'test_evaluator'
+        raise InputError(
+            f'the config has no {task}_dataloader, so there is nothing to {task}; give '
+            f'{task}_dataloader, {task}_cfg and {third}'
+        )
 
 
 def warn_of_other_classes(run: RunConfig, checkpoint: dict) -> None:

@@ -146,6 +146,18 @@ BAD_COMMANDS = {
         ['--resume', 'gone.pth'],
         'the checkpoint gone.pth (--resume) does not exist',
     ),
+    'mixed precision without an optimizer': (
+        ['--amp', '--cfg-options', 'optim_wrapper=None'],
+        'the config has train_dataloader and train_cfg, but no optim_wrapper',
+    ),
+    'nothing to train': (
+        ['--cfg-options', 'train_dataloader=None', 'train_cfg=None', 'optim_wrapper=None'],
+        'the config has no train_dataloader, so there is nothing to train; give train_dataloader, ',
+    ),
+    'output that the backbone does not have': (
+        ['--cfg-options', 'model.backbone.out_indices=(-1,1,2,3)'],
+        'model.backbone.out_indices=(-1, 1, 2, 3) has outputs that this ResNet does not have',
+    ),
     'batch size of the learning rate': (
         ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
         'does not give the batch size of its learning rate',
@@ -166,6 +178,9 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+NO_TEST = ('test_dataloader=None', 'test_cfg=None', 'test_evaluator=None')
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
@@ -175,6 +190,10 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
         (
             ['--show', '--cfg-options', 'default_hooks=None'],
             'need default_hooks.visualization, which mine.py does not have',
+        ),
+        (
+            ['--tta', '--cfg-options', *NO_TEST],
+            'the config has no test_dataloader, so there is nothing to test; give test_dataloader',
         ),
         ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
     ],
@@ -191,6 +210,18 @@ def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and error[0].startswith('error: ') and words in error[0]
     assert [path.name for path in tmp_path.iterdir()] == ['mine.py']
+
+
+def test_wrong_metric_of_a_test_that_keeps_its_predictions_is_one_line(
+    digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    weights = build_model(Config.fromfile(CONFIG)).state_dict()
+    torch.save(weights, 'weights.pth')
+    options = ['--data-root', digits, '--out', 'a.pkl', '--cfg-options', 'test_evaluator.metric=a']
+    assert in_process('test')(CONFIG, 'weights.pth', *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: test_evaluator.metric='a' is unknown; give one of 'bbox', ")
 
 
 def test_ablation_of_a_config_without_attention_is_named():
