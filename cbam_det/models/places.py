@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..utils.config import detector_with_path
+from ..utils.config import detector_with_path, is_detector
 from ..utils.errors import InputError
 from .build import build_model, image_channels
 from .built_model import count_parameters
@@ -49,15 +49,15 @@ class Place:
 
 
 def find_places(cfg: Config, size: int = 256, pattern: str = '*') -> list[Place]:
-    """List the places of the detector of `cfg` by a forward pass on an image of zeros.
+    """List the places of the detector or classifier of `cfg` by a forward pass on zeros.
 
     Args:
-        cfg: a detector's config.
+        cfg: its config.
         size: height and width of the image in pixels, a multiple of 32.
         pattern: a pattern of `COMPONENT:NAME`, such as 'backbone:layer*'; `*` matches anything.
 
     Raises:
-        InputError: no place matches.
+        InputError: the model cannot run on such an image, or no place matches.
     """
     model = build_model(cfg)
     model.eval()
@@ -81,17 +81,19 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*') -> list[Place]
     for component in components.values():
         for module in component.modules():
             module.register_forward_hook(record)
-    sample = DetDataSample(
-        metainfo=dict(
-            img_shape=(size, size),
-            ori_shape=(size, size),
-            pad_shape=(size, size),
-            batch_input_shape=(size, size),
-            scale_factor=(1.0, 1.0),
-        )
-    )
-    with torch.no_grad():
-        model.predict(torch.zeros(1, image_channels(cfg), size, size), [sample])
+    image = torch.zeros(1, image_channels(cfg), size, size)
+    try:
+        with torch.no_grad():
+            if is_detector(cfg):  # whose RoI heads get their regions from its predictions
+                model.predict(image, [_sample(size)])
+            else:
+                model.extract_feat(image)
+    except Exception as error:  # of any kind, from the code of any detector
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+        raise InputError(
+            f'{type(model).__name__} cannot run on an image of {size}x{size} pixels ({reason}), '
+            'so its places are unknown; give another --size'
+        ) from error
     region_count = regions(model, training=False)
     matching = []
     for path, component in components.items():
@@ -105,6 +107,20 @@ def find_places(cfg: Config, size: int = 256, pattern: str = '*') -> list[Place]
             f'no place matches {pattern!r}; the components are {", ".join(components)}'
         )
     return matching
+
+
+def _sample(size: int) -> DetDataSample:
+    """What mmdet's detectors ask of an image of this height and width."""
+    shape = (size, size)
+    return DetDataSample(
+        metainfo=dict(
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=shape,
+            batch_input_shape=shape,
+            scale_factor=(1.0, 1.0),
+        )
+    )
 
 
 def total_cost(places: Sequence[Place]) -> str:

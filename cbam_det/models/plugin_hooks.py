@@ -5,14 +5,13 @@ They are added again where a module is replaced.
 
 from __future__ import annotations
 
-import torch
 from mmengine.model import ModuleDict
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .layers import CBAM
 from .layers.norm_input import find_norm_input
-from .layers.torch_private import forward_hooks, is_compiled
+from .layers.torch_private import forward_hooks, is_compiled, is_compiling
 
 ITSELF = '.'  # the name of the component itself
 
@@ -79,7 +78,7 @@ class _RestoreHooks:
         self.places, self.prefix = places, prefix
 
     def __call__(self, parent: nn.Module, args: tuple) -> None:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return
         for name, plugins in self.places.items():
             module = get_module(parent, name.removeprefix(self.prefix))

@@ -217,7 +217,7 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     """
     run = RunConfig.from_cfg(cfg)
     if split not in run.splits:
-        raise InputError(f'{cfg.filename} has no {split}_dataloader; choose another --split')
+        raise InputError(f'{cfg.filename} has no {split}_dataloader; give a config that has one')
     check_data(run, (split,))
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         return DATASETS.build(cfg[f'{split}_dataloader'].dataset)

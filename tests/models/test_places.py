@@ -11,6 +11,7 @@ from cbam_det import CBAM
 from cbam_det.models.build import build_model
 from cbam_det.models.costs import activation_bytes, count_costs
 from cbam_det.models.places import find_places, fragment, total_cost
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS
@@ -46,6 +47,19 @@ def test_a_pattern_narrows_the_list():
     assert [place.name for place in places] == [f'layer1.{block}.bn3' for block in range(3)]
     with pytest.raises(InputError, match="no place matches 'backbone:nothing'"):
         find_places(small(), 64, 'backbone:nothing')
+
+
+def test_places_of_a_classifier_are_those_of_its_backbone():
+    pytest.importorskip('mmpretrain')
+    cfg = read_config('tiny_imagenet/resnet18_half', announce=False)
+    (place,) = find_places(cfg, 64, 'backbone:layer4.1.bn2')
+    assert place.shape == (256, 2, 2) and place.maps == 1
+
+
+def test_image_of_a_size_that_the_model_cannot_take_is_one_line():
+    cfg = read_config('ssd300_vgg16', announce=False)
+    with pytest.raises(InputError, match='SingleStageDetector cannot run on an image of 37x37 pix'):
+        find_places(cfg, 37)
 
 
 @pytest.mark.parametrize('channels', [1, 4])
