@@ -78,7 +78,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
     gates_parser.add_argument(
-        '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
+        '--count',
+        type=positive,
+        default=8,
+        help='number of validation images (default: %(default)s)',
     )
     focus_parser = add(
         'focus',
@@ -86,7 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '+',
     )
     focus_parser.add_argument(
-        '--count', type=int, default=200, help='number of test images (default: %(default)s)'
+        '--count', type=positive, default=200, help='number of test images (default: %(default)s)'
     )
     focus_parser.add_argument(
         '--score',

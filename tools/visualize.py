@@ -31,117 +31,46 @@ METHODS = [
     'elementwise',
     'eigengradcam',
 ]
-PICTURE = '.png, .svg or .jpg'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from cbam_det_tools import add_cfg_options
-
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    def add_command(
-        name: str, text: str, out: str | None = None, kind: str = PICTURE
-    ) -> argparse.ArgumentParser:
+    def add(name: str, text: str, kind: str = '.png, .svg or .jpg') -> argparse.ArgumentParser:
         example = next(line for line in EXAMPLES.split('\n') if f'visualize {name} ' in line)
         subparser = commands.add_parser(
             name, help=text, description=text, epilog=f'example:{example}'
         )
+        ending = kind.split(',')[0]
         subparser.add_argument(
             '--out',
-            default=out or f'{name}.png',
+            default=f'{name}{ending}',
             help=f'file to write, {kind} (default: %(default)s)',
         )
         return subparser
 
-    def add_config(
-        subparser: argparse.ArgumentParser, weights: bool = True, needed: bool = True
-    ) -> None:
-        subparser.add_argument('config', help='config file, or the name of a shipped one')
-        if weights:
-            subparser.add_argument(
-                'checkpoint', nargs=None if needed else '?', help='weights of the model'
-            )
-        subparser.add_argument(
-            '--data-root', help="folder to read instead of the config's data_root"
-        )
-        add_cfg_options(subparser)
-
-    def add_count(
-        subparser: argparse.ArgumentParser, default: int, text: str = 'number of images'
-    ) -> None:
-        subparser.add_argument(
-            '--count', type=int, default=default, help=f'{text} (default: %(default)s)'
-        )
-
-    def add_score(subparser: argparse.ArgumentParser) -> None:
-        subparser.add_argument(
-            '--score',
-            type=float,
-            default=0.3,
-            help='minimum score of a detection (default: %(default)s)',
-        )
-
-    def add_split(subparser: argparse.ArgumentParser, default: str) -> None:
-        splits = ('train', 'val', 'test')
-        text = 'which data to use (default: %(default)s)'
-        subparser.add_argument('--split', default=default, choices=splits, help=text)
-
-    def add_against(subparser: argparse.ArgumentParser) -> None:
-        subparser.add_argument(
-            '--against',
-            nargs=2,
-            action='append',
-            default=[],
-            metavar=('CONFIG', 'CHECKPOINT'),
-            help='another model to compare with; can be given several times',
-        )
-
-    def add_cam(subparser: argparse.ArgumentParser) -> None:
-        subparser.add_argument(
-            '--layer',
-            action='append',
-            help='layer to explain, such as backbone.layer3; several are averaged (default: the '
-            "deepest output of the backbone at which no model's heat is zero)",
-        )
-        subparser.add_argument(
-            '--method',
-            default='hirescam',
-            choices=METHODS,
-            help='Grad-CAM variant (default: %(default)s)',
-        )
-        subparser.add_argument(
-            '--target',
-            default='score',
-            choices=('score', 'box'),
-            help="explain a detection's score, or the size of its box (default: %(default)s)",
-        )
-
-    subparser = add_command('data', 'draw annotated images of a data set')
+    subparser = add('data', 'draw annotated images of a data set')
     add_config(subparser, weights=False)
     add_count(subparser, 12)
     add_split(subparser, 'train')
 
-    subparser = add_command(
-        'detections', 'draw ground truth and detections: correct, false and missed'
-    )
+    subparser = add('detections', 'draw ground truth and detections: correct, false and missed')
     add_config(subparser)
     add_count(subparser, 6)
     add_score(subparser)
 
-    subparser = add_command('curves', 'plot loss, AP and learning rate of one or more runs')
+    subparser = add('curves', 'plot loss, AP and learning rate of one or more runs')
     subparser.add_argument('work_dirs', nargs='+', help='work_dir of a training')
 
-    subparser = add_command('pr', 'plot precision-recall curves, the mean and each class')
+    subparser = add('pr', 'plot precision-recall curves, the mean and each class')
     add_config(subparser)
     add_against(subparser)
     add_split(subparser, 'test')
 
-    subparser = add_command(
-        'attention', 'draw the spatial and channel weights of each CBAM for an image'
-    )
+    subparser = add('attention', 'draw the spatial and channel weights of each CBAM for an image')
     subparser.add_argument('image', help='JPEG or PNG file')
     add_config(subparser, needed=False)
     subparser.add_argument(
@@ -150,7 +79,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='only these CBAMs, such as layer4 or layer*.0.*; can be given several times',
     )
 
-    subparser = add_command(
+    subparser = add(
         'gradcam', 'draw which parts of an image raise the score of a detection or class (Grad-CAM)'
     )
     subparser.add_argument('image', help='JPEG or PNG file')
@@ -166,11 +95,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='show heat only inside the box, scaled to 0 to 1',
     )
 
-    subparser = add_command(
-        'focus',
-        "measure the share of Grad-CAM's heat inside objects, over a data set",
-        out='focus.json',
-        kind='.json',
+    subparser = add(
+        'focus', "measure the share of Grad-CAM's heat inside objects, over a data set", '.json'
     )
     add_config(subparser)
     add_against(subparser)
@@ -179,9 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_split(subparser, 'val')
     add_score(subparser)
 
-    subparser = add_command(
-        'report', 'write a report of a run as one HTML file', 'report.html', '.html'
-    )
+    subparser = add('report', 'write a report of a run as one HTML file', '.html')
     subparser.add_argument('work_dir', help='work_dir of a training (and of its test)')
     subparser.add_argument('--against', metavar='WORK_DIR', help='work_dir of the baseline')
     subparser.add_argument(
@@ -189,6 +113,77 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     subparser.add_argument('--data-root', help="folder to read instead of the config's data_root")
     return parser.parse_args(argv)
+
+
+def add_config(parser: argparse.ArgumentParser, weights: bool = True, needed: bool = True) -> None:
+    from cbam_det_tools import add_cfg_options
+
+    parser.add_argument('config', help='config file, or the name of a shipped one')
+    if weights:
+        text = 'weights of the model' + ('' if needed else ' (default: its initial weights)')
+        parser.add_argument('checkpoint', nargs=None if needed else '?', help=text)
+    parser.add_argument('--data-root', help="folder to read instead of the config's data_root")
+    add_cfg_options(parser)
+
+
+def add_count(
+    parser: argparse.ArgumentParser, default: int, text: str = 'number of images'
+) -> None:
+    from cbam_det_tools import positive
+
+    parser.add_argument(
+        '--count', type=positive, default=default, help=f'{text} (default: %(default)s)'
+    )
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--score',
+        type=float,
+        default=0.3,
+        help='minimum score of a detection (default: %(default)s)',
+    )
+
+
+def add_split(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        '--split',
+        default=default,
+        choices=('train', 'val', 'test'),
+        help='which data to use (default: %(default)s)',
+    )
+
+
+def add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--against',
+        nargs=2,
+        action='append',
+        default=[],
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='another model to compare with; can be given several times',
+    )
+
+
+def add_cam(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--layer',
+        action='append',
+        help='layer to explain, such as backbone.layer3; several are averaged (default: the '
+        "deepest output of the backbone at which no model's heat is zero)",
+    )
+    parser.add_argument(
+        '--method',
+        default='hirescam',
+        choices=METHODS,
+        help='Grad-CAM variant (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--target',
+        default='score',
+        choices=('score', 'box'),
+        help="explain a detection's score, or the size of its box (default: %(default)s)",
+    )
 
 
 def load_config(name: str, options: list[str] | None, data_root: str | None) -> 'Config':

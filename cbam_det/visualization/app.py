@@ -22,6 +22,7 @@ from mmdet.models.detectors.base import BaseDetector
 from PIL import Image
 
 from ..apis.inference import Predictor, check_matching_classes
+from ..datasets.validation.images import ENDINGS
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
 from .cells import Result, attention_cells, detection_cells, gradcam_cells, run_model
@@ -36,7 +37,6 @@ except ImportError as error:
     ) from None
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF')
-ENDINGS = ['.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff']
 MAX_MEGABYTES = 20
 MAX_MEGAPIXELS = 50
 MAX_PAGES = 8  # whose pictures are in memory
@@ -158,7 +158,7 @@ class Page:
                 with gr.Column():
                     upload = gr.File(
                         label=f'{", ".join(FORMATS)}; up to {MAX_MEGABYTES} MB',
-                        file_types=ENDINGS,
+                        file_types=[*ENDINGS],
                         height=140,
                     )
                     message = gr.HTML(_message_html('Drop a picture to begin.'))

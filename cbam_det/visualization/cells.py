@@ -13,7 +13,7 @@ from ..apis.inference import Prediction, PreparedImage, matching_prediction
 from ..models.attention_modules import named_cbams
 from ..utils.errors import InputError
 from .attention import gate_rows, gates
-from .figures import CYCLE, Boxes, Cell, GateRow
+from .figures import CYCLE, UNIFORM, Boxes, Cell, GateRow
 from .gradcam import Explainer, explained_cell, heats_at_shared_layer
 
 
@@ -83,7 +83,7 @@ def attention_cells(results: Sequence[Result], layer: str | None) -> list[Cell]:
             title += '\nno spatial gate'
         else:
             low, high = float(row.spatial.min()), float(row.spatial.max())
-            uniform = high - low < 1e-3
+            uniform = high - low < UNIFORM
             span = f'{low:.3f} everywhere' if uniform else f'{low:.3f} to {high:.3f}'
             title += f'\nspatial weights {span}'
             if not row.over_image:

@@ -189,6 +189,13 @@ def test_yolo_images_without_labels_have_no_objects_and_extra_labels_are_ignored
     assert any('1 images without label file' in note for note in sets.notes)
 
 
+def test_yolo_label_of_blank_lines_has_no_objects(folder):
+    root = folder(labelimg_yolo)
+    label = sorted((root / 'export').glob('*_scene.txt'))[0]
+    label.write_text('\n \n')
+    assert any('1 images have no objects' in note for note in read(root).notes)
+
+
 def test_polygons_and_poses_of_yolo_give_their_boxes(tmp_path):
     for number in range(3):
         picture(tmp_path / f'{number}.jpg', number)

@@ -79,6 +79,8 @@ def test_missing_file_is_reported_without_importing_torch_and_mmdet(words, messa
         'places a.py --size 0',
         'check_data . --first 0',
         'experiment cost bccd --rounds 0',
+        'experiment focus bccd --count 0',
+        'visualize data a.py --count 0',
         'export a.py b.pth --out c.onnx --size 320 0',
     ],
 )
