@@ -14,6 +14,7 @@ from ..models.channels_last import REMEDY
 from ..utils.config import CBAMS, kind_of, walk
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
+from ..utils.records import last_checkpoint
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
 REMEDIES = {
@@ -93,18 +94,10 @@ def resume_hint(work_dir: str | None) -> str:
     if work_dir is None:
         return 'run the same command again'
     path = last_checkpoint(work_dir)
-    if not path:
+    if path is None:
         return 'run the same command again (no checkpoint was written before)'
-    state = f'{path} is complete' if Path(path).exists() else f'the last checkpoint {path} is gone'
+    state = f'{path} is complete' if path.exists() else f'the last checkpoint {path} is gone'
     return f'run the same command with --resume ({state})'
-
-
-def last_checkpoint(work_dir: str) -> str | None:
-    """The path in a work_dir's `last_checkpoint`, or None."""
-    try:
-        return (Path(work_dir) / 'last_checkpoint').read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
 
 
 def memory_options(cfg: Config, training: bool = True) -> str:

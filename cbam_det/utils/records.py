@@ -1,4 +1,6 @@
-"""Records of results: JSON files with the command, the versions and the hardware that made them."""
+"""The logs of runs, and records of results: JSON files with the command, the versions and the
+hardware that made them. Both are shown in tables in Markdown.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,19 @@ def log_lines(work_dir: str | Path) -> Iterator[dict]:
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The last checkpoint of a training, also if its folder was moved; None if there is none."""
+    """The last checkpoint of a training, also if its folder was moved.
+
+    It may not exist any more. None if no file names one.
+    """
     file = Path(work_dir) / 'last_checkpoint'
-    return file.with_name(Path(file.read_text().strip()).name) if file.is_file() else None
+    try:
+        path = Path(file.read_text(encoding='utf-8').strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not path.name:  # an empty file
+        return None
+    moved = file.with_name(path.name)
+    return path if path.is_file() and not moved.is_file() else moved
 
 
 def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -16,7 +16,6 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
@@ -28,6 +27,7 @@ from ...models.attention_modules import named_plugins
 from ...models.built_model import count_parameters, unwrapped
 from ...utils.installation import tool_command
 from ...utils.mmengine_private import has_epochs, loaded_checkpoint
+from ..schedules import optimizers
 
 BRIEF = dict(brief=True)  # logger.info(text, extra=BRIEF) is shown on a terminal
 # MMEngine warns that it uses these names itself, which no user can change.
@@ -240,7 +240,7 @@ def summary(runner: Runner) -> dict[str, str]:
         schedule = f'epochs {runner.epoch + 1} to {runner.max_epochs}, {batches:,} steps each'
     else:
         schedule = f'steps {runner.iter + 1:,} to {runner.max_iters:,}'
-    group = _param_groups(runner.optim_wrapper)[0]
+    group = optimizers(runner)[0].param_groups[0]
     attention = 'none'
     if plugins:
         count = count_parameters(*plugins) / 1e6
@@ -285,12 +285,6 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
-
-
-def _param_groups(wrapper: OptimWrapper | OptimWrapperDict) -> list[dict]:
-    if isinstance(wrapper, OptimWrapperDict):  # of a model with several optimizers
-        wrapper = next(iter(wrapper.values()))
-    return wrapper.param_groups
 
 
 def _last(runner: Runner, name: str) -> float:
