@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from benchmarks import modules, threshold
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.exits import one_line_errors
-from cbam_det.utils.measure import alternate, memory
 from cbam_det.utils.records import origin_line, table_row, write_record
+from cbam_det.utils.time_and_memory import alternate, memory
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = ('float32', 'bfloat16', 'float16')

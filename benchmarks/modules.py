@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbam_det.models.layers import CBAM
-from cbam_det.utils.measure import MIB, alternate, memory
+from cbam_det.utils.time_and_memory import MIB, alternate, memory
 
 # The outputs of a ResNet-50's stages for two images of 800 x 800.
 SHAPES = ((2, 256, 200, 200), (2, 512, 100, 100), (2, 1024, 50, 50), (2, 2048, 25, 25))

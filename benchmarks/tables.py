@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.pages import write_or_check
 from cbam_det.studies.breakdown import breakdown
+from cbam_det.studies.plan import plan_table
 from cbam_det.studies.study import read_study
-from cbam_det.studies.tables import detector_table, plan_table
+from cbam_det.studies.timing import detector_table
 from cbam_det.studies.verdicts import heat_table, summary, table
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.exits import one_line_errors

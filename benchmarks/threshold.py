@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.modules import training
 from cbam_det.models.layers import CBAM
-from cbam_det.utils.measure import alternate
+from cbam_det.utils.time_and_memory import alternate
 
 IMAGES = 2
 CHANNELS = (32, 128, 512)

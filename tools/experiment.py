@@ -138,7 +138,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = parse_args(argv)
-    from cbam_det.studies.commands import run_command
+    from cbam_det.studies.experiment import run_command
     from cbam_det.utils.exits import one_line_errors
 
     return one_line_errors(lambda: run_command(args))

@@ -58,7 +58,7 @@ def write(args: argparse.Namespace) -> None:
     from cbam_det_tools import hide_gpus_without_operators
 
     hide_gpus_without_operators()
-    from cbam_det.studies.project import write_project
+    from cbam_det.studies.write_project import write_project
     from cbam_det.utils.errors import printable
     from cbam_det.utils.installation import tool_command
 

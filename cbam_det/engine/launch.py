@@ -26,7 +26,7 @@ from ..utils.errors import InputError, print_stderr
 from ..utils.installation import tool_file
 from ..utils.options import parse_options
 from . import devices, preflight
-from .names import registered
+from .config_names import registered
 from .preflight import Task
 from .runner import CheckedRunner
 

@@ -32,8 +32,8 @@ from ..utils.run_config import RunConfig, Settings
 from ..utils.runner_types import check_runner_keys
 from ..utils.unread_keys import refuse_old_keys
 from ..utils.value_types import typed
+from .config_names import check_complete, check_names
 from .devices import amp_on_cpu, check_sharding, check_sync_bn
-from .names import check_complete, check_names
 from .unknown_options import warn_unread
 
 Task = Literal['train', 'test']

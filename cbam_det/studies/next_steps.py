@@ -10,7 +10,7 @@ import yaml
 from ..utils.config import larger_rate
 from ..utils.installation import tool_command
 from ..utils.options import parse_options
-from .power import seeds_needed
+from .comparison import seeds_needed
 from .project_study import ProjectStudy
 from .records import read_record
 from .sentences import duration

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..models.costs import activation_bytes, count_costs
 from ..utils.config import is_detector
 from ..utils.errors import InputError
+from ..utils.records import table_head, table_row
 from .estimate import training_steps
 from .study import Row, Study, config_of
 
@@ -63,3 +64,27 @@ def plan(study: Study, row: Row, teraflops: float) -> Plan:
 def _repetitions(dataset: dict) -> int:
     times = dataset.get('times', 1)
     return times * _repetitions(dataset['dataset']) if 'dataset' in dataset else times
+
+
+def plan_table(record: dict) -> str:
+    """The table of `tools/experiment.py plan`."""
+    lines = []
+    for study in record['studies'].values():
+        numbers = ['runs', 'GPUs', 'steps', 'images', 'GFLOPs (multiply-adds)', 'hours']
+        lines += table_head([study['title'], *numbers, 'feature maps, GiB'])
+        for name, row in study['rows'].items():
+            counts = (f'{row[key]:,}' for key in ('runs', 'gpus', 'steps', 'images'))
+            multiply_adds = f'{row["multiply_adds"] / 1e9:.1f}'
+            lines.append(
+                table_row(
+                    [name, *counts, multiply_adds, f'{row["hours"]:.1f}', f'{row["kept"]:.1f}']
+                )
+            )
+        rows = study['rows'].values()
+        hours = sum(row['runs'] * row['gpus'] * row['hours'] for row in rows) / record['gpus']
+        lines += ['', f'about {hours:.0f} hours for all runs on {record["gpus"]} GPUs', '']
+    origin = (
+        f'Hours of one run at {record["teraflops"]:g} teraflops per GPU; feature maps on one GPU '
+        'in float32; '
+    )
+    return '\n'.join([*lines, f'{origin}`{record["command"]}`'])

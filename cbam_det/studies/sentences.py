@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .comparison import Comparison
-from .power import MOST_SEEDS, seeds_needed
+from .comparison import MOST_SEEDS, Comparison, seeds_needed
 
 NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
 

@@ -19,7 +19,8 @@ from ..models.channels_last import to_channels_last
 from ..models.costs import input_size
 from ..utils.config import detector, is_detector
 from ..utils.environment import keep_memory
-from ..utils.measure import alternate, memory
+from ..utils.records import origin_line, table_head, table_row
+from ..utils.time_and_memory import alternate, memory
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModel
@@ -70,6 +71,24 @@ def detectors(
         for name, own in calls.items()
     }
     return dict(size=list(size), batch=batch, rows=rows)
+
+
+def detector_table(record: dict) -> str:
+    """The table of `tools/experiment.py cost`; the first row is the baseline."""
+    rows = table_head(['detector', 'train step, ms', 'inference, ms', 'train peak, MiB'])
+    base = next(iter(record['rows'].values()))
+    for name, cost in record['rows'].items():
+        cells = []
+        for key in ('train_ms', 'infer_ms'):
+            median, low, high = cost[key]
+            change = '' if cost is base else f', {100 * (median / base[key][0] - 1):+.1f}%'
+            cells.append(f'{median:.0f} ({low:.0f} to {high:.0f}){change}')
+        rows.append(table_row([name, *cells, f'{cost["train_peak"]:.0f}']))
+    height, width = record['size']
+    images = (
+        f'{height}x{width} pixels, {record["batch"]} images per training step, 1 in inference; '
+    )
+    return '\n'.join([*rows, '', images + origin_line(record)])
 
 
 def detector_calls(cfg: Config, size: tuple[int, int], batch: int, device: str) -> Calls:

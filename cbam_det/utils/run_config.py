@@ -1,7 +1,7 @@
 """A typed description of a run's config, which is built once and read by the checks before a run.
 
 Code about the keys themselves still walks through the raw dictionaries: misspelt and unread keys
-(`unread_keys`, `engine.names`, `engine.unknown_options`), the place of a build error
+(`unread_keys`, `engine.config_names`, `engine.unknown_options`), the place of a build error
 (`build_errors`), options that lower memory (`engine.failures`), and changes of a config
 (`datasets.validation.data_root`, `engine.devices`).
 """

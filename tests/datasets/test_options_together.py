@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from cbam_det.datasets.validation.config import check_options
-from cbam_det.datasets.validation.metrics import note_limits
+from cbam_det.datasets.validation.metric_options import note_limits
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig

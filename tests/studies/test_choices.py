@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from cbam_det.datasets.layouts.sets import Sets
 from cbam_det.studies.choices import DETECTORS, Choices, Facts, choose
-from cbam_det.studies.project import write_files
+from cbam_det.studies.write_project import write_files
 from cbam_det.utils.errors import InputError
 
 

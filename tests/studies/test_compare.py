@@ -13,9 +13,8 @@ from scipy import stats
 
 from cbam_det.studies import compare as compare_module
 from cbam_det.studies.compare_page import verdict_sentences, write
-from cbam_det.studies.comparison import Comparison, compare
+from cbam_det.studies.comparison import Comparison, compare, seeds_needed
 from cbam_det.studies.next_steps import next_steps
-from cbam_det.studies.power import seeds_needed
 from cbam_det.studies.project_study import ProjectStudy
 from cbam_det.studies.records import read_record
 from cbam_det.studies.sentences import duration, interval, verdict_sentence

@@ -12,7 +12,7 @@ import pytest
 
 from cbam_det.models.costs import count_costs
 from cbam_det.studies.measures import costs
-from cbam_det.studies.plan import plan
+from cbam_det.studies.plan import plan, plan_table
 from cbam_det.studies.records import config_hash
 from cbam_det.studies.study import (
     command_here,
@@ -20,7 +20,6 @@ from cbam_det.studies.study import (
     cost_path,
     read_study,
 )
-from cbam_det.studies.tables import plan_table
 from cbam_det.utils.config import read_config
 
 from ..conftest import CONFIGS, ROOT

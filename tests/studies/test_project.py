@@ -15,8 +15,8 @@ from cbam_det.datasets.validation.config import check_data
 from cbam_det.models.build import build_model
 from cbam_det.models.plugins import CBAM
 from cbam_det.studies.choices import CPU, DETECTORS, Facts, choose
-from cbam_det.studies.project import FILES, Project, write_files, write_project
 from cbam_det.studies.study import check_configs, read_study
+from cbam_det.studies.write_project import FILES, Project, write_files, write_project
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig

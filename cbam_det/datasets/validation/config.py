@@ -25,7 +25,7 @@ from .filters import check_filters
 from .images import Decoded, pixel_notes
 from .maps import check_maps
 from .metainfo import check_metainfo
-from .metrics import check_metrics, check_monitored, note_limits
+from .metric_options import check_metrics, check_monitored, note_limits
 from .pipeline import check_pipelines
 from .splits import AnnotatedSplit, decode_images, find_image_faults
 
@@ -98,7 +98,7 @@ def check_options(run: RunConfig, splits: list[Split]) -> None:
     """Check the pipelines, channels, filters and metrics of a config, without reading files.
 
     Raises:
-        InputError: see `pipeline`, `channels`, `filters` and `metrics`.
+        InputError: see `pipeline`, `channels`, `filters` and `metric_options`.
     """
     for split in splits:
         check_pipelines(split)

@@ -16,9 +16,9 @@ from ...utils.errors import InputError, first_few, printable
 from ...utils.options import cfg_options
 from .classes import compare_classes
 from .coco import read_coco
+from .config_layout import COCO_LAYOUT, VOC_LAYOUT, existing_file, layout_of
 from .content import BY_HAND, Content, Fault, remedy_of
 from .folder import coco_images
-from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file, layout_of
 from .pipeline import check_extra_annotations
 from .voc import check_folder, read_voc
 

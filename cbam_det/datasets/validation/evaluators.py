@@ -12,7 +12,7 @@ from ...utils.errors import InputError, first_few
 from ...utils.options import cfg_options
 from ...utils.run_config import ModelConfig
 from ...utils.split_config import Evaluator, Split
-from .layouts import layout_of
+from .config_layout import layout_of
 from .voc import read_list
 
 

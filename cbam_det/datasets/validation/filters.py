@@ -11,7 +11,7 @@ from ...utils.errors import InputError, near_hint
 from ...utils.source_words import source_words
 from ...utils.split_config import Split
 from ...utils.value_types import typed
-from .layouts import layout_of
+from .config_layout import layout_of
 
 READ_BY_MMDET = dict(filter_empty_gt=bool, min_size=float, bbox_min_size=float | None)
 UPSTREAM = ('mmdet', 'mmengine', 'torch', 'typing', 'builtins')

@@ -7,7 +7,7 @@ import hashlib
 from ...utils.data_config import DataSet
 from ...utils.errors import InputError
 from ...utils.installation import tool_command
-from .layouts import COCO_LAYOUT, VOC_LAYOUT, existing_file
+from .config_layout import COCO_LAYOUT, VOC_LAYOUT, existing_file
 from .voc import read_list
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from ...utils.data_config import DataSet, Transform
 from ...utils.errors import InputError
 from ...utils.split_config import Split
+from .config_layout import layout_of
 from .content import Content
-from .layouts import layout_of
 
 UPSTREAM = ('mmdet', 'mmcv', 'mmengine')
 # Transforms that mix several images; they only work in a MultiImageMixDataset.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ...utils.installation import tool_command
+from .config_layout import COCO_LAYOUT, VOC_LAYOUT
 from .images import ENDINGS
-from .layouts import COCO_LAYOUT, VOC_LAYOUT
 from .voc import meant_name
 
 KINDS = {'XMLs': ('.xml',), 'images': ENDINGS, 'JSONs': ('.json',), 'text files': ('.txt',)}

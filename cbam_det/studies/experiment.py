@@ -1,4 +1,4 @@
-"""The commands of `tools/experiment.py`: list rows, run them, print tables, plot, plan."""
+"""What `tools/experiment.py` does: list rows, run them, print tables, plot, plan."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from . import measures, runs, verdicts
 from .breakdown import breakdown
 from .figure import study_figure
 from .plan import plan as plan_run
+from .plan import plan_table
 from .records import check_records, read_record
 from .study import (
     Row,
@@ -32,7 +33,7 @@ from .study import (
     read_study,
     run_name,
 )
-from .tables import detector_table, plan_table
+from .timing import detector_table
 
 STUDIES = shipped_folder('experiments')
 # Records are written to the checkout, or to the current folder if the package is installed.

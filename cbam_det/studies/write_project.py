@@ -1,4 +1,6 @@
-"""Write a study of one's own data: two configs, with and without CBAM, their data and a README.
+"""What `tools/init.py` does: write a study of one's own data.
+
+It has two configs, with and without CBAM, their data and a README.
 
 ::
 
