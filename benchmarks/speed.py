@@ -14,7 +14,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import compile_wait, contenders, modules, threshold
+from benchmarks import compile_wait, modules, references, threshold
 from benchmarks.own_process import calls_in_own_process
 from benchmarks.plot import costs
 from benchmarks.tables import TABLES
@@ -207,10 +207,10 @@ def measure(args: argparse.Namespace) -> dict:
     if args.kind == 'compile':
         return dict(size=list(args.size), rows=compile_wait.measure(args.size, args.device))
     if args.kind == 'counts':
-        return dict(rows=contenders.counts())
+        return dict(rows=references.counts())
     if args.kind == 'precision':
-        return dict(rows=contenders.rounding((2, 256, 56, 56), args.device))
-    return contenders.evaluation(args.images)
+        return dict(rows=references.rounding((2, 256, 56, 56), args.device))
+    return references.evaluation(args.images)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from cbam_det.engine import devices, names
+from cbam_det.engine import config_names, devices
 from cbam_det.utils.config import override
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.options import parse_options
@@ -95,7 +95,7 @@ def test_options_in_the_texts_of_messages_fit_a_shipped_config():
     assert len(pairs) > 4
     cfg = Config.fromfile(CONFIG)
     for pair in pairs:
-        names.check_names(override(copy.deepcopy(cfg), parse_options([pair])))
+        config_names.check_names(override(copy.deepcopy(cfg), parse_options([pair])))
 
 
 def test_call_that_a_test_has_made_is_made_again_with_its_remedy(monkeypatch):

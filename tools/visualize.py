@@ -221,9 +221,9 @@ def explainers(args: argparse.Namespace) -> list['Explainer']:
 def draw_figure(args: argparse.Namespace) -> 'Figure':
     """Draw the figure of a command."""
     if args.command == 'curves':
-        from cbam_det.visualization.curves import curves, read_run
+        from cbam_det.visualization.curves import curves, read_log
 
-        return curves([read_run(work_dir) for work_dir in args.work_dirs])
+        return curves([read_log(work_dir) for work_dir in args.work_dirs])
     if args.command == 'data':
         from cbam_det.visualization.detections import sample_page
 

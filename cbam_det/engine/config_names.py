@@ -16,7 +16,7 @@ from ..utils.errors import InputError, near_hint
 from ..utils.unread_keys import RUNNER_KEYS, unused_keys
 from ..utils.value_types import shortened
 from .own_hooks import OWN_HOOKS
-from .unknown_options import check_options, hook_options
+from .unknown_options import check_unknown_options, hook_options
 
 
 def check_complete(cfg: Config) -> None:
@@ -66,7 +66,7 @@ def check_names(cfg: Config) -> None:
     if isinstance(optimizer, dict) and optimizer.get('type'):
         path = 'optim_wrapper.optimizer.type'
         registered(OPTIMIZERS, optimizer['type'], path, optimizer.get('_scope_'))
-    check_options(cfg)
+    check_unknown_options(cfg)
     unused = unused_keys(cfg)
     for key in cfg:
         # mmdet's configs have the variable test_pipeline, which is similar to tta_pipeline.

@@ -41,7 +41,7 @@ UNREAD_UPSTREAM = ('debug',)  # in train_cfg of mmdet's own configs since 2.x
 ENV = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
 
-def check_options(cfg: Config) -> None:
+def check_unknown_options(cfg: Config) -> None:
     """Check the dictionaries for which all allowed keys are known, and the optimizer's multipliers.
 
     Raises:

@@ -21,7 +21,7 @@ SERIES = {'loss': 'loss', 'lr': 'learning rate'}
 SCORES = {'AP': '-', 'AP50': '--', 'VOC AP50': ':', 'VOC AP50, by area': '-.'}  # name -> line style
 
 
-def read_run(work_dir: str | Path) -> Run:
+def read_log(work_dir: str | Path) -> TrainingLog:
     """Read the log of a training; if a resumed run repeated steps, the later ones are used.
 
     Raises:
@@ -40,7 +40,7 @@ def read_run(work_dir: str | Path) -> Run:
         label: (sorted(points), [points[step] for step in sorted(points)])
         for label, points in values.items()
     }
-    return Run(Path(work_dir).name, series)
+    return TrainingLog(Path(work_dir).name, series)
 
 
 def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
@@ -51,14 +51,14 @@ def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
 
 
 @dataclass
-class Run:
+class TrainingLog:
     """The log of one training: by name, a list of steps and a list of values."""
 
     name: str
     series: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
 
 
-def curves(runs: Sequence[Run]) -> Figure:
+def curves(runs: Sequence[TrainingLog]) -> Figure:
     """Plot loss, AP and learning rate over the steps, with one colour per run."""
     with plt.rc_context(STYLE):
         figure, (loss, score, rate) = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True)

@@ -31,7 +31,7 @@ from ..utils.files import atomic_write
 from ..utils.installation import tool_command
 from ..utils.records import last_checkpoint
 from .attention import attention_page, gates
-from .curves import SCORES, Run, curves, read_run
+from .curves import SCORES, TrainingLog, curves, read_log
 from .detections import dataset_of, detection_page
 from .fonts import every_glyph
 from .gradcam import Explainer, gradcam_page
@@ -73,7 +73,7 @@ class TrainedRun:
     folder: Path
     cfg: Config
     checkpoint: Path
-    log: Run
+    log: TrainingLog
     record: dict
 
     @classmethod
@@ -84,7 +84,7 @@ class TrainedRun:
             InputError: it has no log, no config or no checkpoint.
         """
         folder = Path(work_dir).resolve()
-        log = read_run(folder)
+        log = read_log(folder)
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         if not configs:
             raise InputError(f'{folder} has no config; give the work_dir of a training')

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mmengine.dataset.base_dataset import BaseDataset
 
 from .confusion import confusion_matrix, confusion_page
-from .curves import curves, read_run
+from .curves import curves, read_log
 from .detections import Detections, evenly_spaced, truth_and_detections
 from .figures import save
 from .report import Section, picture_file, score_tables, write_page
@@ -68,7 +68,7 @@ def write_run_page(
             faults.append(f'{title} could not be drawn: {type(error).__name__}: {error}')
             return Section(title, note=faults[-1])
 
-    sections = [section('curves', lambda: curves([read_run(folder)]))]
+    sections = [section('curves', lambda: curves([read_log(folder)]))]
     if validation is not None:
         of_epoch = f'of the validation after {validation.epoch}'
         tables = score_tables({folder.name: validation.metrics})

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import contenders, modules
+from benchmarks import modules, references
 from benchmarks.tables import TABLES
 from cbam_det import CBAM
-from cbam_det.utils import measure
+from cbam_det.utils import time_and_memory
 
 from ..conftest import ROOT
 from ..models.gradients import assert_same, output_and_gradients
@@ -47,22 +47,22 @@ def test_other_implementations_compute_the_same_with_the_same_weights():
 def test_calls_alternate_after_a_warm_up():
     order = []
     calls = {name: (lambda name=name: order.append(name)) for name in 'ab'}
-    times = measure.alternate(calls, 3, 'cpu')
+    times = time_and_memory.alternate(calls, 3, 'cpu')
     assert order == [*'ab'] * 5
     assert all(low <= median <= high for median, low, high in times.values())
 
 
 def test_memory_counts_kept_memory_and_the_peak():
     def step(forward_alone: bool = False) -> torch.Tensor:
-        torch.empty(5 * measure.MIB // 4)  # freed at once
-        return torch.empty(3 * measure.MIB // 4)
+        torch.empty(5 * time_and_memory.MIB // 4)  # freed at once
+        return torch.empty(3 * time_and_memory.MIB // 4)
 
-    kept, peak = measure.memory(step, 'cpu')
+    kept, peak = time_and_memory.memory(step, 'cpu')
     assert (kept, peak) == (3, 5)
 
 
 def test_memory_efficient_gates_round_no_more_than_autograd():
-    errors = contenders.rounding((1, 32, 16, 16), 'cpu')
+    errors = references.rounding((1, 32, 16, 16), 'cpu')
     assert errors['float32']['output'] < 1e-6
     assert errors['bfloat16']['output'] < 4e-3
     for kind, parts in (
@@ -79,7 +79,7 @@ def test_memory_efficient_gates_round_no_more_than_autograd():
 
 
 def test_counts_equal_the_paper_s_tables_4_and_5_except_for_three_last_digits():
-    rows = contenders.counts()
+    rows = references.counts()
     assert len(rows) == 10
     different = {
         (name, kind): counted['ours']

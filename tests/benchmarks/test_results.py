@@ -13,7 +13,7 @@ from benchmarks.tables import demo_table, fill_tables
 from cbam_det.studies.records import add_record
 from cbam_det.studies.study import read_study
 from cbam_det.utils.errors import InputError
-from cbam_det.visualization.curves import curves, read_run
+from cbam_det.visualization.curves import curves, read_log
 
 from ..conftest import ROOT
 from ..study_records import MINIMAL_RECORD
@@ -41,7 +41,7 @@ def test_steps_repeated_after_a_resume_replace_earlier_ones(tmp_path):
         dict(step=4, iter=4, loss=2.0, lr=0.05),
         {'step': 2, 'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.4},
     )
-    run = read_run(tmp_path)
+    run = read_log(tmp_path)
     assert run.series['loss'] == ([1, 2, 4], [4.0, 2.5, 2.0])
     assert run.series['learning rate'] == ([1, 2, 4], [0.1, 0.05, 0.05])
     assert run.series['AP'] == ([2, 4], [0.1, 0.3])
@@ -51,7 +51,7 @@ def test_steps_repeated_after_a_resume_replace_earlier_ones(tmp_path):
 def test_scores_of_coco_and_voc_have_different_names(tmp_path):
     scores = {'coco/bbox_mAP_50': 0.36, 'pascal_voc/AP50': 0.38, 'pascal_voc_area/AP50': 0.37}
     log(tmp_path, '1', dict(step=3, iter=3, loss=4.0), {'step': 1, **scores})
-    run = read_run(tmp_path)
+    run = read_log(tmp_path)
     series = {name: values for name, (_, values) in run.series.items() if name != 'loss'}
     assert series == {'AP50': [0.36], 'VOC AP50': [0.38], 'VOC AP50, by area': [0.37]}
     labels = curves([run]).axes[1].get_legend().get_texts()
@@ -60,7 +60,7 @@ def test_scores_of_coco_and_voc_have_different_names(tmp_path):
 
 def test_folder_without_a_log_is_reported(tmp_path):
     with pytest.raises(InputError, match='has no training log'):
-        read_run(tmp_path)
+        read_log(tmp_path)
 
 
 def test_tables_on_pages_match_the_records_and_every_study_has_one():

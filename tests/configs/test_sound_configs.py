@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
-from cbam_det.engine.unknown_options import check_options
+from cbam_det.engine.unknown_options import check_unknown_options
 from cbam_det.utils.config import read_config
 from cbam_det.utils.data_config import DataSet
 from cbam_det.utils.split_config import Split
@@ -32,4 +32,4 @@ def test_data_prefix_of_a_classifier_can_be_a_string():
 
 def test_custom_keys_can_have_options_of_the_optimizer():
     keys = {'backbone': dict(lr_mult=0.1, betas=(0.9, 0.95)), 'norm': dict(lars_exclude=True)}
-    check_options(Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))))
+    check_unknown_options(Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))))

@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 
 from cbam_det.datasets.digits import CLASSES
 from cbam_det.utils.config import read_config
-from cbam_det.visualization.curves import Run, curves
+from cbam_det.visualization.curves import TrainingLog, curves
 from cbam_det.visualization.detections import detection_page
 from cbam_det.visualization.figures import (
     BLUE,
@@ -115,7 +115,9 @@ def test_one_class_has_one_panel_and_two_also_their_mean(count, digits):
 
 
 def test_curves_show_a_single_step_as_a_point_and_whole_steps_on_the_axis():
-    run = Run('short', {'loss': ([5], [1.75]), 'AP': ([5], [0.2]), 'learning rate': ([5], [0.1])})
+    run = TrainingLog(
+        'short', {'loss': ([5], [1.75]), 'AP': ([5], [0.2]), 'learning rate': ([5], [0.1])}
+    )
     figure = curves([run])
     figure.canvas.draw()
     for axis in figure.axes:
