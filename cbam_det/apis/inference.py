@@ -14,6 +14,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
@@ -28,6 +29,7 @@ from ..utils.config import enter_scope, kind_of
 from ..utils.environment import check_device
 from ..utils.errors import InputError, did_you_mean, first_few
 from ..utils.find_files import check_image_file
+from ..utils.installation import tool_command
 from ..utils.mmengine_private import load_weights
 from ..utils.run_config import ModelConfig
 from ..utils.split_config import Split
@@ -241,6 +243,15 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
                 f'the classes of {name} differ from those of {reference}: class {label} is '
                 f'{class_name}, not {expected}; compare models of the same classes'
             )
+
+
+def check_detector(predictor: Predictor) -> None:
+    """Raise InputError if a model is not a detector."""
+    if not isinstance(predictor.model, BaseDetector):
+        raise InputError(
+            f'{predictor.name} is not a detector; for a classifier, use '
+            f'{tool_command("visualize", "gradcam", "IMAGE", "CONFIG", "CHECKPOINT")}'
+        )
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -18,7 +20,8 @@ from .built_model import in_eval_mode
 from .layers.torch_private import drop_compiled_code
 
 SIDE = 128  # pixels
-OTHER_CHANNELS = re.compile(r'to have \d+ channels, but got \d+ channels')  # of a convolution
+# The errors of a convolution and of a linear layer whose input has other channels.
+OTHER_INPUT = re.compile(r'to have \d+ channels, but got \d+ channels|shapes cannot be multiplied')
 
 
 def check_feature_maps(cfg: Config, model: nn.Module) -> None:
@@ -29,53 +32,62 @@ def check_feature_maps(cfg: Config, model: nn.Module) -> None:
     of DETR take other inputs than maps.
 
     Raises:
-        InputError: the backbone does not have an output in its `out_indices`; or neck or dense head
-            are built for another number of maps or of their channels.
+        InputError: the backbone does not have an output in its `out_indices`; or neck or heads are
+            built for another number of maps, or of their channels.
     """
     path = detector_with_path(cfg)[0]
     for module in model.modules():  # compiling takes longer than the run
         drop_compiled_code(module)
-    maps: object = torch.zeros(1, image_channels(cfg), SIDE, SIDE)
+    maps: Any = torch.zeros(1, image_channels(cfg), SIDE, SIDE)
     with in_eval_mode(model), torch.no_grad():
         for name in ('backbone', 'neck', 'rpn_head', 'bbox_head'):
-            part = getattr(model, name, None)
+            part, place = getattr(model, name, None), f'{path}.{name}'
             if part is None:
                 continue
             try:
                 outputs = part(maps)
             except Exception as error:  # of any kind, from the code of any part
-                _check_channels(f'{path}.{name}', part, maps, error)
+                _check_channels(place, part, maps, error)
                 return
             if name == 'backbone':
-                _check_out_indices(f'{path}.{name}', part, maps, outputs)
+                _check_out_indices(place, part, maps, outputs)
             if name in ('backbone', 'neck'):
                 maps = outputs
+            else:
+                _check_levels(place, part, maps)
+        if _are_maps(maps) and hasattr(model, 'roi_head'):
+            _check_roi_head(f'{path}.roi_head', model.roi_head, maps)
 
 
-def _check_out_indices(place: str, backbone: Any, image: object, outputs: object) -> None:
+def _are_maps(maps: object) -> bool:
+    return isinstance(maps, (list, tuple)) and all(isinstance(item, Tensor) for item in maps)
+
+
+def _check_out_indices(place: str, backbone: Any, image: Tensor, outputs: Any) -> None:
     indices = getattr(backbone, 'out_indices', None)
-    if not isinstance(indices, (list, tuple)) or not isinstance(outputs, (list, tuple)):
+    if not isinstance(indices, (list, tuple)) or not _are_maps(outputs):
         return
-    if len(outputs) >= len({*indices}):
+    if outputs and len(outputs) >= len({*indices}):
         return
+    fault = 'has outputs that this {} does not have' if indices else 'names no output of this {}'
     known = 'those that it has'
     with contextlib.suppress(Exception):  # where each output has a layer of its own
         backbone.out_indices = range(100)
         known = f'numbers from 0 to {len(backbone(image)) - 1}'
     raise InputError(
-        f'{place}.out_indices={tuple(indices)} has outputs that this {type(backbone).__name__} '
-        f'does not have; give {known}'
+        f'{place}.out_indices={tuple(indices)} {fault.format(type(backbone).__name__)}; give '
+        f'{known}'
     )
 
 
-def _check_channels(place: str, part: nn.Module, maps: object, error: Exception) -> None:
+def _check_channels(place: str, part: nn.Module, maps: Any, error: Exception) -> None:
     """Raise InputError if the error of a part shows that it is built for other maps."""
-    if not isinstance(maps, (list, tuple)) or not all(isinstance(item, Tensor) for item in maps):
+    if not _are_maps(maps):
         return
     channels = [item.shape[1] for item in maps]
     wanted = getattr(part, 'in_channels', None)
     other_count = isinstance(wanted, (list, tuple)) and len(wanted) != len(maps)
-    if not OTHER_CHANNELS.search(str(error)) and not (
+    if not OTHER_INPUT.search(str(error)) and not (
         other_count and isinstance(error, AssertionError)
     ):
         return
@@ -99,3 +111,47 @@ def _fitting(wanted: object, channels: list[int]) -> int | list[int] | None:
     is_reversed = [*wanted] == sorted(wanted, reverse=True) != sorted(wanted)
     fitting = channels[::-1] if is_reversed else channels
     return fitting if fitting != [*wanted] else None
+
+
+def _check_levels(place: str, head: nn.Module, maps: Any) -> None:
+    """Raise InputError if a dense head has anchors or points for another number of maps."""
+    levels = getattr(getattr(head, 'prior_generator', None), 'num_levels', None)
+    if levels is not None and _are_maps(maps) and levels != len(maps):
+        raise InputError(
+            f'{place} ({type(head).__name__}) has {levels} strides, but gets {len(maps)} maps; '
+            'give it one stride for each map, or the neck as many num_outs'
+        )
+
+
+def _check_roi_head(place: str, roi_head: Any, maps: Sequence[Tensor]) -> None:
+    """Raise InputError if the extractors or heads of regions are built for other channels."""
+    for kind in ('bbox', 'mask'):
+        extractors, heads = (
+            [*parts] if isinstance(parts, nn.ModuleList) else [parts]
+            for parts in (
+                getattr(roi_head, f'{kind}_{part}', None) for part in ('roi_extractor', 'head')
+            )
+        )
+        for extractor, head in zip(extractors, heads, strict=False):
+            if type(extractor) is not SingleRoIExtractor or head is None:
+                continue
+            own = f'{place}.{kind}_roi_extractor.out_channels'
+            channels = maps[0].shape[1]
+            if extractor.num_inputs > 1 and extractor.out_channels != channels:
+                raise InputError(
+                    f'{own}={extractor.out_channels}, but the maps have {channels} channels; give '
+                    f'{cfg_options({own: channels})}'
+                )
+            size = extractor.roi_layers[0].output_size
+            rois = torch.zeros(1, channels, *size)
+            try:
+                head(roi_head.shared_head(rois) if roi_head.with_shared_head else rois)
+            except RuntimeError as error:
+                if OTHER_INPUT.search(str(error)):
+                    raise InputError(
+                        f'{place}.{kind}_head ({type(head).__name__}) is built for other regions '
+                        f'than those of {channels} channels and {size[0]}x{size[1]} pixels that '
+                        'it gets; set its in_channels and roi_feat_size'
+                    ) from error
+            except Exception:  # it takes other inputs too
+                continue

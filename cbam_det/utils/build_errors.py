@@ -86,7 +86,8 @@ def build_error(error: Exception, cfg: Mapping, *keys: str) -> InputError:
     if str(cfg.get('log_level')).upper() == 'DEBUG':
         traceback.print_exception(error)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    message = ' '.join(str(error.args[0] if error.args else error).split())
+    text = error.args[0] if error.args and not isinstance(error, OSError) else error
+    message = ' '.join(str(text).split())
     keys = keys or _keys_of(frames, message)
     path, node, kinds = _place(frames, {key: cfg[key] for key in keys or cfg if key in cfg})
     path = path or (keys[0] if keys else '')

@@ -18,13 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmdet.models.detectors.base import BaseDetector
 from PIL import Image
 
-from ..apis.inference import Predictor, check_matching_classes
+from ..apis.inference import Predictor, check_detector, check_matching_classes
 from ..datasets.validation.images import ENDINGS
 from ..utils.errors import InputError
-from ..utils.installation import tool_command
 from .cells import Result, attention_cells, detection_cells, gradcam_cells, run_model
 from .gradcam import Explainer
 from .inline_svg import CSS, SELECT, cells_html
@@ -78,11 +76,7 @@ class Page:
     def __init__(self, predictors: Sequence[Predictor], folder: Path) -> None:
         check_matching_classes(predictors)
         for predictor in predictors:
-            if not isinstance(predictor.model, BaseDetector):
-                raise InputError(
-                    f'{predictor.name} is not a detector; for a classifier, use '
-                    f'{tool_command("visualize", "gradcam", "IMAGE", "CONFIG", "CHECKPOINT")}'
-                )
+            check_detector(predictor)
         self.explainers = [Explainer(predictor) for predictor in predictors]
         self.folder = folder
         self.results: OrderedDict[str, list[Result]] = OrderedDict()

@@ -22,6 +22,7 @@ from rich.progress import track
 
 from ..apis.inference import Predictor, check_matching_classes, read_image
 from ..datasets.validation.config import check_data
+from ..utils.build_errors import build_errors
 from ..utils.errors import InputError
 from ..utils.run_config import RunConfig
 from .figures import BLUE, GREEN, MISSED, ORANGE, Boxes, Cell, grid, sheet
@@ -219,8 +220,10 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     if split not in run.splits:
         raise InputError(f'{cfg.filename} has no {split}_dataloader; give a config that has one')
     check_data(run, (split,))
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        return DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    key = f'{split}_dataloader'
+    # pycocotools prints its progress.
+    with build_errors(cfg, key), contextlib.redirect_stdout(io.StringIO()):
+        return DATASETS.build(cfg[key].dataset)
 
 
 def dataset_with_boxes(cfg: Config, split: str) -> BaseDataset:

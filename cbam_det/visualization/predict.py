@@ -28,7 +28,7 @@ from mmengine.structures import InstanceData
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from ..apis.inference import Predictor, PreparedImage, read_image
+from ..apis.inference import Predictor, PreparedImage, check_detector, read_image
 from ..checkpoints.loading import weights_digest
 from ..datasets.layouts.files import lines_of
 from ..models.attention_modules import named_cbams
@@ -98,6 +98,7 @@ class _Inferencer(DetInferencer):
     """mmdet's inferencer with the model of a `Predictor`, which has checked its weights."""
 
     def __init__(self, predictor: Predictor) -> None:
+        check_detector(predictor)
         self._model = predictor.model
         self._model.dataset_meta = dict(classes=predictor.classes, palette='random')
         super().__init__(model=predictor.cfg, show_progress=False)

@@ -63,6 +63,28 @@ def test_shipped_configs_fit_together(name):
             dict(rpn_head=dict(in_channels=7)),
             'give --cfg-options model.rpn_head.in_channels=64$',
         ),
+        (
+            RETINANET,
+            dict(backbone=dict(out_indices=())),
+            r'^model.backbone.out_indices=\(\) names no output of this MobileNetV2; give numbers',
+        ),
+        (
+            RETINANET,
+            dict(neck=dict(num_outs=4)),
+            r'^model.bbox_head \(RetinaHead\) has 5 strides, but gets 4 maps; give it one stride',
+        ),
+        (
+            FASTER_RCNN,
+            dict(roi_head=dict(bbox_roi_extractor=dict(out_channels=32))),
+            'extractor.out_channels=32, but the maps have 64 channels; give --cfg-options '
+            'model.roi_head.bbox_roi_extractor.out_channels=64$',
+        ),
+        (
+            FASTER_RCNN,
+            dict(roi_head=dict(bbox_head=dict(roi_feat_size=5))),
+            r'^model.roi_head.bbox_head \(Shared2FCBBoxHead\) is built for other regions than '
+            'those of 64 channels and 7x7 pixels',
+        ),
     ],
 )
 def test_part_that_gets_other_maps_is_named_with_its_remedy(name, change, words):

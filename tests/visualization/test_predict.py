@@ -13,6 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from cbam_det.apis.inference import Predictor
+from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import predict as module
 from cbam_det.visualization.predict import find_inputs, predict
@@ -166,3 +167,10 @@ def test_attention_of_a_model_without_cbam_is_refused(folder, tmp_path):
     baseline = predictor('faster_rcnn_r50_digits')
     with pytest.raises(InputError, match='--attention: this model has no CBAM'):
         predict(baseline, str(folder), tmp_path / 'out', attention=True)
+
+
+def test_classifier_is_refused(folder, tmp_path):
+    pytest.importorskip('mmpretrain')
+    classifier = Predictor(read_config('tiny_imagenet/resnet18_half', announce=False))
+    with pytest.raises(InputError, match='resnet18_half is not a detector; for a classifier, use'):
+        predict(classifier, str(folder), tmp_path / 'out')

@@ -86,3 +86,12 @@ def test_mistakes_are_reported_in_one_line_with_a_remedy(
     assert tool(*(paths.get(word, word) for word in args)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and message in errors[0]
+
+
+def test_data_set_without_its_files_is_one_line(tool, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('mmpretrain')
+    monkeypatch.chdir(tmp_path)
+    assert tool('data', 'tiny_imagenet/resnet18_half') == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: train_dataloader.dataset')
+    assert 'No such file or directory' in error and 'meta/train.txt' in error
