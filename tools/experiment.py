@@ -75,7 +75,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=15,
         help='measurements of each row (default: %(default)s)',
     )
-    cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    cost_parser.add_argument(
+        '--device', choices=('cpu', 'cuda'), default='cpu', help='device (default: %(default)s)'
+    )
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
     gates_parser.add_argument(
         '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
