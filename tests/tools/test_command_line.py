@@ -52,7 +52,7 @@ def test_help_and_wrong_options_are_answered_without_importing_torch_and_mmdet(t
         ('train no.py', 'there is no config no.py in '),
         ('train faster_rcn_r50_cbam', "did you mean 'faster_rcnn_r50_cbam'"),
         ('train faster_rcnn_r50_cbam --resume no.pth', 'no.pth (--resume) does not exist'),
-        ('test faster_rcnn_r50_cbam no.pth', 'the checkpoint no.pth (checkpoint) does not exist'),
+        ('test faster_rcnn_r50_cbam no.pth', 'the checkpoint no.pth does not exist'),
         ('predict no.jpg faster_rcnn_r50_cbam no.pth', 'no.jpg does not exist; give an image'),
         ('visualize attention no.jpg faster_rcnn_r50_cbam', 'there is no image no.jpg'),
         ('visualize pr mmdet::a.py http://b.pth --against no.py c', 'there is no config no.py'),
