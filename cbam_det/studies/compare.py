@@ -43,7 +43,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     Args:
         folder: of the project.
         seeds: runs of each row, with the seeds from 0; None for the seeds of its study.
-        fast: a smoke run.
+        fast: a quick test.
 
     Raises:
         InputError: it is not a project, its data cannot be used, a run failed, or records are of
@@ -67,7 +67,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
         print(sentence)
     print(f'page: {path}')
     if command := _predict_command(project):
-        print(f'on other pictures: {command}')
+        print(f'on other images: {command}')
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _predict_command(project: ProjectStudy) -> str:
         run = TrainedRun.of(project.work_dirs / run_name(project.study, row, row.seeds[0]), None)
     except InputError:
         return ''
-    return tool_command('predict', 'PICTURES', run.cfg.filename, run.checkpoint)
+    return tool_command('predict', 'IMAGES', run.cfg.filename, run.checkpoint)
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:

@@ -1,6 +1,6 @@
-"""Detect objects in pictures and videos; write drawings, COCO results and CSV.
+"""Detect objects in images and videos; write drawings, COCO results and CSV.
 
-Detection and drawing use mmdet's `DetInferencer`. The detections of each finished picture are
+Detection and drawing use mmdet's `DetInferencer`. The detections of each finished image are
 saved, so that an interrupted command continues where it stopped.
 """
 
@@ -51,7 +51,7 @@ class Summary:
     """The numbers of a call of `predict`.
 
     Attributes:
-        images: number of finished pictures and video frames.
+        images: number of finished images and video frames.
         detections: number of detections in all of them.
         unreadable: number of files that could not be read.
     """
@@ -62,14 +62,14 @@ class Summary:
 
 
 def find_inputs(source: str) -> list[Path]:
-    """Find the pictures and videos of `source`.
+    """Find the images and videos of `source`.
 
     Args:
-        source: a picture, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
+        source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
             file with one path per line, relative to that file.
 
     Raises:
-        InputError: `source` does not exist, or has no picture or video; or the `.txt` file is not
+        InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
             UTF-8.
     """
     path = Path(source)
@@ -81,7 +81,7 @@ def find_inputs(source: str) -> list[Path]:
         files = [path]
         if path.suffix.lower() not in KNOWN:
             raise InputError(
-                f'{path} is not a picture or a video; give one of {first_few(KNOWN, 9)}'
+                f'{path} is not an image or a video; give one of {first_few(KNOWN, 9)}'
             )
     else:
         files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
@@ -89,7 +89,7 @@ def find_inputs(source: str) -> list[Path]:
         check_source(source)
     if not files:
         raise InputError(
-            f'{source} has no picture or video; give files that end in {first_few(KNOWN, 9)}'
+            f'{source} has no image or video; give files that end in {first_few(KNOWN, 9)}'
         )
     return list(dict.fromkeys(files))
 
@@ -117,7 +117,7 @@ class Run:
         predictor: a detector with its weights.
         out: folder of the results.
         score: detections with a lower score are left out.
-        attention: draw the attention map next to each picture.
+        attention: draw the attention map next to each image.
         batch_size: number of pictures or frames in a batch.
 
     Raises:
@@ -232,7 +232,7 @@ class Run:
         return blend
 
     def write_tables(self) -> None:
-        """Write `coco.json`, `results.json` and `detections.csv` for the finished pictures.
+        """Write `coco.json`, `results.json` and `detections.csv` for the finished images.
 
         `COCO('coco.json').loadRes('results.json')` reads the first two. Category ids are the
         model's class numbers plus 1.
@@ -272,18 +272,18 @@ def predict(
     attention: bool = False,
     batch_size: int = 1,
 ) -> Summary:
-    """Detect objects in all pictures and videos of `source`, and write the results to a folder.
+    """Detect objects in all images and videos of `source`, and write the results to a folder.
 
-    The folder gets the drawn pictures and videos (H.264, `.mp4`) in `drawn/` with their names,
+    The folder gets the drawn images and videos (H.264, `.mp4`) in `drawn/` with their names,
     `coco.json` and `results.json` (COCO's format for results), and `detections.csv`. Finished
-    pictures are skipped.
+    images are skipped.
 
     Args:
         predictor: a detector with its weights.
         source: see `find_inputs`.
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
-        attention: draw the mean of the spatial attention of all CBAMs next to each picture.
+        attention: draw the mean of the spatial attention of all CBAMs next to each image.
         batch_size: number of pictures or frames in a batch.
 
     Raises:
@@ -328,7 +328,7 @@ def predict(
 
 
 class _UnreadableError(Exception):
-    """A file that cannot be decoded as a picture or video."""
+    """A file that cannot be decoded as an image or video."""
 
 
 def _target(path: Path) -> Path:

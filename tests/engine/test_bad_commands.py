@@ -195,7 +195,7 @@ NO_TEST = ('test_dataloader=None', 'test_cfg=None', 'test_evaluator=None')
             ['--tta', '--cfg-options', *NO_TEST],
             'the config has no test_dataloader, so there is nothing to test; give test_dataloader',
         ),
-        ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
+        ([], 'the checkpoint gone.pth does not exist'),
     ],
 )
 def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(
