@@ -28,7 +28,7 @@ from ..conftest import CONFIG, CONFIGS, QUICK, in_process
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (None, r'the checkpoint .* \(checkpoint\) does not exist'),
+        (None, r'the checkpoint .* does not exist'),
         (b'', 'it is empty'),
         (b'\n<!DOCTYPE html><p>not found', 'it is a web page, not weights'),
         ({'state_dict': {}}, 'has no weights'),
