@@ -130,8 +130,11 @@ def test_nothing_is_left_where_the_data_or_a_value_are_wrong(project, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             write(data, out, **options)
-    with pytest.raises(InputError, match='MMEngine cannot read configs from a path with quotes'):
-        write(project.sets.root, tmp_path / "it's")
+    for name in ("it's", 'a\nb'):
+        with pytest.raises(InputError, match='MMEngine cannot read configs from a path with quot'):
+            write(project.sets.root, tmp_path / name)
+    with pytest.raises(InputError, match=r'cannot be written .*File name too long'):
+        write(project.sets.root, tmp_path / ('x' * 300))
     assert not list(tmp_path.iterdir())
 
 
