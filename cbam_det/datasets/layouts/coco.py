@@ -72,8 +72,9 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
         if name and not file_under_another_name(path):
             same_name = by_name[name.replace('\\', '/').rpartition('/')[2]]
             if len(same_name) > 1:
+                paths = first_few(list(map(str, same_name)))
                 raise InputError(
-                    f'{file}: the image {name} can be {first_few(list(map(str, same_name)))}; write '
+                    f'{file}: the image {name} can be {paths}; write '
                     'their folders into file_name, or give each image its own name'
                 )
             if same_name:  # Label Studio's names start with folders of its server

@@ -180,12 +180,12 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
     too_many = images > MOST_IMAGES * all_images or objects > MOST_OBJECTS * all_objects
     if not cleaned['images'] or too_many:
         fault = max(content.faults, key=lambda fault: faults[fault.kind])
-        counts = f'{images:,} of {all_images:,} images and {objects:,} of {all_objects:,} objects'
+        unusable = f'{images:,} of {all_images:,} images and {objects:,} of {all_objects:,} objects'
         if not cleaned['images']:
-            counts = f'the {all_images:,} images'
+            unusable = f'the {all_images:,} images'
         raise InputError(
-            f'{split.content.file}: {counts} of {split.name} cannot be used, for example: {fault}; '
-            'correct such files, or move them out of the folder'
+            f'{split.content.file}: {unusable} of {split.name} cannot be used, for example: '
+            f'{fault}; correct such files, or move them out of the folder'
         )
     if 'corners instead of sizes' in faults:
         notes.append(f'{split.name}: all boxes are read as x1, y1, x2, y2')
