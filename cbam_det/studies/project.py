@@ -93,6 +93,7 @@ def write_project(
     name = printable(name)
     sets = read_sets(data, layout, seed, progress)
     choices = choose(Facts.of(sets.splits['train']), given or {})
+    _check_sides(sets, choices.size)
     # An interrupted run leaves only this folder, which the next one clears.
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
@@ -141,6 +142,20 @@ def _check_out(out: Path) -> None:
             f'{out} is not empty ({first_few(present)}); give another folder with --out, or remove '
             'this one'
         )
+
+
+def _check_sides(sets: Sets, size: tuple[int, int]) -> None:
+    """Raise InputError if an image is so narrow that its shorter side has no pixel at `size`."""
+    for content in sets.splits.values():
+        for image in content['images']:
+            short, long = sorted((image['width'], image['height']))
+            scale = min(max(size) / long, min(size) / short)
+            if short * scale < 0.5:  # mmcv rounds
+                raise InputError(
+                    f'{sets.root / image["file_name"]} has {image["width"]} x {image["height"]} '
+                    f'pixels; resized to {size[0]} x {size[1]}, its shorter side would have none; '
+                    'move it out of the folder, or give a larger --size'
+                )
 
 
 def _command(choices: Choices) -> str:

@@ -314,7 +314,10 @@ def _predict_picture(run: Run, item: Input) -> None:
         picture = read_image(item.path)
     except InputError as error:
         raise _UnreadableError('not an image' if item.stamp else 'missing') from error
-    run.detect([item.name], [picture], item)
+    try:
+        run.detect([item.name], [picture], item)
+    except cv2.error as error:  # resized, a side has no pixel
+        raise _UnreadableError('too narrow for the pipeline of the config') from error
     with atomic_write(item.drawing) as part:
         drawn = np.ascontiguousarray(run.draw(item.name, picture)[..., ::-1])
         part.write_bytes(cv2.imencode(item.drawing.suffix, drawn)[1].tobytes())

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from cbam_det.apis.inference import Predictor
@@ -39,6 +40,7 @@ def folder(digits: Path, tmp_path: Path) -> Path:
     shutil.copy(first, root / 'one.jpg')
     shutil.copy(second, root / 'a b' / 'ünï.JPG')
     (root / 'bad.png').write_bytes(b'nothing')
+    Image.new('RGB', (1, 3000)).save(root / 'narrow.png')
     (root / 'notes.md').write_text('not a picture')
     video(root / 'clip.mp4', frames=5)
     return root
@@ -60,8 +62,9 @@ def test_all_files_of_a_folder_are_used_and_an_unreadable_one_is_reported(
 ):
     out = tmp_path / 'out'
     summary = predict(detector, str(folder), out, score=0.0, batch_size=3)
-    assert (summary.images, summary.unreadable) == (7, 1)  # two pictures and five frames
-    assert f'{folder / "bad.png"} cannot be read' in capsys.readouterr().err
+    assert (summary.images, summary.unreadable) == (7, 2)  # two pictures and five frames
+    said = capsys.readouterr().err
+    assert f'{folder / "bad.png"} cannot be read' in said and 'narrow.png cannot be rea' in said
     coco = COCO(str(out / 'coco.json'))
     results = json.loads((out / 'results.json').read_text())
     assert len(coco.loadRes(str(out / 'results.json')).anns) == len(results) > 0
@@ -184,7 +187,7 @@ def test_nothing_outside_the_results_is_overwritten(detector, folder, tmp_path):
     with pytest.raises(InputError, match=r'coco\.json exists, but .*give another folder'):
         predict(detector, str(folder), folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        *('a b', 'bad.png', 'clip.mp4', 'coco.json', 'notes.md', 'one.jpg')
+        *('a b', 'bad.png', 'clip.mp4', 'coco.json', 'narrow.png', 'notes.md', 'one.jpg')
     ]
     (folder / 'coco.json').unlink()
     assert predict(detector, str(folder / '*.jpg'), folder).images == 1  # beside the pictures
@@ -219,7 +222,7 @@ def test_name_that_is_not_utf8_is_in_the_tables(detector, tmp_path):
 def test_files_of_other_kinds_in_a_folder_are_counted(folder, capsys):
     (folder / 'x.HEIC').touch()
     (folder / 'folder.jpg').mkdir()
-    assert len(find_inputs(str(folder))) == 4
+    assert len(find_inputs(str(folder))) == 5
     assert 'files that are not read: .md (1), .heic (1)' in capsys.readouterr().err
 
 
