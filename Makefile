@@ -1,5 +1,5 @@
 # `make demo` runs the main job and `make test` the tests; each sets up what is missing first.
-# Completed steps of the set-up are skipped, so an interrupted one continues where it stopped.
+# Completed steps of the setup are skipped, so an interrupted one continues where it stopped.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

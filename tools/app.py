@@ -1,4 +1,4 @@
-"""Open a page in the browser that shows detections, attention and Grad-CAM of your pictures."""
+"""Open a page in the browser that shows detections, attention and Grad-CAM of your images."""
 
 import argparse
 import importlib.util
@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   cbam-det app configs/faster_rcnn_r50_cbam.py epoch_12.pth \\
     --against configs/faster_rcnn_r50.py work_dirs/baseline/epoch_12.pth
 
-Ctrl-C ends it. Your pictures are not kept."""
+Ctrl-C ends it. Your images are not kept."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

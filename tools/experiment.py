@@ -75,7 +75,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=15,
         help='measurements of each row (default: %(default)s)',
     )
-    cost_parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    cost_parser.add_argument(
+        '--device', choices=('cpu', 'cuda'), default='cpu', help='device (default: %(default)s)'
+    )
     gates_parser = add('gates', 'measure the attention weights of the recorded runs', '+')
     gates_parser.add_argument(
         '--count', type=int, default=8, help='number of validation images (default: %(default)s)'
@@ -108,7 +110,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     plot_parser = add(
         'plot', 'plot the scores of every seed, learning curves, and gain against cost', None
     )
-    plot_parser.add_argument('--out', type=Path, required=True, help='picture, .png, .svg or .jpg')
+    plot_parser.add_argument(
+        '--out', type=Path, required=True, help='file to write, .png, .svg or .jpg'
+    )
     plan_parser = add('plan', 'compute steps, hours and memory of the runs from the configs', '+')
     plan_parser.add_argument(
         '--gpus', type=int, default=8, help='number of available GPUs (default: %(default)s)'

@@ -1,4 +1,4 @@
-"""Detect objects in pictures and videos; draw the boxes, and list them as COCO results and CSV."""
+"""Detect objects in images and videos; draw the boxes, and list them as COCO results and CSV."""
 
 import argparse
 import sys
@@ -10,8 +10,9 @@ EXAMPLES = """examples:
   cbam-det predict holiday/ configs/faster_rcnn_r50_cbam.py epoch_12.pth --attention
   cbam-det predict street.mp4 configs/faster_rcnn_r50_cbam.py epoch_12.pth --out street
 
-INPUT is a picture, a video, a folder, a pattern with *, or a .txt file with one path per line. An
-interrupted command continues where it stopped. The exit status is 1 if a file cannot be read."""
+INPUT is an image, a video, a folder, a pattern with * in quotes, or a .txt file with one path per
+line. An interrupted command continues where it stopped. The exit status is 1 if a file cannot be
+read."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -20,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
     )
-    parser.add_argument('input', metavar='INPUT', help='pictures or videos')
+    parser.add_argument('input', metavar='INPUT', help='images or videos')
     parser.add_argument('config', help='config file, or the name of a shipped one')
     parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument(
@@ -36,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='minimum score of a detection (default: %(default)s)',
     )
     parser.add_argument(
-        '--attention', action='store_true', help='draw the attention map next to each picture'
+        '--attention', action='store_true', help='draw the attention map next to each image'
     )
     parser.add_argument(
         '--batch-size',
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = Predictor(read_config(args.config), args.checkpoint)
     summary = predict(predictor, args.input, args.out, args.score, args.attention, args.batch_size)
     print(
-        f'{args.out}: {summary.detections:,} detections in {summary.images:,} pictures or frames; '
+        f'{args.out}: {summary.detections:,} detections in {summary.images:,} images or frames; '
         'drawn/, results.json, coco.json, detections.csv'
     )
     if summary.images and not summary.detections:

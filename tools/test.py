@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   cbam-det test configs/faster_rcnn_r50_cbam_digits.py work_dirs/demo/epoch_5.pth
-  cbam-det test CONFIG CHECKPOINT --out predictions.pkl --show-dir pictures"""
+  cbam-det test CONFIG CHECKPOINT --out predictions.pkl --show-dir drawn"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -61,9 +61,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ) -> None:
         subparser.add_argument('config', help='config file, or the name of a shipped one')
         if weights:
-            subparser.add_argument(
-                'checkpoint', nargs=None if needed else '?', help='weights of the model'
-            )
+            text = 'weights of the model' + ('' if needed else ' (default: its initial weights)')
+            subparser.add_argument('checkpoint', nargs=None if needed else '?', help=text)
         subparser.add_argument(
             '--data-root', help="folder to read instead of the config's data_root"
         )

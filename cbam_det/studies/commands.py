@@ -219,7 +219,7 @@ def run_command(args: argparse.Namespace) -> None:
             )
             print(verdicts.heat_table(study, args.results))
         elif args.command == 'plot':
-            print(save(study_figure(study, args.results), args.out))
+            print(f'picture written to {save(study_figure(study, args.results), args.out)}')
         elif args.command == 'cost':
             print(detector_table(measures.costs(study, args.results, args.rounds, args.device)))
         elif args.command == 'gates':

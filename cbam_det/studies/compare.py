@@ -44,7 +44,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     Args:
         folder: of the project.
         seeds: runs of each row, with the seeds from 0; None for the seeds of its study.
-        fast: a smoke run.
+        fast: a quick test.
 
     Raises:
         InputError: it is not a project, its data cannot be used, a run failed, or records are of
@@ -69,7 +69,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
         print(sentence)
     print(f'page: {path}')
     if command := _predict_command(project):
-        print(f'on other pictures: {command}')
+        print(f'on other images: {command}')
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _predict_command(project: ProjectStudy) -> str:
     checkpoint = last_checkpoint(folder)
     if checkpoint is None or not checkpoint.is_file():
         return ''
-    return tool_command('predict', 'PICTURES', folder / Path(row.config).name, checkpoint)
+    return tool_command('predict', 'IMAGES', folder / Path(row.config).name, checkpoint)
 
 
 def _check_unchanged(project: ProjectStudy) -> None:

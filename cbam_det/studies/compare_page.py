@@ -72,13 +72,13 @@ def write(project: ProjectStudy) -> Path:
 
 
 def warning(project: ProjectStudy) -> str:
-    """What a smoke run is not; '' for others."""
+    """What a quick test (`--fast`) does not show; '' for others."""
     if not project.is_fast:
         return ''
     return (
-        f'This was a smoke run: one seed, {FAST_STEPS} training steps, {FAST_IMAGES} test images. '
-        'It shows that everything runs, and proves nothing about attention. The comparison itself: '
-        f'{project.command()}'
+        f'This was a quick test (--fast): one seed, {FAST_STEPS} training steps, {FAST_IMAGES} '
+        'test images. It shows that everything runs, and proves nothing about attention. The '
+        f'comparison itself: {project.command()}'
     )
 
 
@@ -167,7 +167,7 @@ def _attention_and_heat(
     paths = [
         dataset.get_data_info(index)['img_path'] for index in evenly_spaced(len(dataset), IMAGES)
     ]
-    score = 0 if project.is_fast else SCORE  # a smoke run has no such score
+    score = 0 if project.is_fast else SCORE  # a few steps reach no such score
 
     def heat() -> Figure:
         for path in paths:

@@ -23,7 +23,7 @@ TOO_MANY = 50
 def next_steps(project: ProjectStudy) -> tuple[list[str], list[str]]:
     """What to try next, as sentences, and rows to paste into the project's study, as lines of YAML.
 
-    Of a smoke run it is the comparison itself.
+    Of a quick test it is the comparison itself.
     """
     if project.is_fast:
         return [f'Run the comparison itself: `{project.command()}`'], []

@@ -8,7 +8,7 @@
     study.yaml    the study of the two, as those of `experiments/`; see `study.py`
 
 A comparison adds `work_dirs/` of the runs, `results/` with their records, and `report.html`; a
-smoke run has its own in `fast/`.
+quick test has its own in `fast/`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .study import Row, Study, check_configs, config_of, read_study
 
 FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 SPLITS = ('train', 'val', 'test')
-# Optimiser steps, and images of the validation and of the test, in a smoke run.
+# Optimiser steps, and images of the validation and of the test, in a quick test.
 FAST_STEPS, FAST_IMAGES = 4, 8
 
 
@@ -42,7 +42,7 @@ class ProjectStudy:
     Attributes:
         folder: of its files.
         study: with the seeds and options that are to be run.
-        is_fast: it is run as a smoke run.
+        is_fast: it is run as a quick test.
     """
 
     folder: Path
@@ -56,11 +56,11 @@ class ProjectStudy:
         Args:
             folder: of its files.
             seeds: runs of each row, with the seeds from 0; None for the seeds of the study.
-            fast: as a smoke run, with seed 0 alone.
+            fast: as a quick test, with seed 0 alone.
 
         Raises:
             InputError: files are missing, and the command that makes them; or the study or, for a
-                smoke run, the data cannot be used.
+                quick test, the data cannot be used.
         """
         study = _read_study(folder)
         if fast or seeds:
@@ -131,7 +131,7 @@ def _not_a_project(folder: Path, missing: list[str]) -> InputError:
 
 
 def _shortened(project: ProjectStudy) -> Study:
-    """The study as a smoke run: a few steps and images, and detections of any score.
+    """The study as a quick test: a few steps and images, and detections of any score.
 
     After a few steps no score reaches the usual thresholds, and mmdet logs no AP where nothing is
     detected.

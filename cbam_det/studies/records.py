@@ -193,8 +193,9 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
 def _determining_part(node: object, key: str = '') -> object:
     """`node` without locations, and without hooks that do not affect the numbers."""
     if isinstance(node, dict):
-        if key.endswith('evaluator') and node.get('ann_file'):
-            node = {**node, 'ann_file': Path(node['ann_file']).name}
+        file = node.get('ann_file')  # in a project absolute, but a project can be moved
+        if isinstance(file, str) and (key.endswith('evaluator') or Path(file).is_absolute()):
+            node = {**node, 'ann_file': Path(file).name}
         if key.endswith('evaluator') and node.get('type') == 'FastCocoMetric':
             node = {**node, 'type': 'CocoMetric'}  # both compute the same numbers
         return {

@@ -63,7 +63,8 @@ def check_checkpoint_file(path: str, option: str) -> None:
     hint = f'train a model: {tool_command("train", "CONFIG")}'
     if candidates:
         hint = f'choose from {first_few(candidates)}'
-    raise InputError(f'the checkpoint {path} ({option}) does not exist; {hint}')
+    place = '' if option == 'checkpoint' else f' ({option})'
+    raise InputError(f'the checkpoint {path}{place} does not exist; {hint}')
 
 
 def check_image_file(path: str | Path) -> None:
@@ -87,7 +88,7 @@ def check_source(source: str) -> None:
         InputError: it does not exist.
     """
     if not Path(source).exists() and not glob.has_magic(source):
-        raise InputError(f'{source} does not exist; give a picture, a video or a folder')
+        raise InputError(f'{source} does not exist; give an image, a video or a folder')
 
 
 def check_data_folder(folder: str | Path) -> None:

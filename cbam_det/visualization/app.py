@@ -43,7 +43,7 @@ MAX_PAGES = 8  # whose pictures are in memory
 
 
 def check_upload(path: Path) -> None:
-    """Check the format and the size of an uploaded picture before it is decoded.
+    """Check the format and the size of an uploaded image before it is decoded.
 
     Raises:
         InputError: it is not an image of a known format, or too large.
@@ -114,7 +114,7 @@ class Page:
             gr.Radio(choices=layers, value=layer, visible=bool(layers)),
             self.show_detections(score, request),
             self.show_attention(layer, request),
-            _message_html('Click a detection to see which parts of the picture raise its score.'),
+            _message_html('Click a detection to see which parts of the image raise its score.'),
         ]
 
     def show_detections(self, score: float, request: gr.Request) -> str:
@@ -161,7 +161,7 @@ class Page:
                         file_types=ENDINGS,
                         height=140,
                     )
-                    message = gr.HTML(_message_html('Drop a picture to begin.'))
+                    message = gr.HTML(_message_html('Drop an image to begin.'))
                 with gr.Column():
                     score = gr.Slider(0, 1, value=0.3, step=0.01, label='Score threshold')
                     layer = gr.Radio(choices=[], label='Attention of', visible=False)

@@ -1,4 +1,4 @@
-"""The results of several models for one picture, side by side: detections, attention, Grad-CAM."""
+"""The results of several models for one image, side by side: detections, attention, Grad-CAM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .gradcam import Explainer, explained_cell, heats_at_shared_layer
 
 @dataclass
 class Result:
-    """What one model computes for a picture.
+    """What one model computes for an image.
 
     Attributes:
         explainer: Grad-CAM of the model.
@@ -45,7 +45,7 @@ def run_model(explainer: Explainer, path: Path) -> Result:
         prepared = predictor.prepare(path)
     except cv2.error as error:
         raise InputError(
-            f'{path} is too narrow for the pipeline of {predictor.name}; give a less narrow picture'
+            f'{path} is too narrow for the pipeline of {predictor.name}; give a less narrow image'
         ) from error
     rows: list[GateRow] = []
     if any(named_cbams(predictor.model)):
@@ -105,7 +105,7 @@ def gradcam_cells(results: Sequence[Result], place: int, index: int) -> tuple[st
     """Grad-CAM of a detection of one model, and of the matching one of each other model.
 
     Args:
-        results: of the models, of the same picture.
+        results: of the models, of the same image.
         place: of the model in `results`.
         index: of the detection in that model's `predictions`.
 

@@ -1,6 +1,6 @@
-"""Detect objects in pictures and videos; write drawings, COCO results and CSV.
+"""Detect objects in images and videos; write drawings, COCO results and CSV.
 
-Detection and drawing use mmdet's `DetInferencer`. The detections of each finished picture are
+Detection and drawing use mmdet's `DetInferencer`. The detections of each finished image are
 saved, so that an interrupted command continues where it stopped.
 """
 
@@ -50,7 +50,7 @@ class Summary:
     """The numbers of a call of `predict`.
 
     Attributes:
-        images: number of finished pictures and video frames.
+        images: number of finished images and video frames.
         detections: number of detections in all of them.
         unreadable: number of files that could not be read.
     """
@@ -80,10 +80,10 @@ class Run:
 
     Args:
         predictor: a detector with its weights.
-        inputs: the pictures and videos of this call.
+        inputs: the images and videos of this call.
         out: folder of the results.
         score: detections with a lower score are left out.
-        attention: draw the attention map next to each picture.
+        attention: draw the attention map next to each image.
         batch_size: number of pictures or frames in a batch.
 
     Raises:
@@ -240,18 +240,18 @@ def predict(
     attention: bool = False,
     batch_size: int = 1,
 ) -> Summary:
-    """Detect objects in all pictures and videos of `source`, and write the results to a folder.
+    """Detect objects in all images and videos of `source`, and write the results to a folder.
 
-    The folder gets the drawn pictures and videos (H.264, `.mp4`) in `drawn/` with their names,
+    The folder gets the drawn images and videos (H.264, `.mp4`) in `drawn/` with their names,
     `coco.json` and `results.json` (COCO's format for results), and `detections.csv`. Finished
-    pictures are skipped.
+    images are skipped.
 
     Args:
         predictor: a detector with its weights.
         source: see `find_inputs`.
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
-        attention: draw the mean of the spatial attention of all CBAMs next to each picture.
+        attention: draw the mean of the spatial attention of all CBAMs next to each image.
         batch_size: number of pictures or frames in a batch.
 
     Raises:
@@ -300,7 +300,7 @@ def _predict(run: Run, inputs: list[Input]) -> Summary:
 
 
 class _UnreadableError(Exception):
-    """A file that cannot be decoded as a picture or video."""
+    """A file that cannot be decoded as an image or video."""
 
 
 def _frame_name(name: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""The pictures and videos that `predict` reads, and where it draws them."""
+"""The images and videos that `predict` reads, and where it draws them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITABLE = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
 class Input(NamedTuple):
-    """A picture or a video.
+    """An image or a video.
 
     Attributes:
         path: its absolute path.
@@ -41,14 +41,14 @@ class Input(NamedTuple):
 
 
 def find_inputs(source: str) -> list[Path]:
-    """Find the pictures and videos of `source`; print the endings of the files that are not.
+    """Find the images and videos of `source`; print the endings of the files that are not.
 
     Args:
-        source: a picture, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
+        source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
             file with one path per line, relative to that file.
 
     Raises:
-        InputError: `source` does not exist, or has no picture or video; or the `.txt` file is not
+        InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
             UTF-8.
     """
     path = Path(source)
@@ -60,14 +60,14 @@ def find_inputs(source: str) -> list[Path]:
         files = [path]
         if path.suffix.lower() not in KNOWN:
             raise InputError(
-                f'{path} is not a picture or a video; give one of {first_few(KNOWN, 9)}'
+                f'{path} is not an image or a video; give one of {first_few(KNOWN, 9)}'
             )
     else:
         files = _known(map(Path, glob.glob(source, recursive=True)), source)
         check_source(source)
     if not files:
         raise InputError(
-            f'{source} has no picture or video; give files that end in {first_few(KNOWN, 9)}'
+            f'{source} has no image or video; give files that end in {first_few(KNOWN, 9)}'
         )
     return list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
 
@@ -92,7 +92,7 @@ def read_inputs(source: str, out: Path) -> list[Input]:
     drawings = Path(os.path.abspath(out)) / 'drawn'
     files = [file for file in find_inputs(source) if drawings not in file.parents]
     if not files:
-        raise InputError(f'{source} has only the drawings of an earlier call; give your pictures')
+        raise InputError(f'{source} has only the drawings of an earlier call; give your images')
     root = os.path.commonpath([file.parent for file in files])
     inputs = []
     for file in files:

@@ -15,14 +15,14 @@ ESCAPED = 'backslashreplace'  # file names that are not UTF-8; in JSON this is a
 
 
 def write_tables(out: Path, entries: Iterable[dict], predictor: Predictor) -> None:
-    """Write `coco.json`, `results.json` and `detections.csv` for the finished pictures.
+    """Write `coco.json`, `results.json` and `detections.csv` for the finished images.
 
     `COCO('coco.json').loadRes('results.json')` reads the first two. Category ids are the
     model's class numbers plus 1.
 
     Args:
         out: folder of the files.
-        entries: the finished pictures, as `predict` saves them.
+        entries: the finished images, as `predict` saves them.
         predictor: the detector.
     """
     images, results, rows = [], [], []

@@ -199,7 +199,7 @@ def setup_section(run: TrainedRun) -> Section:
         'seed': (cfg.get('randomness') or {}).get('seed', 'random'),
         **run.record.get('environment', {}),
     }
-    return Section('set-up', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
+    return Section('setup', tables=[[['', ''], *([k, str(v)] for k, v in rows.items())]])
 
 
 def difference_section(runs: list[TrainedRun]) -> Section:

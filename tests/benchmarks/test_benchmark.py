@@ -135,7 +135,7 @@ def test_command_times_the_wait_for_the_compiler(run, tmp_path):
     output = run('benchmarks.speed', 'compile', '--size', '64x64', '--out', 'w.json', cwd=tmp_path)
     rows = json.loads((tmp_path / 'w.json').read_text())['rows']
     assert list(rows) == ['eager', 'compiled, empty cache', 'compiled, full cache']
-    assert all(0 < times['later'] and 0 < times['first'] for times in rows.values())
+    assert all(times['later'] > 0 and times['first'] > 0 for times in rows.values())
     assert 'first step, s' in output.stdout
 
 

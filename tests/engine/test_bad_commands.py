@@ -176,7 +176,7 @@ def test_bad_command_ends_in_one_line_before_anything_is_written(
             ['--show', '--cfg-options', 'default_hooks=None'],
             'need default_hooks.visualization, which mine.py does not have',
         ),
-        ([], 'the checkpoint gone.pth (checkpoint) does not exist'),
+        ([], 'the checkpoint gone.pth does not exist'),
     ],
 )
 def test_bad_command_of_a_test_ends_in_one_line_before_anything_is_written(

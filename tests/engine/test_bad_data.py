@@ -213,6 +213,24 @@ def test_folder_of_somebody_s_own_data_is_to_be_corrected_not_fetched(config, ki
         check_dataset(dataset)
 
 
+@pytest.mark.parametrize(
+    ('config', 'words'),
+    [
+        (
+            'faster_rcnn_r50_cbam_voc07',
+            'JPEGImages/ in its folder VOC2007); download the data .host',
+        ),
+        ('retinanet_mobilenetv2_cbam_bccd', 'clone github.com/Shenggan/BCCD_Dataset, and give'),
+    ],
+)
+def test_missing_data_of_a_shipped_config_are_described_with_their_source(config, words, tmp_path):
+    init_default_scope('mmdet')
+    dataset = Config.fromfile(CONFIGS / f'{config}.py').train_dataloader.dataset
+    dataset.data_root = str(tmp_path / Path(dataset.data_root).name)
+    with pytest.raises(InputError, match=words.replace(')', '.')):
+        check_dataset(dataset)
+
+
 def test_full_check_finds_the_truncated_image_that_the_quick_one_passes(copied):
     first_image(copied).write_bytes(first_image(copied).read_bytes()[:900])
     dataset = Config.fromfile(CONFIG).train_dataloader.dataset

@@ -209,7 +209,7 @@ def test_changed_config_or_annotations_are_refused_before_anything_runs(folder, 
     assert 'of 1 recorded runs have changed (' in capsys.readouterr().err
 
 
-def test_smoke_run_has_one_seed_few_steps_and_images_and_its_own_folder(
+def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(
     digits, folder, monkeypatch
 ):
     monkeypatch.setattr('cbam_det.studies.project_study.FAST_IMAGES', 2)
@@ -272,16 +272,16 @@ def test_options_that_do_not_fit_are_refused(options, said, folder, capsys):
 
 
 @pytest.mark.slow
-def test_smoke_run_trains_both_and_says_that_it_proves_nothing(folder, run):
+def test_quick_test_trains_both_and_says_that_it_proves_nothing(folder, run):
     said = run('compare.py', folder, '--fast', cwd=folder).stdout
     assert 'training 2 of 2: CBAM, seed 0' in said and 'proves nothing about attention' in said
     text = (folder / 'fast' / 'report.html').read_text(encoding='utf-8')
-    assert 'class="warning">This was a smoke run' in text
+    assert 'class="warning">This was a quick test' in text
     titles = re.findall(r'<h2 id="s\d+">(.*?)</h2>', text)
     assert titles == [
         *('scores', 'curves', 'AP by size and class', 'training, seed 0', 'detections, seed 0'),
         *('attention of CBAM', 'Grad-CAM of CBAM and baseline', 'cost', 'what to try next'),
-        *('config of CBAM against baseline', 'set-up'),
+        *('config of CBAM against baseline', 'setup'),
     ]
     assert len(re.findall(r'src="data:image/', text)) == 5
     assert not (folder / 'report.html').exists()

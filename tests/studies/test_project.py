@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from cbam_det.models.build import build_model
 from cbam_det.models.plugins import CBAM
 from cbam_det.studies.choices import CPU, DETECTORS, Facts, choose
 from cbam_det.studies.project import FILES, Project, write_files, write_project
+from cbam_det.studies.records import config_hash
 from cbam_det.studies.study import check_configs, read_study
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
@@ -72,6 +74,13 @@ def test_moved_project_reads_its_own_annotations(project, tmp_path):
     finally:
         (tmp_path / 'moved').rename(project.folder)
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/moved/annotations/val.json'
+
+
+def test_records_of_a_moved_project_are_accepted(project, tmp_path):
+    copied = shutil.copytree(project.folder, tmp_path / 'moved')
+    studies = [read_study(folder / 'study.yaml') for folder in (project.folder, copied)]
+    hashes = {config_hash(study, row, 0) for study in studies for row in [study.rows['baseline']]}
+    assert len(hashes) == 1
 
 
 def differences(one: object, other: object, path: str = '') -> set[str]:

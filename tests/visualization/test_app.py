@@ -255,7 +255,7 @@ def test_page_is_served_from_a_private_folder_without_other_hosts(models, tmp_pa
         assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
         open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
         text = open_url(url).read().decode()
-        assert 'Drop a picture to begin' in text
+        assert 'Drop an image to begin' in text
         assert not re.findall(r'(?:src|href)="https?://', text)
         with (
             pytest.raises(InputError, match=f'127.0.0.1:{port} is in use; give another --port'),
@@ -282,10 +282,10 @@ def test_tool_says_what_is_missing_before_it_imports_torch(tmp_path, capsys, mon
     pair = ['faster_rcnn_r18_digits', str(checkpoint)]
     with socket.create_server(('127.0.0.1', 0)) as taken:
         for arguments, words in (
-            ([pair[0], 'none.pth'], 'error: the checkpoint none.pth (checkpoint) does not exist'),
+            ([pair[0], 'none.pth'], 'error: the checkpoint none.pth does not exist'),
             (
                 [*pair, '--against', pair[0], 'none.pth'],
-                'error: the checkpoint none.pth (checkpoint) does not exist',
+                'error: the checkpoint none.pth does not exist',
             ),
             ([*pair, '--port', str(taken.getsockname()[1])], 'Address already in use'),
             ([*pair, '--port', '70000'], 'error: --host 127.0.0.1 --port 70000: '),
@@ -359,7 +359,7 @@ def test_drop_threshold_and_click_in_a_browser_without_an_error(served, models, 
             'request', lambda request: request.url.startswith(own) or faults.append(request.url)
         )
         page.goto(served)
-        page.get_by_text('Drop a picture to begin').wait_for()
+        page.get_by_text('Drop an image to begin').wait_for()
 
         page.evaluate(DROP, ['bad.png', list(b'nothing')])
         page.get_by_text('bad.png cannot be read as an image').wait_for()

@@ -240,10 +240,10 @@ def test_pictures_are_given_by_a_pattern_or_a_list(folder, tmp_path):
 @pytest.mark.parametrize(
     ('source', 'words'),
     [
-        ('missing.jpg', 'missing.jpg does not exist; give a picture, a video or a folder'),
-        ('notes.md', 'notes.md is not a picture or a video'),
-        ('*.tiff', 'has no picture or video'),
-        ('empty', 'has no picture or video'),
+        ('missing.jpg', 'missing.jpg does not exist; give an image, a video or a folder'),
+        ('notes.md', 'notes.md is not an image or a video'),
+        ('*.tiff', 'has no image or video'),
+        ('empty', 'has no image or video'),
         ('latin.txt', 'latin.txt is not valid UTF-8'),
     ],
 )

@@ -39,7 +39,7 @@ def test_report_opens_with_the_scores_has_all_sections_and_needs_no_network(repo
     titles = re.findall(r'<h2 id="s\d">(.*?)</h2>', text)
     assert titles == [
         *('scores', 'training curves', 'detections', 'attention', 'Grad-CAM', 'cost'),
-        *('set-up', 'config changes from the baseline'),
+        *('setup', 'config changes from the baseline'),
     ]
     assert 'cbam: faster_rcnn_r50_cbam_digits' in text
     assert re.search(r'class="add">\+.*plugins', text)

@@ -67,7 +67,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
         (
             ('gradcam', 'PHOTO', DIGITS, 'none.pth'),
-            'the checkpoint none.pth (checkpoint) does not exist',
+            'the checkpoint none.pth does not exist',
         ),
         (('focus', DIGITS, 'CHECKPOINT', '--out', 'a.png'), 'this command writes .json'),
         (('report', 'nowhere', '--out', 'a.png'), 'this command writes .html'),

@@ -17,6 +17,7 @@ COCO_LAYOUT = (
     'train2017/ and val2017/ in it'
 )
 VOC_LAYOUT = 'expected ImageSets/Main/, Annotations/ and JPEGImages/ in it'
+BCCD = 'github.com/Shenggan/BCCD_Dataset'
 
 
 def layout_of(dataset: DataSet) -> Literal['coco', 'voc'] | None:
@@ -48,6 +49,9 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
     if not path.is_file():
         folder = path if root == Path() else root
         if not root.is_dir() or (root == Path() and not path.parent.is_dir()):
+            year, has_year, _ = dataset.ann_file.partition('/ImageSets/')
+            if layout == VOC_LAYOUT and has_year:  # in a VOCdevkit
+                layout = f'{VOC_LAYOUT[:-2]}its folder {year}'
             raise missing_root(folder, layout, is_custom=bool(dataset.metainfo_classes))
         if not dataset.ann_file:
             raise InputError(
@@ -78,6 +82,8 @@ def missing_root(root: Path, layout: str, is_custom: bool) -> InputError:
         remedy = f'{checkout} exists: give --data-root {shlex.quote(str(checkout))}'
     elif digits_root := _digits_root(root):
         remedy = f'make it: {tool_command("make-digits", digits_root)}'
+    elif root.name == 'BCCD':
+        remedy = f'clone {BCCD}, and give its folder BCCD with --data-root'
     elif is_custom:
         remedy = "correct the data set's data_root, or give its folder with --data-root"
     else:
