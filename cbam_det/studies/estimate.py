@@ -1,9 +1,9 @@
 """How long a training with its validations and its test will take, by some steps of each.
 
-The announced time has to be that of the clock. For BCCD on two idle CPU cores, 24 minutes were
-announced from the median of four steps, but the six runs took 31: by their logs, 4 of the 7 missing
-minutes because the steps of later epochs take longer, 1 because a step has its mean time and not
-its median, and 2 for start-ups, the starts and metrics of validations, and checkpoints.
+The announced time has to be that of the clock. For BCCD on two idle CPU cores, the median of four
+steps gave 24 minutes, but the six runs took 31. By their logs, half of the difference was that the
+steps of later epochs take longer, a quarter that a step has its mean time and not its median, and a
+quarter the start of the tools and of each validation.
 """
 
 from __future__ import annotations
