@@ -17,6 +17,7 @@ from cbam_det.utils.errors import InputError
 from .damaged_sets import picture
 
 LABEL = '0 0.5 0.5 0.5 0.5\n'
+SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def read(folder: Path) -> Sets:
@@ -159,7 +160,13 @@ def test_other_xml_and_similar_class_names_are_named_and_corners_are_read(tmp_pa
     assert sets.splits['train']['annotations'][0]['bbox'] == [30, 20, 16, 18]
 
 
-SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
+def test_annotation_whose_image_id_is_a_list_is_left_out(tmp_path):
+    for number in range(12):
+        picture(tmp_path / f'{number}.png', number)
+    content = coco(tmp_path, [f'{number}.png' for number in range(12)])
+    content['annotations'][3]['image_id'] = [3]
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    assert counts(read(tmp_path)) == (12, 11)
 
 
 def test_file_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from pathlib import Path
 from ...utils.errors import InputError, first_few
 from ..validation.clean import check_correctable
 from ..validation.clean_coco import clean_raw
+from ..validation.content import as_id
 from ..validation.examination import examine_splits
 from ..validation.splits import AnnotatedSplit
 from .coco import coco_files_of, read_coco_folder
@@ -174,7 +175,12 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
     images = all_images - len(cleaned['images'])
     # Objects of the images that are kept, with those of VOC and YOLO files that cannot be read.
     kept_ids = {image['id'] for image in cleaned['images']}
-    all_objects = sum(item.get('image_id') in kept_ids for item in raw_objects)
+    objects_of_kept = [
+        item
+        for item in raw_objects
+        if isinstance(item, dict) and as_id(item.get('image_id')) in kept_ids
+    ]
+    all_objects = len(objects_of_kept)
     all_objects += content.objects - len(raw_objects)
     objects = all_objects - len(cleaned['annotations'])
     too_many = images > MOST_IMAGES * all_images or objects > MOST_OBJECTS * all_objects
