@@ -40,12 +40,13 @@ class Input(NamedTuple):
         return self.path.suffix.lower() in VIDEOS
 
 
-def find_inputs(source: str) -> list[Path]:
-    """Find the images and videos of `source`; print the endings of the files that are not.
+def find_inputs(source: str, announce: bool = False) -> list[Path]:
+    """Find the images and videos of `source`.
 
     Args:
         source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
             file with one path per line, relative to that file.
+        announce: print the endings of the other files of a folder or pattern.
 
     Raises:
         InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
@@ -53,7 +54,7 @@ def find_inputs(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        files = _known(path.rglob('*'), source)
+        files = _known(path.rglob('*'), source, announce)
     elif path.suffix.lower() == '.txt' and path.is_file():
         files = [path.parent / line for line in lines_of(path)]
     elif path.is_file():
@@ -63,7 +64,7 @@ def find_inputs(source: str) -> list[Path]:
                 f'{path} is not an image or a video; give one of {first_few(KNOWN, 9)}'
             )
     else:
-        files = _known(map(Path, glob.glob(source, recursive=True)), source)
+        files = _known(map(Path, glob.glob(source, recursive=True)), source, announce)
         check_source(source)
     if not files:
         raise InputError(
@@ -72,13 +73,13 @@ def find_inputs(source: str) -> list[Path]:
     return list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
 
 
-def _known(paths: Iterable[Path], source: str) -> list[Path]:
-    """The sorted files with known endings; print the endings of the others."""
+def _known(paths: Iterable[Path], source: str, announce: bool) -> list[Path]:
+    """The sorted files with known endings."""
     files = sorted(path for path in paths if not path.is_dir())
     known = [file for file in files if file.suffix.lower() in KNOWN]
     others = Counter(file.suffix.lower() or 'no ending' for file in files)
     counts = [f'{end} ({count:,})' for end, count in others.most_common() if end not in KNOWN]
-    if known and counts:
+    if announce and counts:
         print_stderr(f'{source}: files that are not read: {first_few(counts)}')
     return known
 
@@ -90,7 +91,7 @@ def read_inputs(source: str, out: Path) -> list[Input]:
         InputError: see `find_inputs`; or two inputs would have the same drawing.
     """
     drawings = Path(os.path.abspath(out)) / 'drawn'
-    files = [file for file in find_inputs(source) if drawings not in file.parents]
+    files = [file for file in find_inputs(source, announce=True) if drawings not in file.parents]
     if not files:
         raise InputError(f'{source} has only the drawings of an earlier call; give your images')
     root = os.path.commonpath([file.parent for file in files])

@@ -222,7 +222,7 @@ def test_name_that_is_not_utf8_is_in_the_tables(detector, tmp_path):
 def test_files_of_other_kinds_in_a_folder_are_counted(folder, capsys):
     (folder / 'x.HEIC').touch()
     (folder / 'folder.jpg').mkdir()
-    assert len(find_inputs(str(folder))) == 4
+    assert len(find_inputs(str(folder), announce=True)) == 4
     assert 'files that are not read: .md (1), .heic (1)' in capsys.readouterr().err
 
 
