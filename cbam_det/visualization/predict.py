@@ -6,8 +6,10 @@ saved, so that an interrupted command continues where it stopped.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -355,6 +357,8 @@ def _predict_video(run: Run, item: Input) -> Iterator[int]:
                     yield count
                 writer.mux(video.encode())
     except (av.error.FFmpegError, IndexError) as error:
+        if getattr(error, 'errno', None) == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise _UnreadableError('not a video') from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -208,6 +209,15 @@ def test_folder_that_cannot_be_written_and_equal_drawings_are_one_line(detector,
         shutil.copy(folder / 'one.jpg', folder / name)
     with pytest.raises(InputError, match=r'x\.tif, .*x\.tif\.jpg would have the same name'):
         predict(detector, str(folder), tmp_path / 'out')
+
+
+def test_full_disk_in_a_video_is_not_a_fault_of_the_video(detector, folder, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise av.error.FFmpegError(errno.ENOSPC, 'write')
+
+    monkeypatch.setattr(module.Run, 'draw', fail)
+    with pytest.raises(InputError, match=r'cannot be written .*No space left on device'):
+        predict(detector, str(folder / 'clip.mp4'), tmp_path / 'out')
 
 
 def test_name_that_is_not_utf8_is_in_the_tables(detector, tmp_path):
