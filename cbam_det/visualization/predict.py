@@ -6,8 +6,8 @@ saved, so that an interrupted command continues where it stopped.
 
 from __future__ import annotations
 
-import csv
-import glob
+import errno
+import hashlib
 import json
 import os
 import warnings
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,19 +32,18 @@ from torch import nn
 
 from ..apis.inference import Predictor, PreparedImage, check_detector, read_image
 from ..checkpoints.loading import weights_digest
-from ..datasets.layouts.files import lines_of
 from ..models.attention_modules import named_cbams
-from ..utils.errors import InputError, first_few, print_stderr
+from ..utils.errors import InputError, print_stderr
 from ..utils.files import atomic_write
-from ..utils.find_files import check_source
 from .attention import gates
 from .figures import HEAT, heat_limits
 from .fonts import names_in_pictures
+from .predict_files import Input, read_inputs
+from .predict_tables import TABLES, write_tables
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
-KNOWN = [*PICTURES, *VIDEOS]
-WRITABLE = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+if TYPE_CHECKING:
+    from av import VideoFrame
+
 FINISHED_FILE = 'detections.jsonl'
 
 
@@ -59,39 +60,6 @@ class Summary:
     images: int = 0
     detections: int = 0
     unreadable: int = 0
-
-
-def find_inputs(source: str) -> list[Path]:
-    """Find the images and videos of `source`.
-
-    Args:
-        source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
-            file with one path per line, relative to that file.
-
-    Raises:
-        InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
-            UTF-8.
-    """
-    path = Path(source)
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in KNOWN]
-    elif path.suffix.lower() == '.txt' and path.is_file():
-        files = [path.parent / line for line in lines_of(path)]
-    elif path.is_file():
-        files = [path]
-        if path.suffix.lower() not in KNOWN:
-            raise InputError(
-                f'{path} is not an image or a video; give one of {first_few(KNOWN, 9)}'
-            )
-    else:
-        files = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-        files = [file for file in files if file.suffix.lower() in KNOWN]
-        check_source(source)
-    if not files:
-        raise InputError(
-            f'{source} has no image or video; give files that end in {first_few(KNOWN, 9)}'
-        )
-    return list(dict.fromkeys(files))
 
 
 class _Inferencer(DetInferencer):
@@ -115,17 +83,25 @@ class Run:
 
     Args:
         predictor: a detector with its weights.
+        inputs: the images and videos of this call.
         out: folder of the results.
         score: detections with a lower score are left out.
         attention: draw the attention map next to each image.
         batch_size: number of pictures or frames in a batch.
 
     Raises:
-        InputError: `out` has the results of another model or of other options.
+        InputError: `out` has the results of another model, of other options or of another file
+            with the same name, or files that `predict` did not write.
     """
 
     def __init__(
-        self, predictor: Predictor, out: Path, score: float, attention: bool, batch_size: int
+        self,
+        predictor: Predictor,
+        inputs: list[Input],
+        out: Path,
+        score: float,
+        attention: bool,
+        batch_size: int,
     ) -> None:
         self.predictor, self.out, self.score = predictor, out, score
         self.attention, self.batch_size = attention, batch_size
@@ -133,35 +109,61 @@ class Run:
             warnings.simplefilter('ignore', UserWarning)
             self.inferencer = _Inferencer(predictor)
         out.mkdir(parents=True, exist_ok=True)
-        self.done: dict[str, dict] = {}
-        head = dict(
-            model=weights_digest(predictor.model.state_dict()), score=score, attention=attention
-        )
-        finished_path = out / FINISHED_FILE
-        if finished_path.is_file():
-            first, *lines = finished_path.read_text(encoding='utf-8').splitlines() or ['']
-            if _json(first) != head:
-                raise InputError(
-                    f'{out} has results of another model, --score or --attention; give another '
-                    'folder with --out'
-                )
-            entries = [entry for entry in map(_json, lines) if entry]  # without an incomplete line
-            self.done = {entry['file']: entry for entry in entries}
-        with atomic_write(finished_path) as part:
+        weights = weights_digest(predictor.model.state_dict())
+        head = dict(model=weights, config=_digest(predictor.cfg), score=score, attention=attention)
+        self.done = self._read_finished(head)
+        self._forget_changed(inputs)
+        with atomic_write(out / FINISHED_FILE) as part:
             lines = [json.dumps(line) + '\n' for line in (head, *self.done.values())]
             part.write_text(''.join(lines), encoding='utf-8')
 
-    def check_source(self, name: str, file: Path) -> None:
-        """Raise InputError if the finished results of this name are those of another file."""
-        entry = self.done.get(name) or self.done.get(_frame_name(name, 0)) or {}
-        path = str(file.absolute())
-        if entry.get('source', path) != path:
+    def _read_finished(self, head: dict) -> dict[str, dict]:
+        finished_path = self.out / FINISHED_FILE
+        if not finished_path.is_file():
+            for name in ('drawn', *TABLES):
+                if (path := self.out / name).exists():
+                    raise InputError(
+                        f'{path} exists, but {finished_path} does not: another program wrote it; '
+                        'give another folder with --out'
+                    )
+            return {}
+        first, *lines = finished_path.read_text(encoding='utf-8').splitlines() or ['']
+        if _json(first) != head:
             raise InputError(
-                f'{self.out} has the results of {entry["source"]}, which has the same name as '
-                f'{file}; give another folder with --out'
+                f'{self.out} has results of another model or config, --score or --attention; give '
+                'another folder with --out'
             )
+        entries = [entry for entry in map(_json, lines) if entry]  # without an incomplete line
+        return {entry['file']: entry for entry in entries}
 
-    def detect(self, names: list[str], pictures: list[np.ndarray], file: Path) -> None:
+    def _forget_changed(self, inputs: list[Input]) -> None:
+        """Drop the results and the drawings of files that have changed since."""
+        for item in inputs:
+            entry = self.done.get(item.name) or self.done.get(_frame_name(item.name, 0)) or {}
+            path = str(item.path)
+            if entry.get('source', path) != path:
+                raise InputError(
+                    f'{self.out} has the results of {entry["source"]}, which has the same name as '
+                    f'{path}; give another folder with --out'
+                )
+        stamps = {str(item.path): item.stamp for item in inputs}
+        changed = {
+            entry['source']
+            for entry in self.done.values()
+            if entry['stamp'] != stamps.get(entry['source'], entry['stamp'])
+        }
+        for item in inputs:
+            if str(item.path) in changed:
+                item.drawing.unlink(missing_ok=True)
+        self.forget(changed)
+
+    def forget(self, sources: set[str]) -> None:
+        """Drop the results of files."""
+        self.done = {
+            name: entry for name, entry in self.done.items() if entry['source'] not in sources
+        }
+
+    def detect(self, names: list[str], pictures: list[np.ndarray], item: Input) -> None:
         """Detect in the unfinished pictures of a file, (H, W, 3) uint8 RGB; save the results."""
         todo = [index for index, name in enumerate(names) if name not in self.done]
         if not todo:
@@ -180,7 +182,8 @@ class Run:
                 height, width = pictures[index].shape[:2]
                 entry = dict(
                     file=names[index],
-                    source=str(file.absolute()),
+                    source=str(item.path),
+                    stamp=item.stamp,
                     width=width,
                     height=height,
                     labels=instances.labels.tolist(),
@@ -231,38 +234,6 @@ class Run:
             cv2.putText(blend, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness)
         return blend
 
-    def write_tables(self) -> None:
-        """Write `coco.json`, `results.json` and `detections.csv` for the finished images.
-
-        `COCO('coco.json').loadRes('results.json')` reads the first two. Category ids are the
-        model's class numbers plus 1.
-        """
-        images, results, rows = [], [], []
-        for number, entry in enumerate(self.done.values(), 1):
-            size = dict(width=entry['width'], height=entry['height'])
-            images.append(dict(id=number, file_name=entry['file'], **size))
-            for label, score, box in zip(
-                entry['labels'], entry['scores'], entry['boxes'], strict=True
-            ):
-                x1, y1, x2, y2 = box
-                sides = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
-                results.append(
-                    dict(image_id=number, category_id=label + 1, bbox=sides, score=score)
-                )
-                rows.append([entry['file'], self.predictor.name_of(label), score, x1, y1, x2, y2])
-        categories = [dict(id=k, name=name) for k, name in enumerate(self.predictor.classes, 1)]
-        coco = dict(images=images, annotations=[], categories=categories)
-        for name, content in (('coco.json', coco), ('results.json', results)):
-            with atomic_write(self.out / name) as part:
-                part.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
-        with (
-            atomic_write(self.out / 'detections.csv') as part,
-            part.open('w', encoding='utf-8', newline='') as stream,
-        ):
-            writer = csv.writer(stream)
-            writer.writerow(['file', 'class', 'score', 'x1', 'y1', 'x2', 'y2'])
-            writer.writerows(rows)
-
 
 def predict(
     predictor: Predictor,
@@ -290,15 +261,19 @@ def predict(
         InputError: there are no files to read, or `out` has results of another model, of other
             options, or of another file with the same name.
     """
-    folder = out.resolve()
-    files = [file for file in find_inputs(source) if folder not in file.resolve().parents]
+    inputs = read_inputs(source, out)
     if attention and not any(named_cbams(predictor.model)):
         raise InputError('--attention: this model has no CBAM; leave the option out')
-    root = os.path.commonpath([file.absolute().parent for file in files])
-    names = {file: str(file.absolute().relative_to(root)) for file in files}
-    run, summary = Run(predictor, out, score, attention, batch_size), Summary()
-    for file, name in names.items():
-        run.check_source(name, file)
+    try:
+        return _predict(Run(predictor, inputs, out, score, attention, batch_size), inputs)
+    except OSError as error:
+        raise InputError(
+            f'{out} cannot be written ({error}); give another folder with --out'
+        ) from None
+
+
+def _predict(run: Run, inputs: list[Input]) -> Summary:
+    summary = Summary()
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -306,22 +281,22 @@ def predict(
         TextColumn('{task.fields[rate]}'),
         TimeRemainingColumn(),
     )
-    with names_in_pictures(predictor.classes), Progress(*columns, transient=True) as progress:
-        task = progress.add_task('files', total=len(files), rate='')
-        for file, name in names.items():
-            target = _target(out / 'drawn' / name)
-            target.parent.mkdir(parents=True, exist_ok=True)
+    with names_in_pictures(run.predictor.classes), Progress(*columns, transient=True) as progress:
+        task = progress.add_task('files', total=len(inputs), rate='')
+        for item in inputs:
+            item.drawing.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if file.suffix.lower() in VIDEOS:
-                    for count in _predict_video(run, file, name, target):
-                        progress.update(task, rate=f'{name}: frame {count}')
+                if item.is_video:
+                    for count in _predict_video(run, item):
+                        progress.update(task, rate=f'{item.name}: frame {count}')
                 else:
-                    _predict_picture(run, file, name, target)
+                    _predict_picture(run, item)
             except _UnreadableError as error:
                 summary.unreadable += 1
-                print_stderr(f'{file} cannot be read ({error}), so it is skipped')
+                run.forget({str(item.path)})  # the frames before the fault
+                print_stderr(f'{item.path} cannot be read ({error}), so it is skipped')
             progress.advance(task)
-    run.write_tables()
+    write_tables(run.out, run.done.values(), run.predictor)
     summary.images = len(run.done)
     summary.detections = sum(len(entry['labels']) for entry in run.done.values())
     return summary
@@ -331,50 +306,46 @@ class _UnreadableError(Exception):
     """A file that cannot be decoded as an image or video."""
 
 
-def _target(path: Path) -> Path:
-    """The path for the drawing of a file: its own name, with an ending that can be written."""
-    if path.suffix.lower() in VIDEOS:
-        return path if path.suffix == '.mp4' else path.with_name(f'{path.name}.mp4')
-    return path if path.suffix in WRITABLE else path.with_name(f'{path.name}.jpg')
-
-
 def _frame_name(name: str, number: int) -> str:
     return f'{name}#{number:06d}'
 
 
-def _predict_picture(run: Run, file: Path, name: str, target: Path) -> None:
-    if name in run.done and target.is_file():
+def _predict_picture(run: Run, item: Input) -> None:
+    if item.name in run.done and item.drawing.is_file():
         return
     try:
-        picture = read_image(file)
+        picture = read_image(item.path)
     except InputError as error:
-        raise _UnreadableError('missing' if not file.is_file() else 'not an image') from error
-    run.detect([name], [picture], file)
-    with atomic_write(target) as part:
-        drawn = np.ascontiguousarray(run.draw(name, picture)[..., ::-1])
-        part.write_bytes(cv2.imencode(target.suffix, drawn)[1].tobytes())
+        raise _UnreadableError('not an image' if item.stamp else 'missing') from error
+    try:
+        run.detect([item.name], [picture], item)
+    except cv2.error as error:  # resized, a side has no pixel
+        raise _UnreadableError('too narrow for the pipeline of the config') from error
+    with atomic_write(item.drawing) as part:
+        drawn = np.ascontiguousarray(run.draw(item.name, picture)[..., ::-1])
+        part.write_bytes(cv2.imencode(item.drawing.suffix, drawn)[1].tobytes())
 
 
-def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[int]:
+def _predict_video(run: Run, item: Input) -> Iterator[int]:
     """Detect in a video; yields the number of finished frames."""
     try:
         import av
     except ImportError as error:
-        raise InputError(f'{file}: videos need PyAV: pip install av') from error
-    if target.is_file():
+        raise InputError(f'{item.path}: videos need PyAV: pip install av') from error
+    if item.drawing.is_file():
         return
     try:
-        with av.open(str(file)) as reader, atomic_write(target) as part:
+        with av.open(str(item.path)) as reader, atomic_write(item.drawing) as part:
             stream = reader.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             with av.open(str(part), 'w', format='mp4') as writer:
                 video = writer.add_stream('libx264', rate=rate)
                 video.pix_fmt = 'yuv420p'
-                frames = (frame.to_ndarray(format='rgb24') for frame in reader.decode(stream))
+                frames = map(_upright, reader.decode(stream))
                 count = 0
                 while batch := list(islice(frames, run.batch_size)):
-                    names = [_frame_name(name, count + index) for index in range(len(batch))]
-                    run.detect(names, batch, file)
+                    names = [_frame_name(item.name, count + index) for index in range(len(batch))]
+                    run.detect(names, batch, item)
                     for frame_name, picture in zip(names, batch, strict=True):
                         drawn = run.draw(frame_name, picture)
                         padding = [(0, size % 2) for size in drawn.shape[:2]]  # for H.264
@@ -387,7 +358,21 @@ def _predict_video(run: Run, file: Path, name: str, target: Path) -> Iterator[in
                     yield count
                 writer.mux(video.encode())
     except (av.error.FFmpegError, IndexError) as error:
+        if getattr(error, 'errno', None) == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise _UnreadableError('not a video') from error
+
+
+def _upright(frame: VideoFrame) -> np.ndarray:
+    """A frame as players show it, (H, W, 3) uint8 RGB: phones store portrait videos turned."""
+    return np.rot90(frame.to_ndarray(format='rgb24'), frame.rotation // 90)
+
+
+def _digest(cfg: Config) -> str:
+    """A checksum of the parts of a config that the detections depend on, next to the weights."""
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    text = json.dumps([cfg.model, dataset.get('pipeline')], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _json(line: str) -> dict | None:

@@ -91,7 +91,8 @@ class TrainedRun:
         checkpoint = last_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_file():
             raise InputError(
-                f'{folder} has no last checkpoint; wait until the training has written one'
+                f'{folder} has no last checkpoint; wait until the training has written one, '
+                'or train again'
             )
         cfg = read_config(str(configs[-1]))
         if data_root:

@@ -76,16 +76,6 @@ def test_each_layout_gives_the_same_boxes_and_splits_and_is_not_changed(maker, f
             assert [item['id'] for item in content[kind]] == [*range(1, len(content[kind]) + 1)]
 
 
-def test_folder_of_the_project_inside_the_data_is_not_read(folder):
-    root = folder(roboflow_coco)
-    shutil.copytree(root / 'export/train', root / 'export/train/project')
-    assert read(root, leave_out=root / 'export/train/project').splits['train']['images']
-    (root / 'export/train/project').rename(root / 'export/project')
-    with pytest.raises(InputError, match='4 COCO files'):
-        read(root)
-    assert len(read(root, leave_out=root / 'export/project').splits['train']['images']) == 9
-
-
 def write_xml(path: Path, *boxes: str, extra: str = '') -> None:
     objects = ''.join(
         f'<object><name>cat</name>{extra}<bndbox>'
@@ -354,7 +344,7 @@ def without_images(root: Path) -> None:
             yolo('3 .5 .5 .1 .1\n'),
             r'0.txt, line 1: class 3, but .*classes.txt has names for 1 \(0 to 0\)',
         ),
-        (yolo('0 24 20 10 10\n'), '1 of 1 objects of all cannot be used, .*outside 0..1'),
+        (yolo('0 24 20 10 10\n'), 'the 1 images of all cannot be used, .*outside 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
         (
             yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'),
@@ -368,7 +358,7 @@ def without_images(root: Path) -> None:
         (two_coco_files, 'has 2 COCO files, but the name of .*one.json does not show its split'),
         (damaged_json, 'train.json is not valid JSON'),
         (mixed_folders, 'not in the folder of a split .*but others are .train, val'),
-        (without_images, '2 of 2 images .* cannot be used, .*missing'),
+        (without_images, 'the 2 images of all cannot be used, .*missing'),
         (relative_voc, 'boxes with all values from 0 to 1'),
         (lambda root: loose_voc(root, '30 30 9 9'), '1 of 7 objects'),
     ],

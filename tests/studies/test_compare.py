@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,18 @@ from mmengine.logging import MMLogger
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
+from cbam_det.studies import study as study_module
 from cbam_det.studies.compare_page import verdict_sentences, write
 from cbam_det.studies.comparison import Comparison, compare, seeds_needed
 from cbam_det.studies.next_steps import next_steps
 from cbam_det.studies.project_study import ProjectStudy
-from cbam_det.studies.records import read_record
+from cbam_det.studies.records import config_hash, data_digits, read_record
 from cbam_det.studies.sentences import duration, interval, verdict_sentence
 from cbam_det.studies.study import gates_path, read_study, run_name
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from ..study_records import put_record
+from ..study_records import change_record, put_record
 from .projects import make_project
 
 LOW_AP, HIGH_AP = (0.400, 0.410, 0.405), (0.406, 0.420, 0.410)
@@ -169,7 +171,8 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
         return read_record(results, study, row, seed)
 
     monkeypatch.setattr(compare_module.runs, 'run', run)
-    monkeypatch.setattr(compare_module, 'check_records', lambda *_: None)
+    for check in ('check_records', '_check_unchanged'):
+        monkeypatch.setattr(compare_module, check, lambda *_: None)
     monkeypatch.setattr(compare_module, 'run_seconds', lambda cfg, processes: 120)
     monkeypatch.setattr(compare_module.time, 'process_time', lambda: 0)
     monkeypatch.setattr(compare_module, 'write', lambda project: project.output / 'report.html')
@@ -181,6 +184,28 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
     assert 'five seeds' in said and said.rstrip().endswith('my digits/report.html')
     assert tool(recorded.folder) == 0 and len(calls) == 4
     assert 'all runs are recorded' in capsys.readouterr().out
+
+
+def test_changed_config_or_annotations_are_refused_before_anything_runs(folder, capsys):
+    project, tool = ProjectStudy.read(folder), in_process('compare')
+    study, results = project.study, project.results
+    for row, seed in study.runs():
+        digits = dict(config_hash=config_hash(study, row, seed))
+        put_record(results, study, row, seed, data=data_digits(study, row, seed, None), **digits)
+    compare_module._check_unchanged(project)
+    again = shlex.join(['rm', '-r', str(results), str(project.work_dirs)])
+    config = folder / 'cbam.py'
+    text = config.read_text()
+    config.write_text(f'{text}\ntrain_cfg = dict(max_epochs=9)\n')
+    study_module._read.cache_clear()
+    assert tool(folder) == 2
+    said = capsys.readouterr().err
+    assert 'of 3 recorded runs have changed' in said and said.rstrip().endswith(again)
+    config.write_text(text)
+    study_module._read.cache_clear()
+    change_record(results, study, study.rows['baseline'], 1, data=dict(train='0'))
+    assert tool(folder) == 2
+    assert 'of 1 recorded runs have changed (' in capsys.readouterr().err
 
 
 def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(

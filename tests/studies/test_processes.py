@@ -23,10 +23,11 @@ while not caught:
 """
 
 
-def test_signal_at_the_end_of_a_training_stops_the_command(tmp_path, monkeypatch):
-    (tmp_path / 'train.py').write_text(TOOL)
+@pytest.mark.parametrize(('tool', 'end'), [('train', ''), ('test', 'sys.exit(1)')])
+def test_signal_at_the_end_of_a_tool_stops_the_command(tool, end, tmp_path, monkeypatch):
+    (tmp_path / f'{tool}.py').write_text(TOOL + end)
     monkeypatch.setattr(processes, 'tools_folder', lambda: tmp_path)
-    log = tmp_path / 'train.log'
+    log = tmp_path / f'{tool}.log'
 
     def send() -> None:
         while not (log.is_file() and 'ready' in log.read_text()):
@@ -37,7 +38,7 @@ def test_signal_at_the_end_of_a_training_stops_the_command(tmp_path, monkeypatch
     sender.start()
     stopped = pytest.raises(Stopped, match='stopped by SIGTERM; the same command continues')
     with (tmp_path / 'lock').open('w') as lock, stopped:
-        call_tool('train', 'config.py', [], [], tmp_path, 0, lock.fileno())
+        call_tool(tool, 'config.py', [], [], tmp_path, 0, lock.fileno())
     sender.join()
 
 

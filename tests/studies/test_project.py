@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
+from PIL import Image
 
 from cbam_det.datasets.layouts.sets import read_sets
 from cbam_det.datasets.validation.config import check_data
@@ -139,9 +140,25 @@ def test_nothing_is_left_where_the_data_or_a_value_are_wrong(project, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             write(data, out, **options)
-    with pytest.raises(InputError, match='MMEngine cannot read configs from a path with quotes'):
-        write(project.sets.root, tmp_path / "it's")
+    for name in ("it's", 'a\nb'):
+        with pytest.raises(InputError, match='MMEngine cannot read configs from a path with quot'):
+            write(project.sets.root, tmp_path / name)
+    with pytest.raises(InputError, match=r'cannot be written .*File name too long'):
+        write(project.sets.root, tmp_path / ('x' * 300))
     assert not list(tmp_path.iterdir())
+
+
+def test_image_without_a_pixel_at_the_size_is_named(tmp_path):
+    data = tmp_path / 'data'
+    data.mkdir()
+    for number in range(12):
+        picture(data / f'{number}.png', number)
+        (data / f'{number}.txt').write_text('0 0.5 0.5 0.5 0.5\n')
+    (data / 'classes.txt').write_text('cat')
+    Image.new('RGB', (3000, 4)).save(data / '7.png')
+    with pytest.raises(InputError, match=r'7\.png has 3000 x 4 pixels; resized to 320 x 320'):
+        write(data, tmp_path / 'out')
+    write_project(data, tmp_path / 'out', given=dict(size=(640, 640)), progress=False)
 
 
 @pytest.mark.parametrize('classes', [1, 80])

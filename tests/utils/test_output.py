@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
 from cbam_det.utils.errors import InputError, printable
+from cbam_det.utils.exits import one_line_errors
 
 # A command without an import of torch: it loads only the files of the modules.
 COMMAND = """
@@ -57,3 +60,19 @@ def test_a_command_continues_silently_after_its_pipe_is_closed():
 def test_control_characters_of_names_are_not_printed_raw(name, shown):
     assert printable(name) == shown
     assert str(InputError(f'no image {name}')) == f'no image {shown}'
+
+
+def test_fault_of_the_disk_is_one_line_and_other_errors_keep_their_traceback(capsys, tmp_path):
+    (tmp_path / 'file').touch()
+
+    def fail(number: int, *path: str) -> None:
+        raise OSError(number, os.strerror(number), *path)
+
+    assert one_line_errors(lambda: (tmp_path / 'file/x').touch()) == 2
+    said = f'error: {tmp_path}/file/x: Not a directory; give a folder\n'
+    assert capsys.readouterr().err == said
+    assert one_line_errors(lambda: fail(errno.ENOSPC)) == 2
+    said = 'error: a file: No space left on device; free some space, or give another folder\n'
+    assert capsys.readouterr().err == said
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        one_line_errors(lambda: fail(errno.EBADF))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from cbam_det.apis.inference import Predictor
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import predict as module
-from cbam_det.visualization.predict import find_inputs, predict
+from cbam_det.visualization.predict import predict
+from cbam_det.visualization.predict_files import find_inputs
+from cbam_det.visualization.predict_tables import write_tables
 
 from ..conftest import in_process
 from .untrained import predictor
@@ -57,9 +62,11 @@ def test_all_files_of_a_folder_are_used_and_an_unreadable_one_is_reported(
     detector, folder, tmp_path, capsys
 ):
     out = tmp_path / 'out'
+    Image.new('RGB', (1, 3000)).save(folder / 'narrow.png')
     summary = predict(detector, str(folder), out, score=0.0, batch_size=3)
-    assert (summary.images, summary.unreadable) == (7, 1)  # two pictures and five frames
-    assert f'{folder / "bad.png"} cannot be read' in capsys.readouterr().err
+    assert (summary.images, summary.unreadable) == (7, 2)  # two pictures and five frames
+    said = capsys.readouterr().err
+    assert f'{folder / "bad.png"} cannot be read' in said and 'narrow.png cannot be rea' in said
     coco = COCO(str(out / 'coco.json'))
     results = json.loads((out / 'results.json').read_text())
     assert len(coco.loadRes(str(out / 'results.json')).anns) == len(results) > 0
@@ -119,7 +126,7 @@ def test_second_call_detects_only_in_unfinished_pictures(detector, folder, tmp_p
 
 def test_results_of_other_options_are_not_mixed(detector, folder, tmp_path):
     predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
-    with pytest.raises(InputError, match='of another model, --score or --attention; give another'):
+    with pytest.raises(InputError, match='of another model or config, --score or'):
         predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.5)
 
 
@@ -131,6 +138,103 @@ def test_results_of_another_file_with_the_same_name_are_not_taken(detector, fold
         with pytest.raises(InputError, match=f'has the results of {folder}/{name}, which has the'):
             predict(detector, str(folder / 'a b' / name), tmp_path / 'out')
     assert predict(detector, str(folder / 'one.jpg'), tmp_path / 'out').images == 6
+
+
+def test_changed_files_are_detected_again_and_leave_no_old_frames(detector, folder, tmp_path):
+    out = tmp_path / 'out'
+    predict(detector, str(folder), out)
+    drawn = (out / 'drawn/one.jpg').read_bytes()
+    shutil.copy(folder / 'a b' / 'ünï.JPG', folder / 'one.jpg')
+    video(folder / 'clip.mp4', frames=2)
+    assert predict(detector, str(folder), out).images == 4  # two pictures and two frames
+    entries = [json.loads(line) for line in (out / module.FINISHED_FILE).read_text().splitlines()]
+    boxes = {entry['file']: entry['boxes'] for entry in entries[1:]}
+    assert boxes['one.jpg'] == boxes['a b/ünï.JPG']
+    assert (out / 'drawn/one.jpg').read_bytes() != drawn
+    with av.open(str(out / 'drawn/clip.mp4')) as reader:
+        assert len(list(reader.decode(video=0))) == 2
+
+
+def test_results_of_a_changed_config_are_not_mixed(folder, tmp_path):
+    detector = predictor()
+    predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
+    detector.cfg.model.test_cfg.rcnn.nms.iou_threshold = 0.9
+    with pytest.raises(InputError, match='of another model or config'):
+        predict(detector, str(folder / 'one.jpg'), tmp_path / 'out')
+
+
+def test_damaged_video_leaves_no_frames_and_a_turned_one_is_upright(detector, folder, tmp_path):
+    damaged = folder / 'clip.mp4'
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    summary = predict(detector, str(damaged), tmp_path / 'out')
+    assert (summary.images, summary.unreadable) == (0, 1)
+    with av.open(str(folder / 'turned.mp4'), 'w') as writer:
+        stream = writer.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 90, 62, 'yuv420p'
+        stream.set_display_rotation(90)
+        picture = np.zeros((62, 90, 3), dtype=np.uint8)
+        picture[:, 45:] = 255  # the right half: turned counterclockwise by 90 degrees, the top
+        writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        writer.mux(stream.encode())
+    predict(detector, str(folder / 'turned.mp4'), tmp_path / 'turned', score=1.0)
+    with av.open(str(tmp_path / 'turned/drawn/turned.mp4')) as reader:
+        (frame,) = (frame.to_ndarray(format='rgb24') for frame in reader.decode(video=0))
+    assert frame.shape == (90, 62, 3)
+    assert np.median(frame[:40]) > 200 > 50 > np.median(frame[50:])
+
+
+def test_nothing_outside_the_results_is_overwritten(detector, folder, tmp_path):
+    (folder / 'coco.json').write_text('{}')
+    with pytest.raises(InputError, match=r'coco\.json exists, but .*give another folder'):
+        predict(detector, str(folder), folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *('a b', 'bad.png', 'clip.mp4', 'coco.json', 'notes.md', 'one.jpg')
+    ]
+    (folder / 'coco.json').unlink()
+    assert predict(detector, str(folder / '*.jpg'), folder).images == 1  # beside the pictures
+    lists = tmp_path / 'lists'
+    lists.mkdir()
+    (lists / 'list.txt').write_text(f'../in/one.jpg\n../../{tmp_path.name}/lists/two.jpg\n')
+    shutil.copy(folder / 'one.jpg', lists / 'two.jpg')
+    predict(detector, str(lists / 'list.txt'), tmp_path / 'out')
+    drawn = sorted((tmp_path / 'out').rglob('*.jpg'))
+    assert drawn == [tmp_path / f'out/drawn/{name}' for name in ('in/one.jpg', 'lists/two.jpg')]
+
+
+def test_folder_that_cannot_be_written_and_equal_drawings_are_one_line(detector, folder, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(InputError, match=r'file/out cannot be written .* another folder'):
+        predict(detector, str(folder / 'one.jpg'), tmp_path / 'file/out')
+    for name in ('x.tif', 'x.tif.jpg'):
+        shutil.copy(folder / 'one.jpg', folder / name)
+    with pytest.raises(InputError, match=r'x\.tif, .*x\.tif\.jpg would have the same name'):
+        predict(detector, str(folder), tmp_path / 'out')
+
+
+def test_full_disk_in_a_video_is_not_a_fault_of_the_video(detector, folder, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise av.error.FFmpegError(errno.ENOSPC, 'write')
+
+    monkeypatch.setattr(module.Run, 'draw', fail)
+    with pytest.raises(InputError, match=r'cannot be written .*No space left on device'):
+        predict(detector, str(folder / 'clip.mp4'), tmp_path / 'out')
+
+
+def test_name_that_is_not_utf8_is_in_the_tables(detector, tmp_path):
+    name = os.fsdecode(b'\xff.jpg')
+    entry = dict(file=name, width=9, height=8, labels=[0], scores=[0.5], boxes=[[1, 2, 3, 4]])
+    write_tables(tmp_path, [entry], detector)
+    content = json.loads((tmp_path / 'coco.json').read_text(encoding='utf-8'))
+    assert content['images'] == [dict(id=1, file_name=name, width=9, height=8)]
+    assert '\\udcff.jpg,zero,0.5,1,2,3,4' in (tmp_path / 'detections.csv').read_text()
+
+
+def test_files_of_other_kinds_in_a_folder_are_counted(folder, capsys):
+    (folder / 'x.HEIC').touch()
+    (folder / 'folder.jpg').mkdir()
+    assert len(find_inputs(str(folder), announce=True)) == 4
+    assert 'files that are not read: .md (1), .heic (1)' in capsys.readouterr().err
 
 
 def test_results_inside_the_input_folder_are_not_read(detector, folder):

@@ -33,8 +33,8 @@ def read_coco_folder(files: Files) -> list[AnnotatedSplit]:
     """The splits of a COCO folder, named 'train', 'val' or 'test', or 'all' if there is only one.
 
     Raises:
-        InputError: a file is not a COCO file, its images are not found, two files belong to the
-            same split, or one of several files does not show its split.
+        InputError: a file is not a COCO file, one of its images can be several files, two files
+            belong to the same split, or one of several files does not show its split.
     """
     splits = [_read(file, files) for file in coco_files_of(files)]
     if len(splits) == 1:
@@ -71,7 +71,13 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
         path = os.path.join(str(folder), name)
         if name and not file_under_another_name(path):
             same_name = by_name[name.replace('\\', '/').rpartition('/')[2]]
-            if len(same_name) == 1:  # Label Studio's names start with folders of its server
+            if len(same_name) > 1:
+                paths = first_few(list(map(str, same_name)))
+                raise InputError(
+                    f'{file}: the image {name} can be {paths}; write '
+                    'their folders into file_name, or give each image its own name'
+                )
+            if same_name:  # Label Studio's names start with folders of its server
                 path = str(same_name[0])
                 content.raw['images'][index]['file_name'] = os.path.relpath(path, folder)
         content.images[index] = content.images[index]._replace(path=name and path)

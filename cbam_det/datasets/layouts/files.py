@@ -13,6 +13,7 @@ from ...utils.find_files import check_data_folder
 from ..validation.images import ENDINGS
 
 SPLITS = ('train', 'val', 'test')
+PROJECT_FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 # 'train', 'valid' (Roboflow), 'Validation' and 'obj_train_data' (CVAT), 'val2017' (COCO).
 _SPLIT_FOLDER = re.compile(
     r'(?:obj_|images?_|labels?_)?(train|val|test)(?:ing|id|idation)?(?:_?\d{4})?'
@@ -42,16 +43,18 @@ class Files:
     yamls: list[Path] = field(default_factory=list)
 
 
-def list_files(root: Path, leave_out: Path | None = None) -> Files:
-    """List the files below `root`, without hidden files and `__MACOSX` folders.
+def list_files(root: Path) -> Files:
+    """List the files below `root`, without hidden files, `__MACOSX` folders and projects of `init`.
+
+    Symbolic links are followed. Those without a target are left out.
 
     Args:
         root: the data folder. If it only contains one folder, as unpacked archives often do, the
             files of that folder are listed.
-        leave_out: a folder to skip, for example the project's, if it is below `root`.
 
     Raises:
         InputError: the folder does not exist.
+        OSError: a folder below it cannot be read.
     """
     check_data_folder(root)
     root = Path(os.path.abspath(root))
@@ -62,25 +65,24 @@ def list_files(root: Path, leave_out: Path | None = None) -> Files:
         texts=('.txt', '.names'),
         yamls=('.yaml', '.yml'),
     )
-    left_out = None if leave_out is None else os.path.abspath(leave_out)
     root = _only_folder(root)
     files = Files(root)
     seen: set[str] = set()  # symbolic links can lead back to a parent folder
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        if os.path.realpath(folder) in seen:
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+        if os.path.realpath(folder) in seen or {*PROJECT_FILES} <= {*names}:
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if _is_shown(name) and os.path.join(folder, name) != left_out
-        )
+        subfolders[:] = sorted(filter(_is_shown, subfolders))
         for name in sorted(filter(_is_shown, names)):
             for kind, endings in kinds.items():
-                if name.lower().endswith(endings):
+                if name.lower().endswith(endings) and os.path.isfile(os.path.join(folder, name)):
                     getattr(files, kind).append(Path(folder, name))
     return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_shown(name: str) -> bool:

@@ -7,6 +7,7 @@ the folder.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from ...utils.errors import InputError, first_few
 from ..validation.clean import check_correctable
 from ..validation.clean_coco import clean_raw
+from ..validation.content import as_id
 from ..validation.examination import examine_splits
 from ..validation.splits import AnnotatedSplit
 from .coco import coco_files_of, read_coco_folder
@@ -57,7 +59,6 @@ def read_sets(
     folder: Path,
     layout: str | None = None,
     seed: int = 0,
-    leave_out: Path | None = None,
     progress: bool = True,
 ) -> Sets:
     """Read the data sets of a folder and decode every image.
@@ -66,16 +67,21 @@ def read_sets(
         folder: the data folder.
         layout: a key of `LAYOUTS`; None to detect it.
         seed: seed of the split, if one is made.
-        leave_out: a folder below `folder` to skip.
         progress: show a progress bar.
 
     Raises:
         InputError: the layout is unknown or ambiguous, files contradict each other, or too much of
             a split is unusable.
     """
-    files = list_files(folder, leave_out)
-    layout = _detect_layout(files, folder, layout)
-    splits, notes = _without_repeated_splits(LAYOUTS[layout][1](files))
+    try:
+        files = list_files(folder)
+        layout = _detect_layout(files, folder, layout)
+        splits, notes = _without_repeated_splits(LAYOUTS[layout][1](files))
+    except OSError as error:
+        raise InputError(
+            f'{error.filename} cannot be read ({error.strerror}); give yourself access to it, or '
+            'move it out of the folder'
+        ) from None
     examine_splits(splits, f'decoding the images of {files.root}', progress)
     sets: dict[str, dict] = {}
     for split in splits:
@@ -100,6 +106,8 @@ def read_sets(
         sets['val'] = sets.pop('test')
         notes.append('there is no validation set: the test set is used for validation')
     classes = _classes(list(sets.values()))
+    if similar := _similar(classes):
+        notes.append(f'classes with almost the same name: {first_few(similar)}; are they one?')
     present = {item['category_id'] for item in sets['train']['annotations']}
     names = {item['id']: item['name'] for item in sets['train']['categories']}
     if absent := sorted(set(classes) - {names[number] for number in present}):
@@ -167,17 +175,26 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
     images = all_images - len(cleaned['images'])
     # Objects of the images that are kept, with those of VOC and YOLO files that cannot be read.
     kept_ids = {image['id'] for image in cleaned['images']}
-    all_objects = sum(item.get('image_id') in kept_ids for item in raw_objects)
+    objects_of_kept = [
+        item
+        for item in raw_objects
+        if isinstance(item, dict) and as_id(item.get('image_id')) in kept_ids
+    ]
+    all_objects = len(objects_of_kept)
     all_objects += content.objects - len(raw_objects)
     objects = all_objects - len(cleaned['annotations'])
     too_many = images > MOST_IMAGES * all_images or objects > MOST_OBJECTS * all_objects
     if not cleaned['images'] or too_many:
         fault = max(content.faults, key=lambda fault: faults[fault.kind])
+        unusable = f'{images:,} of {all_images:,} images and {objects:,} of {all_objects:,} objects'
+        if not cleaned['images']:
+            unusable = f'the {all_images:,} images'
         raise InputError(
-            f'{split.content.file}: {images:,} of {all_images:,} images and {objects:,} of '
-            f'{all_objects:,} objects of {split.name} cannot be used, for example: {fault}; '
-            'correct such files, or move them out of the folder'
+            f'{split.content.file}: {unusable} of {split.name} cannot be used, for example: '
+            f'{fault}; correct such files, or move them out of the folder'
         )
+    if 'corners instead of sizes' in faults:
+        notes.append(f'{split.name}: all boxes are read as x1, y1, x2, y2')
     if images > 0 or objects > 0:
         counts = ((images, 'image', 'images'), (objects, 'box', 'boxes'))
         left_out = ' and '.join(
@@ -216,6 +233,12 @@ def _split(raw: dict, seed: int, root: Path) -> tuple[dict[str, dict], str]:
         raise InputError(
             f'{root} has only one usable image; add images, as training and validation need two'
         )
+    annotated = {item['image_id'] for item in raw['annotations'] if not item['iscrowd']}
+    if len(annotated) < 2:
+        raise InputError(
+            f'{root} has objects in only {len(annotated)} image; annotate more, as training and '
+            'validation both need objects'
+        )
     halves = split_images(raw, seed)
     note = (
         f'no split was found: {len(halves.val):,} of {len(raw["images"]):,} images are used for '
@@ -252,6 +275,14 @@ def _classes(sets: list[dict]) -> tuple[str, ...]:
     }
     names = dict.fromkeys(category['name'] for category in categories)
     return tuple(name for name in names if name in used or name not in supercategories)
+
+
+def _similar(classes: tuple[str, ...]) -> list[str]:
+    """Class names that differ only in letter case and in characters such as blanks and dashes."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(re.sub(r'[\s_-]', '', name).casefold(), []).append(name)
+    return [' and '.join(map(repr, group)) for group in groups.values() if len(group) > 1]
 
 
 def _numbered(raw: dict, classes: tuple[str, ...]) -> dict:

@@ -63,7 +63,9 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
     if has_sequences and len(set(sequences.values())) > 1:
         halves = _split(sequences, classes, seed, 'sequences that the image names show')
         share = len(halves.val) / len(names)
-        if SHARES[0] <= share <= SHARES[1] and not _absent(halves.train, halves.val, classes):
+        has_objects = any(classes[image_id] for image_id in halves.val)
+        enough = SHARES[0] <= share <= SHARES[1] and has_objects
+        if enough and not _absent(halves.train, halves.val, classes):
             return halves
         no_groups = 'the sequences that their names show are too long, or the only ones of a class'
     elif has_sequences and _is_video(sequences) and len(names) >= 2 * BLOCKS:

@@ -31,11 +31,13 @@ LISTS = (*SPLITS, 'trainval')
 
 
 def voc_files_of(files: Files) -> list[Path]:
-    """The XMLs of a data folder; [] if the first one is not in VOC's format."""
-    if not files.xmls:
-        return []
-    text = files.xmls[0].read_bytes()
-    return files.xmls if b'<annotation' in text and b'<annotations' not in text else []
+    """The XMLs of a data folder; [] if none is in VOC's format."""
+    return files.xmls if any(map(_is_voc, files.xmls)) else []
+
+
+def _is_voc(xml: Path) -> bool:
+    text = xml.read_bytes()
+    return b'<annotation' in text and b'<annotations' not in text
 
 
 def read_voc_folder(files: Files) -> list[AnnotatedSplit]:

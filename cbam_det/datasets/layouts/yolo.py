@@ -11,46 +11,57 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from ...utils.errors import InputError, first_few
 from ..validation.content import Content, ListedImage
-from ..validation.images import header_size
+from ..validation.images import ENDINGS, header_size
 from ..validation.splits import AnnotatedSplit
 from .files import SPLITS, Files, by_split, lines_of
 
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 
 
-def label_of(image: Path, texts: set[Path]) -> Path | None:
+def label_of(image: Path, texts: Mapping[Path, Path]) -> Path | None:
     """The label file of an image; None if it has none.
 
     Args:
-        texts: the existing text files.
+        texts: the existing text files by their paths with the ending .txt.
     """
     parts = list(image.with_suffix('.txt').parts)
     candidates = [Path(*parts)]
     for index in reversed([n for n, part in enumerate(parts) if part.lower() == 'images']):
         candidates.append(Path(*parts[:index], 'labels', *parts[index + 1 :]))
-    return next((path for path in candidates if path in texts), None)
+    return next((texts[path] for path in candidates if path in texts), None)
+
+
+def _texts(files: Files) -> dict[Path, Path]:
+    """The text files, .TXT too, by their paths with the ending .txt."""
+    texts = [path for path in files.texts if path.suffix.lower() == '.txt']
+    return {path.with_suffix('.txt'): path for path in texts}
 
 
 def yolo_files_of(files: Files) -> list[Path]:
-    """The label files of a data folder: text files whose first line is a label.
+    """The label files of a data folder: text files whose first line with text is a label.
 
     If some text files have the name of an image, only these are considered.
     """
-    texts = {path for path in files.texts if path.suffix == '.txt'}
+    texts = _texts(files)
     labels = sorted(filter(None, (label_of(image, texts) for image in files.images)))
-    labels = labels or sorted(texts)
+    labels = labels or sorted(texts.values())
     return [path for path in labels if _first_line_is_label(path)]
 
 
 def _first_line_is_label(path: Path) -> bool:
-    words = next(iter(path.read_text(encoding='utf-8', errors='replace').splitlines()), '').split()
+    words = next(filter(str.strip, _lines(path)), '').split()
     return len(words) >= 5 and all(map(_is_number, words))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
 
 
 def _is_number(word: str) -> bool:
@@ -67,19 +78,25 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
     `data.yaml` defines the splits; without it, the names of folders do.
 
     Raises:
-        InputError: class names are missing or differ, a class has no name, no label has an image,
-            or only some images are in folders of splits.
+        InputError: class names are missing or differ, a class has no name, most labels have no
+            image, a label can be that of two images, or only some images are in folders of splits.
     """
     options, file = _data_yaml(files)
     names, names_file = _class_names(options, file, files)
-    texts = {path for path in files.texts if path.suffix == '.txt'}
+    texts = _texts(files)
     labels = {image: label_of(image, texts) for image in files.images}
-    without_image = set(yolo_files_of(files)) - set(labels.values())
-    if not any(labels.values()):
+    with_image = _check_distinct_labels(labels)
+    without_image = sorted(
+        str(path)
+        for path in texts.values()
+        if path not in with_image and path.name not in NAME_FILES and _first_line_is_label(path)
+    )
+    if len(without_image) > len(with_image):
         raise InputError(
-            f'{files.root} has {len(without_image)} YOLO label files, but no image for any of them '
-            f'({first_few(sorted(map(str, without_image)))}); put the images next to them, or into '
-            'a folder "images" next to "labels"'
+            f'{files.root} has no image for {len(without_image):,} of '
+            f'{len(without_image) + len(with_image):,} YOLO label files '
+            f'({first_few(without_image)}); put the images ({", ".join(ENDINGS)}) next to them, or '
+            'into a folder "images" next to "labels"'
         )
     labelled = {image.parent for image, label in labels.items() if label}
     images = [image for image in files.images if image.parent in labelled]
@@ -95,13 +112,37 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
         unlabelled = sum(labels.get(image) is None for image in group)
         if unlabelled:
             splits[-1].notes.append(f'{unlabelled:,} images without label file have no objects')
+    if without_image:
+        splits[0].notes.append(
+            f'{len(without_image):,} label files without an image are left out: '
+            f'{first_few(without_image)}'
+        )
+    splits[0].notes += [
+        f'no image was found for {split}: {options[split]} of {file}'
+        for split in SPLITS
+        if options.get(split) and split not in groups and 'all' not in groups
+    ]
     return splits
+
+
+def _check_distinct_labels(labels: Mapping[Path, Path | None]) -> set[Path]:
+    """The label files of the images; raises InputError if two images have the same one."""
+    images: dict[Path, Path] = {}
+    for image, label in labels.items():
+        if label is not None and images.setdefault(label, image) != image:
+            raise InputError(
+                f'{label} can be the label file of {images[label]} and {image}; give each image '
+                'its own name'
+            )
+    return {*images}
 
 
 def _data_yaml(files: Files) -> tuple[dict, Path | None]:
     """The content and path of the YAML file with `names`; {} and None if there is none."""
     with_names = []
     for path in files.yamls:
+        if b'names' not in path.read_bytes():
+            continue
         try:
             # By this loader the names `no` and `1` are texts, not False and a number.
             options = yaml.load(path.read_text(encoding='utf-8'), yaml.BaseLoader)
@@ -206,10 +247,11 @@ def _read(
         width, height = size or (0, 0)
         file_name = Path(os.path.relpath(image, root)).as_posix()
         raw_images.append(dict(id=index + 1, file_name=file_name, width=width, height=height))
-        text = label.read_text(encoding='utf-8', errors='replace') if label else ''
-        lines = {number: line for number, line in enumerate(text.splitlines(), 1) if line.strip()}
-        content.objects += len(lines)
-        for number, line in lines.items():
+        lines = _lines(label) if label else []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            content.objects += 1
             place = f'{label}, line {number}:'
             try:
                 class_number, (x, y, w, h) = _box_of(line.split(), keypoints)

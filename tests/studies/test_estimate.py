@@ -1,0 +1,100 @@
+"""The announced duration of a comparison counts what its runs do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from mmengine.config import Config
+
+from cbam_det.studies import estimate
+from cbam_det.studies.estimate import _seconds, run_seconds
+
+
+class Clock:
+    """A clock that only moves when something takes time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(estimate, 'time', clock)
+    return clock
+
+
+class Loader:
+    """Batches, whose workers load faster than later ones at first."""
+
+    def __init__(self, clock: Clock, times: list[float]) -> None:
+        self.clock, self.times = clock, times
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __iter__(self) -> Iterator[dict]:
+        for seconds in self.times:
+            self.clock.wait(seconds)
+            yield {}
+
+
+def test_later_steps_are_those_after_the_batches_that_were_loaded_before(clock):
+    loader = Loader(clock, [3.0, *[0.0] * 4, *[0.5] * 95])
+    first, later = _seconds(loader, lambda batch: clock.wait(0.1))
+    assert first == pytest.approx(3.1) and later == pytest.approx(0.6)
+    assert clock.now < 12  # seconds of timing
+    clock.now = 0
+    slow = Loader(clock, [40.0, 20.0, *[10.0] * 98])
+    assert _seconds(slow, lambda batch: None) == pytest.approx((40, 10))
+    assert clock.now == pytest.approx(100)  # at least six steps
+    assert _seconds(Loader(clock, [2.0]), lambda batch: None) == pytest.approx((2, 2))
+
+
+def test_run_is_two_builds_its_validations_with_their_starts_the_test_and_all_steps(
+    clock, monkeypatch
+):
+    class Model:
+        def train(self) -> Model:
+            return self
+
+        eval = train
+
+        def val_step(self, batch: dict) -> None:
+            clock.wait(1)
+
+        test_step = val_step
+
+        def train_step(self, batch: dict, wrapper: object) -> None:
+            clock.wait(2)
+
+    class Predictor:
+        def __init__(self, cfg: Config) -> None:
+            clock.wait(5)
+            self.model = Model()
+
+    loaders = dict(train=[4, *[0] * 9], val=[3, *[0] * 9], test=[3, *[0] * 4])
+    monkeypatch.setattr(estimate, 'Predictor', Predictor)
+    monkeypatch.setattr(estimate, 'build_optim_wrapper', lambda *_: None)
+    monkeypatch.setattr(estimate, '_loader', lambda cfg, split: Loader(clock, loaders[split]))
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            optim_wrapper={},
+            val_cfg=dict(type='ValLoop'),
+            train_cfg=dict(max_epochs=20, val_interval=5),
+            val_dataloader=dict(batch_size=1),
+            test_dataloader=dict(batch_size=1),
+        )
+    )
+    validations, test, first, steps = 4 * (4 + 9 * 1), 4 + 4 * 1, 6, 20 * 10
+    assert run_seconds(cfg) == pytest.approx(
+        2 * 5 + validations + test + first + steps * 2 * estimate.LATER_EPOCHS
+    )
