@@ -42,6 +42,7 @@ from ..utils.environment import describe
 from ..utils.errors import InputError
 from ..utils.exits import Stopped, end_by_one_line
 from ..utils.files import atomic_write
+from ..utils.mmengine_private import loaded_checkpoint
 from ..utils.records import scored, typed_command
 from ..utils.value_types import typed
 from . import devices, failures, preflight
@@ -343,7 +344,7 @@ class CheckedRunner(Runner):
                 if isinstance(hook, TerminalHook):
                     hook.close(self)
         self._write_metrics(metrics)
-        counts.check()
+        counts.check(loaded_checkpoint(self))
         return metrics
 
     @master_only

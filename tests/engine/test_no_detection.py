@@ -17,7 +17,7 @@ def sample(count: int) -> DetDataSample:
 
 
 @pytest.mark.parametrize(('counts', 'fails'), [([[0, 0], [0]], True), ([[0, 0], [1]], False)])
-def test_no_detection_in_any_image_is_an_error(counts, fails):
+def test_no_detection_in_any_image_is_an_error(counts, fails, tmp_path):
     hook = DetectionCountHook()
     hook.before_test(None)
     for batch in counts:
@@ -25,8 +25,13 @@ def test_no_detection_in_any_image_is_an_error(counts, fails):
     if not fails:
         hook.check()
         return
-    with pytest.raises(InputError, match='there is no detection in 3 images'):
-        hook.check()
+    checkpoint = tmp_path / 'epoch_1.pth'
+    checkpoint.touch()
+    with pytest.raises(InputError, match='there is no detection in 3 images') as error:
+        hook.check(str(checkpoint))
+    assert f'visualize.py curves {tmp_path})' in str(error.value)
+    with pytest.raises(InputError, match='check that the loss decreases, or lower score_thr'):
+        hook.check('https://example.com/epoch_1.pth')
 
 
 def test_models_without_boxes_are_not_asked_for_any():

@@ -128,7 +128,7 @@ def test_missing_damaged_or_different_initial_weights_are_named_with_their_comma
     with pytest.raises(InputError, match=f'are not in .*no checkpoint.* {repeat_first}'):
         run(*arguments)
     change_record(arguments[3], study, first, 0, config_hash='another')
-    with pytest.raises(InputError, match='differ from the ones that their rows have now'):
+    with pytest.raises(InputError, match='made with other configs than their rows have now'):
         run(*arguments)
 
 

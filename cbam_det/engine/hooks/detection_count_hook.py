@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce
@@ -39,8 +40,11 @@ class DetectionCountHook(Hook):
                 self.images += 1
                 self.detections += len(sample.pred_instances)
 
-    def check(self) -> None:
+    def check(self, checkpoint: str | None = None) -> None:
         """Check the counts over all processes; every process must call this.
+
+        Args:
+            checkpoint: path or URL of the tested weights.
 
         Raises:
             InputError: a detector was tested and has no detection in any image.
@@ -49,9 +53,11 @@ class DetectionCountHook(Hook):
         all_reduce(counts)
         images, detections = counts.tolist()
         if images and not detections:
+            curves = ''
+            if checkpoint and Path(checkpoint).is_file():
+                curves = f' ({tool_command("visualize", "curves", Path(checkpoint).parent)})'
             raise InputError(
                 f'there is no detection in {images:,} images, so the metrics do not measure the '
-                'weights; train longer, check that the loss decreases '
-                f'({tool_command("visualize", "curves", "WORK_DIR")}), or lower score_thr in '
-                'model.test_cfg'
+                f'weights; train longer, check that the loss decreases{curves}, or lower score_thr '
+                'in model.test_cfg'
             )
