@@ -254,8 +254,8 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
     _check_rows(study, results)
     if outdated := outdated_records(study, results, runs):
         raise InputError(
-            f'{len(outdated)} records were made with other configs than their rows have now; to run '
-            f'them again, remove their lines and their work_dirs: {first_few(outdated)}'
+            f'{len(outdated)} records were made with other configs than their rows have now; to '
+            f'run them again, remove their lines and their work_dirs: {first_few(outdated)}'
         )
     for row in study.rows.values():
         for seed in row.seeds:
