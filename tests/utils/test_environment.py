@@ -259,9 +259,11 @@ def test_installing_the_package_asks_for_no_part_of_the_stack():
     assert not names & {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet'}
 
 
-def test_every_package_of_the_source_is_one_of_the_wheel():
+def test_every_folder_of_the_source_is_a_package_of_the_wheel():
     tomllib = pytest.importorskip('tomllib')  # of Python 3.11 on
     listed = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
-    files = ROOT.glob('cbam_det/**/__init__.py')
-    packages = {'.'.join(path.parent.relative_to(ROOT).parts) for path in files}
-    assert set(listed['packages']) - set(listed['package-dir']) == packages
+    package = [*ROOT.glob('cbam_det/**/*.py'), *ROOT.glob('cbam_det/**/*.jinja')]
+    names = {'.'.join(path.parent.relative_to(ROOT).parts) for path in package}
+    configs = ROOT.glob('configs/**/*.py')
+    names |= {'.'.join(('cbam_det', *path.parent.relative_to(ROOT).parts)) for path in configs}
+    assert set(listed['packages']) == names | set(listed['package-dir'])
