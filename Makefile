@@ -65,7 +65,7 @@ $(DONE)/stack: $(R)/stack.txt requirements/tests.txt requirements/export.txt req
 	$(PIP) install -q -r $(R)/stack.txt -r requirements/tests.txt -r requirements/export.txt \
 	  -r requirements/docs.txt -r requirements/video.txt -r requirements/app.txt
 	@bash requirements/fix_opencv.sh "$(PY)"
-	$(PIP) install -q --no-build-isolation -e .
+	PYTHONWARNINGS='ignore:Editable installation' $(PIP) install -q --no-build-isolation -e .
 	$(PY) tools/doctor.py
 	@touch $@
 
