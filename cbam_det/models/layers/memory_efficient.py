@@ -76,7 +76,7 @@ def attend(
     checkpointing for others.
 
     Args:
-        x: (N, C, H, W) of any float dtype for which `fits` is True.
+        x: (N, C, H, W) of any float dtype for which `is_used` is True.
         gates: one or two gates with different axes, in order.
         parallel: the second gate pools `x`, not `x` times the weights of the first.
         norm_input: what a norm computed `x` from, to keep in place of `x`.
