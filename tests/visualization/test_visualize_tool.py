@@ -64,7 +64,6 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--class', 'fuor'),
             "has no class 'fuor'; did you mean 'four'",
         ),
-        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--count', 0, '--score', 0), '--count 0'),
         (
             ('gradcam', 'PHOTO', DIGITS, 'none.pth'),
             'the checkpoint none.pth does not exist',

@@ -247,11 +247,10 @@ def _read(
         width, height = size or (0, 0)
         file_name = Path(os.path.relpath(image, root)).as_posix()
         raw_images.append(dict(id=index + 1, file_name=file_name, width=width, height=height))
-        lines = _lines(label) if label else []
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            content.objects += 1
+        text = enumerate(_lines(label) if label else [], 1)
+        lines = {number: line for number, line in text if line.strip()}
+        content.objects += len(lines)
+        for number, line in lines.items():
             place = f'{label}, line {number}:'
             try:
                 class_number, (x, y, w, h) = _box_of(line.split(), keypoints)
