@@ -115,7 +115,12 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
     """Run a tool: `run('train.py', config, cwd=folder)`; `status` is the expected exit status."""
 
     def call(
-        tool: str, *args: object, cwd: Path, status: int = 0, **environment: str
+        tool: str,
+        *args: object,
+        cwd: Path,
+        status: int = 0,
+        timeout: float = 600,
+        **environment: str,
     ) -> subprocess.CompletedProcess:
         python = [str(ROOT / 'tools' / tool)]
         if tool.endswith('.py'):
@@ -129,7 +134,7 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
             env={**os.environ, 'PYTHON': sys.executable, **environment},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=timeout,
             check=False,
         )
         output = done.stdout[-4000:] + done.stderr[-4000:]

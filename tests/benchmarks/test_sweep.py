@@ -136,8 +136,10 @@ def test_tool_prints_the_table_and_writes_the_record(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_results_for_the_whole_zoo_equal_the_record():
+def test_results_for_the_whole_zoo_equal_the_record(run, tmp_path):
+    """In its own process: models that are freed leave gaps in the memory of this one."""
+    run('benchmarks.sweep', '--out', 'sweep.json', cwd=tmp_path, timeout=3600)
+    result = json.loads((tmp_path / 'sweep.json').read_text(encoding='utf-8'))
     record = json.loads((ROOT / 'results' / 'sweep.json').read_text(encoding='utf-8'))
-    result = sweep(zoo())
     for key in ('totals', 'families', 'reasons'):
         assert result[key] == record[key]
