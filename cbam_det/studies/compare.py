@@ -110,8 +110,8 @@ def _check_unchanged(project: ProjectStudy) -> None:
     if changed:
         again = shlex.join(['rm', '-r', str(results), str(project.work_dirs)])
         raise InputError(
-            f'the config or the annotations of {len(changed)} recorded runs have changed '
-            f'({first_few([*changed])}); undo the change, or train all runs again: {again}'
+            'the config or the annotations have changed since these runs were recorded: '
+            f'{first_few([*changed])}; undo the change, or train all runs again: {again}'
         )
 
 

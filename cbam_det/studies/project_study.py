@@ -20,6 +20,7 @@ from pathlib import Path
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from ..datasets.layouts.files import PROJECT_FILES
 from ..datasets.validation.config import check_data
 from ..datasets.validation.images import ENDINGS
 from ..utils.config import enter_scope, walk
@@ -29,7 +30,6 @@ from ..utils.installation import tool_command
 from ..utils.run_config import RunConfig
 from .study import Row, Study, check_configs, config_of, read_study
 
-FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 SPLITS = ('train', 'val', 'test')
 # Optimiser steps, and images of the validation and of the test, in a quick test.
 FAST_STEPS, FAST_IMAGES = 4, 8
@@ -104,7 +104,7 @@ class ProjectStudy:
 
 
 def _read_study(folder: Path) -> Study:
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    missing = [name for name in PROJECT_FILES if not (folder / name).is_file()]
     if missing:
         raise _not_a_project(folder, missing)
     path = folder / 'study.yaml'

@@ -87,7 +87,7 @@ class Run:
         out: folder of the results.
         score: detections with a lower score are left out.
         attention: draw the attention map next to each image.
-        batch_size: number of pictures or frames in a batch.
+        batch_size: number of a video's frames in a batch.
 
     Raises:
         InputError: `out` has the results of another model, of other options or of another file
@@ -168,12 +168,15 @@ class Run:
         todo = [index for index, name in enumerate(names) if name not in self.done]
         if not todo:
             return
-        samples = self.inferencer(
-            [np.ascontiguousarray(pictures[index][..., ::-1]) for index in todo],
-            batch_size=self.batch_size,
-            return_datasamples=True,
-            no_save_vis=True,
-        )['predictions']
+        try:
+            samples = self.inferencer(
+                [np.ascontiguousarray(pictures[index][..., ::-1]) for index in todo],
+                batch_size=self.batch_size,
+                return_datasamples=True,
+                no_save_vis=True,
+            )['predictions']
+        except cv2.error as error:  # resized, a side has no pixel
+            raise _UnreadableError('too narrow for the pipeline of the config') from error
         with (self.out / FINISHED_FILE).open('a', encoding='utf-8') as stream:
             for index, sample in zip(todo, samples, strict=True):
                 instances = sample.pred_instances.cpu()
@@ -255,7 +258,7 @@ def predict(
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
         attention: draw the mean of the spatial attention of all CBAMs next to each image.
-        batch_size: number of pictures or frames in a batch.
+        batch_size: number of a video's frames in a batch.
 
     Raises:
         InputError: there are no files to read, or `out` has results of another model, of other
@@ -317,10 +320,7 @@ def _predict_picture(run: Run, item: Input) -> None:
         picture = read_image(item.path)
     except InputError as error:
         raise _UnreadableError('not an image' if item.stamp else 'missing') from error
-    try:
-        run.detect([item.name], [picture], item)
-    except cv2.error as error:  # resized, a side has no pixel
-        raise _UnreadableError('too narrow for the pipeline of the config') from error
+    run.detect([item.name], [picture], item)
     with atomic_write(item.drawing) as part:
         drawn = np.ascontiguousarray(run.draw(item.name, picture)[..., ::-1])
         part.write_bytes(cv2.imencode(item.drawing.suffix, drawn)[1].tobytes())

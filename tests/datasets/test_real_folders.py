@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cbam_det.datasets.layouts import sets as module
-from cbam_det.datasets.layouts.files import PROJECT_FILES
+from cbam_det.datasets.layouts.files import PROJECT_FILES, list_files
 from cbam_det.datasets.layouts.sets import Sets, read_sets
 from cbam_det.utils.errors import InputError
 
@@ -129,7 +129,7 @@ def test_objects_in_one_image_are_too_few_and_both_parts_have_objects(tmp_path):
     yolo(tmp_path, 10)
     for number in range(1, 10):
         (tmp_path / f'{number}.txt').write_text('')
-    with pytest.raises(InputError, match='objects in only 1 image; annotate more'):
+    with pytest.raises(InputError, match='objects in 1 of its 10 images; annotate more'):
         read(tmp_path)
     for number in range(8):  # one sequence with all objects, another without
         for ending in ('png', 'txt'):
@@ -167,6 +167,14 @@ def test_annotation_whose_image_id_is_a_list_is_left_out(tmp_path):
     content['annotations'][3]['image_id'] = [3]
     (tmp_path / 'all.json').write_text(json.dumps(content))
     assert counts(read(tmp_path)) == (12, 11)
+
+
+def test_folders_that_systems_add_are_not_read(tmp_path):
+    yolo(tmp_path, 4)
+    for name in ('lost+found', '__MACOSX', '.Trash'):
+        (tmp_path / name).mkdir()
+        picture(tmp_path / name / 'deleted.png', 9)
+    assert len(list_files(tmp_path).images) == 4
 
 
 def test_file_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):

@@ -200,12 +200,13 @@ def test_changed_config_or_annotations_are_refused_before_anything_runs(folder, 
     study_module._read.cache_clear()
     assert tool(folder) == 2
     said = capsys.readouterr().err
-    assert 'of 3 recorded runs have changed' in said and said.rstrip().endswith(again)
+    assert said.count('study.jsonl, ') == 3 and said.rstrip().endswith(again)
     config.write_text(text)
     study_module._read.cache_clear()
     change_record(results, study, study.rows['baseline'], 1, data=dict(train='0'))
     assert tool(folder) == 2
-    assert 'of 1 recorded runs have changed (' in capsys.readouterr().err
+    assert 'changed since these runs were recorded: ' in (said := capsys.readouterr().err)
+    assert said.count('study.jsonl, ') == 1
 
 
 def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(

@@ -81,6 +81,13 @@ def test_all_files_of_a_folder_are_used_and_an_unreadable_one_is_reported(
     assert float(rows[0]['y2']) == pytest.approx(y1 + height, abs=0.02)
 
 
+def test_video_that_is_too_narrow_for_the_pipeline_is_skipped(detector, tmp_path, capsys):
+    video(tmp_path / 'narrow.mp4', frames=1, height=3000, width=2)
+    summary = predict(detector, str(tmp_path / 'narrow.mp4'), tmp_path / 'out')
+    assert (summary.images, summary.unreadable) == (0, 1)
+    assert 'narrow.mp4 cannot be read (too narrow for the pipeline' in capsys.readouterr().err
+
+
 def test_detections_are_those_of_the_predictor(detector, folder, tmp_path):
     predict(detector, str(folder / 'one.jpg'), tmp_path / 'out', score=0.0)
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())

@@ -13,6 +13,7 @@ from ...utils.find_files import check_data_folder
 from ..validation.images import ENDINGS
 
 SPLITS = ('train', 'val', 'test')
+FOLDERS_OF_SYSTEMS = ('__MACOSX', 'lost+found')  # of macOS's archives, and of Linux's disks
 PROJECT_FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 # 'train', 'valid' (Roboflow), 'Validation' and 'obj_train_data' (CVAT), 'val2017' (COCO).
 _SPLIT_FOLDER = re.compile(
@@ -44,9 +45,10 @@ class Files:
 
 
 def list_files(root: Path) -> Files:
-    """List the files below `root`, without hidden files, `__MACOSX` folders and projects of `init`.
+    """List the files below `root`, without hidden files and projects of `init`.
 
-    Symbolic links are followed. Those without a target are left out.
+    Folders that systems add, such as `__MACOSX`, are left out too. Symbolic links are followed;
+    those without a target are left out.
 
     Args:
         root: the data folder. If it only contains one folder, as unpacked archives often do, the
@@ -86,7 +88,7 @@ def _raise(error: OSError) -> None:
 
 
 def _is_shown(name: str) -> bool:
-    return not name.startswith('.') and name != '__MACOSX'
+    return not name.startswith('.') and name not in FOLDERS_OF_SYSTEMS
 
 
 def _only_folder(root: Path) -> Path:

@@ -236,8 +236,8 @@ def _split(raw: dict, seed: int, root: Path) -> tuple[dict[str, dict], str]:
     annotated = {item['image_id'] for item in raw['annotations'] if not item['iscrowd']}
     if len(annotated) < 2:
         raise InputError(
-            f'{root} has objects in only {len(annotated)} image; annotate more, as training and '
-            'validation both need objects'
+            f'{root} has objects in {len(annotated)} of its {len(raw["images"]):,} images; '
+            'annotate more, as training and validation both need objects'
         )
     halves = split_images(raw, seed)
     note = (
