@@ -20,6 +20,7 @@ from cbam_det import CBAM
 from cbam_det.datasets.validation.config import check_options
 from cbam_det.engine import preflight
 from cbam_det.models.build import build_model
+from cbam_det.models.compat import fix_ssd_heads
 from cbam_det.utils.config import walk
 from cbam_det.utils.run_config import RunConfig
 from cbam_det.utils.split_config import Split
@@ -141,6 +142,7 @@ def test_every_config_trains_a_step_predicts_and_traces(name, capsys):
     check_options(run, list(run.splits.values()))
     assert capsys.readouterr().out == ''
     cfg = quick(cfg)
+    fix_ssd_heads()  # as `CheckedRunner` does
     assert not scores_depend_on_the_batch(cfg)
     model, losses, before = train_step(cfg.model, cfg.optim_wrapper, image_size(name))
     assert torch.isfinite(losses['loss']) and losses['loss'] > 0
