@@ -49,7 +49,7 @@ def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folde
         ('operator torchvision::nms does not exist', True),
         ('/x/_C.so: undefined symbol: _ZN3c10', True),
         ("cannot import name 'is_compiling' from 'torch'", True),
-        ("No module named 'torch.library'", True),
+        ("No module named 'torch.export'", True),
         ("No module named 'PIL'", False),
         ("No module named 'html.parser'; 'html' is not a package", False),
     ],
