@@ -18,7 +18,6 @@ from benchmarks import compile_wait, modules, references, threshold
 from benchmarks.own_process import calls_in_own_process
 from benchmarks.plot import costs
 from benchmarks.tables import TABLES
-from cbam_det.engine.devices import amp_on_cpu
 from cbam_det.models.layers.memory_efficient import SMALL
 from cbam_det.studies.timing import detectors
 from cbam_det.utils.config import find_config, override
@@ -161,7 +160,6 @@ def mixed(cfg: Config) -> Config:
     """The config as `tools/train.py --amp` trains it."""
     cfg = copy.deepcopy(cfg)
     cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    cfg.optim_wrapper = amp_on_cpu(cfg.optim_wrapper)
     return cfg
 
 

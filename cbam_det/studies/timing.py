@@ -99,10 +99,7 @@ def detector_calls(cfg: Config, size: tuple[int, int], batch: int, device: str) 
     model = build_model(cfg).to(device)
     if cfg.get('channels_last'):
         to_channels_last(model)
-    optim_wrapper = copy.deepcopy(cfg.optim_wrapper)
-    wrapper = build_optim_wrapper(
-        model, amp_on_cpu(optim_wrapper) if device == 'cpu' else optim_wrapper
-    )
+    wrapper = build_optim_wrapper(model, amp_on_cpu(cfg.optim_wrapper))
     train = _training(model, wrapper, _samples(cfg, batch, size))
     infer = _inference(model, _samples(cfg, 1, size))
     return dict(train=train, infer=infer, peak=lambda: round(memory(train, device)[1], 1))

@@ -24,8 +24,8 @@ class GateWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self.trainable: set[str] = set()
-        # By CBAM and gate: its weights, and the largest possible one.
-        self.gates: dict[str, dict[str, tuple[Tensor, float]]] = {}
+        # Of each CBAM its gates: 'channel' or 'spatial', the weights, the largest possible weight.
+        self.gates: dict[str, list[tuple[str, Tensor, float]]] = {}
         self.handles: list = []
         for name, cbam in named_cbams(model):
             if any(value.requires_grad for value in cbam.parameters()):
@@ -35,7 +35,7 @@ class GateWeights:
 
     def unchanged(self) -> bool:
         """Whether all trainable gates have the identity start and all of their weights are 1.00."""
-        gates = [gate for name in self.gates if name in self.trainable for gate in self.of(name)]
+        gates = [gate for name in self.trainable for gate in self.gates.get(name, ())]
         doubled = [weights for _, weights, maximum in gates if maximum == 2]
         return bool(doubled) and len(doubled) == len(gates) and at_start(doubled)
 
@@ -49,19 +49,15 @@ class GateWeights:
             For each gate the name of its CBAM, 'channel' or 'spatial', the share of these weights
             and all weights.
         """
-        gates = []
-        for name in self.gates:
-            for kind, weights, maximum in self.of(name):
+        near_ends = []
+        for name, gates in self.gates.items():
+            for kind, weights, maximum in gates:
                 position = weights / maximum
                 near_end = (position < 1 - limit) | (position > limit)
                 share = near_end.float().mean().item()
                 if share > 0.9:
-                    gates.append((name, kind, share, weights))
-        return gates
-
-    def of(self, name: str) -> list[tuple[str, Tensor, float]]:
-        """A CBAM's gates: 'channel' or 'spatial', the weights and the largest possible weight."""
-        return [(kind, *gate) for kind, gate in self.gates[name].items()]
+                    near_ends.append((name, kind, share, weights))
+        return near_ends
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -80,4 +76,4 @@ def _record(gates: dict, name: str, cbam: CBAM, args: tuple) -> None:
     without_autocast = torch.autocast(x.device.type, enabled=False)
     with in_eval_mode(cbam), torch.no_grad(), without_autocast:
         weights = cbam.gates(x)
-    gates[name] = {kind: (value.cpu(), maximum) for kind, value in weights.items()}
+    gates[name] = [(kind, value.cpu(), maximum) for kind, value in weights.items()]
