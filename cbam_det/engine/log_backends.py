@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def add_log_backends(cfg: Config, names: Sequence[str]) -> None:
         names: keys of `BACKENDS`.
 
     Raises:
-        InputError: a package is not installed.
+        InputError: a package is not installed or cannot be imported.
     """
     if not names:
         return
@@ -47,6 +48,13 @@ def add_log_backends(cfg: Config, names: Sequence[str]) -> None:
             raise InputError(
                 f'--log {name} needs the package {name}, which is not installed: pip install {name}'
             )
+        try:  # MMEngine would say only that it is not installed
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f'--log {name}: the package {name} cannot be imported: {error}; '
+                f'this installs what it needs: pip install {name}'
+            ) from error
         kind = BACKENDS[name]
         if kind not in map(kind_of, backends):
             backends.append({'type': kind, **_options(name, Path(cfg.work_dir).resolve())})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         log_backends, 'find_spec', lambda name: SimpleNamespace(origin=f'{name}/__init__.py')
     )
+    monkeypatch.setattr(log_backends, 'import_module', lambda name: None)
     monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://localhost:5000')
 
 
@@ -78,6 +80,22 @@ def test_tensorboard_has_the_losses_and_the_scores(tmp_path):
 
 
 @pytest.mark.usefixtures('tiny_runs')
+def test_wandb_has_the_losses_the_scores_and_the_config_without_an_account(tmp_path, monkeypatch):
+    wandb = pytest.importorskip('wandb')
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    board = visualizer('wandb', tmp_path)
+    board.add_config(read_config(str(CONFIG), {}))
+    monkeypatch.setattr(board, 'close', lambda: None)  # a finished run forgets its numbers
+    toy(tmp_path, visualizer=board).train()
+    run = wandb.run
+    assert run.name == tmp_path.name and run.summary['toy/score'] == 3
+    assert {'loss', 'lr', 'toy/score'} <= {*run.summary.keys()}
+    assert run.config['model']['backbone']['base_type'] == 'ResNet'
+    run.finish()
+    assert list(tmp_path.rglob('offline-run-*/*.wandb'))
+
+
+@pytest.mark.usefixtures('tiny_runs')
 def test_mlflow_has_the_losses_the_scores_and_the_config_in_the_work_dir(tmp_path):
     mlflow = pytest.importorskip('mlflow')
     pytest.importorskip('sqlalchemy')  # mlflow-skinny has no database
@@ -94,6 +112,17 @@ def test_mlflow_has_the_losses_the_scores_and_the_config_in_the_work_dir(tmp_pat
 
 def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
     (tmp_path / 'wandb').mkdir()  # as W&B's runs leave it
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'wandb', raising=False)
     with pytest.raises(InputError, match='needs the package wandb, which is not installed'):
+        add_log_backends(Config(dict(work_dir='w')), ['wandb'])
+
+
+def test_package_whose_own_requirement_is_missing_is_named_with_it(tmp_path, monkeypatch):
+    package = tmp_path / 'wandb'
+    package.mkdir()
+    (package / '__init__.py').write_text('import missing_requirement\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'wandb', raising=False)
+    with pytest.raises(InputError, match=r"named 'missing_requirement'; .*pip install wandb$"):
         add_log_backends(Config(dict(work_dir='w')), ['wandb'])
