@@ -54,6 +54,20 @@ from .own_hooks import HookConfig, class_of, with_own_hooks
 from .preflight import Task
 
 
+def check_batches(loader: DataLoader) -> None:
+    """Check that a training has at least one batch.
+
+    Raises:
+        InputError: there are fewer images than in a batch, and `drop_last` drops them.
+    """
+    if not len(loader):
+        dataset: Any = loader.dataset
+        raise InputError(
+            f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
+            f'{len(dataset)} images; give a smaller batch_size'
+        )
+
+
 @RUNNERS.register_module()
 class CheckedRunner(Runner):
     """MMEngine's runner, which checks a config before it trains or tests.
@@ -315,13 +329,8 @@ class CheckedRunner(Runner):
             InputError: there are fewer images than in a batch, and `drop_last` drops them.
         """
         built = super().build_train_loop(loop)
-        loader = built.dataloader
-        if isinstance(loader, DataLoader) and not len(loader):
-            dataset: Any = loader.dataset
-            raise InputError(
-                f'train_dataloader: drop_last=True leaves no batch of {loader.batch_size} from '
-                f'{len(dataset)} images; give a smaller batch_size'
-            )
+        if isinstance(built.dataloader, DataLoader):
+            check_batches(built.dataloader)
         return built
 
     def test(self) -> dict[str, float]:

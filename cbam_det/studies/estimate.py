@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..apis.inference import Predictor
+from ..engine.runner import check_batches
 from ..utils.config import enter_scope
 
 STEPS, MOST_STEPS = 6, 40
@@ -38,7 +39,8 @@ def run_seconds(cfg: Config, processes: int = 1) -> float:
         processes: GPUs that share an epoch.
 
     Raises:
-        InputError: the config cannot be built, or its pretrained weights are missing.
+        InputError: the config cannot be built, its pretrained weights are missing, or `drop_last`
+            leaves no batch.
     """
     begin = time.perf_counter()
     enter_scope(cfg)
@@ -49,6 +51,7 @@ def run_seconds(cfg: Config, processes: int = 1) -> float:
     seconds += _pass_seconds(cfg, 'test', model.test_step)
     wrapper = build_optim_wrapper(model.train(), cfg.optim_wrapper)
     loader = _loader(cfg, 'train')
+    check_batches(loader)
     first, step = _seconds(loader, lambda batch: model.train_step(batch, wrapper))
     steps = training_steps(cfg, ceil(len(loader) / processes))
     return building + seconds / processes + first + LATER_EPOCHS * step * steps

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from cbam_det.studies import estimate
 from cbam_det.studies.estimate import _seconds, run_seconds
+from cbam_det.utils.errors import InputError
 
 
 class Clock:
@@ -36,6 +37,7 @@ class Loader:
 
     def __init__(self, clock: Clock, times: list[float]) -> None:
         self.clock, self.times = clock, times
+        self.batch_size, self.dataset = 8, range(5)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -98,3 +100,6 @@ def test_run_is_two_builds_its_validations_with_their_starts_the_test_and_all_st
     assert run_seconds(cfg) == pytest.approx(
         2 * 5 + validations + test + first + steps * 2 * estimate.LATER_EPOCHS
     )
+    loaders['train'] = []  # `drop_last` leaves no batch
+    with pytest.raises(InputError, match='drop_last=True leaves no batch of 8 from 5 images'):
+        run_seconds(cfg)
