@@ -138,6 +138,7 @@ class Run:
 
     def _forget_changed(self, inputs: list[Input]) -> None:
         """Drop the results and the drawings of files that have changed since."""
+        names = {entry['source']: name for name, entry in self.done.items()}
         for item in inputs:
             entry = self.done.get(item.name) or self.done.get(_frame_name(item.name, 0)) or {}
             path = str(item.path)
@@ -145,6 +146,11 @@ class Run:
                 raise InputError(
                     f'{self.out} has the results of {entry["source"]}, which has the same name as '
                     f'{path}; give another folder with --out'
+                )
+            if path in names and not entry:
+                raise InputError(
+                    f'{self.out} has the results of {path} from a call with another input folder, '
+                    f'as {names[path]}; give the same input, or another folder with --out'
                 )
         stamps = {str(item.path): item.stamp for item in inputs}
         changed = {

@@ -147,6 +147,14 @@ def test_results_of_another_file_with_the_same_name_are_not_taken(detector, fold
     assert predict(detector, str(folder / 'one.jpg'), tmp_path / 'out').images == 6
 
 
+def test_a_file_is_not_listed_twice_under_two_names(detector, folder, tmp_path):
+    picture = folder / 'a b' / 'ünï.JPG'
+    predict(detector, str(picture), tmp_path / 'out')
+    with pytest.raises(InputError, match=f'has the results of {picture} .* as ünï.JPG; give'):
+        predict(detector, str(folder), tmp_path / 'out')
+    assert predict(detector, str(picture), tmp_path / 'out').images == 1
+
+
 def test_changed_files_are_detected_again_and_leave_no_old_frames(detector, folder, tmp_path):
     out = tmp_path / 'out'
     predict(detector, str(folder), out)
