@@ -92,7 +92,10 @@ def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool, wide: torch.dtyp
 
 def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:
     """(N, C, H, W) -> (N, P, C): one number per channel and pool, F_avg^c and F_max^c in eq. 2."""
-    return torch.stack([pool(x, kind, (2, 3)) for kind in pools], dim=1)
+    pooled = [pool(x, kind, (2, 3)) for kind in pools]
+    if is_compiling():  # results next to each other are computed in one loop, which reads x once
+        return torch.stack(pooled).transpose(0, 1)
+    return torch.stack(pooled, dim=1)
 
 
 def pool_channels(x: Tensor, pools: Sequence[str]) -> Tensor:
