@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   python -m benchmarks.speed detector faster_rcnn_r50 faster_rcnn_r50_cbam --size 512x512 \\
     --as-in-mmdet --channels-last --rounds 12
   python -m benchmarks.speed threshold --rounds 50 --out results/benchmark_threshold.json
+  ATEN_CPU_CAPABILITY=avx2 python -m benchmarks.speed threshold --rounds 50
   python -m benchmarks.speed plot results/benchmark_module.json docs/images/benchmark.svg
   python -m benchmarks.speed counts
   python -m benchmarks.speed precision
@@ -232,7 +233,10 @@ def main() -> None:
             '--device cuda: torch finds no GPU; leave the option out to measure the CPU'
         )
     warnings.simplefilter('ignore')
-    command = shlex.join(['python', '-m', 'benchmarks.speed', *sys.argv[1:]])
+    # Which instructions torch uses, if not the newest of the CPU.
+    instructions = os.environ.get('ATEN_CPU_CAPABILITY')
+    variables = [f'ATEN_CPU_CAPABILITY={instructions}'] if instructions else []
+    command = shlex.join([*variables, 'python', '-m', 'benchmarks.speed', *sys.argv[1:]])
     record = write_record(args.out, command, measure(args))
     print(TABLES[f'benchmark_{args.kind}'](record))
 

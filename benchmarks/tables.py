@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.pages import write_or_check
+from benchmarks.threshold import loss
 from cbam_det.studies.breakdown import breakdown
 from cbam_det.studies.plan import plan_table
 from cbam_det.studies.study import read_study
@@ -123,16 +124,21 @@ def threshold_table(record: dict) -> str:
         '',
         f'The best limit is {record["limit"]:,} elements: with it, training takes '
         f'{100 * record["loss"]:.1f}% longer than with the faster pass of each map. The limit in '
-        f'use was {record["small"]:,}.',
+        f'use was {record["small"]:,}, with {100 * loss(record["maps"], record["small"]):.1f}%.',
     ]
     return '\n'.join([*rows, '', origin_line(record)])
 
 
 def compile_table(record: dict) -> str:
-    """The table of `python -m benchmarks.speed compile`: the first step and the later ones."""
-    rows = [table_row(['backbone', 'first step, s', 'later steps, s']), '| --- | ---: | ---: |']
+    """The table of `python -m benchmarks.speed compile`: the first step and the later ones, and how
+    many later steps save as much time as the first one takes longer than without `compile`.
+    """
+    rows = table_head(['backbone', 'first step, s', 'later steps, s', 'steps that save the wait'])
+    eager = record['rows']['eager']
     for name, times in record['rows'].items():
-        rows.append(table_row([name, f'{times["first"]:.1f}', f'{times["later"]:.2f}']))
+        wait, gain = times['first'] - eager['first'], eager['later'] - times['later']
+        steps = ('none' if gain <= 0 else f'{math.ceil(wait / gain):,}') if wait > 0 else ''
+        rows.append(table_row([name, f'{times["first"]:.1f}', f'{times["later"]:.2f}', steps]))
     height, width = record['size']
     return '\n'.join([*rows, '', f'{height}x{width} pixels, two images; {origin_line(record)}'])
 
@@ -279,7 +285,9 @@ TABLES = {
     'timm_attentions': timm_table,
     'benchmark_module': module_table,
     'benchmark_module ratios': ratio_table,
+    'benchmark_module_intel ratios': ratio_table,
     'benchmark_threshold': threshold_table,
+    'benchmark_threshold_avx2': threshold_table,
     'benchmark_detector': detector_table,
     'benchmark_amp': detector_table,
     'benchmark_demo': detector_table,

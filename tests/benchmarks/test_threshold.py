@@ -19,6 +19,7 @@ def test_the_limit_is_the_size_from_which_the_pass_is_faster():
     rows = [row(10, 2.0, 1.0), row(20, 2.0, 1.5), row(30, 2.0, 3.0), row(40, 2.0, 9.0)]
     assert threshold.best_limit(rows) == 900
     assert threshold.losses(rows)[900] == pytest.approx(0)
+    assert threshold.loss(rows, 500) == threshold.losses(rows)[900]  # no map is between them
     # At 100 the pass runs on all maps: twice as long on the first, 4/3 as long on the second.
     assert threshold.losses(rows)[100] == pytest.approx((2 * 4 / 3) ** (1 / 4) - 1)
 
