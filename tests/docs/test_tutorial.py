@@ -33,7 +33,7 @@ def test_tutorial_runs_and_prints_scores_and_attention(tmp_path):
     from benchmarks.tutorial import run
 
     text = printed(run(tmp_path).cells)
-    for words in ('train: 1,000 images', 'CBAM against baseline: AP', 'layer4.1'):
+    for words in ('train: 1,000 images', 'CBAM against baseline: AP', 'layer4/1/bn2.cbam: channel'):
         assert words in text
     assert (tmp_path / 'work_dirs/tutorial/study/report.html').is_file()
 
