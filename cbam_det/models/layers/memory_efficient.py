@@ -88,8 +88,10 @@ def attend(
         RuntimeError: the backward pass is called with `create_graph=True`.
     """
     with full_precision(x):
-        has_trainable = any(_trainable_tensors(gate) for gate in gates)
-        if not torch.is_grad_enabled() or not (x.requires_grad or has_trainable):
+        has_gradient = torch.is_grad_enabled() and (
+            x.requires_grad or any(map(_trainable_tensors, gates))
+        )
+        if not has_gradient:
             return _attend_in_place(x, gates, parallel)
         if not POOLS.issuperset(pool for gate in gates for pool in gate.pools):
             return attend_checkpointed(x, gates, parallel)
