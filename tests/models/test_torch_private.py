@@ -39,6 +39,16 @@ def test_compiling_and_transforms_are_detected():
     assert inside == [True] and not torch_private.inside_torch_func()
 
 
+def test_an_export_is_no_fusing_compiler():
+    class Fused(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if torch_private.is_fusing() else x
+
+    module, x = Fused(), torch.zeros(1)
+    assert torch.compile(module, backend='eager')(x).item() == 1 and module(x).item() == 0
+    assert torch.export.export(module, (x,), strict=False).module()(x).item() == 0
+
+
 def test_version_counts_changes_in_place():
     x = torch.zeros(2)
     before = torch_private.version(x)

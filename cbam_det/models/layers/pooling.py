@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from .torch_private import inside_torch_func, is_compiling
+from .torch_private import inside_torch_func, is_compiling, is_fusing
 
 POOLS = ('avg', 'max', 'lp', 'lse')
 PART = 2**20  # how many float16 or bfloat16 numbers are converted to float32 at once
@@ -93,7 +93,7 @@ def _mean(x: Tensor, dim: int | tuple[int, ...], keepdim: bool, wide: torch.dtyp
 def pool_space(x: Tensor, pools: Sequence[str]) -> Tensor:
     """(N, C, H, W) -> (N, P, C): one number per channel and pool, F_avg^c and F_max^c in eq. 2."""
     pooled = [pool(x, kind, (2, 3)) for kind in pools]
-    if is_compiling():  # results next to each other are computed in one loop, which reads x once
+    if is_fusing():  # results next to each other are computed in one loop, which reads x once
         return torch.stack(pooled).transpose(0, 1)
     return torch.stack(pooled, dim=1)
 

@@ -20,6 +20,14 @@ except ImportError:  # torch < 2.3
 BatchNormBase = nn.modules.batchnorm._BatchNorm
 
 
+def is_fusing() -> bool:
+    """Whether `torch.compile` traces the code, and no export."""
+    is_exporting = getattr(torch.compiler, 'is_exporting', None)  # since torch 2.7
+    if is_exporting is not None and is_exporting():
+        return False
+    return torch.compiler.is_dynamo_compiling()
+
+
 def inside_torch_func() -> bool:
     """Whether a transform of `torch.func` (vmap, grad) is running."""
     return torch._C._are_functorch_transforms_active()
