@@ -46,7 +46,10 @@ def breakdown_tables(study: Study, results: Path) -> list[tuple[list[list[str]],
         if not comparisons:
             continue
         sizes = [name for name in SIZES.values() if name in comparisons]
-        classes = sorted(set(comparisons) - {*sizes}, key=lambda name: -comparisons[name].mean)
+        classes = sorted(
+            comparisons.keys() - {*sizes},
+            key=lambda name: (-round(comparisons[name].mean, 2), name),
+        )
         lines = [[f'{row.name}, AP', 'n', base.name, 'difference']]
         for name in [*sizes, *classes]:
             baseline_mean = np.mean(

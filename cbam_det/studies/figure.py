@@ -70,8 +70,11 @@ def study_figure(study: Study, results: Path) -> Figure:
             _curves(curve, study, rows, results, styles)
             for gain in rest:
                 times = read_json(cost)['rows']
+                if not any(row.name in times for row in rows):  # such as classifiers
+                    gain.set_visible(False)
+                    continue
                 _gains(gain, study, rows, results, styles, times)
-                gain.set(title='gain against cost', ylabel=f'{first} difference to the baseline')
+                gain.set(title='gain against cost', ylabel=f'{first}, difference')
                 gain.set_xlabel('increase of training step time, %')
         figure.legend(
             [Line2D([], [], marker='o', **style) for style in styles.values()],
@@ -119,8 +122,8 @@ def _gains(
     first = next(iter(study.metrics_of(rows[0])))
     for row in rows:
         comparison = difference(study, row, results, first)
-        if comparison is None or not any(other.name in times for other in rows):
-            continue  # no pair of runs, or classifiers, which have no measured times
+        if comparison is None:
+            continue
         if not {row.name, row.against} <= set(times):
             raise InputError(
                 f'the record of costs of {study.name} has no row {row.name!r}; measure again: '

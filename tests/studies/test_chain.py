@@ -175,7 +175,7 @@ def test_commands_of_a_chain_are_listed_seed_by_seed_with_the_source_first(tmp_p
 
 def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
     study = study_of(tmp_path)
-    gaps = {'cat': (0.10, 0.12), 'dog': (-0.02, -0.01), 'cow': (0.02, 0.05)}
+    gaps = {'cow': (0.02, 0.05), 'cat': (0.10, 0.12), 'dog': (-0.02, -0.01), 'ant': (0.05, 0.02)}
     for seed in (0, 1):
         for name, sign in (('second', 0), ('second with attention', 1)):
             metrics = {
@@ -187,14 +187,15 @@ def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
             put_record(tmp_path, study, study.rows[name], seed, metrics=metrics)
     lines = breakdown(study, tmp_path).splitlines()
     assert lines[0] == '| second with attention, AP | n | second | difference |'
-    assert lines[2:6] == [
+    assert lines[2:7] == [
         '| small objects | 2 | 10.00 | +1.00 (+1.00 to +1.00) |',
         '| cat | 2 | 35.00 | +11.00 (-1.71 to +23.71) |',
+        '| ant | 2 | 35.00 | +3.50 (-15.56 to +22.56) |',
         '| cow | 2 | 35.00 | +3.50 (-15.56 to +22.56) |',
         '| dog | 2 | 35.00 | -1.50 (-7.85 to +4.85) |',
     ]
     assert lines[-1] == (
-        'For 0 of 3 classes the interval excludes 0; by chance alone this is expected for 0.2.'
+        'For 0 of 4 classes the interval excludes 0; by chance alone this is expected for 0.2.'
     )
     assert breakdown(study, tmp_path / 'none').startswith('no detector is recorded')
 

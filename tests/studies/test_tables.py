@@ -130,6 +130,8 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert tool(*options, 'plot', 'small', '--out', tmp_path / 'b.svg') == 0
     assert (tmp_path / 'a.svg').read_bytes() == (tmp_path / 'b.svg').read_bytes()
     assert tool(*options, 'plot', 'small', '--out', tmp_path / 'a.gif') == 2
+    cost_path(results, small).write_text(json.dumps(dict(rows={})))
+    assert [axis.get_visible() for axis in study_figure(small, results).axes] == [True, True, False]
 
 
 def test_learning_curves_use_the_seeds_that_compared_rows_share(small, tmp_path):
