@@ -22,10 +22,12 @@ BatchNormBase = nn.modules.batchnorm._BatchNorm
 
 def is_fusing() -> bool:
     """Whether `torch.compile` traces the code, and no export."""
-    is_exporting = getattr(torch.compiler, 'is_exporting', None)  # since torch 2.7
-    if is_exporting is not None and is_exporting():
-        return False
-    return torch.compiler.is_dynamo_compiling()
+
+    def holds(name: str) -> bool:  # these functions are newer than `is_compiling`
+        function = getattr(torch.compiler, name, None)
+        return function is not None and function()
+
+    return is_compiling() and holds('is_dynamo_compiling') and not holds('is_exporting')
 
 
 def inside_torch_func() -> bool:
