@@ -75,7 +75,7 @@ def test_blocks_of_the_pages_run(digits, tmp_path):
     (tmp_path / 'data').mkdir()
     shutil.copytree(digits, tmp_path / 'data' / 'digits')
     quick = [block for block in blocks() if block.mark == 'run']
-    assert len(quick) >= 2
+    assert len(quick) >= 3
     for block in quick:
         run(block, tmp_path)
 
