@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import signal
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -325,12 +326,16 @@ class CheckedRunner(Runner):
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """MMEngine's `build_train_loop`, with a check that there is at least one batch.
 
+        torch warns of more workers than cores when a loader is built, and then in every epoch; the
+        warning is shown once.
+
         Raises:
             InputError: there are fewer images than in a batch, and `drop_last` drops them.
         """
         built = super().build_train_loop(loop)
         if isinstance(built.dataloader, DataLoader):
             check_batches(built.dataloader)
+            warnings.filterwarnings('ignore', 'This DataLoader will create')
         return built
 
     def test(self) -> dict[str, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,15 @@ def test_a_test_shows_its_lines_and_a_training_after_it_does_not(tmp_path, capsy
     assert 'Epoch(test)' in printed and 'metrics written to' in printed
     run.train()
     assert 'mmengine - INFO' not in capsys.readouterr().out
+
+
+def test_more_workers_than_cores_are_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        toy(tmp_path, workers=2, max_epochs=2).train()
+    told = [str(one.message) for one in caught if 'worker processes' in str(one.message)]
+    assert len(told) == 1 and 'is 1, which is smaller' in told[0]
 
 
 def test_elsewhere_the_output_has_all_lines(tmp_path, capsys):
