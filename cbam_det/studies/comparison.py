@@ -1,5 +1,5 @@
 """Two rows of a study, paired by seeds: the mean difference, its interval and the verdict, and how
-many seeds would show a difference.
+many seeds would show a difference or narrow the interval.
 """
 
 from __future__ import annotations
@@ -85,11 +85,9 @@ def seeds_needed(comparison: Comparison, difference: float) -> int | None:
         The count; None where the comparison has no interval, or one of no width, or where
         `MOST_SEEDS` are too few.
     """
-    if comparison.low is None or comparison.high is None or comparison.low == comparison.high:
+    deviation = _deviation(comparison)
+    if not deviation:
         return None
-    half_width = (comparison.high - comparison.low) / 2
-    quantile = stats.t.ppf(0.975, comparison.count - 1)
-    deviation = half_width * math.sqrt(comparison.count) / quantile
     for count in range(2, MOST_SEEDS + 1):
         shift = difference / deviation * math.sqrt(count)
         threshold = stats.t.ppf(0.975, count - 1)
@@ -97,3 +95,28 @@ def seeds_needed(comparison: Comparison, difference: float) -> int | None:
         if shift > threshold + 10 or stats.nct.sf(threshold, count - 1, shift) >= POWER:
             return count
     return None
+
+
+def seeds_for_width(comparison: Comparison, half_width: float) -> int | None:
+    """The fewest seeds with which the 95% interval would be `half_width` or less to each side, a
+    rough count as that of `seeds_needed`.
+
+    Returns:
+        The count; None if the comparison has no interval, or if `MOST_SEEDS` are too few.
+    """
+    deviation = _deviation(comparison)
+    if deviation is None:
+        return None
+    for count in range(2, MOST_SEEDS + 1):
+        if stats.t.ppf(0.975, count - 1) * deviation / math.sqrt(count) <= half_width:
+            return count
+    return None
+
+
+def _deviation(comparison: Comparison) -> float | None:
+    """The standard deviation of the differences; None without an interval."""
+    if comparison.low is None or comparison.high is None:
+        return None
+    half_width = (comparison.high - comparison.low) / 2
+    quantile = stats.t.ppf(0.975, comparison.count - 1)
+    return float(half_width * math.sqrt(comparison.count) / quantile)

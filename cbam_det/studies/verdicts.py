@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..models.attention_modules import at_start
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
 from ..utils.records import table_head, table_row
-from .comparison import Comparison, compare
+from .comparison import MOST_SEEDS, Comparison, compare, seeds_for_width
 from .records import read_record, records, runs_without_row
 from .study import (
     GATES,
@@ -25,6 +26,7 @@ from .study import (
 )
 
 REFERENCES = ('paper', 'mmdet')
+NARROW = 0.5  # half width of an interval, in points
 
 
 def values(study: Study, row: Row, results: Path, metric: str) -> dict[int, float]:
@@ -254,23 +256,42 @@ def _recorded_runs(study: Study, results: Path) -> str:
 
 
 def _chance_of_verdicts(study: Study, results: Path) -> list[str]:
-    """How often a verdict is better or worse by chance, as a sentence; [] without a verdict."""
-    metrics = []
+    """How often a verdict is better or worse by chance, and how many seeds would narrow the
+    intervals, as sentences; [] without a verdict.
+    """
+    complete: dict[str, list[Comparison]] = {}
     for row in study.rows.values():
         first = next(iter(study.metrics_of(row)))
         comparison = difference(study, row, results, first)
         if comparison is not None and comparison.count == _planned_pairs(study, row) > 1:
-            metrics.append(first)
-    if not metrics:
+            complete.setdefault(first, []).append(comparison)
+    if not complete:
         return []
     sentence = (
-        f'Verdicts are on {" and ".join(dict.fromkeys(metrics))}: without any effect, a verdict is '
+        f'Verdicts are on {" and ".join(complete)}: without any effect, a verdict is '
         'better or worse in 5% of cases'
     )
-    if (tests := len(metrics)) > 1:
+    if (tests := sum(map(len, complete.values()))) > 1:
         chance = 100 * (1 - 0.95**tests)
         sentence += f', and at least one of {tests} in up to {chance:.0f}%'
-    return [sentence]
+    return [sentence, *_seeds_for_narrow_intervals(complete)]
+
+
+def _seeds_for_narrow_intervals(complete: Mapping[str, Sequence[Comparison]]) -> list[str]:
+    """How many seeds would narrow wider intervals to `NARROW`, by metric, as a sentence."""
+    counts = []
+    for metric, comparisons in complete.items():
+        needed = [(seeds_for_width(one, NARROW) or math.inf, one.count) for one in comparisons]
+        wide = sorted({seeds for seeds, count in needed if seeds > count})
+        if wide:
+            ends = ' to '.join(
+                f'{seeds:,}' if seeds <= MOST_SEEDS else f'more than {MOST_SEEDS:,}'
+                for seeds in dict.fromkeys((wide[0], wide[-1]))
+            )
+            counts.append(f'{ends} seeds for {metric}')
+    if not counts:
+        return []
+    return [f'An interval of ±{NARROW:g} points would take about {" and ".join(counts)}']
 
 
 def _machine(environment: Mapping) -> str:

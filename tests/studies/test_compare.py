@@ -15,7 +15,7 @@ from scipy import stats
 from cbam_det.studies import compare as compare_module
 from cbam_det.studies import study as study_module
 from cbam_det.studies.compare_page import verdict_sentences, write
-from cbam_det.studies.comparison import Comparison, compare, seeds_needed
+from cbam_det.studies.comparison import Comparison, compare, seeds_for_width, seeds_needed
 from cbam_det.studies.next_steps import next_steps
 from cbam_det.studies.project_study import ProjectStudy
 from cbam_det.studies.records import config_hash, data_digits, read_record
@@ -97,6 +97,20 @@ def test_seeds_needed_show_the_difference_in_four_of_five_cases(deviation):
         return float((stats.ttest_1samp(gaps, 0, axis=1).pvalue < 0.05).mean())
 
     assert shown(count) > 0.79 and shown(count - 1) < 0.8
+
+
+def test_seeds_for_a_width_are_the_fewest_whose_interval_is_as_narrow():
+    gaps = {0: 0.3, 1: -0.9, 2: 1.4, 3: 0.1}
+    comparison = compare(gaps, dict.fromkeys(gaps, 0))
+    count = seeds_for_width(comparison, 0.5)
+    deviation = np.std([*gaps.values()], ddof=1)
+
+    def half_width(seeds: int) -> float:
+        return stats.t.interval(0.95, seeds - 1, scale=deviation / np.sqrt(seeds))[1]
+
+    assert half_width(count) <= 0.5 < half_width(count - 1) and count == 17
+    assert seeds_for_width(comparison, 1e-3) is None  # more than a thousand
+    assert seeds_for_width(Comparison(1, 0.3), 0.5) is None
 
 
 def test_durations_are_in_the_unit_of_their_size():

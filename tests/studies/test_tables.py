@@ -58,7 +58,8 @@ def test_table_shows_means_deviations_differences_and_the_paper_s_results(small,
     origin = (
         '6 of 9 runs recorded; 2.0 minutes per training (median); a CPU (2 cores), 1 thread, torch '
         '2.12.1; commit 0123456. `python tools/experiment.py run small`. Verdicts are on AP: '
-        'without any effect, a verdict is better or worse in 5% of cases'
+        'without any effect, a verdict is better or worse in 5% of cases. '
+        'An interval of ±0.5 points would take about 8 seeds for AP'
     )
     assert lines[5:] == ['', origin]
     row = small.rows['paper start']
@@ -67,7 +68,9 @@ def test_table_shows_means_deviations_differences_and_the_paper_s_results(small,
     lines = table(small, tmp_path / 'results').splitlines()
     assert lines[-1] == f'{origin}. Records of removed rows or seeds: 1'
     record(tmp_path / 'results', small, 'paper start', [0.41, 0.41, 0.42])
-    assert 'of cases, and at least one of 2 in up to 10%' in table(small, tmp_path / 'results')
+    text = table(small, tmp_path / 'results')
+    assert 'of cases, and at least one of 2 in up to 10%' in text
+    assert 'An interval of ±0.5 points would take about 8 to 23 seeds for AP' in text
     empty = table(small, tmp_path / 'none')
     assert '| none | 0 |  |  |  |  |  |  | 27 |  |' in empty and '0 of 9 runs recorded. `' in empty
     zoo = replace(small, rows={'a': Row('a', 'c', mmdet={'AP': 37.4}, seeds=[0])}, note='A note.')
