@@ -153,6 +153,21 @@ def test_images_of_coco_without_a_file_and_files_without_an_entry_are_left_out_w
     assert f'image missing: 1, for example {missing} ' in notes and 'other.jpeg' in notes
 
 
+def test_image_of_coco_that_is_found_in_another_folder_is_told(folder):
+    root = folder(roboflow_coco)
+    before = counts(read(root))
+    image = sorted((root / 'export/train').glob('*.jpg'))[0]
+    (root / 'export/more').mkdir()
+    moved = image.rename(root / 'export/more' / image.name)
+    sets = read(root)
+    annotations = root / 'export/train/_annotations.coco.json'
+    assert (
+        f'train: 1 images of {annotations} are not in {root / "export/train"}, but images with '
+        f'their names are elsewhere: {moved}'
+    ) in sets.notes
+    assert counts(sets) == before
+
+
 def test_roboflow_s_category_for_the_set_is_removed_but_other_unused_classes_stay(folder):
     root = folder(roboflow_coco) / 'export'
     for file in root.glob('*/*.json'):

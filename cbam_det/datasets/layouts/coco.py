@@ -67,6 +67,7 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in files.images:
         by_name[image.name].append(image)
+    elsewhere: list[str] = []
     for index, name in enumerate(names):
         path = os.path.join(str(folder), name)
         if name and not file_under_another_name(path):
@@ -80,5 +81,12 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
             if same_name:  # Label Studio's names start with folders of its server
                 path = str(same_name[0])
                 content.raw['images'][index]['file_name'] = os.path.relpath(path, folder)
+                elsewhere.append(path)
         content.images[index] = content.images[index]._replace(path=name and path)
-    return AnnotatedSplit(file.stem, files.root, folder, content)
+    split = AnnotatedSplit(file.stem, files.root, folder, content)
+    if 0 < len(elsewhere) < len(names):  # it may be another image of the same name
+        split.notes.append(
+            f'{len(elsewhere):,} images of {file} are not in {folder}, but images with their '
+            f'names are elsewhere: {first_few(elsewhere)}'
+        )
+    return split
