@@ -120,11 +120,12 @@ def threshold_table(record: dict) -> str:
         table_row([f'{size:,}', f'{min(ratios):.2f}x to {max(ratios):.2f}x'])
         for size, ratios in sorted(by_size.items())
     ]
+    lost = loss(record['maps'], record['small'])
     rows += [
         '',
         f'The best limit is {record["limit"]:,} elements: with it, training takes '
-        f'{100 * record["loss"]:.1f}% longer than with the faster pass of each map. The limit in '
-        f'use was {record["small"]:,}, with {100 * loss(record["maps"], record["small"]):.1f}%.',
+        f'{100 * record["loss"]:.1f}% longer than with the faster pass of each map; with the limit '
+        f'of that time, {record["small"]:,}, it took {100 * lost:.1f}% longer.',
     ]
     return '\n'.join([*rows, '', origin_line(record)])
 

@@ -64,7 +64,7 @@ def breakdown_tables(study: Study, results: Path) -> list[tuple[list[list[str]],
             significant = sum(verdict in ('better', 'worse') for verdict in verdicts)
             note = (
                 f'For {significant} of {len(classes)} classes the interval excludes 0; by chance '
-                f'alone this is expected for {0.05 * len(classes):.1f}.'
+                f'alone, about {0.05 * len(classes):g} would.'
             )
         tables.append((lines, note))
     return tables

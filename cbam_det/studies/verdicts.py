@@ -92,7 +92,10 @@ def summary(study: Study, results: Path) -> str:
 def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     metrics = study.metrics_of(rows[0])
     first, *other_metrics = metrics
-    paper, mmdet = (any(getattr(row, key) for row in rows) for key in REFERENCES)
+    paper, mmdet = (
+        [name for name in metrics if any(name in getattr(row, key) for row in rows)]
+        for key in REFERENCES
+    )
     compared = any(row.against for row in rows)
     starts = {
         next(iter(study.metrics_of(study.rows[name]))): None
@@ -103,10 +106,10 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     if compared:
         head += [f'{name}, difference' for name in other_metrics]
     head += [f'{name} of the initial weights' for name in starts]
+    head += [f"paper's {name}" for name in paper]
     if paper:
-        head += [f"paper's {first}", "paper's difference"]
-    if mmdet:
-        head.append(f"mmdet's {first}")
+        head.append(f"paper's {first}, difference")
+    head += [f"mmdet's {name}" for name in mmdet]
     weights = read_json(gates_path(results, study)).get('rows', {})
     weights = {row.name: weights[row.name] for row in rows if row.name in weights}
     if weights:
@@ -122,10 +125,10 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
         if compared:
             cells += [_difference(study, row, results, name)[0] for name in other_metrics]
         cells += [_start_cell(study, row, results, name) for name in starts]
+        cells += [_figure(rows, 'paper', row, name) for name in paper]
         if paper:
-            cells += _paper_cells(study, row, first)
-        if mmdet:
-            cells.append(_figure(row.mmdet.get(first)))
+            cells.append(_paper_difference(study, row, first))
+        cells += [_figure(rows, 'mmdet', row, name) for name in mmdet]
         if weights:
             cells += [_range(weights.get(row.name, {}).get(gate)) for gate in GATES]
         lines.append(table_row([row.name, count, *cells]))
@@ -198,8 +201,9 @@ def heat_table(study: Study, results: Path) -> str:
         [
             *lines,
             '',
-            f'The share of the heat of {method} inside the boxes of objects that both detectors '
-            f'find with a score of {record["score"]:g} or more, on {record["images"]} test images. '
+            f"The share of Grad-CAM's heat (method {method}) inside the boxes of objects that both "
+            f'detectors find with a score of {record["score"]:g} or more, on {record["images"]} '
+            'test images; *objects* is their number over all seeds. '
             f'Evenly spread heat would have a share of {np.mean(chance):.1f}. '
             f'`{record["command"]}`',
         ]
@@ -223,7 +227,7 @@ def _origin(study: Study, results: Path) -> list[str]:
     if gate_record := read_json(gates_path(results, study)):
         sentences.append(
             'Attention weights: 5% and 95% quantiles over all CBAMs after the training, as means '
-            f'over the runs, on {gate_record["images"]} validation images '
+            f'over the runs, on {gate_record["images"]} images of `val_dataloader` '
             f'(`{gate_record["command"]}`)'
         )
         if unmoved := [name for name in rows_at_start(gate_record['rows']) if name in study.rows]:
@@ -348,13 +352,16 @@ def _planned_pairs(study: Study, row: Row) -> int:
     return 0 if base is None else len(set(row.seeds) & set(base.seeds))
 
 
-def _paper_cells(study: Study, row: Row, metric: str) -> list[str]:
-    figure = row.paper.get(metric)
+def _paper_difference(study: Study, row: Row, metric: str) -> str:
     base = study.baseline(row)
-    base_figure = base.paper.get(metric) if base else None
-    gap = '' if figure is None or base_figure is None else f'{figure - base_figure:+.2f}'
-    return [_figure(figure), gap]
+    if base is None or metric not in row.paper or metric not in base.paper:
+        return ''
+    return f'{row.paper[metric] - base.paper[metric]:+.2f}'
 
 
-def _figure(value: float | None) -> str:
-    return '' if value is None else f'{value:g}'
+def _figure(rows: Sequence[Row], key: str, row: Row, metric: str) -> str:
+    """A row's result of the paper or of mmdet, with as many decimals as those of the other rows."""
+    figures = [getattr(other, key).get(metric) for other in rows]
+    decimals = max(len(str(figure).partition('.')[2]) for figure in figures if figure is not None)
+    figure = getattr(row, key).get(metric)
+    return '' if figure is None else f'{figure:.{decimals}f}'

@@ -195,7 +195,7 @@ def test_details_are_paired_by_size_and_class_from_gain_to_loss(tmp_path):
         '| dog | 2 | 35.00 | -1.50 (-7.85 to +4.85) |',
     ]
     assert lines[-1] == (
-        'For 0 of 4 classes the interval excludes 0; by chance alone this is expected for 0.2.'
+        'For 0 of 4 classes the interval excludes 0; by chance alone, about 0.2 would.'
     )
     assert breakdown(study, tmp_path / 'none').startswith('no detector is recorded')
 

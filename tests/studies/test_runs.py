@@ -245,7 +245,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert record['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
     output = capsys.readouterr().out
     assert f'{low:.2f} to {high:.2f} | {spatial[0]:.2f} to {spatial[2]:.2f} |' in output
-    assert 'as means over the runs, on 2 validation images' in output
+    assert 'as means over the runs, on 2 images of `val_dataloader`' in output
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmdet
 import pytest
+import torch
 
 from cbam_det.datasets.validation.fingerprint import fingerprint
 from cbam_det.models.build import build_model
@@ -48,6 +49,27 @@ def test_the_studies_have_every_row_of_the_paper_s_tables():
     assert {name: rows[name] for name in expected} == expected
     paper = read_study(ROOT / 'experiments' / 'table6.yaml').rows
     assert paper['ResNet101 + CBAM'].paper == dict(AP=30.8, AP50=50.5, AP75=32.6)
+
+
+def test_detector_of_the_chain_gets_every_weight_of_its_classifier_with_the_attention(tmp_path):
+    study = read_study(ROOT / 'experiments' / 'table6_chain.yaml')
+    row = study.rows['ResNet50 + CBAM']
+    (name,) = set(row.weights.values())
+    source = study.rows[name]
+    classifier = build_model(override(read_config(source.config), options(study, source, 0)))
+    for parameter in classifier.parameters():
+        torch.nn.init.uniform_(parameter)  # the detector's own gates start elsewhere
+    checkpoint = tmp_path / 'epoch_100.pth'
+    torch.save(dict(state_dict=classifier.state_dict()), checkpoint)
+    weights = dict.fromkeys(row.weights, str(checkpoint))
+    detector = build_model(override(read_config(row.config), options(study, row, 0) | weights))
+    detector.init_weights()
+    expected, loaded = classifier.backbone.state_dict(), detector.backbone.state_dict()
+    loaded |= detector.roi_head.shared_head.state_dict()
+    assert loaded.keys() == expected.keys() and sum('_gate.' in key for key in loaded) > 16
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+    assert detector.backbone.layer2[0].conv2.stride == (2, 2)  # as in the classifier
+    assert classifier.backbone.layer2[0].conv2.stride == (2, 2)
 
 
 def test_records_of_another_config_are_outdated(small, tmp_path):

@@ -49,7 +49,7 @@ def test_table_shows_means_deviations_differences_and_the_paper_s_results(small,
     record(tmp_path / 'results', small, 'none', [0.40, 0.42, 0.41])
     record(tmp_path / 'results', small, 'CBAM', [0.42, 0.45, 0.43])
     lines = table(small, tmp_path / 'results').splitlines()
-    assert lines[2] == '| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |  |  |  |  | 27 |  |'
+    assert lines[2] == '| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |  |  |  |  | 27.0 |  |'
     assert lines[3] == (
         '| CBAM | 3 | 43.33 ± 1.53 | 86.67 ± 3.06 | +2.33 (+0.90 to +3.77) | 0.020 | better '
         '| +4.67 (+1.80 to +7.54) | 28.1 | +1.10 |'
@@ -72,7 +72,9 @@ def test_table_shows_means_deviations_differences_and_the_paper_s_results(small,
     assert 'of cases, and at least one of 2 in up to 10%' in text
     assert 'An interval of ±0.5 points would take about 8 to 23 seeds for AP' in text
     empty = table(small, tmp_path / 'none')
-    assert '| none | 0 |  |  |  |  |  |  | 27 |  |' in empty and '0 of 9 runs recorded. `' in empty
+    assert (
+        '| none | 0 |  |  |  |  |  |  | 27.0 |  |' in empty and '0 of 9 runs recorded. `' in empty
+    )
     zoo = replace(small, rows={'a': Row('a', 'c', mmdet={'AP': 37.4}, seeds=[0])}, note='A note.')
     lines = table(zoo, tmp_path / 'none').splitlines()
     assert lines[0].endswith("| verdict | mmdet's AP |") and lines[2].endswith('|  |  |  | 37.4 |')
