@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
-from cbam_det.studies import compare_page
+from cbam_det.studies import compare_page, project_study
 from cbam_det.studies import study as study_module
 from cbam_det.studies.compare_page import verdict_sentences, write
 from cbam_det.studies.comparison import Comparison, compare, seeds_for_width, seeds_needed
@@ -301,6 +301,14 @@ def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(
     assert part['images'] == whole['images'][:2]
     kept = {image['id'] for image in part['images']}
     assert part['annotations'] == [x for x in whole['annotations'] if x['image_id'] in kept]
+
+
+def test_quick_test_takes_images_with_objects_first(tmp_path):
+    boxes = [dict(image_id=1, iscrowd=1), dict(image_id=3, iscrowd=0), dict(image_id=5)]
+    whole = tmp_path / 'whole.json'
+    whole.write_text(json.dumps(dict(images=[dict(id=n) for n in range(6)], annotations=boxes)))
+    part = json.loads(project_study._part_of(whole, 3, tmp_path / 'part.json').read_text())
+    assert part == dict(images=[dict(id=n) for n in (3, 5, 0)], annotations=boxes[1:])
 
 
 def test_what_mmengine_logs_is_hidden_while_a_status_is_shown(capsys):
