@@ -70,7 +70,7 @@ def test(args: argparse.Namespace) -> None:
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
         raise InputError(f'--out {args.out}: predictions are written as .pkl; end the name in .pkl')
     cfg = config_of(args, 'test')
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show or args.show_dir:
         if not (cfg.get('default_hooks') or {}).get('visualization'):
             raise InputError(

@@ -50,6 +50,11 @@ def train(args: argparse.Namespace) -> None:
     from cbam_det.engine.log_backends import add_log_backends
     from cbam_det.utils.errors import InputError
 
+    if args.resume == '':
+        raise InputError(
+            "--resume '' names no checkpoint; give its file, or --resume alone to continue from "
+            'the last one in the work_dir'
+        )
     cfg = config_of(args, 'train')
     add_log_backends(cfg, args.log)
     if args.amp and cfg.get('optim_wrapper'):  # without it, the check of the config says so
@@ -62,9 +67,11 @@ def train(args: argparse.Namespace) -> None:
                 'rate; add auto_scale_lr=dict(base_batch_size=...) to it'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    if args.resume == 'auto':
+        cfg.resume = 'auto'
+    elif args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = args.resume
     build_runner(cfg, 'train').train()
 
 

@@ -78,6 +78,9 @@ def build_runner(cfg: Config, task: Task) -> Runner:
             'no exact resuming, no atomic checkpoints and no check of its losses',
             level=logging.WARNING,
         )
+    if cfg.get('resume') == 'auto':
+        cfg.resume = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
+        cfg.load_from = None if cfg.resume else cfg.get('load_from')
     return RUNNERS.build(cfg)
 
 

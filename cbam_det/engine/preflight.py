@@ -68,8 +68,8 @@ def check_run(cfg: Config, task: Task) -> str | None:
     """Check the data, the model, the weights and the folders of a run, in the first process.
 
     Returns:
-        The checkpoint from which a training with `resume=True` continues; None if a new training
-        starts, or if `load_from` names the checkpoint.
+        The checkpoint from which a training with `resume` continues; None if a new training
+        starts, or if `load_from` names the checkpoint (which it does not with `resume='auto'`).
 
     Raises:
         InputError: something is missing, damaged or inconsistent. Only the first fault is named.
@@ -99,16 +99,17 @@ def check_run(cfg: Config, task: Task) -> str | None:
     check_bypassed(run, model)
     warn_unread(cfg, model)
     resume_from = None
-    if run.resume and run.load_from:
+    if run.resume and run.load_from is not None and cfg.resume != 'auto':
         checkpoint = loading.check_checkpoint(run.load_from, '--resume', model)
         loading.check_resumable(run.load_from, checkpoint)
         loading.check_same_gates(run.model, checkpoint)
         loading.check_checkpoint_classes(run.splits.get('train'), checkpoint)
-    elif run.resume:
-        resume_from = loading.last_readable_checkpoint(run.work_dir, model, run.model)
-    elif run.load_from is not None:
-        checkpoint = loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
-        warn_of_other_classes(run, checkpoint)
+    else:
+        if run.resume:
+            resume_from = loading.last_readable_checkpoint(run.work_dir, model, run.model)
+        if run.load_from is not None and resume_from is None:
+            checkpoint = loading.check_checkpoint(run.load_from, 'load_from', model, whole=False)
+            warn_of_other_classes(run, checkpoint)
     loading.check_pretrained(run.model.pretrained, model)
     check_work_dir(run)
     return resume_from

@@ -47,6 +47,7 @@ from ..utils.mmengine_private import loaded_checkpoint
 from ..utils.records import scored, typed_command
 from ..utils.value_types import typed
 from . import devices, failures, preflight
+from .config_dump import dump_config
 from .hooks.detection_count_hook import DetectionCountHook
 from .hooks.exact_resume_hook import random_states, set_random_states
 from .hooks.stop_signals_hook import StopSignalsHook
@@ -104,6 +105,7 @@ class CheckedRunner(Runner):
         self._resume_from: str | None = None  # found by the first process
         self._resumed_at: int | None = None
         self._begun = False  # whether the first batch was read
+        self._resume: bool | str  # 'auto' until the checkpoint is known, see load_or_resume
         super().__init__(*args, **options)
 
     @classmethod
@@ -223,22 +225,25 @@ class CheckedRunner(Runner):
     def load_or_resume(self) -> None:
         """MMEngine's `load_or_resume`, from the checkpoint that the first process found.
 
+        With `resume='auto'`, `load_from` are the weights of a run whose work_dir has no checkpoint.
         With `channels_last`, the model is first converted to that memory format. Its weights are
         initialised before that, so the format does not change them.
         """
         if self.cfg.get('channels_last'):
             to_channels_last(self.model)
-        if self._resume and self._load_from is None:
+        if self._resume and (self._load_from is None or self._resume == 'auto'):
             if self._checked_for is None and is_main_process():
                 self._resume_from = loading.last_readable_checkpoint(self.work_dir)
             checkpoint = [self._resume_from]
             broadcast_object_list(checkpoint)
-            if checkpoint[0] is None:
+            self._resume = checkpoint[0] is not None
+            if self._resume:
+                self._load_from: str | None = checkpoint[0]
+            else:
+                start = f' from {self._load_from}' if self._load_from else ''
                 self.logger.info(
-                    f'{self.work_dir} has no checkpoint: a new run starts', extra=BRIEF
+                    f'{self.work_dir} has no checkpoint: a new run starts{start}', extra=BRIEF
                 )
-                return
-            self._load_from: str | None = checkpoint[0]
         super().load_or_resume()
 
     def save_checkpoint(
@@ -271,7 +276,8 @@ class CheckedRunner(Runner):
             Stopped: by a signal, with a checkpoint (see `StopSignalsHook`), or at once by Ctrl-C.
         """
         self._check('train')
-        super().dump_config()
+        if is_main_process():
+            dump_config(self)
         try:
             with self._explained(self.work_dir):
                 model = super().train()
@@ -347,6 +353,7 @@ class CheckedRunner(Runner):
             Stopped: by Ctrl-C.
         """
         self._check('test')
+        self._resume = False  # a test loads weights alone; the dump of a config may have it
         counts = DetectionCountHook()
         self.register_hook(counts)
         try:

@@ -31,6 +31,8 @@ def check_runner_keys(cfg: Mapping) -> None:
             dictionary.
     """
     for key, wanted in options_of(Runner)[0].items():
+        if (key, cfg.get(key)) == ('resume', 'auto'):  # of `CheckedRunner.load_or_resume`
+            continue
         if key in cfg and key not in ('self', 'cfg'):
             wanted = Union[wanted, WIDER.get(key, wanted)]  # noqa: UP007
             outer = [get_origin(part) or part for part in parts_of(wanted)]
