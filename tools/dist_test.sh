@@ -8,12 +8,18 @@ if [ $# -lt 3 ] || [ "$1" = --help ] || ! [[ $3 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
+# Processes of one machine meet at any free port, so that several runs can share the machine.
+if [ -z "${PORT-}" ]; then
+    PORT=29500
+    [ "${NNODES:-1}" != 1 ] || PORT=$("${PYTHON:-python}" -c \
+        'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+fi
 # torchrun prints a long report when a process fails, so the error line is repeated at the end.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
-    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$PORT" \
     --nproc_per_node "$3" \
     "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}" 2> >(tee "$log" >&2) || {
     status=$?

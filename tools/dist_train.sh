@@ -8,6 +8,12 @@ if [ $# -lt 2 ] || [ "$1" = --help ] || ! [[ $2 =~ ^[0-9]+$ ]]; then
     sed -n '2,5s/^# //p' "$0"
     exit $([ "${1-}" = --help ] && echo 0 || echo 2)
 fi
+# Processes of one machine meet at any free port, so that several runs can share the machine.
+if [ -z "${PORT-}" ]; then
+    PORT=29500
+    [ "${NNODES:-1}" != 1 ] || PORT=$("${PYTHON:-python}" -c \
+        'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+fi
 # torchrun prints a long report when a process stops, so the error line, or the line about how to
 # continue, is repeated at the end.
 log=$(mktemp)
@@ -39,7 +45,7 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
     # shellcheck disable=SC2046 (it may be missing)
     exec $(command -v setsid) "${PYTHON:-python}" -m torch.distributed.run \
         --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
-        --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
+        --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$PORT" \
         --nproc_per_node "$2" \
         "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
 ) 2> >(trap '' INT TERM USR1 HUP QUIT; tee "$log" >&2) &

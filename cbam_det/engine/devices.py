@@ -124,7 +124,8 @@ def adapt_to_cpu(cfg: Config) -> None:
             f'--launcher {cfg.launcher} needs GPUs and torch sees none; on CPUs use '
             f'{tool_file("dist_train.sh")} (--launcher pytorch)'
         )
-    distributed.init_process_group('gloo')
+    if not distributed.is_initialized():  # by an earlier runner of the same script
+        distributed.init_process_group('gloo')
     # The defaults of MMEngine's wrap_model, except for the device ids.
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',

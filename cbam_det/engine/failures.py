@@ -14,6 +14,7 @@ from ..models.channels_last import REMEDY
 from ..utils.config import CBAMS, kind_of, walk
 from ..utils.errors import InputError
 from ..utils.installation import tool_command
+from ..utils.options import cfg_options
 from ..utils.records import last_checkpoint
 
 FULL = ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS')  # only writing raises these
@@ -25,13 +26,15 @@ REMEDIES = {
 }
 DISK = {getattr(errno, name): name for name in REMEDIES if hasattr(errno, name)}
 NEEDS_CONTIGUOUS = 'view size is not compatible'  # of torch's `view` of a map in channels_last
+# torch's message of the signal that ended a worker; another error may have it as its cause.
+KILLED = re.compile(r'DataLoader worker \(pid \d+\) is killed by signal: (Bus error|Killed)')
 # mmdet's backbones with the option `with_cp`.
 CHECKPOINTED = re.compile(r'Res(Net|NeXt|NeSt|2Net)|RegNet|HRNet|MobileNetV2|EfficientNet|Swin')
 
 
 def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError | None:
-    """Explain a fault of the disk, a broken image, a lack of memory or a model that cannot be in
-    channels_last; None for other errors.
+    """Explain a fault of the disk, a broken image, a lack of memory (also in a loader's worker), or
+    a model that cannot be in channels_last; None for other errors.
 
     Args:
         error: the exception of the run.
@@ -48,6 +51,9 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
     if _is_out_of_memory(error):
         options = memory_options(cfg, training=work_dir is not None)
         return InputError(f'out of memory ({cause}); options that need less: {options}')
+    if killed := KILLED.search(str(error)) or KILLED.search(str(error.__cause__)):
+        remedy = _worker_remedy(killed[1], cfg, training=work_dir is not None)
+        return InputError(f'{killed[0]}: {remedy}, then {hint}')
     if fault := _disk_fault(error, lines[-1]):
         name, file = fault
         action, remedy = REMEDIES[name]
@@ -74,6 +80,24 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in words)
     )
+
+
+def _worker_remedy(signal_name: str, cfg: Config, training: bool) -> str:
+    """What to do after a signal to a worker: 'Bus error' (shared memory) or 'Killed' (memory)."""
+    splits = ('train', 'val') if training else ('test',)
+    names = [name for split in splits if cfg.get(name := f'{split}_dataloader')]
+    if signal_name == 'Bus error':
+        without = cfg_options({f'{name}.num_workers': 0 for name in names})
+        return (
+            'the shared memory (/dev/shm) is full; start the container with `docker run '
+            f'--shm-size=8g`, or give {without}'
+        )
+    values = [
+        f'{name}.{key} (now {cfg[name].get(key, default)})'
+        for name in names
+        for key, default in (('num_workers', 0), ('batch_size', 1))
+    ]
+    return f'most likely the memory of the machine is full; lower {", ".join(values)}'
 
 
 def _disk_fault(error: Exception, last_line: str) -> tuple[str, str | None] | None:

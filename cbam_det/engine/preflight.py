@@ -186,23 +186,31 @@ def check_bypassed(run: RunConfig, model: nn.Module) -> None:
 def check_work_dir(run: RunConfig) -> None:
     """Check that the run can write to its work_dir and to the folder of its checkpoints.
 
-    The check leaves no file or folder behind.
-
     Raises:
         InputError: it cannot create a folder or write to it.
     """
-    paths = {'the work_dir': run.work_dir}
+    remedy = 'give a folder that you can write to, for example with --work-dir'
+    check_folder(run.work_dir, f'the work_dir {run.work_dir}', remedy)
     if run.checkpoint_dir and '://' not in run.checkpoint_dir:
-        paths['default_hooks.checkpoint.out_dir'] = run.checkpoint_dir
-    for option, path in paths.items():
-        folder = Path(path).absolute()
-        try:
-            while not folder.exists():
-                folder = folder.parent
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(
-                f'{option} {path} cannot be written ({folder}: {error.strerror}); give a folder '
-                'that you can write to, for example with --work-dir'
-            ) from None
+        description = f'default_hooks.checkpoint.out_dir {run.checkpoint_dir}'
+        check_folder(run.checkpoint_dir, description, remedy)
+
+
+def check_folder(path: str | Path, description: str, remedy: str) -> None:
+    """Check that files can be written to a folder, which may not exist yet.
+
+    The check leaves no file or folder behind. `description` and `remedy` are for the message.
+
+    Raises:
+        InputError: it cannot be created, or nothing can be written to it.
+    """
+    folder = Path(path).absolute()
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f'{description} cannot be written ({folder}: {error.strerror}); {remedy}'
+        ) from None

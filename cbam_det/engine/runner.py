@@ -380,5 +380,6 @@ class CheckedRunner(Runner):
             metrics=scored(metrics),
         )
         text = json.dumps(record, indent=2, allow_nan=False)
-        path.write_text(text + '\n', encoding='utf-8')
+        with atomic_write(path) as part:
+            part.write_text(text + '\n', encoding='utf-8')
         self.logger.info(f'metrics written to {path}', extra=BRIEF)

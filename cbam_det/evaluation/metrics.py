@@ -66,12 +66,17 @@ def class_of_metric(key: str) -> str | None:
 def report_every_number(evaluator: dict | list[dict]) -> None:
     """Let the COCO evaluators in a config's `test_evaluator` report all twelve numbers that mmdet
     has and the AP of each class.
+
+    The APs of the classes are left out if masks are evaluated too: mmdet gives the APs of boxes and
+    masks the same names.
     """
     for _, node in walk(evaluator):
         metrics = node.get('metric', 'bbox')
         is_coco = kind_of(node) in COCO_METRICS
-        if is_coco and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
-            node['classwise'] = True
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        if is_coco and 'bbox' in metrics:
+            if 'segm' not in metrics:
+                node['classwise'] = True
             node.setdefault('metric_items', COCO_NUMBERS)
 
 

@@ -5,10 +5,12 @@ hardware that made them. Both are shown in tables in Markdown.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .environment import describe
 from .files import atomic_write
@@ -40,15 +42,23 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     return path if path.is_file() and not moved.is_file() else moved
 
 
-def scored(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Metrics for JSON, with None if there was nothing to score.
+def scored(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics for JSON, with None if there was nothing to score and for infinity.
 
-    Logs have NaN there; older logs have pycocotools' -1.
+    Logs have NaN if there was nothing; older logs have pycocotools' -1. Tensors, and the numbers
+    and arrays of numpy, become Python's numbers and lists.
     """
-    return {
-        key: None if value is None or value != value or value == -1 else value
-        for key, value in metrics.items()
-    }
+    return {key: _scored(value) for key, value in metrics.items()}
+
+
+def _scored(value: Any) -> Any:
+    if hasattr(value, 'tolist'):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_scored(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return None if value == -1 else value
 
 
 def typed_command() -> str:

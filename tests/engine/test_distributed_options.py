@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from torch import nn
+from torch import distributed, nn
 
 from cbam_det import CBAM
 from cbam_det.engine import devices, launch
@@ -42,6 +42,18 @@ def test_synchronised_norm_that_cannot_be_had_is_refused(options, words, monkeyp
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(InputError, match=words):
         devices.check_sync_bn(RunConfig.from_cfg(config(**options)))
+
+
+def test_second_runner_of_a_script_uses_the_process_group_of_the_first(monkeypatch):
+    created = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(distributed, 'is_initialized', lambda: bool(created))
+    monkeypatch.setattr(distributed, 'init_process_group', created.append)
+    for _ in range(2):
+        cfg = config(launcher='pytorch')
+        devices.adapt_to_cpu(cfg)
+        assert cfg.model_wrapper_cfg['device_ids'] is None
+    assert created == ['gloo']
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,11 +17,11 @@ from mmengine.config import Config
 from torch.utils.data import Dataset
 
 from cbam_det.engine import failures as faults
-from cbam_det.engine import preflight
+from cbam_det.engine import launch, preflight
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig
 
-from ..conftest import CONFIG
+from ..conftest import CONFIG, in_process
 from .tiny_run import At, load, toy
 
 pytestmark = pytest.mark.usefixtures('tiny_runs')
@@ -157,6 +159,53 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     )
     assert 'test_dataloader.batch_size (now 3); test_dataloader.dataset.pipeline.1.scale' in message
     assert not any(text in message for text in ('train', '--amp', 'memory_efficient', 'with_cp'))
+
+
+@pytest.mark.parametrize(
+    ('number', 'words'),
+    [
+        (signal.SIGBUS, '/dev/shm.*--shm-size=8g`, or give --cfg-options {name}.num_workers=0'),
+        (signal.SIGKILL, r'lower {name}.num_workers \(now 1\), {name}.batch_size \(now 4\)'),
+    ],
+)
+def test_worker_that_is_killed_is_explained(number, words, tmp_path):
+    """torch raises it alone or as the cause of another error, depending on the moment."""
+    with pytest.raises(RuntimeError) as caught:
+        list(torch.utils.data.DataLoader(Killed(number), num_workers=1))
+    alone = caught.value.__cause__ or caught.value
+    caused = RuntimeError('DataLoader worker (pid(s) 12) exited unexpectedly')
+    caused.__cause__ = alone
+    cfg = Config.fromfile(CONFIG)
+    for name in ('train_dataloader', 'test_dataloader'):
+        cfg[name].update(num_workers=1, batch_size=4)
+        for error in (alone, caused):
+            work_dir = str(tmp_path) if name == 'train_dataloader' else None
+            message = str(faults.explain(error, cfg, work_dir))
+            assert re.search(words.format(name=name), message) and '\n' not in message
+            assert 'then run the same command again' in message
+
+
+class Killed(Dataset):
+    """One image, whose worker gets a signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+def test_folder_of_the_predictions_is_checked_before_a_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, 'build_runner', lambda *_: pytest.fail('was built'))
+    (tmp_path / 'w.pth').touch()
+    (tmp_path / 'file').touch()
+    for place in ('/proc/absent', tmp_path / 'file'):
+        out = f'{place}/predictions.pkl'
+        assert in_process('test')(CONFIG, tmp_path / 'w.pth', '--out', out) == 2
+        assert f'error: --out {out} cannot be written (' in capsys.readouterr().err
 
 
 def test_other_errors_are_not_explained_away():

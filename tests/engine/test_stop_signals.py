@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mmengine.hooks import Hook
@@ -108,6 +109,14 @@ def test_second_ctrl_c_ends_at_once_and_names_the_last_checkpoint(tmp_path):
     assert stop.value.status == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / 'stopped.pth').exists()
+
+
+def test_training_in_another_thread_ignores_signals_with_a_warning(tmp_path, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(toy(tmp_path).train).result()
+    assert (tmp_path / 'epoch_3.pth').exists() and signal.getsignal(signal.SIGTERM) is before
+    assert 'the training is not in the main thread' in ''.join(capfd.readouterr())
 
 
 def test_run_in_a_script_s_background_ignores_ctrl_c(tmp_path):

@@ -84,6 +84,20 @@ def test_file_is_whole_or_not_there(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['file'] and path.read_text() == 'new'
 
 
+def test_path_in_last_checkpoint_is_utf_8_in_any_locale(tmp_path, monkeypatch):
+    written, write = [], Path.write_text
+
+    def watched(path: Path, text: str, encoding: str | None = None) -> int:
+        if path.name == 'last_checkpoint.part':
+            written.append((Path(text).name, encoding))
+        return write(path, text, encoding)
+
+    monkeypatch.setattr(Path, 'write_text', watched)
+    with pytest.raises(Stopped):
+        toy(tmp_path, At(4, kill)).train()
+    assert written == [('epoch_1.pth', 'utf-8'), ('stopped.pth', 'utf-8')]
+
+
 @pytest.fixture(scope='module')
 def run_of_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp('three')

@@ -204,6 +204,25 @@ def test_evaluator_of_a_test_reports_every_number():
     assert cfg.test_evaluator.classwise and cfg.test_evaluator.metric_items == COCO_NUMBERS
 
 
+def test_ap_of_each_class_is_left_out_where_that_of_masks_would_take_its_name():
+    for metric, classwise in ((['bbox', 'proposal'], True), (['bbox', 'segm'], False)):
+        cfg = Config(dict(test_evaluator=dict(type='CocoMetric', metric=metric)))
+        report_every_number(cfg.test_evaluator)
+        assert cfg.test_evaluator.get('classwise', False) == classwise
+        assert cfg.test_evaluator.metric_items == COCO_NUMBERS
+
+
+def test_metrics_are_json_whatever_their_type():
+    metrics = dict(
+        tensor=torch.tensor(0.5), numpy=np.float32(0.5), listed=torch.tensor([0.5, np.nan])
+    )
+    metrics |= dict(infinite=float('inf'), nothing=torch.tensor(-1.0), count=3, name='a')
+    record = json.loads(json.dumps(scored(metrics), allow_nan=False))
+    assert record == dict(
+        tensor=0.5, numpy=0.5, listed=[0.5, None], infinite=None, nothing=None, count=3, name='a'
+    )
+
+
 def test_one_option_of_a_shipped_config_chooses_pycocotools_with_the_same_numbers(
     trained, digits, run, tmp_path
 ):

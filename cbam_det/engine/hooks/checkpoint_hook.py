@@ -61,7 +61,7 @@ class AtomicCheckpointHook(CheckpointHook):
         path = self.file_backend.join_path(self.out_dir, 'stopped.pth')
         if is_main_process():
             with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as part:
-                part.write_text(str(path))
+                part.write_text(str(path), encoding='utf-8')
         return Path(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -78,7 +78,7 @@ class AtomicCheckpointHook(CheckpointHook):
                     _RunnerWithWorkDir(runner, str(temporary)), step, meta
                 )
                 with atomic_write(last) as part:
-                    part.write_bytes((temporary / last.name).read_bytes())
+                    part.write_text(str(self.last_ckpt), encoding='utf-8')
             finally:
                 shutil.rmtree(temporary)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from functools import cache
 from types import FrameType
 from typing import Any
@@ -53,7 +54,13 @@ class StopSignalsHook(Hook):
         self.previous_handlers: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Install the signal handlers."""
+        """Install the signal handlers, which Python allows in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            runner.logger.warning(
+                'the training is not in the main thread, so a signal (SIGTERM, SIGUSR1, Ctrl-C) '
+                'ends it without a checkpoint'
+            )
+            return
         ignores_ctrl_c = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         self.previous_handlers = {
             number: signal.signal(number, self._receive)
