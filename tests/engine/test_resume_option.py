@@ -68,6 +68,7 @@ class Start(Hook):
 
 def test_run_without_a_checkpoint_starts_from_load_from_and_then_continues_its_own(tmp_path):
     toy(tmp_path / 'first', max_epochs=1).train()
+    assert list((tmp_path / 'first').glob('*.py'))  # the written config
     weights = tmp_path / 'weights.pth'
     state = torch.load(tmp_path / 'first/epoch_1.pth', weights_only=False)['state_dict']
     torch.save(dict(state_dict={key: value + 1 for key, value in state.items()}), weights)
