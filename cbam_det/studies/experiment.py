@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -171,8 +172,8 @@ def print_list(args: argparse.Namespace) -> None:
                 if read_record(args.results, study, row, seed) is not None
             ]
             table.add_row(
-                study.name,
-                row.name,
+                escape(study.name),
+                escape(row.name),
                 Path(row.config).stem,
                 str(len(row.seeds)),
                 str(len(recorded_seeds)),

@@ -98,10 +98,11 @@ def _seeds(
     axis: plt.Axes, study: Study, rows: list[Row], results: Path, styles: dict[str, dict]
 ) -> None:
     first = next(iter(study.metrics_of(rows[0])))
+    seeds = sorted({seed for row in study.rows.values() for seed in row.seeds})
     for position, row in enumerate(rows):
         by_seed = values(study, row, results, first)
         for seed, value in by_seed.items():
-            marker = MARKS[list(row.seeds).index(seed) % len(MARKS)]
+            marker = MARKS[seeds.index(seed) % len(MARKS)]
             axis.plot(value, position, marker=marker, ms=5, alpha=0.7, **styles[row.name])
         mean, low, high = mean_interval(list(by_seed.values()))
         errors = None if low is None or high is None else [[mean - low], [high - mean]]
@@ -170,10 +171,12 @@ def _curves(
         for record in by_seed.values()
         for metrics in record['validation'].values()
     )
+    all_shared = True
     for row in rows:
         # Rows with the same baseline are averaged over the seeds that all of them have.
         same_baseline = [other.name for other in rows if _baseline(other) == _baseline(row)]
         shared = set.intersection(*(set(records[name]) for name in same_baseline))
+        all_shared &= bool(shared)
         lines = [
             _scores(records[row.name][seed], key, study.scale_of(row))
             if validated
@@ -186,8 +189,9 @@ def _curves(
     axis.xaxis.set_major_locator(
         MaxNLocator('auto', steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
     )
+    title = 'validation' if validated else 'training'
     axis.set(
-        title='validation (shared seeds)' if validated else 'training (shared seeds)',
+        title=f'{title} (shared seeds)' if all_shared else title,
         xlabel='epoch or step',
         ylabel=f'{first}, %' if validated else 'mean loss of the epoch',
     )

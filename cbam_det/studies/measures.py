@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from rich.markup import escape
 from rich.progress import track
 
 from ..apis.inference import Predictor
@@ -37,15 +39,18 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     The times of the trainings themselves are not used: they depend on what else the machine ran.
 
     Raises:
-        InputError: no row is a detector.
+        InputError: no row is a detector, or there is no GPU for `device='cuda'`.
     """
     configs = {name: config_of(study, row, row.seeds[0]) for name, row in study.rows.items()}
     configs = {name: cfg for name, cfg in configs.items() if is_detector(cfg)}
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise InputError('--device cuda: torch finds no GPU; leave it out to measure on the CPU')
     if not configs:
         raise InputError(f'{study.name} has no detector; cost measures detectors only')
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
-    command_line = tool_command('experiment', 'cost', study.name, '--rounds', rounds)
+    options = ['--rounds', rounds] + (['--device', device] if device != 'cpu' else [])
+    command_line = tool_command('experiment', 'cost', study.name, *options)
     return write_record(cost_path(results, study), command_line, record)
 
 
@@ -88,19 +93,21 @@ def gate_weights(
             for by_seed in row_quantiles.values()
             for seed in by_seed
         }
-        for seed in track(
-            _unmeasured_seeds(study, [row], results, measured_seeds), row.name, transient=True
-        ):
+        seeds = _unmeasured_seeds(study, [row], results, measured_seeds)
+        for seed in track(seeds, escape(row.name), transient=True):
             folder = work_dirs / run_name(study, row, seed)
             record = read_record(results, study, row, seed)
             if record is None or not _has_weights(folder, record):
                 missing.append(str(folder))
                 continue
+            row_quantiles = measured.setdefault(row.name, {})
+            for by_seed in row_quantiles.values():  # the row may have had other gates
+                by_seed.pop(str(seed), None)
             for gate, quantiles in _weights(study, row, seed, folder, count, data_root).items():
-                row_quantiles = measured.setdefault(row.name, {})
                 row_quantiles.setdefault(gate, {})[str(seed)] = quantiles.round(4).tolist()
             digests.setdefault(row.name, {})[str(seed)] = record.get('weights')
-            content = dict(images=count, rows=_means(measured), runs=measured, digests=digests)
+            means = _means(study, measured)
+            content = dict(images=count, rows=means, runs=measured, digests=digests)
             write_record(path, command_line, content)
     _report_missing(
         missing, measured, f'no run of {study.name} with attention is recorded in {results}'
@@ -108,14 +115,16 @@ def gate_weights(
     return read_json(path)
 
 
-def _means(measured: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
-    return {
-        name: {
-            gate: np.mean(list(by_seed.values()), axis=0).round(4).tolist()
-            for gate, by_seed in by_gate.items()
-        }
-        for name, by_gate in measured.items()
-    }
+def _means(study: Study, measured: dict[str, dict[str, dict[str, list[float]]]]) -> dict:
+    """The means over the seeds that the study has, by row and gate."""
+    means: dict[str, dict[str, list[float]]] = {}
+    for name, by_gate in measured.items():
+        seeds = set(map(str, study.rows[name].seeds)) if name in study.rows else set()
+        for gate, by_seed in by_gate.items():
+            if quantiles := [by_seed[seed] for seed in by_seed if seed in seeds]:
+                mean = np.mean(quantiles, axis=0).round(4).tolist()
+                means.setdefault(name, {})[gate] = mean
+    return means
 
 
 def _has_weights(folder: Path, record: dict | None) -> bool:
@@ -123,8 +132,11 @@ def _has_weights(folder: Path, record: dict | None) -> bool:
     path = last_checkpoint(folder)
     if record is None or path is None:
         return False
-    digest = record.get('weights')
-    return digest is None or weights_digest(check_checkpoint(str(path), 'weights')) == digest
+    try:
+        digest = weights_digest(check_checkpoint(str(path), 'weights'))
+    except InputError:  # the file is missing or damaged
+        return False
+    return record.get('weights') in (None, digest)
 
 
 def _report_missing(missing: list[str], measured: dict, nothing_recorded: str) -> None:
@@ -189,9 +201,8 @@ def heat_inside(
             seed: heat.get('digests', [None, None])
             for seed, heat in measured.get(row.name, {}).items()
         }
-        for seed in track(
-            _unmeasured_seeds(study, [base, row], results, measured_seeds), row.name, transient=True
-        ):
+        seeds = _unmeasured_seeds(study, [base, row], results, measured_seeds)
+        for seed in track(seeds, escape(row.name), transient=True):
             records = [read_record(results, study, compared, seed) for compared in (base, row)]
             folders = [work_dirs / run_name(study, compared, seed) for compared in (base, row)]
             without_weights = [

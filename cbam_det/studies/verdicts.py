@@ -11,7 +11,6 @@ import numpy as np
 
 from ..models.attention_modules import at_start
 from ..utils.errors import InputError
-from ..utils.installation import tool_command
 from ..utils.records import table_head, table_row
 from .comparison import MOST_SEEDS, Comparison, compare, seeds_for_width
 from .records import read_record, records, runs_without_row
@@ -216,10 +215,10 @@ def _rows_by_seed(by_seed: Mapping[str, dict]) -> dict[str, list[dict]]:
 
 def _origin(study: Study, results: Path) -> list[str]:
     """The lines below the table: number of runs, their time and machines, the study's note."""
-    with_gpus = ['--gpus', study.gpus] if (study.gpus or 1) > 1 else []
+    with_gpus = f' --gpus {study.gpus}' if (study.gpus or 1) > 1 else ''
     sentences = [
         _recorded_runs(study, results),
-        f'`{tool_command("experiment", "run", study.name, *with_gpus)}`',
+        f'`{command_of_study("run", study)}{with_gpus}`',
         *_chance_of_verdicts(study, results),
     ]
     if unused := runs_without_row(study, results):

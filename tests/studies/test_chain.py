@@ -230,6 +230,7 @@ def test_heat_is_measured_for_each_seed_once(monkeypatch, tmp_path, capsys):
             put_record(results, study, study.rows[name], seed, metrics={})
             folder = work / run_name(study, study.rows[name], seed)
             folder.mkdir(parents=True)
+            torch.save(dict(state_dict=dict(a=torch.ones(1))), folder / 'epoch_1.pth')
             (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
 
     write_runs(0)
@@ -239,6 +240,8 @@ def test_heat_is_measured_for_each_seed_once(monkeypatch, tmp_path, capsys):
     write_runs(1)
     heat = heat_inside(*arguments)
     focus_path(results, study).unlink()
+    write_runs(0)
+    next(work.glob('*cbam*-0/epoch_1.pth')).write_bytes(b'damaged')
     assert list(heat_inside(*arguments)['runs']['second with attention']) == ['1']
     assert 'are skipped: no checkpoint with the recorded weights in ' in capsys.readouterr().err
     focus_path(results, study).write_text(json.dumps(heat))
@@ -266,7 +269,8 @@ def test_measurements_of_a_run_that_was_trained_again_are_made_again(monkeypatch
 
     def weights(study, row, seed, *_) -> dict:
         calls.append(seed)
-        return {'channel': np.full(3, len(calls))}
+        quantiles = {'channel': np.full(3, len(calls))}
+        return quantiles if len(calls) == 2 else {**quantiles, 'spatial': np.ones(3)}
 
     def focus(*_) -> dict:
         return dict(rows={}, number=len(calls))
@@ -286,6 +290,7 @@ def test_measurements_of_a_run_that_was_trained_again_are_made_again(monkeypatch
         assert len(calls) == count and gates['rows'][row.name]['channel'] == [count] * 3
         assert heat['runs'][row.name]['0']['number'] == count
         assert gates['digests'] == {row.name: {'0': digest}}
+        assert ('spatial' in gates['rows'][row.name]) == (count == 1)  # the second run has none
         assert heat['runs'][row.name]['0']['digests'] == ['of the base', digest]
 
 

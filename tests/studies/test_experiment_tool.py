@@ -121,9 +121,28 @@ def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
     assert 'table1 cannot be planned' in capsys.readouterr().err
 
 
-def test_tool_lists_studies_and_reports_missing_studies_and_rows(tool, capsys):
+def test_costs_on_a_gpu_need_one_and_are_recorded_with_the_option(
+    tool, monkeypatch, tmp_path, capsys
+):
+    results = ('--results', tmp_path)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    assert tool(*results, 'cost', 'bccd', '--device', 'cuda') == 2
+    assert '--device cuda: torch finds no GPU; leave it out' in capsys.readouterr().err
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('cbam_det.studies.measures.detectors', lambda *_, **__: {})
+    monkeypatch.setattr('cbam_det.studies.measures.write_record', lambda _, command, __: command)
+    study = read_study(ROOT / 'experiments' / 'bccd.yaml')
+    for device, end in (('cuda', '--rounds 3 --device cuda'), ('cpu', '--rounds 3')):
+        assert costs(study, tmp_path, 3, device).endswith(end)
+
+
+def test_tool_lists_studies_and_reports_missing_studies_and_rows(tool, tmp_path, capsys):
     assert tool('list', 'table6') == 0
     assert 'ResNet101 + CBAM' in capsys.readouterr().out
+    keys = 'title: t\nmetrics: {AP: coco/bbox_mAP}\nseeds: [0]\n'
+    (tmp_path / 'own.yaml').write_text(keys + 'rows: {"a [se]": {config: ssd300_vgg16}}')
+    assert tool('--studies', tmp_path, 'list', 'own') == 0
+    assert 'a [se]' in capsys.readouterr().out  # no markup
     assert tool('table', 'table9') == 2
     assert "no study 'table9'" in capsys.readouterr().err
     assert tool('run', 'table6', '--row', 'ResNet9') == 2

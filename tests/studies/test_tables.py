@@ -139,6 +139,17 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert [axis.get_visible() for axis in study_figure(small, results).axes] == [True, True, False]
 
 
+def test_seed_has_its_mark_in_every_row_of_a_plot(small, tmp_path):
+    row = replace(small.rows['CBAM'], seeds=[1, 2])
+    study = replace(small, rows={**small.rows, 'CBAM': row})
+    for name, seeds in (('none', [0, 1, 2]), ('CBAM', [1, 2])):
+        for seed in seeds:
+            put_record(tmp_path, study, study.rows[name], seed, metrics={'coco/bbox_mAP': 0.4})
+    axis = study_figure(study, tmp_path).axes[0]
+    marks = [line.get_marker() for line in axis.lines if line.get_alpha() == 0.7]
+    assert marks == ['o', 's', 'D', 's', 'D']
+
+
 def test_learning_curves_use_the_seeds_that_compared_rows_share(small, tmp_path):
     results = tmp_path / 'results'
     record(results, small, 'none', [0.40, 0.42, 0.41])
