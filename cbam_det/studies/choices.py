@@ -95,19 +95,23 @@ class Facts:
     Attributes:
         images: number of training images that have objects other than crowds.
         sides: of these objects, square roots of their areas in pixels.
-        image_sides: the longer sides of the training images in pixels.
+        image_sizes: two sides of each training image in pixels, in any order.
         gpu_memory: of the first GPU in GiB; None without one.
     """
 
     images: int
     sides: list[float]
-    image_sides: list[float]
+    image_sizes: list[tuple[float, float]]
     gpu_memory: float | None
 
-    @property
-    def image_side(self) -> float:
-        """The median of the images' longer sides."""
-        return median(self.image_sides)
+    def image_side(self, ratio: float) -> float:
+        """The longer side that decides how mmdet's Resize scales the images, as their median.
+
+        Resize keeps to both limits. If that of the shorter side is `ratio` times the other one, it
+        scales an image by the limit of the longer side divided by the larger of: the longer side,
+        and the shorter one divided by `ratio`.
+        """
+        return median(max(max(sides), min(sides) / ratio) for sides in self.image_sizes)
 
     @property
     def object_side(self) -> float:
@@ -138,7 +142,7 @@ class Facts:
         return cls(
             images=len({item['image_id'] for item in objects}),
             sides=[math.sqrt(item['bbox'][2] * item['bbox'][3]) for item in objects],
-            image_sides=[max(image['width'], image['height']) for image in train['images']],
+            image_sizes=[(image['width'], image['height']) for image in train['images']],
             gpu_memory=memory,
         )
 
@@ -214,9 +218,10 @@ def _take(choices: Choices, given: Mapping[str, object], name: str) -> None:
 
 def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
     least, most = detector.machine.side
+    image_side = facts.image_side(detector.machine.ratio)
     # As mmdet has it, but small images become twice as large at most, where that is 320 or more.
-    least = min(least, max(320, 32 * round(2 * facts.image_side / 32)))
-    wanted = facts.image_side * SMALLEST_OBJECT / facts.object_side
+    least = min(least, max(320, 32 * round(2 * image_side / 32)))
+    wanted = image_side * SMALLEST_OBJECT / facts.object_side
     side = int(min(max(32 * math.ceil(wanted / 32), least), most))
     choices.size = side, round(side * detector.machine.ratio)
     bound = {least: 'the smallest allowed size; ', most: 'the largest allowed size; '}
@@ -228,7 +233,8 @@ def _choose_size(choices: Choices, facts: Facts, detector: Detector) -> None:
 
 def _shown(choices: Choices, facts: Facts) -> float:
     """The side of the small objects in pixels at the chosen size."""
-    return facts.object_side * choices.size[0] / facts.image_side
+    short, long = sorted(choices.size)
+    return facts.object_side * long / facts.image_side(short / long)
 
 
 def _choose_anchor(choices: Choices, facts: Facts, detector: Detector) -> None:

@@ -23,13 +23,14 @@ from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.config import check_data
+from ..utils.config import find_config
 from ..utils.environment import keep_memory
 from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
 from ..utils.records import last_checkpoint
 from ..utils.run_config import RunConfig
 from . import runs, verdicts
-from .compare_page import score_table, verdict_sentences, warning, write
+from .compare_page import measure_gates, score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
 from .project_study import SPLITS, ProjectStudy
 from .records import check_records, data_digits, outdated_records, place_of, read_record
@@ -39,7 +40,7 @@ from .study import Row, config_of, run_name
 
 def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) -> None:
     """Train and test the rows of a project that are not recorded yet, print the verdict, and write
-    the page; an interrupted comparison continues.
+    the page; an interrupted comparison continues. The verdict is first, since the page can fail.
 
     Args:
         folder: of the project.
@@ -58,18 +59,24 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     check_records(project.study, project.results)
     print(project.study.title, flush=True)
     _train(project)
+    with _quiet('measuring the attention'):
+        measure_gates(project)
+    _print_verdict(project)
     with _quiet('writing the page'):
         path = write(project)
+    print(f'page: {path}')
+    if command := _predict_command(project):
+        print(f'on other images: {command}')
+
+
+def _print_verdict(project: ProjectStudy) -> None:
     head, *rows = score_table(project)
     table = Table(*map(escape, head))
     for row in rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for sentence in filter(None, (*verdict_sentences(project), warning(project))):
-        print(sentence)
-    print(f'page: {path}')
-    if command := _predict_command(project):
-        print(f'on other images: {command}')
+        print(sentence, flush=True)
 
 
 @contextmanager
@@ -94,7 +101,8 @@ def _predict_command(project: ProjectStudy) -> str:
     checkpoint = last_checkpoint(folder)
     if checkpoint is None or not checkpoint.is_file():
         return ''
-    return tool_command('predict', 'IMAGES', folder / Path(row.config).name, checkpoint)
+    config = folder / Path(find_config(row.config, announce=False)).name  # as MMEngine writes it
+    return tool_command('predict', 'IMAGES', config, checkpoint)
 
 
 def _check_unchanged(project: ProjectStudy) -> None:

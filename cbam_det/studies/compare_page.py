@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -48,14 +47,15 @@ def write(project: ProjectStudy) -> Path:
     Returns:
         Its path. What cannot be shown, as of a run whose checkpoint is gone, is named in its place.
     """
-    gates_problem = _problem(
-        lambda: gate_weights(project.study, project.results, project.work_dirs, 8)
-    )
+    gates_problem = measure_gates(project)
     steps, yaml_rows = next_steps(project)
-    pictures, details = _first_seed(project)
+    try:
+        pictures, details = _first_seed(project)
+    except InputError as error:
+        pictures, details = [Section('detections', note=str(error))], []
     sections = [
         Section('scores', tables=[score_table(project)], note=HOW_TO_READ),
-        Section('curves', pictures=[picture(study_figure(project.study, project.results), 'svg')]),
+        figure_section('curves', lambda: study_figure(project.study, project.results), 'svg'),
         _classes_and_sizes(project),
         *pictures,
         _costs(project),
@@ -69,6 +69,19 @@ def write(project: ProjectStudy) -> Path:
         verdict_sentences(project),
         warning(project),
     )
+
+
+def measure_gates(project: ProjectStudy) -> str:
+    """Record the attention weights of the runs, which the verdict needs.
+
+    Returns:
+        Why they cannot be measured; '' if they can.
+    """
+    try:
+        gate_weights(project.study, project.results, project.work_dirs, 8)
+    except InputError as error:
+        return str(error)
+    return ''
 
 
 def warning(project: ProjectStudy) -> str:
@@ -126,16 +139,17 @@ def _classes_and_sizes(project: ProjectStudy) -> Section:
 
 
 def _first_seed(project: ProjectStudy) -> tuple[list[Section], list[Section]]:
-    """What the runs of the first seed show (logs, detections, attention), and their configs."""
+    """What the runs of the first seed show (logs, detections, attention), and their configs.
+
+    Raises:
+        InputError: files of a run are missing or damaged.
+    """
     study, rows = project.study, project.shown
     seed = min(set.intersection(*({*row.seeds} for row in rows)), default=rows[0].seeds[0])
-    try:
-        runs = {
-            row.name: TrainedRun.of(project.work_dirs / run_name(study, row, seed), None)
-            for row in rows
-        }
-    except InputError as error:
-        return [Section('detections', note=str(error))], []
+    runs = {
+        row.name: TrainedRun.of(project.work_dirs / run_name(study, row, seed), None)
+        for row in rows
+    }
     for name, run in runs.items():
         run.log.name = name
     predictors = {name: Predictor(run.cfg, str(run.checkpoint), name) for name, run in runs.items()}
@@ -220,12 +234,3 @@ def _costs(project: ProjectStudy) -> Section:
 
 def _change(value: float, base: float | None) -> str:
     return f' ({100 * (value / base - 1):+.0f}%)' if base else ''
-
-
-def _problem(measure: Callable[[], object]) -> str:
-    """The message of the InputError that `measure` raises; '' where it does not."""
-    try:
-        measure()
-    except InputError as error:
-        return str(error)
-    return ''

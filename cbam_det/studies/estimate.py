@@ -21,7 +21,9 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..apis.inference import Predictor
+from ..engine.devices import amp_on_cpu
 from ..engine.runner import check_batches
+from ..models.channels_last import to_channels_last
 from ..utils.config import enter_scope
 
 STEPS, MOST_STEPS = 6, 40
@@ -39,17 +41,19 @@ def run_seconds(cfg: Config, processes: int = 1) -> float:
         processes: GPUs that share an epoch.
 
     Raises:
-        InputError: the config cannot be built, its pretrained weights are missing, or `drop_last`
-            leaves no batch.
+        InputError: the config cannot be built, its pretrained weights are missing, its mixed
+            precision needs a GPU that is not there, or `drop_last` leaves no batch.
     """
     begin = time.perf_counter()
     enter_scope(cfg)
     model = Predictor(cfg).model
+    if cfg.get('channels_last'):
+        to_channels_last(model)
     building = 2 * (time.perf_counter() - begin)
     # Evaluation first: a training step changes the weights.
     seconds = validations(cfg) * _pass_seconds(cfg, 'val', model.eval().val_step)
     seconds += _pass_seconds(cfg, 'test', model.test_step)
-    wrapper = build_optim_wrapper(model.train(), cfg.optim_wrapper)
+    wrapper = build_optim_wrapper(model.train(), amp_on_cpu(cfg.optim_wrapper))
     loader = _loader(cfg, 'train')
     check_batches(loader)
     first, step = _seconds(loader, lambda batch: model.train_step(batch, wrapper))

@@ -70,6 +70,12 @@ def _seeds(project: ProjectStudy, row: Row) -> list[str]:
         return [
             f'At least three seeds, to get a useful interval: `{project.command("--seeds", "3")}`'
         ]
+    if comparison.low == comparison.high:
+        return [
+            f'The differences of {row.name} are equal for all seeds, so more seeds would give no '
+            'verdict. Scores usually vary with the seed: look whether the detectors have learned '
+            'anything, and whether the test set is large enough.'
+        ]
     if not comparison.low <= 0 <= comparison.high:
         more = project.command('--seeds', str(2 * count))
         return [f'Twice as many seeds narrow the interval of {row.name}: `{more}`']
@@ -121,5 +127,6 @@ def _is_rising(project: ProjectStudy, row: Row) -> bool:
     for seed in row.seeds:
         record = read_record(project.results, project.study, row, seed) or dict(validation={})
         steps = sorted(record['validation'], key=int)
-        curves.append([record['validation'][step].get(key, 0) for step in steps])
+        # Validations without such objects have None, as AP of small ones.
+        curves.append([record['validation'][step].get(key) or 0 for step in steps])
     return all(len(curve) >= 3 and curve[-1] > max(curve[:-1]) for curve in curves)

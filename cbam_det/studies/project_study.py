@@ -177,9 +177,14 @@ def _fast_options(cfg: Config, folder: Path) -> dict[str, object]:
 
 
 def _part_of(annotations: Path, images: int, out: Path) -> Path:
-    """Write the first images of a file in COCO's format, with their objects, to `out`."""
+    """Write the first images of a file in COCO's format, with their objects, to `out`.
+
+    Images without objects other than crowds are taken last: a part of them alone has no AP.
+    """
     content = json.loads(annotations.read_text(encoding='utf-8'))
-    content['images'] = content['images'][:images]
+    objects = {item['image_id'] for item in content['annotations'] if not item.get('iscrowd')}
+    by_objects = sorted(content['images'], key=lambda image: image['id'] not in objects)
+    content['images'] = by_objects[:images]
     kept = {image['id'] for image in content['images']}
     content['annotations'] = [item for item in content['annotations'] if item['image_id'] in kept]
     out.parent.mkdir(parents=True, exist_ok=True)

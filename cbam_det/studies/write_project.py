@@ -27,12 +27,14 @@ import os
 import pprint
 import re
 import shutil
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import yaml
 from mmengine.config import Config
 
 from ..datasets.layouts.files import PROJECT_FILES
@@ -136,14 +138,20 @@ def _check_out(out: Path) -> None:
             f'--out {out}: MMEngine cannot read configs from a path with quotes, backslashes, '
             'braces or control characters; give another --out'
         )
-    if not out.exists():
-        return
-    present = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
+    if out.is_dir():
+        present = sorted(path.name for path in out.iterdir())
+    else:
+        present = [out.name] if out.exists() else []
     if present:
         raise InputError(
             f'{out} is not empty ({first_few(present)}); give another folder with --out, or remove '
             'this one'
         )
+    # A folder that cannot be written to is an error now, and not after all images are read.
+    for folder in (out, out.parent):
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
 
 
 def _check_sides(sets: Sets, size: tuple[int, int]) -> None:
@@ -194,7 +202,7 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(repr=repr, json=_json, names=_names, comment=_comment)
+    environment.filters.update(repr=repr, quoted=_quoted, names=_names, comment=_comment)
     detector = DETECTORS[choices.detector]
     train = sets.splits['train']
     objects = {item['image_id'] for item in train['annotations']}
@@ -224,7 +232,8 @@ def _texts(name: str, sets: Sets, choices: Choices, command: str) -> dict[str, s
         two_stage=detector.two_stage,
         val_interval=max(choices.epochs // 8, 1),
         optimizer=optimizer,
-        warmup=max(min(500, steps * choices.epochs // 10), 1),
+        # With end=1, LinearLR would never raise the learning rate of its first step.
+        warmup=max(min(500, steps * choices.epochs // 10), 2),
         log_interval=max(min(50, steps // 5), 1),  # five points of a curve in an epoch
         study_title=f'{name}: {detector.title}, with CBAM and without',
         package=command,
@@ -252,8 +261,9 @@ def _names(names: tuple[str, ...]) -> str:
     return pprint.pformat(tuple(names), width=96, compact=True)
 
 
-def _json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _quoted(text: str) -> str:
+    """A string of YAML in quotes, in one line; bytes of a path that are not UTF-8 are escaped."""
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).rstrip()
 
 
 def _comment(text: str) -> str:

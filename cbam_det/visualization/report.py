@@ -314,10 +314,10 @@ def _costs(runs: list[TrainedRun]) -> Section:
     return Section('cost', tables=[rows] if len(rows) > 1 else [], note='; '.join(notes))
 
 
-def figure_section(title: str, make: Callable[[], Figure]) -> Section:
-    """A figure as a section, or the reason why there is none."""
+def figure_section(title: str, make: Callable[[], Figure], kind: str = 'png') -> Section:
+    """A figure as a section, or the reason why there is none; see `picture`."""
     try:
-        return Section(title, pictures=[picture(make(), 'png')])
+        return Section(title, pictures=[picture(make(), kind)])
     except InputError as error:
         return Section(title, note=str(error))
 

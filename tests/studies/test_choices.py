@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from mmcv.image import rescale_size
+from mmdet.datasets.transforms import Resize
 from mmengine.config import Config
 
 from cbam_det.datasets.layouts.sets import Sets
@@ -22,7 +25,7 @@ def facts(
     gpu: float | None = None,
     spread: int = 20,
 ) -> Facts:
-    return Facts(images, [side] * spread, [image] * images, gpu)
+    return Facts(images, [side] * spread, [(image, image * 9 / 16)] * images, gpu)
 
 
 def chosen(values: Facts, **given: object) -> Choices:
@@ -49,13 +52,28 @@ def test_detector_is_one_that_the_machine_can_train():
 def test_size_is_the_smallest_at_which_nine_of_ten_objects_have_16_pixels(values, size):
     choices = chosen(values)
     assert choices.size == size
-    shown = values.object_side * size[0] / values.image_side
-    reason = f'9 of 10 objects then have sides of {shown:.0f} pixels or more'
-    assert reason in choices.reasons['size']
+    _, scale = rescale_size(values.image_sizes[0], size, return_scale=True)
+    shown = f'9 of 10 objects then have sides of {values.object_side * scale:.0f} pixels or more'
+    assert shown in choices.reasons['size']
+
+
+@pytest.mark.parametrize('image', [(1024, 1024), (1600, 1200), (1200, 1600), (1920, 1080)])
+@pytest.mark.parametrize('size', [None, (1280, 768), (768, 1280), (640, 640)])
+@pytest.mark.parametrize('gpu', [None, 24])
+def test_objects_are_scaled_by_both_limits_as_by_mmdet_s_resize(image, size, gpu):
+    values = Facts(205, [20.0] * 20, [image] * 205, gpu)
+    choices = chosen(values, size=size)
+    results = dict(img=np.zeros((image[1], image[0], 1), np.uint8))
+    resized = Resize(scale=choices.size, keep_ratio=True).transform(results)
+    shown = 20 * resized['scale_factor'][0]
+    assert f'have sides of {shown:.0f} pixels or more' in choices.reasons['anchor']
+    assert choices.anchor == (32 if shown >= 23 else 16)
+    if gpu and size is None:
+        assert shown >= 15.9
 
 
 def test_small_objects_of_few_are_not_smaller_than_the_smallest():
-    assert Facts(1, [50.0, 60.0, 70.0], [640], None).object_side == 52
+    assert Facts(1, [50.0, 60.0, 70.0], [(640, 480)], None).object_side == 52
 
 
 def test_crowds_are_not_counted_and_a_training_of_nothing_else_is_refused():

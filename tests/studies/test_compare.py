@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mmengine.logging import MMLogger
 from scipy import stats
 
 from cbam_det.studies import compare as compare_module
+from cbam_det.studies import compare_page, project_study
 from cbam_det.studies import study as study_module
 from cbam_det.studies.compare_page import verdict_sentences, write
 from cbam_det.studies.comparison import Comparison, compare, seeds_for_width, seeds_needed
@@ -174,6 +177,64 @@ def test_next_steps_are_more_seeds_with_their_time_a_longer_training_and_other_p
     assert "places.py '" in places and "/my digits/baseline.py'` lists" in places
 
 
+@pytest.mark.parametrize('gap', [0, 0.001])
+def test_equal_differences_are_called_equal_and_more_seeds_are_not_advised(gap, recorded):
+    record(recorded, 'CBAM', tuple(ap + gap for ap in LOW_AP))
+    items = ' '.join(next_steps(recorded)[0])
+    assert 'The differences of CBAM are equal for all seeds' in items
+    assert 'vary so much' not in items and 'narrow the interval' not in items
+
+
+def test_validations_without_the_first_metric_do_not_count_as_rising(recorded):
+    for seed in range(3):
+        validation = {epoch: {'coco/bbox_mAP': None} for epoch in (3, 4, 5)}
+        row = recorded.study.rows['CBAM']
+        change_record(recorded.results, recorded.study, row, seed, validation=validation)
+    assert not any('still improving' in item for item in next_steps(recorded)[0])
+
+
+def test_page_names_a_damaged_checkpoint_and_a_metric_without_values(recorded, monkeypatch):
+    def damaged(*_: object) -> None:
+        raise InputError('epoch_5.pth is damaged')
+
+    for row, seed in recorded.study.runs():
+        metrics = {'coco/bbox_mAP': None, 'coco/bbox_mAP_50': 0.8}
+        change_record(recorded.results, recorded.study, row, seed, metrics=metrics)
+    run = SimpleNamespace(log=SimpleNamespace(), cfg=None, checkpoint='epoch_5.pth')
+    monkeypatch.setattr(compare_page.TrainedRun, 'of', lambda *_: run)
+    monkeypatch.setattr(compare_page, 'Predictor', damaged)
+    text = write(recorded).read_text(encoding='utf-8')
+    assert 'epoch_5.pth is damaged' in text and 'no run of study is recorded' in text
+    assert '80.0 ± 0.0' in text
+
+
+def test_verdict_is_printed_even_if_the_page_cannot_be_written(recorded, monkeypatch, capsys):
+    def fail(project: ProjectStudy) -> Path:
+        raise InputError('the disk is full')
+
+    monkeypatch.setattr(compare_module, 'write', fail)
+    for check in ('check_records', '_check_unchanged'):
+        monkeypatch.setattr(compare_module, check, lambda *_: None)
+    assert in_process('compare')(recorded.folder) == 2
+    said = capsys.readouterr()
+    assert 'three seeds: CBAM is better.' in said.out and said.err == 'error: the disk is full\n'
+
+
+def test_printed_command_has_the_file_that_a_shipped_config_is_written_to(recorded):
+    row = replace(recorded.study.rows['CBAM'], config='faster_rcnn_r18_cbam_digits')
+    rows = {**recorded.study.rows, 'CBAM': row}
+    project = replace(recorded, study=replace(recorded.study, rows=rows))
+    folder = project.work_dirs / run_name(project.study, row, 0)
+    folder.mkdir(parents=True)
+    (folder / 'epoch_5.pth').touch()
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_5.pth'))
+    words = shlex.split(compare_module._predict_command(project))
+    assert words[-2:] == [
+        str(folder / 'faster_rcnn_r18_cbam_digits.py'),
+        str(folder / 'epoch_5.pth'),
+    ]
+
+
 def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypatch, capsys):
     calls = []
 
@@ -240,6 +301,14 @@ def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(
     assert part['images'] == whole['images'][:2]
     kept = {image['id'] for image in part['images']}
     assert part['annotations'] == [x for x in whole['annotations'] if x['image_id'] in kept]
+
+
+def test_quick_test_takes_images_with_objects_first(tmp_path):
+    boxes = [dict(image_id=1, iscrowd=1), dict(image_id=3, iscrowd=0), dict(image_id=5)]
+    whole = tmp_path / 'whole.json'
+    whole.write_text(json.dumps(dict(images=[dict(id=n) for n in range(6)], annotations=boxes)))
+    part = json.loads(project_study._part_of(whole, 3, tmp_path / 'part.json').read_text())
+    assert part == dict(images=[dict(id=n) for n in (3, 5, 0)], annotations=boxes[1:])
 
 
 def test_what_mmengine_logs_is_hidden_while_a_status_is_shown(capsys):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from torch import nn
 
 from cbam_det.studies import estimate
 from cbam_det.studies.estimate import _seconds, run_seconds
@@ -103,3 +107,33 @@ def test_run_is_two_builds_its_validations_with_their_starts_the_test_and_all_st
     loaders['train'] = []  # `drop_last` leaves no batch
     with pytest.raises(InputError, match='drop_last=True leaves no batch of 8 from 5 images'):
         run_seconds(cfg)
+
+
+def test_timed_steps_have_the_mixed_precision_and_the_memory_format_of_the_training(
+    clock, monkeypatch
+):
+    """MMEngine's AmpOptimWrapper asserts that there is a GPU."""
+    wrappers = []
+
+    class Model(nn.Module):
+        val_step = test_step = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def train_step(self, batch: dict, wrapper: OptimWrapper) -> None:
+            wrappers.append(type(wrapper).__name__)
+
+    model = Model()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(estimate, 'Predictor', lambda cfg: SimpleNamespace(model=model))
+    monkeypatch.setattr(estimate, '_loader', lambda cfg, split: Loader(clock, [1, 1]))
+    amp = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1), dtype='bfloat16')
+    settings = dict(default_scope='mmdet', channels_last=True, train_cfg=dict(max_epochs=1))
+    run_seconds(Config(dict(settings, optim_wrapper=amp)))
+    assert wrappers == ['CPUAmpOptimWrapper'] * 2
+    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    amp['dtype'] = 'float16'
+    with pytest.raises(InputError, match=r"optim_wrapper\.dtype='float16' needs a GPU"):
+        run_seconds(Config(dict(settings, optim_wrapper=amp)))

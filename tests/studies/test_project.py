@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
+from mmengine.optim import LinearLR
 from PIL import Image
+from torch.nn import Parameter
+from torch.optim import SGD
 
 from cbam_det.datasets.layouts.sets import read_sets
 from cbam_det.datasets.validation.config import check_data
 from cbam_det.models.build import build_model
 from cbam_det.models.plugins import CBAM
+from cbam_det.studies import write_project as write_project_module
 from cbam_det.studies.choices import CPU, DETECTORS, Facts, choose
 from cbam_det.studies.records import config_hash
 from cbam_det.studies.study import check_configs, read_study
@@ -176,6 +183,39 @@ def test_twelve_images_of_any_number_of_classes_give_a_project(classes, tmp_path
     assert cfg.model.bbox_head.num_classes == classes
     assert cfg.train_dataloader.batch_size == 2 and cfg.test_dataloader == cfg.val_dataloader
     assert len(json.loads((folder / 'annotations/val.json').read_text())['images']) == 2
+
+
+@pytest.mark.parametrize('epochs', [1, 3])
+def test_warm_up_of_few_steps_ends_at_the_learning_rate(epochs, project, tmp_path):
+    given = dict(epochs=epochs, batch_size=4)
+    choices = choose(Facts.of(project.sets.splits['train']), given)
+    write_files(tmp_path / 'out', 'digits', project.sets, choices)
+    cfg = Config.fromfile(tmp_path / 'out' / 'baseline.py')
+    optimizer = SGD([Parameter(torch.zeros(1))], lr=cfg.lr)
+    options = dict(cfg.param_scheduler[0])
+    assert options.pop('type') == 'LinearLR'
+    scheduler = LinearLR(optimizer, **options)
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_value() == [pytest.approx(cfg.lr)]
+
+
+@pytest.mark.parametrize('name', ['caf\udce9', '😀 "a" \\ \x7f', "it's: a # b" + ' c' * 60])
+def test_folder_of_any_name_is_read_from_the_study(name, project, tmp_path):
+    sets = replace(project.sets, root=Path('/') / name)
+    write_files(tmp_path / 'out', 'it', sets, project.choices)
+    text = (tmp_path / 'out' / 'study.yaml').read_text(encoding='utf-8')
+    assert yaml.safe_load(text)['data'] == f'/{name}/'
+
+
+def test_folder_that_cannot_be_written_is_refused_before_the_images_are_read(
+    project, tmp_path, monkeypatch
+):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(write_project_module, 'read_sets', lambda *_: pytest.fail('images read'))
+    for out in (tmp_path / 'file' / 'out', tmp_path / 'file' / 'new' / 'out', Path('/proc/out')):
+        with pytest.raises(InputError, match=r'out cannot be written .*another folder with --out'):
+            write(project.sets.root, out)
 
 
 def test_an_empty_folder_is_filled_and_not_replaced(digits, tmp_path):
