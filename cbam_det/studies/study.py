@@ -148,9 +148,9 @@ class Study:
 
     def measured_alike(self) -> list[list[Row]]:
         """The rows in groups that have the same metrics."""
-        groups: dict[tuple[str, ...], list[Row]] = {}
+        groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
         for row in self.rows.values():
-            groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
+            groups.setdefault(tuple(self.metrics_of(row).items()), []).append(row)
         return list(groups.values())
 
 
@@ -171,7 +171,7 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     try:
         content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
     _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
     _check_options(f'{path}, options', content.get('options', {}))
