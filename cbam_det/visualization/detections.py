@@ -81,9 +81,10 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.3) -> 
         score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
-        InputError: the data cannot be used.
+        InputError: the data cannot be used, or have other classes than the detector.
     """
     dataset = dataset_with_boxes(predictor.cfg, 'test')
+    check_matching_classes([predictor], dataset.metainfo['classes'])
     indices = track(evenly_spaced(len(dataset), count), 'detecting', transient=True)
     images = (
         (dataset.get_data_info(index), _detect(predictor, dataset, index, score))
@@ -126,10 +127,12 @@ def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float =
         score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
-        InputError: the data cannot be used, or the detectors know other classes.
+        InputError: the data cannot be used, or the classes of detectors and data differ.
     """
     check_matching_classes(predictors)
     datasets = [dataset_with_boxes(predictor.cfg, 'test') for predictor in predictors]
+    for predictor, dataset in zip(predictors, datasets, strict=True):
+        check_matching_classes([predictor], dataset.metainfo['classes'])
     rows = []
     for index in track(evenly_spaced(len(datasets[0]), count), 'detecting', transient=True):
         info = datasets[0].get_data_info(index)

@@ -24,7 +24,7 @@ class Input(NamedTuple):
 
     Attributes:
         path: its absolute path.
-        name: its path below the folder that all inputs share.
+        name: its path below the given folder, or below the folder that all inputs share.
         drawing: the file of its drawing.
         stamp: its size in bytes and its modification time in nanoseconds; [] if it is missing.
     """
@@ -94,7 +94,8 @@ def read_inputs(source: str, out: Path) -> list[Input]:
     files = [file for file in find_inputs(source, announce=True) if drawings not in file.parents]
     if not files:
         raise InputError(f'{source} has only the drawings of an earlier call; give your images')
-    root = os.path.commonpath([file.parent for file in files])
+    # A given folder stays the root when it gets new subfolders, so the names stay too.
+    root = source if Path(source).is_dir() else os.path.commonpath([file.parent for file in files])
     inputs = []
     for file in files:
         name = os.path.relpath(file, root)

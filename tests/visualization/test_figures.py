@@ -17,8 +17,9 @@ from mmengine.structures import InstanceData
 
 from cbam_det.datasets.digits import CLASSES
 from cbam_det.utils.config import read_config
-from cbam_det.visualization.curves import TrainingLog, curves
-from cbam_det.visualization.detections import detection_page
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization.curves import TrainingLog, curves, read_log
+from cbam_det.visualization.detections import detection_page, side_by_side
 from cbam_det.visualization.figures import (
     BLUE,
     MISSED,
@@ -102,6 +103,15 @@ def test_missed_objects_are_drawn_dashed_and_counted(digits):
     }
 
 
+def test_detections_of_a_model_with_another_order_of_classes_are_refused(digits):
+    model = detector(digits, *CLASSES)
+    model.classes = (*CLASSES[::-1],)
+    with pytest.raises(InputError, match='those of the data set: class 0 is nine, not zero'):
+        detection_page(model, count=1)
+    with pytest.raises(InputError, match='those of the data set: class 0 is nine, not zero'):
+        side_by_side([model, model], count=1)
+
+
 @pytest.mark.parametrize('count', [1, 2])
 def test_one_class_has_one_panel_and_two_also_their_mean(count, digits):
     content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
@@ -124,3 +134,26 @@ def test_curves_show_a_single_step_as_a_point_and_whole_steps_on_the_axis():
         assert axis.lines[0].get_marker() == 'o'
         assert [tick for tick in axis.get_xticks() if 4.5 < tick < 5.5] == [5]
     plt.close(figure)
+
+
+def test_curves_have_no_points_of_an_earlier_run_after_the_start_of_a_later_one(tmp_path):
+    def write(run: str, *steps: tuple[int, float, float]) -> None:
+        rows = []
+        for epoch, (step, loss, score) in enumerate(steps, 1):
+            rows.append(dict(lr=0.1, loss=loss, epoch=epoch, iter=step, step=step))
+            rows.append({'coco/bbox_mAP': score, 'step': epoch})
+        log = tmp_path / run / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text('\n'.join(map(json.dumps, rows)))
+
+    write('1', (100, 9, 0.1), (200, 8, 0.2), (300, 7, 0.3))
+    write('2', (200, 6, 0.4), (300, 5, 0.5))  # resumed after the first epoch
+    series = read_log(tmp_path).series
+    assert series['AP'] == ([100, 200, 300], [0.1, 0.4, 0.5])
+    assert series['loss'] == ([100, 200, 300], [9, 6, 5])
+    write('3', (100, 4, 0.6))  # from the start, into the same folder
+    assert read_log(tmp_path).series == {
+        'learning rate': ([100], [0.1]),
+        'loss': ([100], [4]),
+        'AP': ([100], [0.6]),
+    }

@@ -282,10 +282,17 @@ def test_input_without_pictures_is_one_line(source, words, folder, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_attention_of_a_model_without_cbam_is_refused(folder, tmp_path):
-    baseline = predictor('faster_rcnn_r50_digits')
-    with pytest.raises(InputError, match='--attention: this model has no CBAM'):
-        predict(baseline, str(folder), tmp_path / 'out', attention=True)
+@pytest.mark.parametrize('order', [None, 'channel'])
+def test_attention_of_a_model_without_spatial_gates_is_refused(order, folder, tmp_path):
+    """The folder is not marked as one with attention: the option can be left out."""
+    name, options = 'faster_rcnn_r50_digits', None
+    if order:
+        name = 'faster_rcnn_r50_cbam_digits'
+        options = {'model.backbone.plugins.0.cfg.order': order}
+    detector = predictor(name, options)
+    with pytest.raises(InputError, match='--attention: this model has no CBAM with a spatial'):
+        predict(detector, str(folder), tmp_path / 'out', attention=True)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_classifier_is_refused(folder, tmp_path):
