@@ -161,7 +161,7 @@ class Run:
         return {entry['file']: entry for entry in entries}
 
     def _forget_changed(self, inputs: list[Input]) -> None:
-        """Drop the results and the drawings of files that have changed since, not of missing ones."""
+        """Drop the results and the drawings of files that were changed since, but not removed."""
         names = {entry['source']: name for name, entry in self.done.items()}
         for item in inputs:
             entry = self.done.get(item.name) or self.done.get(_frame_name(item.name, 0)) or {}

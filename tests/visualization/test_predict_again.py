@@ -104,7 +104,7 @@ def test_joined_test_sets_classes_as_types_and_no_visualizer_are_read(folder, tm
     dataset = detector.cfg.test_dataloader.dataset
     dataset.pipeline[-1].type = PackDetInputs
     detector.cfg.test_dataloader.dataset = ConfigDict(type='ConcatDataset', datasets=[dataset])
-    del detector.cfg['visualizer']
+    detector.cfg.pop('visualizer')
     predict(detector, str(folder), tmp_path / 'joined', score=0.0)
     plain, joined = (
         json.loads((tmp_path / name / 'results.json').read_text()) for name in ('plain', 'joined')
