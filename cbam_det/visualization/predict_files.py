@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..datasets.layouts.files import lines_of
+from ..datasets.layouts.files import lines_of, walk_files
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.find_files import check_source
 
@@ -44,17 +44,24 @@ def find_inputs(source: str, announce: bool = False) -> list[Path]:
     """Find the images and videos of `source`.
 
     Args:
-        source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
-            file with one path per line, relative to that file.
+        source: an image, a video, a folder (read with its subfolders and links, without hidden
+            files), a pattern with `*`, or a `.txt` file with one path per line, relative to that
+            file.
         announce: print the endings of the other files of a folder or pattern.
 
     Raises:
-        InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
-            UTF-8.
+        InputError: `source` does not exist, has no image or video, or has a folder that cannot be
+            read; or the `.txt` file is not UTF-8.
     """
     path = Path(source)
     if path.is_dir():
-        files = _known(path.rglob('*'), source, announce)
+        try:
+            files = _known(walk_files(path), source, announce)
+        except OSError as error:
+            raise InputError(
+                f'{error.filename} cannot be read ({error.strerror}); give yourself access to it, '
+                'or move it out of the folder'
+            ) from None
     elif path.suffix.lower() == '.txt' and path.is_file():
         files = [path.parent / line for line in lines_of(path)]
     elif path.is_file():

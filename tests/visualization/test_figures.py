@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -28,10 +29,12 @@ from cbam_det.visualization.figures import (
     GateRow,
     attention_sheet,
     heat_limits,
+    save,
     sheet,
 )
 from cbam_det.visualization.precision import precision_page
 
+from ..conftest import SMALL
 from .untrained import DIGITS
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
@@ -157,3 +160,36 @@ def test_curves_have_no_points_of_an_earlier_run_after_the_start_of_a_later_one(
         'loss': ([100], [4]),
         'AP': ([100], [0.6]),
     }
+
+
+def test_precision_on_training_images_is_that_of_a_test(digits):
+    """Without the flips of the training, and with each image once."""
+
+    def images(augment: bool) -> list[torch.Tensor]:
+        model = detector(digits, *CLASSES)
+        if augment:
+            loader = model.cfg.train_dataloader
+            loader.dataset.pipeline.insert(-1, dict(type='RandomFlip', prob=1.0))
+            loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
+        seen, test_step = [], model.model.test_step
+        model.model.test_step = lambda batch: seen.extend(batch['inputs']) or test_step(batch)
+        plt.close(precision_page([model], 'train'))
+        return seen
+
+    plain, augmented = images(False), images(True)
+    assert len(plain) == len(augmented) == SMALL.train
+    assert all(map(torch.equal, plain, augmented))
+
+
+def test_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fail(self: Figure, path: Path, **_: object) -> None:
+        Path(path).write_text('half')
+        raise OSError(errno.ENOSPC, 'write')
+
+    save(plt.figure(), tmp_path / 'a.png')
+    content = (tmp_path / 'a.png').read_bytes()
+    monkeypatch.setattr(Figure, 'savefig', fail)
+    with pytest.raises(OSError, match='write'):
+        save(plt.figure(), tmp_path / 'a.png')
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content]
+    plt.close('all')

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import ConfigDict
 
 from cbam_det.apis.inference import Predictor
+from cbam_det.datasets.layouts.files import PROJECT_FILES
 from cbam_det.utils.errors import InputError
 from cbam_det.visualization import predict as module
 from cbam_det.visualization.attention import Gates
 from cbam_det.visualization.predict import predict
+from cbam_det.visualization.predict_files import find_inputs
 
 from .test_predict import video
 from .untrained import predictor
@@ -127,3 +131,21 @@ def test_config_without_a_pipeline_that_reads_images_is_one_line(change, words, 
     change(detector.cfg)
     with pytest.raises(InputError, match=words):
         predict(detector, str(folder), tmp_path / 'out')
+
+
+def test_linked_folders_are_read_and_hidden_files_of_macos_are_not(folder, tmp_path, monkeypatch):
+    (tmp_path / 'in').rename(tmp_path / 'photos')
+    folder.mkdir()
+    (folder / 'link').symlink_to(tmp_path / 'photos')
+    (tmp_path / 'photos/a/back').symlink_to(folder)
+    (folder / '._x.jpg').touch()
+    for name in PROJECT_FILES:
+        (folder / name).touch()
+    assert find_inputs(str(folder)) == [folder / f'link/a/{number}.jpg' for number in (0, 1)]
+
+    def closed(path: str) -> None:
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(os, 'scandir', closed)
+    with pytest.raises(InputError, match=rf'{folder} cannot be read \(Permission denied\); give'):
+        find_inputs(str(folder))
