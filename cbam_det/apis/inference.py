@@ -248,7 +248,8 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
             label, (class_name, expected) = next(row for row in pairs if row[1][0] != row[1][1])
             raise InputError(
                 f'the classes of {name} differ from those of {reference}: class {label} is '
-                f'{class_name}, not {expected}; compare models of the same classes'
+                f'{class_name}, not {expected}; give models and data with the same classes '
+                'in the same order'
             )
 
 

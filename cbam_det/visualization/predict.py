@@ -282,7 +282,8 @@ def predict(
         source: see `find_inputs`.
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
-        attention: draw the mean of the spatial attention next to each image, without CBAMs on regions.
+        attention: draw the mean of the spatial attention next to each image, without that of CBAMs
+            on regions.
         batch_size: number of a video's frames in a batch.
 
     Raises:
