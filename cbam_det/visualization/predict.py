@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -22,31 +22,21 @@ import cv2
 import matplotlib
 import numpy as np
 import torch
-from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import InstanceData
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
-from ..apis.inference import (
-    Predictor,
-    PreparedImage,
-    check_detector,
-    read_image,
-    transforms_of_test,
-)
+from ..apis.inference import Predictor, PreparedImage, read_image
 from ..checkpoints.loading import weights_digest
 from ..models.attention_modules import named_cbams
-from ..utils.config import kind_of
 from ..utils.errors import InputError, print_stderr
 from ..utils.files import atomic_write
 from .attention import gate_rows, gates, is_over_image
 from .figures import HEAT, heat_limits
 from .fonts import names_in_pictures
+from .inferencer import Inferencer
 from .predict_files import Input, read_inputs
 from .predict_tables import TABLES, write_tables
 
@@ -69,37 +59,6 @@ class Summary:
     images: int = 0
     detections: int = 0
     unreadable: int = 0
-
-
-class _Inferencer(DetInferencer):
-    """mmdet's inferencer with the model of a `Predictor`, which has checked its weights."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        check_detector(predictor)
-        self._model = predictor.model
-        self._model.dataset_meta = dict(classes=predictor.classes, palette='random')
-        super().__init__(model=predictor.cfg, show_progress=False)
-
-    def _init_pipeline(self, cfg: Config) -> Compose:
-        transforms = transforms_of_test(cfg)
-        for transform in transforms:
-            if kind_of(transform) == 'LoadImageFromFile':
-                transform['type'] = 'mmdet.InferencerLoader'  # reads arrays too
-                return Compose(transforms)
-        raise InputError(
-            f'the pipeline of {cfg.filename} has no LoadImageFromFile, which is replaced to read '
-            'videos; give test_dataloader.dataset.pipeline one'
-        )
-
-    def _init_visualizer(self, cfg: Config) -> DetLocalVisualizer:
-        cfg.visualizer = cfg.get('visualizer') or dict(type='mmdet.DetLocalVisualizer')
-        return super()._init_visualizer(cfg)
-
-    def _init_collate(self, cfg: object) -> Callable:
-        return pseudo_collate
-
-    def _init_model(self, cfg: object, weights: object, device: object = None) -> nn.Module:
-        return self._model
 
 
 class Run:
@@ -131,7 +90,7 @@ class Run:
         self.attention, self.batch_size = attention, batch_size
         with warnings.catch_warnings():  # mmdet warns that its visualizer has no folder
             warnings.simplefilter('ignore', UserWarning)
-            self.inferencer = _Inferencer(predictor)
+            self.inferencer = Inferencer(predictor)
         out.mkdir(parents=True, exist_ok=True)
         weights = weights_digest(predictor.model.state_dict())
         head = dict(model=weights, config=_digest(predictor.cfg), score=score, attention=attention)

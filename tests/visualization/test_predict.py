@@ -118,9 +118,9 @@ def test_second_call_detects_only_in_unfinished_pictures(detector, folder, tmp_p
     finished.write_text(finished.read_text()[:-20])  # the last line, of a frame, is incomplete
     (out / 'drawn' / 'clip.mp4').unlink()
     batch_sizes = []
-    forward = module._Inferencer.__call__
+    forward = module.Inferencer.__call__
     monkeypatch.setattr(
-        module._Inferencer,
+        module.Inferencer,
         '__call__',
         lambda self, pictures, **kwargs: (
             batch_sizes.append(len(pictures)) or forward(self, pictures, **kwargs)
