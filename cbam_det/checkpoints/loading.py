@@ -148,7 +148,8 @@ def check_checkpoint(
         whole: every weight of the model must be present and fit; otherwise one is enough.
 
     Returns:
-        The checkpoint.
+        The checkpoint. If `model` is given, that of a semi-supervised model has only the weights of
+        the teacher, the detector with which it predicts.
 
     Raises:
         InputError: it is missing, unreadable, has no weights, or does not fit.
@@ -160,6 +161,9 @@ def check_checkpoint(
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f'{path} ({option}) has no weights; give the checkpoint of a training')
     if model is not None:
+        if all(key.startswith(('student.', 'teacher.')) for key in state):
+            state = state_of(state, 'teacher.')
+            checkpoint = {**checkpoint, 'state_dict': state}
         _check_fit(path, option, model, state, whole)
     return checkpoint
 

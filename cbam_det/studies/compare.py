@@ -167,7 +167,7 @@ def _expected_seconds(project: ProjectStudy, rows: list[Row]) -> dict[str, float
         if loaders not in checked:  # rows may read the same data
             check_data(RunConfig.from_cfg(cfg), SPLITS)
             checked.append(loaders)
-        with _quiet(f'timing a few steps of {row.name}'):
+        with _quiet(f'timing a few steps of {escape(row.name)}'):
             expected[row.name] = 2 * start + run_seconds(cfg, project.study.gpus or 1)
     gc.collect()  # models are in cycles
     torch.cuda.empty_cache()  # for the trainings

@@ -59,6 +59,7 @@ def call_tool(
                 stderr=stream,
                 start_new_session=True,
                 pass_fds=[lock],
+                env={**os.environ, 'PYTHON': sys.executable},  # for the shell scripts
             )
             set_child(child.pid)
             _, status, usage = os.wait4(child.pid, 0)  # like wait(), and its memory use
@@ -98,7 +99,8 @@ class LastLine:
 def _forwarded_signals(graceful: bool, received: list[int]) -> Iterator[Callable[[int], None]]:
     """Forward the signals of this process to a child process in its own session.
 
-    Signals that this process ignores (`nohup`, a job in the background) stay ignored.
+    SIGHUP and SIGQUIT become SIGTERM, at which a training writes a checkpoint. Signals that this
+    process ignores (`nohup`, a job in the background) stay ignored.
 
     Args:
         graceful: the child stops by itself and writes a checkpoint; if False, the signals go to its
@@ -113,6 +115,8 @@ def _forwarded_signals(graceful: bool, received: list[int]) -> Iterator[Callable
     pending: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        if number not in SIGNALS:
+            number = signal.SIGTERM
         if number == signal.SIGINT and graceful and number not in received:
             explain_ctrl_c()
         received.append(number)

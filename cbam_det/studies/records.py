@@ -48,6 +48,8 @@ RECORD_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     'train_seconds': ((int, float), 'a number'),
 }
 ENVIRONMENT_KEYS = ('hardware', 'threads', 'torch')
+# What must be equal in the runs of a row and its baseline.
+EQUAL_KEYS = {'data': 'other data', 'processes': 'another number of processes'}
 
 
 def records_path(results: Path, study: Study) -> Path:
@@ -70,13 +72,18 @@ def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
 
 
 def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -> dict:
-    """Append the record of a run to the study's file; returns it as `read_record` reads it."""
+    """Append the record of a run to the study's file; returns it as `read_record` reads it.
+
+    If another command has recorded this run in the meantime, that record is kept and returned.
+    """
     path = records_path(results, study)
     path.parent.mkdir(parents=True, exist_ok=True)
     head = dict(run=run_name(study, row, seed), row=row.name)
     line = json.dumps(head | record) + '\n'
     with path.open('ab+') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
+        if (existing := read_record(results, study, row, seed)) is not None:
+            return existing
         stream.seek(0)
         if unfinished := stream.read().rpartition(b'\n')[2]:
             if _is_json(unfinished):  # a whole record, saved by an editor without a newline
@@ -248,8 +255,9 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
         runs: rows and seeds whose configs are compared, by default all of the study.
 
     Raises:
-        InputError: a record has an outdated config, the wrong row, other data than the rest of its
-            row or the baseline, or started from other weights than its row names.
+        InputError: a record has an outdated config, the wrong row, other data or another number of
+            processes than the rest of its row or the baseline, or started from other weights than
+            its row names.
     """
     _check_rows(study, results)
     if outdated := outdated_records(study, results, runs):
@@ -264,17 +272,45 @@ def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] =
         runs = [
             (compared_row, seed) for compared_row in compared_rows for seed in compared_row.seeds
         ]
-        data_by_place = {
-            place_of(results, study, *run): record['data']
-            for run in runs
-            if (record := read_record(results, study, *run)) and record.get('data')
-        }
-        for place, data in data_by_place.items():
-            first = next(iter(data_by_place))
-            if data != data_by_place[first]:
+        for key, difference in EQUAL_KEYS.items():
+            values = {
+                place_of(results, study, *run): record[key]
+                for run in runs
+                if (record := read_record(results, study, *run)) and record.get(key)
+            }
+            for place, value in values.items():
+                first = next(iter(values))
+                if value != values[first]:
+                    raise InputError(
+                        f'{place} was made with {difference} ({value}) than {first} '
+                        f'({values[first]}); remove the wrong line and its work_dir'
+                    )
+
+
+def check_new_run(
+    study: Study, results: Path, row: Row, data: dict[str, str], processes: int
+) -> None:
+    """Check that a run of a row, before it starts, can be compared with the records.
+
+    Raises:
+        InputError: a record of the row, its baseline or a row that is compared with it has other
+            data or another number of processes.
+    """
+    rows = [
+        other
+        for other in study.rows.values()
+        if other.name in (row.name, row.against) or other.against == row.name
+    ]
+    for record in records(study, results, rows):
+        for key, value in dict(data=data, processes=processes).items():
+            if (recorded := record.get(key) or value) != value:
+                remedy = 'read the same data, by the config or --data-root'
+                if key == 'processes':
+                    remedy = f'give --gpus {recorded}'
                 raise InputError(
-                    f'{place} was made with other data ({data}) than {first} '
-                    f'({data_by_place[first]}); remove the wrong line and its work_dir'
+                    f'{row.name!r} would be run with {EQUAL_KEYS[key]} ({value}) than '
+                    f'{record["run"]} in {results} ({recorded}), and could not be compared with '
+                    f'it; {remedy}, or remove that line and its work_dir to run it again'
                 )
 
 

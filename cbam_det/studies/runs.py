@@ -15,10 +15,13 @@ from pathlib import Path
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..evaluation.metrics import class_of_metric
 from ..utils.errors import InputError, first_few
+from ..utils.installation import INSTALLED
+from ..utils.options import written
 from ..utils.records import current_environment, last_checkpoint, log_lines, scored, with_origin
 from .processes import call_tool
 from .records import (
     add_record,
+    check_new_run,
     check_records,
     config_hash,
     data_digits,
@@ -52,8 +55,10 @@ def run(
         The record of this run, or the existing one if the run is recorded.
 
     Raises:
-        InputError: the study is made for another number of processes; the weights to start from
-            are missing or differ from the record; a tool failed; or the test logged no metrics.
+        InputError: the study is made for another number of processes; the data or the number of
+            processes differ from those of the runs it is compared with, or the data from those with
+            which its training started; the weights to start from are missing or differ from the
+            record; a tool failed; or the test logged no metrics.
     """
     check_gpus(study, gpus)
     if (existing := read_record(results, study, row, seed)) is not None:
@@ -61,16 +66,17 @@ def run(
         return existing
     digest = config_hash(study, row, seed)
     data = data_digits(study, row, seed, data_root)
+    check_new_run(study, results, row, data=data, processes=max(gpus, 1))
     folder = work_dirs / run_name(study, row, seed)
     if start is None:
         start = start_weights(study, row, seed, results, work_dirs)
-    identity = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root)
+    identity = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root, data=data)
     identity |= {key: weights for key, (_, weights) in start.items()}
     with _claimed(folder, identity) as (commit, lock):
         if (existing := read_record(results, study, row, seed)) is not None:
             return existing  # written by another command in the meantime
         overrides = options(study, row, seed) | {key: str(path) for key, (path, _) in start.items()}
-        pairs = [f'{key}={_text(value)}' for key, value in overrides.items()]
+        pairs = [f'{key}={written(value)}' for key, value in overrides.items()]
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
@@ -80,8 +86,10 @@ def run(
         logged, metrics = list(log_lines(folder)), _metrics(folder)
         if missing := set(study.metrics_of(row).values()) - set(metrics):
             raise InputError(
-                f'the test logged no {first_few(sorted(missing))}; mmdet logs no metrics if the '
-                f'detector finds nothing; see {folder / "test.log"}'
+                f'the test logged no {first_few(sorted(missing))}; give under metrics in the study '
+                f'what it logged ({first_few(sorted(metrics), 9) or "nothing"}), or, if nothing is '
+                'detected, train longer or lower score_thr in model.test_cfg; see '
+                f'{folder / "test.log"}'
             )
         record = dict(
             seed=seed,
@@ -172,8 +180,8 @@ def _claimed(folder: Path, identity: dict) -> Iterator[tuple[str, int]]:
         stream.seek(0)
         text = stream.read()
         recorded = json.loads(text or '{}')
-        commit = recorded.pop('commit', _commit())
-        if text and recorded != identity:
+        commit = recorded.pop('commit') if 'commit' in recorded else _commit()
+        if text and {'data': identity['data'], **recorded} != identity:  # older ones have no data
             raise InputError(
                 f'{folder} belongs to another run ({text}), not {json.dumps(identity)}; remove it, '
                 'or give another folder with --work-dirs'
@@ -245,23 +253,38 @@ def _flat(record: dict) -> dict[str, float | None]:
     return flat
 
 
-def _text(value: object) -> str:
-    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+def _numbers(line: dict) -> dict[str, float | None]:
+    """The metrics in a line of a log; mmpretrain also logs lists, a number for each class."""
+    metrics = {
+        key: value
+        for key, value in line.items()
+        if '/' in key and (value is None or isinstance(value, (int, float)))
+    }
+    return scored(metrics)
 
 
 def _metrics(folder: Path) -> dict[str, float | None]:
     """The metrics of the last test, which MMEngine writes to <time>/<time>.json."""
     logs = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
     text = max(logs, key=lambda path: path.parent.name).read_text(encoding='utf-8')
-    numbers = json.loads(text.splitlines()[-1])
-    return scored({key: value for key, value in numbers.items() if '/' in key})
+    return _numbers(json.loads(text.splitlines()[-1]))
 
 
 def _commit() -> str:
-    """The commit of the code, with a + if files were changed; '' outside a checkout."""
+    """The commit of the code, with a + if files were changed; '' outside a checkout or without git.
+
+    An installed package may lie in a repository of the user, which is not the code's.
+    """
+    if INSTALLED:
+        return ''
     package_folder = Path(__file__).parents[1]
     git = ['git', '-C', str(package_folder)]
-    head = subprocess.run([*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False)
+    try:
+        head = subprocess.run(
+            [*git, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False
+        )
+    except OSError:  # git is not installed
+        return ''
     if head.returncode:
         return ''
     changed = subprocess.run(
@@ -301,9 +324,9 @@ def _validation(logged: list[dict]) -> dict[int, dict[str, float | None]]:
     are at step 0.
     """
     return {
-        line['step']: scored(
-            {key: value for key, value in line.items() if '/' in key and not class_of_metric(key)}
-        )
+        line['step']: {
+            key: value for key, value in _numbers(line).items() if not class_of_metric(key)
+        }
         for line in logged
         if 'loss' not in line and line.get('step')
     }

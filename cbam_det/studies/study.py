@@ -53,6 +53,7 @@ from ..datasets.validation.data_root import set_data_root
 from ..utils.config import find_config, override, read_config
 from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
+from ..utils.options import parse_options, written
 
 # Key -> type and its description; all other keys hold strings.
 VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -147,9 +148,9 @@ class Study:
 
     def measured_alike(self) -> list[list[Row]]:
         """The rows in groups that have the same metrics."""
-        groups: dict[tuple[str, ...], list[Row]] = {}
+        groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
         for row in self.rows.values():
-            groups.setdefault(tuple(self.metrics_of(row)), []).append(row)
+            groups.setdefault(tuple(self.metrics_of(row).items()), []).append(row)
         return list(groups.values())
 
 
@@ -163,18 +164,21 @@ def read_study(path: str | Path) -> Study:
 
     Raises:
         InputError: the file cannot be read; a key is unknown, missing, duplicate or of the wrong
-            type; or a row refers to a row that does not come before it, to an equal baseline, to a
-            baseline with other metrics, or to weights of a row without the same seeds.
+            type; `--cfg-options` cannot pass an override; different configs have one name; or a row
+            refers to a row that does not come before it, to an equal baseline, to a baseline with
+            other metrics, or to weights of a row without the same seeds.
     """
     path = Path(path)
     try:
         content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
     _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
+    _check_options(f'{path}, options', content.get('options', {}))
     rows: dict[str, Row] = {}
     for name, row_options in content['rows'].items():
         _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
+        _check_options(f'{path}, row {name!r}, overrides', row_options.get('overrides', {}))
         row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
         if (relative := path.parent / row.config).is_file():
             row = replace(row, config=str(relative))
@@ -198,7 +202,9 @@ def read_study(path: str | Path) -> Study:
         _check_weights(path, row, rows)
         rows[name] = row
     head = {key: content[key] for key in KEYS - {'rows', 'seeds'} if key in content}
-    return Study(name=path.stem, rows=rows, **head)
+    study = Study(name=path.stem, rows=rows, **head)
+    _check_run_names(path, study)
+    return study
 
 
 def check_configs(path: Path, study: Study) -> None:
@@ -244,6 +250,36 @@ def _check_keys(place: str | Path, options: object, known: set[str], required: s
             is_valid = all(type(seed) is int for seed in value) and len({*value}) == len(value) > 0
         if not is_valid or (key in ('metrics', 'rows') and not value):
             raise InputError(f'{place}: {key} must be {description}, not {value!r}')
+
+
+def _check_options(place: str, options: Mapping[str, object]) -> None:
+    """Raise InputError if the tools would read another value from `--cfg-options`."""
+    for key, value in options.items():
+        read = parse_options([f'key={written(value)}'])['key']
+        remedy = 'write it in the config instead'
+        if isinstance(value, dict):
+            remedy = (
+                f'write its keys with dots, such as {key}.{next(iter(value), "KEY")}, or {remedy}'
+            )
+        elif isinstance(value, str):  # YAML reads 1e-3 as a text
+            remedy = f'write {yaml.safe_dump(read, default_flow_style=True).splitlines()[0]}'
+        if read != value:
+            raise InputError(
+                f'{place}.{key} is {value!r}, which --cfg-options cannot pass ({read!r}); {remedy}'
+            )
+
+
+def _check_run_names(path: Path, study: Study) -> None:
+    """Raise InputError if two rows have different configs of one name, and so the same runs."""
+    rows: dict[str, Row] = {}
+    for row, seed in study.runs():
+        first = rows.setdefault(run_name(study, row, seed), row)
+        if first.config != row.config:
+            raise InputError(
+                f'{path}: {first.name!r} and {row.name!r} have configs of the same name, which is '
+                f'the name of the run: {first.config} and {row.config}; rename one of these '
+                'files, or write the same path in both rows if it is one file'
+            )
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

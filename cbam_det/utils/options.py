@@ -42,7 +42,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, object]:
 
 def cfg_options(options: Mapping[str, object]) -> str:
     """`--cfg-options` with these options, quoted for a shell; `parse_options` reads them back."""
-    pairs = [f'{key}={_written(value)}' for key, value in options.items()]
+    pairs = [f'{key}={written(value)}' for key, value in options.items()]
     return f'--cfg-options {shlex.join(pairs)}'
 
 
@@ -97,7 +97,11 @@ def _in_brackets(text: str) -> bool:
     return False
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
+    """A value for `key=value`, as `parse_options` reads it back.
+
+    It cannot for a dictionary, a text that looks like a number, and some lists of texts.
+    """
     text = str(value)
     if isinstance(value, (list, tuple)):
         opening, closing = BRACKETS[isinstance(value, list)]

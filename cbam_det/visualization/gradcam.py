@@ -38,21 +38,16 @@ from ..utils.options import cfg_options
 from .figures import BLUE, Boxes, Cell, sheet
 from .heat import area_share, inside, scaled_in_box
 
-try:
-    import pytorch_grad_cam as library
-except ImportError as error:
-    raise InputError(f'Grad-CAM needs a package ({error}): pip install grad-cam') from None
-
-# The library's methods with one backward pass. The others need hundreds of forward passes per
-# detection, or do not depend on the detection.
+# The classes of the grad-cam library with one backward pass. The others need hundreds of forward
+# passes per detection, or do not depend on the detection.
 METHODS = {
-    'hirescam': library.HiResCAM,
-    'gradcam': library.GradCAM,
-    'gradcam++': library.GradCAMPlusPlus,
-    'xgradcam': library.XGradCAM,
-    'layercam': library.LayerCAM,
-    'elementwise': library.GradCAMElementWise,
-    'eigengradcam': library.EigenGradCAM,
+    'hirescam': 'HiResCAM',
+    'gradcam': 'GradCAM',
+    'gradcam++': 'GradCAMPlusPlus',
+    'xgradcam': 'XGradCAM',
+    'layercam': 'LayerCAM',
+    'elementwise': 'GradCAMElementWise',
+    'eigengradcam': 'EigenGradCAM',
 }
 
 TARGETS = ('score', 'box')
@@ -113,7 +108,7 @@ class Explainer:
         target: 'score', or 'box' for width plus height: the map then shows what enlarges the box.
 
     Raises:
-        InputError: an unknown method or target.
+        InputError: an unknown method or target, or the package grad-cam is missing.
     """
 
     def __init__(
@@ -126,6 +121,11 @@ class Explainer:
         for option, value, known in (('method', method, METHODS), ('target', target, TARGETS)):
             if value not in known:
                 raise InputError(f'--{option} {value} is unknown; choose from {", ".join(known)}')
+        try:  # here, because a training needs this module for its report, but not that package
+            import pytorch_grad_cam as library
+        except ImportError as error:
+            raise InputError(f'Grad-CAM needs a package ({error}): pip install grad-cam') from None
+        self._cam = getattr(library, METHODS[method])
         self.predictor, self.names, self.method, self.target = predictor, layers, method, target
         self._choices: dict[str, list[nn.Module]] | None = None
 
@@ -176,7 +176,7 @@ class Explainer:
             for parameter in frozen:  # otherwise their feature maps would have no gradient
                 parameter.requires_grad_()
             # A copy, because a later module may overwrite the feature map in place.
-            cam = METHODS[self.method](
+            cam = self._cam(
                 _Predictions(self.predictor, prepared), layers, reshape_transform=Tensor.clone
             )
             with scores_with_gradients():

@@ -1,9 +1,10 @@
-"""A tool as a child process: a signal that comes at its end stops the command too."""
+"""A tool as a child process: signals that stop it, its interpreter and its memory."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -23,8 +24,16 @@ while not caught:
 """
 
 
-@pytest.mark.parametrize(('tool', 'end'), [('train', ''), ('test', 'sys.exit(1)')])
-def test_signal_at_the_end_of_a_tool_stops_the_command(tool, end, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('tool', 'end', 'number'),
+    [
+        ('train', '', signal.SIGTERM),
+        ('test', 'sys.exit(1)', signal.SIGTERM),
+        ('train', '', signal.SIGHUP),  # the terminal is closed
+        ('train', '', signal.SIGQUIT),
+    ],
+)
+def test_signal_at_the_end_of_a_tool_stops_the_command(tool, end, number, tmp_path, monkeypatch):
     (tmp_path / f'{tool}.py').write_text(TOOL + end)
     monkeypatch.setattr(processes, 'tools_folder', lambda: tmp_path)
     log = tmp_path / f'{tool}.log'
@@ -32,14 +41,25 @@ def test_signal_at_the_end_of_a_tool_stops_the_command(tool, end, tmp_path, monk
     def send() -> None:
         while not (log.is_file() and 'ready' in log.read_text()):
             threading.Event().wait(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
+    previous = signal.signal(number, signal.SIG_DFL)  # `nohup` ignores SIGHUP
     sender = threading.Thread(target=send)
     sender.start()
     stopped = pytest.raises(Stopped, match='stopped by SIGTERM; the same command continues')
     with (tmp_path / 'lock').open('w') as lock, stopped:
         call_tool(tool, 'config.py', [], [], tmp_path, 0, lock.fileno())
     sender.join()
+    signal.signal(number, previous)
+
+
+def test_several_processes_run_with_the_interpreter_of_the_command(tmp_path, monkeypatch):
+    (tmp_path / 'dist_test.sh').write_text('echo "$PYTHON"')
+    monkeypatch.setattr(processes, 'tools_folder', lambda: tmp_path)
+    monkeypatch.delenv('PYTHON', raising=False)
+    with (tmp_path / 'lock').open('w') as lock:
+        call_tool('test', 'config.py', [], [], tmp_path, 2, lock.fileno())
+    assert (tmp_path / 'test.log').read_text() == f'{sys.executable}\n'
 
 
 def test_tool_that_nothing_interrupts_gives_its_memory(tmp_path, monkeypatch):

@@ -11,13 +11,14 @@ from cbam_det.studies.records import (
     RECORD_KEYS,
     add_record,
     check_records,
+    config_hash,
     read_record,
     records_path,
 )
 from cbam_det.studies.study import Study
 from cbam_det.utils.errors import InputError
 
-from ..study_records import MINIMAL_RECORD, put_record
+from ..study_records import MINIMAL_RECORD, change_record, put_record
 
 
 @pytest.fixture
@@ -93,6 +94,28 @@ def test_duplicate_records_of_a_run_are_reported_with_their_lines(small, path):
     message = r'small\.jsonl, lines 1 and 3 are both records of the run faster_rcnn_r50_digits-0; '
     with pytest.raises(InputError, match=message):
         read_record(path.parent, small, small.rows['none'], 0)
+
+
+def test_run_that_two_commands_finish_is_recorded_once(small, path):
+    before = path.read_text()
+    kept = add_record(path.parent, small, small.rows['none'], 1, MINIMAL_RECORD | dict(loss={1: 9}))
+    assert path.read_text() == before and kept == lines(path)[1]
+
+
+def test_records_with_other_processes_or_data_than_their_baseline_are_refused(small, path):
+    for row in small.rows.values():
+        place = (path.parent, small, row, 0)
+        put_record(*place, config_hash=config_hash(small, row, 0), data={'val': 'a'}, processes=1)
+    runs = [(small.rows['none'], 0)]
+    check_records(small, path.parent, runs)
+    place = (path.parent, small, small.rows['CBAM'], 0)
+    change_record(*place, processes=4)
+    message = r'_digits-0 was made with another number of processes \(1\) than .* \(4\); remove'
+    with pytest.raises(InputError, match=message):
+        check_records(small, path.parent, runs)
+    change_record(*place, processes=1, data={'val': 'b'})
+    with pytest.raises(InputError, match=r"_digits-0 was made with other data .*'a'.*'b'"):
+        check_records(small, path.parent, runs)
 
 
 def test_record_with_the_wrong_row_for_its_run_is_reported(small, path, tool, capsys):

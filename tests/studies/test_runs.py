@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ import torch
 from rich.console import Console
 from rich.spinner import Spinner
 
+from cbam_det.studies import runs
 from cbam_det.studies.processes import LastLine
 from cbam_det.studies.records import check_records, read_record
-from cbam_det.studies.runs import _losses, repeat, run
+from cbam_det.studies.runs import _commit, _losses, repeat, run
 from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import first_score, values
 from cbam_det.utils.errors import InputError
@@ -167,15 +169,89 @@ def test_record_has_the_commit_of_its_training_and_no_nan(small, calls, monkeypa
     assert record['metrics'] == {'coco/bbox_mAP': 0.4, 'coco/zero_precision': None}
 
 
-def test_records_with_other_data_than_their_baseline_are_refused(small, calls, tmp_path):
+def test_run_that_could_not_be_compared_with_the_records_is_refused_before_it_trains(
+    small, calls, tmp_path
+):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     none, cbam, _ = small.rows.values()
-    for row, root in ((none, 'data'), (cbam, 'data'), (cbam, 'other')):
-        seed = int(root == 'other')
-        check_records(small, tmp_path / 'results')
-        run(small, row, seed, tmp_path / 'results', tmp_path / 'work', data_root=root)
-    with pytest.raises(InputError, match=r"digits-1 was made with other data .*'other'.*'data'"):
-        check_records(small, tmp_path / 'results')
+    folders = (tmp_path / 'results', tmp_path / 'work')
+    run(small, cbam, 0, *folders, data_root='data')
+    for row, seed in ((cbam, 1), (none, 0)):
+        with pytest.raises(InputError, match=r"run with other data .*'other'.*'data'.*; read"):
+            run(small, row, seed, *folders, data_root='other')
+        with pytest.raises(InputError, match=r'number of processes \(4\) .*; give --gpus 1, or'):
+            run(small, row, seed, *folders, gpus=4, data_root='data')
+    assert len(calls) == 2
+    run(small, none, 0, *folders, data_root='data')
+    check_records(small, folders[0])
+
+
+def test_interrupted_run_does_not_continue_with_other_data(small, calls, monkeypatch, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    run(*arguments)
+    drop_record(arguments[3], *arguments[:3])
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: dict(train='edited'))
+    with pytest.raises(InputError, match=r'belongs to another run .*edited.*; remove'):
+        run(*arguments)
+    assert len(calls) == 2
+    path = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / 'run.json'
+    older = {key: value for key, value in json.loads(path.read_text()).items() if key != 'data'}
+    path.write_text(json.dumps(older))
+    assert run(*arguments)['data'] == dict(train='edited')
+
+
+def test_commit_is_empty_without_git_and_for_an_installed_package(monkeypatch):
+    monkeypatch.setattr(runs, 'INSTALLED', True)
+    assert _commit() == ''
+    monkeypatch.setattr(runs, 'INSTALLED', False)
+    monkeypatch.setenv('PATH', '')
+    assert _commit() == ''
+
+
+def test_tools_read_the_options_of_a_run_as_they_are_in_its_study(small, calls, tmp_path):
+    overrides = {'a,b': None, 'file': '/a/cells,v2/val.json', 'mixed': [None, 1, 'x y'], 'lr': 1e-5}
+    row = replace(small.rows['none'], overrides=overrides)
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'}, rows={'none': row})
+    with mock.patch('cbam_det.studies.runs.config_hash', return_value=''):
+        run(small, row, 0, tmp_path / 'results', tmp_path / 'work')
+    pairs = calls[0][1][calls[0][1].index('--cfg-options') + 1 :]
+    assert parse_options(pairs) == {**overrides, 'randomness.seed': 0}
+
+
+def test_metrics_that_are_lists_are_left_out_of_a_record(small, calls, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    folder = tmp_path / 'work' / 'faster_rcnn_r50_digits-0'
+    for name, line in (('vis_data/scalars', '"step": 1, '), ('20261123', '')):
+        log = folder / '20261123' / f'{name}.json'
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f'{{{line}"coco/bbox_mAP": 0.4, "single-label/recall": [0.1, 0.9]}}')
+    record = run(*arguments)
+    assert record['metrics'] == record['validation']['1'] == {'coco/bbox_mAP': 0.4}
+    assert read_record(arguments[3], *arguments[:3]) == record
+
+
+@pytest.mark.parametrize(
+    ('logged', 'message'),
+    [
+        (
+            {},
+            r'no coco/bbox_mAP; .*\(nothing\), or, if nothing is detected, train longer or lower ',
+        ),
+        (
+            {'coco/AP': 0.1},
+            r'give under metrics in the study what it logged \(coco/AP\), or',
+        ),
+    ],
+)
+def test_missing_metrics_are_explained(logged, message, small, calls, tmp_path):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    log = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / '20261123' / '20261123.json'
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps(logged))
+    with pytest.raises(InputError, match=f'{message}.*test.log'):
+        run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
 
 
 def test_losses_are_averaged_by_epoch_or_by_twentieth_of_the_steps():

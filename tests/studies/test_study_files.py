@@ -172,6 +172,18 @@ def test_hash_changes_only_with_keys_that_affect_the_numbers(small, key, value, 
         ),
         ('seeds:', "gpus: '1'\nseeds:", "gpus must be a whole number, not '1'"),
         ('faster_rcnn_r50_cbam_digits, ', 'faster_rcnn_r50_digits, ', "the same as 'none'"),
+        ('seeds:', 'options: {lr: 1e-3}\nseeds:', r"options.lr is '1e-3', .*; write 0\.001$"),
+        ('seeds:', 'options:\n  size: (8, 8)\nseeds:', r'size is .*; write \[8, 8\]$'),
+        (
+            'cfg.start: paper',
+            'cfg: {start: 1}',
+            r'start.*overrides\..*dots, .*plugins\.0\.cfg\.start',
+        ),
+        (
+            'config: faster_rcnn_r50_digits,',
+            'config: other/faster_rcnn_r50_cbam_digits.py,',
+            "'none' and 'CBAM' have configs of the same name, .*: other/",
+        ),
     ],
 )
 def test_mistakes_in_a_study_are_reported(old, new, message, tmp_path):

@@ -139,6 +139,12 @@ def test_plot_shows_every_seed_the_gains_and_the_validations(small, tool, tmp_pa
     assert [axis.get_visible() for axis in study_figure(small, results).axes] == [True, True, False]
 
 
+def test_rows_whose_metrics_have_equal_names_but_other_keys_are_in_tables_of_their_own(small):
+    other = Row('VOC', 'c', metrics={'AP': 'pascal_voc/mAP', 'AP50': 'pascal_voc/AP50'}, seeds=[0])
+    groups = replace(small, rows={**small.rows, 'VOC': other}).measured_alike()
+    assert [[row.name for row in group] for group in groups] == [[*small.rows], ['VOC']]
+
+
 def test_seed_has_its_mark_in_every_row_of_a_plot(small, tmp_path):
     row = replace(small.rows['CBAM'], seeds=[1, 2])
     study = replace(small, rows={**small.rows, 'CBAM': row})

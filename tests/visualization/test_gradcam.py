@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -285,3 +287,13 @@ def test_default_layers_are_the_backbone_s_outputs_from_the_last(photo):
     layers = feature_layers(detector, detector.prepare(photo))
     assert default_layers(layers) == [f'backbone.layer{n}' for n in (4, 3, 2, 1)]
     assert 'rpn_head.rpn_conv' not in layers  # it runs on every level
+
+
+def test_only_an_explainer_needs_the_grad_cam_package(monkeypatch):
+    without = "import sys; sys.modules['pytorch_grad_cam'] = None; "
+    modules = ('engine.hooks', 'visualization.run_page', 'studies.compare')  # of every training
+    code = without + '; '.join(f'import cbam_det.{module}' for module in modules)
+    subprocess.run([sys.executable, '-c', code], check=True)
+    monkeypatch.setitem(sys.modules, 'pytorch_grad_cam', None)
+    with pytest.raises(InputError, match=r'Grad-CAM needs a package .*: pip install grad-cam'):
+        Explainer(SimpleNamespace())
