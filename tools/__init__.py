@@ -39,6 +39,14 @@ def positive(text: str) -> int:
     return number
 
 
+def score(text: str) -> float:
+    """The type of an option that is the score of a detection, from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not a score; give a number from 0 to 1')
+    return number
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add `--cfg-options`. Several of them add up, so that those of a message can be pasted."""
     parser.add_argument(

@@ -16,6 +16,8 @@ read."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from cbam_det_tools import score
+
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--score',
-        type=float,
+        type=score,
         default=0.3,
         help='minimum score of a detection (default: %(default)s)',
     )
@@ -46,8 +48,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='frames of a video per batch (default: %(default)s)',
     )
     args = parser.parse_args(argv)
-    if not 0 <= args.score <= 1:
-        parser.error(f'--score {args.score} must be between 0 and 1')
     if args.batch_size < 1:
         parser.error(f'--batch-size {args.batch_size} must be at least 1')
     return args

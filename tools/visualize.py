@@ -137,9 +137,11 @@ def add_count(
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
+    from cbam_det_tools import score
+
     parser.add_argument(
         '--score',
-        type=float,
+        type=score,
         default=0.3,
         help='minimum score of a detection (default: %(default)s)',
     )
@@ -258,9 +260,11 @@ def draw_figure(args: argparse.Namespace) -> 'Figure':
 
 def check_out(out: str, ending: str) -> Path:
     from cbam_det.utils.errors import InputError
+    from cbam_det.utils.files import check_output_file
 
     if Path(out).suffix != ending:
         raise InputError(f'--out {out}: this command writes {ending}; end the name in {ending}')
+    check_output_file(out)
     return Path(out)
 
 
@@ -282,9 +286,10 @@ def write_output(args: argparse.Namespace) -> None:
         write(args.work_dir, out, args.against, args.image, args.data_root)
         print(f'report written to {out}')
     else:
+        from cbam_det.utils.files import check_output_file
         from cbam_det.visualization import figures
 
-        figures.check_ending(args.out)
+        check_output_file(figures.check_ending(args.out))
         print(f'picture written to {figures.save(draw_figure(args), args.out)}')
 
 

@@ -162,16 +162,7 @@ class Predictor:
         """
         picture = read_image(path)
         if self._pipeline is None:
-            if not self.cfg.get('test_dataloader'):
-                raise InputError(
-                    f'{self.cfg.filename} has no test_dataloader; add one with a dataset.pipeline '
-                    'that reads images'
-                )
-            enter_scope(self.cfg)
-            transforms = get_test_pipeline_cfg(self.cfg)
-            self._pipeline = Compose(
-                [transform for transform in transforms if 'Annotations' not in kind_of(transform)]
-            )
+            self._pipeline = Compose(transforms_of_test(self.cfg))
         packed = self._pipeline(dict(img_path=str(path), img_id=0))
         return PreparedImage.from_packed(picture, packed, self.model)
 
@@ -179,6 +170,22 @@ class Predictor:
         """Run the model; returns its detections or classes by decreasing score."""
         with torch.no_grad():
             return predictions_of(self.model(**prepared.data, mode='predict')[0])
+
+
+def transforms_of_test(cfg: Config) -> list[dict]:
+    """The test pipeline of a config, without its annotations; MMEngine then uses its scope.
+
+    Raises:
+        InputError: the config has no test_dataloader.
+    """
+    if not cfg.get('test_dataloader'):
+        raise InputError(
+            f'{cfg.filename} has no test_dataloader; add one with a dataset.pipeline that reads '
+            'images'
+        )
+    enter_scope(cfg)
+    transforms = get_test_pipeline_cfg(cfg)
+    return [transform for transform in transforms if 'Annotations' not in kind_of(transform)]
 
 
 def predictions_of(sample: BaseDataElement) -> list[Prediction]:
@@ -241,7 +248,8 @@ def check_matching_classes(predictors: Sequence[Predictor], classes: Sequence[st
             label, (class_name, expected) = next(row for row in pairs if row[1][0] != row[1][1])
             raise InputError(
                 f'the classes of {name} differ from those of {reference}: class {label} is '
-                f'{class_name}, not {expected}; compare models of the same classes'
+                f'{class_name}, not {expected}; give models and data with the same classes '
+                'in the same order'
             )
 
 

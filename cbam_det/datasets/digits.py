@@ -204,7 +204,7 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
     Raises:
         InputError: `root` has other content.
     """
-    root = Path(root).absolute()
+    root = Path(root).resolve()  # a link stays, and its target is written
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         existing = _existing_options(root)
         if existing == asdict(spec):
@@ -217,6 +217,10 @@ def make(root: str | os.PathLike, spec: Digits = Digits()) -> bool:
         actual = ', '.join(f'{name}={existing.get(name)}' for name, _ in differing)
         wanted = ', '.join(f'{name}={value}' for name, value in differing)
         raise InputError(f'{root} has digits with {actual}, not with {wanted}; {remedy}')
+    if os.path.ismount(root):
+        raise InputError(
+            f'{root} is a mount point, which cannot be replaced; give {root / "digits"}'
+        )
     # An interrupted call leaves only this folder, which the next call removes.
     partial = root.with_name(f'.{root.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)

@@ -64,7 +64,7 @@ class DataSet:
         test_mode: whether filtering is off.
         pipeline: its transforms, without those that the config has as objects.
         step_count: the number of its transforms, with such objects; None if it has no pipeline.
-        is_local: whether it is on a disk of this machine.
+        is_local: whether its annotations and images are on a disk of this machine.
         indices: the images that are read: their indices, or how many; None for all.
     """
 
@@ -117,7 +117,7 @@ class DataSet:
             test_mode=bool(node.get('test_mode')),
             pipeline=tuple(Transform.from_cfg(step) for step in steps if isinstance(step, dict)),
             step_count=len(steps) if 'pipeline' in node else None,
-            is_local='://' not in f'{root} {ann_file}',
+            is_local=all(is_local(part) for _, part in walk(node)),
             indices=typed(node, 'indices', int | list[int] | None, place),
         )
 
@@ -175,6 +175,17 @@ class DataSet:
             else step.name == 'Pad' and bool(step.options.get('size'))
             for step in self.pipeline
         )
+
+
+def is_local(node: dict) -> bool:
+    """Whether a node of a config reads its files from a disk of this machine.
+
+    A path such as `s3://…` is elsewhere. With `backend_args`, paths without a scheme can be too.
+    """
+    backend_args = node.get('backend_args')
+    backend = backend_args.get('backend', 'local') if isinstance(backend_args, dict) else 'local'
+    paths = [node.get(key) for key in ('data_root', 'ann_file', 'seg_prefix')]
+    return backend == 'local' and not any('://' in str(path) for path in paths)
 
 
 def leaf_datasets(dataset: object, place: str) -> list[tuple[str, dict]]:

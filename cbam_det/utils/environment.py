@@ -81,7 +81,7 @@ def _install_command(library: Library) -> str:
     if library is MMCV:
         return (
             'pip install ninja packaging "setuptools<81" wheel && '
-            f'pip install --no-build-isolation {pin}  (compiles for about 15 minutes)'
+            f'pip install --no-build-isolation {pin}  # compiles for about 15 minutes'
         )
     if library in (TORCH, TORCHVISION):
         torch, vision = (
@@ -113,7 +113,7 @@ def explain_import_error(library: Library, error: BaseException) -> Problem:
             'rename that file, or run the command in another folder',
         )
     if 'libGL' in text or 'libgthread' in text or 'libglib' in text:
-        return Problem(description, 'apt-get install libgl1 libglib2.0-0  (OpenCV needs them)')
+        return Problem(description, 'apt-get install libgl1 libglib2.0-0  # OpenCV needs them')
     if 'is used but incompatible' in text:  # mmdet 3.3.0's assertion on mmcv's version
         return Problem(description, _install_command(MMCV))
     if 'torchvision::nms' in text or (library is TORCHVISION and WRONG_TORCH.search(text)):
@@ -141,7 +141,7 @@ def check_library(library: Library) -> Problem | None:
         both = ' and '.join(library.distributions)
         return Problem(
             f'{both} are both installed and overwrite each other',
-            f'pip uninstall {" ".join(library.distributions)}, then {_install_command(library)}',
+            f'pip uninstall -y {" ".join(library.distributions)} && {_install_command(library)}',
         )
     try:
         module = importlib.import_module(library.module)
@@ -172,7 +172,7 @@ def check_libraries() -> list[Problem]:
             Problem(
                 f'mmcv {MMCV.version} has no compiled operators (it is mmcv-lite or was built '
                 'without)',
-                f'pip uninstall -y mmcv-lite mmcv onedl-mmcv; {_install_command(MMCV)}',
+                f'pip uninstall -y mmcv-lite mmcv onedl-mmcv && {_install_command(MMCV)}',
             )
         )
     return problems
@@ -199,7 +199,8 @@ def check_operators() -> Problem | None:
     except Exception as error:
         return Problem(
             f"mmcv's operators do not run on {device} ({_first_line(error)})",
-            f'{_rebuild_command()}; or put CUDA_VISIBLE_DEVICES= before the command to use the CPU',
+            f'{_rebuild_command()}  # or put CUDA_VISIBLE_DEVICES= before the command to use the '
+            'CPU',
         )
     return None
 
@@ -222,7 +223,7 @@ def check_checkpoints() -> Problem | None:
     return Problem(
         f'mmengine {MMENGINE.version} cannot read its own checkpoints under torch {TORCH.version} '
         '(since 2.6, torch.load reads only weights by default)',
-        f'{_install_command(TORCH)}, or move to the stack of requirements/',
+        f'{_install_command(TORCH)}  # or move to the stack of requirements/',
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import InputError
 
 
 @contextmanager
@@ -29,3 +33,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def check_output_file(path: str | Path) -> None:
+    """Check that a file can be written, before the work for it; no file or folder is left behind.
+
+    Raises:
+        InputError: it is a folder, or its folder cannot be created or written to.
+    """
+    try:
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = Path(path).absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f'--out {path} cannot be written ({error.strerror}); give a file in a folder that you '
+            'can write to'
+        ) from None

@@ -18,7 +18,11 @@ def hiding_files() -> list[str]:
     for folder in map(os.path.realpath, sys.path):
         if folder == library:
             break
-        for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        try:
+            entries = sorted(os.listdir(folder))
+        except OSError:  # not a folder, or its files may not be listed
+            continue
+        for entry in entries:
             name, ending = os.path.splitext(entry)
             path = os.path.join(folder, entry)
             file = path if ending == '.py' else os.path.join(path, '__init__.py')

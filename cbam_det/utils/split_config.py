@@ -11,7 +11,7 @@ from mmengine.registry import METRICS
 from torch.utils.data import Sampler
 
 from .config import kind_of, registered_class, walk
-from .data_config import DataSet, leaf_datasets
+from .data_config import DataSet, is_local, leaf_datasets
 from .errors import InputError
 from .value_types import typed
 
@@ -27,6 +27,8 @@ class Evaluator:
         place: its key path, such as 'val_evaluator' or 'test_evaluator.metrics.0'.
         name: the name of its class without the scope.
         ann_file: the annotation file that it reads itself, None if it reads none.
+        seg_prefix: the folder of the segmentation maps that it reads itself, None if it reads none.
+        is_local: whether it reads them from a disk of this machine.
         format_only: whether it only writes predictions, without need of ground truth.
         metrics: what it evaluates, such as 'bbox' or 'segm'.
         prefix: the prefix of the names of its metrics, None if unknown.
@@ -39,6 +41,8 @@ class Evaluator:
     place: str
     name: str = ''
     ann_file: str | None = None
+    seg_prefix: str | None = None
+    is_local: bool = True
     format_only: bool = False
     metrics: tuple[str, ...] = ()
     prefix: str | None = None
@@ -62,6 +66,8 @@ class Evaluator:
             place=place,
             name=name,
             ann_file=typed(node, 'ann_file', str | None, place),
+            seg_prefix=typed(node, 'seg_prefix', str | None, place),
+            is_local=is_local(node),
             format_only=bool(node.get('format_only')),
             metrics=(metrics,) if isinstance(metrics, str) else tuple(metrics),
             prefix=node.get('prefix') or default_prefix,

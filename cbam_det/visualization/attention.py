@@ -101,6 +101,11 @@ def _parts(path: str) -> list[str]:
     return [part for part in re.split(r'[./]', path) if part not in ('inserted', 'cbam')]
 
 
+def is_over_image(path: str) -> bool:
+    """Whether the inputs of the CBAM with this path are images, not regions of them."""
+    return 'roi_head' not in _parts(path)
+
+
 def _select(paths: Iterable[str], names: Iterable[str]) -> list[str]:
     """The paths that match one of `names`, in the order of the model."""
     short_names = {path: '.'.join(_parts(path)[1:]) or path for path in paths}
@@ -160,7 +165,7 @@ def gate_rows(prepared: PreparedImage, passes: list[Gates]) -> list[GateRow]:
         if pass_counts[gate.name] > 1:
             name += f', pass {pass_numbers[gate.name]}'
         spatial = gate.spatial
-        over_image = 'roi_head' not in parts  # its inputs are regions, not images
+        over_image = is_over_image(gate.name)
         if spatial is not None:
             spatial = prepared.resize_to_picture(spatial[0]) if over_image else spatial.mean(0)
         channel = None if gate.channel is None else gate.channel.mean(0)

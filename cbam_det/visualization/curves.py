@@ -22,7 +22,7 @@ SCORES = {'AP': '-', 'AP50': '--', 'VOC AP50': ':', 'VOC AP50, by area': '-.'}  
 
 
 def read_log(work_dir: str | Path) -> TrainingLog:
-    """Read the log of a training; if a resumed run repeated steps, the later ones are used.
+    """Read the log of a training; where a later run repeats a step, it replaces all that follows.
 
     Raises:
         InputError: the folder has no training log.
@@ -30,24 +30,29 @@ def read_log(work_dir: str | Path) -> TrainingLog:
     if Path(work_dir).is_file():
         raise InputError(f'{work_dir} is a file; give the work_dir that contains it')
     values: dict[str, dict[int, float]] = {}
+    last: int | None = None  # training step
     for row in log_lines(work_dir):
-        for name in row if 'step' in row else ():
+        if 'step' not in row:
+            continue
+        if 'iter' in row or 'loss' in row:
+            if last is not None and row['step'] <= last:  # of a new or resumed run
+                for points in values.values():
+                    for step in [step for step in points if step >= row['step']]:
+                        del points[step]
+            last = row['step']
+        # Evaluations are logged by epoch, so they get the last training step.
+        step = row['step'] if last is None else last
+        for name in row:
             if label := SERIES.get(name) or metric_name(name):
-                values.setdefault(label, {})[_step(row, values)] = row[name]
-    if 'loss' not in values:
+                values.setdefault(label, {})[step] = row[name]
+    if not values.get('loss'):
         raise InputError(f'{work_dir} has no training log; give the work_dir of a training')
     series = {
         label: (sorted(points), [points[step] for step in sorted(points)])
         for label, points in values.items()
+        if points
     }
     return TrainingLog(Path(work_dir).name, series)
-
-
-def _step(row: dict, values: dict[str, dict[int, float]]) -> int:
-    """The step of a log line; evaluations are logged by epoch and get the last training step."""
-    if 'iter' in row or 'loss' in row:
-        return row['step']
-    return max(values.get('loss', {row['step']: 0}))
 
 
 @dataclass

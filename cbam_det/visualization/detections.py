@@ -20,7 +20,7 @@ from mmengine.dataset.base_dataset import BaseDataset
 from mmengine.structures import InstanceData
 from rich.progress import track
 
-from ..apis.inference import Predictor, check_matching_classes, read_image
+from ..apis.inference import Predictor, check_matching_classes, read_image, transforms_of_test
 from ..datasets.validation.config import check_data
 from ..utils.build_errors import build_errors
 from ..utils.errors import InputError
@@ -81,9 +81,10 @@ def detection_page(predictor: Predictor, count: int = 6, score: float = 0.3) -> 
         score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
-        InputError: the data cannot be used.
+        InputError: the data cannot be used, or have other classes than the detector.
     """
     dataset = dataset_with_boxes(predictor.cfg, 'test')
+    check_matching_classes([predictor], dataset.metainfo['classes'])
     indices = track(evenly_spaced(len(dataset), count), 'detecting', transient=True)
     images = (
         (dataset.get_data_info(index), _detect(predictor, dataset, index, score))
@@ -126,10 +127,12 @@ def side_by_side(predictors: Sequence[Predictor], count: int = 6, score: float =
         score: detections with a lower score are not shown, 0 to 1.
 
     Raises:
-        InputError: the data cannot be used, or the detectors know other classes.
+        InputError: the data cannot be used, or the classes of detectors and data differ.
     """
     check_matching_classes(predictors)
     datasets = [dataset_with_boxes(predictor.cfg, 'test') for predictor in predictors]
+    for predictor, dataset in zip(predictors, datasets, strict=True):
+        check_matching_classes([predictor], dataset.metainfo['classes'])
     rows = []
     for index in track(evenly_spaced(len(datasets[0]), count), 'detecting', transient=True):
         info = datasets[0].get_data_info(index)
@@ -210,8 +213,14 @@ def match_detections(
     return matches
 
 
-def dataset_of(cfg: Config, split: str) -> BaseDataset:
+def dataset_of(cfg: Config, split: str, augmented: bool = True) -> BaseDataset:
     """Build the data set of the split 'train', 'val' or 'test' of a config.
+
+    Args:
+        cfg: the config.
+        split: the split.
+        augmented: whether training images are those of a training, or each image once, unfiltered
+            and with the test pipeline.
 
     Raises:
         InputError: the config has no such split, or the data cannot be used.
@@ -223,16 +232,27 @@ def dataset_of(cfg: Config, split: str) -> BaseDataset:
     key = f'{split}_dataloader'
     # pycocotools prints its progress.
     with build_errors(cfg, key), contextlib.redirect_stdout(io.StringIO()):
+        if split == 'train' and not augmented:
+            return DATASETS.build(_as_tested(cfg[key].dataset, transforms_of_test(cfg)))
         return DATASETS.build(cfg[key].dataset)
 
 
-def dataset_with_boxes(cfg: Config, split: str) -> BaseDataset:
+def _as_tested(node: dict, pipeline: list[dict]) -> dict:
+    """A data set of a config for tests, without wrappers such as RepeatDataset."""
+    if 'datasets' in node:
+        return {**node, 'datasets': [_as_tested(inner, pipeline) for inner in node['datasets']]}
+    if 'dataset' in node:
+        return _as_tested(node['dataset'], pipeline)
+    return {**node, 'pipeline': pipeline, 'test_mode': True, 'filter_cfg': None}
+
+
+def dataset_with_boxes(cfg: Config, split: str, augmented: bool = True) -> BaseDataset:
     """`dataset_of`, for what shows or measures boxes.
 
     Raises:
         InputError: see `dataset_of`; or the images have classes, not boxes.
     """
-    dataset = dataset_of(cfg, split)
+    dataset = dataset_of(cfg, split, augmented)
     if 'instances' not in dataset.get_data_info(0):
         raise InputError(
             f'the {split} data of {cfg.filename} are for a classifier and have no boxes; give the '

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..utils.errors import InputError
+from ..utils.files import atomic_write
 from .fonts import every_glyph
 
 matplotlib.use('Agg')
@@ -74,8 +75,9 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {'Date': None} if path.suffix == '.svg' else None
-    with plt.rc_context({'svg.hashsalt': 'cbam_det'}), every_glyph(figure):
-        figure.savefig(path, dpi=110, metadata=metadata)
+    salt = plt.rc_context({'svg.hashsalt': 'cbam_det'})
+    with salt, every_glyph(figure), atomic_write(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=110, metadata=metadata)
     plt.close(figure)
     return path
 

@@ -48,7 +48,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
         InputError: the data cannot be used, no object is annotated, or the classes differ.
     """
     first = predictors[0]
-    dataset = dataset_with_boxes(first.cfg, split)
+    dataset = dataset_with_boxes(first.cfg, split, augmented=False)
     classes = dataset.metainfo['classes']
     check_matching_classes(predictors, classes)
     truth = ground_truth(dataset)
@@ -83,7 +83,7 @@ def precision_page(predictors: Sequence[Predictor], split: str = 'test') -> Figu
 
 def _same_images(predictor: Predictor, dataset: BaseDataset, split: str) -> BaseDataset:
     """The data set of `predictor`, after a check that it has the same images as `dataset`."""
-    own_dataset = dataset_with_boxes(predictor.cfg, split)
+    own_dataset = dataset_with_boxes(predictor.cfg, split, augmented=False)
     ids = [
         [data.get_data_info(index)['img_id'] for index in range(len(data))]
         for data in (dataset, own_dataset)

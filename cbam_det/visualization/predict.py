@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -22,22 +22,21 @@ import cv2
 import matplotlib
 import numpy as np
 import torch
-from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
-from ..apis.inference import Predictor, PreparedImage, check_detector, read_image
+from ..apis.inference import Predictor, PreparedImage, read_image
 from ..checkpoints.loading import weights_digest
 from ..models.attention_modules import named_cbams
 from ..utils.errors import InputError, print_stderr
 from ..utils.files import atomic_write
-from .attention import gates
+from .attention import gate_rows, gates, is_over_image
 from .figures import HEAT, heat_limits
 from .fonts import names_in_pictures
+from .inferencer import Inferencer
 from .predict_files import Input, read_inputs
 from .predict_tables import TABLES, write_tables
 
@@ -60,22 +59,6 @@ class Summary:
     images: int = 0
     detections: int = 0
     unreadable: int = 0
-
-
-class _Inferencer(DetInferencer):
-    """mmdet's inferencer with the model of a `Predictor`, which has checked its weights."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        check_detector(predictor)
-        self._model = predictor.model
-        self._model.dataset_meta = dict(classes=predictor.classes, palette='random')
-        super().__init__(model=predictor.cfg, show_progress=False)
-
-    def _init_collate(self, cfg: object) -> Callable:
-        return pseudo_collate
-
-    def _init_model(self, cfg: object, weights: object, device: object = None) -> nn.Module:
-        return self._model
 
 
 class Run:
@@ -107,7 +90,7 @@ class Run:
         self.attention, self.batch_size = attention, batch_size
         with warnings.catch_warnings():  # mmdet warns that its visualizer has no folder
             warnings.simplefilter('ignore', UserWarning)
-            self.inferencer = _Inferencer(predictor)
+            self.inferencer = Inferencer(predictor)
         out.mkdir(parents=True, exist_ok=True)
         weights = weights_digest(predictor.model.state_dict())
         head = dict(model=weights, config=_digest(predictor.cfg), score=score, attention=attention)
@@ -137,7 +120,7 @@ class Run:
         return {entry['file']: entry for entry in entries}
 
     def _forget_changed(self, inputs: list[Input]) -> None:
-        """Drop the results and the drawings of files that have changed since."""
+        """Drop the results and the drawings of files that were changed since, but not removed."""
         names = {entry['source']: name for name, entry in self.done.items()}
         for item in inputs:
             entry = self.done.get(item.name) or self.done.get(_frame_name(item.name, 0)) or {}
@@ -152,7 +135,7 @@ class Run:
                     f'{self.out} has the results of {path} from a call with another input folder, '
                     f'as {names[path]}; give the same input, or another folder with --out'
                 )
-        stamps = {str(item.path): item.stamp for item in inputs}
+        stamps = {str(item.path): item.stamp for item in inputs if item.stamp}
         changed = {
             entry['source']
             for entry in self.done.values()
@@ -224,14 +207,9 @@ class Run:
         packed = self.inferencer.pipeline(np.ascontiguousarray(picture[..., ::-1]))
         model = self.predictor.model
         prepared = PreparedImage.from_packed(picture, packed, model)
-        passes = [
-            gate.spatial[0] for gate in gates(model, prepared.data) if gate.spatial is not None
-        ]
-        if not passes:
-            raise InputError(
-                '--attention: the CBAMs of this model have no spatial gate; leave the option out'
-            )
-        weights = np.mean([prepared.resize_to_picture(spatial) for spatial in passes], axis=0)
+        rows = gate_rows(prepared, gates(model, prepared.data))
+        maps = [row.spatial for row in rows if row.over_image and row.spatial is not None]
+        weights = np.mean(maps, axis=0)
         low, high = heat_limits([weights])
         heat = (weights - low) / (high - low)
         colours = (255 * matplotlib.colormaps[HEAT](heat)[..., :3]).astype(np.uint8)
@@ -263,7 +241,8 @@ def predict(
         source: see `find_inputs`.
         out: the folder; it is made if it does not exist.
         score: detections with a lower score are left out, 0 to 1.
-        attention: draw the mean of the spatial attention of all CBAMs next to each image.
+        attention: draw the mean of the spatial attention next to each image, without that of CBAMs
+            on regions.
         batch_size: number of a video's frames in a batch.
 
     Raises:
@@ -271,8 +250,14 @@ def predict(
             options, or of another file with the same name.
     """
     inputs = read_inputs(source, out)
-    if attention and not any(named_cbams(predictor.model)):
-        raise InputError('--attention: this model has no CBAM; leave the option out')
+    spatial_gates = [
+        cbam.spatial_gate for path, cbam in named_cbams(predictor.model) if is_over_image(path)
+    ]
+    if attention and not any(spatial_gates):
+        raise InputError(
+            '--attention: this model has no CBAM with a spatial gate over the image; leave the '
+            'option out'
+        )
     try:
         return _predict(Run(predictor, inputs, out, score, attention, batch_size), inputs)
     except OSError as error:
@@ -338,10 +323,12 @@ def _predict_video(run: Run, item: Input) -> Iterator[int]:
         import av
     except ImportError as error:
         raise InputError(f'{item.path}: videos need PyAV: pip install av') from error
-    if item.drawing.is_file():
+    if item.drawing.is_file() and _frame_name(item.name, 0) in run.done:
         return
     try:
         with av.open(str(item.path)) as reader, atomic_write(item.drawing) as part:
+            if not reader.streams.video:
+                raise _UnreadableError('not a video')
             stream = reader.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             with av.open(str(part), 'w', format='mp4') as writer:
@@ -363,8 +350,8 @@ def _predict_video(run: Run, item: Input) -> Iterator[int]:
                     count += len(batch)
                     yield count
                 writer.mux(video.encode())
-    except (av.error.FFmpegError, IndexError) as error:
-        if getattr(error, 'errno', None) == errno.ENOSPC:
+    except av.error.FFmpegError as error:
+        if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise _UnreadableError('not a video') from error
 
@@ -376,8 +363,7 @@ def _upright(frame: VideoFrame) -> np.ndarray:
 
 def _digest(cfg: Config) -> str:
     """A checksum of the parts of a config that the detections depend on, next to the weights."""
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    text = json.dumps([cfg.model, dataset.get('pipeline')], sort_keys=True, default=str)
+    text = json.dumps([cfg.model, get_test_pipeline_cfg(cfg)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..datasets.layouts.files import lines_of
+from ..datasets.layouts.files import lines_of, walk_files
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.find_files import check_source
 
@@ -24,7 +24,7 @@ class Input(NamedTuple):
 
     Attributes:
         path: its absolute path.
-        name: its path below the folder that all inputs share.
+        name: its path below the given folder, or below the folder that all inputs share.
         drawing: the file of its drawing.
         stamp: its size in bytes and its modification time in nanoseconds; [] if it is missing.
     """
@@ -44,17 +44,24 @@ def find_inputs(source: str, announce: bool = False) -> list[Path]:
     """Find the images and videos of `source`.
 
     Args:
-        source: an image, a video, a folder (searched recursively), a pattern with `*`, or a `.txt`
-            file with one path per line, relative to that file.
+        source: an image, a video, a folder (read with its subfolders and links, without hidden
+            files), a pattern with `*`, or a `.txt` file with one path per line, relative to that
+            file.
         announce: print the endings of the other files of a folder or pattern.
 
     Raises:
-        InputError: `source` does not exist, or has no image or video; or the `.txt` file is not
-            UTF-8.
+        InputError: `source` does not exist, has no image or video, or has a folder that cannot be
+            read; or the `.txt` file is not UTF-8.
     """
     path = Path(source)
     if path.is_dir():
-        files = _known(path.rglob('*'), source, announce)
+        try:
+            files = _known(walk_files(path), source, announce)
+        except OSError as error:
+            raise InputError(
+                f'{error.filename} cannot be read ({error.strerror}); give yourself access to it, '
+                'or move it out of the folder'
+            ) from None
     elif path.suffix.lower() == '.txt' and path.is_file():
         files = [path.parent / line for line in lines_of(path)]
     elif path.is_file():
@@ -94,7 +101,8 @@ def read_inputs(source: str, out: Path) -> list[Input]:
     files = [file for file in find_inputs(source, announce=True) if drawings not in file.parents]
     if not files:
         raise InputError(f'{source} has only the drawings of an earlier call; give your images')
-    root = os.path.commonpath([file.parent for file in files])
+    # A given folder stays the root when it gets new subfolders, so the names stay too.
+    root = source if Path(source).is_dir() else os.path.commonpath([file.parent for file in files])
     inputs = []
     for file in files:
         name = os.path.relpath(file, root)

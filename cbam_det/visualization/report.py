@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from ..apis.inference import Predictor
+from ..apis.inference import Predictor, unique_name
 from ..checkpoints.files import read_weights_only
 from ..datasets.validation.data_root import set_data_root
 from ..evaluation.metrics import class_of_metric, metric_name
@@ -66,7 +66,7 @@ class TrainedRun:
         folder: the work_dir.
         cfg: the config that MMEngine wrote there.
         checkpoint: the last checkpoint.
-        log: the log of the training.
+        log: the log of the training, with the name of the run.
         record: the newest `metrics.json` of tools/test.py, or {}.
     """
 
@@ -75,6 +75,11 @@ class TrainedRun:
     checkpoint: Path
     log: TrainingLog
     record: dict
+
+    @property
+    def name(self) -> str:
+        """The name of the run, by default that of its folder."""
+        return self.log.name
 
     @classmethod
     def of(cls, work_dir: str | Path, data_root: str | None) -> TrainedRun:
@@ -127,9 +132,11 @@ def write(
     read_weights_only()
     run = TrainedRun.of(work_dir, data_root)
     base = None if against is None else TrainedRun.of(against, data_root)
+    if base is not None:  # the folders A/run and B/run have one name
+        base.log.name = unique_name(base.name, [run.name])
     runs = [run] if base is None else [run, base]
     predictors = [
-        Predictor(trained_run.cfg, str(trained_run.checkpoint), trained_run.folder.name)
+        Predictor(trained_run.cfg, str(trained_run.checkpoint), trained_run.name)
         for trained_run in runs
     ]
 
@@ -153,7 +160,7 @@ def write(
         setup_section(run),
         difference_section(runs),
     ]
-    title = f'{run.folder.name}: {Path(run.cfg.filename).stem}'
+    title = f'{run.name}: {Path(run.cfg.filename).stem}'
     return write_page(out, title, sections)
 
 
@@ -214,8 +221,8 @@ def difference_section(runs: list[TrainedRun]) -> Section:
         difflib.unified_diff(
             base.cfg.pretty_text.splitlines(),
             ours.cfg.pretty_text.splitlines(),
-            base.folder.name,
-            ours.folder.name,
+            base.name,
+            ours.name,
             lineterm='',
             n=2,
         )
@@ -237,10 +244,10 @@ def _scores(runs: list[TrainedRun]) -> Section:
                 if name in SCORES
             )
             last = f' (last validation: {validated})' if validated else ''
-            notes.append(f'{run.folder.name} was not tested{last}; run {command}')
+            notes.append(f'{run.name} was not tested{last}; run {command}')
         elif (tested_on := Path(run.record['checkpoint']).name) != run.checkpoint.name:
-            notes.append(f'{run.folder.name}: the scores are those of {tested_on}')
-    tables = score_tables({run.folder.name: run.record.get('metrics', {}) for run in tested})
+            notes.append(f'{run.name}: the scores are those of {tested_on}')
+    tables = score_tables({run.name: run.record.get('metrics', {}) for run in tested})
     return Section('scores', tables=tables, note='; '.join(notes))
 
 
@@ -300,12 +307,12 @@ def _costs(runs: list[TrainedRun]) -> Section:
         try:
             cost = count_costs(run.cfg)
         except InputError as error:
-            notes.append(f'{run.folder.name}: {error}')
+            notes.append(f'{run.name}: {error}')
             continue
         size = 'x'.join(map(str, cost.size))
         rows.append(
             [
-                run.folder.name,
+                run.name,
                 *(f'{value:,}' for value in (cost.cbams, cost.parameters, cost.attention)),
                 f'{cost.multiply_adds / 1e9:.3f}',
                 size,

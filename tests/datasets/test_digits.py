@@ -185,3 +185,17 @@ def test_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
 def test_invalid_option_is_named(wrong):
     with pytest.raises(InputError, match=f'{next(iter(wrong))}='):
         Digits(**wrong)
+
+
+def test_link_to_an_empty_folder_stays_and_the_set_is_written_to_its_target(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'digits').symlink_to(tmp_path / 'disk')
+    assert make(tmp_path / 'digits', Digits(train=1, val=1, size=64)) is True
+    assert (tmp_path / 'digits').is_symlink() and (tmp_path / 'disk/annotations').is_dir()
+
+
+def test_mount_point_is_rejected_before_the_painting(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.os.path, 'ismount', lambda path: path == tmp_path)
+    monkeypatch.setattr(module, '_write_split', None)
+    with pytest.raises(InputError, match=f'^{tmp_path} is a mount point, .*give {tmp_path}/digits'):
+        make(tmp_path, SMALL)

@@ -120,3 +120,14 @@ def test_missing_ann_file_is_named_with_its_key(tmp_path, kind):
     dataset = dict(type=kind, data_root=str(tmp_path / 'VOC2007'))
     with pytest.raises(InputError, match=r'^train_dataloader\.dataset\.ann_file is missing'):
         check_dataset(dataset)
+
+
+def test_images_that_a_file_lists_are_not_counted_if_the_folder_is_given_by_parent(
+    tmp_path, monkeypatch
+):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'code').mkdir()
+    coco(tmp_path / 'data')
+    monkeypatch.chdir(tmp_path / 'code')
+    (split,) = examine(Path('../data'), progress=False)
+    assert split.notes == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -102,3 +103,11 @@ def test_sequence_is_the_name_without_the_number_at_its_end(name, sequence):
 )
 def test_split_follows_from_the_whole_name_of_a_folder(name, split):
     assert split_of_name(name) == split
+
+
+def test_time_of_a_split_grows_only_linearly():
+    """Sets of the earlier images were copied for each image: 12 s for 20,000 images."""
+    raw = coco([f'{n:06}x.jpg' for n in range(20_000)])
+    start = time.process_time()
+    assert len(split_images(raw).val) == 4_000
+    assert time.process_time() - start < 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -118,6 +119,19 @@ def test_known_import_errors_have_their_remedy(library, text, remedy):
     assert text.split(':')[-1].strip() in problem.description
 
 
+def test_commands_with_an_explanation_can_be_pasted(monkeypatch):
+    """Their explanation is a comment of the shell."""
+    cls = environment.Library
+    monkeypatch.setattr(cls, 'distributions', property(lambda self: [self.module]))
+    monkeypatch.setattr(cls, 'version', property(lambda self: self.original.partition('==')[2]))
+    remedies = [environment._install_command(library) for library in environment.LIBRARIES]
+    remedies.append(explain_import_error(MMCV, ImportError('libGL.so.1: cannot open')).remedy)
+    for remedy in remedies:
+        subprocess.run(['bash', '-n', '-c', remedy], check=True)
+        command = shlex.split(remedy, comments=True)
+        assert command[0] in ('pip', 'apt-get') and 'compiles' not in command
+
+
 def test_remedy_keeps_to_the_stack_that_is_there(monkeypatch):
     installed = {'mmengine', 'mmcv'}
     monkeypatch.setattr(
@@ -134,7 +148,11 @@ def test_two_stacks_at_once_are_a_problem(monkeypatch):
     monkeypatch.setattr(
         environment.Library, 'distributions', property(lambda self: ['mmdet', 'onedl-mmdetection'])
     )
-    assert 'overwrite each other' in environment.check_library(MMDET).description
+    problem = environment.check_library(MMDET)
+    assert 'overwrite each other' in problem.description
+    assert problem.remedy == (
+        'pip uninstall -y mmdet onedl-mmdetection && pip install mmdet==3.3.0'
+    )
 
 
 def test_mmcv_without_operators_is_a_problem(tmp_path):
@@ -180,7 +198,7 @@ def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(gpu_without_
     monkeypatch.setattr(environment, '_kept_by_nms', fails_there)
     problem = environment.check_operators()
     assert "mmcv's operators do not run on cuda:1 (RuntimeError: no kernel" in problem.description
-    assert re.match('pip install .*mmcv==[^ ]+; or put CUDA_VISIBLE_DEVICES= be', problem.remedy)
+    assert re.match('pip install .*mmcv==[^ ]+  # or put CUDA_VISIBLE_DEVICES= b', problem.remedy)
 
 
 HIDE = """
@@ -221,7 +239,10 @@ def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):
     cls = environment.Library
     monkeypatch.setattr(cls, 'version', property(lambda self: versions[self.module]))
     monkeypatch.setattr(cls, 'distributions', property(lambda self: [self.module]))
-    assert 'mmengine 0.10.7 cannot read its own' in environment.check_checkpoints().description
+    problem = environment.check_checkpoints()
+    assert 'mmengine 0.10.7 cannot read its own' in problem.description
+    command = ['pip', 'install', 'torch==2.5.1', 'torchvision==0.20.1']
+    assert shlex.split(problem.remedy, comments=True) == command
     versions['torch'] = '2.5.1'
     assert environment.check_checkpoints() is None
 

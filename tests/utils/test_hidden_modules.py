@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -33,6 +34,18 @@ def test_files_and_packages_with_the_name_of_a_standard_module_are_found(folder)
     (folder / 'json.py').touch()  # imported from its right place before
     assert 'json' in sys.modules and len(hiding_files()) == 2
     assert f'Python imports {folder}/antigravity.py, {folder}/this instead' in hidden_modules()
+
+
+def test_folder_that_may_be_entered_but_not_listed_is_left_out(folder, monkeypatch):
+    listed = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if str(path) == str(folder):  # root may list every folder
+            raise PermissionError(13, 'Permission denied', path)
+        return listed(path)
+
+    monkeypatch.setattr(os, 'listdir', refuse)
+    assert hiding_files() == []
 
 
 def test_import_error_by_a_hidden_module_names_the_file_and_no_wrong_torch(folder):

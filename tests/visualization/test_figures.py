@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -17,8 +18,9 @@ from mmengine.structures import InstanceData
 
 from cbam_det.datasets.digits import CLASSES
 from cbam_det.utils.config import read_config
-from cbam_det.visualization.curves import TrainingLog, curves
-from cbam_det.visualization.detections import detection_page
+from cbam_det.utils.errors import InputError
+from cbam_det.visualization.curves import TrainingLog, curves, read_log
+from cbam_det.visualization.detections import detection_page, side_by_side
 from cbam_det.visualization.figures import (
     BLUE,
     MISSED,
@@ -27,10 +29,12 @@ from cbam_det.visualization.figures import (
     GateRow,
     attention_sheet,
     heat_limits,
+    save,
     sheet,
 )
 from cbam_det.visualization.precision import precision_page
 
+from ..conftest import SMALL
 from .untrained import DIGITS
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
@@ -102,6 +106,15 @@ def test_missed_objects_are_drawn_dashed_and_counted(digits):
     }
 
 
+def test_detections_of_a_model_with_another_order_of_classes_are_refused(digits):
+    model = detector(digits, *CLASSES)
+    model.classes = (*CLASSES[::-1],)
+    with pytest.raises(InputError, match='those of the data set: class 0 is nine, not zero'):
+        detection_page(model, count=1)
+    with pytest.raises(InputError, match='those of the data set: class 0 is nine, not zero'):
+        side_by_side([model, model], count=1)
+
+
 @pytest.mark.parametrize('count', [1, 2])
 def test_one_class_has_one_panel_and_two_also_their_mean(count, digits):
     content = json.loads((digits / 'annotations/instances_val2017.json').read_text())
@@ -124,3 +137,59 @@ def test_curves_show_a_single_step_as_a_point_and_whole_steps_on_the_axis():
         assert axis.lines[0].get_marker() == 'o'
         assert [tick for tick in axis.get_xticks() if 4.5 < tick < 5.5] == [5]
     plt.close(figure)
+
+
+def test_curves_have_no_points_of_an_earlier_run_after_the_start_of_a_later_one(tmp_path):
+    def write(run: str, *steps: tuple[int, float, float]) -> None:
+        rows = []
+        for epoch, (step, loss, score) in enumerate(steps, 1):
+            rows.append(dict(lr=0.1, loss=loss, epoch=epoch, iter=step, step=step))
+            rows.append({'coco/bbox_mAP': score, 'step': epoch})
+        log = tmp_path / run / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text('\n'.join(map(json.dumps, rows)))
+
+    write('1', (100, 9, 0.1), (200, 8, 0.2), (300, 7, 0.3))
+    write('2', (200, 6, 0.4), (300, 5, 0.5))  # resumed after the first epoch
+    series = read_log(tmp_path).series
+    assert series['AP'] == ([100, 200, 300], [0.1, 0.4, 0.5])
+    assert series['loss'] == ([100, 200, 300], [9, 6, 5])
+    write('3', (100, 4, 0.6))  # from the start, into the same folder
+    assert read_log(tmp_path).series == {
+        'learning rate': ([100], [0.1]),
+        'loss': ([100], [4]),
+        'AP': ([100], [0.6]),
+    }
+
+
+def test_precision_on_training_images_is_that_of_a_test(digits):
+    """Without the flips of the training, and with each image once."""
+
+    def images(augment: bool) -> list[torch.Tensor]:
+        model = detector(digits, *CLASSES)
+        if augment:
+            loader = model.cfg.train_dataloader
+            loader.dataset.pipeline.insert(-1, dict(type='RandomFlip', prob=1.0))
+            loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
+        seen, test_step = [], model.model.test_step
+        model.model.test_step = lambda batch: seen.extend(batch['inputs']) or test_step(batch)
+        plt.close(precision_page([model], 'train'))
+        return seen
+
+    plain, augmented = images(False), images(True)
+    assert len(plain) == len(augmented) == SMALL.train
+    assert all(map(torch.equal, plain, augmented))
+
+
+def test_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fail(self: Figure, path: Path, **_: object) -> None:
+        Path(path).write_text('half')
+        raise OSError(errno.ENOSPC, 'write')
+
+    save(plt.figure(), tmp_path / 'a.png')
+    content = (tmp_path / 'a.png').read_bytes()
+    monkeypatch.setattr(Figure, 'savefig', fail)
+    with pytest.raises(OSError, match='write'):
+        save(plt.figure(), tmp_path / 'a.png')
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content]
+    plt.close('all')

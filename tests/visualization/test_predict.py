@@ -118,9 +118,9 @@ def test_second_call_detects_only_in_unfinished_pictures(detector, folder, tmp_p
     finished.write_text(finished.read_text()[:-20])  # the last line, of a frame, is incomplete
     (out / 'drawn' / 'clip.mp4').unlink()
     batch_sizes = []
-    forward = module._Inferencer.__call__
+    forward = module.Inferencer.__call__
     monkeypatch.setattr(
-        module._Inferencer,
+        module.Inferencer,
         '__call__',
         lambda self, pictures, **kwargs: (
             batch_sizes.append(len(pictures)) or forward(self, pictures, **kwargs)
@@ -282,10 +282,17 @@ def test_input_without_pictures_is_one_line(source, words, folder, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_attention_of_a_model_without_cbam_is_refused(folder, tmp_path):
-    baseline = predictor('faster_rcnn_r50_digits')
-    with pytest.raises(InputError, match='--attention: this model has no CBAM'):
-        predict(baseline, str(folder), tmp_path / 'out', attention=True)
+@pytest.mark.parametrize('order', [None, 'channel'])
+def test_attention_of_a_model_without_spatial_gates_is_refused(order, folder, tmp_path):
+    """The folder is not marked as one with attention: the option can be left out."""
+    name, options = 'faster_rcnn_r50_digits', None
+    if order:
+        name = 'faster_rcnn_r50_cbam_digits'
+        options = {'model.backbone.plugins.0.cfg.order': order}
+    detector = predictor(name, options)
+    with pytest.raises(InputError, match='--attention: this model has no CBAM with a spatial'):
+        predict(detector, str(folder), tmp_path / 'out', attention=True)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_classifier_is_refused(folder, tmp_path):

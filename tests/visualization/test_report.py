@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -13,7 +14,8 @@ import torch
 from mmengine.config import Config
 
 from cbam_det.visualization import report as report_module
-from cbam_det.visualization.report import Section, attention_section, write
+from cbam_det.visualization.curves import TrainingLog
+from cbam_det.visualization.report import Section, TrainedRun, attention_section, write
 
 from ..conftest import CONFIG, CONFIGS, QUICK
 
@@ -74,6 +76,29 @@ def test_attention_at_its_start_is_noted_with_the_remedy(weight, noted, monkeypa
     note = attention_section(predictor, lambda: 'a.jpg').note
     assert note.startswith('the attention has no effect') == noted
     assert note.endswith('optim_wrapper.paramwise_cfg.custom_keys.cbam.lr_mult=10') == noted
+
+
+def test_runs_whose_folders_have_one_name_keep_their_own_scores(monkeypatch, tmp_path):
+    def run(work_dir: Path, data_root: object) -> TrainedRun:
+        score = 0.25 if work_dir.parent.name == 'A' else 0.75
+        record = dict(metrics={'coco/bbox_mAP': score}, checkpoint='a.pth')
+        log = TrainingLog(work_dir.name, {'loss': ([1], [1.0])})
+        return TrainedRun(
+            work_dir, Config(dict(a=1), filename=__file__), Path('a.pth'), log, record
+        )
+
+    def no_section(*_: object) -> Section:
+        return Section('')
+
+    names: list[str] = []
+    monkeypatch.setattr(TrainedRun, 'of', run)
+    monkeypatch.setattr(report_module, 'Predictor', lambda cfg, path, name: names.append(name))
+    for section in ('figure_section', 'attention_section', '_costs', 'setup_section'):
+        monkeypatch.setattr(report_module, section, no_section)
+    out = write(tmp_path / 'A/run', tmp_path / 'report.html', tmp_path / 'B/run')
+    rows = re.findall(r'>(run[^<]*)</t[dh]>\s*<td>([\d.]+)', out.read_text(encoding='utf-8'))
+    assert rows == [('run', '0.250'), ('run (2)', '0.750')]
+    assert names == ['run', 'run (2)']
 
 
 def test_report_without_a_baseline_explains_how_to_give_one(report, digits, tmp_path):

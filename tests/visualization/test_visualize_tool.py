@@ -10,7 +10,7 @@ from torch import nn
 from cbam_det.models.layers import CBAM
 from cbam_det.visualization import figures
 
-from ..conftest import CONFIGS
+from ..conftest import CONFIGS, in_process
 from .untrained import DIGITS, predictor
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -51,7 +51,7 @@ def test_commands_write_their_pictures(tool, photo, digits, tmp_path, capsys):
         (('attention', __file__, DIGITS), 'cannot be read as an image'),
         (('attention', 'PHOTO', 'faster_rcnn_r50_digits'), 'has no CBAM to show'),
         (('attention', 'PHOTO', DIGITS, '--layer', 'layer9'), '--layer layer9 matches no CBAM'),
-        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1.1), 'lower --score'),
+        (('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 1), 'lower --score'),
         (
             ('gradcam', 'PHOTO', DIGITS, 'CHECKPOINT', '--score', 0, '--layer', 'backbone.layer5'),
             "is not in this model; did you mean 'backbone.layer",
@@ -85,6 +85,30 @@ def test_mistakes_are_reported_in_one_line_with_a_remedy(
     assert tool(*(paths.get(word, word) for word in args)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.parametrize('command', ['pr', 'focus', 'report'])
+@pytest.mark.parametrize('place', ['folder', 'file/deep'])
+def test_output_that_cannot_be_written_is_reported_before_the_work(
+    command, place, tool, tmp_path, monkeypatch, capsys
+):
+    ending = dict(pr='.png', focus='.json', report='.html')[command]
+    (tmp_path / f'folder{ending}').mkdir()
+    (tmp_path / 'file').touch()
+    (tmp_path / 'a.pth').touch()
+    args = [tmp_path] if command == 'report' else [DIGITS, tmp_path / 'a.pth']
+    out = tmp_path / f'{place}{ending}'
+    assert tool(command, *args, '--out', out) == 2
+    assert f'error: --out {out} cannot be written (' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['visualize', 'predict'])
+@pytest.mark.parametrize('score', ['30', 'nan', '-0.1'])
+def test_score_is_from_0_to_1(score, name, capsys):
+    args = ['detections'] if name == 'visualize' else ['image.jpg']
+    with pytest.raises(SystemExit):
+        in_process(name)(*args, DIGITS, 'a.pth', f'--score={score}')
+    assert f'{score} is not a score; give a number from 0 to 1' in capsys.readouterr().err
 
 
 def test_data_set_without_its_files_is_one_line(tool, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,18 +69,33 @@ def list_files(root: Path) -> Files:
     )
     root = _only_folder(root)
     files = Files(root)
+    for path in walk_files(root, projects=False):
+        for kind, endings in kinds.items():
+            if path.name.lower().endswith(endings) and path.is_file():
+                getattr(files, kind).append(path)
+    return files
+
+
+def walk_files(root: str | Path, projects: bool = True) -> Iterator[Path]:
+    """Yield the paths below `root` that are no folders, without hidden ones and those of systems.
+
+    Symbolic links are followed, each folder is read once, and links without a target are yielded.
+
+    Args:
+        root: the folder.
+        projects: whether to read projects of `init`.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
     seen: set[str] = set()  # symbolic links can lead back to a parent folder
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
-        if os.path.realpath(folder) in seen or {*PROJECT_FILES} <= {*names}:
+        if os.path.realpath(folder) in seen or (not projects and {*PROJECT_FILES} <= {*names}):
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
         subfolders[:] = sorted(filter(_is_shown, subfolders))
-        for name in sorted(filter(_is_shown, names)):
-            for kind, endings in kinds.items():
-                if name.lower().endswith(endings) and os.path.isfile(os.path.join(folder, name)):
-                    getattr(files, kind).append(Path(folder, name))
-    return files
+        yield from (Path(folder, name) for name in sorted(filter(_is_shown, names)))
 
 
 def _raise(error: OSError) -> None:

@@ -105,17 +105,17 @@ def _split(group_of: dict[int, str], classes: dict[int, set[int]], seed: int, ki
         generator.shuffle(order)
         val: set[int] = set()
         for group in order:
-            larger = val | groups[group]
-            if len(larger) < len(group_of) and (not val or len(larger) <= wanted):
-                val = larger
+            count = len(val) + len(groups[group])  # the groups are disjoint
+            if count < len(group_of) and (not val or count <= wanted):
+                val |= groups[group]
         train = set(group_of) - val
         missing = _absent(train, val, classes), _absent(val, train, classes)
         score = (*missing, abs(len(val) - wanted))
         if best is None or score < best[0]:
             best = score, train, val
     assert best is not None
-    count = f'{len(groups):,} ' if len(groups) < len(group_of) else ''
-    return Halves(best[1], best[2], f'by {count}{kind}')
+    number = f'{len(groups):,} ' if len(groups) < len(group_of) else ''
+    return Halves(best[1], best[2], f'by {number}{kind}')
 
 
 def _absent(part: set[int], rest: set[int], classes: dict[int, set[int]]) -> int:

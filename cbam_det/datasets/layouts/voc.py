@@ -83,11 +83,11 @@ def _listed(files: Files) -> dict[str, list[Path]]:
             f'{files.root} has the image lists of several data sets '
             f'({first_few(list(map(str, roots)))}); give one of these folders'
         )
-    xmls = {folder: set(group) for folder, group in _by_folder(files.xmls).items()}
+    xml_folders = list(dict.fromkeys(xml.parent for xml in files.xmls))
     groups: dict[str, list[Path]] = {}
     for file in in_main or [file for file in lists if file.parent == files.root]:
         root = file.parents[2] if in_main else files.root
-        folders = [folder for folder in xmls if folder.is_relative_to(root)]
+        folders = [folder for folder in xml_folders if folder.is_relative_to(root)]
         for name in read_list(file):
             meant = ((folder, meant_name(name, folder)) for folder in folders)
             xml = next((folder / f'{stem}.xml' for folder, stem in meant if stem), None)
@@ -96,16 +96,14 @@ def _listed(files: Files) -> dict[str, list[Path]]:
     trainval = groups.pop('trainval', [])
     if 'train' not in groups and trainval:
         groups['train'] = trainval
+    if set(groups) == {'train'}:
+        train = set(groups['train'])
+        val = [xml for xml in trainval if xml not in train]
+        if val:
+            groups['val'] = val
     if len(groups) == 1:
         return {'all': next(iter(groups.values()))}
     return {name: groups[name] for name in SPLITS if name in groups}
-
-
-def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
-    folders: dict[Path, list[Path]] = {}
-    for path in paths:
-        folders.setdefault(path.parent, []).append(path)
-    return folders
 
 
 def _read(

@@ -100,11 +100,11 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
         )
     labelled = {image.parent for image, label in labels.items() if label}
     images = [image for image in files.images if image.parent in labelled]
-    groups = _named_splits(options, file, images)
-    if not groups:
+    named = _named_splits(options, file, images)
+    groups = named
+    if len(named) < 2:
         groups = {name or 'all': paths for name, paths in by_split(images, files.root).items()}
-    shape = options.get('kpt_shape')
-    keypoints = math.prod(map(int, shape)) if isinstance(shape, list) else 0
+    keypoints = _keypoint_values(options, file)
     splits = []
     for name, group in groups.items():
         content = _read(group, labels, names, names_file, keypoints, files.root)
@@ -120,7 +120,7 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
     splits[0].notes += [
         f'no image was found for {split}: {options[split]} of {file}'
         for split in SPLITS
-        if options.get(split) and split not in groups and 'all' not in groups
+        if options.get(split) and split not in named and split not in groups
     ]
     return splits
 
@@ -154,6 +154,19 @@ def _data_yaml(files: Files) -> tuple[dict, Path | None]:
         paths = first_few([str(path) for _, path in with_names])
         raise InputError(f'{files.root} has several files with class names ({paths}); keep one')
     return with_names[0] if with_names else ({}, None)
+
+
+def _keypoint_values(options: dict, file: Path | None) -> int:
+    """The number of values of all keypoints of an object; 0 if the data have none."""
+    shape = options.get('kpt_shape')
+    if not isinstance(shape, list):
+        return 0
+    if not all(isinstance(number, str) and number.isdecimal() for number in shape):
+        raise InputError(
+            f'{file}: kpt_shape=[{", ".join(map(str, shape))}] has a value that is not a whole '
+            'number; write it as kpt_shape: [17, 3]'
+        )
+    return math.prod(map(int, shape))
 
 
 def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[str], Path]:
@@ -196,7 +209,7 @@ def _check_distinct(names: list[str], file: Path) -> None:
 
 
 def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[str, list[Path]]:
-    """The images of each split in `data.yaml`; {} if fewer than two of its splits have images."""
+    """The images of each split in `data.yaml`; without those that have none."""
     groups: dict[str, list[Path]] = {}
     for split in SPLITS:
         entries = options.get(split) or []
@@ -207,7 +220,7 @@ def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[
         ]
         if group:
             groups[split] = group
-    return groups if len(groups) > 1 else {}
+    return groups
 
 
 def _images_at(entry: str, base: str, file: Path | None, images: list[Path]) -> list[Path]:

@@ -68,9 +68,8 @@ def check_data(
         for dataset in split.data_sets:
             listed = by_place.get(dataset.place)
             if listed is None:
-                print_log(
-                    f'{split.name} data: not checked, as {dataset.name} is neither COCO nor VOC'
-                )
+                reason = 'neither COCO nor VOC' if dataset.is_local else 'not on a local disk'
+                print_log(f'{split.name} data: not checked, as {dataset.name} is {reason}')
                 continue
             content = listed.content
             summary = check_content(dataset, content, fix)

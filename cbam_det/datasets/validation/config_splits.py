@@ -9,7 +9,7 @@ from ...utils.run_config import RunConfig
 from .content import Content
 from .dataset import read_annotations
 from .folder import split_name
-from .pipeline import ignores_orientation, is_read_by_opencv
+from .pipeline import ignores_orientation, ignores_truth, is_read_by_opencv
 from .splits import AnnotatedSplit
 
 
@@ -18,7 +18,8 @@ def config_splits(
 ) -> list[AnnotatedSplit]:
     """The COCO and VOC annotation files that the dataloaders of a config read.
 
-    A file appears at most twice: once for training, and once for validation and test together.
+    A file appears once for training, and once for validation and test together. Unlabelled images
+    of a semi-supervised training are apart from these, as their file needs no annotations.
 
     Args:
         names: the dataloaders to read, 'train', 'val' or 'test'.
@@ -30,13 +31,16 @@ def config_splits(
     for loader in (run.splits[name] for name in names if name in run.splits):
         for dataset in loader.data_sets:
             file = dataset.root / dataset.ann_file
-            key = (file, dataset.image_folder, dataset.voc_folders, loader.name == 'train')
+            folders = (dataset.image_folder, dataset.voc_folders)
+            ignored = ignores_truth(dataset)
+            key = (file, folders, loader.name == 'train', ignored)
             if key not in splits:
-                content = read_annotations(dataset, loader.annotated)
+                annotated = loader.annotated and not ignored
+                content = read_annotations(dataset, annotated)
                 if content is None:
                     continue
                 splits[key] = _split(dataset, content)
-                splits[key].annotated = loader.annotated
+                splits[key].annotated = annotated
             splits[key].partial |= dataset.indices is not None
             splits[key].stored |= ignores_orientation(dataset)
             splits[key].opened &= is_read_by_opencv(dataset)

@@ -42,5 +42,7 @@ def set_data_root(cfg: Config, root: str) -> None:
         leaf['data_root'] = new
     for key in [key for key in cfg if key.endswith('_evaluator') and cfg[key]]:
         for _, node in walk(cfg[key]):
-            if old and str(node.get('ann_file') or '').startswith(old):
-                node['ann_file'] = new + node['ann_file'][len(old) :]
+            for name, value in list(node.items()):
+                is_input = isinstance(value, str) and name != 'outfile_prefix'
+                if old and is_input and value.startswith(old):
+                    node[name] = new + value[len(old) :]

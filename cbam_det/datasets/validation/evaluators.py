@@ -31,18 +31,20 @@ def check_evaluators(split: Split, model: ModelConfig) -> None:
 
     Raises:
         InputError: an evaluator's annotation file is missing, or lists other images or boxes than
-            the dataloader reads; or a metric evaluates masks but the model predicts none.
+            the dataloader reads; its folder of segmentation maps is missing; or a metric evaluates
+            masks but the model predicts none.
     """
     for evaluator in split.evaluators:
         _check_masks(evaluator, model)
+        _check_maps(evaluator)
         file = evaluator.ann_file
-        if file is None or '://' in file:
+        if file is None or not evaluator.is_local:
             if evaluator.is_coco and len(split.data_sets) > 1:
                 _check_ids(split, evaluator)
             continue
         if not Path(file).is_file():
             remedy = f'give the annotation file that the data set of {split.name}_dataloader reads'
-            if len(split.data_sets) == 1:
+            if len(split.data_sets) == 1 and split.data_sets[0].is_local:
                 loader_file = str(split.data_sets[0].root / split.data_sets[0].ann_file)
                 remedy += f': {cfg_options({f"{evaluator.place}.ann_file": loader_file})}'
             raise InputError(f'{evaluator.place}.ann_file={file!r} does not exist; {remedy}')
@@ -54,6 +56,17 @@ def _check_masks(evaluator: Evaluator, model: ModelConfig) -> None:
         raise InputError(
             f"{evaluator.place}.metric has 'segm', but the model predicts no masks; give "
             f'{evaluator.place}.metric=bbox, or a model with a mask_head'
+        )
+
+
+def _check_maps(evaluator: Evaluator) -> None:
+    folder = evaluator.seg_prefix
+    if folder is None or not evaluator.is_local or evaluator.format_only:
+        return
+    if not Path(folder).is_dir():
+        raise InputError(
+            f'{evaluator.place}.seg_prefix={folder!r} is not a folder; give the folder of the '
+            f'segmentation maps: {cfg_options({f"{evaluator.place}.seg_prefix": "FOLDER/"})}'
         )
 
 

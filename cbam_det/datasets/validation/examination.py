@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ...utils.errors import first_few
 from .images import ENDINGS, Decoded, file_under_another_name, pixel_notes
@@ -89,7 +90,7 @@ def _note_unlisted(splits: list[AnnotatedSplit]) -> None:
         for fault in split.content.faults:
             if fault.kind == 'image under another name':
                 listed.add(os.path.abspath(file_under_another_name(fault.place) or fault.place))
-    folders = {split.images.absolute(): split for split in splits}
+    folders = {Path(os.path.abspath(split.images)): split for split in splits}
     for folder, split in folders.items():
         if any(parent in folders for parent in folder.parents):
             continue

@@ -15,12 +15,12 @@ def fingerprint(dataset: DataSet) -> str:
     """The first twelve digits of the SHA-256 of a data set's annotations, without the images.
 
     For VOC they cover the list and the XML of each image in it. '' if the data set has no
-    annotation file.
+    annotation file, or is not on a local disk.
 
     Raises:
         InputError: the file is missing.
     """
-    if not dataset.ann_file:
+    if not dataset.ann_file or not dataset.is_local:
         return ''
     if dataset.name == 'CustomDataset':  # mmpretrain's: a list of images and labels
         file = dataset.root / dataset.ann_file

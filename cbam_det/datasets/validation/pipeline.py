@@ -96,6 +96,11 @@ def may_load_truth(dataset: DataSet) -> bool:
     )
 
 
+def ignores_truth(dataset: DataSet) -> bool:
+    """Whether a pipeline replaces the annotations by empty ones, as for unlabelled images."""
+    return any(step.name == 'LoadEmptyAnnotations' for step in dataset.steps)
+
+
 def ignores_orientation(dataset: DataSet) -> bool:
     """Whether a pipeline reads images without their EXIF orientation."""
     color_types = [str(step.options.get('color_type')) for step in dataset.pipeline]
@@ -104,6 +109,8 @@ def ignores_orientation(dataset: DataSet) -> bool:
 
 def check_extra_annotations(dataset: DataSet, content: Content) -> None:
     """Raise InputError if the pipeline needs masks or maps that the annotations do not have."""
+    if ignores_truth(dataset):
+        return
     voc = content.is_voc
     with_mask, with_seg = (
         any(loads_annotations(step) and step.options.get(option) for step in dataset.pipeline)
