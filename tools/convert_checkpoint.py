@@ -1,8 +1,9 @@
 """Convert CBAM weights of other implementations to ours, and ours between layouts and starts.
 
 IN is a PyTorch checkpoint of one CBAM, of a ResNet with CBAM, or of a detector with our CBAM. OUT
-gets its weights and `meta`, but no optimizer state, logs or moving averages. So a new training can
-start from OUT (load_from, init_cfg), but no training can resume from it.
+gets its weights and `meta`, but no config that does not fit it, optimizer state, logs or moving
+averages. So a new training can start from OUT (load_from, init_cfg), but no training can resume
+from it.
 """
 
 import argparse
@@ -19,6 +20,7 @@ OURS = 'cbam_det'
 FORMATS = (OURS, 'authors', 'pytorchcv', 'timm', 'mmyolo', 'tutorial')
 LAYOUTS = ('inserted', 'plugins')
 STARTS = ('paper', 'identity')
+POOLS = ('avg', 'max', 'lp', 'lse')
 ORDERS = ('channel-spatial', 'spatial-channel', 'parallel', 'channel', 'spatial')
 EXAMPLES = """examples:
   # weights of the authors' code or of pytorchcv for WithPlugins; load them by
@@ -52,11 +54,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--config', help='config of IN, from which order and pools are read')
     parser.add_argument('--order', choices=ORDERS, help='order of the gates, instead of --config')
     parser.add_argument(
-        '--pools', nargs='+', help='pools of the channel gate, with --order (default: avg max)'
+        '--pools',
+        nargs='+',
+        choices=POOLS,
+        help='pools of the channel gate, with --order (default: avg max)',
     )
     parser.add_argument(
         '--spatial-pools',
         nargs='+',
+        choices=(*POOLS, 'conv'),
         help='pools of the spatial gate, with --order (default: max avg)',
     )
     parser.add_argument('--drop-classifier', action='store_true', help='leave out the classifier')
@@ -119,6 +125,8 @@ def write(args: argparse.Namespace) -> None:
         options=options,
         drop_classifier=args.drop_classifier,
     )
+    has_other_keys = converted.state.keys() != state.keys()
+    cfg = meta.pop('cfg', None) if has_other_keys else None  # DetInferencer would build its model
     write_file(args.output, converted.state, meta)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if args.verbose:
@@ -133,6 +141,8 @@ def write(args: argparse.Namespace) -> None:
     console.print(table)
     if left_out:
         print(f'left out, so no training can resume from OUT: {", ".join(left_out)}')
+    if cfg is not None:
+        print("left out, because OUT does not fit it: IN's config; give OUT's config to commands")
     for note in converted.notes:
         print(note)
     for cfg in converted.options:

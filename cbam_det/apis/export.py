@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import io
 import json
 import os
 import warnings
@@ -140,7 +141,7 @@ def _export_errors(part: DensePart, size: tuple[int, int]) -> Iterator[None]:
     """Raise an error of the detector's own code as an InputError of one line."""
     try:
         yield
-    except InputError:
+    except (InputError, OSError):
         raise
     except Exception as error:
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
@@ -255,7 +256,9 @@ def _write_torchscript(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         module = torch.jit.trace(part, images, check_trace=False)
-    torch.jit.save(module, str(path), _extra_files={METADATA_KEY: metadata})
+    content = io.BytesIO()  # of a path, torch reports a full disk as a RuntimeError
+    torch.jit.save(module, content, _extra_files={METADATA_KEY: metadata})
+    path.write_bytes(content.getbuffer())
 
 
 def _relative_difference(computed: Tensor, expected: Tensor) -> float:

@@ -101,7 +101,7 @@ def frozen_stage_hint(unknown: Sequence[str], module: nn.Module, place: str = 'm
         name = after.partition('.')[0].replace('/', '.')
         if component is None or name not in dict(component.named_modules()):
             continue
-        if in_frozen_part(component, name):
+        if hasattr(component, 'inserted') and in_frozen_part(component, name):
             entry = f'{place}.{part}plugins.0'
             options = {f'{entry}.{key}': of for key, of in also_in_frozen(component).items()}
             return f'; for the attention of frozen stages add {cfg_options(options)}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def guard_mmengine() -> None:
                     error.remedy,
                 ) from None
             except Exception as error:
-                if 'weights_only' in str(error) or 'weights only' in str(error).lower():
+                is_unsafe = 'weights_only' in str(error) or 'weights only' in str(error).lower()
+                if is_unsafe and not isinstance(error, OSError):  # whose message has the path
                     raise Unsafe(filename) from None
                 file = downloaded_file(filename)
                 if file is not None and file.is_file() and not isinstance(error, MemoryError):
@@ -168,8 +170,10 @@ def write_file(path: str | Path, state: dict[str, Tensor], meta: dict) -> None:
     """Write a checkpoint atomically to a path where no file exists; see `check_free`."""
     path = Path(path)
     check_free(path)
+    content = io.BytesIO()  # of a path, torch reports a full disk as a RuntimeError
+    torch.save(dict(meta=meta, state_dict=state), content)
     with atomic_write(path) as part:
-        torch.save(dict(meta=meta, state_dict=state), part)
+        part.write_bytes(content.getbuffer())
 
 
 def read_weights_only() -> None:

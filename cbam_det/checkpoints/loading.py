@@ -148,7 +148,8 @@ def check_checkpoint(
         whole: every weight of the model must be present and fit; otherwise one is enough.
 
     Returns:
-        The checkpoint.
+        The checkpoint. If `model` is given, that of a semi-supervised model has only the weights of
+        the teacher, the detector with which it predicts.
 
     Raises:
         InputError: it is missing, unreadable, has no weights, or does not fit.
@@ -160,6 +161,9 @@ def check_checkpoint(
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f'{path} ({option}) has no weights; give the checkpoint of a training')
     if model is not None:
+        if all(key.startswith(('student.', 'teacher.')) for key in state):
+            state = state_of(state, 'teacher.')
+            checkpoint = {**checkpoint, 'state_dict': state}
         _check_fit(path, option, model, state, whole)
     return checkpoint
 
@@ -191,43 +195,51 @@ def last_readable_checkpoint(
         Its path; None if there is no checkpoint, so that a new run begins.
 
     Raises:
-        InputError: none of the checkpoints can be read; that of `last_checkpoint` does not fit or
-            could run code; or the one to resume from has other gates.
+        InputError: none of the checkpoints can be read; that of `last_checkpoint`, or each that a
+            run has written, does not fit or could run code; or the one to resume from has other
+            gates.
     """
     folder = Path(work_dir)
     last_checkpoint, faults = _read_last_checkpoint(folder)
     if last_checkpoint and Path(last_checkpoint).parent.is_dir():
         folder = Path(last_checkpoint).parent
-    files = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = [path for path in folder.glob('*.pth') if path.is_file()]  # no link to a removed file
+    files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     candidates = [last_checkpoint] if last_checkpoint else []
     candidates += [str(path) for path in files if str(path) != last_checkpoint]
+    rejected: InputError | None = None
     for path in candidates:
         if path == last_checkpoint and not Path(path).is_file():
             faults.append(f'the checkpoint {path} (--resume) does not exist')
             continue
         try:
             checkpoint = check_checkpoint(path, '--resume', model)
+            if path != last_checkpoint:
+                check_resumable(path, checkpoint)
         except Unreadable as error:
             # The remedy is left out, since the next checkpoint is tried here.
             faults.append(str(error).rpartition('; ')[0])
             continue
-        except InputError:
+        except InputError as error:
             if path == last_checkpoint:
                 raise
-            continue  # a checkpoint of something else
-        if path == last_checkpoint or {'optimizer', 'meta'} <= set(checkpoint):
-            for fault in faults:
-                print_log(f'skipped: {fault}', level=logging.WARNING)
-            if faults:
-                print_log(f'resuming from {path}', level=logging.WARNING)
-            if model_cfg is not None:
-                check_same_gates(model_cfg, checkpoint)
-            return path
+            if WRITTEN.fullmatch(Path(path).name):  # others are checkpoints of something else
+                rejected = rejected or error
+            continue
+        for fault in faults:
+            print_log(f'skipped: {fault}', level=logging.WARNING)
+        if faults:
+            print_log(f'resuming from {path}', level=logging.WARNING)
+        if model_cfg is not None:
+            check_same_gates(model_cfg, checkpoint)
+        return path
     if faults:
         raise InputError(
             f'{faults[0]}{"; and so on" if faults[1:] else ""}; {folder} has no other checkpoint '
             'to resume from: give one by --resume PATH, or leave --resume out to start a new run'
         )
+    if rejected is not None:  # a new run would overwrite it
+        raise rejected
     return None
 
 
@@ -341,7 +353,8 @@ def trained_classes(checkpoint: Mapping) -> tuple[str, ...]:
 
     Where joined data sets differed, mmdet has written the metainfo of each: the first one's count.
     """
-    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    meta = checkpoint.get('meta', {})
+    meta = meta.get('dataset_meta') or meta  # mmdet 2 has them in `meta` itself
     meta = meta[0] if isinstance(meta, (list, tuple)) else meta
     return tuple(meta.get('classes') or meta.get('CLASSES') or ())
 

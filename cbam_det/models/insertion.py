@@ -22,18 +22,19 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, count
 
 import torch
 from mmcv.cnn import build_plugin_layer
-from mmengine.model import ModuleDict
+from mmengine.model import BaseModule, ModuleDict
 from mmengine.registry import MODELS
 from torch import nn
 
 from ..utils.class_options import options_of
+from ..utils.config import PRETRAINED, kind_of
 from ..utils.errors import InputError, first_few, near_hint
 from ..utils.installation import tool_command
 from .channels import find_channels, module_names
@@ -186,13 +187,15 @@ def insert(
     inserted = getattr(component, 'inserted', None)
     if not isinstance(inserted, Inserted):
         inserted = component.inserted = Inserted()
+        if isinstance(component, BaseModule):
+            component.init_weights = _InitWeights(component)
     for name, attribute, plugin in built:
         key = _place_key(name)
         if key not in inserted:
             inserted[key] = ModuleDict()
         place = inserted[key]
-        duplicates = sum(existing.rstrip('0123456789') == attribute for existing in place)
-        place[f'{attribute}{duplicates + 1}' if duplicates else attribute] = plugin
+        keys = chain([attribute], (f'{attribute}{number}' for number in count(2)))
+        place[next(key for key in keys if key not in place)] = plugin
     attach_plugins(component, {name: inserted[_place_key(name)] for name in names})
     return component
 
@@ -332,3 +335,43 @@ class Inserted(ModuleDict):
     def init_weights(self) -> None:
         with _fork_rng():
             super().init_weights()
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Inserted:
+        """As in torch; the `init_cfg` of a module around this one initialises by it."""
+        with _fork_rng():
+            return super().apply(fn)
+
+
+class _InitWeights:
+    """Replaces a component's `init_weights`, so that it neither changes the start of the plugins
+    nor draws random numbers for them.
+
+    The methods of many components (Swin, PVT, DetectoRS, Hourglass) initialise all layers below
+    them. So the plugins are no children during the call, unless it loads weights, which may contain
+    those of the plugins.
+    """
+
+    def __init__(self, component: BaseModule) -> None:
+        self.component = component
+
+    def __call__(self) -> None:
+        component = self.component
+        if _loads_weights(component):
+            type(component).init_weights(component)
+            return
+        inserted = component.inserted
+        del component.inserted
+        try:
+            type(component).init_weights(component)
+        finally:
+            component.inserted = inserted
+        if not inserted.is_init:
+            inserted.init_weights()
+
+
+def _loads_weights(component: BaseModule) -> bool:
+    """Whether the component's `init_weights` loads weights."""
+    init_cfgs = component.init_cfg or ()
+    init_cfgs = [init_cfgs] if isinstance(init_cfgs, Mapping) else init_cfgs
+    is_pretrained = any(kind_of(init_cfg) in PRETRAINED for init_cfg in init_cfgs)
+    return is_pretrained or isinstance(getattr(component, 'pretrained', None), str)  # of DetectoRS

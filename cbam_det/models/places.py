@@ -144,9 +144,15 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     """
     path, node = detector_with_path(cfg)
     for key in component.split('.'):
-        if not isinstance(node, dict) or key not in node:
+        if not isinstance(node, dict) or not node.get(key):
             raise InputError(f'the model has no {component}; choose from {", ".join(COMPONENTS)}')
         node = node[key]
+    if not isinstance(node, dict):
+        raise InputError(
+            f'{component} is a list in {cfg.filename}, for which no lines can be printed; write '
+            "type='WithPlugins', base_type=TYPE and plugins=[dict(cfg=dict(type='CBAM'), "
+            'after=PATTERN)] into one of its elements'
+        )
     module = build_model(cfg).get_submodule(component)
     names = default_places(module) if after is None else match(module, after)
     channels = find_channels(module, names, node.get('in_channels'))
@@ -154,7 +160,7 @@ def fragment(cfg: Config, component: str, after: str | Sequence[str] | None = No
     total = f'{_cbams(len(names))}, +{added:.2f} M parameters'
     after_option = '' if after is None else f', after={after!r}'
     plugin = f"dict(cfg=dict(type='CBAM'){after_option})"
-    kind = node.get('base_type', node['type'])
+    kind = node.get('base_type') or node['type']
     if not isinstance(kind, str):
         raise InputError(
             f'{cfg.filename} is a pure Python config, for which no lines can be printed; add '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,3 +147,12 @@ def test_tool_exports_a_checkpoint(trained, tmp_path, capsys):
     assert status == 0, printed.err
     assert '15 outputs, which differ from the model by at most' in printed.out
     assert read_metadata(out)['pad_size_divisor'] == 32
+
+
+def test_full_disk_is_not_blamed_on_the_detector(retinanet, tmp_path, monkeypatch):
+    def write_bytes(path: Path, content: bytes) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', write_bytes)
+    with pytest.raises(OSError, match='No space left'):
+        export(retinanet, tmp_path / 'a.pt', (64, 64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_tool_converts_a_detector_s_start_by_the_options_of_its_config(tool, tmp
     assert '16 CBAM, backbone.layer1.0.bn3 to backbone.layer4.2.bn3' in output
     paper, plain_meta, _ = read_file(tmp_path / 'paper.pth')
     assert equal(paper, to_paper(state, cfg).state)
-    assert plain_meta == {key: meta[key] for key in ('epoch', 'cfg', 'dataset_meta')}
+    assert plain_meta == {key: meta[key] for key in ('epoch', 'dataset_meta')}
+    assert "left out, because OUT does not fit it: IN's config" in output
     config.write_text('model = dict(backbone=dict())')
     status, output = tool(file, tmp_path / 'b.pth', '--start', 'paper', '--config', config)
     assert status == 2 and 'the model has no CBAM' in output
@@ -125,3 +127,14 @@ def test_reading_a_checkpoint_does_not_change_the_program_s_environment(tmp_path
     monkeypatch.setenv(WEIGHTS_ONLY, '0')
     read_file(tmp_path / 'a.pth')
     assert os.environ[WEIGHTS_ONLY] == '0'
+
+
+def test_full_disk_is_an_error_in_one_line(tool, tmp_path, monkeypatch):
+    def write_bytes(path: Path, content: bytes) -> None:
+        raise OSError(28, 'No space left on device')
+
+    torch.save(Authors(16).state_dict(), tmp_path / 'a.pth')
+    monkeypatch.setattr(Path, 'write_bytes', write_bytes)
+    status, output = tool(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert status == 2 and 'No space left' in output and output.count('\n') == 1
+    assert [path.name for path in tmp_path.iterdir()] == ['a.pth']

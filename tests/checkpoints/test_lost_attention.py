@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 
 from cbam_det.apis.inference import Predictor
+from cbam_det.checkpoints.attention import frozen_stage_hint
 from cbam_det.checkpoints.loading import check_checkpoint, trained_classes
 from cbam_det.models.build import build_model
 from cbam_det.utils.config import override, read_config
@@ -126,3 +127,9 @@ def test_printed_option_for_attention_of_frozen_stages_makes_the_weights_fit(tmp
         (options,) = [remedy.options for remedy in remedies(str(caught.value)) if remedy.options]
         assert options == stages
     check_checkpoint(path, 'checkpoint', build_model(override(cfg, options)))
+
+
+def test_config_without_plugins_gets_no_option_for_attention_of_frozen_stages():
+    model = build_model(read_config(str(CONFIGS / 'retinanet_r18.py')))
+    key = 'backbone.inserted.layer1/0/bn2.cbam.channel_gate.fc1.weight'
+    assert frozen_stage_hint([key], model) == ''

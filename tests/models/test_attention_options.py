@@ -115,3 +115,9 @@ def test_own_option_and_not_the_backbone_s_decides_whether_the_norm_s_statistics
 def test_frozen_is_true_or_false():
     with pytest.raises(ValueError, match="frozen='yes' is not valid; give True or False"):
         CBAM(16, frozen='yes')
+
+
+def test_norm_whose_config_freezes_it_stays_frozen():
+    cbam = CBAM(16, norm_cfg=dict(type='BN', requires_grad=False))
+    frozen = [name for name, value in cbam.named_parameters() if not value.requires_grad]
+    assert frozen == ['spatial_gate.norm.weight', 'spatial_gate.norm.bias']

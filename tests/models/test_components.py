@@ -6,13 +6,15 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.model import Sequential
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
 from cbam_det import CBAM
 
-from .components import BLOCKS, COMPONENTS, FPN, R18, with_cbam
+from .components import BLOCKS, COMPONENTS, FPN, R18, randomise, with_cbam
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
@@ -152,3 +154,73 @@ def test_same_seed_gives_the_rest_of_a_pretrained_model_the_same_start(tmp_path)
     assert all(torch.equal(value, ours[key]) for key, value in plain.items())
     place = '0.inserted.layer1/{}/bn2.cbam.channel_gate.fc1.weight'
     assert not torch.equal(ours[place.format(0)], ours[place.format(1)])
+
+
+SWIN = dict(type='SwinTransformer', embed_dims=8, depths=(1,) * 4, num_heads=(1,) * 4)
+PVT = dict(type='PyramidVisionTransformer', embed_dims=8, num_layers=(1,) * 4, num_heads=(1,) * 4)
+HOURGLASS = dict(
+    type='HourglassNet',
+    downsample_times=2,
+    num_stacks=1,
+    stage_channels=(8, 8, 8),
+    stage_blocks=(1, 1, 1),
+    feat_channel=8,
+)
+
+
+@pytest.mark.parametrize(
+    ('component', 'after'),
+    [
+        (R18, BLOCKS),
+        (FPN, 'fpn_convs.*'),
+        (dict(FPN, type='FPN_CARAFE'), 'fpn_convs.*'),
+        (SWIN, 'patch_embed.projection'),
+        (PVT, 'layers.*.0.projection'),
+        (dict(type='DetectoRS_ResNet', depth=50, base_channels=8), 'layer4.*.bn3'),
+        (HOURGLASS, 'out_convs.0'),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_component_from_random_weights_keeps_the_identity_and_what_follows_it(component, after):
+    """Many components initialise all layers in them, whatever these are."""
+    states = []
+    for build in (
+        lambda: MODELS.build(copy.deepcopy(component)),
+        lambda: copy.deepcopy(with_cbam(component, after)),
+    ):
+        torch.manual_seed(0)
+        net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
+        for part in net:
+            part.init_weights()
+        states.append({**net.state_dict(), 'next': torch.rand(3)})
+    plain, ours = states
+    assert list(plain) == [key for key in ours if 'inserted.' not in key]
+    assert all(torch.equal(value, ours[key]) for key, value in plain.items())
+    cbams = [module for module in net.modules() if isinstance(module, CBAM)]
+    assert cbams
+    for cbam in cbams:
+        assert cbam.channel_gate.fc1.weight.std() > 0
+        assert not cbam.channel_gate.fc2.weight.any() and not cbam.spatial_gate.norm.weight.any()
+
+
+def test_initialisation_of_a_module_around_the_component_draws_nothing_for_plugins():
+    states = []
+    for build in (lambda: MODELS.build(copy.deepcopy(R18)), lambda: with_cbam(R18, BLOCKS)):
+        torch.manual_seed(0)
+        init_cfg = dict(type='Kaiming', layer='Conv2d')
+        Sequential(build(), init_cfg=init_cfg).init_weights()
+        states.append(torch.rand(3))
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize(
+    ('component', 'after'), [(R18, BLOCKS), (SWIN, 'patch_embed.projection')], ids=['R18', 'Swin']
+)
+def test_attention_weights_of_a_pretrained_component_are_loaded(component, after, tmp_path):
+    state = randomise(with_cbam(component, after)).state_dict()
+    file = str(tmp_path / 'trained.pth')
+    torch.save({f'backbone.{key}': value for key, value in state.items()}, file)
+    init_cfg = ConfigDict(type='Pretrained', checkpoint=file, prefix='backbone.')
+    net = with_cbam(dict(component, init_cfg=init_cfg), after)
+    net.init_weights()
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())

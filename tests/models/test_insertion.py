@@ -96,6 +96,24 @@ def test_a_subclass_with_its_own_forward_is_inserted():
         MODELS.module_dict.pop('Plain')
 
 
+def test_two_plugins_whose_name_ends_in_a_digit_are_both_inserted_at_one_place():
+    class Doubling(nn.Module):
+        _abbr_ = 'attention2'
+
+        def __init__(self, in_channels: int) -> None:
+            super().__init__()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    plugins = 2 * [dict(cfg=dict(type=Doubling), after='layer1')]
+    net, plain = insert(MODELS.build(dict(R18)), plugins), MODELS.build(dict(R18))
+    plain.load_state_dict(net.state_dict())
+    image = torch.rand(1, 8, 6, 6)
+    with torch.no_grad():
+        assert torch.equal(net.layer1(image), 4 * plain.layer1(image))
+
+
 @pytest.mark.parametrize(
     ('pattern', 'names'),
     [

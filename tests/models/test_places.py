@@ -137,6 +137,15 @@ def test_unknown_component_and_module_are_an_error():
         fragment(small(), 'neck', 'fpn_conv.*')
 
 
+def test_component_that_is_a_list_or_nothing_in_the_config_is_an_error():
+    cfg = get_config('mmdet::libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py')
+    with pytest.raises(InputError, match=r'neck is a list in .*; write type=.WithPlugins'):
+        fragment(cfg, 'neck', '0.fpn_convs.*')
+    cfg.model.neck = None
+    with pytest.raises(InputError, match='the model has no neck'):
+        fragment(cfg, 'neck', '.')
+
+
 def test_tool_prints_a_table(run, tmp_path):
     config = CONFIGS / 'faster_rcnn_r50_digits.py'
     options = ('--size', 64, '--only', 'neck:fpn_convs.0')

@@ -13,6 +13,7 @@ import pytest
 
 from cbam_det.checkpoints import formats
 from cbam_det.datasets.digits import Digits
+from cbam_det.models.layers import POOLS
 from cbam_det.utils import installation
 from cbam_det.utils.installation import tool_command
 from cbam_det.utils.records import typed_command
@@ -126,9 +127,16 @@ def test_choices_of_parsers_match_the_package():
     convert, digits = in_process('convert_checkpoint').module, in_process('make_digits').module
     assert (formats.OURS, *formats.FORMATS) == convert.FORMATS
     assert (convert.LAYOUTS, convert.STARTS) == (formats.LAYOUTS, formats.STARTS)
-    assert tuple(formats.FACTORS) == convert.ORDERS
+    assert (tuple(formats.FACTORS), POOLS) == (convert.ORDERS, convert.POOLS)
     defaults = vars(digits.parse_args([]))
     assert {name: defaults[name] for name in asdict(Digits())} == asdict(Digits())
+
+
+@pytest.mark.parametrize('option', ['--pools', '--spatial-pools'])
+def test_unknown_pool_is_a_wrong_option_of_convert_checkpoint(option, capsys):
+    with pytest.raises(SystemExit):
+        in_process('convert_checkpoint').module.parse_args(['in', 'out', option, 'mean'])
+    assert "invalid choice: 'mean'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

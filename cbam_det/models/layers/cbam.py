@@ -202,7 +202,9 @@ class CBAM(nn.Module):
                 start=start,
             )
         self.reset_parameters()
-        self.requires_grad_(not frozen).to(device=device, dtype=dtype)
+        if frozen:  # otherwise each layer keeps its own setting
+            self.requires_grad_(False)
+        self.to(device=device, dtype=dtype)
 
     def forward(self, x: Tensor, norm_input: NormInput | None = None) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W): the input times its weights.
