@@ -202,7 +202,7 @@ def _quick(shipped: ShippedConfig, of_model: bool) -> Iterator[None]:
         mock.patch('mmengine.runner.runner.collect_env', dict),
         mock.patch('cbam_det.engine.hooks.attention_audit_hook._text', str),
         mock.patch.object(Config, 'pretty_text', ''),
-        mock.patch.object(Config, 'dump'),
+        mock.patch.object(Config, 'dump', return_value=''),
         mock.patch.object(preflight, 'build_model', build),
         mock.patch.object(Runner, 'build_model', lambda self, cfg: built[0]),
         mock.patch.object(Runner, 'load_checkpoint'),

@@ -347,7 +347,7 @@ class _InitWeights:
     nor draws random numbers for them.
 
     The methods of many components (Swin, PVT, DetectoRS, Hourglass) initialise all layers below
-    them. So the plugins are no children during the call, unless it loads weights, which may contain
+    them. So the plugins are taken off during the call, unless it loads weights, which may contain
     those of the plugins.
     """
 

@@ -33,6 +33,7 @@ def predictor(config: str, **model: object) -> Predictor:
     cfg = read_config(config)
     cfg.merge_from_dict(dict(model=model))
     cfg.model.backbone.init_cfg = None
+    torch.manual_seed(0)
     detector = Predictor(cfg)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

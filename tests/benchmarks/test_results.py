@@ -30,8 +30,8 @@ def test_steps_repeated_after_a_resume_replace_earlier_ones(tmp_path):
         tmp_path,
         '20260101_000000',
         dict(step=1, iter=1, loss=4.0, lr=0.1),
-        dict(step=2, iter=2, loss=3.0, lr=0.1),
         {'step': 1, 'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.2},
+        dict(step=2, iter=2, loss=3.0, lr=0.1),
         '{"step": 3, "los',
     )
     log(
@@ -44,8 +44,8 @@ def test_steps_repeated_after_a_resume_replace_earlier_ones(tmp_path):
     run = read_log(tmp_path)
     assert run.series['loss'] == ([1, 2, 4], [4.0, 2.5, 2.0])
     assert run.series['learning rate'] == ([1, 2, 4], [0.1, 0.05, 0.05])
-    assert run.series['AP'] == ([2, 4], [0.1, 0.3])
-    assert run.series['AP50'] == ([2, 4], [0.2, 0.4])
+    assert run.series['AP'] == ([1, 4], [0.1, 0.3])
+    assert run.series['AP50'] == ([1, 4], [0.2, 0.4])
 
 
 def test_scores_of_coco_and_voc_have_different_names(tmp_path):

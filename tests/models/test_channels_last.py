@@ -121,7 +121,7 @@ def test_losses_and_gradients_of_a_shipped_config_are_those_without_it(name, siz
     if amp:
         torch.testing.assert_close(total, plain, rtol=0.1, atol=0.02)
     else:
-        torch.testing.assert_close(losses, plain_losses, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(losses, plain_losses, rtol=5e-4, atol=1e-5)
         torch.testing.assert_close(norms, plain_norms, rtol=1e-2, atol=1e-3)
 
 

@@ -77,7 +77,7 @@ def list_files(root: Path) -> Files:
 
 
 def walk_files(root: str | Path, projects: bool = True) -> Iterator[Path]:
-    """Yield the paths below `root` that are no folders, without hidden ones and those of systems.
+    """Yield the paths of files below `root`, without hidden ones and those of systems.
 
     Symbolic links are followed, each folder is read once, and links without a target are yielded.
 
