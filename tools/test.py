@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,20 +62,16 @@ def test(args: argparse.Namespace) -> None:
 
     from cbam_det.datasets.validation.metainfo import palette_problem
     from cbam_det.engine.launch import build_runner, config_of
-    from cbam_det.engine.preflight import check_folder
     from cbam_det.utils.build_errors import build_errors
     from cbam_det.utils.errors import InputError
+    from cbam_det.utils.files import check_output_file
     from cbam_det.utils.split_config import Split
     from cbam_det.visualization.fonts import names_in_pictures
 
     if not (args.out or '.pkl').endswith(('.pkl', '.pickle')):
         raise InputError(f'--out {args.out}: predictions are written as .pkl; end the name in .pkl')
     if args.out:  # it is written after the last image
-        check_folder(
-            Path(args.out).parent,
-            f'--out {args.out}',
-            'give a file in a folder that you can write to',
-        )
+        check_output_file(args.out)
     cfg = config_of(args, 'test')
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.show or args.show_dir:

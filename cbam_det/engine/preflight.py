@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +27,7 @@ from ..models.feature_maps import check_feature_maps
 from ..utils.config import enter_scope
 from ..utils.environment import check_device
 from ..utils.errors import InputError, first_few
+from ..utils.files import try_writing
 from ..utils.run_config import RunConfig, Settings
 from ..utils.runner_types import check_runner_keys
 from ..utils.unread_keys import refuse_old_keys
@@ -189,28 +189,14 @@ def check_work_dir(run: RunConfig) -> None:
     Raises:
         InputError: it cannot create a folder or write to it.
     """
-    remedy = 'give a folder that you can write to, for example with --work-dir'
-    check_folder(run.work_dir, f'the work_dir {run.work_dir}', remedy)
+    paths = {'the work_dir': run.work_dir}
     if run.checkpoint_dir and '://' not in run.checkpoint_dir:
-        description = f'default_hooks.checkpoint.out_dir {run.checkpoint_dir}'
-        check_folder(run.checkpoint_dir, description, remedy)
-
-
-def check_folder(path: str | Path, description: str, remedy: str) -> None:
-    """Check that files can be written to a folder, which may not exist yet.
-
-    The check leaves no file or folder behind. `description` and `remedy` are for the message.
-
-    Raises:
-        InputError: it cannot be created, or nothing can be written to it.
-    """
-    folder = Path(path).absolute()
-    try:
-        while not folder.exists():
-            folder = folder.parent
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f'{description} cannot be written ({folder}: {error.strerror}); {remedy}'
-        ) from None
+        paths['default_hooks.checkpoint.out_dir'] = run.checkpoint_dir
+    for option, path in paths.items():
+        try:
+            try_writing(path)
+        except OSError as error:
+            raise InputError(
+                f'{option} {path} cannot be written ({error.filename}: {error.strerror}); give a '
+                'folder that you can write to, for example with --work-dir'
+            ) from None

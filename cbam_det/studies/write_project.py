@@ -27,7 +27,6 @@ import os
 import pprint
 import re
 import shutil
-import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from ..datasets.layouts.files import PROJECT_FILES
 from ..datasets.layouts.sets import Sets, read_sets
 from ..datasets.validation.config import check_data
 from ..utils.errors import InputError, first_few, printable
+from ..utils.files import try_writing
 from ..utils.installation import shipped_folder
 from ..utils.run_config import RunConfig
 from ..visualization.detections import sample_page
@@ -149,9 +149,7 @@ def _check_out(out: Path) -> None:
         )
     # A folder that cannot be written to is an error now, and not after all images are read.
     for folder in (out, out.parent):
-        nearest = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        try_writing(folder)
 
 
 def _check_sides(sets: Sets, size: tuple[int, int]) -> None:

@@ -35,22 +35,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def try_writing(folder: str | Path) -> None:
+    """Write to a folder, or to the nearest one above it if it does not exist; nothing is left.
+
+    Raises:
+        OSError: nothing can be written there; `filename` is the folder that was tried.
+    """
+    folder = Path(folder).absolute()
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
 def check_output_file(path: str | Path) -> None:
-    """Check that a file can be written, before the work for it; no file or folder is left behind.
+    """Check that the file of an option `--out` can be written, before the work for it.
 
     Raises:
         InputError: it is a folder, or its folder cannot be created or written to.
     """
     try:
         if Path(path).is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        folder = Path(path).absolute().parent
-        while not folder.exists():
-            folder = folder.parent
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        try_writing(Path(path).parent)
     except OSError as error:
         raise InputError(
-            f'--out {path} cannot be written ({error.strerror}); give a file in a folder that you '
-            'can write to'
+            f'--out {path} cannot be written ({error.filename}: {error.strerror}); give a file in '
+            'a folder that you can write to'
         ) from None

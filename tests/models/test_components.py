@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -135,21 +136,21 @@ def test_initialisation_of_the_component_keeps_the_start_of_the_plugin():
         assert place.cbam.spatial_gate.norm.weight.item() == 0
 
 
+def started(build: Callable[[], nn.Module]) -> tuple[nn.ModuleList, dict]:
+    """A component and an FPN after it from seed 0, initialised; and their state with a draw."""
+    torch.manual_seed(0)
+    net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
+    for part in net:
+        part.init_weights()
+    return net, {**net.state_dict(), 'next': torch.rand(3)}
+
+
 def test_same_seed_gives_the_rest_of_a_pretrained_model_the_same_start(tmp_path):
     """Plugins draw random numbers too, but a fair comparison needs the same heads."""
     torch.save(MODELS.build(copy.deepcopy(R18)).state_dict(), tmp_path / 'r18.pth')
     component = dict(R18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'r18.pth')))
-    states = []
-    for build in (
-        lambda: MODELS.build(copy.deepcopy(component)),
-        lambda: with_cbam(component, BLOCKS),
-    ):
-        torch.manual_seed(0)
-        net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
-        for part in net:
-            part.init_weights()
-        states.append({**net.state_dict(), 'next': torch.rand(3)})
-    plain, ours = states
+    _, plain = started(lambda: MODELS.build(copy.deepcopy(component)))
+    _, ours = started(lambda: with_cbam(component, BLOCKS))
     assert set(plain) < set(ours)
     assert all(torch.equal(value, ours[key]) for key, value in plain.items())
     place = '0.inserted.layer1/{}/bn2.cbam.channel_gate.fc1.weight'
@@ -183,17 +184,8 @@ HOURGLASS = dict(
 )
 def test_component_from_random_weights_keeps_the_identity_and_what_follows_it(component, after):
     """Many components initialise all layers in them, whatever these are."""
-    states = []
-    for build in (
-        lambda: MODELS.build(copy.deepcopy(component)),
-        lambda: copy.deepcopy(with_cbam(component, after)),
-    ):
-        torch.manual_seed(0)
-        net = nn.ModuleList([build(), MODELS.build(copy.deepcopy(FPN))])
-        for part in net:
-            part.init_weights()
-        states.append({**net.state_dict(), 'next': torch.rand(3)})
-    plain, ours = states
+    _, plain = started(lambda: MODELS.build(copy.deepcopy(component)))
+    net, ours = started(lambda: copy.deepcopy(with_cbam(component, after)))
     assert list(plain) == [key for key in ours if 'inserted.' not in key]
     assert all(torch.equal(value, ours[key]) for key, value in plain.items())
     cbams = [module for module in net.modules() if isinstance(module, CBAM)]
