@@ -1,6 +1,7 @@
 # A comparison as in table 7 of the paper, on VOC 2007 and for a CPU. As in the paper: 300 pixels
 # and SSD's augmentation. Different: MobileNetV2 instead of V1, VOC 2007 without 2012, batch size
-# 16, cosine annealing.
+# 16, 6 epochs with cosine annealing, and the first two stages of the backbone are frozen, which
+# saves a quarter of the time.
 _base_ = [
     './_base_/models/ssd300_mobilenetv2.py',
     './_base_/datasets/voc07.py',
@@ -27,6 +28,7 @@ train_pipeline = [
 ]
 test_pipeline = _base_.test_pipeline
 test_pipeline[1] = resize
+model = dict(backbone=dict(frozen_stages=2))
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,
@@ -35,7 +37,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-max_epochs = 12
+max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=5e-4))
 param_scheduler = _base_.param_scheduler
