@@ -28,6 +28,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'AttentionAuditHook',
     'AttentionMapsHook',
+    'BFloat16OptimWrapper',
     'CPUAmpOptimWrapper',
     'ChannelGate',
     'CheckedRunner',
@@ -61,7 +62,7 @@ if _error is None:
         FiniteLossesHook,
         StopSignalsHook,
     )
-    from .engine.optim_wrapper import CPUAmpOptimWrapper
+    from .engine.optim_wrapper import BFloat16OptimWrapper, CPUAmpOptimWrapper
     from .engine.runner import CheckedRunner
     from .evaluation.metrics import FastCocoMetric
     from .models.backbones import MobileNetV1

@@ -17,12 +17,11 @@ fi
 # torchrun prints a long report when a process fails, so the error line is repeated at the end.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"${PYTHON:-python}" -m torch.distributed.run \
+status=0
+{ "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$PORT" \
     --nproc_per_node "$3" \
-    "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}" 2> >(tee "$log" >&2) || {
-    status=$?
-    grep '^error: ' "$log" >&2 || true
-    exit $status
-}
+    "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}" 2>&1 >&3 | tee "$log" >&2; } 3>&1 || status=$?
+[ "$status" = 0 ] || grep '^error: ' "$log" | awk '!seen[$0]++' >&2 || true # all may print it
+exit "$status"

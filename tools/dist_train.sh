@@ -40,6 +40,8 @@ print_line() {
 for name in INT TERM USR1 HUP QUIT; do trap "stop $name" $name; done
 # Seconds between torchrun's SIGTERM and SIGKILL; the default of 30 is too short for a validation.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
+exec {errors}> >(trap '' INT TERM USR1 HUP QUIT; tee "$log" >&2)
+tee=$!
 (
     trap '' USR1
     # shellcheck disable=SC2046 (it may be missing)
@@ -48,7 +50,7 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-3600}"
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$PORT" \
         --nproc_per_node "$2" \
         "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
-) 2> >(trap '' INT TERM USR1 HUP QUIT; tee "$log" >&2) &
+) 2>&"$errors" &
 launcher=$!
 [ -z "$signalled" ] || kill -TERM "$launcher" 2>/dev/null || true
 status=0
@@ -58,7 +60,12 @@ while kill -0 "$launcher" 2>/dev/null; do  # a signal interrupts `wait`, but not
     wait "$launcher" || status=$?
 done
 [ "$status" = 0 ] && exit
-if error=$(grep '^error: ' "$log"); then
+exec {errors}>&-
+for _ in {1..10}; do # until the log is complete
+    kill -0 "$tee" 2>/dev/null || break
+    sleep 0.1
+done
+if error=$(grep '^error: ' "$log" | awk '!seen[$0]++'); then # all processes may print it
     print_line "$error"
     exit "$status"
 fi

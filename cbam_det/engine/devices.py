@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -80,24 +81,27 @@ def check_sharding(cfg: Config) -> None:
         )
 
 
-def amp_on_cpu(optim_wrapper: dict) -> dict:
-    """Replace `AmpOptimWrapper` by `CPUAmpOptimWrapper` if there is no GPU.
+def adapt_amp(optim_wrapper: dict) -> dict:
+    """Replace `AmpOptimWrapper` by `CPUAmpOptimWrapper` if there is no GPU, and by
+    `BFloat16OptimWrapper` if there is one and the type is bfloat16.
 
     Args:
         optim_wrapper: the one of a config; it is not changed.
 
     Returns:
-        The optim_wrapper for this machine, an equal copy if there is a GPU.
+        The optim_wrapper for this machine, otherwise an equal copy.
 
     Raises:
         InputError: the config asks for another type than bfloat16. float16 needs loss scaling,
             which MMEngine does not have on the CPU.
     """
     optim_wrapper = copy.deepcopy(optim_wrapper)
-    if torch.cuda.is_available():
-        return optim_wrapper
     for path, node in walk(optim_wrapper, 'optim_wrapper'):
         if kind_of(node) != 'AmpOptimWrapper':
+            continue
+        if torch.cuda.is_available():
+            if str(node.get('dtype')).removeprefix('torch.') == 'bfloat16':
+                node['type'] = 'BFloat16OptimWrapper'
             continue
         dtype = str(node.pop('dtype', None) or 'bfloat16').removeprefix('torch.')
         if dtype != 'bfloat16':
@@ -111,11 +115,27 @@ def amp_on_cpu(optim_wrapper: dict) -> dict:
     return optim_wrapper
 
 
+def set_timeout(cfg: Config) -> None:
+    """Let several processes wait an hour for each other, unless the config has a timeout.
+
+    They wait while the first one checks the data; NCCL's own 10 minutes can be too short for it.
+
+    Raises:
+        InputError: the timeout is not a number of seconds.
+    """
+    if cfg.get('launcher', 'none') == 'none':
+        return
+    env = typed(cfg, 'env_cfg', dict | None, '') or {}
+    dist = typed(env, 'dist_cfg', dict | None, 'env_cfg') or {}
+    if typed(dist, 'timeout', int | float | None, 'env_cfg.dist_cfg') is None:
+        cfg.merge_from_dict(dict(env_cfg=dict(dist_cfg=dict(timeout=3600))))
+
+
 def adapt_to_cpu(cfg: Config) -> None:
     """Make training in several processes work on CPUs: with gloo, and DDP without device ids.
 
     MMEngine's launcher code always sets a CUDA device, unless the process group exists already. So
-    the group is created here.
+    the group is created here, with the timeout of `set_timeout`.
     """
     if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
         return
@@ -125,7 +145,8 @@ def adapt_to_cpu(cfg: Config) -> None:
             f'{tool_file("dist_train.sh")} (--launcher pytorch)'
         )
     if not distributed.is_initialized():  # by an earlier runner of the same script
-        distributed.init_process_group('gloo')
+        seconds = cfg.env_cfg.dist_cfg.timeout
+        distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
     # The defaults of MMEngine's wrap_model, except for the device ids.
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',

@@ -75,7 +75,10 @@ def explain(error: Exception, cfg: Config, work_dir: str | None) -> InputError |
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    words = ("DefaultCPUAllocator: can't allocate", 'DefaultCPUAllocator: not enough memory')
+    words = (
+        *("DefaultCPUAllocator: can't allocate", 'DefaultCPUAllocator: not enough memory'),
+        *('CUDA error: out of memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_ALLOC_FAILED'),
+    )
     kinds = (MemoryError, torch.cuda.OutOfMemoryError)
     return isinstance(error, kinds) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in words)

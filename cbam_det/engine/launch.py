@@ -30,6 +30,10 @@ from .config_names import registered
 from .preflight import Task
 from .runner import CheckedRunner
 
+# Where the launchers tell a process its number on this machine, which is that of its GPU. MMEngine
+# reads it only after the first use of a GPU.
+LOCAL_RANKS = {'slurm': 'SLURM_LOCALID', 'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK'}
+
 
 def config_of(args: argparse.Namespace, task: Task) -> Config:
     """The config of a command line, with the options that training and testing share.
@@ -45,7 +49,6 @@ def config_of(args: argparse.Namespace, task: Task) -> Config:
     options = parse_options(args.cfg_options)
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise InputError(f'--launcher pytorch needs torchrun; use {tool_file(f"dist_{task}.sh")}')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = find_config(args.config)
     cfg = read_config(path, options)
     preflight.check_task(cfg, task)
@@ -97,6 +100,8 @@ def run_tool(
     Raises:
         InputError: mmcv's operators do not work on this machine; also what `run` raises.
     """
+    local_rank = os.environ.get(LOCAL_RANKS.get(args.launcher, ''), args.local_rank)
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     read_weights_only()
     if problem := check_operators():
         raise InputError(str(problem).replace('\n    ', '; '))

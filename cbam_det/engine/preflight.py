@@ -33,7 +33,7 @@ from ..utils.runner_types import check_runner_keys
 from ..utils.unread_keys import refuse_old_keys
 from ..utils.value_types import typed
 from .config_names import check_complete, check_names
-from .devices import amp_on_cpu, check_sharding, check_sync_bn
+from .devices import adapt_amp, check_sharding, check_sync_bn
 from .unknown_options import warn_unread
 
 Task = Literal['train', 'test']
@@ -76,7 +76,7 @@ def check_run(cfg: Config, task: Task) -> str | None:
     """
     check_task(cfg, task)
     if task == 'train':
-        amp_on_cpu(cfg.get('optim_wrapper') or {})
+        adapt_amp(cfg.get('optim_wrapper') or {})
     if not is_first_process(cfg):
         return None
     run = RunConfig.from_cfg(cfg)

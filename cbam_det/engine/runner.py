@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
@@ -36,7 +37,7 @@ from ..evaluation.metrics import (
     with_fast_metrics,
 )
 from ..models.attention_modules import named_plugins
-from ..models.channels_last import align_states, contiguous_checkpoint, to_channels_last
+from ..models.channels_last import align_states, contiguous_checkpoint, set_format, to_channels_last
 from ..models.compat import allow_compilations, fix_ssd_heads
 from ..utils.build_errors import build_error, build_errors
 from ..utils.environment import describe
@@ -107,6 +108,7 @@ class CheckedRunner(Runner):
         self._begun = False  # whether the first batch was read
         self._resume: bool | str  # 'auto' until the checkpoint is known, see load_or_resume
         super().__init__(*args, **options)
+        end_by_one_line()  # again, outside of the hook of torch's process group, which hides output
 
     @classmethod
     def from_cfg(cls, cfg: Config | dict, task: Task | None = None) -> CheckedRunner:
@@ -138,6 +140,7 @@ class CheckedRunner(Runner):
                 "work_dir='...' in it, or --work-dir to a tool"
             )
         resume_from = preflight.check_run(cfg, task) if task else None
+        devices.set_timeout(cfg)
         devices.adapt_to_cpu(cfg)
         with build_errors(cfg):
             runner = super().from_cfg(cfg)
@@ -185,16 +188,16 @@ class CheckedRunner(Runner):
         super().register_hook(hook, priority)
 
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
-        """MMEngine's `build_optim_wrapper`; without a GPU, mixed precision is that of the CPU."""
+        """MMEngine's `build_optim_wrapper`, with the mixed precision of `devices.adapt_amp`."""
         if isinstance(optim_wrapper, dict):
-            on_cpu = devices.amp_on_cpu(optim_wrapper)
-            if on_cpu != optim_wrapper:
+            adapted = devices.adapt_amp(optim_wrapper)
+            if adapted != optim_wrapper and not torch.cuda.is_available():
                 self.logger.info(
                     'mixed precision on the CPU: bfloat16 autocast in training, without loss '
                     'scaling; weights, gradients, losses, validation in float32',
                     extra=BRIEF,
                 )
-            optim_wrapper = on_cpu
+            optim_wrapper = adapted
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
@@ -222,15 +225,26 @@ class CheckedRunner(Runner):
         test is beside its log.
         """
 
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """MMEngine's `wrap_model`; DDP copies every gradient if `channels_last` is set later."""
+        if self.cfg.get('channels_last'):
+            to_channels_last(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        """Initialise contiguous weights, so that `channels_last` does not change their values."""
+        if not self.cfg.get('channels_last'):
+            super()._init_model_weights()
+            return
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        super()._init_model_weights()
+        set_format(self.model)
+
     def load_or_resume(self) -> None:
         """MMEngine's `load_or_resume`, from the checkpoint that the first process found.
 
         With `resume='auto'`, `load_from` are the weights of a run whose work_dir has no checkpoint.
-        With `channels_last`, the model is first converted to that memory format. Its weights are
-        initialised before that, so the format does not change them.
         """
-        if self.cfg.get('channels_last'):
-            to_channels_last(self.model)
         if self._resume and (self._load_from is None or self._resume == 'auto'):
             if self._checked_for is None and is_main_process():
                 self._resume_from = loading.last_readable_checkpoint(self.work_dir)

@@ -34,7 +34,7 @@ REMEDY = 'leave --channels-last out, or give --cfg-options channels_last=False'
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
-    """Bring a model's weights, and so its feature maps, into the format.
+    """Bring a model's weights, and so its feature maps, into the format; call it once per model.
 
     The inputs of mmcv's operators are made contiguous first, and their own weights stay so.
 
@@ -42,12 +42,19 @@ def to_channels_last(model: nn.Module) -> nn.Module:
         InputError: see `check_channels_last`.
     """
     check_channels_last(model)
+    set_format(model)
+    for module in model.modules():
+        if _is_operator(module):
+            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+    return model
+
+
+def set_format(model: nn.Module) -> None:
+    """Bring the weights alone into the format, except those of mmcv's operators."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in model.modules():
         if _is_operator(module):
             module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
-    return model
 
 
 def check_channels_last(model: nn.Module) -> None:

@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..apis.inference import Predictor
-from ..engine.devices import amp_on_cpu
+from ..engine.devices import adapt_amp
 from ..engine.runner import check_batches
 from ..models.channels_last import to_channels_last
 from ..utils.config import enter_scope
@@ -53,7 +53,7 @@ def run_seconds(cfg: Config, processes: int = 1) -> float:
     # Evaluation first: a training step changes the weights.
     seconds = validations(cfg) * _pass_seconds(cfg, 'val', model.eval().val_step)
     seconds += _pass_seconds(cfg, 'test', model.test_step)
-    wrapper = build_optim_wrapper(model.train(), amp_on_cpu(cfg.optim_wrapper))
+    wrapper = build_optim_wrapper(model.train(), adapt_amp(cfg.optim_wrapper))
     loader = _loader(cfg, 'train')
     check_batches(loader)
     first, step = _seconds(loader, lambda batch: model.train_step(batch, wrapper))

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 
-from ..engine.devices import amp_on_cpu
+from ..engine.devices import adapt_amp
 from ..models.build import build_model
 from ..models.channels_last import to_channels_last
 from ..models.costs import input_size
@@ -99,7 +99,7 @@ def detector_calls(cfg: Config, size: tuple[int, int], batch: int, device: str) 
     model = build_model(cfg).to(device)
     if cfg.get('channels_last'):
         to_channels_last(model)
-    wrapper = build_optim_wrapper(model, amp_on_cpu(cfg.optim_wrapper))
+    wrapper = build_optim_wrapper(model, adapt_amp(cfg.optim_wrapper))
     train = _training(model, wrapper, _samples(cfg, batch, size))
     infer = _inference(model, _samples(cfg, 1, size))
     return dict(train=train, infer=infer, peak=lambda: round(memory(train, device)[1], 1))

@@ -219,6 +219,8 @@ def _keys_of(frames: Sequence[FrameType], message: str) -> tuple[str, ...]:
     if called := re.match(r'Runner\.(\w+)\(\)', message):  # called with wrong arguments
         names.append(called[1])
     keys = next((READ_BY[name] for name in names if name in READ_BY), ())
+    if keys == READ_BY['run_epoch'] and 'call_hook' in names:
+        keys = READ_BY['call_hook']
     for method, ending in (('build_dataloader', '_dataloader'), ('build_evaluator', '_evaluator')):
         if method in names and any(key.endswith(ending) for key in keys):
             return tuple(key for key in keys if key.endswith(ending))

@@ -193,7 +193,16 @@ def check_operators() -> Problem | None:
         )
     if check_device()[0] == 'cpu':
         return None
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    import torch
+
+    number, count = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+    if number >= count:
+        return Problem(
+            f'process {number} of this machine needs GPU {number}, but torch sees {count} GPUs, '
+            'counted from 0',
+            f'start {count} processes, or check CUDA_VISIBLE_DEVICES',
+        )
+    device = f'cuda:{number}'
     try:
         _kept_by_nms(device)
     except Exception as error:

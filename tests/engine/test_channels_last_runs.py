@@ -75,6 +75,28 @@ def test_checkpoint_of_either_format_is_resumed_exactly_in_both(fused, tmp_path)
         torch.testing.assert_close(parts[value, not value], whole[True], rtol=1e-4, atol=1e-6)
 
 
+def test_model_is_in_the_format_before_it_is_wrapped_and_starts_with_the_same_weights(
+    tmp_path, monkeypatch
+):
+    """DistributedDataParallel lays out its buckets by the formats that it sees."""
+
+    def initialise(net: Convolutions) -> None:
+        torch.manual_seed(5)
+        nn.init.normal_(net.layer[0].weight)
+
+    monkeypatch.setattr(Convolutions, 'init_weights', initialise)
+    weights = {}
+    for value in (True, False):
+        runner = toy(tmp_path / str(value), model=Convolutions(), cfg=dict(channels_last=value))
+        weight = runner.model.layer[0].weight
+        for _ in range(2):  # when DDP would be built, and after the initialisation
+            in_format = weight.is_contiguous(memory_format=torch.channels_last)
+            assert in_format == value and runner.model.layer[0].weight is weight
+            runner._init_model_weights()
+        weights[value] = weight
+    assert torch.equal(weights[True], weights[False])
+
+
 def test_weights_alone_are_resumed_before_an_optimizer_is_built(tmp_path):
     toy(tmp_path / 'first').train()
     runner = toy(tmp_path / 'second')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -48,12 +50,26 @@ def test_second_runner_of_a_script_uses_the_process_group_of_the_first(monkeypat
     created = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(distributed, 'is_initialized', lambda: bool(created))
-    monkeypatch.setattr(distributed, 'init_process_group', created.append)
+    monkeypatch.setattr(
+        distributed, 'init_process_group', lambda name, timeout: created.append((name, timeout))
+    )
     for _ in range(2):
         cfg = config(launcher='pytorch')
+        devices.set_timeout(cfg)
         devices.adapt_to_cpu(cfg)
         assert cfg.model_wrapper_cfg['device_ids'] is None
-    assert created == ['gloo']
+    assert created == [('gloo', timedelta(hours=1))]
+
+
+def test_timeout_of_the_config_is_kept_and_other_types_are_refused():
+    for timeout in (7200, 0.5):
+        cfg = config(launcher='pytorch')
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl', timeout=timeout))
+        devices.set_timeout(cfg)
+        assert cfg.env_cfg == dict(dist_cfg=dict(backend='nccl', timeout=timeout))
+    cfg.env_cfg.dist_cfg.timeout = '1h'
+    with pytest.raises(InputError, match=r"env_cfg\.dist_cfg\.timeout='1h'"):
+        devices.set_timeout(cfg)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,18 @@ def test_stopped_epoch_goes_on_with_the_images_that_it_has_not_seen(at, workers,
         assert same(tmp_path / 'whole/epoch_3.pth', tmp_path / 'cut/epoch_3.pth')
 
 
+def test_resumed_processes_with_own_seeds_share_the_sampler_s_seed(tmp_path, monkeypatch):
+    own = dict(seed=0, diff_rank_seed=True)
+    monkeypatch.setattr('mmengine.dataset.sampler.sync_random_seed', lambda: 71)
+    toy(tmp_path, randomness=own, max_epochs=1).train()
+    monkeypatch.setattr('mmengine.runner.utils.get_rank', lambda: 1)  # the second process
+    monkeypatch.setattr('mmengine.dataset.sampler.sync_random_seed', lambda: 99)
+    first = str(tmp_path / 'epoch_1.pth')
+    runner = toy(tmp_path, randomness=own, max_epochs=2, resume=True, load_from=first)
+    runner.train()
+    assert runner.seed == 1 and runner.train_dataloader.sampler.seed == 71
+
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_iterations_go_on_with_the_images_that_are_next(workers, tmp_path):
     whole = toy(tmp_path / 'whole', by_epoch=False, workers=workers)

@@ -152,6 +152,8 @@ def test_lack_of_memory_names_what_to_lower_with_the_present_values():
     assert not any(
         text in message for text in ('batch_size', '--amp', 'memory_efficient', 'with_cp')
     )
+    for text in ('CUDA error: out of memory', 'CUBLAS_STATUS_ALLOC_FAILED when calling cublas'):
+        assert 'out of memory (' in str(faults.explain(RuntimeError(text), cfg, 'work'))
     cfg.test_dataloader.batch_size = 3
     message = str(faults.explain(MemoryError(), cfg, None))
     assert message.startswith(

@@ -13,10 +13,11 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from cbam_det import CPUAmpOptimWrapper
+from cbam_det import BFloat16OptimWrapper, CPUAmpOptimWrapper
 from cbam_det.engine import devices
 from cbam_det.models.layers import CBAM
 from cbam_det.utils.errors import InputError
@@ -136,17 +137,25 @@ def config(**options: object) -> Config:
 def test_without_a_gpu_the_config_gets_the_cpu_s_wrapper_and_loses_the_scaler_s_options(dtype):
     cfg = config(loss_scale='dynamic', use_fsdp=False, dtype=dtype, clip_grad=dict(max_norm=1))
     with mock.patch('torch.cuda.is_available', return_value=False):
-        adapted = devices.amp_on_cpu(cfg.optim_wrapper)
+        adapted = devices.adapt_amp(cfg.optim_wrapper)
     optimizer = dict(type='SGD', lr=0.1)
     left = dict(type='CPUAmpOptimWrapper', optimizer=optimizer, clip_grad=dict(max_norm=1))
     assert adapted == left
     assert type(build_optim_wrapper(Net(), adapted)) is CPUAmpOptimWrapper
 
 
+def test_with_a_gpu_bfloat16_gets_the_wrapper_that_keeps_boxes_in_float32():
+    cfg = config(loss_scale='dynamic', dtype='bfloat16')
+    with mock.patch('torch.cuda.is_available', return_value=True):
+        adapted = devices.adapt_amp(cfg.optim_wrapper)
+    assert adapted == {**cfg.optim_wrapper, 'type': 'BFloat16OptimWrapper'}
+    assert OPTIM_WRAPPERS.get(adapted['type']) is BFloat16OptimWrapper
+
+
 def test_with_a_gpu_the_config_stays_as_it_is():
     cfg = config(loss_scale='dynamic', dtype='float16')
     with mock.patch('torch.cuda.is_available', return_value=True):
-        assert devices.amp_on_cpu(cfg.optim_wrapper) == cfg.optim_wrapper
+        assert devices.adapt_amp(cfg.optim_wrapper) == cfg.optim_wrapper
 
 
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
@@ -156,7 +165,7 @@ def test_float16_without_a_gpu_is_refused_with_the_remedy(dtype):
         mock.patch('torch.cuda.is_available', return_value=False),
         pytest.raises(InputError, match=words),
     ):
-        devices.amp_on_cpu(config(dtype=dtype).optim_wrapper)
+        devices.adapt_amp(config(dtype=dtype).optim_wrapper)
 
 
 @pytest.mark.parametrize(

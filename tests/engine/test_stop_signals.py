@@ -220,6 +220,43 @@ def test_script_that_is_stopped_ends_by_one_line_and_the_signal_s_status(action,
         assert last.endswith('Fault: of the script')
 
 
+HIDES_OUTPUT = """
+import io, sys
+from pathlib import Path
+from mmengine.runner import Runner
+from cbam_det.utils.errors import InputError
+from tests.engine.tiny_run import At, toy
+
+def setup_env(self, env_cfg, setup=Runner.setup_env):
+    setup(self, env_cfg)
+    previous = sys.excepthook
+
+    def as_torch_s(*error):  # of torch's process group, which a GPU gets here
+        kept, sys.stderr = sys.stderr, io.StringIO()
+        previous(*error)
+        kept.write(sys.stderr.getvalue())
+
+    sys.excepthook = as_torch_s
+
+def fail(runner):
+    raise InputError('a fault')
+
+Runner.setup_env = setup_env
+toy(Path(sys.argv[1]), At(2, fail)).train()
+"""
+
+
+def test_script_s_error_is_printed_though_the_process_group_s_hook_hides_output(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', HIDES_OUTPUT, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1:] == ['error: a fault'] and done.returncode == 2
+
+
 def test_stopped_command_tells_how_to_go_on_and_has_the_signal_s_status(capsys):
     def run() -> None:
         raise Stopped('stopped by SIGUSR1', signal.SIGUSR1)

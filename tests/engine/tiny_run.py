@@ -93,7 +93,7 @@ def toy(
 ) -> CheckedRunner:
     """A run of three epochs of three iterations, with a moving average; `default` are hooks.
 
-    `model`, `max_epochs`, `optimizer` and `param_scheduler` may take the place of what it has.
+    `model`, `max_epochs`, `optimizer`, `param_scheduler` and `randomness` replace what it has.
     """
     loader = dict(dataset=Noisy(), batch_size=BATCH, num_workers=workers)
     if workers:
@@ -124,7 +124,7 @@ def toy(
             dict(checkpoint=checkpoint, run_report=None), **options.pop('default', {})
         ),
         custom_hooks=[dict(type='EMAHook'), *hooks],
-        randomness=dict(seed=seed),
+        randomness=options.pop('randomness', dict(seed=seed)),
         experiment_name=f'{work.name}_{time.monotonic_ns()}',
         default_scope='mmengine',
         log_level=options.pop('log_level', 'WARNING'),

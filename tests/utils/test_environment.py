@@ -11,6 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from cbam_det.engine import launch, preflight
@@ -194,11 +195,23 @@ def test_gpu_for_which_the_operators_were_not_compiled_has_a_remedy(gpu_without_
         raise RuntimeError(f'no kernel image is available for {device}')
 
     monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
     monkeypatch.setattr(environment, '_kept_by_nms', fails_there)
     problem = environment.check_operators()
     assert "mmcv's operators do not run on cuda:1 (RuntimeError: no kernel" in problem.description
     assert re.match('pip install .*mmcv==[^ ]+  # or put CUDA_VISIBLE_DEVICES= b', problem.remedy)
+
+
+def test_process_without_a_gpu_of_its_own_is_told_how_many_there_are(gpu_without_nvcc, monkeypatch):
+    import mmcv.ops
+
+    monkeypatch.setenv('LOCAL_RANK', '4')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: '13.0')
+    problem = environment.check_operators()
+    assert problem.description.endswith('needs GPU 4, but torch sees 4 GPUs, counted from 0')
+    assert problem.remedy.startswith('start 4 processes')
 
 
 HIDE = """
@@ -229,9 +242,35 @@ def test_gpus_are_hidden_before_mmengine_asks_for_them_where_mmcv_cannot_use_the
 
 
 def test_processes_without_gpus_say_how_many_there_are(capsys):
-    launch.run_tool(lambda args: None, Namespace(), hidden_gpus=2)
+    args = Namespace(launcher='none', local_rank=0)
+    launch.run_tool(lambda args: None, args, hidden_gpus=2)
     message = capsys.readouterr().err
     assert message.startswith("running on the CPU: 2 GPUs are available, but mmcv's operators were")
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environment_of_launcher', 'rank'),
+    [
+        ('slurm', {'SLURM_LOCALID': '3'}, '3'),
+        ('mpi', {'OMPI_COMM_WORLD_LOCAL_RANK': '2'}, '2'),
+        ('pytorch', {'LOCAL_RANK': '1', 'SLURM_LOCALID': '0'}, '1'),
+        ('none', {'SLURM_LOCALID': '3'}, '0'),  # srun starts one run per process
+    ],
+)
+def test_process_knows_its_gpu_before_the_first_use_of_one(
+    launcher, environment_of_launcher, rank, monkeypatch
+):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    for name, value in environment_of_launcher.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+
+    def check() -> None:
+        seen.append(os.environ['LOCAL_RANK'])
+
+    monkeypatch.setattr(launch, 'check_operators', check)
+    launch.run_tool(lambda args: None, Namespace(launcher=launcher, local_rank=0))
+    assert seen == [rank]
 
 
 def test_checkpoints_that_cannot_be_read_back_are_a_problem(monkeypatch):

@@ -95,7 +95,9 @@ class ExactResumeHook(Hook):
             loop.dataloader.worker_init_fn = WorkerInit(loop.dataloader.worker_init_fn)
         sampler = _sampler(runner.train_dataloader)
         if is_resumed(runner) and hasattr(sampler, 'seed'):
-            sampler.seed = runner.seed  # the interrupted run's, if the config has no seed
+            # With diff_rank_seed each process has its own seed, but all samplers need the same one.
+            stored = (self.resumed or {}).get('sampler_seed')
+            sampler.seed = runner.seed if stored is None else stored
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Restart the workers; in a resumed run restore the states and skip completed batches."""
@@ -178,6 +180,7 @@ class ExactResumeHook(Hook):
             random_states=self.gathered_states or [self.before_validation or random_states()],
             batch=self.batch,
             batches=len(self.whole_loader or runner.train_dataloader),
+            sampler_seed=getattr(_sampler(runner.train_dataloader), 'seed', None),
         )
         self.gathered_states = None
 
