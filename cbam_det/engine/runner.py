@@ -236,7 +236,7 @@ class CheckedRunner(Runner):
         if not self.cfg.get('channels_last'):
             super()._init_model_weights()
             return
-        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.contiguous_format)
         super()._init_model_weights()
         set_format(self.model)
 
