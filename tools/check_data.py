@@ -73,7 +73,8 @@ def print_tables(
         for fault in content.faults:
             groups[fault.kind, fault.harmful].append(fault)
         for (kind, is_harmful), faults in groups.items():
-            examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy_of(faults[0])}'])
+            remedy = remedy_of(faults[0], of_config=bool(split.places))
+            examples = '\n'.join([*map(str, faults[:first]), f'=> {remedy}'])
             harmful = 'yes' if is_harmful else 'no'
             kinds.add_row(name, kind, harmful, f'{len(faults):,}', Text(printable(examples)))
     console.print(sets)

@@ -257,7 +257,8 @@ def _choose_batch(choices: Choices, facts: Facts, detector: Detector) -> None:
             reason = f'the most that fits into {facts.gpu_memory:.0f} GiB of GPU memory'
     if 4 * batch > facts.images:
         batch = max(facts.images // 4, 1)
-        reason = f'only {facts.images} images have objects: four steps per epoch'
+        steps = math.ceil(facts.images / batch)
+        reason = f'only {facts.images} images have objects: {steps} steps per epoch'
     choices.batch_size, choices.reasons['batch_size'] = batch, reason
 
 

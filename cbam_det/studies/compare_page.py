@@ -89,9 +89,9 @@ def warning(project: ProjectStudy) -> str:
     if not project.is_fast:
         return ''
     return (
-        f'This was a quick test (--fast): one seed, {FAST_STEPS} training steps, {FAST_IMAGES} '
-        'test images. It shows that everything runs, and proves nothing about attention. The '
-        f'comparison itself: {project.command()}'
+        f'This was a quick test (--fast): one seed, {FAST_STEPS} training steps, at most '
+        f'{FAST_IMAGES} test images. It shows that everything runs, and proves nothing about '
+        f'attention. The comparison itself: {project.command()}'
     )
 
 

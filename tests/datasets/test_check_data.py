@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from unittest import mock
 
@@ -192,7 +193,7 @@ def test_options_that_fix_prints_for_both_years_of_voc_make_a_config_pass(tmp_pa
     check_data(RunConfig.from_cfg(cfg), ('train',))
 
 
-def test_image_in_two_splits_is_found_by_its_bytes(digits, tmp_path):
+def test_image_in_two_splits_is_found_by_its_bytes(digits, tmp_path, capsys):
     root = Path(shutil.copytree(digits, tmp_path / 'digits'))
     shutil.copy(root / 'train2017/000000000003.jpg', root / 'val2017/000000000013.jpg')
     assert kinds(root) == {
@@ -202,6 +203,8 @@ def test_image_in_two_splits_is_found_by_its_bytes(digits, tmp_path):
     (root / 'VOCdevkit/VOC2007/ImageSets/Main/test.txt').write_text('000000000001\n')
     voc_kinds = kinds(root / 'VOCdevkit')
     assert voc_kinds['VOC2007/test'] == 2 * ['same image in two splits']  # train, trainval
+    assert in_process('check_data')(root) == 1
+    assert 'allow_shared_images' not in capsys.readouterr().out  # only configs have this option
     assert voc_kinds['VOC2007/val'] == voc_kinds['VOC2007/train'] == []  # trainval has both
 
 
@@ -241,7 +244,7 @@ def test_error_for_an_unknown_folder_describes_both_layouts(tmp_path, capsys):
     for name in ('a.jpg', 'a.txt'):
         (tmp_path / 'yolo' / name).touch()
     assert check(tmp_path / 'yolo') == 2
-    assert f'{tmp_path}/yolo --out FOLDER, which reads YOLO labels' in capsys.readouterr().err
+    assert f'{tmp_path}/yolo --out PROJECT reads VOC and YOLO files' in capsys.readouterr().err
     coco(tmp_path)
     (tmp_path / 'train').rename(tmp_path / 'elsewhere')
     assert check(tmp_path) == 2
@@ -267,3 +270,81 @@ def test_single_coco_file_is_checked_alone(tmp_path, capsys):
     config['train_dataloader']['dataset'].update(ann_file='annotations/mine.json')
     (tmp_path / 'config.json').write_text(json.dumps(config))
     assert check(tmp_path / 'config.json') == 0
+
+
+def test_check_of_a_config_says_how_an_image_may_be_in_two_splits(tmp_path, capsys):
+    dataset = coco(tmp_path).to_dict()
+    config = {
+        f'{split}_dataloader': dict(dataset=dict(dataset, test_mode=split == 'val'), batch_size=1)
+        for split in ('train', 'val')
+    }
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    check = in_process('check_data')
+    assert check(tmp_path / 'config.json') == 1
+    assert 'preflight.allow_shared_images=True' in ' '.join(capsys.readouterr().out.split())
+    assert (
+        check(tmp_path / 'config.json', '--cfg-options', 'preflight.allow_shared_images=True') == 0
+    )
+
+
+@pytest.mark.parametrize(
+    'name', ['../../server/upload/1/{}', '/home/me/pics/{}', 'C:\\Users\\me\\{}', 'old/{}']
+)
+def test_images_with_folders_of_another_machine_are_found_in_the_given_folder(
+    name, tmp_path, capsys
+):
+    dataset = coco(tmp_path)
+    for index, file in enumerate(('one.jpg', 'number two.jpg')):
+        entry('images', index, file_name=name.format(file))(tmp_path)
+    (tmp_path / 'train').rename(tmp_path / 'pictures')
+    check, options = in_process('check_data'), (tmp_path, '--images', tmp_path / 'pictures')
+    assert check(tmp_path) == 2
+    assert 'give their folder with --images' in capsys.readouterr().err
+    assert check(*options) == 1
+    (split,) = examine(*options[::2], progress=False)
+    assert {fault.kind for fault in split.content.faults} == {'image under another name'}
+    assert check(*options, '--fix') == 0
+    dataset.update(ann_file='train_clean.json', data_prefix=dict(img='pictures/'))
+    assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
+
+
+def test_image_that_can_be_several_files_is_not_chosen(tmp_path):
+    coco(tmp_path)
+    for name in ('a', 'b'):
+        (tmp_path / 'train' / name).mkdir()
+        shutil.copy(tmp_path / 'train/one.jpg', tmp_path / 'train' / name / 'three.jpg')
+    entry('images', 0, file_name='c/three.jpg')(tmp_path)
+    (split,) = examine(tmp_path, tmp_path / 'train', progress=False)
+    assert [fault.kind for fault in split.content.faults] == ['image missing']
+    note = '1 missing images have the name of several files, for example c/three.jpg: '
+    assert split.notes[0].startswith(note)
+
+
+@pytest.mark.parametrize('in_file', ['NFC', 'NFD'])
+def test_accents_of_macos_are_another_name_that_fix_writes(in_file, tmp_path):
+    on_disk = 'NFD' if in_file == 'NFC' else 'NFC'
+    dataset = coco(tmp_path)
+    entry('images', 0, file_name=unicodedata.normalize(in_file, 'Müller.jpg'))(tmp_path)
+    name = unicodedata.normalize(on_disk, 'Müller.jpg')
+    (tmp_path / 'train/one.jpg').rename(tmp_path / 'train' / name)
+    (split,) = examine(tmp_path, progress=False)
+    (fault,) = split.content.faults
+    assert fault.kind == 'image under another name' and 'accents' in fault.message
+    assert not any('no annotation file' in note for note in split.notes)
+    files = clean(split).files
+    assert len(files) == 1
+    write_clean(files)
+    dataset.ann_file = 'train_clean.json'
+    assert '2 images, 4 objects' in str(check_dataset(dataset, full=True))
+
+
+def test_union_of_train_and_val_may_have_images_of_both(tmp_path, capsys):
+    coco(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    (tmp_path / 'train.json').rename(tmp_path / 'trainval.json')
+    for index, split in enumerate(('train', 'val')):
+        image = content['images'][index]
+        boxes = [item for item in content['annotations'] if item['image_id'] == image['id']]
+        part = dict(content, images=[image], annotations=boxes)
+        (tmp_path / f'{split}.json').write_text(json.dumps(part))
+    assert in_process('check_data')(tmp_path, '--images', tmp_path / 'train') == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.utils import digit_version
 
+from cbam_det.datasets.validation.images import decode, pixel_notes
 from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS, in_process
@@ -48,7 +50,8 @@ COCO = {
     'JSON nested too deep': Row(text(b'[' * 200_000), 'train.json is not valid JSON'),
     'JSON of Latin-1': Row(text('{"images": "é"}'.encode('latin-1')), 'is not valid UTF-8'),
     'JSON with a byte order mark': Row(
-        text(b'\xef\xbb\xbf{}'), 'is not valid JSON (Unexpected UTF-8 BOM'
+        lambda root: text(b'\xef\xbb\xbf' + (root / 'train.json').read_bytes())(root),
+        'train.json begins with a byte order mark, so mmdet cannot read it; save it as UTF-8',
     ),
     'a number': Row(text(b'3'), "is not a COCO file: it lacks the list 'images'"),
     'captions': Row(text(b'{"images": [], "annotations": []}'), "lacks the list 'categories'"),
@@ -124,6 +127,11 @@ COCO = {
     'no format of OpenCV': Row(image(suffix='PCX'), 'cannot decode PCX of mode RGB', full=True),
     'grey': Row(image('L'), full=True, note='1 images are not RGB (L 1)'),
     'RGBA': Row(image('RGBA', suffix='PNG'), full=True, note='not RGB (RGBA 1)'),
+    '12 bits in 16': Row(
+        image('I;16', suffix='PNG'),
+        full=True,
+        note='16-bit images are almost black after this conversion: 1 (at most 0 of 255)',
+    ),
     '16 bits': Row(image('I;16', suffix='PNG'), full=True, note='not RGB (I;16 1)'),
     'CMYK': Row(image('CMYK'), full=True, note='not RGB (CMYK 1)'),
     'palette': Row(image('P', suffix='PNG'), full=True, note='not RGB (P 1)'),
@@ -197,6 +205,14 @@ VOC = {
     'XML of unknown encoding': Row(
         text(b'<?xml version="1.0" encoding="x"?><a/>', 'Annotations/one.xml'),
         'one.xml is not valid XML',
+    ),
+    'XML in GBK': Row(
+        text('<?xml version="1.0" encoding="GBK"?><a>猫</a>'.encode('gbk'), 'Annotations/one.xml'),
+        'not supported): save it as UTF-8, with encoding="UTF-8"',
+    ),
+    'XML in undeclared Latin-1': Row(
+        text('<a>é</a>'.encode('latin-1'), 'Annotations/one.xml'),
+        'column 3): save it as UTF-8, with encoding="UTF-8"',
     ),
     'no size': Row(swap(XML.splitlines()[0].removeprefix('<annotation>'), '')),
     'size without height': Row(swap('<height>40</height>', ''), "has a size of '48' x None"),
@@ -319,6 +335,19 @@ def test_mmcv_reads_what_the_check_lets_pass_as_three_channels_of_the_annotated_
     COCO[kind].make(tmp_path)
     pixels = mmcv.imread(str(tmp_path / 'train/one.jpg'))
     assert (pixels.shape, pixels.dtype) == ((*SIZE[::-1], 3), np.uint8)
+
+
+@pytest.mark.parametrize(('largest', 'is_dark'), [(4095, True), (2**15, False)])
+@pytest.mark.parametrize('shape', [(40, 48), (40, 48, 3)])
+@pytest.mark.parametrize('ending', ['png', 'tif'])
+def test_16_bit_images_are_named_if_mmcv_reads_them_as_almost_black(
+    ending, shape, largest, is_dark, tmp_path
+):
+    path = str(tmp_path / f'a.{ending}')
+    cv2.imwrite(path, np.linspace(0, largest, math.prod(shape)).reshape(shape).astype(np.uint16))
+    assert (mmcv.imread(path).max() < 32) == is_dark
+    notes = [note for note in pixel_notes([decode(path)]) if 'almost black' in note]
+    assert len(notes) == is_dark and all('at most 15 of 255' in note for note in notes)
 
 
 def test_mmdet_numbers_classes_in_the_order_of_the_file_and_not_of_the_config(tmp_path):

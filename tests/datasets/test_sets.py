@@ -370,7 +370,7 @@ def without_images(root: Path) -> None:
             yolo('0 .5 .5 .1 .1\n', 'cat\ndog\ncat\n'),
             "classes.txt: the classes 0 and 2 are both named 'cat'; give each class its own name",
         ),
-        (two_coco_files, 'has 2 COCO files, but the name of .*one.json does not show its split'),
+        (two_coco_files, 'one.json and .*two.json both list .*a.jpg; move one'),
         (damaged_json, 'train.json is not valid JSON'),
         (mixed_folders, 'not in the folder of a split .*but others are .train, val'),
         (without_images, 'the 2 images of all cannot be used, .*missing'),

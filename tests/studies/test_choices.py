@@ -134,6 +134,13 @@ def test_batch_fits_the_machine_and_the_images_and_the_rate_is_scaled_to_it(valu
     assert (choices.batch_size, choices.lr) == (batch, rate)
 
 
+@pytest.mark.parametrize(('images', 'steps'), [(3, 3), (7, 7), (9, 5), (10, 5), (12, 4)])
+def test_steps_of_a_small_set_are_the_same_in_the_reasons_for_batch_and_epochs(images, steps):
+    reasons = chosen(facts(images=images)).reasons
+    assert reasons['batch_size'] == f'only {images} images have objects: {steps} steps per epoch'
+    assert f'{images} images with objects, {steps} steps per epoch' in reasons['epochs']
+
+
 @pytest.mark.parametrize(
     ('images', 'gpu', 'epochs', 'reason'),
     [

@@ -290,6 +290,7 @@ def test_quick_test_has_one_seed_few_steps_and_images_and_its_own_folder(
     monkeypatch.setattr('cbam_det.studies.project_study.FAST_IMAGES', 2)
     project = ProjectStudy.read(folder, fast=True)
     assert project.output == folder / 'fast'
+    assert '4 training steps, at most 8 test images' in compare_page.warning(project)
     assert next_steps(project)[0][0].startswith('Run the comparison itself: `python ')
     for row in project.study.rows.values():
         assert list(row.seeds) == [0] and row.overrides['train_cfg.max_epochs'] == 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -25,12 +27,13 @@ from cbam_det.models.plugins import CBAM
 from cbam_det.studies import write_project as write_project_module
 from cbam_det.studies.choices import CPU, DETECTORS, Facts, choose
 from cbam_det.studies.records import config_hash
-from cbam_det.studies.study import check_configs, read_study
+from cbam_det.studies.study import check_configs, read_study, run_name
 from cbam_det.studies.write_project import FILES, Project, write_files, write_project
 from cbam_det.utils.config import read_config
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.run_config import RunConfig
 
+from ..conftest import ROOT
 from ..datasets.damaged_sets import picture
 from ..datasets.layout_folders import items_of, labelimg_voc, roboflow_coco
 
@@ -62,6 +65,17 @@ def test_project_has_its_files_and_says_the_reason_of_each_value(project):
         for line in (project.folder / file).read_text().splitlines():
             assert len(line) <= 100 or line.startswith('data_root = '), line
     assert len((project.folder / 'README.md').read_text().splitlines()) <= 15
+
+
+def test_checkpoint_in_the_next_commands_is_one_of_the_config_beside_it(project):
+    pages = [path.read_text() for path in (ROOT / 'README.md', ROOT / 'docs/guides/your_data.md')]
+    study = read_study(project.folder / 'study.yaml')
+    for text in (*pages, (project.folder / 'README.md').read_text()):
+        assert 'cbam.py CHECKPOINT' in text
+        (pattern,) = re.findall(r'\bwork_dirs/(\S+)/epoch_\*\.pth', text)
+        names = {row.name: run_name(study, row, 0) for row in study.rows.values()}
+        assert [name for name, run in names.items() if fnmatch(run, pattern)] == ['CBAM']
+        assert len(names) == 2
 
 
 def test_configs_are_read_from_any_folder_and_pass_the_check_of_their_data(

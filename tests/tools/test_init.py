@@ -33,7 +33,7 @@ def test_tool_tells_what_it_read_chose_and_wrote(data, tmp_path, monkeypatch, ca
         '  no split was found: 3 of 17 images are used for validation, split by images; their '
         'names show no sequences, seed 1',
         '  size=(192, 96): given by --size',
-        '  batch_size=3: only 14 images have objects: four steps per epoch',
+        '  batch_size=3: only 14 images have objects: 5 steps per epoch',
         '  epochs=3: given by --epochs',
         f'written to {tmp_path}/my digits_cbam;',
         f'  {tool_command("compare", tmp_path / "my digits_cbam")}',

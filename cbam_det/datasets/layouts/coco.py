@@ -8,53 +8,61 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.coco import read_coco
-from ..validation.folder import coco_images
+from ..validation.folder import coco_among, coco_images
 from ..validation.images import file_under_another_name
-from ..validation.splits import CLEAN, AnnotatedSplit
+from ..validation.splits import AnnotatedSplit
 from .files import SPLITS, Files
 
 
 def coco_files_of(files: Files) -> list[Path]:
-    """The COCO files of a data folder at any depth: `instances_*` if there are such, else all.
-
-    COCO files are recognized by their text among other JSONs, such as Label Studio's notes.json, so
-    that damaged ones are found and reported.
-    """
-    found = [file for file in files.jsons if not file.stem.endswith(CLEAN) and _is_coco(file)]
-    return [file for file in found if file.stem.startswith('instances_')] or found
-
-
-def _is_coco(file: Path) -> bool:
-    text = file.read_bytes()
-    return b'"images"' in text and b'"annot' in text
+    """The COCO files of a data folder at any depth; see `coco_among`."""
+    return coco_among(files.jsons)
 
 
 def read_coco_folder(files: Files) -> list[AnnotatedSplit]:
     """The splits of a COCO folder, named 'train', 'val' or 'test', or 'all' if there is only one.
 
+    Files of one split have the same name: such splits are joined. `trainval` is left out where
+    there are `train` and `val`.
+
     Raises:
-        InputError: a file is not a COCO file, one of its images can be several files, two files
-            belong to the same split, or one of several files does not show its split.
+        InputError: a file is not a COCO file, one of its images can be several files, two files of
+            a split list the same image, or only some of the files show their split.
     """
     splits = [_read(file, files) for file in coco_files_of(files)]
-    if len(splits) == 1:
-        splits[0].name = 'all'
-        return splits
+    parts = [split for split in splits if 'trainval' not in split.content.file.stem.lower()]
+    if len(parts) < len(splits) and {'train', 'val'} <= {split.role for split in parts}:
+        parts[0].notes.append('trainval is left out, as there are files of train and of val')
+        splits = parts
+    roles = {split.role for split in splits}
     for split in splits:
-        same = [str(other.content.file) for other in splits if other.role == split.role]
-        if split.role is None:
+        if split.role is None and len(roles) > 1:
             raise InputError(
-                f'{files.root} has {len(splits)} COCO files, but the name of {same[0]} does not '
-                'show its split; keep one file, or put train, val or test into the name of each'
+                f'{files.root} has {len(splits)} COCO files, but the name of {split.content.file} '
+                'does not show its split; keep one file, or put train, val or test into the name '
+                'of each'
             )
-        if len(same) > 1:
-            raise InputError(
-                f'{files.root} has {len(same)} COCO files of the split {split.role} '
-                f'({first_few(same)}); keep one of them'
-            )
+        split.name = 'all' if len(roles) == 1 else str(split.role)
+    for name in dict.fromkeys(split.name for split in splits):
+        _check_joinable([split for split in splits if split.name == name])
+    return sorted(splits, key=lambda split: ('all', *SPLITS).index(split.name))
+
+
+def _check_joinable(splits: list[AnnotatedSplit]) -> None:
+    """Check that the files of a split list different images, and note that they are joined."""
+    files: dict[str, Path] = {}
     for split in splits:
-        split.name = str(split.role)
-    return sorted(splits, key=lambda split: SPLITS.index(split.name))
+        file = split.content.file
+        for path in {image.path for image in split.content.images if image.path}:
+            if files.setdefault(os.path.normpath(path), file) != file:
+                raise InputError(
+                    f'{files[os.path.normpath(path)]} and {file} both list {path}; move one of '
+                    'the two files out of the folder, or merge them so that each image has one '
+                    'entry with all its boxes'
+                )
+    if len(splits) > 1:
+        joined = first_few([str(split.content.file) for split in splits])
+        splits[0].notes.append(f'{len(splits)} COCO files are joined: {joined}')
 
 
 def _read(file: Path, files: Files) -> AnnotatedSplit:

@@ -94,21 +94,22 @@ def walk_files(root: str | Path, projects: bool = True) -> Iterator[Path]:
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        subfolders[:] = sorted(filter(_is_shown, subfolders))
-        yield from (Path(folder, name) for name in sorted(filter(_is_shown, names)))
+        subfolders[:] = sorted(filter(is_shown, subfolders))
+        yield from (Path(folder, name) for name in sorted(filter(is_shown, names)))
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _is_shown(name: str) -> bool:
+def is_shown(name: str) -> bool:
+    """Whether a file or folder of this name is neither hidden nor one of a system."""
     return not name.startswith('.') and name not in FOLDERS_OF_SYSTEMS
 
 
 def _only_folder(root: Path) -> Path:
     while True:
-        inside = [path for path in root.iterdir() if _is_shown(path.name)]
+        inside = [path for path in root.iterdir() if is_shown(path.name)]
         if len(inside) != 1 or not inside[0].is_dir() or split_of_name(inside[0].name):
             return root
         root = inside[0]

@@ -83,7 +83,7 @@ def read_sets(
             'move it out of the folder'
         ) from None
     examine_splits(splits, f'decoding the images of {files.root}', progress)
-    sets: dict[str, dict] = {}
+    parts: dict[str, list[dict]] = {}
     for split in splits:
         check_correctable(split)
         try:
@@ -94,9 +94,9 @@ def read_sets(
         for image in cleaned['images']:
             path = os.path.join(split.images, image['file_name'])
             image['file_name'] = Path(os.path.relpath(path, files.root)).as_posix()
-        sets[split.name] = cleaned
-    for split in splits:
-        notes += _without_shared_images(split, sets[split.name], files.root)
+        notes += _without_shared_images(split, cleaned, files.root)
+        parts.setdefault(split.name, []).append(cleaned)
+    sets = {name: _joined(of_split) for name, of_split in parts.items()}
     if 'all' in sets:
         sets, note = _split(sets['all'], seed, files.root)
         notes.append(note)
@@ -164,7 +164,8 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
         InputError: too much would be left out.
     """
     content = split.content
-    faults = Counter(fault.kind for fault in content.faults if fault.kind != 'annotation id 0')
+    of_other_tools = ('annotation id 0', 'byte order mark')  # the copy has neither
+    faults = Counter(fault.kind for fault in content.faults if fault.kind not in of_other_tools)
     examples = {fault.kind: fault for fault in reversed(content.faults)}
     notes = [
         f'{split.name}: {kind}: {count:,}, for example {examples[kind]}'
@@ -226,6 +227,26 @@ def _without_shared_images(split: AnnotatedSplit, cleaned: dict, root: Path) -> 
         item for item in cleaned['annotations'] if item['image_id'] not in ids
     ]
     return [f'{split.name}: {len(ids):,} images that are also in another split are left out']
+
+
+def _joined(parts: list[dict]) -> dict:
+    """One dictionary of the files of a split. Classes are matched by name."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, list[dict]] = dict(images=[], annotations=[], categories=[])
+    for number, raw in enumerate(parts):
+        names = {item['id']: item['name'] for item in raw['categories']}
+        joined['images'] += [dict(item, id=(number, item['id'])) for item in raw['images']]
+        joined['annotations'] += [
+            dict(
+                item,
+                image_id=(number, item['image_id']),
+                category_id=names[item['category_id']],
+            )
+            for item in raw['annotations']
+        ]
+        joined['categories'] += [dict(item, id=item['name']) for item in raw['categories']]
+    return joined
 
 
 def _split(raw: dict, seed: int, root: Path) -> tuple[dict[str, dict], str]:

@@ -15,7 +15,8 @@ from .splits import CLEAN, AnnotatedSplit
 
 def clean_coco(split: AnnotatedSplit) -> Clean:
     raw, cleaned = split.content.raw, clean_raw(split)
-    if cleaned == raw:
+    has_mark = any(fault.kind == 'byte order mark' for fault in split.content.faults)
+    if cleaned == raw and not has_mark:
         return Clean({}, {})
     path = split.content.file.with_name(f'{split.content.file.stem}{CLEAN}.json')
     return Clean(

@@ -8,6 +8,7 @@ mmdet silently ignores the others, for example COCO boxes without area; they are
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 import os
@@ -43,7 +44,7 @@ def _is_file_name(value: object) -> bool:
 
 def _load_json(path: Path, annotated: bool) -> dict:
     try:
-        content = json.loads(path.read_bytes().decode('utf-8'))  # as mmdet opens it
+        content = json.loads(path.read_bytes().decode('utf-8-sig'))
     except UnicodeDecodeError as error:
         raise InputError(
             f'{path} is not valid UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8'
@@ -81,7 +82,12 @@ def read_coco(
         InputError: the file is not a COCO file, or lists no images.
     """
     with _without_garbage_collector():
-        return list_coco(path, _load_json(path, annotated), folder, classes, needs_crowd)
+        content = list_coco(path, _load_json(path, annotated), folder, classes, needs_crowd)
+    with path.open('rb') as stream:
+        if stream.read(3) == codecs.BOM_UTF8:
+            message = 'begins with a byte order mark, so mmdet cannot read it'
+            content.add_fault('byte order mark', str(path), message)
+    return content
 
 
 @contextmanager

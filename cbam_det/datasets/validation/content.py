@@ -11,6 +11,8 @@ from ...utils.errors import printable
 
 LARGEST = 1e15  # larger numbers are not coordinates
 FIX = '{fix}'  # in a remedy, replaced by the command that writes a clean file
+# Left out of a remedy where a folder is checked, not a config.
+ALLOW = ', or allow it in both: --cfg-options preflight.allow_shared_images=True'
 FILE_REMEDY = f'correct the file, or leave this entry out with {FIX}'
 IMAGE_REMEDY = f'restore it, or remove it from the annotations ({FIX})'
 # The remedy of each kind of fault.
@@ -49,10 +51,8 @@ REMEDIES = {
     ),
     'image empty': IMAGE_REMEDY,
     'image unreadable': IMAGE_REMEDY,
-    'same image in two splits': (
-        'remove it from one of them, or allow it in both: --cfg-options '
-        'preflight.allow_shared_images=True'
-    ),
+    'same image in two splits': f'remove it from one of them{ALLOW}',
+    'byte order mark': f'save it as UTF-8 without this mark ({FIX} does)',
     'same image twice': 'keep one of them',
     'count': 'download it again if it should be complete',
     'size differs': (
@@ -114,13 +114,15 @@ class Fault(NamedTuple):
         return printable(f'{self.place} {self.message}')
 
 
-def remedy_of(fault: Fault, fix: str = '--fix') -> str:
+def remedy_of(fault: Fault, fix: str = '--fix', of_config: bool = True) -> str:
     """How to correct a fault, in the files or in the config.
 
     Args:
         fix: the command that writes a clean file.
+        of_config: the data of a config are checked, not a folder.
     """
-    return _remedy(fault).replace(FIX, fix)
+    remedy = _remedy(fault).replace(FIX, fix)
+    return remedy if of_config else remedy.removesuffix(ALLOW)
 
 
 def fixable(fault: Fault) -> bool:

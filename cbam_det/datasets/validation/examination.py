@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from ...utils.errors import first_few
+from ..layouts.files import walk_files
 from .images import ENDINGS, Decoded, file_under_another_name, pixel_notes
 from .published import COCO_CLASSES, COCO_TOTALS, VOC_CLASSES, VOC_TOTALS
 from .splits import AnnotatedSplit, decode_images, find_image_faults
@@ -85,24 +87,32 @@ def _add_notes(split: AnnotatedSplit, decoded: dict[str, Decoded]) -> None:
 
 def _note_unlisted(splits: list[AnnotatedSplit]) -> None:
     """Add a note on the images in the splits' folders that no annotation file lists."""
-    listed = {os.path.abspath(image.path) for split in splits for image in split.content.images}
+    listed = {_place(image.path) for split in splits for image in split.content.images}
     for split in splits:
         for fault in split.content.faults:
             if fault.kind == 'image under another name':
-                listed.add(os.path.abspath(file_under_another_name(fault.place) or fault.place))
+                listed.add(_place(file_under_another_name(fault.place) or fault.place))
     folders = {Path(os.path.abspath(split.images)): split for split in splits}
     for folder, split in folders.items():
         if any(parent in folders for parent in folder.parents):
             continue
         paths = [
-            os.path.join(subfolder, name)
-            for subfolder, _, names in os.walk(folder)
-            for name in sorted(names)
-            if name.lower().endswith(ENDINGS)
+            str(path)
+            for path in walk_files(folder, projects=False)
+            if path.name.lower().endswith(ENDINGS)
         ]
-        unlisted = [os.path.relpath(path, folder) for path in paths if path not in listed]
+        unlisted = [os.path.relpath(path, folder) for path in paths if _place(path) not in listed]
         if unlisted:
             split.notes.append(
                 f'{len(unlisted):,} of {len(paths):,} images in {split.images} are in no '
                 f'annotation file: {first_few(unlisted)}'
             )
+
+
+def _place(path: str) -> str:
+    """The path of a file without links to folders, which can lead to one folder by two names."""
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+_real_folder = lru_cache(maxsize=1024)(os.path.realpath)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...utils.errors import InputError, first_few
+from ..layouts.files import is_shown, walk_files
 from .coco import read_coco
 from .content import Content
 from .examination import examine_splits
@@ -44,7 +47,8 @@ def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit
         raise InputError(
             f"no {kind} {folder}; give a folder in COCO's or VOC's layout, or a COCO file"
         )
-    roots = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    subfolders = [path for path in folder.iterdir() if path.is_dir() and is_shown(path.name)]
+    roots = [folder, *sorted(subfolders)]
     lists = [(root, file) for root in roots for file in _voc_lists(root) if not files]
     if lists:
         return [
@@ -70,6 +74,7 @@ def find_splits(folder: Path, images: Path | None = None) -> list[AnnotatedSplit
             for image in content.images
         ]
         splits.append(AnnotatedSplit(split_name(file, files), folder, image_folder, content))
+        _find_by_last_part(splits[-1])
     return splits
 
 
@@ -81,23 +86,72 @@ def split_name(file: Path, files: list[Path]) -> str:
 
 def _voc_lists(root: Path) -> list[Path]:
     """The image lists of a VOC folder, without lists of single classes (cat_train.txt)."""
-    files = sorted((root / 'ImageSets/Main').glob('*.txt'))
+    files = [path for path in (root / 'ImageSets/Main').glob('*.txt') if is_shown(path.name)]
     stems = {file.stem for file in files}
     return [
         file
-        for file in files
+        for file in sorted(files)
         if not file.stem.endswith(CLEAN) and file.stem.rpartition('_')[2] not in stems - {file.stem}
     ]
 
 
 def coco_files(folder: Path, roots: list[Path]) -> list[Path]:
-    """The COCO files of a folder: `instances_*.json` if there are any, else every JSON."""
+    """The COCO files of a folder: `instances_*.json` if there are any, else all.
+
+    If no JSON is one, all are returned, so that reading them reports why.
+    """
+    others: list[Path] = []
     for places in ([folder / 'annotations'], [folder], roots[1:]):
-        files = sorted(file for place in places for file in place.glob('*.json'))
-        files = [file for file in files if not file.stem.endswith(CLEAN)]
-        if files:
-            return [file for file in files if file.stem.startswith('instances_')] or files
-    return []
+        paths = sorted(path for place in places if place.is_dir() for path in place.iterdir())
+        jsons = [path for path in paths if path.suffix.lower() == '.json' and is_shown(path.name)]
+        if files := coco_among(jsons):
+            return files
+        others = others or [file for file in jsons if not file.stem.endswith(CLEAN)]
+    return others
+
+
+def coco_among(jsons: Iterable[Path]) -> list[Path]:
+    """The COCO files among JSONs: `instances_*` if there are such, else all.
+
+    They are recognized by their text among other JSONs, such as LabelMe's, so that damaged ones are
+    found and reported.
+    """
+    found = [file for file in jsons if not file.stem.endswith(CLEAN) and _is_coco(file)]
+    return [file for file in found if file.stem.startswith('instances_')] or found
+
+
+def _is_coco(file: Path) -> bool:
+    text = file.read_bytes()
+    return b'"images"' in text and b'"annot' in text
+
+
+def _find_by_last_part(split: AnnotatedSplit) -> None:
+    """Find images whose folders in the COCO file are those of another machine, by their names.
+
+    mmdet does not find them by itself, so it is a fault, which a clean file corrects.
+    """
+    images = split.content.images
+    lost = [n for n, image in enumerate(images) if image.path and not os.path.exists(image.path)]
+    lost = [n for n in lost if file_under_another_name(images[n].path) is None]
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in walk_files(split.images, projects=False) if lost else ():
+        by_name[path.name].append(str(path))
+    several = {}
+    for index in lost:
+        name = split.content.raw['images'][index]['file_name']
+        paths = by_name[name.replace('\\', '/').rpartition('/')[2]]
+        if len(paths) == 1:
+            images[index] = images[index]._replace(path=paths[0])
+            message = f'is listed as {name}, which does not exist'
+            kind = 'image under another name'
+            split.content.add_fault(kind, paths[0], message, image=index)
+        elif paths:
+            several[name] = f'{name}: {first_few(paths, 2)}'
+    if several:
+        split.notes.append(
+            f'{len(several):,} missing images have the name of several files, for example '
+            f'{next(iter(several.values()))}; write their folders into file_name'
+        )
 
 
 def coco_images(folder: Path, file: Path, content: Content, images: Path | None) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from rich.progress import track
 from .content import Content, Fault, as_id
 
 EXIF_ORIENTATION = 0x0112
+DARK = 32  # of 255; pictures of 12 bits in files of 16 bits reach 15
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # In these formats Pillow's header and the EXIF tag give the size that OpenCV decodes. Images in
 # other formats are decoded by both.
@@ -38,6 +40,7 @@ class Decoded(NamedTuple):
         stored: (width, height) as stored in the file.
         mode: Pillow's pixel mode ('RGB', 'L', 'CMYK', 'I;16').
         digest: SHA-1 of the file, or ''.
+        brightest: the largest value after the conversion to 8 bits, of an image of 16 bits.
     """
 
     fault: tuple[str, str] | None
@@ -45,6 +48,7 @@ class Decoded(NamedTuple):
     stored: tuple[int, int] = (0, 0)
     mode: str = ''
     digest: str = ''
+    brightest: int | None = None
 
 
 def existence_fault(path: str) -> tuple[str, str] | None:
@@ -53,7 +57,10 @@ def existence_fault(path: str) -> tuple[str, str] | None:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError for a null byte
         if actual := file_under_another_name(path):
-            return 'image under another name', f'missing, but {actual} exists'
+            message = f'missing, but {actual} exists'
+            if unicodedata.normalize('NFC', actual) == unicodedata.normalize('NFC', path):
+                message += ', with its accents as characters of their own, as macOS writes them'
+            return 'image under another name', message
         return 'image missing', 'missing'
     if not stat.S_ISREG(status.st_mode):
         return 'image missing', 'not a file'
@@ -61,7 +68,10 @@ def existence_fault(path: str) -> tuple[str, str] | None:
 
 
 def file_under_another_name(path: str) -> str | None:
-    """The existing file whose name differs from `path` only in letter case, ending or \\ for /."""
+    """The existing file that `path` means; None if there is none.
+
+    Its name may differ in letter case, ending, \\ for /, and in how accents are written.
+    """
     for name in dict.fromkeys((path, path.replace('\\', '/'))):
         if os.path.isfile(name):
             return name
@@ -70,8 +80,8 @@ def file_under_another_name(path: str) -> str | None:
         if actual_folder is None:
             continue
         names = _names_in(actual_folder)
-        stem = os.path.splitext(wanted)[0].casefold()
-        for other in (wanted.casefold(), *(f'{stem}{ending}' for ending in ENDINGS)):
+        stem = _folded(os.path.splitext(wanted)[0])
+        for other in (_folded(wanted), *(f'{stem}{ending}' for ending in ENDINGS)):
             for file in names.get(other, ()):
                 if os.path.isfile(actual := os.path.join(actual_folder, file)):
                     return actual
@@ -79,21 +89,23 @@ def file_under_another_name(path: str) -> str | None:
 
 
 def folder_in_other_case(folder: str) -> str | None:
-    """The folder, or the one whose path differs only in letter case; None if there is none."""
+    """The folder, or the one whose path differs only in letter case or in how accents are written;
+    None if there is none.
+    """
     if os.path.isdir(folder or '.'):
         return folder or '.'
     parent, name = os.path.split(folder)
     actual_parent = folder_in_other_case(parent) if name else None
     if actual_parent is None:
         return None
-    for other in _names_in(actual_parent).get(name.casefold(), ()):
+    for other in _names_in(actual_parent).get(_folded(name), ()):
         if os.path.isdir(path := os.path.join(actual_parent, other)):
             return path
     return None
 
 
 def _names_in(folder: str) -> dict[str, list[str]]:
-    """The names in a folder by their lower case. Cached until the folder changes."""
+    """The names in a folder by their lower case; see `_folded`. Cached until the folder changes."""
     return _read_folder(folder, os.stat(folder).st_mtime_ns)
 
 
@@ -101,8 +113,13 @@ def _names_in(folder: str) -> dict[str, list[str]]:
 def _read_folder(folder: str, changed: int) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
-        names.setdefault(name.casefold(), []).append(name)
+        names.setdefault(_folded(name), []).append(name)
     return names
+
+
+def _folded(name: str) -> str:
+    """Lower case, and one character for a letter with an accent: macOS's archives have two."""
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def header_size(path: str | Path) -> tuple[int, int] | None:
@@ -126,6 +143,12 @@ def pixel_notes(images: Iterable[Decoded]) -> list[str]:
         )
     if rotated := sum(image.size != image.stored for image in images):
         notes.append(f'{rotated:,} images have an EXIF orientation; mmdet rotates them')
+    brightest = [image.brightest for image in images if image.brightest is not None]
+    if dark := [value for value in brightest if value < DARK]:
+        notes.append(
+            f'16-bit images are almost black after this conversion: {len(dark):,} (at most '
+            f'{max(dark)} of 255); multiply their values so that they reach 65,535'
+        )
     return notes
 
 
@@ -162,9 +185,11 @@ def decode(path: str) -> Decoded:
     try:
         data = Path(path).read_bytes()
         with Image.open(io.BytesIO(data)) as image:
+            has_16_bits = any(';16' in str(tile) for tile in image.tile)  # empty once it is loaded
             size, stored = shown_and_stored_size(image)
             mode = image.mode
             image.load()
+            brightest = _brightest(image) if has_16_bits else None
             if image.format not in LIKE_OPENCV:
                 opencv_size = _size_by_opencv(data)
                 size = opencv_size or size
@@ -179,7 +204,13 @@ def decode(path: str) -> Decoded:
     except Exception as error:  # Pillow raises errors of any kind on broken files
         message = (str(error).splitlines() or [type(error).__name__])[0]
         return Decoded(('image unreadable', f'unreadable: {message}'))
-    return Decoded(None, size, stored, mode, _sha1(data))
+    return Decoded(None, size, stored, mode, _sha1(data), brightest)
+
+
+def _brightest(image: Image.Image) -> int:
+    """The largest value of an image of 16 bits as 8 bits; Pillow reads its colours as 8 bits."""
+    largest = int(np.max(image.getextrema()))
+    return largest >> 8 if image.mode.startswith('I') else largest
 
 
 def _size_by_opencv(data: bytes) -> tuple[int, int] | None:

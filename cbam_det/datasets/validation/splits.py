@@ -171,10 +171,10 @@ def _compare(
     Args:
         own, others: the images of each split, identity (digest or absolute path) -> path.
     """
-    if not split.places and split.root == other.root and split.is_voc:
-        stems = {split.content.file.stem, other.content.file.stem}
+    if not split.places and split.root == other.root:
+        stems = {part.content.file.stem.removeprefix('instances_') for part in (split, other)}
         if 'trainval' in stems and stems <= {'train', 'val', 'trainval'}:
-            return  # VOC's trainval is the union of both
+            return  # trainval is the union of both
     shared = sorted(own.keys() & others.keys())
     # Harmless: one file lists a part of the same split, or one set is both validation and test set.
     same_role = split.role is not None and split.role == other.role

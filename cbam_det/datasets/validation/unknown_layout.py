@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ...utils.installation import tool_command
+from ..layouts.files import walk_files
 from .config_layout import COCO_LAYOUT, VOC_LAYOUT
 from .images import ENDINGS
 from .voc import meant_name
@@ -20,15 +21,14 @@ KINDS = {'XMLs': ('.xml',), 'images': ENDINGS, 'JSONs': ('.json',), 'text files'
 def unknown_layout(folder: Path) -> InputError:
     """The error for a folder of unknown layout.
 
-    If the folder has XMLs and images, the remedy has commands that write image lists, and the data
-    sets of a config that read them.
+    If the folder has images and XMLs or texts, the remedy is `init`. If it has XMLs, there are also
+    commands that write image lists, and the data sets of a config that read them.
     """
     folder = folder.absolute()  # so that the remedy works in any working directory
     counts: dict[str, Counter[Path]] = {kind: Counter() for kind in KINDS}
-    for subfolder, _, names in os.walk(folder):
-        for name in names:
-            for kind, endings in KINDS.items():
-                counts[kind][Path(subfolder)] += name.lower().endswith(endings)
+    for path in walk_files(folder, projects=False):
+        for kind, endings in KINDS.items():
+            counts[kind][path.parent] += path.name.lower().endswith(endings)
     contents = [
         f'{sum(by_folder.values())} {kind} in '
         f'{first_few([f"{path}/" for path in sorted(+by_folder)])}'
@@ -40,11 +40,16 @@ def unknown_layout(folder: Path) -> InputError:
         f'{VOC_LAYOUT}; it has {", ".join(contents) or "no images and no annotations"}'
     )
     xmls, images = sorted(+counts['XMLs']), sorted(+counts['images'])
-    if not xmls or not images:
-        init = tool_command('init', folder, '--out', 'FOLDER')
-        reader = f', or try {init}, which reads YOLO labels too' if images else ''
-        return InputError(f'{message}; convert it to one of these layouts{reader}')
-    lists = {annotations: _list_of(folder, annotations) for annotations in xmls}
+    if not images or not (xmls or +counts['text files']):
+        return InputError(f'{message}; convert it to one of these layouts')
+    message += (
+        f'; {tool_command("init", folder, "--out", "PROJECT")} reads VOC and YOLO files in any '
+        f'folders, then {tool_command("check-data", "PROJECT/baseline.py")} checks them'
+    )
+    pairs = {annotations: _images_of(annotations, images) for annotations in xmls}
+    if not xmls or None in pairs.values():
+        return InputError(message)
+    lists = {annotations: _list_of(folder, annotations, xmls) for annotations in xmls}
     commands = [
         f'for f in {shlex.quote(str(annotations))}/*.xml; do basename "$f" .xml; done > '
         f'{shlex.quote(str(file))}'
@@ -52,31 +57,58 @@ def unknown_layout(folder: Path) -> InputError:
         if not file.is_file()
     ]
     remedy = f'write a list for each: {" && ".join(commands)}; then ' if commands else ''
-    datasets = [_dataset(folder, annotations, images, file) for annotations, file in lists.items()]
+    datasets = [
+        _dataset(folder, annotations, image_folder, lists[annotations])
+        for annotations, image_folder in pairs.items()
+        if image_folder
+    ]
     return InputError(
-        f'{message}; {remedy}use in a config, which {tool_command("check-data", "CONFIG")} can '
+        f'{message}; or {remedy}use in a config, which {tool_command("check-data", "CONFIG")} can '
         f'check too: {" and ".join(datasets)}'
     )
 
 
-def _list_of(folder: Path, annotations: Path) -> Path:
-    """The existing list of image names for a folder of XMLs, or the path to write one to."""
-    for file in sorted(path for path in folder.glob('*.txt') if path.is_file()):
-        names = file.read_text(encoding='utf-8', errors='replace').splitlines()
-        if names and all(meant_name(name, annotations) for name in names[:20]):
+def _images_of(annotations: Path, images: list[Path]) -> Path | None:
+    """The folder with the images of a folder of XMLs; None if it could be another one too, or none.
+
+    Of several folders with the same names, it is the one whose path has most folders in common.
+    """
+    stems = {path.stem for path in annotations.glob('*.xml')}
+
+    def likeness(folder: Path) -> tuple[int, int]:
+        common = {*folder.parts} & {*annotations.parts}
+        return len(stems & {path.stem for path in folder.iterdir()}), len(common)
+
+    best, *others = sorted(images, key=likeness, reverse=True)
+    is_unclear = likeness(best)[0] == 0 or (others and likeness(others[0]) == likeness(best))
+    return None if is_unclear else best
+
+
+def _list_of(folder: Path, annotations: Path, xmls: list[Path]) -> Path:
+    """The list of image names for a folder of XMLs: one of its name, one that fits no other folder,
+    or the path to write one to.
+    """
+    own = folder / f'{"_".join(annotations.relative_to(folder).parts) or folder.name}.txt'
+    by_name = folder / f'{annotations.name}.txt'
+    for file in (own, by_name):
+        if file.is_file() and _fits(file, annotations):
             return file
-    return folder / f'{annotations.name}.txt'
+    for file in sorted(path for path in folder.glob('*.txt') if path.is_file()):
+        if [other for other in xmls if _fits(file, other)] == [annotations]:
+            return file
+    same_name = [path for path in xmls if path.name == annotations.name]
+    return own if len(same_name) > 1 or by_name.exists() else by_name
 
 
-def _dataset(folder: Path, annotations: Path, images: list[Path], file: Path) -> str:
+def _fits(file: Path, annotations: Path) -> bool:
+    names = file.read_text(encoding='utf-8', errors='replace').splitlines()
+    return bool(names) and all(meant_name(name, annotations) for name in names[:20])
+
+
+def _dataset(folder: Path, annotations: Path, image_folder: Path, file: Path) -> str:
     """The config of the data set, with the classes of the XMLs."""
-    xmls = sorted(annotations.glob('*.xml'))
-    stems = {path.stem for path in xmls[:20]}
-    image_folder = max(
-        images, key=lambda folder: len(stems & {path.stem for path in folder.iterdir()})
-    )
     classes = set()
-    for path in xmls:
+    for path in sorted(annotations.glob('*.xml')):
         try:
             objects = ET.parse(path).iterfind('object/name')
         except (ET.ParseError, ValueError, LookupError, OSError):

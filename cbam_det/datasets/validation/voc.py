@@ -211,7 +211,10 @@ def read_xml(
         root = ET.parse(file).getroot()
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        content.add_fault('invalid XML', str(file), f'is not valid XML ({reason})', image=image)
+        message = f'is not valid XML ({reason})'
+        if _is_in_another_encoding(file, error):
+            message += ': save it as UTF-8, with encoding="UTF-8" in its first line, or none there'
+        content.add_fault('invalid XML', str(file), message, image=image)
         return None, 0
     size = _xml_size(content, image, root, file) or header_size(picture)
     object_count, earlier = 0, set()
@@ -239,6 +242,17 @@ def read_xml(
         content.usable += is_kept and not is_difficult(item)
     content.classes.pop('', None)
     return size, object_count
+
+
+def _is_in_another_encoding(file: Path, error: Exception) -> bool:
+    """Whether an XML is in an encoding that Python's parser cannot read, or does not declare it."""
+    if isinstance(error, (ValueError, LookupError)):  # its first line declares one, such as GBK
+        return True
+    try:
+        file.read_bytes().decode()
+    except (UnicodeDecodeError, OSError) as problem:
+        return isinstance(problem, UnicodeDecodeError)
+    return False
 
 
 def _xml_size(content: Content, image: int, root: ET.Element, file: Path) -> tuple[int, int] | None:
