@@ -62,7 +62,7 @@ def check_record(place: str, record: object) -> None:
             raise InputError(f'{place}: the record has no environment.{key}; {REMEDY}')
     for step in (*record['loss'], *record['validation']):
         if not step.isdecimal():
-            raise InputError(f'{place}: {step!r} in loss or validation is no epoch; {REMEDY}')
+            raise InputError(f'{place}: {step!r} in loss or validation is not an epoch; {REMEDY}')
 
 
 def _check_value(place: str, value: object, kind: Kind) -> None:
