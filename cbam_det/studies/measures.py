@@ -82,8 +82,8 @@ def gate_weights(
         path, dict(images=count)
     )
     digests: dict[str, dict[str, str | None]] = read_json(path).get('digests', {})
-    options = ['--count', str(count), *repeated_options('--data-root', '--work-dirs')]
-    command_line = command_of_study('gates', study, *options)
+    given = repeated_options('--data-root', '--work-dirs')
+    command_line = command_of_study('gates', study, '--count', count, *given)
     missing = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
@@ -192,9 +192,9 @@ def heat_inside(
 
     path = focus_path(results, study)
     measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
-    options = ['--count', str(count), '--score', f'{score:g}']
-    options += repeated_options('--data-root', '--work-dirs')
-    command_line = command_of_study('focus', study, *options)
+    options = ['--count', count, '--score', f'{score:g}']
+    given = repeated_options('--data-root', '--work-dirs')
+    command_line = command_of_study('focus', study, *options, *given)
     missing: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)
