@@ -18,6 +18,7 @@ from cbam_det.studies.records import (
     read_record,
     records_path,
 )
+from cbam_det.studies.runs import _losses, _numbers
 from cbam_det.studies.study import Study
 from cbam_det.utils.errors import InputError
 
@@ -133,6 +134,13 @@ def test_duplicate_records_of_a_run_are_reported_with_their_lines(small, path):
     message = r'small\.jsonl, lines 1 and 3 are both records of the run faster_rcnn_r50_digits-0; '
     with pytest.raises(InputError, match=message):
         read_record(path.parent, small, small.rows['none'], 0)
+
+
+def test_logged_numbers_that_a_record_cannot_have_are_left_out():
+    lines = [dict(step=step, epoch=1, loss=loss) for step, loss in ((1, 2.0), (2, math.nan))]
+    assert _losses(lines) == {1: 2.0}
+    line = {'coco/AP': math.nan, 'coco/AR': 0.5, 'a/done': True, 'a/name': 'x', 'a/each': [0.1]}
+    assert _numbers(line) == {'coco/AP': None, 'coco/AR': 0.5}
 
 
 def test_two_files_with_different_records_of_a_run_are_reported(small, path):

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
-import math
+import shlex
 import shutil
 import signal
 import sys
@@ -22,8 +22,8 @@ from rich.spinner import Spinner
 from cbam_det.studies import runs
 from cbam_det.studies.processes import LastLine
 from cbam_det.studies.records import check_records, read_record
-from cbam_det.studies.runs import _commit, _losses, _numbers, repeat, run
-from cbam_det.studies.study import gates_path, read_study
+from cbam_det.studies.runs import _commit, _losses, repeat, run
+from cbam_det.studies.study import command, gates_path, read_study
 from cbam_det.studies.verdicts import first_score, values
 from cbam_det.utils.errors import InputError
 from cbam_det.utils.exits import SIGNALS, Stopped
@@ -296,13 +296,6 @@ def test_missing_metrics_are_explained(logged, message, small, calls, tmp_path):
         run(small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
 
 
-def test_logged_numbers_that_a_record_cannot_have_are_left_out():
-    lines = [dict(step=step, epoch=1, loss=loss) for step, loss in ((1, 2.0), (2, math.nan))]
-    assert _losses(lines) == {1: 2.0}
-    line = {'coco/AP': math.nan, 'coco/AR': 0.5, 'a/done': True, 'a/name': 'x', 'a/each': [0.1]}
-    assert _numbers(line) == {'coco/AP': None, 'coco/AR': 0.5}
-
-
 def test_losses_are_averaged_by_epoch_or_by_twentieth_of_the_steps():
     by_epoch = [dict(step=step, epoch=1 + step // 3, loss=step) for step in range(1, 6)]
     assert _losses([*by_epoch, dict(step=5, epoch=2, loss=9)]) == {1: 1.5, 2: pytest.approx(16 / 3)}
@@ -328,11 +321,8 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert tool(*common, *arguments) == 0, capsys.readouterr().err
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
-    options = [' '.join(map(str, pair)) for pair in (common[:2], common[2:], arguments[-2:])]
-    run_words = f'run small --row CBAM --seed 1 --data-root {digits}'
-    assert first['command'] == (
-        f'python tools/experiment.py {options[0]} {options[1]} {run_words} {options[2]}'
-    )
+    after = ['--data-root', str(digits), '--work-dirs', str(tmp_path / 'work')]
+    assert first['command'] == command(study, study.rows['CBAM'], 1, 0, [*map(str, common)], after)
     assert first['memory_mib'] > 100 and first['train_seconds'] > 0
     train, val = (
         hashlib.sha256((digits / f'annotations/instances_{split}2017.json').read_bytes())
@@ -369,10 +359,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
     record = json.loads(gates_path(tmp_path / 'results', study).read_text())
     assert list(record['rows']) == ['CBAM'] and record['images'] == 2
-    assert record['command'] == (
-        f'python tools/experiment.py {options[0]} {options[1]} gates small --count 2 '
-        f'--data-root {digits} {options[2]}'
-    )
+    assert record['command'].endswith(f' gates small --count 2 {shlex.join(after)}')
     (low, middle, high), spatial = record['rows']['CBAM'].values()
     assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
     assert record['runs']['CBAM']['channel'] == {'1': [low, middle, high]}
