@@ -33,7 +33,7 @@ from . import runs, verdicts
 from .compare_page import measure_gates, score_table, verdict_sentences, warning, write
 from .estimate import run_seconds
 from .project_study import SPLITS, ProjectStudy
-from .records import check_records, data_digits, outdated_records, place_of, read_record
+from .records import check_records, data_digits, outdated_runs, place_of, read_record
 from .sentences import duration
 from .study import Row, config_of, run_name
 
@@ -56,7 +56,7 @@ def compare_project(folder: Path, seeds: int | None = None, fast: bool = False) 
     with _quiet('reading the project'):
         project = ProjectStudy.read(folder, seeds, fast)
     _check_unchanged(project)
-    check_records(project.study, project.results)
+    check_records(project.study, project.results, work_dirs=project.work_dirs)
     print(project.study.title, flush=True)
     _train(project)
     with _quiet('measuring the attention'):
@@ -108,7 +108,7 @@ def _predict_command(project: ProjectStudy) -> str:
 def _check_unchanged(project: ProjectStudy) -> None:
     """Raise InputError if the configs or the annotations have changed since runs were recorded."""
     study, results = project.study, project.results
-    changed = dict.fromkeys(outdated_records(study, results))
+    changed = {place_of(results, study, *run): None for run in outdated_runs(study, results)}
     for row in study.rows.values():
         data = data_digits(study, row, row.seeds[0], None)
         for seed in row.seeds:

@@ -23,7 +23,7 @@ from .breakdown import breakdown
 from .figure import study_figure
 from .plan import plan as plan_run
 from .plan import plan_table
-from .records import check_records, read_record
+from .records import WORK_DIRS, check_records, read_record
 from .study import (
     Row,
     Study,
@@ -39,7 +39,6 @@ from .timing import detector_table
 STUDIES = shipped_folder('experiments')
 # Records are written to the checkout, or to the current folder if the package is installed.
 RESULTS = (Path() if INSTALLED else STUDIES.parent) / 'results' / 'experiments'
-WORK_DIRS = Path('work_dirs/experiments')
 Runs = list[tuple[Row, int]]
 
 
@@ -210,7 +209,7 @@ def run_command(args: argparse.Namespace) -> None:
         )
         if requested:
             check_data_root(args, study, requested)
-        check_records(study, args.results)
+        check_records(study, args.results, work_dirs=getattr(args, 'work_dirs', WORK_DIRS))
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')
         elif args.command == 'details':

@@ -14,7 +14,6 @@ from ..apis.inference import Predictor
 from ..checkpoints.loading import check_checkpoint, weights_digest
 from ..utils.config import CBAMS, is_detector, kind_of, walk
 from ..utils.errors import InputError, first_few, print_stderr
-from ..utils.installation import tool_command
 from ..utils.records import last_checkpoint, write_record
 from ..visualization.attention import gates
 from ..visualization.detections import dataset_of, evenly_spaced
@@ -23,11 +22,13 @@ from .study import (
     GATES,
     Row,
     Study,
+    command_of_study,
     config_of,
     cost_path,
     focus_path,
     gates_path,
     read_json,
+    repeated_options,
     run_name,
 )
 from .timing import detectors
@@ -50,7 +51,7 @@ def costs(study: Study, results: Path, rounds: int, device: str) -> dict:
     batch = next(iter(configs.values())).train_dataloader.batch_size
     record = detectors(configs, rounds, device, batch=batch)
     options = ['--rounds', rounds] + (['--device', device] if device != 'cpu' else [])
-    command_line = tool_command('experiment', 'cost', study.name, *options)
+    command_line = command_of_study('cost', study, *options)
     return write_record(cost_path(results, study), command_line, record)
 
 
@@ -81,7 +82,8 @@ def gate_weights(
         path, dict(images=count)
     )
     digests: dict[str, dict[str, str | None]] = read_json(path).get('digests', {})
-    command_line = tool_command('experiment', 'gates', study.name, '--count', count)
+    given = repeated_options('--data-root', '--work-dirs')
+    command_line = command_of_study('gates', study, '--count', count, *given)
     missing = []
     for row in study.rows.values():
         cfg = config_of(study, row, row.seeds[0])
@@ -191,7 +193,8 @@ def heat_inside(
     path = focus_path(results, study)
     measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
     options = ['--count', count, '--score', f'{score:g}']
-    command_line = tool_command('experiment', 'focus', study.name, *options)
+    given = repeated_options('--data-root', '--work-dirs')
+    command_line = command_of_study('focus', study, *options, *given)
     missing: list[str] = []
     for row in study.rows.values():
         base = study.baseline(row)

@@ -19,8 +19,9 @@ from pathlib import Path
 from ..datasets.validation.fingerprint import fingerprint
 from ..engine.own_hooks import OWN_HOOKS
 from ..utils.config import kind_of
-from ..utils.errors import InputError, first_few
+from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.run_config import RunConfig
+from .record_format import check_record
 from .study import Row, Study, config_of, run_name
 
 # The parts of a config that affect a run's numbers. The others name, log, draw and save.
@@ -41,15 +42,10 @@ PASSIVE_HOOKS = {
 }
 # fmt: on
 LOCATION_KEYS = ('_scope_', 'data_root', 'backend_args')
-# Keys that every record must have, with their types; the others are optional.
-RECORD_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(('run', 'row', 'config_hash'), (str, 'a string')),
-    **dict.fromkeys(('environment', 'metrics', 'loss', 'validation'), (dict, 'an object')),
-    'train_seconds': ((int, float), 'a number'),
-}
-ENVIRONMENT_KEYS = ('hardware', 'threads', 'torch')
 # What must be equal in the runs of a row and its baseline.
 EQUAL_KEYS = {'data': 'other data', 'processes': 'another number of processes'}
+# The folder of the runs' work_dirs, if the command line names no other.
+WORK_DIRS = Path('work_dirs/experiments')
 
 
 def records_path(results: Path, study: Study) -> Path:
@@ -58,23 +54,46 @@ def records_path(results: Path, study: Study) -> Path:
 
 
 def read_record(results: Path, study: Study, row: Row, seed: int) -> dict | None:
-    """The record of a run, or None if the run is not recorded."""
-    name = run_name(study, row, seed)
-    return next((records[name] for _, records in _files(results, study) if name in records), None)
+    """The record of a run, or None if the run is not recorded.
+
+    Raises:
+        InputError: two files have different records of it, or a file is damaged.
+    """
+    return _find(results, study, row, seed)[1]
 
 
 def place_of(results: Path, study: Study, row: Row, seed: int) -> str:
     """The file of a record and the name of its run, for messages."""
+    return f'{_find(results, study, row, seed)[0]}, {run_name(study, row, seed)}'
+
+
+def removal(results: Path, study: Study, row: Row, seed: int, work_dirs: Path) -> str:
+    """What has to be removed before a recorded run can be run again, for messages."""
     name = run_name(study, row, seed)
-    own_path = records_path(results, study)
-    path = next((path for path, records in _files(results, study) if name in records), own_path)
-    return f'{path}, {name}'
+    path, _ = _find(results, study, row, seed)
+    return f'the line of {name} in {path} and the folder {work_dirs / name}'
+
+
+def _find(results: Path, study: Study, row: Row, seed: int) -> tuple[Path, dict | None]:
+    """The file with the record of a run, by default the study's own, and the record."""
+    name = run_name(study, row, seed)
+    places = [(path, records[name]) for path, records in _files(results, study) if name in records]
+    for path, record in places[1:]:
+        first_path, first = places[0]
+        of_study = dict(row='', command='')  # which can differ if studies share the run
+        if record | of_study != first | of_study:
+            raise InputError(
+                f'{first_path} and {path} have different records of the run {name}; remove its '
+                f'line in one of them, or move {path} to another folder if it is a copy'
+            )
+    return places[0] if places else (records_path(results, study), None)
 
 
 def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -> dict:
     """Append the record of a run to the study's file; returns it as `read_record` reads it.
 
-    If another command has recorded this run in the meantime, that record is kept and returned.
+    If another command has recorded this run in the meantime, that record is kept and returned. An
+    incomplete last line is moved to a file of its own.
     """
     path = records_path(results, study)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,11 +104,13 @@ def add_record(results: Path, study: Study, row: Row, seed: int, record: dict) -
         if (existing := read_record(results, study, row, seed)) is not None:
             return existing
         stream.seek(0)
-        if unfinished := stream.read().rpartition(b'\n')[2]:
-            if _is_json(unfinished):  # a whole record, saved by an editor without a newline
-                line = f'\n{line}'
-            else:  # an interrupted write
-                stream.truncate(stream.tell() - len(unfinished))
+        unfinished = stream.read().rpartition(b'\n')[2]
+        if _is_json(unfinished):  # a whole record, saved by an editor without a newline
+            line = f'\n{line}'
+        elif unfinished:  # an interrupted write, or a record that an editor has damaged
+            with _damaged(path).open('ab') as side_stream:
+                side_stream.write(unfinished + b'\n')
+            stream.truncate(stream.tell() - len(unfinished))
         stream.write(line.encode())
         stream.flush()
         os.fsync(stream.fileno())
@@ -128,9 +149,19 @@ def _read_file(path: Path) -> dict[str, dict]:
 def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
     records: dict[str, dict] = {}
     line_numbers: dict[str, int] = {}
-    lines = path.read_bytes().split(b'\n')
-    if not _is_json(lines[-1]):
-        lines.pop()  # another process is writing this line, or was interrupted
+    with path.open('rb') as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            is_written = False
+        except OSError:  # another process is writing the last line
+            is_written = True
+        lines = stream.read().split(b'\n')
+    if not _is_json(lines[-1]) and lines.pop().strip() and not is_written:
+        print_stderr(
+            f'warning: the last line of {path} is not complete, so that its run counts as not '
+            f'recorded; restore the line, or remove it. The next record moves it to '
+            f'{_damaged(path)}'
+        )
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -140,7 +171,7 @@ def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
             raise InputError(
                 f'{path}, line {number} is not valid JSON ({error}); remove the line, or restore it'
             ) from None
-        _check_keys(f'{path}, line {number}', record)
+        check_record(f'{path}, line {number}', record)
         name = record['run']
         if name in records:
             raise InputError(
@@ -151,30 +182,17 @@ def _parse(path: Path, changed: int, size: int) -> dict[str, dict]:
     return records
 
 
+def _damaged(path: Path) -> Path:
+    """The file for incomplete lines of a file of records."""
+    return path.with_name(f'{path.name}.damaged')
+
+
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:
         return False
     return True
-
-
-def _check_keys(place: str, record: object) -> None:
-    """Raise InputError if a line of JSON is not a record."""
-    remedy = 'remove the line, or restore it'
-    if not isinstance(record, dict):
-        raise InputError(f'{place} is not a record, but {record!r}; {remedy}')
-    for key, (value_type, description) in RECORD_KEYS.items():
-        if key not in record:
-            raise InputError(f'{place}: the record has no {key}; {remedy}')
-        if not isinstance(record[key], value_type):
-            raise InputError(f'{place}: {key} must be {description}, not {record[key]!r}; {remedy}')
-    for key in ENVIRONMENT_KEYS:
-        if key not in record['environment']:
-            raise InputError(f'{place}: the record has no environment.{key}; {remedy}')
-    for key, value in record['metrics'].items():
-        if not (value is None or isinstance(value, (int, float))):
-            raise InputError(f'{place}: metrics.{key} must be a number, not {value!r}; {remedy}')
 
 
 def config_hash(study: Study, row: Row, seed: int) -> str:
@@ -232,63 +250,77 @@ def data_digits(study: Study, row: Row, seed: int, data_root: str | None) -> dic
     }
 
 
-def outdated_records(
+def outdated_runs(
     study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()
-) -> list[str]:
-    """The records whose config differs from the current config of their row; see `place_of`.
+) -> list[tuple[Row, int]]:
+    """The recorded runs whose config differs from the current config of their row.
 
     Args:
         runs: rows and seeds, by default all of the study.
     """
     return [
-        place_of(results, study, row, seed)
+        (row, seed)
         for row, seed in runs or study.runs()
         if (record := read_record(results, study, row, seed)) is not None
         and record['config_hash'] != config_hash(study, row, seed)
     ]
 
 
-def check_records(study: Study, results: Path, runs: Iterable[tuple[Row, int]] = ()) -> None:
+def check_records(
+    study: Study,
+    results: Path,
+    runs: Iterable[tuple[Row, int]] = (),
+    work_dirs: Path = WORK_DIRS,
+) -> None:
     """Check the records of a study.
 
     Args:
         runs: rows and seeds whose configs are compared, by default all of the study.
+        work_dirs: folder of the runs, for the messages.
 
     Raises:
         InputError: a record has an outdated config, the wrong row, other data or another number of
             processes than the rest of its row or the baseline, or started from other weights than
-            its row names.
+            the runs of the rows that its row names ended with.
     """
     _check_rows(study, results)
-    if outdated := outdated_records(study, results, runs):
+    if outdated := outdated_runs(study, results, runs):
+        parts = [removal(results, study, *run, work_dirs) for run in outdated]
         raise InputError(
             f'{len(outdated)} records were made with other configs than their rows have now; to '
-            f'run them again, remove their lines and their work_dirs: {first_few(outdated)}'
+            f'run them again, remove {first_few(parts)}'
         )
     for row in study.rows.values():
         for seed in row.seeds:
-            _check_start(study, results, row, seed)
+            _check_start(study, results, row, seed, work_dirs)
         compared_rows = (row, study.baseline(row) or row)
         runs = [
             (compared_row, seed) for compared_row in compared_rows for seed in compared_row.seeds
         ]
         for key, difference in EQUAL_KEYS.items():
-            values = {
-                place_of(results, study, *run): record[key]
+            values = [
+                (run, record[key])
                 for run in runs
                 if (record := read_record(results, study, *run)) and record.get(key)
-            }
-            for place, value in values.items():
-                first = next(iter(values))
-                if value != values[first]:
+            ]
+            for run, value in values:
+                first, first_value = values[0]
+                if value != first_value:
+                    place, first_place = (place_of(results, study, *it) for it in (run, first))
+                    parts = [removal(results, study, *it, work_dirs) for it in (run, first)]
                     raise InputError(
-                        f'{place} was made with {difference} ({value}) than {first} '
-                        f'({values[first]}); remove the wrong line and its work_dir'
+                        f'{place} was made with {difference} ({value}) than {first_place} '
+                        f'({first_value}); remove {", or ".join(parts)}, to run the wrong one again'
                     )
 
 
 def check_new_run(
-    study: Study, results: Path, row: Row, data: dict[str, str], processes: int
+    study: Study,
+    results: Path,
+    row: Row,
+    data: dict[str, str],
+    processes: int,
+    work_dirs: Path = WORK_DIRS,
 ) -> None:
     """Check that a run of a row, before it starts, can be compared with the records.
 
@@ -301,7 +333,8 @@ def check_new_run(
         for other in study.rows.values()
         if other.name in (row.name, row.against) or other.against == row.name
     ]
-    for record in records(study, results, rows):
+    for run in study.runs(rows):
+        record = read_record(results, study, *run) or {}
         for key, value in dict(data=data, processes=processes).items():
             if (recorded := record.get(key) or value) != value:
                 remedy = 'read the same data, by the config or --data-root'
@@ -310,7 +343,8 @@ def check_new_run(
                 raise InputError(
                     f'{row.name!r} would be run with {EQUAL_KEYS[key]} ({value}) than '
                     f'{record["run"]} in {results} ({recorded}), and could not be compared with '
-                    f'it; {remedy}, or remove that line and its work_dir to run it again'
+                    f'it; {remedy}, or remove {removal(results, study, *run, work_dirs)} to run '
+                    'it again'
                 )
 
 
@@ -329,15 +363,27 @@ def _check_rows(study: Study, results: Path) -> None:
             )
 
 
-def _check_start(study: Study, results: Path, row: Row, seed: int) -> None:
-    """Raise InputError if a run started from other weights than its source row ended with."""
-    record = read_record(results, study, row, seed) or {}
-    for name, digest in record.get('starts_from', {}).items():
-        source = study.rows.get(name)
-        first = source and read_record(results, study, source, seed)
-        if source and first and first.get('weights') != digest:
-            raise InputError(
-                f'{place_of(results, study, row, seed)} started from the weights {digest}, but '
-                f'{place_of(results, study, source, seed)} ended with {first.get("weights")}; '
-                'remove the line of the first and its work_dir to run it again'
-            )
+def _check_start(study: Study, results: Path, row: Row, seed: int, work_dirs: Path) -> None:
+    """Raise InputError if a run started from other weights than those runs ended with that its row
+    names. A record also has the names of their rows, but rows can be renamed.
+    """
+    record = read_record(results, study, row, seed)
+    if record is None:
+        return
+    started = set(record.get('starts_from', {}).values())
+    rows = [study.rows[name] for name in row.weights.values()]
+    sources = {run_name(study, source, seed): source for source in rows}
+    ended = {
+        place_of(results, study, source, seed): first.get('weights')
+        for source in sources.values()
+        if (first := read_record(results, study, source, seed)) is not None
+    }
+    digests = set(ended.values())
+    if digests ^ started if len(ended) == len(sources) else digests - started:
+        ends = ' and '.join(f'{place} ended with {digest}' for place, digest in ended.items())
+        raise InputError(
+            f'{place_of(results, study, row, seed)} started from the weights '
+            f'{first_few(sorted(started)) or "of no recorded run"}, but '
+            f'{ends or "its row names none"}; remove '
+            f'{removal(results, study, row, seed, work_dirs)} to run it again'
+        )

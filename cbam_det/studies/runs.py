@@ -19,17 +19,18 @@ from ..utils.installation import INSTALLED
 from ..utils.options import written
 from ..utils.records import current_environment, last_checkpoint, log_lines, scored, with_origin
 from .processes import call_tool
+from .record_format import is_number, is_score
 from .records import (
     add_record,
     check_new_run,
     check_records,
     config_hash,
     data_digits,
-    place_of,
     read_record,
     records_path,
+    removal,
 )
-from .study import Row, Study, check_gpus, command, command_here, options, run_name
+from .study import Row, Study, check_gpus, command_here, options, run_name
 
 
 def run(
@@ -62,15 +63,15 @@ def run(
     """
     check_gpus(study, gpus)
     if (existing := read_record(results, study, row, seed)) is not None:
-        check_records(study, results, [(row, seed)])
+        check_records(study, results, [(row, seed)], work_dirs)
         return existing
     digest = config_hash(study, row, seed)
     data = data_digits(study, row, seed, data_root)
-    check_new_run(study, results, row, data=data, processes=max(gpus, 1))
+    check_new_run(study, results, row, data, max(gpus, 1), work_dirs)
     folder = work_dirs / run_name(study, row, seed)
     if start is None:
         start = start_weights(study, row, seed, results, work_dirs)
-    identity = dict(config_hash=digest, gpus=max(gpus, 1), data_root=data_root, data=data)
+    identity = dict(config_hash=digest, gpus=max(gpus, 1), data=data)
     identity |= {key: weights for key, (_, weights) in start.items()}
     with _claimed(folder, identity) as (commit, lock):
         if (existing := read_record(results, study, row, seed)) is not None:
@@ -107,7 +108,7 @@ def run(
             validation=_validation(logged),
             metrics=metrics,
         )
-        content = with_origin(command(study, row, seed, gpus), record)
+        content = with_origin(command_here(study, row, seed, gpus), record)
         return add_record(results, study, row, seed, content)
 
 
@@ -133,7 +134,7 @@ def start_weights(
                 f'{description}, but this run is not recorded in {results}; run it first: '
                 f'{command_here(study, source, seed)}'
             )
-        check_records(study, results, [(source, seed)])
+        check_records(study, results, [(source, seed)], work_dirs)
         run_folders = [
             folder / run_name(study, source, seed) for folder in (work_dirs, work_dirs / 'repeat')
         ]
@@ -154,8 +155,8 @@ def start_weights(
                 f'{description}, but these weights are not in {work_dirs} '
                 f'({"; ".join(faults) or "no checkpoint"}); give the folder of the runs with '
                 f'--work-dirs, or train again: {repeat_command}; if the numbers differ because '
-                f'this is another machine, remove {place_of(results, study, source, seed)} and run '
-                'the row again'
+                'this is another machine, remove '
+                f'{removal(results, study, source, seed, work_dirs)} and run the row again'
             )
     return start
 
@@ -169,27 +170,56 @@ def _claimed(folder: Path, identity: dict) -> Iterator[tuple[str, int]]:
         which the tools inherit because they may outlive this process.
 
     Raises:
-        InputError: it belongs to another run, or another command is using it.
+        InputError: it belongs to another run, its file is damaged, it cannot be written to, or
+            another command is using it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'run.json').open('a+', encoding='utf-8') as stream:
+    path = folder / 'run.json'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open('a+', encoding='utf-8', errors='replace')
+    except OSError as error:
+        raise InputError(
+            f'{error.filename} cannot be used for this run ({error.strerror}); remove what is in '
+            'its place, or give another folder with --work-dirs'
+        ) from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f'another command is using {folder}; wait until it ends') from None
         stream.seek(0)
         text = stream.read()
-        recorded = json.loads(text or '{}')
-        commit = recorded.pop('commit') if 'commit' in recorded else _commit()
-        if text and {'data': identity['data'], **recorded} != identity:  # older ones have no data
-            raise InputError(
-                f'{folder} belongs to another run ({text}), not {json.dumps(identity)}; remove it, '
-                'or give another folder with --work-dirs'
-            )
-        if not text:
-            stream.write(json.dumps(dict(identity, commit=commit)))
+        if not text or not _is_trained(folder):
+            text = json.dumps(dict(identity, commit=_commit()))
+            stream.truncate(0)
+            stream.write(text)
             stream.flush()
+        try:
+            # Older ones have no data, but the folder of the data.
+            recorded = dict(data=identity['data'], data_root=None) | json.loads(text)
+        except (ValueError, TypeError):
+            raise InputError(
+                f'{path} is damaged, so that it is not known which run {folder} belongs to; remove '
+                f'{folder} to train again, or give another folder with --work-dirs'
+            ) from None
+        commit = recorded.pop('commit') if 'commit' in recorded else _commit()
+        del recorded['data_root']
+        if differing := [
+            f'{key} {recorded.get(key)}, not {identity.get(key)}'
+            for key in {**identity, **recorded}
+            if recorded.get(key) != identity.get(key)
+        ]:
+            raise InputError(
+                f'{folder} belongs to another run ({" and ".join(differing)}); remove it, or give '
+                'another folder with --work-dirs'
+            )
         yield commit, stream.fileno()
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a work_dir has a checkpoint or a logged step."""
+    has_checkpoint = last_checkpoint(folder) is not None or any(folder.glob('*.pth'))
+    return has_checkpoint or next(log_lines(folder), None) is not None
 
 
 def repeat(
@@ -220,7 +250,7 @@ def repeat(
     repeated_results = folder / run_name(study, row, seed) / 'record'  # removed with the run
     if read_record(repeated_results, study, row, seed) is not None:
         raise InputError(f'{repeated_results.parent} exists; remove it to repeat the run again')
-    check_records(study, results, [(row, seed)])
+    check_records(study, results, [(row, seed)], work_dirs)
     data = data_digits(study, row, seed, data_root)
     if (recorded_data := record.get('data', data)) != data:
         raise InputError(
@@ -255,12 +285,7 @@ def _flat(record: dict) -> dict[str, float | None]:
 
 def _numbers(line: dict) -> dict[str, float | None]:
     """The metrics in a line of a log; mmpretrain also logs lists, a number for each class."""
-    metrics = {
-        key: value
-        for key, value in line.items()
-        if '/' in key and (value is None or isinstance(value, (int, float)))
-    }
-    return scored(metrics)
+    return {key: value for key, value in scored(line).items() if '/' in key and is_score(value)}
 
 
 def _metrics(folder: Path) -> dict[str, float | None]:
@@ -305,7 +330,7 @@ def _seconds(logged: list[dict]) -> int:
 
 
 def _losses(logged: list[dict]) -> dict[int, float]:
-    """The mean of the logged losses by epoch.
+    """The mean of the logged losses by epoch, without those that are not finite.
 
     A training by steps is divided into twenty parts, and the keys are their last steps.
     """
@@ -315,7 +340,8 @@ def _losses(logged: list[dict]) -> dict[int, float]:
     means: dict[int, list[float]] = {}
     for step, line in sorted(lines.items()):
         part_end = math.ceil(step / steps_per_part) * steps_per_part
-        means.setdefault(line.get('epoch', part_end), []).append(line['loss'])
+        if is_number(line['loss']):
+            means.setdefault(line.get('epoch', part_end), []).append(line['loss'])
     return {step: round(statistics.mean(losses), 5) for step, losses in means.items()}
 
 

@@ -31,7 +31,7 @@ from cbam_det.studies.verdicts import heat_table, table
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from ..study_records import MINIMAL_RECORD, change_record, put_record
+from ..study_records import MINIMAL_RECORD, change_record, drop_record, put_record
 
 CHAIN = """
 title: chain
@@ -119,7 +119,9 @@ def test_missing_damaged_or_different_initial_weights_are_named_with_their_comma
     ((path, _),) = start_weights(*arguments).values()  # the repetition has them too
     assert path == moved / 'epoch_1.pth'
     shutil.rmtree(moved)
-    with pytest.raises(InputError, match=f'are not in .*truncated or damaged.* {repeat_first}'):
+    removed = f'remove the line of {folder.name} in .*/results/chain.jsonl and the folder {folder} '
+    message = f'are not in .*truncated or damaged.* {repeat_first}; .*, {removed}and run the row'
+    with pytest.raises(InputError, match=message):
         run(*arguments)
     torch.save(dict(state_dict={'backbone.w': torch.zeros(2)}), weights)
     with pytest.raises(InputError, match=f'has other weights .*than its record.* {repeat_first}'):
@@ -128,7 +130,10 @@ def test_missing_damaged_or_different_initial_weights_are_named_with_their_comma
     with pytest.raises(InputError, match=f'are not in .*no checkpoint.* {repeat_first}'):
         run(*arguments)
     change_record(arguments[3], study, first, 0, config_hash='another')
-    with pytest.raises(InputError, match='made with other configs than their rows have now'):
+    message = (
+        f'made with other configs than their rows have now; to run them again, {removed[:-1]}$'
+    )
+    with pytest.raises(InputError, match=message):
         run(*arguments)
 
 
@@ -323,22 +328,38 @@ def test_run_that_started_from_other_weights_than_its_source_has_now_is_refused(
     message = 'chain.jsonl, faster_rcnn_r50_digits-.* started from the weights old, .* with new; '
     with pytest.raises(InputError, match=message):
         check_records(study, tmp_path)
+    change_record(tmp_path, study, second, 0, starts_from={})
+    message = 'started from the weights of no recorded run, .* ended with new; remove the line of '
+    with pytest.raises(InputError, match=message):
+        check_records(study, tmp_path)
+    drop_record(tmp_path, study, first, 0)  # to be run again
+    change_record(tmp_path, study, second, 0, starts_from={'first': 'old'})
+    check_records(study, tmp_path)
 
 
-def test_incomplete_line_affects_only_its_own_run(tmp_path):
+def test_start_of_a_run_is_compared_also_if_rows_are_renamed_or_named_otherwise_in_another_study(
+    tmp_path,
+):
     study = study_of(tmp_path)
     first, second, _ = study.rows.values()
-    put_record(tmp_path, study, first, 0, metrics={})
-    path = records_path(tmp_path, study)
-    complete = path.read_bytes()
-    path.write_bytes(complete + complete[:50])
-    assert (
-        read_record(tmp_path, study, first, 0) and read_record(tmp_path, study, second, 0) is None
-    )
-    add_record(tmp_path, study, second, 0, MINIMAL_RECORD)
-    assert path.read_bytes().startswith(complete) and path.read_bytes().count(b'\n') == 2
-    for row in (first, second):
-        assert read_record(tmp_path, study, row, 0)['row'] == row.name
+    hashes = {row.name: config_hash(study, row, 0) for row in (first, second)}
+    put_record(tmp_path, study, first, 0, config_hash=hashes['first'], weights='W1')
+    started = dict(config_hash=hashes['second'], starts_from={'first': 'W1'}, weights='W2')
+    put_record(tmp_path, study, second, 0, **started)
+    path = tmp_path / 'other.yaml'
+    renamed = CHAIN.replace('second', 'detector').replace('first', 'second')
+    path.write_text(renamed.replace('detector:', 'first:', 1).replace('against: detector', ''))
+    other = read_study(path)
+    assert [run_name(other, row, 0) for row in other.rows.values()][:2] == [
+        run_name(study, row, 0) for row in (first, second)
+    ]
+    check_records(other, tmp_path)  # whose first row is 'second', and whose second is 'first'
+    change_record(tmp_path, study, first, 0, weights='W3')
+    message = 'from the weights W1, but .*chain.jsonl, faster_rcnn_r18_digits-0 ended with W3; '
+    for name in ('first', 'a name before'):
+        change_record(tmp_path, study, second, 0, starts_from={name: 'W1'})
+        with pytest.raises(InputError, match=message):
+            check_records(other, tmp_path)
 
 
 def test_no_record_is_lost_when_processes_finish_at_the_same_time(tmp_path):

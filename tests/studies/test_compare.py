@@ -214,7 +214,7 @@ def test_verdict_is_printed_even_if_the_page_cannot_be_written(recorded, monkeyp
 
     monkeypatch.setattr(compare_module, 'write', fail)
     for check in ('check_records', '_check_unchanged'):
-        monkeypatch.setattr(compare_module, check, lambda *_: None)
+        monkeypatch.setattr(compare_module, check, lambda *_, **__: None)
     assert in_process('compare')(recorded.folder) == 2
     said = capsys.readouterr()
     assert 'three seeds: CBAM is better.' in said.out and said.err == 'error: the disk is full\n'
@@ -247,7 +247,7 @@ def test_only_runs_without_a_record_are_trained_seed_by_seed(recorded, monkeypat
 
     monkeypatch.setattr(compare_module.runs, 'run', run)
     for check in ('check_records', '_check_unchanged'):
-        monkeypatch.setattr(compare_module, check, lambda *_: None)
+        monkeypatch.setattr(compare_module, check, lambda *_, **__: None)
     monkeypatch.setattr(compare_module, 'run_seconds', lambda cfg, processes: 120)
     monkeypatch.setattr(compare_module.time, 'process_time', lambda: 0)
     monkeypatch.setattr(compare_module, 'write', lambda project: project.output / 'report.html')

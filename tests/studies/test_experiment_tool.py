@@ -85,10 +85,11 @@ def test_missing_config_is_one_line_with_its_study_and_row(name, tool, tmp_path,
 
 
 @pytest.mark.slow
-def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, tmp_path):
+def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, monkeypatch, tmp_path):
     bfloat16 = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
     rows = {name: replace(small.rows[name], overrides=bfloat16) for name in ('none', 'CBAM')}
     small = replace(small, rows=rows)
+    monkeypatch.setattr(sys, 'argv', ['tools/experiment.py'])
     record = costs(small, tmp_path, rounds=2, device='cpu')
     assert record == json.loads(cost_path(tmp_path, small).read_text())
     assert list(record['rows']) == ['none', 'CBAM'] and record['batch'] == 4
@@ -133,7 +134,8 @@ def test_costs_on_a_gpu_need_one_and_are_recorded_with_the_option(
     monkeypatch.setattr('cbam_det.studies.measures.write_record', lambda _, command, __: command)
     study = read_study(ROOT / 'experiments' / 'bccd.yaml')
     for device, end in (('cuda', '--rounds 3 --device cuda'), ('cpu', '--rounds 3')):
-        assert costs(study, tmp_path, 3, device).endswith(end)
+        said = f'python tools/experiment.py --results {tmp_path} cost bccd'
+        assert costs(study, tmp_path, 3, device) == f'{said} {end}'
 
 
 def test_tool_lists_studies_and_reports_missing_studies_and_rows(tool, tmp_path, capsys):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 
+from cbam_det.studies.record_format import OPTIONAL_KEYS, RECORD_KEYS
 from cbam_det.studies.records import (
-    RECORD_KEYS,
     add_record,
     check_records,
     config_hash,
     read_record,
     records_path,
 )
+from cbam_det.studies.runs import _losses, _numbers
 from cbam_det.studies.study import Study
 from cbam_det.utils.errors import InputError
 
@@ -47,6 +51,28 @@ def test_last_record_without_a_newline_is_kept_and_the_next_one_follows_it(small
     assert [record['run'][-1] for record in lines(path)] == ['0', '1', '2']
 
 
+def test_incomplete_last_line_affects_only_its_own_run_and_is_kept(small, path, capsys):
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:-2])
+    row = small.rows['none']
+    assert [read_record(path.parent, small, row, seed) is None for seed in (0, 1)] == [False, True]
+    damaged = path.with_name('small.jsonl.damaged')
+    warning = f'warning: the last line of {path} is not complete, .* moves it to {damaged}\n'
+    assert re.fullmatch(warning, capsys.readouterr().err)
+    add_record(path.parent, small, row, 1, MINIMAL_RECORD)
+    assert path.read_bytes() == first + second and damaged.read_bytes() == second[:-2] + b'\n'
+    assert all(read_record(path.parent, small, row, seed) for seed in (0, 1))
+
+
+def test_line_that_another_process_is_writing_is_no_warning(small, path, capsys):
+    with path.open('ab') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write(b'{"run": ')
+        stream.flush()
+        assert read_record(path.parent, small, small.rows['none'], 1)
+    assert capsys.readouterr().err == ''
+
+
 def test_blank_lines_are_skipped_but_counted_in_line_numbers(small, path):
     first, second = path.read_text().splitlines()
     path.write_text(f'\n{first}\r\n \n{second}\n\n')
@@ -56,7 +82,7 @@ def test_blank_lines_are_skipped_but_counted_in_line_numbers(small, path):
         read_record(path.parent, small, small.rows['none'], 0)
 
 
-@pytest.mark.parametrize('key', RECORD_KEYS)
+@pytest.mark.parametrize('key', [*RECORD_KEYS, *OPTIONAL_KEYS])
 def test_missing_key_or_wrong_type_in_a_record_is_reported(key, small, path):
     first, second = lines(path)
     for value, shown in ((None, 'not None'), ([], r'not \[\]')):
@@ -65,8 +91,11 @@ def test_missing_key_or_wrong_type_in_a_record_is_reported(key, small, path):
             InputError, match=rf'small\.jsonl, line 2: {key} must be an? .*, {shown}'
         ):
             read_record(path.parent, small, small.rows['none'], 0)
-    del second[key]
+    second.pop(key, None)
     write(path, first, second)
+    if key in OPTIONAL_KEYS:
+        assert read_record(path.parent, small, small.rows['none'], 1) == second
+        return
     with pytest.raises(InputError, match=rf'small\.jsonl, line 2: the record has no {key};'):
         read_record(path.parent, small, small.rows['none'], 0)
 
@@ -79,6 +108,17 @@ def test_missing_key_or_wrong_type_in_a_record_is_reported(key, small, path):
             dict(metrics={'coco/bbox_mAP': '0.4'}),
             r"metrics\.coco/bbox_mAP must be a number, not '0\.4'",
         ),
+        *(
+            (dict(metrics={'AP': value}), rf'metrics\.AP must be a number, not {value}; remove')
+            for value in (math.nan, math.inf, True)
+        ),
+        (dict(train_seconds=math.nan), 'train_seconds must be a number, not nan'),
+        (dict(loss={'1': 's'}), r"loss\.1 must be a number, not 's'"),
+        (dict(loss={'q': 1}), "'q' in loss or validation is not an epoch"),
+        (dict(validation={'x': {}}), "'x' in loss or validation is not an epoch"),
+        (dict(validation={'1': 5}), r'validation\.1 must be an object, not 5'),
+        (dict(validation={'1': {'AP': []}}), r'validation\.1\.AP must be a number, not \[\]'),
+        (dict(starts_from={'first': 5}), r'starts_from\.first must be a string, not 5'),
     ],
 )
 def test_wrong_values_that_tables_read_are_reported(changes, message, small, path):
@@ -92,6 +132,28 @@ def test_duplicate_records_of_a_run_are_reported_with_their_lines(small, path):
     first, second = lines(path)
     write(path, first, second, first | dict(metrics={'coco/bbox_mAP': 0.9}))
     message = r'small\.jsonl, lines 1 and 3 are both records of the run faster_rcnn_r50_digits-0; '
+    with pytest.raises(InputError, match=message):
+        read_record(path.parent, small, small.rows['none'], 0)
+
+
+def test_logged_numbers_that_a_record_cannot_have_are_left_out():
+    lines = [dict(step=step, epoch=1, loss=loss) for step, loss in ((1, 2.0), (2, math.nan))]
+    assert _losses(lines) == {1: 2.0}
+    line = {'coco/AP': math.nan, 'coco/AR': 0.5, 'a/done': True, 'a/name': 'x', 'a/each': [0.1]}
+    assert _numbers(line) == {'coco/AP': None, 'coco/AR': 0.5}
+
+
+def test_two_files_with_different_records_of_a_run_are_reported(small, path):
+    first, second = lines(path)
+    copy = path.with_name('copy.jsonl')
+    write(copy, {**first, 'row': 'of another study', 'command': 'run another study'})
+    assert read_record(path.parent, small, small.rows['none'], 0) == first
+    write(copy, first | dict(metrics={'coco/bbox_mAP': 0.9}))
+    assert read_record(path.parent, small, small.rows['none'], 1) == second
+    message = (
+        f'^{path} and {copy} have different records of the run faster_rcnn_r50_digits-0; remove '
+        f'its line in one of them, or move {copy} to another folder'
+    )
     with pytest.raises(InputError, match=message):
         read_record(path.parent, small, small.rows['none'], 0)
 
@@ -110,9 +172,13 @@ def test_records_with_other_processes_or_data_than_their_baseline_are_refused(sm
     check_records(small, path.parent, runs)
     place = (path.parent, small, small.rows['CBAM'], 0)
     change_record(*place, processes=4)
-    message = r'_digits-0 was made with another number of processes \(1\) than .* \(4\); remove'
+    message = (
+        r'_digits-0 was made with another number of processes \(1\) than .* \(4\); remove the line '
+        f'of faster_rcnn_r50_digits-0 in {path} and the folder w/faster_rcnn_r50_digits-0, or the '
+        f'line of faster_rcnn_r50_cbam_digits-0 in {path} and the folder w/faster_.*, to run'
+    )
     with pytest.raises(InputError, match=message):
-        check_records(small, path.parent, runs)
+        check_records(small, path.parent, runs, Path('w'))
     change_record(*place, processes=1, data={'val': 'b'})
     with pytest.raises(InputError, match=r"_digits-0 was made with other data .*'a'.*'b'"):
         check_records(small, path.parent, runs)

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -104,16 +105,57 @@ def test_a_work_dir_belongs_to_one_run(small, calls, tmp_path):
     assert record['train_seconds'] == 10 and record['loss'] == {'1': 15}
     folder = work / 'faster_rcnn_r50_digits-0'
     drop_record(results, small, row, 0)
-    with pytest.raises(InputError, match='belongs to another run'):
+    message = f"{folder} belongs to another run .data .* 'None'}}, not .* 'elsewhere'}}.; remove it"
+    with pytest.raises(InputError, match=message):
         run(small, row, 0, results, work, data_root='elsewhere')
-    (folder / 'run.json').write_text('{"config_hash": "another"}')
-    with pytest.raises(InputError, match='belongs to another run'):
+    identity = json.loads((folder / 'run.json').read_text())
+    (folder / 'run.json').write_text(json.dumps(identity | dict(config_hash='another')))
+    message = rf'another run \(config_hash another, not {identity["config_hash"]}\); remove it, or'
+    with pytest.raises(InputError, match=message):
         run(small, row, 0, results, work)
     with (folder / 'run.json').open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(InputError, match='another command is using'):
             run(small, row, 0, results, work)
     assert read_record(results, small, row, 0) is None
+
+
+def test_same_data_in_another_folder_continue_a_run(small, calls, monkeypatch, tmp_path):
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: dict(train='a'))
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    run(*arguments)
+    path = tmp_path / 'work' / 'faster_rcnn_r50_digits-0' / 'run.json'
+    for data_root in (None, 'dg', 'dg/'):
+        older = json.loads(path.read_text()) | dict(data_root=data_root)
+        path.write_text(json.dumps(older))
+        drop_record(arguments[3], *arguments[:3])
+        assert run(*arguments, data_root='dg')['data'] == dict(train='a')
+
+
+def test_work_dir_in_which_nothing_was_trained_is_taken_over_and_a_damaged_one_is_reported(
+    small, calls, tmp_path
+):
+    small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
+    arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
+    folder = tmp_path / 'work' / 'faster_rcnn_r50_digits-0'
+    folder.mkdir(parents=True)
+    path = folder / 'run.json'
+    path.write_text('{"config_hash": "wrong", "commit": "of then"}')
+    run(*arguments)
+    identity = path.read_text()
+    assert json.loads(identity)['config_hash'] not in ('wrong', '') and 'of then' not in identity
+    drop_record(arguments[3], *arguments[:3])
+    for text in (identity[:20], '[]', '3', '"x"', '\xe4'):
+        path.write_text(text, encoding='latin-1')
+        message = f'^{path} is damaged, .*; remove {folder} to train again, or give another folder'
+        with pytest.raises(InputError, match=message):
+            run(*arguments)
+    shutil.rmtree(folder)
+    folder.touch()
+    message = rf'^{folder} cannot be used for this run \(File exists\); remove what is in its place'
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
@@ -279,7 +321,8 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert tool(*common, *arguments) == 0, capsys.readouterr().err
     first = read_record(tmp_path / 'results', study, study.rows['CBAM'], 1)
     assert first['seed'] == 1 and first['environment']['torch']
-    assert first['command'] == command(study, study.rows['CBAM'], 1)
+    after = ['--data-root', str(digits), '--work-dirs', str(tmp_path / 'work')]
+    assert first['command'] == command(study, study.rows['CBAM'], 1, 0, [*map(str, common)], after)
     assert first['memory_mib'] > 100 and first['train_seconds'] > 0
     train, val = (
         hashlib.sha256((digits / f'annotations/instances_{split}2017.json').read_bytes())
@@ -316,6 +359,7 @@ def test_a_run_is_recorded_and_not_run_again(quick, tool, digits, tmp_path, caps
     assert tool(*common, *gates, '--work-dirs', tmp_path / 'work') == 0
     record = json.loads(gates_path(tmp_path / 'results', study).read_text())
     assert list(record['rows']) == ['CBAM'] and record['images'] == 2
+    assert record['command'].endswith(f' gates small --count 2 {shlex.join(after)}')
     (low, middle, high), spatial = record['rows']['CBAM'].values()
     assert 0.9 < low <= middle <= high < 1.1  # three steps from the identity
     assert record['runs']['CBAM']['channel'] == {'1': [low, middle, high]}

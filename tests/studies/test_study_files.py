@@ -14,7 +14,7 @@ from cbam_det.datasets.validation.fingerprint import fingerprint
 from cbam_det.models.build import build_model
 from cbam_det.studies.records import (
     config_hash,
-    outdated_records,
+    outdated_runs,
     read_record,
     records_path,
     runs_without_row,
@@ -77,18 +77,18 @@ def test_records_of_another_config_are_outdated(small, tmp_path):
     for seed, digest in enumerate([config_hash(small, row, 0), 'another']):
         put_record(tmp_path, small, row, seed, config_hash=digest)
     path = records_path(tmp_path, small)
-    assert outdated_records(small, tmp_path) == [f'{path}, faster_rcnn_r50_cbam_digits-1']
+    assert outdated_runs(small, tmp_path) == [(row, 1)]
     with path.open('a') as stream:
         stream.write('{"config_hash": \n')
     with pytest.raises(InputError, match=f'{path.name}, line 3 is not valid JSON .*; remove'):
-        outdated_records(small, tmp_path)
+        outdated_runs(small, tmp_path)
 
 
 @pytest.mark.skipif(mmdet.__version__ != '3.5.1', reason="the records' configs have its bases")
 @pytest.mark.parametrize('path', STUDY_FILES, ids=lambda path: path.stem)
 def test_records_match_the_current_configs(path):
     for folder in ('experiments', 'repeats'):
-        assert outdated_records(read_study(path), ROOT / 'results' / folder) == []
+        assert outdated_runs(read_study(path), ROOT / 'results' / folder) == []
 
 
 def test_fingerprint_of_data_follows_the_annotations_in_its_list(digits, tmp_path):
