@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -16,10 +17,11 @@ from PIL import Image
 
 from cbam_det.datasets.validation.clean import clean, config_options, write_clean
 from cbam_det.datasets.validation.folder import examine
+from cbam_det.datasets.validation.images import decode, header_size, shown_and_stored_size
 from cbam_det.utils.errors import InputError
 
 from ..conftest import in_process
-from .damaged_sets import PACK, SIZE, coco, voc
+from .damaged_sets import PACK, SIZE, coco, sideways, voc
 from .one_set import check_dataset
 
 
@@ -264,9 +266,22 @@ def test_image_with_damaged_metadata_is_readable(tmp_path, recwarn):
     assert split.content.faults == [] and not recwarn.list
 
 
+def test_size_of_a_turned_tiff_is_that_of_opencv_in_every_version_of_pillow(tmp_path):
+    path = tmp_path / 'a.tif'
+    Image.new('RGB', (60, 40)).save(path, exif=sideways())
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (60, 40, 3)
+    assert header_size(path) == decode(str(path)).size == (40, 60)
+    for size in ((60, 40), (40, 60)):  # as older versions give it, and Pillow 12
+        with Image.open(path) as image:
+            image._size = size
+            assert shown_and_stored_size(image) == ((40, 60), (60, 40))
+
+
 def test_image_beyond_pillow_s_limit_that_opencv_reads_is_not_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
     dataset = changed(tmp_path, lambda content: None)
+    assert header_size(tmp_path / 'train/one.jpg') == SIZE
     assert check_dataset(dataset, full=True).notes == []
 
 

@@ -25,11 +25,97 @@ def yolo(root: Path, options: str) -> None:
     (root / 'data.yaml').write_text(f'names: [cat]\n{options}')
 
 
-def test_split_of_data_yaml_without_images_is_noted_if_the_others_have_some(tmp_path):
+def images_of(root: Path) -> dict[str, list[str]]:
+    """The images of each split of a YOLO folder, as paths below it."""
+    return {
+        split.name: [
+            Path(image.path).relative_to(root).as_posix() for image in split.content.images
+        ]
+        for split in read_yolo_folder(list_files(root))
+    }
+
+
+def test_validation_set_without_images_is_an_error_not_a_random_split(tmp_path):
     yolo(tmp_path, 'train: frames\nval: frame\n')
-    (split,) = read_yolo_folder(list_files(tmp_path))
-    assert split.name == 'all'
-    assert split.notes == [f'no image was found for val: frame of {tmp_path}/data.yaml']
+    with pytest.raises(InputError, match=r'for val: frame of .*data\.yaml; correct the path, or'):
+        images_of(tmp_path)
+    (tmp_path / 'data.yaml').write_text('names: [cat]\ntrain: frames\nval: null\n')
+    assert images_of(tmp_path) == dict(all=[f'frames/{number}.jpg' for number in range(4)])
+
+
+@pytest.mark.parametrize(
+    ('folder', 'options', 'split'),
+    [
+        ('empty', 'train: frames/a\nval: [frames/b, empty]\n', 'val'),
+        ('empty', 'train: [frames/a, empty]\nval: frames/b\n', 'train'),
+        ('frames/train/empty', '', 'train'),
+    ],
+)
+def test_images_without_labels_belong_to_the_split_that_names_them(
+    folder, options, split, tmp_path
+):
+    yolo(tmp_path, options)
+    for name, numbers in (('a', '01'), ('b', '23')):
+        name = name if options else dict(a='train', b='val')[name]
+        (tmp_path / 'frames' / name).mkdir()
+        for number in numbers:
+            for ending in ('jpg', 'txt'):
+                (tmp_path / f'frames/{number}.{ending}').rename(
+                    tmp_path / f'frames/{name}/{number}.{ending}'
+                )
+    (tmp_path / folder).mkdir()
+    picture(tmp_path / folder / 'street.jpg', 9)
+    images = images_of(tmp_path)
+    assert f'{folder}/street.jpg' in images[split]
+    assert sorted(map(len, images.values())) == [2, 3]
+
+
+@pytest.mark.parametrize('options', ['train: frames\nval: val\n', ''])
+def test_validation_set_without_any_label_is_an_error_and_such_a_test_set_is_left_out(
+    options, tmp_path
+):
+    yolo(tmp_path, options)
+    (tmp_path / 'val').mkdir()
+    picture(tmp_path / 'val/a.jpg', 9)
+    if not options:
+        (tmp_path / 'frames').rename(tmp_path / 'train')
+    with pytest.raises(InputError, match=r'the 1 images of val have no label files .*; label some'):
+        images_of(tmp_path)
+    (tmp_path / 'val').rename(tmp_path / 'test')
+    (tmp_path / 'data.yaml').write_text(
+        'names: [cat]\n' + options.replace('val: val', 'test: test')
+    )
+    files = list_files(tmp_path)
+    (split,) = read_yolo_folder(files)
+    assert split.name == 'all' and len(split.content.images) == 4
+    assert files.noted == [tmp_path / 'test/a.jpg']
+    assert 'the 1 images of test have no label files' in files.notes[0]
+
+
+@pytest.mark.parametrize('root', ['/home/me/ds', 'C:\\me\\ds', '../ds', '.'])
+def test_lists_with_paths_of_another_machine_give_their_split(root, tmp_path):
+    yolo(tmp_path, f"path: '{root}'\ntrain: train.txt\nval: '{root}/val.txt'\n")
+    (tmp_path / 'other').mkdir()
+    picture(tmp_path / 'other/3.jpg', 9)  # of the same name
+    for split, numbers in dict(train='012', val='3').items():
+        lines = [f'{root}/frames/{number}.jpg\n' for number in numbers]
+        (tmp_path / f'{split}.txt').write_text(''.join(lines))
+    expected = dict(train=[f'frames/{n}.jpg' for n in range(3)], val=['frames/3.jpg'])
+    assert images_of(tmp_path) == expected
+    (tmp_path / 'val.txt').write_text(f'{root}/frames/3.jpg\n{root}/missing/2.jpg\n')
+    files = list_files(tmp_path)
+    assert len(read_yolo_folder(files)) == 2
+    assert files.notes == [
+        f'1 lines of {tmp_path}/val.txt name no image, and are left out: {root}/missing/2.jpg'
+    ]
+
+
+def test_folders_of_another_machine_are_those_with_the_same_end(tmp_path):
+    yolo(tmp_path, 'train: /content/ds/frames\nval: /content/ds/later/frames\n')
+    (tmp_path / 'later/frames').mkdir(parents=True)
+    picture(tmp_path / 'later/frames/9.jpg', 9)
+    (tmp_path / 'later/frames/9.txt').write_text('0 0.5 0.5 0.5 0.5\n')
+    assert images_of(tmp_path)['val'] == ['later/frames/9.jpg']
 
 
 @pytest.mark.parametrize('shape', ['[17, 3.0]', '[many, 3]', '[[17], 3]'])
@@ -61,6 +147,9 @@ def voc_lists(root: Path, **lists: str) -> dict[str, list[str]]:
         (dict(train='ab', trainval='ab'), dict(all='ab')),
         (dict(trainval='abc'), dict(all='abc')),
         (dict(train='ab', trainval='abc', test='d'), dict(train='ab', test='d')),
+        (dict(train='ab', valid='cd'), dict(train='ab', val='cd')),
+        (dict(training='ab', Validation='c', test2007='d'), dict(train='ab', val='c', test='d')),
+        (dict(train='ab', val='cd', valid='dc'), dict(train='ab', val='cd')),
     ],
 )
 def test_images_of_trainval_that_are_not_in_train_are_for_validation(lists, splits, tmp_path):
@@ -143,3 +232,11 @@ def test_coco_file_with_a_byte_order_mark_is_read(tmp_path):
     sets = read_sets(tmp_path, progress=False)
     assert sorted(''.join(of_splits(sets).values())) == [*'abcde']
     assert not any('byte order mark' in note for note in sets.notes)
+
+
+def test_xmls_in_no_list_are_noted_and_their_images_are_not_called_unannotated(tmp_path):
+    voc_lists(tmp_path, train='ab', dev='cd')
+    sets = read_sets(tmp_path, progress=False)
+    xmls = ', '.join(f'{tmp_path}/Annotations/{name}.xml' for name in 'cd')
+    assert f'2 of 4 XMLs are in no list of images, and are left out: {xmls}' in sets.notes
+    assert not any('in no annotation file' in note for note in sets.notes)

@@ -138,7 +138,7 @@ def test_faulty_objects_and_labels_without_images_are_left_out_with_a_note(tmp_p
     notes = '\n'.join(sets.notes)
     assert 'box without area: 1, for example' in notes
     assert 'image missing: 1, for example' in notes
-    assert 'all: left out: 1 image and 1 box' in notes
+    assert 'left out: 1 image and 1 box' in sets.notes
     assert '1 of 13 images in' in notes and 'not annotated.png' in notes
 
 
@@ -359,7 +359,7 @@ def without_images(root: Path) -> None:
             yolo('3 .5 .5 .1 .1\n'),
             r'0.txt, line 1: class 3, but .*classes.txt has names for 1 \(0 to 0\)',
         ),
-        (yolo('0 24 20 10 10\n'), 'the 1 images of all cannot be used, .*outside 0..1'),
+        (yolo('0 24 20 10 10\n'), 'no box of the 1 images can be used, .*outside 0..1'),
         (yolo('0 .5 .5 .1 .1 .9\n'), 'has 6 numbers, not 5'),
         (
             yolo('0 .5 .5 .1 .1\n', 'caf\udce9\n'),
@@ -373,7 +373,7 @@ def without_images(root: Path) -> None:
         (two_coco_files, 'one.json and .*two.json both list .*a.jpg; move one'),
         (damaged_json, 'train.json is not valid JSON'),
         (mixed_folders, 'not in the folder of a split .*but others are .train, val'),
-        (without_images, 'the 2 images of all cannot be used, .*missing'),
+        (without_images, 'the 2 images cannot be used, .*missing'),
         (relative_voc, 'boxes with all values from 0 to 1'),
         (lambda root: loose_voc(root, '30 30 9 9'), '1 of 7 objects'),
     ],

@@ -48,6 +48,18 @@ def test_frames_of_a_single_video_are_split_by_blocks():
     assert len(val) == 20 and sum(b - a > 1 for a, b in pairwise(val)) <= 1
 
 
+@pytest.mark.parametrize(
+    ('names', 'reason'),
+    [
+        ([f'frame_{n:06}.jpg' for n in range(12)], 'all names belong to one sequence (if it is a'),
+        ([f'clip1_{n:05}.jpg' for n in range(40)], 'all names belong to one sequence (if it is a'),
+        ([f'{chr(97 + n)}x.jpg' for n in range(12)], 'their names show no sequences'),
+    ],
+)
+def test_images_of_one_sequence_that_are_split_one_by_one_are_not_said_to_have_none(names, reason):
+    assert split_images(coco(names)).description.startswith(f'by images; {reason}')
+
+
 def test_images_named_after_their_class_are_not_split_as_sequences():
     """A split by such sequences would leave classes out of training."""
     names = [f'{name}_{n}.jpg' for name in ('cat', 'dog', 'cow', 'pig', 'hen') for n in range(8)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...utils.errors import InputError, first_few
 from ..validation.coco import read_coco
 from ..validation.folder import coco_among, coco_images
-from ..validation.images import file_under_another_name
+from ..validation.images import file_under_another_name, same_for_all_cases
 from ..validation.splits import AnnotatedSplit
-from .files import SPLITS, Files
+from .files import SPLITS, Files, best_of, shared_end, split_of
 
 
 def coco_files_of(files: Files) -> list[Path]:
@@ -74,24 +74,31 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
         folder = files.root  # below, images are searched by the last part of their names
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in files.images:
-        by_name[image.name].append(image)
+        by_name[same_for_all_cases(image.name)].append(image)
+    split = AnnotatedSplit(file.stem, files.root, folder, content)
     elsewhere: list[str] = []
     for index, name in enumerate(names):
         path = os.path.join(str(folder), name)
         if name and not file_under_another_name(path):
-            same_name = by_name[name.replace('\\', '/').rpartition('/')[2]]
-            if len(same_name) > 1:
+            meant = PurePosixPath(name.replace('\\', '/'))
+            same_name = by_name[same_for_all_cases(meant.name)]
+
+            def nearness(image: Path, meant: PurePosixPath = meant) -> tuple[int, bool, bool]:
+                same_split = split.role in SPLITS and split_of(image, files.root) == split.role
+                return shared_end(image, meant), image.is_relative_to(file.parent), same_split
+
+            found = best_of(same_name, nearness)
+            if same_name and found is None:
                 paths = first_few(list(map(str, same_name)))
                 raise InputError(
                     f'{file}: the image {name} can be {paths}; write '
                     'their folders into file_name, or give each image its own name'
                 )
-            if same_name:  # Label Studio's names start with folders of its server
-                path = str(same_name[0])
+            if found is not None:  # Label Studio's names start with folders of its server
+                path = str(found)
                 content.raw['images'][index]['file_name'] = os.path.relpath(path, folder)
                 elsewhere.append(path)
         content.images[index] = content.images[index]._replace(path=name and path)
-    split = AnnotatedSplit(file.stem, files.root, folder, content)
     if 0 < len(elsewhere) < len(names):  # it may be another image of the same name
         split.notes.append(
             f'{len(elsewhere):,} images of {file} are not in {folder}, but images with their '

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 
 from ...utils.errors import InputError, first_few
 from ...utils.find_files import check_data_folder
 from ..validation.images import ENDINGS
 
 SPLITS = ('train', 'val', 'test')
+IMAGE_FOLDERS = ('images', 'jpegimages')  # beside a folder `labels`
 FOLDERS_OF_SYSTEMS = ('__MACOSX', 'lost+found')  # of macOS's archives, and of Linux's disks
 PROJECT_FILES = ('data.py', 'baseline.py', 'cbam.py', 'study.yaml')
 # 'train', 'valid' (Roboflow), 'Validation' and 'obj_train_data' (CVAT), 'val2017' (COCO).
@@ -32,8 +34,11 @@ class Files:
         images: all image files.
         xmls: all XML files.
         jsons: all JSON files.
-        texts: `*.txt` and `*.names`.
+        texts: `*.txt`, `*.names` and `*.labels`.
         yamls: `*.yaml` and `*.yml`.
+        others: files of other kinds.
+        notes: facts on the whole folder that its reader found.
+        noted: images that these notes are about.
     """
 
     root: Path
@@ -42,6 +47,9 @@ class Files:
     jsons: list[Path] = field(default_factory=list)
     texts: list[Path] = field(default_factory=list)
     yamls: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    noted: list[Path] = field(default_factory=list)
 
 
 def list_files(root: Path) -> Files:
@@ -64,15 +72,17 @@ def list_files(root: Path) -> Files:
         images=ENDINGS,
         xmls=('.xml',),
         jsons=('.json',),
-        texts=('.txt', '.names'),
+        texts=('.txt', '.names', '.labels'),
         yamls=('.yaml', '.yml'),
+        others=('',),
     )
     root = _only_folder(root)
     files = Files(root)
     for path in walk_files(root, projects=False):
-        for kind, endings in kinds.items():
-            if path.name.lower().endswith(endings) and path.is_file():
-                getattr(files, kind).append(path)
+        name = path.name.lower()
+        kind = next(kind for kind, endings in kinds.items() if name.endswith(endings))
+        if path.is_file():
+            getattr(files, kind).append(path)
     return files
 
 
@@ -138,6 +148,20 @@ def split_of(path: Path, root: Path) -> str | None:
     """The split that the names of a file's folders below `root` show; the innermost one decides."""
     folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
     return next(filter(None, map(split_of_name, reversed(folders))), None)
+
+
+def best_of(paths: list[Path], rank: Callable[[Path], tuple | int]) -> Path | None:
+    """The path of the highest rank; None if there are several, or no path."""
+    ranked = sorted(paths, key=rank, reverse=True)
+    if len(ranked) > 1 and rank(ranked[0]) == rank(ranked[1]):
+        return None
+    return ranked[0] if ranked else None
+
+
+def shared_end(path: PurePath, other: PurePath) -> int:
+    """The number of equal parts at the end of two paths."""
+    pairs = zip(reversed(path.parts), reversed(other.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def by_split(paths: Iterable[Path], root: Path) -> dict[str | None, list[Path]]:

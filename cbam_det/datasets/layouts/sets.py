@@ -21,6 +21,7 @@ from ..validation.examination import examine_splits
 from ..validation.splits import AnnotatedSplit
 from .coco import coco_files_of, read_coco_folder
 from .files import SPLITS, Files, list_files
+from .other_formats import describe_other_formats
 from .split import split_images
 from .voc import read_voc_folder, voc_files_of
 from .yolo import read_yolo_folder, yolo_files_of
@@ -82,7 +83,8 @@ def read_sets(
             f'{error.filename} cannot be read ({error.strerror}); give yourself access to it, or '
             'move it out of the folder'
         ) from None
-    examine_splits(splits, f'decoding the images of {files.root}', progress)
+    notes += files.notes
+    examine_splits(splits, f'decoding the images of {files.root}', progress, noted=files.noted)
     parts: dict[str, list[dict]] = {}
     for split in splits:
         check_correctable(split)
@@ -125,9 +127,10 @@ def _detect_layout(files: Files, folder: Path, layout: str | None) -> str:
     if not detected:
         kinds = ('images', 'xmls', 'jsons', 'texts')
         counts = [f'{len(getattr(files, kind)):,} {kind}' for kind in kinds]
+        contents = '; '.join([', '.join(counts), *describe_other_formats(files)])
         raise InputError(
-            f"{folder} has no annotations in COCO's, VOC's or YOLO's layout (it has "
-            f'{", ".join(counts)}); export them from your annotation tool in one of these'
+            f"{folder} has no annotations in COCO's, VOC's or YOLO's layout (it has {contents}); "
+            'export them from your annotation tool in one of these, or convert them'
         )
     if len(detected) > 1:
         examples = ', '.join(f'{TITLES[name]} ({marks[0]})' for name, marks in detected.items())
@@ -164,14 +167,16 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
         InputError: too much would be left out.
     """
     content = split.content
+    prefix, of_split = f'{split.name}: ', f' of {split.name}'
+    if split.name == 'all':  # a name that no user knows
+        prefix = of_split = ''
     of_other_tools = ('annotation id 0', 'byte order mark')  # the copy has neither
     faults = Counter(fault.kind for fault in content.faults if fault.kind not in of_other_tools)
     examples = {fault.kind: fault for fault in reversed(content.faults)}
     notes = [
-        f'{split.name}: {kind}: {count:,}, for example {examples[kind]}'
-        for kind, count in faults.items()
+        f'{prefix}{kind}: {count:,}, for example {examples[kind]}' for kind, count in faults.items()
     ]
-    notes += [f'{split.name}: {note}' for note in split.notes]
+    notes += [f'{prefix}{note}' for note in split.notes]
     all_images, raw_objects = len(content.raw['images']), content.raw['annotations']
     images = all_images - len(cleaned['images'])
     # Objects of the images that are kept, with those of VOC and YOLO files that cannot be read.
@@ -187,15 +192,19 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
     too_many = images > MOST_IMAGES * all_images or objects > MOST_OBJECTS * all_objects
     if not cleaned['images'] or too_many:
         fault = max(content.faults, key=lambda fault: faults[fault.kind])
-        unusable = f'{images:,} of {all_images:,} images and {objects:,} of {all_objects:,} objects'
+        totals = ((images, all_images, 'images'), (objects, all_objects, 'objects'))
+        parts = [f'{count:,} of {total:,} {kind}' for count, total, kind in totals if count > 0]
+        unusable = f'{" and ".join(parts)}{of_split} cannot be used'
         if not cleaned['images']:
-            unusable = f'the {all_images:,} images'
+            unusable = f'no box of the {all_images:,} images{of_split} can be used'
+            if len(content.unusable_images()) == all_images:
+                unusable = f'the {all_images:,} images{of_split} cannot be used'
         raise InputError(
-            f'{split.content.file}: {unusable} of {split.name} cannot be used, for example: '
-            f'{fault}; correct such files, or move them out of the folder'
+            f'{content.file}: {unusable}, for example: {fault}; correct such files, or move them '
+            'out of the folder'
         )
     if 'corners instead of sizes' in faults:
-        notes.append(f'{split.name}: all boxes are read as x1, y1, x2, y2')
+        notes.append(f'{prefix}all boxes are read as x1, y1, x2, y2')
     if images > 0 or objects > 0:
         counts = ((images, 'image', 'images'), (objects, 'box', 'boxes'))
         left_out = ' and '.join(
@@ -203,7 +212,7 @@ def _fault_notes(split: AnnotatedSplit, cleaned: dict) -> list[str]:
             for count, singular, plural in counts
             if count > 0
         )
-        notes.append(f'{split.name}: left out: {left_out}')
+        notes.append(f'{prefix}left out: {left_out}')
     return notes
 
 

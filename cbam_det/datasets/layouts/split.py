@@ -60,6 +60,8 @@ def split_images(raw: dict, seed: int = 0) -> Halves:
     sources = {image_id: source_of(name) for image_id, name in names.items()}
     has_sequences = max(Counter(sequences.values()).values()) > 1
     no_groups = 'their names show no sequences'
+    if has_sequences:
+        no_groups = 'all names belong to one sequence (if it is a video, split it yourself)'
     if has_sequences and len(set(sequences.values())) > 1:
         halves = _split(sequences, classes, seed, 'sequences that the image names show')
         share = len(halves.val) / len(names)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ..validation.content import REMEDIES, Content, ListedImage
-from ..validation.images import header_size
+from ..validation.images import header_size, same_for_all_cases
 from ..validation.splits import AnnotatedSplit
 from ..validation.voc import (
     Box,
@@ -25,9 +25,7 @@ from ..validation.voc import (
     read_list,
     read_xml,
 )
-from .files import SPLITS, Files, by_split, split_of_name
-
-LISTS = (*SPLITS, 'trainval')
+from .files import SPLITS, Files, best_of, by_split, shared_end, split_of_name
 
 
 def voc_files_of(files: Files) -> list[Path]:
@@ -46,15 +44,21 @@ def read_voc_folder(files: Files) -> list[AnnotatedSplit]:
     Image lists define the splits; without lists, the names of folders do.
 
     Raises:
-        InputError: a list cannot be read, only some XMLs are in folders of splits, or the boxes are
-            not corners in pixels.
+        InputError: a list cannot be read, only some XMLs are in folders of splits, an XML can be
+            that of several images, an image that of several XMLs, or the boxes are not corners in
+            pixels.
     """
     groups = _listed(files)
     if not groups:
         groups = {name or 'all': paths for name, paths in by_split(files.xmls, files.root).items()}
-    images: dict[str, list[Path]] = defaultdict(list)
-    for path in files.images:
-        images[path.stem].append(path)
+    images = _by_stem(files.others) | _by_stem(files.images)  # the check decodes the others too
+    listed = {xml for xmls in groups.values() for xml in xmls}
+    if unlisted := [xml for xml in files.xmls if xml not in listed]:
+        files.notes.append(
+            f'{len(unlisted):,} of {len(files.xmls):,} XMLs are in no list of images, and are left '
+            f'out: {first_few(list(map(str, unlisted)))}'
+        )
+        files.noted += [image for xml in unlisted for image in images.get(_stem(xml), [])]
     contents = {name: _read(name, xmls, images, files.root) for name, xmls in groups.items()}
     corners = [box.sides for _, boxes in contents.values() for box in boxes]
     fractions = sum(any(side % 1 for side in sides) for sides in corners)
@@ -63,11 +67,22 @@ def read_voc_folder(files: Files) -> list[AnnotatedSplit]:
     for name, (content, boxes) in contents.items():
         content.raw = _as_coco(content, boxes, files.root, from_zero)
         splits.append(AnnotatedSplit(name, files.root, files.root, content))
-        if from_zero:
-            splits[-1].notes.append(
-                'boxes start at 0 or have fractions: all are read as edges counted from 0'
-            )
+    if from_zero:
+        files.notes.append(
+            'boxes start at 0 or have fractions: all are read as edges counted from 0'
+        )
     return splits
+
+
+def _stem(path: Path) -> str:
+    return same_for_all_cases(path.stem)
+
+
+def _by_stem(paths: list[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[_stem(path)].append(path)
+    return groups
 
 
 def _listed(files: Files) -> dict[str, list[Path]]:
@@ -75,7 +90,7 @@ def _listed(files: Files) -> dict[str, list[Path]]:
 
     The lists of VOC2007 and VOC2012 are joined.
     """
-    lists = [file for file in files.texts if file.stem.lower() in LISTS and file.suffix == '.txt']
+    lists = [file for file in files.texts if _split_of_list(file) and file.suffix == '.txt']
     in_main = [file for file in lists if file.parts[-3:-1] == ('ImageSets', 'Main')]
     roots = sorted({file.parents[2] for file in in_main})
     if len(roots) > 1 and not all(re.fullmatch(r'VOC\d{4}', root.name) for root in roots):
@@ -84,7 +99,7 @@ def _listed(files: Files) -> dict[str, list[Path]]:
             f'({first_few(list(map(str, roots)))}); give one of these folders'
         )
     xml_folders = list(dict.fromkeys(xml.parent for xml in files.xmls))
-    groups: dict[str, list[Path]] = {}
+    groups: dict[str | None, list[Path]] = {}
     for file in in_main or [file for file in lists if file.parent == files.root]:
         root = file.parents[2] if in_main else files.root
         folders = [folder for folder in xml_folders if folder.is_relative_to(root)]
@@ -92,7 +107,7 @@ def _listed(files: Files) -> dict[str, list[Path]]:
             meant = ((folder, meant_name(name, folder)) for folder in folders)
             xml = next((folder / f'{stem}.xml' for folder, stem in meant if stem), None)
             missing = folders[0] / f'{name.strip()}.xml' if folders else root / name
-            groups.setdefault(file.stem.lower(), []).append(xml or missing)
+            groups.setdefault(_split_of_list(file), []).append(xml or missing)
     trainval = groups.pop('trainval', [])
     if 'train' not in groups and trainval:
         groups['train'] = trainval
@@ -101,9 +116,12 @@ def _listed(files: Files) -> dict[str, list[Path]]:
         val = [xml for xml in trainval if xml not in train]
         if val:
             groups['val'] = val
-    if len(groups) == 1:
-        return {'all': next(iter(groups.values()))}
-    return {name: groups[name] for name in SPLITS if name in groups}
+    distinct = {name: [*dict.fromkeys(groups[name])] for name in SPLITS if name in groups}
+    return distinct if len(distinct) != 1 else {'all': next(iter(distinct.values()))}
+
+
+def _split_of_list(file: Path) -> str | None:
+    return 'trainval' if file.stem.lower() == 'trainval' else split_of_name(file.stem)
 
 
 def _read(
@@ -112,12 +130,18 @@ def _read(
     """The content of a split, and its objects with boxes as written in the XMLs."""
     content = Content(Path(os.path.commonpath([xml.parent for xml in xmls])))
     boxes: list[Box] = []
+    xml_of: dict[Path, Path] = {}
     for index, xml in enumerate(xmls):
         if not xml.is_file():
             content.add_fault('annotation missing', str(xml), 'does not exist', image=index)
             content.images.append(ListedImage(str(xml.with_suffix('.jpg')), None, 0))
             continue
-        picture = _image_of(xml, images[xml.stem])
+        picture = _image_of(xml, images.get(_stem(xml), []))
+        if xml_of.setdefault(picture, xml) != xml:
+            raise InputError(
+                f'{xml_of[picture]} and {xml} can both be the annotation of {picture}; give each '
+                'image its own name, or move one of the two out of the folder'
+            )
         size, count = read_xml(content, index, xml, picture, None, boxes)
         content.images.append(ListedImage(str(picture), size, count))
     check_boxes_together(content, boxes)
@@ -132,8 +156,9 @@ def _image_of(xml: Path, same_stem: list[Path]) -> Path:
 
     Args:
         same_stem: the images with the stem of the XML. An image of the same split is preferred,
-            then the one that the XML names, then the one in the nearest folder. If there are none,
-            the path of a missing image next to the XML is returned.
+            then the one that the XML names, then the one in the nearest folder, then the one in a
+            folder of the same name. If there are none, the path of a missing image next to the XML
+            is returned.
     """
     if not same_stem:
         return xml.with_suffix('.jpg')
@@ -144,15 +169,16 @@ def _image_of(xml: Path, same_stem: list[Path]) -> Path:
     except (ET.ParseError, ValueError, LookupError, OSError):
         named = ''  # reading the XML reports it
 
-    def nearness(image: Path) -> tuple[bool, bool, int]:
+    def nearness(image: Path) -> tuple[bool, bool, bool, int, int]:
         same_split = [split_of_name(part) for part in xml.parts if split_of_name(part)] == [
             split_of_name(part) for part in image.parts if split_of_name(part)
         ]
         shared = len(Path(os.path.commonpath([image.parent, xml.parent])).parts)
-        return same_split, image.name == named, shared
+        same_folder = shared_end(image.parent, xml.parent)
+        return image.stem == xml.stem, same_split, image.name == named, shared, same_folder
 
-    best, second = sorted(same_stem, key=nearness, reverse=True)[:2]
-    if nearness(best) == nearness(second):
+    best = best_of(same_stem, nearness)
+    if best is None:
         raise InputError(
             f'{xml} can be the annotation of {first_few(list(map(str, same_stem)))}; give each '
             'image its own name'

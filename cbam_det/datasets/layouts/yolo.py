@@ -1,47 +1,48 @@
 """Read folders with YOLO labels: text files with a line `class x y width height` for each object.
 
 x and y are the centre of the box, and all four are relative to the image size. The label file of an
-image is next to it, or in a folder `labels` if the image is in a folder `images`. As in
-Ultralytics, an image without a label file has no objects. A polygon, `class x1 y1 x2 y2 ...`, gives
-the box around it, and a pose gives its box. Class names are in `data.yaml` (Ultralytics, Roboflow),
-`classes.txt` (labelImg, Label Studio) or `obj.names` (CVAT).
+image is next to it, or in a folder `labels` if the image is in a folder `images` or `JPEGImages`.
+As in Ultralytics, an image without a label file has no objects, but training and validation need
+some labels. A polygon, `class x1 y1 x2 y2 ...`, gives the box around it, and a pose gives its box.
+Class names are in `data.yaml` (Ultralytics, Roboflow), `classes.txt` (labelImg, Label Studio),
+`_darknet.labels` (Roboflow), or `obj.names` (CVAT) and other `*.names`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from ...utils.errors import InputError, first_few
 from ..validation.content import Content, ListedImage
-from ..validation.images import ENDINGS, header_size
+from ..validation.images import ENDINGS, header_size, same_for_all_cases
 from ..validation.splits import AnnotatedSplit
-from .files import SPLITS, Files, by_split, lines_of
+from .data_yaml import data_yaml, entries_of, keypoint_values, named_splits
+from .files import IMAGE_FOLDERS, SPLITS, Files, by_split, lines_of, split_of
 
 NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 
 
-def label_of(image: Path, texts: Mapping[Path, Path]) -> Path | None:
+def label_of(image: Path, texts: Mapping[str, Path]) -> Path | None:
     """The label file of an image; None if it has none.
 
     Args:
-        texts: the existing text files by their paths with the ending .txt.
+        texts: the text files, see `_texts`.
     """
     parts = list(image.with_suffix('.txt').parts)
     candidates = [Path(*parts)]
-    for index in reversed([n for n, part in enumerate(parts) if part.lower() == 'images']):
+    for index in reversed([n for n, part in enumerate(parts) if part.lower() in IMAGE_FOLDERS]):
         candidates.append(Path(*parts[:index], 'labels', *parts[index + 1 :]))
-    return next((texts[path] for path in candidates if path in texts), None)
+    names = [name for path in candidates for name in (str(path), same_for_all_cases(str(path)))]
+    return next((texts[name] for name in names if name in texts), None)
 
 
-def _texts(files: Files) -> dict[Path, Path]:
-    """The text files, .TXT too, by their paths with the ending .txt."""
+def _texts(files: Files) -> dict[str, Path]:
+    """The text files by their paths with the ending .txt, and by `same_for_all_cases` of these."""
     texts = [path for path in files.texts if path.suffix.lower() == '.txt']
-    return {path.with_suffix('.txt'): path for path in texts}
+    exact = {str(path.with_suffix('.txt')): path for path in texts}
+    return {same_for_all_cases(name): path for name, path in exact.items()} | exact
 
 
 def yolo_files_of(files: Files) -> list[Path]:
@@ -51,13 +52,18 @@ def yolo_files_of(files: Files) -> list[Path]:
     """
     texts = _texts(files)
     labels = sorted(filter(None, (label_of(image, texts) for image in files.images)))
-    labels = labels or sorted(texts.values())
+    labels = labels or sorted({*texts.values()})
     return [path for path in labels if _first_line_is_label(path)]
 
 
 def _first_line_is_label(path: Path) -> bool:
     words = next(filter(str.strip, _lines(path)), '').split()
     return len(words) >= 5 and all(map(_is_number, words))
+
+
+def _has_class_0(label: Path) -> bool:
+    words = [words[0] for line in _lines(label) if (words := line.split())]
+    return any(_is_number(word) and float(word) == 0 for word in words)
 
 
 def _lines(path: Path) -> list[str]:
@@ -79,17 +85,18 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
 
     Raises:
         InputError: class names are missing or differ, a class has no name, most labels have no
-            image, a label can be that of two images, or only some images are in folders of splits.
+            image, a label can be that of two images, only some images are in folders of splits, or
+            training or validation has no image or no label.
     """
-    options, file = _data_yaml(files)
+    options, file = data_yaml(files)
     names, names_file = _class_names(options, file, files)
     texts = _texts(files)
     labels = {image: label_of(image, texts) for image in files.images}
     with_image = _check_distinct_labels(labels)
     without_image = sorted(
         str(path)
-        for path in texts.values()
-        if path not in with_image and path.name not in NAME_FILES and _first_line_is_label(path)
+        for path in {*texts.values()} - with_image
+        if path.name.lower() not in NAME_FILES and _first_line_is_label(path)
     )
     if len(without_image) > len(with_image):
         raise InputError(
@@ -98,13 +105,35 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
             f'({first_few(without_image)}); put the images ({", ".join(ENDINGS)}) next to them, or '
             'into a folder "images" next to "labels"'
         )
-    labelled = {image.parent for image, label in labels.items() if label}
-    images = [image for image in files.images if image.parent in labelled]
-    named = _named_splits(options, file, images)
+    named = named_splits(options, file, files)
     groups = named
     if len(named) < 2:
+        # Other images, such as figures, are not data.
+        labelled = {image.parent for image, label in labels.items() if label}
+        in_splits = all(split_of(folder / '_', files.root) for folder in labelled)
+        used = {image for group in named.values() for image in group}
+        used |= {image for image in files.images if image.parent in labelled}
+        used |= {image for image in files.images if in_splits and split_of(image, files.root)}
+        images = [image for image in files.images if image in used]
         groups = {name or 'all': paths for name, paths in by_split(images, files.root).items()}
-    keypoints = _keypoint_values(options, file)
+    for split in SPLITS:
+        group = groups.get(split, named.get(split, []))
+        if not group and entries_of(options, split):
+            problem = f'no image was found for {split}: {options[split]} of {file}'
+            remedy = 'correct the path, or remove it'
+        elif group and not any(labels[image] for image in group):
+            problem = f'the {len(group):,} images of {split} have no label files ({group[0]})'
+            remedy = 'label some, or move them out of the folder'
+            remedy += f' and remove {split} from {file}' if options.get(split) else ''
+        else:
+            continue
+        if split != 'test':
+            raise InputError(f'{problem}; {remedy}')
+        files.notes.append(f'{problem}, so there is no test set')
+        files.noted += groups.pop('test', [])
+    if len(groups) == 1:
+        groups = {'all': next(iter(groups.values()))}
+    keypoints = keypoint_values(options, file)
     splits = []
     for name, group in groups.items():
         content = _read(group, labels, names, names_file, keypoints, files.root)
@@ -112,16 +141,17 @@ def read_yolo_folder(files: Files) -> list[AnnotatedSplit]:
         unlabelled = sum(labels.get(image) is None for image in group)
         if unlabelled:
             splits[-1].notes.append(f'{unlabelled:,} images without label file have no objects')
+    counts = [sum(split.content.classes[name] for split in splits) for name in names]
+    if counts[-1] > counts[0] == 0:
+        files.notes.append(
+            f'no object has class 0 ({names[0]}), but some have class {len(names) - 1} '
+            f'({names[-1]}): if the labels count classes from 1, all names are wrong, so subtract 1'
+        )
     if without_image:
-        splits[0].notes.append(
+        files.notes.append(
             f'{len(without_image):,} label files without an image are left out: '
             f'{first_few(without_image)}'
         )
-    splits[0].notes += [
-        f'no image was found for {split}: {options[split]} of {file}'
-        for split in SPLITS
-        if options.get(split) and split not in named and split not in groups
-    ]
     return splits
 
 
@@ -137,38 +167,6 @@ def _check_distinct_labels(labels: Mapping[Path, Path | None]) -> set[Path]:
     return {*images}
 
 
-def _data_yaml(files: Files) -> tuple[dict, Path | None]:
-    """The content and path of the YAML file with `names`; {} and None if there is none."""
-    with_names = []
-    for path in files.yamls:
-        if b'names' not in path.read_bytes():
-            continue
-        try:
-            # By this loader the names `no` and `1` are texts, not False and a number.
-            options = yaml.load(path.read_text(encoding='utf-8'), yaml.BaseLoader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f'{path} cannot be read as YAML ({error}); correct it') from None
-        if isinstance(options, dict) and 'names' in options:
-            with_names.append((options, path))
-    if len(with_names) > 1:
-        paths = first_few([str(path) for _, path in with_names])
-        raise InputError(f'{files.root} has several files with class names ({paths}); keep one')
-    return with_names[0] if with_names else ({}, None)
-
-
-def _keypoint_values(options: dict, file: Path | None) -> int:
-    """The number of values of all keypoints of an object; 0 if the data have none."""
-    shape = options.get('kpt_shape')
-    if not isinstance(shape, list):
-        return 0
-    if not all(isinstance(number, str) and number.isdecimal() for number in shape):
-        raise InputError(
-            f'{file}: kpt_shape=[{", ".join(map(str, shape))}] has a value that is not a whole '
-            'number; write it as kpt_shape: [17, 3]'
-        )
-    return math.prod(map(int, shape))
-
-
 def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[str], Path]:
     """The class names in the order of their numbers, and the file that has them."""
     if file is not None:
@@ -182,16 +180,18 @@ def _class_names(options: dict, file: Path | None, files: Files) -> tuple[list[s
         names = [str(name).strip() for name in names]
         _check_distinct(names, file)
         return names, file
-    lists = {path: lines_of(path) for path in files.texts if path.name in NAME_FILES}
+    lists = [path for path in files.texts if path.name.lower() in NAME_FILES]
+    lists = lists or [path for path in files.texts if path.suffix.lower() == '.names']
+    names_of = {path: lines_of(path) for path in lists}
     if not lists:
         raise InputError(
             f'{files.root} has YOLO labels but no class names; write them into '
             f'{files.root / "classes.txt"}, one per line, beginning with class 0'
         )
-    path, names = next(iter(lists.items()))
+    path, names = next(iter(names_of.items()))
     if not names:
         raise InputError(f'{path} has no names; write one per line, beginning with class 0')
-    for other, other_names in lists.items():
+    for other, other_names in names_of.items():
         if other_names != names:
             raise InputError(f'the classes in {other} and {path} differ; make them the same')
     _check_distinct(names, path)
@@ -208,40 +208,6 @@ def _check_distinct(names: list[str], file: Path) -> None:
             )
 
 
-def _named_splits(options: dict, file: Path | None, images: list[Path]) -> dict[str, list[Path]]:
-    """The images of each split in `data.yaml`; without those that have none."""
-    groups: dict[str, list[Path]] = {}
-    for split in SPLITS:
-        entries = options.get(split) or []
-        group = [
-            image
-            for entry in (entries if isinstance(entries, list) else [entries])
-            for image in _images_at(str(entry), str(options.get('path') or ''), file, images)
-        ]
-        if group:
-            groups[split] = group
-    return groups
-
-
-def _images_at(entry: str, base: str, file: Path | None, images: list[Path]) -> list[Path]:
-    """The images of an entry in `data.yaml`: a folder, or a text file with a list of images."""
-    assert file is not None
-    folders = [file.parent / base, file.parent]
-    # Roboflow writes ../train/images but means train/images.
-    places = [folder / name for folder in folders for name in (entry, entry.removeprefix('../'))]
-    place = next((path for path in map(_normal, places) if path.exists()), None)
-    if place is None:
-        return []
-    if place.is_dir():
-        return [image for image in images if image.is_relative_to(place)]
-    named = {_normal(place.parent / line) for line in lines_of(place)}
-    return [image for image in images if image in named]
-
-
-def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path))
-
-
 def _read(
     images: list[Path],
     labels: dict[Path, Path | None],
@@ -250,7 +216,8 @@ def _read(
     keypoints: int,
     root: Path,
 ) -> Content:
-    content = Content(Path(os.path.commonpath([image.parent for image in images])))
+    folder = Path(os.path.commonpath([image.parent for image in images]))
+    content = Content(folder, has_sizes=False)
     content.classes.update(dict.fromkeys(names, 0))
     raw_images: list[dict] = []
     annotations: list[dict] = []
@@ -273,9 +240,12 @@ def _read(
                 )
                 continue
             if not 0 <= class_number < len(names):
+                remedy = 'add the missing names'
+                if not any(map(_has_class_0, filter(None, labels.values()))):
+                    remedy += ', or number the classes from 0 if the labels count them from 1'
                 raise InputError(
                     f'{place} class {class_number}, but {names_file} has names for {len(names)} '
-                    f'(0 to {len(names) - 1}); add the missing names'
+                    f'(0 to {len(names) - 1}); {remedy}'
                 )
             content.classes[names[class_number]] += 1
             content.usable += 1

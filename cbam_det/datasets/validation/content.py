@@ -161,6 +161,7 @@ class Content:
         raw: COCO's JSON; {} for VOC.
         names: the image name of each line of VOC's list.
         voc_boxes: the classes and boxes of VOC's objects, by index of the image.
+        has_sizes: whether its format has the sizes of the images.
     """
 
     file: Path
@@ -172,6 +173,7 @@ class Content:
     raw: dict = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     voc_boxes: dict[int, Counter[str]] = field(default_factory=dict)
+    has_sizes: bool = True
 
     def add_fault(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def examine_splits(
     description: str,
     progress: bool = True,
     allow_shared: bool = False,
+    noted: Collection[Path] = (),
 ) -> list[AnnotatedSplit]:
     """Decode all images of splits; add their faults to the splits, and notes.
 
@@ -25,13 +27,14 @@ def examine_splits(
         description: text of the progress bar.
         progress: show the progress bar.
         allow_shared: an image in two splits is not harmful.
+        noted: images that are in no split for a reason which the user reads elsewhere.
     """
     decoded = decode_images(splits, description, progress)
     find_image_faults(splits, decoded, allow_shared)
     for split in splits:
         _compare_totals(split, splits)
         _add_notes(split, decoded)
-    _note_unlisted(splits)
+    _note_unlisted(splits, noted)
     return splits
 
 
@@ -85,9 +88,10 @@ def _add_notes(split: AnnotatedSplit, decoded: dict[str, Decoded]) -> None:
         split.notes.append(f'classes without objects: {first_few(absent)}')
 
 
-def _note_unlisted(splits: list[AnnotatedSplit]) -> None:
+def _note_unlisted(splits: list[AnnotatedSplit], noted: Collection[Path]) -> None:
     """Add a note on the images in the splits' folders that no annotation file lists."""
     listed = {_place(image.path) for split in splits for image in split.content.images}
+    listed |= {_place(str(path)) for path in noted}
     for split in splits:
         for fault in split.content.faults:
             if fault.kind == 'image under another name':

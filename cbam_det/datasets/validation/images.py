@@ -23,9 +23,9 @@ from rich.progress import track
 
 from .content import Content, Fault, as_id
 
-EXIF_ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_LENGTH, EXIF_ORIENTATION = 0x0100, 0x0101, 0x0112
 DARK = 32  # of 255; pictures of 12 bits in files of 16 bits reach 15
-ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+ENDINGS = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 # In these formats Pillow's header and the EXIF tag give the size that OpenCV decodes. Images in
 # other formats are decoded by both.
 LIKE_OPENCV = ('JPEG', 'MPO', 'PNG', 'BMP')
@@ -37,7 +37,8 @@ class Decoded(NamedTuple):
     Attributes:
         fault: kind and message of its fault, or None.
         size: (width, height) as displayed, after the EXIF orientation is applied.
-        stored: (width, height) as stored in the file.
+        stored: (width, height) without the EXIF orientation. OpenCV applies that of a TIFF in any
+            case, and that of a WebP file never.
         mode: Pillow's pixel mode ('RGB', 'L', 'CMYK', 'I;16').
         digest: SHA-1 of the file, or ''.
         brightest: the largest value after the conversion to 8 bits, of an image of 16 bits.
@@ -80,8 +81,8 @@ def file_under_another_name(path: str) -> str | None:
         if actual_folder is None:
             continue
         names = _names_in(actual_folder)
-        stem = _folded(os.path.splitext(wanted)[0])
-        for other in (_folded(wanted), *(f'{stem}{ending}' for ending in ENDINGS)):
+        stem = same_for_all_cases(os.path.splitext(wanted)[0])
+        for other in (same_for_all_cases(wanted), *(f'{stem}{ending}' for ending in ENDINGS)):
             for file in names.get(other, ()):
                 if os.path.isfile(actual := os.path.join(actual_folder, file)):
                     return actual
@@ -98,14 +99,14 @@ def folder_in_other_case(folder: str) -> str | None:
     actual_parent = folder_in_other_case(parent) if name else None
     if actual_parent is None:
         return None
-    for other in _names_in(actual_parent).get(_folded(name), ()):
+    for other in _names_in(actual_parent).get(same_for_all_cases(name), ()):
         if os.path.isdir(path := os.path.join(actual_parent, other)):
             return path
     return None
 
 
 def _names_in(folder: str) -> dict[str, list[str]]:
-    """The names in a folder by their lower case; see `_folded`. Cached until the folder changes."""
+    """The names in a folder by `same_for_all_cases`. Cached until the folder changes."""
     return _read_folder(folder, os.stat(folder).st_mtime_ns)
 
 
@@ -113,13 +114,13 @@ def _names_in(folder: str) -> dict[str, list[str]]:
 def _read_folder(folder: str, changed: int) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
-        names.setdefault(_folded(name), []).append(name)
+        names.setdefault(same_for_all_cases(name), []).append(name)
     return names
 
 
-def _folded(name: str) -> str:
-    """Lower case, and one character for a letter with an accent: macOS's archives have two."""
-    return unicodedata.normalize('NFC', name).casefold()
+def same_for_all_cases(name: str) -> str:
+    """A text that all letter cases of a name have in common, with accents decomposed or not."""
+    return unicodedata.normalize('NFC', name.casefold())
 
 
 def header_size(path: str | Path) -> tuple[int, int] | None:
@@ -127,8 +128,9 @@ def header_size(path: str | Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as picture:
             return shown_and_stored_size(picture)[0]
-    except Exception:  # the check of the images reports this one
-        return None
+    except Exception:  # the check of the images reports this one, but OpenCV may read it
+        decoded = decode(str(path))
+        return None if decoded.fault else decoded.size
 
 
 def pixel_notes(images: Iterable[Decoded]) -> list[str]:
@@ -192,7 +194,7 @@ def decode(path: str) -> Decoded:
             brightest = _brightest(image) if has_16_bits else None
             if image.format not in LIKE_OPENCV:
                 opencv_size = _size_by_opencv(data)
-                size = opencv_size or size
+                size = stored = opencv_size or size
                 if opencv_size is None:
                     message = f'unreadable: OpenCV, which mmdet uses, cannot decode {image.format}'
                     return Decoded(('image unreadable', f'{message} of mode {mode}'))
@@ -225,10 +227,14 @@ def _size_by_opencv(data: bytes) -> tuple[int, int] | None:
 def shown_and_stored_size(image: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) as displayed, and as stored."""
     try:
-        orientation = image.getexif().get(EXIF_ORIENTATION)
+        exif = image.getexif()
+        orientation = exif.get(EXIF_ORIENTATION)
     except Exception:  # damaged EXIF of any kind, which OpenCV ignores
-        orientation = None
-    return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), image.size
+        return image.size, image.size
+    stored = image.size
+    if image.format == 'TIFF':  # recent versions of Pillow give the size as displayed
+        stored = exif.get(TIFF_WIDTH, stored[0]), exif.get(TIFF_LENGTH, stored[1])
+    return (stored[::-1] if orientation in (5, 6, 7, 8) else stored), stored
 
 
 def decode_all(paths: Iterable[str], description: str, progress: bool = True) -> dict[str, Decoded]:
@@ -265,6 +271,9 @@ def image_faults(
             if actual != decoded.stored:
                 rotated = ' after its EXIF orientation is applied'
             message = f'is {actual[0]} x {actual[1]}{rotated}, but annotated as '
+            if not content.has_sizes:
+                message = f'is {actual[0]} x {actual[1]} in OpenCV, which ignores its EXIF '
+                message += 'orientation, and displayed as '
             message += f'{size[0]} x {size[1]}'
             yield Fault('size differs', path, message, image=index)
 
