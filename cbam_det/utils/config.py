@@ -40,6 +40,16 @@ def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
         yield from walk(child, f'{path}.{key}' if path else str(key))
 
 
+def part_at(cfg: object, keys: Iterable[str]) -> object:
+    """The part of a config at these keys of dictionaries and numbers of list items, or None."""
+    for key in keys:
+        if isinstance(cfg, (list, tuple)):
+            cfg = cfg[int(key)] if key.isdigit() and int(key) < len(cfg) else None
+        else:
+            cfg = cfg.get(key) if isinstance(cfg, dict) else None
+    return cfg
+
+
 def kind_of(node: Mapping, key: str = 'type') -> str:
     """The name of a node's type without its scope, '' if it has no type.
 

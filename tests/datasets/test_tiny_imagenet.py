@@ -84,7 +84,10 @@ def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, 
         (lambda root: (root / 'wnids.txt').unlink(), 'no file .*wnids.txt; unpack'),
         (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'lists 2 classes, not 3'),
         (lambda root: append(root / 'wnids.txt', '\nn02'), 'wnids.txt lists n02 more than once'),
-        (lambda root: (root / 'wnids.txt').write_bytes(b'\xff'), 'wnids.txt is not a text in UTF-8'),
+        (
+            lambda root: (root / 'wnids.txt').write_bytes(b'\xff'),
+            'wnids.txt is not a text in UTF-8',
+        ),
         (
             lambda root: shutil.rmtree(root / 'train/n10'),
             'classes in .*train do not have 4.* n10 has 0',
@@ -127,7 +130,9 @@ def test_a_list_that_cannot_be_written_is_refused_before_images_are_decoded(arch
     with monkeypatch.context() as patch:
         patch.setattr(tiny_imagenet, 'decode_all', None)
         (archive / 'meta').write_text('')
-        message = r'meta/train.txt cannot be written \(.*meta: Not a directory\); make this a folder'
+        message = (
+            r'meta/train.txt cannot be written \(.*meta: Not a directory\); make this a folder'
+        )
         with pytest.raises(InputError, match=message):
             write_lists(archive)
         (archive / 'meta').unlink()
