@@ -332,10 +332,10 @@ def repeated_options(*names: str) -> list[str]:
     return [word for name in names if values[name] is not None for word in (name, values[name])]
 
 
-def command_of_study(name: str, study: Study) -> str:
+def command_of_study(name: str, study: Study, *options: object) -> str:
     """A `tools/experiment.py` command for a study, with the folders that this process was given."""
     before = repeated_options('--studies', '--results')
-    return tool_command('experiment', *before, name, study.name)
+    return tool_command('experiment', *before, name, study.name, *options)
 
 
 def command_here(study: Study, row: Row, seed: int, gpus: int = 0, name: str = 'run') -> str:

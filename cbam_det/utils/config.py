@@ -5,7 +5,9 @@ A `type` is a name ('CBAM', 'mmdet.ResNet') or, in MMEngine's pure Python config
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -93,6 +95,9 @@ def enter_scope(cfg: Config) -> None:
             f"default_scope={scope!r} is not an installed library; give default_scope='mmdet'"
         )
     init_default_scope(scope)
+    if scope == 'mmpretrain':  # which prints a note on an optional library when it is imported
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ImportError):
+            importlib.import_module('mmpretrain.datasets')
 
 
 def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:

@@ -26,7 +26,7 @@ from cbam_det.studies.records import (
     records_path,
 )
 from cbam_det.studies.runs import run, start_weights
-from cbam_det.studies.study import check_configs, focus_path, read_study, run_name
+from cbam_det.studies.study import focus_path, read_study, run_name
 from cbam_det.studies.verdicts import heat_table, table
 from cbam_det.utils.errors import InputError
 
@@ -48,7 +48,7 @@ rows:
     weights: {model.backbone.init_cfg.checkpoint: first}
 """
 # The same with configs that read a file of weights.
-PRETRAINED_CHAIN = CHAIN.replace('r50_digits', 'r50').replace('r50_cbam_digits', 'r50_cbam')
+PRETRAINED = CHAIN.replace('r50_digits', 'r50').replace('r50_cbam_digits', 'r50_cbam')
 
 
 def study_of(tmp_path: Path, text: str = CHAIN):
@@ -166,7 +166,7 @@ def test_mistakes_in_a_chain_are_reported_when_its_file_is_read(old, new, messag
 
 
 def test_commands_of_a_chain_are_listed_seed_by_seed_with_the_source_first(tmp_path, capsys):
-    study_of(tmp_path, PRETRAINED_CHAIN)
+    study_of(tmp_path, PRETRAINED)
     tool = in_process('experiment')
     assert tool('--studies', tmp_path, '--results', tmp_path, 'commands', 'chain') == 0
     rows = [line.partition('--row ')[2] for line in capsys.readouterr().out.splitlines()]
@@ -356,39 +356,6 @@ def test_no_record_is_lost_when_processes_finish_at_the_same_time(tmp_path):
         )
     assert len(records_path(tmp_path, study).read_text().splitlines()) == 40
     assert all(read_record(tmp_path, study, first, seed) for seed in range(40))
-
-
-READ = 'model.backbone.init_cfg.checkpoint'
-
-
-@pytest.mark.parametrize(
-    'key',
-    [
-        'nonsense',
-        'model',
-        'randomness.seed',
-        'load_from.a',
-        'model.backbone.depth.checkpoint',
-        'model.backbone.init_cfg.checkpiont',
-        'model.neck.init_cfg.checkpoint',  # of the type Xavier
-    ],
-)
-def test_weights_at_a_key_that_no_config_reads_are_refused_before_the_first_training(key, tmp_path):
-    study = study_of(tmp_path, PRETRAINED_CHAIN.replace(READ, key))
-    message = f"chain.yaml, row 'second': the config reads no file of weights at {key} "
-    with pytest.raises(InputError, match=message):
-        check_configs(tmp_path / 'chain.yaml', study)
-
-
-@pytest.mark.parametrize('key', [READ, 'load_from', 'model.backbone.plugins.0.cfg.checkpoint'])
-def test_key_of_weights_can_lead_through_a_list_and_is_not_in_the_hash(key, tmp_path):
-    text = PRETRAINED_CHAIN.replace(READ, key)
-    study = study_of(tmp_path, text.replace(f'{key}: first', f'{READ}: first', 1))
-    check_configs(tmp_path / 'chain.yaml', study)
-    row = study.rows['second with attention']
-    assert list(row.weights) == [key]
-    moved = replace(row, overrides={key: 'elsewhere.pth'})
-    assert config_hash(study, row, 0) == config_hash(study, moved, 0)
 
 
 def test_hash_of_a_row_ignores_the_file_that_its_weights_replace(tmp_path):
