@@ -31,7 +31,7 @@ from .project_study import FAST_IMAGES, FAST_STEPS, ProjectStudy
 from .records import read_record
 from .sentences import duration, interval, verdict_sentence
 from .study import Row, config_of, run_name
-from .verdicts import difference, spread, values
+from .verdicts import difference, pairs_note, score_cell, values
 
 IMAGES, SCORE = 5, 0.3  # of the detections that are shown
 HOW_TO_READ = (
@@ -122,9 +122,10 @@ def score_table(project: ProjectStudy) -> list[list[str]]:
     for row in rows:
         by_metric = [values(study, row, project.results, metric) for metric in metrics]
         comparison = difference(study, row, project.results, first)
-        gap = interval(comparison) if comparison else ''
-        means = [spread(by_seed, digits=1) for by_seed in by_metric]
-        table.append([row.name, str(len(by_metric[0])), *means, gap])
+        count = len(by_metric[0])
+        gap = f'{interval(comparison)}{pairs_note(comparison, count)}' if comparison else ''
+        means = [score_cell(by_seed, count, digits=1) for by_seed in by_metric]
+        table.append([row.name, str(count), *means, gap])
     return table
 
 

@@ -13,7 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from ..checkpoints.files import read_weights_only
-from ..utils.errors import InputError, first_few
+from ..utils.config import is_detector
+from ..utils.errors import InputError, first_few, print_stderr
+from ..utils.files import try_writing
 from ..utils.installation import INSTALLED, shipped_folder, tool_command
 from ..utils.records import write_record
 from ..utils.split_config import Split
@@ -23,7 +25,7 @@ from .breakdown import breakdown
 from .figure import study_figure
 from .plan import plan as plan_run
 from .plan import plan_table
-from .records import WORK_DIRS, check_records, read_record
+from .records import WORK_DIRS, check_records, read_record, records_path
 from .study import (
     Row,
     Study,
@@ -44,11 +46,13 @@ Runs = list[tuple[Row, int]]
 
 def selected_studies(args: argparse.Namespace) -> list[Study]:
     files = {path.stem: path for path in sorted(args.studies.glob('*.yaml'))}
+    if not files:
+        raise InputError(
+            f'{args.studies} is not a folder with YAML files of studies; give one with --studies'
+        )
     for name in args.study:
         if name not in files:
-            raise InputError(
-                f'no study {name!r} in {args.studies}; choose from {", ".join(files) or "none"}'
-            )
+            raise InputError(f'no study {name!r} in {args.studies}; choose from {", ".join(files)}')
     studies = [read_study(files[name]) for name in args.study or files]
     for study in studies:
         check_configs(files[study.name], study)
@@ -151,14 +155,33 @@ def run_requested(args: argparse.Namespace, study: Study, requested: Runs) -> No
 def print_plan(args: argparse.Namespace) -> None:
     studies = {}
     for study in selected_studies(args):
+        detectors = [row for row in study.rows.values() if is_detector(config_of(study, row, 0))]
+        if not detectors:
+            raise InputError(f'{study.name} cannot be planned: it has classifiers alone')
+        if len(detectors) < len(study.rows):
+            print_stderr(f'{study.name}: the classifiers are left out')
         rows = {
             row.name: dict(runs=len(row.seeds), **asdict(plan_run(study, row, args.teraflops)))
-            for row in track(study.rows.values(), study.name, transient=True)
+            for row in track(detectors, study.name, transient=True)
         }
         studies[study.name] = dict(title=study.title, rows=rows)
     content = dict(gpus=args.gpus, teraflops=args.teraflops, studies=studies)
     command_line = tool_command('experiment', *sys.argv[1:])
     print(plan_table(write_record(args.out, command_line, content)))
+
+
+def check_results(results: Path, study: Study) -> None:
+    """Raise InputError if records of a study cannot be written, before the work for them."""
+    path = records_path(results, study)
+    try:
+        try_writing(results)
+        if path.exists():
+            path.open('ab').close()
+    except OSError as error:
+        raise InputError(
+            f'--results {results} cannot be written ({error.filename}: {error.strerror}); give a '
+            'folder that you can write to'
+        ) from None
 
 
 def print_list(args: argparse.Namespace) -> None:
@@ -209,6 +232,8 @@ def run_command(args: argparse.Namespace) -> None:
         )
         if requested:
             check_data_root(args, study, requested)
+        if args.command in ('cost', 'gates', 'focus') or (args.command == 'run' and requested):
+            check_results(args.results, study)
         check_records(study, args.results, work_dirs=getattr(args, 'work_dirs', WORK_DIRS))
         if args.command == 'table':
             print(f'{study.title}\n\n{verdicts.table(study, args.results)}\n')

@@ -74,9 +74,17 @@ def gate_weights(
         `weights_digest` of each run by row and seed.
 
     Raises:
-        InputError: no run with attention is recorded, none has its checkpoint, or the record was
-            made with another number of images. Single runs without their checkpoint are skipped.
+        InputError: no row has CBAM, no run of such a row is recorded, none has its checkpoint, or
+            the record was made with another number of images. Single runs without their checkpoint
+            are skipped.
     """
+    rows = [
+        row
+        for row in study.rows.values()
+        if any(kind_of(node) in CBAMS for _, node in walk(config_of(study, row, 0).model))
+    ]
+    if not rows:
+        raise InputError(f'no row of {study.name} has CBAM, so there are no weights to measure')
     path = gates_path(results, study)
     measured: dict[str, dict[str, dict[str, list[float]]]] = _recorded_runs(
         path, dict(images=count)
@@ -85,10 +93,7 @@ def gate_weights(
     given = repeated_options('--data-root', '--work-dirs')
     command_line = command_of_study('gates', study, '--count', count, *given)
     missing = []
-    for row in study.rows.values():
-        cfg = config_of(study, row, row.seeds[0])
-        if not any(kind_of(node) in CBAMS for _, node in walk(cfg.model)):
-            continue
+    for row in rows:
         row_quantiles = measured.get(row.name, {})
         measured_seeds = {
             seed: [digests.get(row.name, {}).get(seed)]
@@ -111,9 +116,8 @@ def gate_weights(
             means = _means(study, measured)
             content = dict(images=count, rows=means, runs=measured, digests=digests)
             write_record(path, command_line, content)
-    _report_missing(
-        missing, measured, f'no run of {study.name} with attention is recorded in {results}'
-    )
+    reason = f'no run of {study.name} with CBAM is recorded in {results}'
+    _report_missing(missing, measured, f'{reason}; make records: {command_of_study("run", study)}')
     return read_json(path)
 
 
@@ -184,22 +188,26 @@ def heat_inside(
         baseline first, with the `weights_digest` of both as 'digests'.
 
     Raises:
-        InputError: no pair of detectors is recorded, none has its checkpoints, or the record was
-            made with other options. Pairs without a checkpoint are skipped.
+        InputError: no detector has a baseline, no such pair is recorded, none has its checkpoints,
+            or the record was made with other options. Pairs without a checkpoint are skipped.
     """
     from ..visualization.focus import focus
     from ..visualization.gradcam import Explainer
 
+    pairs = [
+        (row, base)
+        for row in study.rows.values()
+        if (base := study.baseline(row)) and is_detector(config_of(study, row, 0))
+    ]
+    if not pairs:
+        raise InputError(f'no detector of {study.name} has a baseline (against) to compare it with')
     path = focus_path(results, study)
     measured: dict[str, dict[str, dict]] = _recorded_runs(path, dict(images=count, score=score))
     options = ['--count', count, '--score', f'{score:g}']
     given = repeated_options('--data-root', '--work-dirs')
     command_line = command_of_study('focus', study, *options, *given)
     missing: list[str] = []
-    for row in study.rows.values():
-        base = study.baseline(row)
-        if base is None or not is_detector(config_of(study, row, row.seeds[0])):
-            continue
+    for row, base in pairs:
         measured_seeds = {
             seed: heat.get('digests', [None, None])
             for seed, heat in measured.get(row.name, {}).items()
@@ -226,7 +234,7 @@ def heat_inside(
             measured.setdefault(row.name, {})[str(seed)] = heat
             write_record(path, command_line, dict(images=count, score=score, runs=measured))
     reason = f'{results} has no detector of {study.name} and its baseline with the same seed'
-    _report_missing(missing, measured, reason)
+    _report_missing(missing, measured, f'{reason}; make records: {command_of_study("run", study)}')
     return read_json(path)
 
 

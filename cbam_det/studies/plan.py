@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from ..models.costs import activation_bytes, count_costs
-from ..utils.config import is_detector
 from ..utils.errors import InputError
 from ..utils.records import table_head, table_row
 from .estimate import training_steps
@@ -35,17 +34,17 @@ class Plan:
 
 
 def plan(study: Study, row: Row, teraflops: float) -> Plan:
-    """The cost of one run of `row` on the study's GPUs, at `teraflops` on each.
+    """The cost of one run of a detector on the study's GPUs, at `teraflops` on each.
 
     Raises:
-        InputError: the study has no `images` or `gpus`, or the row is a classifier.
+        InputError: the study has no `images` or `gpus`.
     """
-    cfg = config_of(study, row, row.seeds[0])
-    if study.images is None or study.gpus is None or not is_detector(cfg):
+    if study.images is None or study.gpus is None:
         raise InputError(
             f'{study.name} cannot be planned: plan needs the keys `images:` (images per epoch) and '
-            f'`gpus:` in the study, and detectors, which {row.name!r} may not be'
+            '`gpus:` in the study; add them'
         )
+    cfg = config_of(study, row, row.seeds[0])
     loader = cfg.train_dataloader
     batch = loader.batch_size * study.gpus
     steps = training_steps(cfg, math.ceil(study.images * _repetitions(loader.dataset) / batch))

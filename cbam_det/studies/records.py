@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..datasets.validation.fingerprint import fingerprint
 from ..engine.own_hooks import OWN_HOOKS
-from ..utils.config import kind_of
+from ..utils.config import kind_of, part_at
 from ..utils.errors import InputError, first_few, print_stderr
 from ..utils.run_config import RunConfig
 from .record_format import check_record
@@ -204,8 +204,9 @@ def config_hash(study: Study, row: Row, seed: int) -> str:
     cfg = config_of(study, row, seed).to_dict()
     for key in row.weights:  # a run replaces this file
         *path, last = key.split('.')
-        owner = functools.reduce(lambda node, part: (node or {}).get(part), path, cfg) or {}
-        owner.pop(last, None)
+        owner = part_at(cfg, path)
+        if isinstance(owner, dict):
+            owner.pop(last, None)
     if cfg.get('runner_type') == 'CheckedRunner':  # the tools use it in any case
         del cfg['runner_type']
     determining = _determining_part({key: cfg[key] for key in DETERMINING_KEYS if key in cfg})

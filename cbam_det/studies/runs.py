@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from ..checkpoints.loading import check_checkpoint, weights_digest
+from ..checkpoints.loading import check_checkpoint, last_readable_checkpoint, weights_digest
 from ..evaluation.metrics import class_of_metric
 from ..utils.errors import InputError, first_few
 from ..utils.installation import INSTALLED
@@ -81,6 +81,7 @@ def run(
         common = ['--work-dir', str(folder), '--cfg-options', *pairs]
         if data_root:
             common = ['--data-root', data_root, *common]
+        _check_resumable(folder)
         memory = call_tool('train', row.config, [], ['--resume', *common], folder, gpus, lock)
         checkpoint = str(last_checkpoint(folder))
         call_tool('test', row.config, [checkpoint], common, folder, gpus, lock)
@@ -273,6 +274,15 @@ def environment_differences(record: dict) -> str:
         for key in keys
         if recorded.get(key) != current[key]
     )
+
+
+def _check_resumable(folder: Path) -> None:
+    """Raise InputError if a work_dir has checkpoints, but none from which its run can continue."""
+    try:
+        last_readable_checkpoint(str(folder))
+    except InputError as error:  # its remedies are options of tools/train.py
+        fault = str(error).rpartition('; ')[0]
+        raise InputError(f'{fault}; remove {folder} to train this run again') from None
 
 
 def _flat(record: dict) -> dict[str, float | None]:

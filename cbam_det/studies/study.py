@@ -46,23 +46,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
-import yaml
 from mmengine.config import Config
 
 from ..datasets.validation.data_root import set_data_root
-from ..utils.config import find_config, override, read_config
+from ..utils.config import PRETRAINED, find_config, kind_of, override, part_at, read_config
 from ..utils.errors import InputError, first_few
 from ..utils.installation import tool_command
-from ..utils.options import parse_options, written
-
-# Key -> type and its description; all other keys hold strings.
-VALUE_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(('metrics', 'rows'), (dict, 'a mapping with one entry or more')),
-    **dict.fromkeys(('options', 'overrides', 'paper', 'mmdet', 'weights'), (dict, 'a mapping')),
-    **dict.fromkeys(('images', 'gpus'), (int, 'a whole number')),
-    'seeds': (list, 'a list of different whole numbers'),
-    'scale': ((int, float), 'a number'),
-}
+from .study_file import check_values, read_yaml
 
 
 @dataclass(frozen=True)
@@ -169,16 +159,10 @@ def read_study(path: str | Path) -> Study:
             other metrics, or to weights of a row without the same seeds.
     """
     path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding='utf-8'), _UniqueKeyLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f'{path} cannot be read as YAML ({error})'.replace('\n', ' ')) from None
-    _check_keys(path, content, KEYS, {'title', 'metrics', 'rows'})
-    _check_options(f'{path}, options', content.get('options', {}))
+    content = read_yaml(path, KEYS, {'title', 'metrics', 'rows'})
     rows: dict[str, Row] = {}
     for name, row_options in content['rows'].items():
-        _check_keys(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
-        _check_options(f'{path}, row {name!r}, overrides', row_options.get('overrides', {}))
+        check_values(f'{path}, row {name!r}', row_options, ROW_KEYS, {'config'})
         row = Row(name=name, **{'seeds': content.get('seeds', [0]), **row_options})
         if (relative := path.parent / row.config).is_file():
             row = replace(row, config=str(relative))
@@ -208,7 +192,15 @@ def read_study(path: str | Path) -> Study:
 
 
 def check_configs(path: Path, study: Study) -> None:
-    """Raise InputError if the config of a row is missing; `path` is the study's file."""
+    """Check the configs of the rows.
+
+    Args:
+        path: the study's file.
+
+    Raises:
+        InputError: the config of a row is missing, or reads no file of weights where `weights` is
+            to give it one.
+    """
     for row in study.rows.values():
         try:
             find_config(row.config, announce=False)
@@ -216,6 +208,26 @@ def check_configs(path: Path, study: Study) -> None:
             raise InputError(
                 f'{path}, row {row.name!r}: not found relative to this file, and {error}'
             ) from None
+        for key in row.weights:
+            _check_reads_weights(f'{path}, row {row.name!r}', key, config_of(study, row, 0))
+
+
+def _check_reads_weights(place: str, key: str, cfg: Config) -> None:
+    """Raise InputError if a config cannot read a file of weights at a key.
+
+    Inside the model, the check before a training finds the options that nothing reads.
+    """
+    *path, last = key.split('.')
+    owner = part_at(cfg.to_dict(), path)
+    is_read = path[:1] in (['model'], ['custom_hooks']) and isinstance(owner, dict)
+    if isinstance(owner, dict) and 'init_cfg' in path:
+        is_read &= last == 'checkpoint' and kind_of(owner) in PRETRAINED
+    if not is_read and key != 'load_from':
+        raise InputError(
+            f'{place}: the config reads no file of weights at {key} (weights); give load_from, or '
+            'a key such as model.backbone.init_cfg.checkpoint, where init_cfg has the type '
+            'Pretrained'
+        )
 
 
 def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None:
@@ -236,39 +248,6 @@ def _check_weights(path: Path, row: Row, rows_before: Mapping[str, Row]) -> None
             )
 
 
-def _check_keys(place: str | Path, options: object, known: set[str], required: set[str]) -> None:
-    keys = set(options) if isinstance(options, dict) else set()
-    if not isinstance(options, dict) or not required <= keys <= known:
-        raise InputError(
-            f'{place}: the keys must include {", ".join(sorted(required))} and be among '
-            f'{", ".join(sorted(known))}, not {", ".join(sorted(map(str, keys))) or options!r}'
-        )
-    for key, value in options.items():
-        value_type, description = VALUE_TYPES.get(key, (str, 'a string'))
-        is_valid = isinstance(value, value_type) and not isinstance(value, bool)
-        if is_valid and key == 'seeds':
-            is_valid = all(type(seed) is int for seed in value) and len({*value}) == len(value) > 0
-        if not is_valid or (key in ('metrics', 'rows') and not value):
-            raise InputError(f'{place}: {key} must be {description}, not {value!r}')
-
-
-def _check_options(place: str, options: Mapping[str, object]) -> None:
-    """Raise InputError if the tools would read another value from `--cfg-options`."""
-    for key, value in options.items():
-        read = parse_options([f'key={written(value)}'])['key']
-        remedy = 'write it in the config instead'
-        if isinstance(value, dict):
-            remedy = (
-                f'write its keys with dots, such as {key}.{next(iter(value), "KEY")}, or {remedy}'
-            )
-        elif isinstance(value, str):  # YAML reads 1e-3 as a text
-            remedy = f'write {yaml.safe_dump(read, default_flow_style=True).splitlines()[0]}'
-        if read != value:
-            raise InputError(
-                f'{place}.{key} is {value!r}, which --cfg-options cannot pass ({read!r}); {remedy}'
-            )
-
-
 def _check_run_names(path: Path, study: Study) -> None:
     """Raise InputError if two rows have different configs of one name, and so the same runs."""
     rows: dict[str, Row] = {}
@@ -280,18 +259,6 @@ def _check_run_names(path: Path, study: Study) -> None:
                 f'the name of the run: {first.config} and {row.config}; rename one of these '
                 'files, or write the same path in both rows if it is one file'
             )
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without duplicate keys: of two rows with one name, the first would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep) for key, _ in node.value]
-        if duplicates := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.YAMLError(
-                f'duplicate key {first_few(list(map(repr, duplicates)))}{node.start_mark}'
-            )
-        return super().construct_mapping(node, deep)
 
 
 def options(study: Study, row: Row, seed: int) -> dict[str, object]:

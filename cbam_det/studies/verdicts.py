@@ -116,8 +116,8 @@ def _table(study: Study, rows: Sequence[Row], results: Path) -> str:
     unmoved = rows_at_start(weights)
     lines = table_head(head)
     for row in rows:
-        cells = [spread(values(study, row, results, metric)) for metric in metrics]
         count = len(values(study, row, results, first))
+        cells = [score_cell(values(study, row, results, metric), count) for metric in metrics]
         cells += _difference(study, row, results, first)
         if cells[-1] and row.name in unmoved:
             cells[-1] += ', attention unchanged'
@@ -141,6 +141,12 @@ def spread(by_seed: Mapping[int, float], digits: int = 2) -> str:
     return f'{np.mean(numbers):.{digits}f}{deviation}' if numbers else ''
 
 
+def score_cell(by_seed: Mapping[int, float], count: int, digits: int = 2) -> str:
+    """`spread`, with the number of seeds if it is not `count`, that of the row."""
+    marked = by_seed and len(by_seed) != count
+    return spread(by_seed, digits) + (f' (n {len(by_seed)})' if marked else '')
+
+
 def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
     """A metric of the row that provides the initial weights, over the seeds that both have."""
     first = next(iter(study.metrics_of(row)))
@@ -149,9 +155,8 @@ def _start_cell(study: Study, row: Row, results: Path, metric: str) -> str:
         source = study.rows[name]
         if metric in study.metrics_of(source):
             source_values = values(study, source, results, metric)
-            return spread(
-                {seed: value for seed, value in source_values.items() if seed in own_values}
-            )
+            shared = {seed: value for seed, value in source_values.items() if seed in own_values}
+            return score_cell(shared, len(own_values))
     return ''
 
 
@@ -291,10 +296,11 @@ def _seeds_for_narrow_intervals(complete: Mapping[str, Sequence[Comparison]]) ->
                 f'{seeds:,}' if seeds <= MOST_SEEDS else f'more than {MOST_SEEDS:,}'
                 for seeds in dict.fromkeys((wide[0], wide[-1]))
             )
-            counts.append(f'{ends} seeds for {metric}')
+            about = 'about ' if wide[0] <= MOST_SEEDS else ''
+            counts.append(f'{about}{ends} seeds for {metric}')
     if not counts:
         return []
-    return [f'An interval of ±{NARROW:g} points would take about {" and ".join(counts)}']
+    return [f'An interval of ±{NARROW:g} points would take {" and ".join(counts)}']
 
 
 def _machine(environment: Mapping) -> str:
@@ -320,10 +326,17 @@ def _difference(study: Study, row: Row, results: Path, metric: str) -> list[str]
     comparison = difference(study, row, results, metric)
     if comparison is None:
         return [''] * 3
-    incomplete = comparison.count != len(values(study, row, results, metric))
-    pairs = f', {comparison.count} pairs' if incomplete else ''
+    first = next(iter(study.metrics_of(row)))
+    pairs = pairs_note(comparison, len(values(study, row, results, first)))
     planned = _planned_pairs(study, row)
     return [f'{interval_cell(comparison)}{pairs}', _p(comparison), _verdict(comparison, planned)]
+
+
+def pairs_note(comparison: Comparison, count: int) -> str:
+    """The number of pairs behind a difference, if it is not `count`, the row's number of seeds."""
+    if comparison.count == count:
+        return ''
+    return f', {comparison.count} pair{"s" if comparison.count > 1 else ""}'
 
 
 def _verdict(comparison: Comparison, planned: int) -> str:

@@ -5,7 +5,9 @@ A `type` is a name ('CBAM', 'mmdet.ResNet') or, in MMEngine's pure Python config
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +40,16 @@ def walk(node: object, path: str = '') -> Iterator[tuple[str, dict]]:
         return
     for key, child in children:
         yield from walk(child, f'{path}.{key}' if path else str(key))
+
+
+def part_at(cfg: object, keys: Iterable[str]) -> object:
+    """The part of a config at these keys of dictionaries and numbers of list items, or None."""
+    for key in keys:
+        if isinstance(cfg, (list, tuple)):
+            cfg = cfg[int(key)] if key.isdigit() and int(key) < len(cfg) else None
+        else:
+            cfg = cfg.get(key) if isinstance(cfg, dict) else None
+    return cfg
 
 
 def kind_of(node: Mapping, key: str = 'type') -> str:
@@ -83,6 +95,9 @@ def enter_scope(cfg: Config) -> None:
             f"default_scope={scope!r} is not an installed library; give default_scope='mmdet'"
         )
     init_default_scope(scope)
+    if scope == 'mmpretrain':  # which prints a note on an optional library when it is imported
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ImportError):
+            importlib.import_module('mmpretrain.datasets')
 
 
 def registered_class(registry: Registry, kind: object, scope: str | None = None) -> type | None:

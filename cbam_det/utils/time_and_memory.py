@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,6 +53,7 @@ def memory(step: Callable[..., object], device: str) -> tuple[float, float]:
         torch.cuda.reset_peak_memory_stats()
         step()
         return allocated / MIB, (torch.cuda.max_memory_allocated() - before) / MIB
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else it prints its start, and a missing GPU
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profiler:

@@ -44,6 +44,17 @@ def make_archive(root: Path) -> Path:
     return root
 
 
+EXTRA = 'train/n01/images/copy.JPEG'
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
 @pytest.fixture
 def archive(monkeypatch, tmp_path) -> Path:
     for name, value in (('CLASSES', 3), ('TRAIN', 4), ('VAL', 2)):
@@ -71,7 +82,12 @@ def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, 
     ('damage', 'message'),
     [
         (lambda root: (root / 'wnids.txt').unlink(), 'no file .*wnids.txt; unpack'),
-        (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'lists 2 classes, not 200'),
+        (lambda root: (root / 'wnids.txt').write_text('n01 n02'), 'lists 2 classes, not 3'),
+        (lambda root: append(root / 'wnids.txt', '\nn02'), 'wnids.txt lists n02 more than once'),
+        (
+            lambda root: (root / 'wnids.txt').write_bytes(b'\xff'),
+            'wnids.txt is not a text in UTF-8',
+        ),
         (
             lambda root: shutil.rmtree(root / 'train/n10'),
             'classes in .*train do not have 4.* n10 has 0',
@@ -81,17 +97,53 @@ def test_lists_name_every_image_with_its_class_in_the_order_of_the_ids(archive, 
         (lambda root: (root / 'val/images/val_3.JPEG').write_bytes(b'x'), 'val_3.JPEG .unreadable'),
         (lambda root: (root / 'val/val_annotations.txt').unlink(), 'no file .*val_annotations.txt'),
         (
+            lambda root: (root / 'val/val_annotations.txt').write_bytes(b'\xff\n'),
+            'val_annotations.txt is not a text in UTF-8',
+        ),
+        (
+            lambda root: change(root / 'val/val_annotations.txt', 'val_1.JPEG', 'val_0.JPEG'),
+            'val_annotations.txt lists val/images/val_0.JPEG more than once; unpack',
+        ),
+        (
+            lambda root: append(root / 'val/val_annotations.txt', 'val_0.JPEG\tn10\n'),
+            'val_annotations.txt lists val/images/val_0.JPEG more than once; unpack',
+        ),
+        (
+            lambda root: shutil.copy(root / 'train/n01/images/n01_0.JPEG', root / EXTRA),
+            f'has 13 training images, not 12; remove those .* does not have: {EXTRA}$',
+        ),
+        (
             lambda root: (root / 'val/val_annotations.txt').write_text('a.JPEG\tn9\n'),
             "line 1: class 'n9'",
         ),
         (lambda root: (root / 'val/val_annotations.txt').write_text('\n'), "line 1: class ''"),
     ],
 )
-def test_incomplete_archive_is_an_error_and_no_list_is_written(damage, message, archive):
+def test_wrong_archive_is_an_error_and_no_list_is_written(damage, message, archive):
     damage(archive)
     with pytest.raises(InputError, match=message):
         write_lists(archive)
     assert not (archive / 'meta').exists()
+
+
+def test_a_list_that_cannot_be_written_is_refused_before_images_are_decoded(archive, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_imagenet, 'decode_all', None)
+        (archive / 'meta').write_text('')
+        message = (
+            r'meta/train.txt cannot be written \(.*meta: Not a directory\); make this a folder'
+        )
+        with pytest.raises(InputError, match=message):
+            write_lists(archive)
+        (archive / 'meta').unlink()
+        for other in ('mine', 'train/n01/images/n01_0.JPEG 0\n'):
+            (archive / 'meta').mkdir(exist_ok=True)
+            (archive / 'meta/train.txt').write_text(other)
+            with pytest.raises(InputError, match=r'meta/train\.txt exists, .*; move or remove it$'):
+                write_lists(archive)
+            assert (archive / 'meta/train.txt').read_text() == other
+    (archive / 'meta/train.txt').unlink()
+    assert write_lists(archive) == write_lists(archive) == dict(train=12, val=6)
 
 
 TINY = (

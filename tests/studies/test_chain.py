@@ -47,6 +47,8 @@ rows:
     against: second
     weights: {model.backbone.init_cfg.checkpoint: first}
 """
+# The same with configs that read a file of weights.
+PRETRAINED = CHAIN.replace('r50_digits', 'r50').replace('r50_cbam_digits', 'r50_cbam')
 
 
 def study_of(tmp_path: Path, text: str = CHAIN):
@@ -158,6 +160,8 @@ def test_hash_and_name_of_a_run_depend_on_the_row_that_it_starts_from(tmp_path):
         ('rows:\n  first: {', 'rows:\n  first: {seeds: [1, 2], ', 'which has no seed 0; give both'),
         ('weights: {model', 'overrides: {a: 1}\n    weights: {a: first, model', 'and weights'),
         ('weights: {', 'weights: [', 'YAML|weights must be a mapping'),
+        ('checkpoint: first}', 'checkpoint: [first]}', 'weights must be a mapping of keys of the'),
+        ('{model.backbone.init_cfg.checkpoint: first}', '{5: first}', 'weights must be a mapping'),
         ('against: second', 'against: first', "compared with 'first', which has other metrics"),
     ],
 )  # fmt: skip
@@ -167,7 +171,7 @@ def test_mistakes_in_a_chain_are_reported_when_its_file_is_read(old, new, messag
 
 
 def test_commands_of_a_chain_are_listed_seed_by_seed_with_the_source_first(tmp_path, capsys):
-    study_of(tmp_path)
+    study_of(tmp_path, PRETRAINED)
     tool = in_process('experiment')
     assert tool('--studies', tmp_path, '--results', tmp_path, 'commands', 'chain') == 0
     rows = [line.partition('--row ')[2] for line in capsys.readouterr().out.splitlines()]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cbam_det.models.costs import count_costs
+from cbam_det.studies import measures
+from cbam_det.studies import plan as plan_module
 from cbam_det.studies.measures import costs
 from cbam_det.studies.plan import plan, plan_table
 from cbam_det.studies.records import config_hash
@@ -21,9 +26,10 @@ from cbam_det.studies.study import (
     read_study,
 )
 from cbam_det.utils.config import read_config
+from cbam_det.utils.errors import InputError
 
 from ..conftest import CONFIGS, ROOT
-from .small_study import SMALL
+from .small_study import SMALL, record
 
 
 @pytest.mark.parametrize(
@@ -33,7 +39,8 @@ from .small_study import SMALL
         (('commands', 'digits', '--gpus', '8'), 'digits is made for --gpus 1'),
         (('repeat', 'bccd', '--row', 'none'), 'select them with --row and --seed'),
         (('--results', 'nowhere', 'table', 'bccd'), 'there is no folder nowhere with records'),
-        (('--studies', 'nowhere', 'table', 'bccd'), "no study 'bccd' in nowhere; choose from none"),
+        (('--studies', 'nowhere', 'list'), 'nowhere is not a folder with YAML files of studies'),
+        (('--studies', __file__, 'list'), 'test_experiment_tool.py is not a folder with YAML'),
     ],
 )
 def test_wrong_argument_is_reported_before_anything_runs(arguments, message, tool, capsys):
@@ -84,6 +91,79 @@ def test_missing_config_is_one_line_with_its_study_and_row(name, tool, tmp_path,
     assert error.count('\n') == 1
 
 
+@pytest.mark.parametrize('command', ['run', 'cost', 'gates', 'focus'])
+def test_results_that_cannot_be_written_are_reported_before_the_work(
+    command, small, tool, monkeypatch, tmp_path, capsys
+):
+    for name in ('run_requested', 'measures'):
+        monkeypatch.setattr(f'cbam_det.studies.experiment.{name}', None)
+    file = tmp_path / 'file'
+    file.write_text('')
+    if command in ('run', 'cost'):  # the others ask for a folder
+        assert tool('--studies', tmp_path / 'studies', '--results', file, command, 'small') == 2
+        error = f'--results {file} cannot be written ({file}: Not a directory); give a folder that'
+        assert error in capsys.readouterr().err
+    taken = tmp_path / 'results/small.jsonl'
+    taken.mkdir(parents=True)
+    folders = ('--studies', tmp_path / 'studies', '--results', taken.parent)
+    assert tool(*folders, command, 'small') == 2
+    assert f'cannot be written ({taken}: Is a directory); give' in capsys.readouterr().err
+
+
+def test_recorded_commands_keep_the_folders_of_the_command_line(small, monkeypatch, tmp_path):
+    given = ['tools/experiment.py', '--results', '/r', 'gates', 'small', '--work-dirs', 'w']
+    monkeypatch.setattr(sys, 'argv', given)
+    monkeypatch.setattr(measures, 'detectors', lambda *_, **__: {})
+    monkeypatch.setattr(measures, 'write_record', lambda _, command, __: command)
+    start = 'python tools/experiment.py --results /r'
+    assert measures.costs(small, tmp_path, 3, 'cpu') == f'{start} cost small --rounds 3'
+    for row in ('none', 'CBAM'):
+        record(tmp_path, small, row, [0.4])
+    monkeypatch.setattr(measures, '_has_weights', lambda *_: True)
+    monkeypatch.setattr(measures, '_weights', lambda *_: {'channel': np.ones(3)})
+    monkeypatch.setattr(measures, 'Predictor', lambda *_: None)
+    monkeypatch.setattr('cbam_det.visualization.focus.focus', lambda *_: {})
+    explainer = SimpleNamespace(predictor=SimpleNamespace(cfg=None))
+    monkeypatch.setattr('cbam_det.visualization.gradcam.Explainer', lambda _: explainer)
+    commands = []
+    monkeypatch.setattr(measures, 'write_record', lambda _, command, __: commands.append(command))
+    measures.gate_weights(small, tmp_path, tmp_path, 2)
+    measures.heat_inside(small, tmp_path, tmp_path, 2, 0.3)
+    assert commands == [
+        f'{start} gates small --count 2 --work-dirs w',
+        f'{start} focus small --count 2 --score 0.3 --work-dirs w',
+    ]
+
+
+def test_measurements_without_records_give_the_command_that_makes_them(small, tmp_path):
+    run = r'; make records: python tools/experiment\.py run small$'
+    with pytest.raises(InputError, match=f'no run of small with CBAM is recorded in .*{run}'):
+        measures.gate_weights(small, tmp_path, tmp_path, 2)
+    with pytest.raises(InputError, match=f'has no detector of small and its baseline.*{run}'):
+        measures.heat_inside(small, tmp_path, tmp_path, 2, 0.3)
+    alone = replace(small, rows={'none': small.rows['none']})
+    with pytest.raises(InputError, match='no row of small has CBAM'):
+        measures.gate_weights(alone, tmp_path, tmp_path, 2)
+    with pytest.raises(InputError, match='no detector of small has a baseline'):
+        measures.heat_inside(alone, tmp_path, tmp_path, 2, 0.3)
+
+
+@pytest.mark.slow
+def test_libraries_print_no_notes_of_their_own():
+    code = """
+import torch
+from mmengine.config import Config
+from cbam_det.utils.config import enter_scope, registered_class
+from cbam_det.utils.time_and_memory import memory
+from mmengine.registry import DATASETS
+enter_scope(Config(dict(default_scope='mmpretrain')))
+assert registered_class(DATASETS, 'CustomDataset')
+memory(lambda forward_alone=False: torch.ones(10), 'cpu')
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert not any(word in done.stdout + done.stderr for word in ('OneDL', 'USDT', 'ERROR'))
+
+
 @pytest.mark.slow
 def test_costs_of_all_rows_are_measured_in_one_run_and_recorded(small, monkeypatch, tmp_path):
     bfloat16 = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
@@ -119,7 +199,19 @@ def test_plan_counts_steps_hours_and_memory(tool, tmp_path, capsys):
     assert f'about {hours:.0f} hours for all runs on 16 GPUs' in output
     assert plan_table(record) in output
     assert tool('plan', 'table1') == 2
-    assert 'table1 cannot be planned' in capsys.readouterr().err
+    assert 'table1 cannot be planned: it has classifiers alone' in capsys.readouterr().err
+
+
+def test_plan_of_a_chain_leaves_out_its_classifiers(tool, monkeypatch, capsys):
+    monkeypatch.setattr(
+        plan_module, 'count_costs', lambda *_, **__: SimpleNamespace(multiply_adds=1)
+    )
+    monkeypatch.setattr(plan_module, 'activation_bytes', lambda _: 1)
+    assert tool('plan', 'table6_chain') == 0
+    output, error = capsys.readouterr()
+    rows = [line.split(' | ')[0] for line in output.splitlines() if line.startswith('| ')]
+    assert rows[2:] == ['| ResNet50', '| ResNet50 + CBAM']
+    assert 'table6_chain: the classifiers are left out' in error
 
 
 def test_costs_on_a_gpu_need_one_and_are_recorded_with_the_option(

@@ -304,6 +304,20 @@ def test_losses_are_averaged_by_epoch_or_by_twentieth_of_the_steps():
     assert list(losses) == list(range(5, 101, 5)) and losses[5] == 3 and losses[100] == 98
 
 
+def test_damaged_only_checkpoint_of_a_run_is_reported_with_what_to_remove(
+    small, monkeypatch, tmp_path
+):
+    monkeypatch.setattr('cbam_det.studies.runs.data_digits', lambda *_: {})
+    monkeypatch.setattr('cbam_det.studies.runs.call_tool', None)
+    folder = tmp_path / 'work/faster_rcnn_r50_digits-0'
+    folder.mkdir(parents=True)
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    (folder / 'epoch_1.pth').write_bytes(b'damaged')
+    message = f'epoch_1.pth [^;]*; remove {folder} to train this run again$'
+    with pytest.raises(InputError, match=message):
+        run(small, small.rows['none'], 0, tmp_path, tmp_path / 'work')
+
+
 @pytest.fixture
 def quick(tmp_path, small, digits):
     """A study with a run of seconds, the folders, and the arguments that run one row and seed."""

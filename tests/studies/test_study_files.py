@@ -162,15 +162,38 @@ def test_hash_changes_only_with_keys_that_affect_the_numbers(small, key, value, 
         ('config: faster_rcnn_r50_digits, ', '', "row 'none': the keys must include config"),
         ('rows:', 'rows: [', 'cannot be read as YAML'),
         ('  CBAM:', '  none:', "duplicate key 'none'"),
-        ('seeds: [0, 1, 2]', 'seeds: 3', 'seeds must be a list of different whole numbers, not 3'),
+        (
+            'seeds: [0, 1, 2]',
+            'seeds: 3',
+            'seeds must be a list of different whole numbers from 0 on, not 3',
+        ),
         ('seeds: [0, 1, 2]', 'seeds: [0, 0]', r'seeds must be .*, not \[0, 0\]'),
+        ('seeds: [0, 1, 2]', 'seeds: [-1]', 'seeds must be .* numbers from 0 on, not'),
         ('seeds: [0, 1, 2]', 'rows: []', "duplicate key 'rows'"),
+        ('  none: {', '  none: {note: a, note: b, ', "duplicate key 'note'"),
+        ('  none:', '  3:', 'the name of the row 3 must be a string; write it in quotes$'),
+        ('  none:', '  no:', 'the name of the row False must be a string; write it in quotes$'),
+        ('  none:', '  null:', 'the name of the row None must be a string; write it in quotes$'),
+        ('against: none', 'against: 3', 'against must be a string, if necessary in quotes, not 3'),
+        ('{AP: 27.0}', '{AP: x}', "row 'none': paper must be a mapping of names to numbers, not"),
+        ('{AP: 27.0}', '{AP: null}', 'paper must be a mapping of names to numbers, not'),
+        ('{AP: 27.0}', '{AP: .nan}', 'paper must be a mapping of names to numbers, not'),
+        ('{AP: 27.0}', '{AP: true}', 'paper must be a mapping of names to numbers, not'),
+        ('paper: {AP: 27.0}', 'mmdet: {5: 27.0}', 'mmdet must be a mapping of names to numbers'),
+        ('AP: coco/bbox_mAP,', 'AP: [a],', 'metrics must be a mapping of names to keys of the log'),
+        ('AP: coco/bbox_mAP,', 'AP: 5,', 'metrics must be a mapping of names to keys of the log'),
+        ('AP: coco/bbox_mAP,', 'AP: null,', 'metrics must be a mapping of names to keys of the'),
+        ('seeds:', 'options: {5: 3}\nseeds:', 'options must be a mapping whose keys are strings'),
+        ('model.backbone.plugins.0.cfg.start', '5', 'overrides must be a mapping whose keys are'),
+        ('seeds:', 'gpus: 0\nseeds:', 'gpus must be a whole number from 1 on, not 0'),
+        ('seeds:', 'images: 0\nseeds:', 'images must be a whole number from 1 on, not 0'),
+        ('seeds:', 'scale: .inf\nseeds:', 'scale must be a number, not inf'),
         (
             'metrics: {AP: coco/bbox_mAP, AP50: coco/bbox_mAP_50}',
             'metrics: {}',
             'one entry or more',
         ),
-        ('seeds:', "gpus: '1'\nseeds:", "gpus must be a whole number, not '1'"),
+        ('seeds:', "gpus: '1'\nseeds:", "gpus must be a whole number from 1 on, not '1'"),
         ('faster_rcnn_r50_cbam_digits, ', 'faster_rcnn_r50_digits, ', "the same as 'none'"),
         ('seeds:', 'options: {lr: 1e-3}\nseeds:', r"options.lr is '1e-3', .*; write 0\.001$"),
         ('seeds:', 'options:\n  size: (8, 8)\nseeds:', r'size is .*; write \[8, 8\]$'),
@@ -191,3 +214,15 @@ def test_mistakes_in_a_study_are_reported(old, new, message, tmp_path):
     path.write_text(SMALL.replace(old, new))
     with pytest.raises(InputError, match=message):
         read_study(path)
+
+
+def test_rows_can_be_merged_and_their_keys_given_again(tmp_path):
+    path = tmp_path / 'small.yaml'
+    merged = SMALL.replace('  CBAM: {', '  CBAM: &cbam {').replace(
+        '    config: faster_rcnn_r50_cbam_digits\n    against: none\n', '    <<: *cbam\n'
+    )
+    path.write_text(merged + '    paper: {AP: 28.2}\n')
+    rows = read_study(path).rows
+    assert rows['paper start'].config == rows['CBAM'].config and 'CBAM' in merged
+    assert rows['paper start'].against == 'none' and rows['paper start'].paper == {'AP': 28.2}
+    assert rows['CBAM'].paper == {'AP': 28.1}

@@ -16,7 +16,7 @@ from cbam_det.studies.verdicts import difference, table
 from cbam_det.utils.errors import InputError
 
 from ..conftest import ROOT
-from ..study_records import put_record
+from ..study_records import change_record, put_record
 from .small_study import record
 
 
@@ -79,6 +79,31 @@ def test_table_shows_means_deviations_differences_and_the_paper_s_results(small,
     lines = table(zoo, tmp_path / 'none').splitlines()
     assert lines[0].endswith("| verdict | mmdet's AP |") and lines[2].endswith('|  |  |  | 37.4 |')
     assert lines[-1] == 'A note.'
+
+
+def test_cells_with_fewer_seeds_than_the_row_say_so(small, tmp_path):
+    record(tmp_path, small, 'none', [0.40, 0.42, 0.41])
+    record(tmp_path, small, 'CBAM', [0.42, 0.45, 0.43])
+    metrics = {'coco/bbox_mAP': 0.42, 'coco/bbox_mAP_50': None}
+    change_record(tmp_path, small, small.rows['CBAM'], 0, metrics=metrics)
+    lines = table(small, tmp_path).splitlines()
+    assert lines[2].startswith('| none | 3 | 41.00 ± 1.00 | 82.00 ± 2.00 |')
+    assert lines[3].startswith('| CBAM | 3 | 43.33 ± 1.53 | 88.00 ± 2.83 (n 2) |')
+    assert '| +5.00 (-7.71 to +17.71), 2 pairs |' in lines[3]
+    record(tmp_path, small, 'CBAM', [0.42, 0.45, 0.43])
+    change_record(tmp_path, small, small.rows['none'], 0, metrics=metrics)
+    lines = table(small, tmp_path).splitlines()
+    assert lines[2].startswith('| none | 3 | 41.67 ± 0.58 | 83.00 ± 1.41 (n 2) |')
+    assert lines[3].startswith('| CBAM | 3 | 43.33 ± 1.53 | 86.67 ± 3.06 | ')
+    assert '| +5.00 (-7.71 to +17.71), 2 pairs |' in lines[3]
+
+
+def test_more_seeds_than_anyone_trains_are_called_more_than_a_thousand(small, tmp_path):
+    record(tmp_path, small, 'none', [0.40, 0.42, 0.41])
+    record(tmp_path, small, 'CBAM', [0.1, 0.9, 0.5])
+    assert ' would take more than 1,000 seeds for AP' in table(small, tmp_path)
+    record(tmp_path, small, 'paper start', [0.41, 0.41, 0.42])
+    assert ' would take about 23 to more than 1,000 seeds for AP' in table(small, tmp_path)
 
 
 @pytest.mark.parametrize(

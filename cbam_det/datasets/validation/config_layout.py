@@ -63,8 +63,8 @@ def existing_file(dataset: DataSet, layout: str) -> Path:
         hint = f'{path.parent} has {contents}'
         if 'VOC2012' in path.parts and (root / 'VOC2007/ImageSets/Main/trainval.txt').is_file():
             hint = (
-                f'{root} has only VOC2007: add VOC2012, or use the config for that year, whose '
-                'name ends in _voc07 (faster_rcnn_r50_cbam_voc07)'
+                f'{root} has only VOC2007: add VOC2012, or use a config or a study of that year '
+                'alone, such as the config faster_rcnn_r50_cbam_voc07 or the study voc07_stairnet'
             )
         raise InputError(f'no annotation file {path} ({layout}); {hint}')
     return path
