@@ -239,8 +239,8 @@ def repeat(
         {} if all printed digits are equal.
 
     Raises:
-        InputError: the run is not recorded or read other data, there is a repetition already, or a
-            tool failed.
+        InputError: the run is not recorded, or read other data or had another number of processes;
+            there is a repetition already; or a tool failed.
     """
     record = read_record(results, study, row, seed)
     if record is None:
@@ -259,6 +259,8 @@ def repeat(
             f'({data}); give the folder of its data with --data-root'
         )
     start = start_weights(study, row, seed, results, work_dirs)
+    if (processes := record.get('processes', max(gpus, 1))) != max(gpus, 1):
+        raise InputError(f'the record was made with {processes} processes; give --gpus {processes}')
     repetition = run(study, row, seed, repeated_results, folder, gpus, data_root, start)
     old, new = _flat(record), _flat(repetition)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]

@@ -150,9 +150,10 @@ def image(mode: str = 'RGB', size: tuple = SIZE, suffix: str = 'JPEG', **options
     """Replace the first image by another one under the same name."""
 
     def change(root: Path) -> None:
-        dtype, shape = (np.uint16, size[::-1]) if mode == 'I;16' else (np.uint8, (*size[::-1], 3))
-        changed = Image.fromarray(np.full(shape, 200, dtype))
-        changed = changed if mode == 'I;16' else changed.convert(mode)
+        types = {'I;16': '<u2', 'I;16B': '>u2'}
+        shape = size[::-1] if mode in types else (*size[::-1], 3)
+        changed = Image.fromarray(np.full(shape, 200, types.get(mode, np.uint8)))
+        changed = changed if mode in types else changed.convert(mode)
         changed.save(root / 'train/one.jpg', suffix, **options)
 
     return change

@@ -132,6 +132,9 @@ COCO = {
         full=True,
         note='16-bit images are almost black after this conversion: 1 (at most 0 of 255)',
     ),
+    '16 bits, most significant byte first': Row(
+        image('I;16B', suffix='TIFF'), full=True, note='not RGB (I;16B 1)'
+    ),
     '16 bits': Row(image('I;16', suffix='PNG'), full=True, note='not RGB (I;16 1)'),
     'CMYK': Row(image('CMYK'), full=True, note='not RGB (CMYK 1)'),
     'palette': Row(image('P', suffix='PNG'), full=True, note='not RGB (P 1)'),

@@ -11,6 +11,7 @@ from cbam_det.datasets.layouts.files import list_files
 from cbam_det.datasets.layouts.sets import Sets, read_sets
 from cbam_det.datasets.layouts.voc import read_voc_folder
 from cbam_det.datasets.layouts.yolo import read_yolo_folder
+from cbam_det.datasets.validation.folder import find_splits
 from cbam_det.utils.errors import InputError
 
 from .damaged_sets import XML, picture
@@ -240,3 +241,23 @@ def test_xmls_in_no_list_are_noted_and_their_images_are_not_called_unannotated(t
     xmls = ', '.join(f'{tmp_path}/Annotations/{name}.xml' for name in 'cd')
     assert f'2 of 4 XMLs are in no list of images, and are left out: {xmls}' in sets.notes
     assert not any('in no annotation file' in note for note in sets.notes)
+
+
+def test_missing_image_is_not_replaced_by_a_listed_one_of_its_name(tmp_path):
+    (tmp_path / 'b').mkdir()
+    coco_files(tmp_path / 'b', all='cde')
+    file = tmp_path / 'b/all.json'
+    content = json.loads(file.read_text())
+    for image in content['images']:
+        image['file_name'] = f'b/{image["file_name"]}'
+    content['images'].append(dict(id=9, file_name='a/c.jpg', width=48, height=40))
+    content['annotations'].append(dict(content['annotations'][0], id=9, image_id=9))
+    file.unlink()
+    (tmp_path / 'all.json').write_text(json.dumps(content))
+    sets = read_sets(tmp_path, progress=False)
+    boxes = [item['bbox'][0] for raw in sets.splits.values() for item in raw['annotations']]
+    assert sorted(boxes) == [0, 1, 2]
+    splits = find_splits(tmp_path, images=tmp_path)
+    assert [image.path for image in splits[0].content.images][3] == f'{tmp_path}/a/c.jpg'
+    kinds = {fault.kind for fault in splits[0].content.faults}
+    assert 'image under another name' not in kinds

@@ -183,14 +183,14 @@ def test_repetition_runs_again_each_time(small, calls, tmp_path):
     small = replace(small, metrics={'AP': 'coco/bbox_mAP'})
     arguments = (small, small.rows['none'], 0, tmp_path / 'results', tmp_path / 'work')
     run(*arguments)
-    with pytest.raises(InputError, match='the record was made with other data'):
-        repeat(*arguments, data_root='elsewhere')
-    folder = tmp_path / 'work' / 'repeat' / 'faster_rcnn_r50_digits-0'
+    for given, words in ((dict(data_root='x'), 'other data'), (dict(gpus=2), '1 processes; give')):
+        with pytest.raises(InputError, match=f'the record was made with {words}'):
+            repeat(*arguments, **given)
     for _ in range(2):
         assert repeat(*arguments) == {}
         with pytest.raises(InputError, match='exists; remove it to repeat'):
             repeat(*arguments)
-        shutil.rmtree(folder / 'record')  # as if it was interrupted before the end
+        shutil.rmtree(next(arguments[4].glob('repeat/*/record')))  # as if interrupted before it
     assert [name for name, _ in calls] == ['train', 'test'] * 3
     change_record(arguments[3], *arguments[:3], metrics={'coco/bbox_mAP': 0.5})
     assert repeat(*arguments) == {'test coco/bbox_mAP': (0.5, 0.4)}

@@ -75,13 +75,18 @@ def _read(file: Path, files: Files) -> AnnotatedSplit:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for image in files.images:
         by_name[same_for_all_cases(image.name)].append(image)
+    listed = {os.path.normpath(os.path.join(str(folder), name)) for name in names if name}
     split = AnnotatedSplit(file.stem, files.root, folder, content)
     elsewhere: list[str] = []
     for index, name in enumerate(names):
         path = os.path.join(str(folder), name)
         if name and not file_under_another_name(path):
             meant = PurePosixPath(name.replace('\\', '/'))
-            same_name = by_name[same_for_all_cases(meant.name)]
+            same_name = [  # without those that would be the images of two entries
+                image
+                for image in by_name[same_for_all_cases(meant.name)]
+                if os.path.normpath(image) not in listed
+            ]
 
             def nearness(image: Path, meant: PurePosixPath = meant) -> tuple[int, bool, bool]:
                 same_split = split.role in SPLITS and split_of(image, files.root) == split.role

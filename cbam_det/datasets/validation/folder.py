@@ -133,9 +133,11 @@ def _find_by_last_part(split: AnnotatedSplit) -> None:
     images = split.content.images
     lost = [n for n, image in enumerate(images) if image.path and not os.path.exists(image.path)]
     lost = [n for n in lost if file_under_another_name(images[n].path) is None]
+    listed = {os.path.normpath(image.path) for image in images if image.path}
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in walk_files(split.images, projects=False) if lost else ():
-        by_name[path.name].append(str(path))
+        if os.path.normpath(path) not in listed:  # it would be the image of two entries
+            by_name[path.name].append(str(path))
     several = {}
     for index in lost:
         name = split.content.raw['images'][index]['file_name']

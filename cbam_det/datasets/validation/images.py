@@ -211,7 +211,7 @@ def decode(path: str) -> Decoded:
 
 def _brightest(image: Image.Image) -> int:
     """The largest value of an image of 16 bits as 8 bits; Pillow reads its colours as 8 bits."""
-    largest = int(np.max(image.getextrema()))
+    largest = int(np.asarray(image).max())
     return largest >> 8 if image.mode.startswith('I') else largest
 
 
