@@ -89,7 +89,7 @@ def adapt_amp(optim_wrapper: dict) -> dict:
         optim_wrapper: the one of a config; it is not changed.
 
     Returns:
-        The optim_wrapper for this machine, otherwise an equal copy.
+        A copy with the wrapper for this machine.
 
     Raises:
         InputError: the config asks for another type than bfloat16. float16 needs loss scaling,

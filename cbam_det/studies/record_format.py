@@ -10,7 +10,7 @@ from ..utils.errors import InputError
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of JSON is a finite number; Python also reads NaN, and true as a 1."""
+    """Whether a value of JSON or YAML is a finite number; true and NaN are none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) < math.inf

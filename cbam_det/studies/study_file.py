@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ import yaml
 
 from ..utils.errors import InputError, first_few
 from ..utils.options import parse_options, written
+from .record_format import is_number
 
 MERGE_TAG = 'tag:yaml.org,2002:merge'
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # neither True nor .nan
 
 
 def _is_count(value: Any) -> bool:
@@ -52,7 +48,7 @@ Kind = tuple[str, Callable[[Any], bool]]
 TEXT: Kind = ('a string, if necessary in quotes', _is_text)
 COUNT: Kind = ('a whole number from 1 on', _is_count)
 OPTIONS: Kind = ('a mapping whose keys are strings', _mapping_to(lambda value: True))
-FIGURES: Kind = ('a mapping of names to numbers', _mapping_to(_is_number))
+FIGURES: Kind = ('a mapping of names to numbers', _mapping_to(is_number))
 METRICS: Kind = (
     'a mapping of names to keys of the log, with one entry or more',
     _mapping_to(_is_text, fewest=1),
@@ -68,7 +64,7 @@ KINDS: dict[str, Kind] = {
     'images': COUNT,
     'gpus': COUNT,
     'seeds': ('a list of different whole numbers from 0 on', _are_seeds),
-    'scale': ('a number', _is_number),
+    'scale': ('a number', is_number),
 }
 
 

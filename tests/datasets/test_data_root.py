@@ -23,11 +23,11 @@ def test_evaluators_read_annotations_and_maps_from_the_new_root():
 
 def test_results_are_still_written_to_the_folder_of_the_config():
     loader = dict(dataset=dict(type='CocoDataset', data_root='./'))
-    evaluator = dict(type='CocoMetric', ann_file='./val.json', outfile_prefix='./work/val')
+    evaluator = dict(type='CocoMetric', ann_file='./val.json', outfile_prefix='./results/val')
     cfg = Config(dict(val_dataloader=loader, val_evaluator=evaluator))
     set_data_root(cfg, '/my')
     assert cfg.val_evaluator.ann_file == '/my/val.json'
-    assert cfg.val_evaluator.outfile_prefix == './work/val'
+    assert cfg.val_evaluator.outfile_prefix == './results/val'
 
 
 def test_missing_folder_of_maps_is_an_error_before_the_run(tmp_path):

@@ -98,7 +98,7 @@ def _voc_lists(root: Path) -> list[Path]:
 def coco_files(folder: Path, roots: list[Path]) -> list[Path]:
     """The COCO files of a folder: `instances_*.json` if there are any, else all.
 
-    If no JSON is one, all are returned, so that reading them reports why.
+    If there is no COCO file, all JSONs are returned; reading them reports what is wrong.
     """
     others: list[Path] = []
     for places in ([folder / 'annotations'], [folder], roots[1:]):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...utils.errors import InputError, first_few
 from ...utils.installation import tool_command
-from ..layouts.files import walk_files
+from ..layouts.files import best_of, walk_files
 from .config_layout import COCO_LAYOUT, VOC_LAYOUT
 from .images import ENDINGS
 from .voc import meant_name
@@ -79,9 +79,8 @@ def _images_of(annotations: Path, images: list[Path]) -> Path | None:
         common = {*folder.parts} & {*annotations.parts}
         return len(stems & {path.stem for path in folder.iterdir()}), len(common)
 
-    best, *others = sorted(images, key=likeness, reverse=True)
-    is_unclear = likeness(best)[0] == 0 or (others and likeness(others[0]) == likeness(best))
-    return None if is_unclear else best
+    best = best_of(images, likeness)
+    return best if best and likeness(best)[0] else None
 
 
 def _list_of(folder: Path, annotations: Path, xmls: list[Path]) -> Path:
